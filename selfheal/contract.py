@@ -1,0 +1,224 @@
+"""The one declaration of a use case: its inputs, its label, its derived features, its estimator.
+
+Belongs here: the *shape* of a use case (`ModelContract`) and what follows from it by pure computation (names, aliases,
+derivation, hash). Does not belong here: any concrete feature (see `selfheal.credit_risk`), and anything that reads or
+writes. The API's request model, the pandera schema, the SQL columns, the journal's header and Evidently's data
+definition are all derived from a contract; nothing else declares a feature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from selfheal.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Columns: TypeAlias = Mapping[str, FloatArray]
+
+TRUE_LABEL = "true_label"
+"""The label's column, in every frame and table, whatever the source file calls it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One raw input, as a client sends it.
+
+    `lower` and `upper` are the inclusive limits beyond which a value is refused at every door; they say what is
+    *possible*, not what is usual. `aliases` are names also accepted for it (with `-` or `_` alike).
+    """
+
+    name: str
+    kind: Literal["float", "int"]
+    lower: float
+    upper: float
+    unit: str
+    description: str
+    example: float
+    is_nullable: bool = False
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedFeature:
+    """One feature computed from the raw inputs. `formula` is for people, `reason` says why the model wants it."""
+
+    name: str
+    kind: Literal["float", "int"]
+    unit: str
+    formula: str
+    reason: str
+    is_nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The binary outcome: 1 is the event the model predicts. `name` and `aliases` are accepted in files."""
+
+    name: str
+    description: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A slice of the rows whose metrics are reported beside the gates: `edges` cut `feature` into bands."""
+
+    feature: str
+    edges: tuple[float, ...]
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A change of the world, for simulations: new inputs and new labels from old ones.
+
+    `apply(inputs, labels, rng)` takes a frame of raw inputs, an int array of labels and a seeded generator, and returns
+    the changed pair without touching what it was given.
+    """
+
+    name: str
+    description: str
+    apply: Callable[
+        [pd.DataFrame, npt.NDArray[np.int64], np.random.Generator], tuple[pd.DataFrame, npt.NDArray[np.int64]]
+    ]
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """Everything the platform needs to know of a use case.
+
+    `derive` maps arrays of the raw inputs (float64, NaN where missing, shape (n,)) to arrays of the derived features; it
+    is the only derivation, used by serving, training and monitoring alike. `build_estimator(seed)` returns an unfitted
+    scikit-learn pipeline over the feature matrix in the order of `feature_names`; `param_grid` is searched.
+    `synthesize(n_rows, seed)` returns a stand-in data set (raw inputs and `true_label`) for where the real file is absent.
+    """
+
+    name: str
+    description: str
+    label: Label
+    inputs: tuple[Feature, ...]
+    derived: tuple[DerivedFeature, ...]
+    derive: Callable[[Columns], dict[str, FloatArray]]
+    build_estimator: Callable[[int], Pipeline]
+    param_grid: Mapping[str, Sequence[Any]]
+    synthesize: Callable[[int, int], pd.DataFrame]
+    default_csv: str
+    segments: tuple[Segment, ...] = ()
+    scenarios: tuple[Scenario, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [*self.input_names, *(d.name for d in self.derived)]
+        doubles = {name for name in names if names.count(name) > 1}
+        if doubles:
+            raise ConfigurationError(f"contract {self.name!r} declares {sorted(doubles)} more than once")
+
+    @cached_property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.inputs)
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """Raw inputs, then derived features: the order of the model's matrix and of every table."""
+        return (*self.input_names, *(feature.name for feature in self.derived))
+
+    @cached_property
+    def kinds(self) -> dict[str, Literal["float", "int"]]:
+        return {f.name: f.kind for f in self.inputs} | {f.name: f.kind for f in self.derived}
+
+    @cached_property
+    def _canonical(self) -> dict[str, str]:
+        return {fold_name(alias): feature.name for feature in self.inputs for alias in (feature.name, *feature.aliases)}
+
+    def canonical_name(self, name: str) -> str | None:
+        """The input that `name` stands for (its own name or an alias, `-` and `_` alike), or None."""
+        return self._canonical.get(fold_name(name))
+
+    def is_label_name(self, name: str) -> bool:
+        return fold_name(name) in {fold_name(alias) for alias in (TRUE_LABEL, self.label.name, *self.label.aliases)}
+
+    def scenario(self, name: str) -> Scenario:
+        for scenario in self.scenarios:
+            if scenario.name == name:
+                return scenario
+        known = ", ".join(s.name for s in self.scenarios) or "none"
+        raise ConfigurationError(f"contract {self.name!r} has no scenario {name!r}; it has: {known}")
+
+    def feature_columns(self, columns: Columns) -> dict[str, FloatArray]:
+        """All features, in order, from the raw inputs' columns."""
+        raw = {name: np.asarray(columns[name], dtype=np.float64) for name in self.input_names}
+        derived = self.derive(raw)
+        return raw | {feature.name: derived[feature.name] for feature in self.derived}
+
+    def matrix(self, columns: Columns) -> FloatArray:
+        """The model's input, shape (n, features), from the raw inputs' columns."""
+        return np.column_stack(list(self.feature_columns(columns).values()))
+
+    def feature_frame(self, inputs: pd.DataFrame) -> pd.DataFrame:
+        """A frame of all features from a frame that has the raw inputs; index kept, other columns dropped."""
+        import pandas as pd
+
+        columns = {name: inputs[name].to_numpy(dtype=np.float64) for name in self.input_names}
+        return pd.DataFrame(self.feature_columns(columns), index=inputs.index)
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over the declarations that decide what the model sees, and over the derivation's results.
+
+        Prose (descriptions, examples) does not count. The derivation counts by what it computes on fixed probe rows
+        (rounded to 9 significant digits, so that another platform's last bit does not matter), not by its source.
+        """
+        declared = {
+            "name": self.name,
+            "inputs": [[f.name, f.kind, f.lower, f.upper, f.is_nullable] for f in self.inputs],
+            "derived": [[f.name, f.kind, f.is_nullable] for f in self.derived],
+            "probe": {name: [f"{v:.9g}" for v in values] for name, values in self.derive(self._probe_rows()).items()},
+        }
+        return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
+
+    def _probe_rows(self) -> dict[str, FloatArray]:
+        rng = np.random.default_rng(20)
+        probe: dict[str, FloatArray] = {}
+        for feature in self.inputs:
+            values = rng.uniform(feature.lower, min(feature.upper, feature.lower + 100.0), size=16)
+            values = np.floor(values) if feature.kind == "int" else values
+            values[:2] = feature.lower, feature.upper
+            if feature.is_nullable:
+                values[2:5] = np.nan
+            probe[feature.name] = values
+        return probe
+
+
+def fold_name(name: str) -> str:
+    """How names are compared at the doors: surrounding blanks dropped, `-` read as `_`."""
+    return name.strip().replace("-", "_")
+
+
+def load_contract(use_case: str) -> ModelContract:
+    """The contract a setting names as `package.module:attribute`.
+
+    Raises:
+        ConfigurationError: if it cannot be imported or is not a `ModelContract`.
+    """
+    module_name, separator, attribute = use_case.partition(":")
+    if not separator or not module_name or not attribute:
+        raise ConfigurationError(f"USE_CASE={use_case!r} is not of the form package.module:contract")
+    try:
+        contract = getattr(import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"USE_CASE={use_case!r} cannot be loaded: {error}") from error
+    if not isinstance(contract, ModelContract):
+        raise ConfigurationError(f"USE_CASE={use_case!r} is a {type(contract).__name__}, not a ModelContract")
+    return contract

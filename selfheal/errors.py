@@ -1,0 +1,47 @@
+"""What can go wrong, by what to do about it. Every message names the thing, the value and the remedy."""
+
+from __future__ import annotations
+
+
+class SelfhealError(Exception):
+    """Base of every error the platform raises on purpose."""
+
+
+class TransientError(SelfhealError):
+    """Worth trying again unchanged: the store is restarting, a lock is held."""
+
+
+class PermanentError(SelfhealError):
+    """The same call fails the same way again: nothing may retry it."""
+
+
+class ConfigurationError(PermanentError):
+    """A setting or a contract is wrong; the process must not start."""
+
+
+class InvalidDataError(PermanentError):
+    """Data from outside breaks the contract. Nothing of it was kept."""
+
+
+class IntegrityError(PermanentError):
+    """Something that must never change has changed: a reference, a model file, a decision."""
+
+
+class ModelRefusedError(PermanentError):
+    """A model version cannot be served: wrong contract, wrong digest, untrusted types, or it does not load."""
+
+
+class NoProductionModelError(TransientError):
+    """There is no production version yet: bootstrap first."""
+
+
+class PromotionConflictError(PermanentError):
+    """The version that a promotion expected to replace is not the one in production."""
+
+
+class LabelConflictError(PermanentError):
+    """A prediction already has another label, and the new one was not sent as a correction."""
+
+
+class ServiceUnavailableError(TransientError):
+    """A process or service that this one depends on does not answer."""

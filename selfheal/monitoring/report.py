@@ -1,0 +1,47 @@
+"""Files for people: Evidently's HTML of one comparison, and the JSON of every tick. Old ones are pruned."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+RENDER_AGAIN_AFTER = timedelta(hours=1)
+
+
+def should_render(
+    *, is_drifted: bool, was_drifted: bool | None, last_rendered_at: datetime | None, now: datetime
+) -> bool:
+    """A page of 4 MB is written when the state changes and hourly while drifted, not at every tick."""
+    if is_drifted != bool(was_drifted):
+        return True
+    return is_drifted and (last_rendered_at is None or now - last_rendered_at >= RENDER_AGAIN_AFTER)
+
+
+def save_html(snapshot: Any, folder: Path, name: str, keep: int) -> Path:
+    """Writes the page and deletes all but the newest `keep`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.html"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    snapshot.save_html(str(temporary))
+    temporary.replace(path)
+    prune(folder, "*.html", keep=keep)
+    return path
+
+
+def save_json(data: bytes, folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+    return path
+
+
+def prune(folder: Path, pattern: str, *, keep: int) -> int:
+    """Deletes all but the newest `keep` files; returns how many went."""
+    files = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in files[keep:]:
+        path.unlink(missing_ok=True)
+    return len(files[keep:])

@@ -1,0 +1,379 @@
+"""What one stage of the loop hands to the next: frozen dataclasses, no behaviour beyond (de)serialisation.
+
+Times are timezone-aware UTC. A probability is that of class 1. Where a number is not known it is None, never 0 or NaN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+RecordT = TypeVar("RecordT")
+
+
+class Verdict(StrEnum):
+    """What a monitoring tick concludes of the traffic it saw."""
+
+    STABLE = "stable"
+    BENIGN_SHIFT = "benign_shift"
+    HARMFUL_SHIFT = "harmful_shift"
+    BROKEN_FEED = "broken_feed"
+    INSUFFICIENT = "insufficient"
+
+    @property
+    def is_shift(self) -> bool:
+        return self in {Verdict.BENIGN_SHIFT, Verdict.HARMFUL_SHIFT}
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Action(StrEnum):
+    """What a decision record did."""
+
+    SKIP = "skip"
+    TRAIN = "train"
+    PROMOTE = "promote"
+    REJECT = "reject"
+    INCONCLUSIVE = "inconclusive"
+    ROLLBACK = "rollback"
+    FORCE_PROMOTE = "force_promote"
+
+
+class Trigger(StrEnum):
+    """Why a retraining was asked for."""
+
+    BOOTSTRAP = "bootstrap"
+    DRIFT = "drift"
+    PERFORMANCE = "performance"
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+    PROBATION = "probation"
+
+
+class Stage(StrEnum):
+    """Where a registered version stands. At most one version of a model is in production (a database constraint)."""
+
+    STAGING = "Staging"
+    PRODUCTION = "Production"
+    ARCHIVED = "Archived"
+
+
+class GateStatus(StrEnum):
+    PASS = "PASS"  # noqa: S105  (a gate's status, not a password)
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    NOT_APPLICABLE = "NOT_APPLICABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreMetrics:
+    """Quality of one model on labelled rows. Precision, recall and F1 are at the model's own threshold."""
+
+    n_rows: int
+    n_positive: int
+    f1: float
+    precision: float
+    recall: float
+    auc_roc: float | None
+    brier: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The traffic a tick looks at: predictions of `model_version` in (start, end]."""
+
+    model_name: str
+    model_version: int
+    start: datetime
+    end: datetime
+    n_predictions: int
+    n_labels: int
+    last_label_at: datetime | None = None
+
+    @property
+    def tick_id(self) -> str:
+        """The same traffic and labels give the same id, so that looking twice writes one row."""
+        return digest_of(
+            self.model_name, self.model_version, self.end, self.n_predictions, self.n_labels, self.last_label_at
+        )[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyMetrics:
+    """Exact aggregates of the window that need no label. Entropy is the predictions' mean, in bits."""
+
+    window: Window
+    positive_rate: float | None
+    probability_mean: float | None
+    probability_std: float | None
+    entropy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnDrift:
+    """One column against the reference. `effect` is the KS distance; `p_value` that of the method named."""
+
+    column: str
+    method: str
+    p_value: float
+    threshold: float
+    effect: float
+    is_drifted: bool
+    reference_missing_pct: float
+    current_missing_pct: float
+    is_missing_rate_drifted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """All columns of a window against a frozen reference."""
+
+    window: Window
+    reference_version: int
+    n_reference: int
+    n_current: int
+    columns: tuple[ColumnDrift, ...]
+    feature_drift_ratio: float | None
+    dataset_drift_detected: bool
+    is_sufficient: bool
+    report_ref: str | None = None
+    feed_problems: tuple[str, ...] = ()
+    baseline_drifted_features: tuple[str, ...] = ()
+
+    @property
+    def drifted_features(self) -> tuple[str, ...]:
+        """Drifted features, the strongest first. The predicted probability is not a feature and not listed."""
+        drifted = [c for c in self.columns if (c.is_drifted or c.is_missing_rate_drifted) and c.column != "probability"]
+        return tuple(c.column for c in sorted(drifted, key=lambda c: -c.effect))
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceReport:
+    """Realised metrics on labelled rows and CBPE's estimate on all rows; either may be unknown.
+
+    `brier_excess` is the realised Brier score minus the one the model's own probabilities announce, p(1 - p), on the same
+    rows: 0 in expectation while the probabilities hold, whatever the mix of inputs; `brier_excess_low` is its one-sided
+    lower bound.
+    """
+
+    window: Window
+    reference: ScoreMetrics
+    realised: ScoreMetrics | None
+    brier_excess: float | None
+    brier_excess_low: float | None
+    estimated_f1: float | None
+    estimated_auc_roc: float | None
+    estimated_brier: float | None
+    label_coverage_pct: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One thing a person should know. While open, at most one per kind and model version (a database constraint)."""
+
+    kind: str
+    severity: Severity
+    message: str
+    metrics: dict[str, float | int | str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Triage:
+    """The tick's conclusion, with every reason. `alerts` are those that hold now; the store keeps them open or closes."""
+
+    window: Window
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    alerts: tuple[Alert, ...]
+    episode_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One thing that must hold before a retraining starts."""
+
+    name: str
+    is_met: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A registered version, as `model_metadata` has it."""
+
+    model_name: str
+    version: int
+    stage: Stage
+    registered_at: datetime
+    promoted_at: datetime | None
+    trigger_reason: str
+    mlflow_run_id: str
+    artifact_uri: str
+    artifact_sha256: str
+    reference_sha256: str
+    contract_hash: str
+    threshold: float
+    metrics: dict[str, Any]
+    n_samples: int
+    previous_version: int | None
+    decision_id: str | None
+    training_window_start: datetime | None = None
+    training_window_end: datetime | None = None
+    archived_at: datetime | None = None
+    probation_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One link of the hash-chained record of what the loop decided and why. `hash` and `prev_hash` are the store's."""
+
+    decision_id: str
+    created_at: datetime
+    model_name: str
+    trigger_reason: str
+    action: Action
+    reason: str
+    actor: str
+    champion_version: int | None = None
+    challenger_version: int | None = None
+    mlflow_run_id: str | None = None
+    episode_id: str | None = None
+    attempt: int = 0
+    n_labels: int = 0
+    conditions: tuple[Condition, ...] = ()
+    gates: tuple[GateResult, ...] = ()
+    data_sha256: str | None = None
+    model_sha256: str | None = None
+    gate_config_sha256: str | None = None
+    code_version: str | None = None
+
+    @property
+    def failed_gates(self) -> tuple[str, ...]:
+        return tuple(g.name for g in self.gates if g.status in {GateStatus.FAIL, GateStatus.INCONCLUSIVE})
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """One gate: what was measured, what was asked, and a sentence for people."""
+
+    name: str
+    status: GateStatus
+    value: float | None
+    threshold: float | None
+    sentence: str
+    interval_low: float | None = None
+    interval_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSetInfo:
+    """What a training set holds: counts, time span and digest. The rows travel beside it."""
+
+    source: str
+    sha256: str
+    n_train: int
+    n_evaluation: int
+    n_positive: int
+    window_start: datetime | None
+    window_end: datetime | None
+    label_coverage_pct: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowModel:
+    """A trained candidate, logged to MLflow and not yet registered."""
+
+    model_name: str
+    mlflow_run_id: str
+    artifact_uri: str
+    artifact_sha256: str
+    reference_sha256: str
+    contract_hash: str
+    threshold: float
+    params: dict[str, Any]
+    metrics: ScoreMetrics
+    training_set: TrainingSetInfo
+    trained_at: datetime
+    trigger_reason: str
+    decision_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentDifference:
+    """F1 of challenger minus champion within one slice of the evaluation rows."""
+
+    segment: str
+    n_rows: int
+    champion_f1: float
+    challenger_f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class GateVerdict:
+    """The six gates together. Promote only if every applicable gate passes."""
+
+    decision: Decision
+    shadow: ShadowModel
+    champion_metrics: ScoreMetrics | None
+    challenger_metrics: ScoreMetrics
+    segments: tuple[SegmentDifference, ...] = ()
+
+    @property
+    def is_promotion(self) -> bool:
+        return self.decision.action in {Action.PROMOTE, Action.FORCE_PROMOTE}
+
+
+@dataclass(frozen=True, slots=True)
+class ProbationReport:
+    """How the promoted version does against the one it replaced, on the rows it has served since.
+
+    `brier_change` is the served version's Brier score minus the old version's on the same labelled rows: above 0 the old
+    one was better. `is_harmful` only if its one-sided lower bound is above 0 too.
+    """
+
+    model_name: str
+    version: int
+    previous_version: int | None
+    n_labels: int
+    brier_change: float | None
+    brier_change_low: float | None
+    is_on_probation: bool
+    is_harmful: bool
+    reason: str
+
+
+def digest_of(*parts: object) -> str:
+    """sha256 of the parts' canonical JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def to_json(record: object) -> bytes:
+    """A record as JSON; NaN and infinities are refused (unknown is None)."""
+    return json.dumps(to_dict(record), allow_nan=False, indent=1).encode()
+
+
+def to_dict(record: object) -> dict[str, Any]:
+    """A record as plain JSON types."""
+    from pydantic import TypeAdapter
+
+    dumped: dict[str, Any] = TypeAdapter(type(record)).dump_python(record, mode="json")
+    return dumped
+
+
+def from_dict(kind: type[RecordT], values: object) -> RecordT:
+    """The record of `kind` that `to_dict` gave.
+
+    Raises:
+        pydantic.ValidationError: if the values are not such a record.
+    """
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind).validate_python(values)

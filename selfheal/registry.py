@@ -1,0 +1,305 @@
+"""The model registry: the only module that imports MLflow.
+
+It logs what training made, registers versions, moves aliases, and brings artifacts to this machine, checked by digest.
+Which version is in production is decided by Postgres (`selfheal.promotion`); the alias `production` follows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfheal.contract import ModelContract
+from selfheal.errors import IntegrityError, ModelRefusedError
+from selfheal.records import ModelVersion, ShadowModel, Stage, from_dict, to_dict, to_json
+from selfheal.store.reference import from_parquet, to_parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+    from selfheal.retraining.dataset import TrainingSet
+    from selfheal.retraining.training import TrainedModel
+    from selfheal.settings import Settings
+
+EXPERIMENT = "selfheal"
+PRODUCTION_ALIAS, STAGING_ALIAS = "production", "staging"
+STAGE_TAG = "stage"
+SHADOW_KEY_TAG = "selfheal.shadow_key"
+
+TRUSTED_TYPES = ("numpy.dtype",)
+"""Types beyond skops' own list that a model file may hold. A file with any other is refused unread."""
+
+MODEL_REQUIREMENTS = ("scikit-learn", "skops", "numpy", "scipy", "pandas")
+CACHED_FILES = 20
+"""Model and reference files kept on this machine; production, its predecessor and the newest candidates are among them."""
+
+
+class Registry:
+    """MLflow for one model, with a content-addressed cache of its files below DATA_DIR/cache.
+
+    Args:
+        tracking_uri: of MLflow; a callable is asked at first use (the embedded Postgres may have to start).
+        artifact_folder: where artifacts go if MLflow's store is a database; None: the tracking server decides.
+    """
+
+    def __init__(
+        self,
+        contract: ModelContract,
+        tracking_uri: Callable[[], str],
+        cache_folder: Path,
+        artifact_folder: Path | None,
+    ) -> None:
+        self.contract = contract
+        self._tracking_uri = tracking_uri
+        self._cache = cache_folder
+        self._artifact_folder = artifact_folder
+
+    def find_shadow(self, shadow_key: str) -> ShadowModel | None:
+        """The finished run of the same training, if there is one: the same rows, settings and code train once."""
+        client = self._client()
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return None
+        filter_string = f"tags.`{SHADOW_KEY_TAG}` = '{shadow_key}' AND attributes.status = 'FINISHED'"
+        runs = client.search_runs([experiment.experiment_id], filter_string, max_results=1)
+        return self._shadow_of_run(runs[0].info.run_id) if runs else None
+
+    def log_shadow(
+        self,
+        trained: TrainedModel,
+        training_set: TrainingSet,
+        *,
+        shadow_key: str,
+        decision_id: str,
+        trigger_reason: str,
+        now: datetime,
+    ) -> ShadowModel:
+        """Logs parameters, metrics, the model (skops) and its files as one run.
+
+        Run artifacts: metrics.json, params.json, metadata.json, requirements.txt, reference.parquet.
+        """
+        mlflow = self._mlflow()
+        requirements = [f"{name}=={installed_version(name)}" for name in MODEL_REQUIREMENTS]
+        reference = to_parquet(trained.reference)
+        with mlflow.start_run(
+            experiment_id=self._experiment_id(), run_name=f"{trigger_reason} {now:%Y-%m-%d %H:%M}"
+        ) as run:
+            mlflow.log_params(trained.params | {"n_train": training_set.info.n_train, "data": training_set.info.source})
+            mlflow.log_metrics({name: v for name, v in to_dict(trained.metrics).items() if v is not None})
+            model = mlflow.sklearn.log_model(
+                trained.pipeline,
+                name="model",
+                serialization_format="skops",
+                skops_trusted_types=list(TRUSTED_TYPES),
+                pip_requirements=requirements,
+            )
+            shadow = ShadowModel(
+                model_name=self.contract.name,
+                mlflow_run_id=run.info.run_id,
+                artifact_uri=model.model_uri,
+                artifact_sha256=hashlib.sha256(self._download(f"{model.model_uri}/model.skops")).hexdigest(),
+                reference_sha256=hashlib.sha256(reference).hexdigest(),
+                contract_hash=self.contract.hash,
+                threshold=trained.threshold,
+                params=trained.params,
+                metrics=trained.metrics,
+                training_set=training_set.info,
+                trained_at=now,
+                trigger_reason=trigger_reason,
+                decision_id=decision_id,
+            )
+            files = {
+                "metrics.json": to_json(trained.metrics),
+                "params.json": json.dumps(trained.params, indent=1).encode(),
+                "metadata.json": to_json(shadow),
+                "requirements.txt": "\n".join(requirements).encode(),
+                "reference.parquet": reference,
+            }
+            with tempfile.TemporaryDirectory() as folder:
+                for name, data in files.items():
+                    (Path(folder) / name).write_bytes(data)
+                mlflow.log_artifacts(folder)
+            mlflow.set_tags({SHADOW_KEY_TAG: shadow_key, "trigger_reason": trigger_reason})
+        return shadow
+
+    def register(self, shadow: ShadowModel) -> int:
+        """The version number of this run in the registry; a run is registered once."""
+        from mlflow.exceptions import MlflowException
+
+        client = self._client()
+        try:
+            client.create_registered_model(self.contract.name, description=self.contract.description)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        known = client.search_model_versions(f"run_id = '{shadow.mlflow_run_id}'")
+        if known:
+            return int(known[0].version)
+        created = client.create_model_version(
+            self.contract.name, source=shadow.artifact_uri, run_id=shadow.mlflow_run_id, tags={STAGE_TAG: Stage.STAGING}
+        )
+        return int(created.version)
+
+    def alias_version(self, alias: str) -> int | None:
+        """The version an alias points at, or None."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return int(self._client().get_model_version_by_alias(self.contract.name, alias).version)
+        except MlflowException as error:
+            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise
+
+    def point_alias(self, alias: str, version: int) -> None:
+        self._client().set_registered_model_alias(self.contract.name, alias, str(version))
+
+    def drop_alias(self, alias: str) -> None:
+        self._client().delete_registered_model_alias(self.contract.name, alias)
+
+    def tag_stage(self, version: int, stage: Stage) -> None:
+        self._client().set_model_version_tag(self.contract.name, str(version), STAGE_TAG, stage.value)
+
+    def load(self, model: ModelVersion | ShadowModel) -> Pipeline:
+        """The fitted pipeline, if it may be served.
+
+        Raises:
+            ModelRefusedError: if the contract or a type in the file is not what it should be, or it does not load.
+            IntegrityError: if the file's digest is not the recorded one.
+        """
+        if model.contract_hash != self.contract.hash:
+            raise ModelRefusedError(
+                f"the model was trained under contract {model.contract_hash[:12]}, this process has "
+                f"{self.contract.hash[:12]} ({self.contract.name}); retrain, or deploy the matching code"
+            )
+        path = self._cached(f"{model.artifact_uri}/model.skops", model.artifact_sha256, "skops")
+        return load_trusted(path)
+
+    def reference(self, model: ModelVersion | ShadowModel) -> pd.DataFrame:
+        """The reference window frozen with this model: all features, `probability`, `true_label`.
+
+        Raises:
+            IntegrityError: if the file's digest is not the recorded one.
+        """
+        uri = f"runs:/{model.mlflow_run_id}/reference.parquet"
+        return from_parquet(self._cached(uri, model.reference_sha256, "parquet").read_bytes())
+
+    def run_url_path(self, mlflow_run_id: str) -> str:
+        """The run's page, relative to the MLflow UI."""
+        return f"/#/experiments/{self._experiment_id()}/runs/{mlflow_run_id}"
+
+    def _shadow_of_run(self, run_id: str) -> ShadowModel:
+        return from_dict(ShadowModel, json.loads(self._download(f"runs:/{run_id}/metadata.json")))
+
+    def _cached(self, uri: str, sha256: str, suffix: str) -> Path:
+        path = self._cache / f"{sha256}.{suffix}"
+        if path.exists() and _digest(path.read_bytes()) == sha256:
+            path.touch()
+            return path
+        data = self._download(uri)
+        if _digest(data) != sha256:
+            raise IntegrityError(f"{uri} has changed: expected sha256 {sha256}, found {_digest(data)}")
+        self._cache.mkdir(parents=True, exist_ok=True)
+        temporary = self._cache / f".{sha256}.{os.getpid()}.tmp"
+        temporary.write_bytes(data)
+        temporary.replace(path)
+        _prune(self._cache, CACHED_FILES)
+        return path
+
+    def _download(self, uri: str) -> bytes:
+        """One file. `models:/` URIs name a folder only, so the folder is fetched for those."""
+        is_model = uri.startswith("models:/")
+        source = uri.rpartition("/")[0] if is_model else uri
+        with tempfile.TemporaryDirectory() as folder:
+            fetched = Path(self._mlflow().artifacts.download_artifacts(source, dst_path=folder))
+            return (fetched / uri.rpartition("/")[2] if is_model else fetched).read_bytes()
+
+    def _experiment_id(self) -> str:
+        client = self._client()
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        location = None if self._artifact_folder is None else self._artifact_folder.resolve().as_uri()
+        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+    def _client(self) -> Any:
+        return self._mlflow().MlflowClient()
+
+    def _mlflow(self) -> Any:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        for name in ("alembic", "mlflow.store.db.utils"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        import mlflow  # seconds to import: only where the registry is really asked
+
+        mlflow.set_tracking_uri(self._tracking_uri())
+        return mlflow
+
+
+def open_registry(settings: Settings, contract: ModelContract) -> Registry:
+    """The registry of the settings: a tracking server, or MLflow's tables in our Postgres and files in DATA_DIR/mlflow."""
+    return Registry(
+        contract,
+        tracking_uri=lambda: mlflow_store_uri(settings),
+        cache_folder=settings.data_dir / "cache",
+        artifact_folder=None if settings.mlflow_tracking_uri else settings.data_dir / "mlflow",
+    )
+
+
+def mlflow_store_uri(settings: Settings) -> str:
+    """Where MLflow keeps runs and versions; creates its database if needed."""
+    if settings.mlflow_tracking_uri:
+        return settings.mlflow_tracking_uri
+    from selfheal.store import MLFLOW_DATABASE, server_url, with_driver
+    from selfheal.store.migrate import ensure_database
+
+    url = server_url(settings, MLFLOW_DATABASE)
+    ensure_database(url)
+    return with_driver(url, "psycopg2")
+
+
+def load_trusted(path: Path) -> Pipeline:
+    """Loads a skops file that holds no type beyond skops' own list and ours.
+
+    Raises:
+        ModelRefusedError: naming the types that are not trusted, or why it does not load.
+    """
+    import skops.io
+
+    with _refusing(path):
+        untrusted = sorted(set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED_TYPES))
+        if untrusted:
+            raise ModelRefusedError(f"{path.name} holds types that are not trusted: {', '.join(untrusted)}")
+        pipeline: Pipeline = skops.io.load(path, trusted=list(TRUSTED_TYPES))
+    return pipeline
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Whatever a hostile or broken model file makes the loader raise, the answer is a refusal."""
+    try:
+        yield
+    except ModelRefusedError:
+        raise
+    except Exception as error:
+        raise ModelRefusedError(f"{path.name} does not load: {type(error).__name__}: {error}") from error
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _prune(folder: Path, keep: int) -> None:
+    files = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: p.stat().st_mtime)
+    for path in files[:-keep]:
+        path.unlink(missing_ok=True)

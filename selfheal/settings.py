@@ -1,0 +1,144 @@
+"""One frozen `Settings`, read from the environment or `.env`, and passed in. There is no global instance."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from selfheal.errors import ConfigurationError
+
+TICK_SECONDS_PER_DAY = 86_400
+
+
+class Settings(BaseSettings):
+    """What is in force. A field's upper-case name is its environment variable."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    use_case: str = Field("selfheal.credit_risk:contract", description="the contract, as package.module:attribute")
+    data_dir: Path = Field(Path("data"), description="folder of everything the platform writes to disk")
+    data: Path | None = Field(None, description="labelled CSV to bootstrap from; absent: DATA_DIR, then synthetic rows")
+    data_rows: int | None = Field(None, ge=500, description="use only the first so many rows of the CSV")
+    synthetic_rows: int = Field(20_000, ge=1_000, le=1_000_000, description="size of the synthetic stand-in")
+    random_seed: int = Field(20, ge=0, description="seed of training, splits and the stand-in")
+
+    database_url: SecretStr | None = Field(
+        None, description="external Postgres; absent (and no POSTGRES_HOST): embedded"
+    )
+    postgres_host: str | None = Field(None, description="external Postgres host, if DATABASE_URL is not given")
+    postgres_port: int = Field(5432, ge=1, le=65_535)
+    postgres_user: str = "postgres"
+    postgres_password: SecretStr = SecretStr("")
+    mlops_db_name: str = Field("selfheal", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="the platform's database")
+    mlflow_tracking_uri: str | None = Field(None, description="tracking server; absent: Postgres and DATA_DIR/mlflow")
+
+    monitoring_interval: int = Field(300, ge=5, le=86_400, description="seconds between two looks at the traffic")
+    monitoring_lookback: int = Field(24, ge=1, le=24 * 90, description="hours of traffic in the monitoring window")
+    monitoring_max_rows: int = Field(
+        5_000, ge=200, le=100_000, description="most recent rows of the window that are compared"
+    )
+    min_drift_rows: int = Field(200, ge=50, le=100_000, description="fewer rows than this are `insufficient`")
+    false_alarm_budget_days: float = Field(
+        90.0, ge=1, le=3_650, description="at most one false drift alarm in so many days"
+    )
+    min_drift_effect: float = Field(0.1, ge=0.01, le=0.9, description="smallest KS distance that is material")
+
+    min_f1_improvement_pct: float = Field(2.0, ge=0, le=100, description="percent by which F1 must improve")
+    max_brier_degradation: float = Field(0.01, ge=0, le=1, description="by how much the Brier score may rise")
+    min_samples_for_decision: int = Field(
+        200, ge=30, le=1_000_000, description="labelled rows both models are judged on"
+    )
+    min_coverage_pct: float = Field(30.0, ge=0, le=100, description="percent of the window's predictions with a label")
+    min_recall: float = Field(0.3, ge=0, le=1, description="share of the true events that the model must find")
+    min_auc: float = Field(0.72, ge=0.5, le=1, description="area under the ROC curve that the model must reach")
+    training_max_rows: int = Field(
+        50_000, ge=1_000, le=5_000_000, description="newest labelled predictions to train on"
+    )
+    gate_level: float = Field(
+        0.05, gt=0, lt=0.5, description="chance of promoting a model that is no better, per episode"
+    )
+
+    promotion_cooldown_days: float = Field(7.0, ge=0, le=365, description="days between two promotions")
+    max_attempts_per_episode: int = Field(10, ge=1, le=100, description="retrainings that one drift episode may cause")
+    probation_hours: float = Field(72.0, gt=0, le=24 * 90, description="how long the old version watches the new one")
+    min_probation_labels: int = Field(200, ge=30, le=1_000_000, description="labels before probation may roll back")
+
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(8000, ge=1, le=65_535)
+    dagster_port: int = Field(3000, ge=1, le=65_535)
+    mlflow_port: int = Field(5000, ge=1, le=65_535)
+    champion_poll_seconds: float = Field(2.0, ge=0.1, le=300, description="how often the API looks for a new version")
+    journal_max_mb: float = Field(64.0, ge=0.01, le=4_096, description="size at which a journal file is rotated")
+    sink_interval_seconds: float = Field(0.5, ge=0.05, le=60, description="how often the journal is copied to Postgres")
+    api_keys: SecretStr = Field(
+        SecretStr(""), description="API keys, comma-separated; none: the API may listen on loopback only"
+    )
+    notify_urls: SecretStr = Field(SecretStr(""), description="where alerts go, as apprise URLs, comma-separated")
+    monitoring_results_keep_days: int = Field(
+        30, ge=1, le=3_650, description="days that monitoring files and runs are kept"
+    )
+    drift_reports_keep: int = Field(50, ge=1, le=10_000, description="HTML drift reports that are kept")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("use_case")
+    @classmethod
+    def _names_an_attribute(cls, value: str) -> str:
+        module, separator, attribute = value.partition(":")
+        if not (module and separator and attribute):
+            raise ValueError("must be of the form package.module:contract")
+        return value
+
+    @property
+    def has_external_database(self) -> bool:
+        return self.database_url is not None or self.postgres_host is not None
+
+    def external_database_url(self, database: str) -> str:
+        """The external server's URL for one of its databases; `postgresql://`, no driver named."""
+        if self.database_url is not None:
+            base, _, query = self.database_url.get_secret_value().partition("?")
+            scheme, _, rest = base.partition("://")
+            server = rest.split("/", 1)[0]
+            return f"{scheme.split('+')[0]}://{server}/{database}" + (f"?{query}" if query else "")
+        password = self.postgres_password.get_secret_value()
+        user = quote(self.postgres_user, safe="") + (f":{quote(password, safe='')}" if password else "")
+        return f"postgresql://{user}@{self.postgres_host}:{self.postgres_port}/{database}"
+
+    def ticks_per_budget(self) -> float:
+        """How many monitoring ticks share one false alarm."""
+        return self.false_alarm_budget_days * TICK_SECONDS_PER_DAY / self.monitoring_interval
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment and `.env`; keyword arguments win.
+
+    Raises:
+        ConfigurationError: naming each wrong setting, its value and what is allowed.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = [f"{str(e['loc'][0]).upper()}={e['input']!s}: {e['msg']}" for e in error.errors()]
+        raise ConfigurationError("wrong setting: " + "; ".join(problems)) from None
+
+
+def settings_sources(settings: Settings) -> dict[str, Literal["environment", ".env", "default"]]:
+    """Where each setting in force came from."""
+    dotenv = Path(".env")
+    in_file = (
+        {line.partition("=")[0].strip().upper() for line in dotenv.read_text().splitlines() if "=" in line}
+        if dotenv.is_file()
+        else set()
+    )
+    in_environment = {name.upper() for name, value in os.environ.items() if value}
+
+    def source(name: str) -> Literal["environment", ".env", "default"]:
+        if name.upper() in in_environment:
+            return "environment"
+        return ".env" if name.upper() in in_file else "default"
+
+    return {name: source(name) for name in type(settings).model_fields}

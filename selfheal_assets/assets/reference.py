@@ -1,0 +1,85 @@
+"""Where the loop starts: labelled data from outside, and the first baseline frozen from it."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from selfheal.datasets import Dataset
+from selfheal_assets.assets import OWNERS
+from selfheal_assets.resources import PlatformResource
+
+GROUP = "reference"
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"csv", "pandera", "pandas"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="frame_io",
+    description="Labelled rows to bootstrap from: the CSV named by `DATA`, or the synthetic stand-in where there is none. "
+    "Every row is checked against the contract. **Runs** at bootstrap and on demand. **Red?** The message names file, "
+    "line, column and value: correct the file and materialise again; nothing was kept of the wrong one.",
+)
+def training_data(platform: PlatformResource) -> dg.Output[Dataset]:
+    from selfheal.contract import TRUE_LABEL
+    from selfheal.datasets import load_dataset
+
+    opened = platform.open()
+    dataset = load_dataset(opened.settings, opened.contract)
+    quantiles = dataset.frame.quantile([0.05, 0.5, 0.95]).T.round(3)
+    quantiles["missing %"] = (100 * dataset.frame.isna().mean()).round(1)
+    return dg.Output(
+        dataset,
+        metadata={
+            "data": dataset.description,
+            "origin": dataset.origin,
+            "dagster/row_count": len(dataset.frame),
+            "positive_rate": float(dataset.frame[TRUE_LABEL].mean()),
+            "sha256": dataset.sha256,
+            "quantiles": dg.MetadataValue.md(_markdown(quantiles.reset_index(names="column"))),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"postgres", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    description="The first baseline: written once from `training_data`, then only read and checked by digest. Long-term "
+    "drift is measured against it. **Runs** at bootstrap. **Red?** Table or file was changed: restore what the message "
+    "names; the platform overwrites neither.",
+)
+def reference_data(training_data: Dataset, platform: PlatformResource) -> dg.MaterializeResult[None]:
+    from selfheal.store.reference import baseline_path, baseline_row, write_baseline_once
+
+    opened = platform.open()
+    data_dir = opened.settings.data_dir
+    baseline = write_baseline_once(
+        opened.store, training_data.frame, training_data.description, datetime.now(UTC), data_dir
+    )
+    row = baseline_row(opened.store)
+    assert row is not None
+    return dg.MaterializeResult(
+        metadata={
+            "data": row.source,
+            "dagster/row_count": len(baseline),
+            "sha256": row.sha256,
+            "written_at": dg.MetadataValue.timestamp(row.created_at),
+            "is_from_current_training_data": row.source == training_data.description,
+            "file": dg.MetadataValue.path(str(baseline_path(opened.store, data_dir))),
+        }
+    )
+
+
+def _markdown(frame: object) -> str:
+    """A frame as a Markdown table (pandas' own needs another library)."""
+    import pandas as pd
+
+    assert isinstance(frame, pd.DataFrame)
+    header = "| " + " | ".join(map(str, frame.columns)) + " |\n|" + " --- |" * len(frame.columns)
+    rows = (
+        "| " + " | ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in row) + " |" for row in frame.to_numpy()
+    )
+    return "\n".join((header, *rows))

@@ -1,0 +1,179 @@
+"""From a request for a better model to a verdict on it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from selfheal.datasets import Dataset
+from selfheal.records import Action, Decision, GateStatus, GateVerdict, ShadowModel, Trigger, to_dict
+from selfheal.retraining.dataset import TrainingSet
+from selfheal.retraining.gates import GATE_NAMES
+from selfheal_assets.assets import OWNERS
+from selfheal_assets.assets.monitoring import monitoring_alerts
+from selfheal_assets.assets.serving_logs import label_store, prediction_logs
+from selfheal_assets.resources import PlatformResource
+
+GROUP = "retraining"
+
+
+class RetrainingRequest(dg.Config):
+    """Who asks for a retraining, and why. The sensors fill this in; by hand the defaults will do."""
+
+    trigger: str = Trigger.MANUAL.value
+    reason: str = "asked for by hand"
+    actor: str = "dagster"
+    episode_id: str | None = None
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"postgres"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="record_io",
+    deps=[monitoring_alerts],
+    description="Whether to train now: cooldown, labels, coverage, a sound feed, attempts left, back-off; each condition "
+    "with its reason. A skip is a decision too and is kept. **Runs** when a sensor, the weekly schedule or a person asks.",
+)
+def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -> dg.Output[Decision]:
+    from selfheal.stages import decide_retraining
+
+    decision = decide_retraining(
+        platform.open(),
+        Trigger(config.trigger),
+        episode_id=config.episode_id,
+        actor=config.actor,
+        reason=config.reason,
+        now=datetime.now(UTC),
+    )
+    conditions = "\n".join(f"- {'met' if c.is_met else '**not met**'}: {c.reason}" for c in decision.conditions)
+    return dg.Output(
+        decision,
+        metadata={
+            "action": decision.action.value,
+            "reason": decision.reason,
+            "conditions": dg.MetadataValue.md(conditions),
+            "labels": decision.n_labels,
+            "attempt": decision.attempt,
+            "decision_id": decision.decision_id,
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"parquet", "pandas"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="frame_io",
+    output_required=False,
+    deps=[prediction_logs, label_store],
+    description="The rows to learn from and, strictly later, the rows to be judged on: labelled predictions, or "
+    "`training_data` at bootstrap. Gives nothing if the decision is to skip. **Red?** Too few rows of a class: wait for "
+    "labels.",
+)
+def training_set(
+    context: dg.AssetExecutionContext,
+    retraining_decision: Decision,
+    training_data: Dataset,
+    platform: PlatformResource,
+) -> Iterator[dg.Output[TrainingSet]]:
+    from selfheal.stages import gather_training_set
+
+    if retraining_decision.action is not Action.TRAIN:
+        context.log.info(f"Nothing to train: {retraining_decision.reason}")
+        return
+    rows = gather_training_set(platform.open(), retraining_decision, training_data)
+    metadata: dict[str, object] = {
+        "data": rows.info.source,
+        "dagster/row_count": len(rows.frame),
+        "training_rows": rows.info.n_train,
+        "evaluation_rows": rows.info.n_evaluation,
+        "positive_rate": rows.info.n_positive / len(rows.frame),
+        "sha256": rows.info.sha256,
+    }
+    if rows.info.label_coverage_pct is not None:
+        metadata["label_coverage_pct"] = rows.info.label_coverage_pct
+    yield dg.Output(rows, metadata=metadata)
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"scikitlearn", "mlflow"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="record_io",
+    description="A candidate: tuned by grid search, its threshold chosen, all on training rows; its metrics come from the "
+    "later evaluation rows. Logged to MLflow with everything needed to judge it; not registered yet.",
+)
+def shadow_model(
+    retraining_decision: Decision, training_set: TrainingSet, platform: PlatformResource
+) -> dg.Output[ShadowModel]:
+    from selfheal.stages import train_shadow
+
+    opened = platform.open()
+    shadow = train_shadow(opened, retraining_decision, training_set, datetime.now(UTC))
+    settings = opened.settings
+    base = settings.mlflow_tracking_uri or f"http://127.0.0.1:{settings.mlflow_port}"
+    return dg.Output(
+        shadow,
+        metadata={
+            **{k: v for k, v in to_dict(shadow.metrics).items() if v is not None},
+            "threshold": shadow.threshold,
+            "params": dg.MetadataValue.json(shadow.params),
+            "mlflow_run": dg.MetadataValue.url(base + opened.registry.run_url_path(shadow.mlflow_run_id)),
+            "model_sha256": shadow.artifact_sha256,
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"postgres"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="record_io",
+    check_specs=[
+        dg.AssetCheckSpec(name, asset="gate_verdict", description=f"Gate: {name.replace('_', ' ')}")
+        for name in GATE_NAMES
+    ],
+    description="Six gates between the shadow model and production, on the same evaluation rows for both models; all must "
+    "pass. A rejected model is a green run with red checks: that is the gates at work, and production is untouched.",
+)
+def gate_verdict(
+    shadow_model: ShadowModel, training_set: TrainingSet, platform: PlatformResource
+) -> Iterator[dg.Output[GateVerdict] | dg.AssetCheckResult]:
+    from selfheal.stages import judge
+
+    verdict = judge(platform.open(), shadow_model, training_set, datetime.now(UTC))
+    gates = verdict.decision.gates
+    yield dg.Output(
+        verdict,
+        metadata={
+            "action": verdict.decision.action.value,
+            "reason": verdict.decision.reason,
+            "gates": dg.MetadataValue.table(
+                [dg.TableRecord({"gate": g.name, "status": g.status.value, "sentence": g.sentence}) for g in gates]
+            ),
+            **_challenger_metrics(verdict),
+            "decision_id": verdict.decision.decision_id,
+        },
+    )
+    for gate in gates:
+        measured = {"value": gate.value, "threshold": gate.threshold, "interval_low": gate.interval_low}
+        yield dg.AssetCheckResult(
+            check_name=gate.name,
+            passed=gate.status in {GateStatus.PASS, GateStatus.NOT_APPLICABLE},
+            description=f"{gate.status.value}: {gate.sentence}",
+            metadata={"status": gate.status.value} | {k: v for k, v in measured.items() if v is not None},
+        )
+
+
+def _challenger_metrics(verdict: GateVerdict) -> dict[str, object]:
+    metadata: dict[str, object] = {"challenger_f1": verdict.challenger_metrics.f1}
+    if verdict.champion_metrics is not None:
+        metadata["champion_f1"] = verdict.champion_metrics.f1
+    if verdict.segments:
+        metadata["segments"] = dg.MetadataValue.table([dg.TableRecord(to_dict(s)) for s in verdict.segments])
+    return metadata

@@ -1,0 +1,61 @@
+"""What was served and what turned out to be true: the journal, copied into Postgres."""
+
+import dagster as dg
+
+from selfheal.journal import LABEL_JOURNAL, JournalKind, prediction_journal
+from selfheal_assets.assets import OWNERS
+from selfheal_assets.resources import PlatformResource
+
+GROUP = "serving_logs"
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"csv", "postgres"},
+    owners=OWNERS,
+    code_version="1",
+    description="Every prediction the API acknowledged, with all features as the model saw them. The API copies its journal "
+    "here within a second; this asset copies what may be left. **Runs** with each monitoring tick. **Red?** Postgres does "
+    "not answer, or a journal file is damaged: the message says which; nothing acknowledged is lost.",
+)
+def prediction_logs(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult[None]:
+    kind = prediction_journal(platform.open().contract)
+    return dg.MaterializeResult(metadata=_ingested(context, platform, kind, "prediction_logs", "created_at"))
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"csv", "postgres"},
+    owners=OWNERS,
+    code_version="1",
+    description="What became of the predictions. A label may come early (before its prediction is copied), late, or be "
+    "corrected. **Runs** with each monitoring tick. **Red?** As `prediction_logs`. Labels for ids nobody issued are "
+    "counted as orphans.",
+)
+def label_store(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult[None]:
+    from selfheal.store.predictions import count_orphan_labels
+
+    metadata = _ingested(context, platform, LABEL_JOURNAL, "label_store", "received_at")
+    return dg.MaterializeResult(metadata=metadata | {"orphan_labels": count_orphan_labels(platform.open().store)})
+
+
+def _ingested(
+    context: dg.AssetExecutionContext, platform: PlatformResource, kind: JournalKind, table: str, time_column: str
+) -> dict[str, dg.MetadataValue]:
+    from selfheal.store.ingest import ingest
+    from selfheal.store.predictions import table_summary
+
+    opened = platform.open()
+    result = ingest(opened.store, kind, opened.settings.data_dir)
+    for place in result.corrupt:
+        context.log.warning("damaged journal line left out: %s", place)
+    summary = table_summary(opened.store, table, time_column)
+    metadata: dict[str, dg.MetadataValue] = {
+        "dagster/row_count": dg.MetadataValue.int(summary["n_rows"]),
+        "rows_copied_now": dg.MetadataValue.int(result.n_new),
+        "damaged_lines": dg.MetadataValue.int(len(result.corrupt)),
+    }
+    if summary["last"] is not None:
+        metadata["first"] = dg.MetadataValue.timestamp(summary["first"])
+        metadata["last"] = dg.MetadataValue.timestamp(summary["last"])
+    return metadata

@@ -1,0 +1,66 @@
+"""Asset checks beside the gates: invariants that someone should see broken before it matters."""
+
+import dagster as dg
+
+from selfheal_assets.assets.promotion import production_model
+from selfheal_assets.assets.reference import reference_data
+from selfheal_assets.assets.serving_logs import label_store, prediction_logs
+from selfheal_assets.resources import PlatformResource
+
+MAX_ORPHAN_LABELS_PCT = 5.0
+"""Labels may run ahead of their predictions by seconds; more than this share says the ids do not match."""
+
+
+@dg.asset_check(asset=reference_data, description="Table and file still have the digest they were written with.")
+def reference_is_unchanged(platform: PlatformResource) -> dg.AssetCheckResult:
+    from selfheal.errors import IntegrityError
+    from selfheal.store.reference import read_baseline
+
+    opened = platform.open()
+    try:
+        baseline = read_baseline(opened.store, opened.settings.data_dir)
+    except IntegrityError as error:
+        return dg.AssetCheckResult(passed=False, description=str(error))
+    if baseline is None:
+        return dg.AssetCheckResult(passed=False, description="there is no baseline yet: run `selfheal bootstrap`")
+    return dg.AssetCheckResult(passed=True, description=f"{len(baseline):,} rows, digest as written")
+
+
+@dg.asset_check(asset=prediction_logs, description="Everything in the journal is in Postgres.")
+def journal_is_copied(platform: PlatformResource) -> dg.AssetCheckResult:
+    from selfheal.journal import prediction_journal
+    from selfheal.store.ingest import lag_bytes
+
+    opened = platform.open()
+    lag = lag_bytes(opened.store, prediction_journal(opened.contract), opened.settings.data_dir)
+    return dg.AssetCheckResult(
+        passed=lag < 1_000_000, description=f"{lag:,} bytes of journal are not copied yet", metadata={"lag_bytes": lag}
+    )
+
+
+@dg.asset_check(asset=label_store, description="Labels belong to predictions that were made.")
+def labels_have_predictions(platform: PlatformResource) -> dg.AssetCheckResult:
+    from selfheal.store.predictions import count_orphan_labels, table_summary
+
+    store = platform.open().store
+    orphans, total = count_orphan_labels(store), table_summary(store, "label_store", "received_at")["n_rows"]
+    share_pct = 100.0 * orphans / total if total else 0.0
+    return dg.AssetCheckResult(
+        passed=share_pct <= MAX_ORPHAN_LABELS_PCT,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{orphans:,} of {total:,} labels have no prediction in the log",
+        metadata={"orphan_labels": orphans, "orphan_pct": share_pct},
+    )
+
+
+@dg.asset_check(asset=production_model, description="MLflow's alias `production` is where Postgres says.")
+def alias_follows_postgres(platform: PlatformResource) -> dg.AssetCheckResult:
+    from selfheal.promotion import reconcile_registry
+
+    strayed = reconcile_registry(platform.open())
+    return dg.AssetCheckResult(
+        passed=not strayed, description=("; ".join(strayed) + "; set right") if strayed else "they agree"
+    )
+
+
+ALL_CHECKS = (reference_is_unchanged, journal_is_copied, labels_have_predictions, alias_follows_postgres)

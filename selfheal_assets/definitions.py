@@ -1,0 +1,42 @@
+"""The code location, built by one function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from selfheal.settings import load_settings
+from selfheal_assets.assets import monitoring, promotion, reference, retraining, serving_logs
+from selfheal_assets.checks import ALL_CHECKS
+from selfheal_assets.io import FrameIOManager, RecordIOManager
+from selfheal_assets.jobs import ALL_JOBS
+from selfheal_assets.resources import PlatformResource
+from selfheal_assets.schedules import ALL_SCHEDULES
+from selfheal_assets.sensors import build_sensors
+
+
+def build_definitions(**overrides: Any) -> dg.Definitions:
+    """Everything Dagster runs and shows. `overrides` are settings that win over the environment, for tests.
+
+    Raises:
+        ConfigurationError: if a setting is wrong: the code location must not load half-configured.
+    """
+    settings = load_settings(**overrides)
+    platform = PlatformResource(overrides=overrides)
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules([reference, serving_logs, monitoring, retraining, promotion]),
+        asset_checks=ALL_CHECKS,
+        jobs=ALL_JOBS,
+        schedules=ALL_SCHEDULES,
+        sensors=build_sensors(settings.monitoring_interval),
+        resources={
+            "platform": platform,
+            "record_io": RecordIOManager(platform=platform),
+            "frame_io": FrameIOManager(platform=platform),
+        },
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

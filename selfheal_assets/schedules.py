@@ -1,0 +1,35 @@
+"""What runs by the calendar alone."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from selfheal.records import Trigger
+from selfheal_assets.jobs import maintenance_job, retraining_job
+
+weekly_retraining = dg.ScheduleDefinition(
+    name="weekly_retraining",
+    job=retraining_job,
+    cron_schedule="0 2 * * 1",
+    execution_timezone="UTC",
+    run_config={
+        "ops": {
+            "retraining_decision": {
+                "config": {"trigger": Trigger.SCHEDULE.value, "reason": "weekly schedule", "actor": "weekly_retraining"}
+            }
+        }
+    },
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Monday 02:00 UTC: asks for a retraining; the conditions decide whether there is anything to gain.",
+)
+
+daily_maintenance = dg.ScheduleDefinition(
+    name="daily_maintenance",
+    job=maintenance_job,
+    cron_schedule="30 3 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="03:30 UTC: deletes old monitoring runs.",
+)
+
+ALL_SCHEDULES = (weekly_retraining, daily_maintenance)

@@ -1,0 +1,26 @@
+"""Dagster's own storage in the platform's Postgres, so that `dagster dev` works without a word of configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+
+
+class SelfhealPostgresStorage(DagsterPostgresStorage):
+    """`DagsterPostgresStorage` whose URL comes from the platform's settings; starts the embedded server if need be."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:  # type: ignore[override]
+        return {}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> SelfhealPostgresStorage:
+        from selfheal.settings import load_settings
+        from selfheal.store import DAGSTER_DATABASE, server_url, with_driver
+        from selfheal.store.migrate import ensure_database
+
+        url = server_url(load_settings(), DAGSTER_DATABASE)
+        ensure_database(url)
+        return cls(with_driver(url, "psycopg2"), should_autocreate_tables=True, inst_data=inst_data)
