@@ -36,6 +36,10 @@ def promote(platform: Platform, verdict: GateVerdict, now: datetime) -> ModelVer
         raise PermanentError(f"decision {verdict.decision.decision_id} is {verdict.decision.action}, not a promotion")
     decision = record_decision(platform.store, platform.settings.data_dir, verdict.decision)
     staged = stage(platform, verdict.shadow, decision, now)
+    if staged.stage is Stage.ARCHIVED:
+        raise PermanentError(
+            f"version {staged.version} was in production before and was replaced; a new verdict is needed"
+        )
     validate(platform, verdict.shadow)
     predecessor = decision.champion_version
     has_predecessor = predecessor is not None

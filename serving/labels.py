@@ -1,0 +1,85 @@
+"""Labels in: journaled, then acknowledged. A second, different label is a conflict unless sent as a correction."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError
+
+from selfheal.errors import LabelConflictError
+from selfheal.journal import Journal, format_time
+from selfheal.store.predictions import stored_labels
+
+if TYPE_CHECKING:
+    from selfheal.store import Store
+    from serving.schemas import Label
+
+REMEMBERED_LABELS = 100_000
+"""Labels kept in memory until Postgres surely has them: an hour of 25 a second, a few megabytes."""
+
+
+class LabelDesk:
+    """Accepts labels. One instance a process; calls are serialised."""
+
+    def __init__(self, store: Store, journal: Journal) -> None:
+        self._store = store
+        self._journal = journal
+        self._recent: OrderedDict[UUID, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def accept(self, labels: Sequence[Label]) -> tuple[int, int]:
+        """Keeps the labels, all or none; returns how many were new or corrections, and how many were known already.
+
+        Raises:
+            LabelConflictError: if a prediction has another label and this one is no correction.
+            OSError: if they could not be made durable.
+        """
+        with self._lock:
+            known = self._known({label.prediction_id for label in labels})
+            fresh: list[Label] = []
+            for label in labels:
+                value = known.get(label.prediction_id)
+                if value == label.true_label:
+                    continue
+                if value is not None and not label.is_correction:
+                    raise LabelConflictError(
+                        f"prediction {label.prediction_id} is labelled {value}; send {label.true_label} with "
+                        "is_correction=true if that was wrong"
+                    )
+                known[label.prediction_id] = label.true_label
+                fresh.append(label)
+            self._journal.append(self._record(label) for label in fresh)
+            for label in fresh:
+                self._remember(label.prediction_id, label.true_label)
+            return len(fresh), len(labels) - len(fresh)
+
+    def _known(self, ids: set[UUID]) -> dict[UUID, int]:
+        recent = {prediction_id: self._recent[prediction_id] for prediction_id in ids if prediction_id in self._recent}
+        try:
+            stored = stored_labels(self._store, ids - recent.keys())
+        except DBAPIError:
+            stored = {}  # Postgres is away: the first label of a prediction wins when the journal is copied
+        return stored | recent
+
+    def _remember(self, prediction_id: UUID, value: int) -> None:
+        self._recent[prediction_id] = value
+        self._recent.move_to_end(prediction_id)
+        if len(self._recent) > REMEMBERED_LABELS:
+            self._recent.popitem(last=False)
+
+    @staticmethod
+    def _record(label: Label) -> tuple[str, ...]:
+        now = datetime.now(UTC)
+        return (
+            str(label.prediction_id),
+            str(label.true_label),
+            format_time(label.labelled_at or now),
+            format_time(now),
+            label.label_source,
+            "true" if label.is_correction else "false",
+        )

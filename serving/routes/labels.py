@@ -1,0 +1,31 @@
+"""`POST /labels`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+
+from selfheal.errors import LabelConflictError
+from serving.problems import ProblemError
+from serving.schemas import Label, LabelBatch, LabelsResponse, ProblemDocument
+from serving.service import ServiceDependency
+
+router = APIRouter(
+    tags=["label"],
+    responses={409: {"model": ProblemDocument}, 422: {"model": ProblemDocument}, 503: {"model": ProblemDocument}},
+)
+
+
+@router.post("/labels", response_model=LabelsResponse)
+async def post_labels(service: ServiceDependency, body: LabelBatch | Label) -> LabelsResponse:
+    """Takes what became of predictions, one or many, all or none. Labels may come before the log has the prediction."""
+    labels = body.labels if isinstance(body, LabelBatch) else [body]
+    try:
+        accepted, duplicates = await asyncio.to_thread(service.labels.accept, labels)
+    except LabelConflictError as error:
+        raise ProblemError(409, "label_conflict", str(error)) from None
+    except OSError as error:
+        detail = f"the labels could not be made durable ({error.strerror}); none was kept"
+        raise ProblemError(503, "journal_unavailable", detail, retry_after_seconds=5) from None
+    return LabelsResponse(accepted=accepted, duplicates=duplicates)

@@ -1,0 +1,163 @@
+"""Requests and answers. The request's features are derived from the contract: names, aliases, types, limits, examples."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import (
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    create_model,
+)
+
+if TYPE_CHECKING:
+    from selfheal.contract import Feature, ModelContract
+
+MAX_BATCH_ROWS = 10_000
+MAX_LABELS = 10_000
+SOURCE_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
+"""Names of senders: nothing that a CSV journal would have to quote."""
+
+SourceName = Annotated[str, Field(pattern=SOURCE_PATTERN)]
+
+
+class RowBase(BaseModel):
+    """What every request model of a contract has besides the features."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    request_source: SourceName = Field("api", description="who asks; kept in the log")
+
+
+def row_model(contract: ModelContract) -> type[RowBase]:
+    """The request model of one row, derived from the contract. Unknown fields are refused by name."""
+    fields: dict[str, Any] = {feature.name: _field(feature) for feature in contract.inputs}
+    model: type[RowBase] = create_model("PredictRequest", __base__=RowBase, __doc__=contract.description, **fields)
+    model.model_config["json_schema_extra"] = {"examples": [dict[str, Any](example_row(contract))]}
+    model.model_rebuild(force=True)
+    return model
+
+
+def example_row(contract: ModelContract) -> dict[str, float | int]:
+    return {f.name: int(f.example) if f.kind == "int" else f.example for f in contract.inputs}
+
+
+def _field(feature: Feature) -> tuple[Any, Any]:
+    annotation: Any = (FiniteFloat | None) if feature.is_nullable else FiniteFloat
+    names = dict.fromkeys(
+        spelling for name in (feature.name, *feature.aliases) for spelling in (name, name.replace("-", "_"))
+    )
+    return annotation, Field(
+        default=None if feature.is_nullable else ...,
+        ge=feature.lower,
+        le=feature.upper,
+        multiple_of=1 if feature.kind == "int" else None,  # many clients write 45.0 for 45
+        description=f"{feature.description} ({feature.unit})",
+        validation_alias=AliasChoices(*names),
+        serialization_alias=feature.name,
+    )
+
+
+class Prediction(BaseModel):
+    """One acknowledged prediction: it is on disk when this is sent."""
+
+    prediction_id: UUID = Field(description="send the true label under this id")
+    prediction: Literal[0, 1] = Field(description="1 if the probability reaches the threshold")
+    probability: float = Field(description="probability of class 1", ge=0, le=1)
+    threshold: float
+    model_name: str
+    model_version: int
+
+
+class RowError(BaseModel):
+    """Why one row of a batch was refused."""
+
+    row: int = Field(description="position in `instances`, from 0")
+    field: str
+    message: str
+
+
+class BatchRequest(BaseModel):
+    """Many rows in one call; each is checked by itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    instances: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_BATCH_ROWS)
+
+
+class BatchResponse(BaseModel):
+    """`predictions` has an entry for each instance, null where `errors` says why."""
+
+    predictions: list[Prediction | None]
+    errors: list[RowError]
+
+
+class Label(BaseModel):
+    """What became of one prediction."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prediction_id: UUID
+    true_label: Literal[0, 1]
+    labelled_at: AwareDatetime | None = Field(None, description="when it became known; absent: now")
+    label_source: SourceName = "api"
+    is_correction: bool = Field(False, description="replaces an earlier label; without it another label is a conflict")
+
+
+class LabelBatch(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"labels": [{"prediction_id": "0198f0f0-5c1e-7000-8000-000000000000", "true_label": 1}]},
+            ]
+        },
+    )
+
+    labels: list[Label] = Field(min_length=1, max_length=MAX_LABELS)
+
+
+class LabelsResponse(BaseModel):
+    accepted: int = Field(description="labels that were new or corrections; they are on disk")
+    duplicates: int = Field(description="labels that were known already, with the same value")
+
+
+class ModelInfo(BaseModel):
+    """The version that answers now."""
+
+    model_name: str
+    model_version: int
+    stage: str
+    promoted_at: datetime | None
+    trigger_reason: str
+    previous_version: int | None
+    threshold: float
+    metrics: dict[str, Any]
+    contract_hash: str
+    artifact_sha256: str
+    mlflow_run_id: str
+    features: list[str]
+
+
+class Health(BaseModel):
+    """`status` is `ok` (scores and logs), `degraded` (scores, but see `problems`) or `not_ready`."""
+
+    status: Literal["ok", "degraded", "not_ready"]
+    model_version: int | None
+    problems: list[str]
+    journal_lag_bytes: int | None = Field(description="journal not yet copied to Postgres; null if that is unknown")
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
