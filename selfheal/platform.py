@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from selfheal.contract import ModelContract, load_contract
 from selfheal.registry import Registry, open_registry
-from selfheal.store import Store, open_store
+from selfheal.store import Store, open_store, release_server
 
 if TYPE_CHECKING:
     from selfheal.settings import Settings
@@ -21,7 +21,9 @@ class Platform:
     registry: Registry
 
     def close(self) -> None:
+        """Returns the connections and lets go of the embedded server, which stops if this process was its last user."""
         self.store.close()
+        release_server(self.settings)
 
 
 def open_platform(settings: Settings) -> Platform:

@@ -13,7 +13,7 @@ import numpy as np
 
 from selfheal.decision_log import record_decision
 from selfheal.errors import ModelRefusedError, NoProductionModelError, PermanentError
-from selfheal.records import Action, Decision, GateVerdict, ModelVersion, ShadowModel, Stage, digest_of
+from selfheal.records import Action, Decision, GateVerdict, ModelVersion, ShadowModel, Stage, Trigger, digest_of
 from selfheal.registry import PRODUCTION_ALIAS, STAGING_ALIAS
 from selfheal.store import models
 
@@ -108,22 +108,49 @@ def rollback(platform: Platform, *, to_version: int | None, reason: str, actor: 
         PermanentError: if there is no such earlier version.
         PromotionConflictError: if another version went live meanwhile.
     """
-    current = models.production_version(platform.store)
-    if current is None:
-        raise NoProductionModelError("no version is in production; run `selfheal bootstrap` first")
+    current = _current(platform)
     target_number = current.previous_version if to_version is None else to_version
     if target_number is None:
         raise PermanentError(f"version {current.version} replaced nothing; name a version with --to")
+    return _switch(platform, current, target_number, Action.ROLLBACK, reason=reason, actor=actor, now=now)
+
+
+def force_promote(platform: Platform, version: int, *, reason: str, actor: str, now: datetime) -> ModelVersion:
+    """Puts a registered version into production without a verdict, on a person's word. It goes on probation.
+
+    Raises: as `rollback`.
+    """
+    return _switch(platform, _current(platform), version, Action.FORCE_PROMOTE, reason=reason, actor=actor, now=now)
+
+
+def _current(platform: Platform) -> ModelVersion:
+    current = models.production_version(platform.store)
+    if current is None:
+        raise NoProductionModelError("no version is in production; run `selfheal bootstrap` first")
+    return current
+
+
+def _switch(
+    platform: Platform,
+    current: ModelVersion,
+    target_number: int,
+    action: Action,
+    *,
+    reason: str,
+    actor: str,
+    now: datetime,
+) -> ModelVersion:
     target = models.model_version(platform.store, target_number)
     if target is None or target.version == current.version:
-        raise PermanentError(f"there is no other version {target_number} to go back to")
+        known = ", ".join(str(v.version) for v in models.list_versions(platform.store) if v.version != current.version)
+        raise PermanentError(f"there is no other version {target_number} to go to; there are: {known or 'none'}")
     platform.registry.load(target)
     decision = Decision(
-        decision_id=digest_of("rollback", current.version, target.version, current.promoted_at)[:16],
+        decision_id=digest_of(action, current.version, target.version, current.promoted_at)[:16],
         created_at=now,
         model_name=current.model_name,
-        trigger_reason="probation" if actor == "probation" else "manual",
-        action=Action.ROLLBACK,
+        trigger_reason=(Trigger.PROBATION if actor == Trigger.PROBATION else Trigger.MANUAL).value,
+        action=action,
         reason=reason,
         actor=actor,
         champion_version=current.version,
@@ -132,7 +159,9 @@ def rollback(platform: Platform, *, to_version: int | None, reason: str, actor: 
         model_sha256=target.artifact_sha256,
     )
     record_decision(platform.store, platform.settings.data_dir, decision)
-    models.move_to_production(platform.store, target.version, current.version, now, probation_until=None)
+    is_forced = action is Action.FORCE_PROMOTE
+    probation_until = now + timedelta(hours=platform.settings.probation_hours) if is_forced else None
+    models.move_to_production(platform.store, target.version, current.version, now, probation_until)
     reconcile_registry(platform)
     return _version(platform, target.version)
 

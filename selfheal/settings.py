@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     api_host: str = "127.0.0.1"
     api_port: int = Field(8000, ge=1, le=65_535)
     dagster_port: int = Field(3000, ge=1, le=65_535)
+    code_server_port: int = Field(4000, ge=1, le=65_535)
     mlflow_port: int = Field(5000, ge=1, le=65_535)
     champion_poll_seconds: float = Field(2.0, ge=0.1, le=300, description="how often the API looks for a new version")
     journal_max_mb: float = Field(64.0, ge=0.01, le=4_096, description="size at which a journal file is rotated")

@@ -45,6 +45,14 @@ def server_url(settings: Settings, database: str) -> str:
     return embedded.ensure_running(settings.data_dir / "postgres").url(database)
 
 
+def release_server(settings: Settings) -> None:
+    """Lets go of the embedded server, if that is what is used."""
+    if not settings.has_external_database:
+        from selfheal.store import embedded
+
+        embedded.release(settings.data_dir / "postgres")
+
+
 def with_driver(url: str, driver: str) -> str:
     return url.replace("postgresql://", f"postgresql+{driver}://", 1)
 

@@ -68,6 +68,13 @@ def ensure_running(pgdata: Path) -> EmbeddedServer:
         return server
 
 
+def release(pgdata: Path) -> None:
+    """Lets go of this folder's server, if this process holds it."""
+    server = _running.get(pgdata.expanduser().resolve())
+    if server is not None:
+        server.release()
+
+
 def _start(pgdata: Path) -> EmbeddedServer:
     try:
         pgdata.parent.mkdir(parents=True, exist_ok=True)

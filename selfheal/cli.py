@@ -1,0 +1,371 @@
+"""The `selfheal` command. Each command reads its options, calls one thing, and prints; errors are one line with a remedy."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from selfheal.errors import SelfhealError
+from selfheal.settings import load_settings, settings_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from selfheal.platform import Platform
+    from selfheal.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="A self-healing ML platform: it serves a model, sees drift, retrains, judges, promotes and rolls back.",
+)
+console = Console()
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the decision record.")]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except SelfhealError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]selfheal:[/] {error}", highlight=False)
+        sys.exit(2)
+
+
+@app.command()
+def up() -> None:
+    """Run the platform on this machine: Postgres, Dagster, API and MLflow, until Ctrl-C."""
+    from selfheal import supervise
+
+    settings = load_settings()
+    supervise.stop_in_order_on_signals()
+    folder = supervise.prepare_data_dir(settings)
+    with supervise.only_one(folder):
+        supervise.refuse_busy_ports(settings)
+        with _open_platform(settings) as platform:
+            if _production(platform) is None:
+                _bootstrap(settings)
+            from selfheal.registry import mlflow_store_uri
+
+            code = supervise.supervise(settings, mlflow_store_uri(settings), lambda: _print_addresses(settings))
+    raise typer.Exit(code)
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Option(help="Labelled CSV; default: DATA, else synthetic rows.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running at the end.")] = False,
+    scenario: Annotated[str, typer.Option(help="The change of the world to live through.")] = "rate_shock",
+    rate: Annotated[float, typer.Option(min=1, max=500, help="Requests per second.")] = 30.0,
+    interval: Annotated[int, typer.Option(min=5, max=300, help="MONITORING_INTERVAL for the demo, seconds.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the scenario and of training.")] = 20,
+) -> None:
+    """Live through the whole loop with real processes, in a few minutes, and judge it honestly."""
+    from selfheal.simulate.demo import DemoOptions, run_demo
+
+    options = DemoOptions(
+        data=data,
+        json_file=json_file,
+        keep=keep,
+        scenario=scenario,
+        rate_per_second=rate,
+        interval_seconds=interval,
+        seed=seed,
+    )
+    raise typer.Exit(asyncio.run(run_demo(options, console)))
+
+
+@app.command()
+def bootstrap() -> None:
+    """Train and promote a first version, if none is in production."""
+    settings = load_settings()
+    with _open_platform(settings) as platform:
+        version = _production(platform)
+        if version is None:
+            _bootstrap(settings)
+            version = _production(platform)
+        console.print(f"Version {version} is in production.")
+
+
+@app.command()
+def retrain(reason: Reason) -> None:
+    """Ask for a retraining now; the conditions and the gates decide as ever."""
+    from selfheal import supervise
+
+    settings = load_settings()
+    request = {"trigger": "manual", "reason": reason, "actor": getpass.getuser()}
+    config = {"ops": {"retraining_decision": {"config": request}}}
+    with _open_platform(settings) as platform:
+        with _step_progress("Retraining", supervise.RETRAINING_STEPS) as on_step:
+            supervise.run_job(settings, "retraining_job", on_step, config)
+        _print_decisions(platform, limit=2)
+
+
+@app.command()
+def status(as_json: JsonFlag = False) -> None:
+    """What serves, how its traffic looks, what was decided lately."""
+    from selfheal.overview import overview
+
+    with _open_platform(load_settings()) as platform:
+        found = overview(platform)
+        if as_json:
+            _print_json(found)
+            return
+        console.print(f"[bold]{found['sentence']}[/]")
+        _print_rows("Model", found["model"])
+        _print_rows("Latest look at the traffic", found["latest_tick"])
+        _print_table("Open alerts", found["open_alerts"], ("kind", "severity", "message", "created_at"))
+        _print_table("Latest decisions", found["decisions"], ("created_at", "trigger_reason", "action", "reason"))
+
+
+@app.command()
+def simulate(
+    scenario: Annotated[str, typer.Option(help="`calm`, or a scenario of the contract.")] = "calm",
+    rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows to send.")] = 500,
+    rate: Annotated[float, typer.Option(min=0.1, max=1_000, help="Requests per second.")] = 20.0,
+    label_delay: Annotated[float, typer.Option(min=0, help="Seconds between a prediction and its label.")] = 5.0,
+    start: Annotated[int, typer.Option(min=0, help="First row of the data set to use.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the scenario.")] = 20,
+    url: Annotated[str | None, typer.Option(help="The API; default: API_HOST and API_PORT.")] = None,
+) -> None:
+    """Send traffic with delayed labels to a running API."""
+    from selfheal.simulate.session import send_scenario
+
+    settings = load_settings()
+    api_url = url or f"http://{settings.api_host}:{settings.api_port}"
+    stats = asyncio.run(
+        send_scenario(
+            settings,
+            api_url,
+            scenario,
+            n_rows=rows,
+            rate_per_second=rate,
+            label_delay_seconds=label_delay,
+            start=start,
+            seed=seed,
+            console=console,
+        )
+    )
+    console.print(
+        f"{stats.predictions:,} predictions, {stats.labels:,} labels, {stats.failed_requests} failed requests"
+    )
+    if stats.first_failure:
+        console.print(f"[red]first failure: {stats.first_failure}[/]")
+        raise typer.Exit(1)
+
+
+@app.command()
+def promote(
+    version: Annotated[int, typer.Argument(help="A registered version.")],
+    reason: Reason,
+    force: Annotated[bool, typer.Option("--force", help="Without a verdict of the gates.")] = False,
+) -> None:
+    """Put a registered version into production by hand. It goes on probation."""
+    from selfheal.promotion import force_promote
+
+    if not force:
+        raise typer.BadParameter("the gates promote by themselves; promoting by hand needs --force")
+    with _open_platform(load_settings()) as platform:
+        now = datetime.now(UTC)
+        promoted = force_promote(platform, version, reason=reason, actor=getpass.getuser(), now=now)
+        console.print(f"Version {promoted.version} is in production; it replaced version {promoted.previous_version}.")
+
+
+@app.command()
+def rollback(
+    reason: Reason,
+    to: Annotated[int | None, typer.Option(help="The version to go back to; default: the predecessor.")] = None,
+) -> None:
+    """Put an earlier version back into production."""
+    from selfheal.promotion import rollback as roll_back
+
+    with _open_platform(load_settings()) as platform:
+        now = datetime.now(UTC)
+        version = roll_back(platform, to_version=to, reason=reason, actor=getpass.getuser(), now=now)
+        console.print(f"Version {version.version} is in production again.")
+
+
+@app.command()
+def verify(as_json: JsonFlag = False) -> None:
+    """Check decisions, reference and registry against each other; exit 1 if anything differs."""
+    from selfheal.decision_log import verify_decisions
+    from selfheal.errors import IntegrityError
+    from selfheal.registry import PRODUCTION_ALIAS
+    from selfheal.store.reference import read_baseline
+
+    with _open_platform(load_settings()) as platform:
+        problems = verify_decisions(platform.store, platform.settings.data_dir)
+        try:
+            read_baseline(platform.store, platform.settings.data_dir)
+        except IntegrityError as error:
+            problems.append(str(error))
+        production, alias = _production(platform), platform.registry.alias_version(PRODUCTION_ALIAS)
+        if production != alias:
+            problems.append(f"alias {PRODUCTION_ALIAS} points at {alias}, version {production} is in production")
+    if as_json:
+        _print_json({"problems": problems})
+    else:
+        for problem in problems:
+            console.print(f"[red]-[/] {problem}")
+        console.print("Everything agrees." if not problems else f"{len(problems)} problem(s).")
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command("replay-journal")
+def replay_journal() -> None:
+    """Copy the whole journal into Postgres again; rows that are there stay as they are."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from selfheal.journal import LABEL_JOURNAL, prediction_journal
+    from selfheal.store.ingest import ingest
+
+    with _open_platform(load_settings()) as platform:
+        data_dir = platform.settings.data_dir
+        for kind in (prediction_journal(platform.contract), LABEL_JOURNAL):
+            total = sum(path.stat().st_size for path in kind.files(data_dir))
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+            with Progress(*columns, console=console) as progress:
+                task = progress.add_task(kind.name, total=total)
+
+                def advance(n_bytes: int, task: Any = task, progress: Progress = progress) -> None:
+                    progress.advance(task, n_bytes)
+
+                result = ingest(platform.store, kind, data_dir, from_start=True, on_progress=advance)
+            console.print(f"{kind.name}: {result.n_read:,} lines read, {result.n_new:,} rows were missing")
+            for place in result.corrupt:
+                console.print(f"[red]damaged line left out: {place}[/]")
+
+
+@app.command()
+def config(as_json: JsonFlag = False) -> None:
+    """Print the settings in force and where each came from."""
+    settings = load_settings()
+    sources = settings_sources(settings)
+    rows = [
+        {
+            "name": name.upper(),
+            "value": _shown(getattr(settings, name)),
+            "source": sources[name],
+            "meaning": field.description or "",
+        }
+        for name, field in type(settings).model_fields.items()
+    ]
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table("Settings", rows, ("name", "value", "source", "meaning"))
+
+
+@app.command("dagster-home")
+def dagster_home() -> None:
+    """Lay out DAGSTER_HOME below DATA_DIR and print it: `DAGSTER_HOME=$(selfheal dagster-home) dagster dev`."""
+    from selfheal import supervise
+
+    typer.echo(supervise.dagster_home(load_settings()))
+
+
+@contextmanager
+def _open_platform(settings: Settings) -> Iterator[Platform]:
+    from selfheal import supervise
+    from selfheal.platform import open_platform
+
+    supervise.prepare_data_dir(settings)
+    platform = open_platform(settings)
+    try:
+        yield platform
+    finally:
+        platform.close()
+
+
+def _production(platform: Platform) -> int | None:
+    from selfheal.store.models import production_version
+
+    version = production_version(platform.store)
+    return None if version is None else version.version
+
+
+def _bootstrap(settings: Settings) -> None:
+    from selfheal import supervise
+    from selfheal.contract import load_contract
+    from selfheal.datasets import load_dataset
+
+    dataset = load_dataset(settings, load_contract(settings.use_case))
+    console.print(f"No version is in production: training the first one on {dataset.description}.")
+    with _step_progress("Bootstrap", supervise.BOOTSTRAP_STEPS) as on_step:
+        supervise.run_job(settings, "bootstrap_job", on_step)
+
+
+@contextmanager
+def _step_progress(title: str, steps: tuple[str, ...]) -> Iterator[Callable[[str], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=len(steps))
+
+        def done(step: str) -> None:
+            if step in steps:
+                progress.update(task, advance=1, description=f"{title}: {step.replace('_', ' ')}")
+
+        yield done
+
+
+def _print_addresses(settings: Settings) -> None:
+    from selfheal import supervise
+
+    table = Table(title="The platform is up. Ctrl-C stops it.", title_style="bold green", show_header=False)
+    for address in supervise.addresses(settings):
+        table.add_row(address.name, address.url, address.note)
+    console.print(table)
+
+
+def _print_decisions(platform: Platform, limit: int) -> None:
+    from selfheal.store.decisions import recent
+
+    for decision in reversed(recent(platform.store, limit)):
+        console.print(f"[bold]{decision.action}[/]: {decision.reason}")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return "********" if value.get_secret_value() else ""
+    return "" if value is None else str(value)
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def _print_rows(title: str, values: Mapping[str, Any] | None) -> None:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in (values or {"": "nothing yet"}).items():
+        table.add_row(name.replace("_", " "), "-" if value is None else str(value))
+    console.print(table)
+
+
+def _print_table(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    if not rows:
+        console.print(f"{title}: none")
+        return
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+    console.print(table)

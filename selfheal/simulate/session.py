@@ -1,0 +1,70 @@
+"""One stretch of simulated traffic against a running API: what `selfheal simulate` does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selfheal.contract import TRUE_LABEL, ModelContract, load_contract
+from selfheal.datasets import load_dataset
+from selfheal.errors import ConfigurationError
+from selfheal.simulate.traffic import TrafficStats, traffic_to
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from selfheal.settings import Settings
+
+CALM = "calm"
+
+
+def scenario_rows(rows: pd.DataFrame, contract: ModelContract, scenario: str, seed: int) -> pd.DataFrame:
+    """The rows as the scenario has them, inputs and `true_label`; `calm` leaves them as they are."""
+    if scenario == CALM:
+        return rows
+    labels = rows[TRUE_LABEL].to_numpy(dtype=np.int64)
+    inputs, changed = contract.scenario(scenario).apply(
+        rows[list(contract.input_names)], labels, np.random.default_rng(seed)
+    )
+    return inputs.assign(**{TRUE_LABEL: changed})
+
+
+async def send_scenario(
+    settings: Settings,
+    api_url: str,
+    scenario: str,
+    *,
+    n_rows: int,
+    rate_per_second: float,
+    label_delay_seconds: float,
+    start: int,
+    seed: int,
+    console: Console,
+) -> TrafficStats:
+    """Sends rows of the data set, from `start` on and round again, with a progress bar, until all labels are in."""
+    from rich.progress import Progress
+
+    contract = load_contract(settings.use_case)
+    dataset = load_dataset(settings, contract, all_rows=True)
+    if start >= len(dataset.frame):
+        raise ConfigurationError(f"--start {start} is beyond the data set's {len(dataset.frame):,} rows")
+    chosen = dataset.frame.iloc[(start + np.arange(n_rows)) % len(dataset.frame)].reset_index(drop=True)
+    rows = scenario_rows(chosen, contract, scenario, seed)
+    console.print(f"Sending {n_rows:,} of {dataset.description}, scenario {scenario}, to {api_url}")
+    async with traffic_to(
+        api_url, rate_per_second=rate_per_second, label_delay_seconds=label_delay_seconds, source="simulate"
+    ) as sender:
+        with Progress(console=console) as progress:
+            task = progress.add_task("predictions", total=n_rows)
+            sending = asyncio.create_task(sender.send(rows, contract))
+            while not sending.done():
+                progress.update(task, completed=sender.stats.predictions)
+                await asyncio.sleep(0.2)
+            progress.update(task, completed=sender.stats.predictions)
+        await sending
+        await asyncio.sleep(label_delay_seconds)
+        await sender.deliver_all_labels()
+        return sender.stats
