@@ -248,11 +248,12 @@ class Registry:
 
 def open_registry(settings: Settings, contract: ModelContract) -> Registry:
     """The registry of the settings: a tracking server, or MLflow's tables in our Postgres and files in DATA_DIR/mlflow."""
+    is_server = (settings.mlflow_tracking_uri or "").startswith("http")
     return Registry(
         contract,
         tracking_uri=lambda: mlflow_store_uri(settings),
         cache_folder=settings.data_dir / "cache",
-        artifact_folder=None if settings.mlflow_tracking_uri else settings.data_dir / "mlflow",
+        artifact_folder=None if is_server else settings.data_dir / "mlflow",
     )
 
 

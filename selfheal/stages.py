@@ -112,7 +112,7 @@ def measure(platform: Platform, window: Window) -> PerformanceReport:
     max_rows = platform.settings.monitoring_max_rows
     current = predictions.window_rows(platform.store, window, max_rows)
     labelled = predictions.labelled_rows(
-        platform.store, since=window.start, model_version=window.model_version, max_rows=max_rows
+        platform.store, since=window.start, until=window.end, model_version=window.model_version, max_rows=max_rows
     )
     return performance_report(window, current, labelled, from_dict(ScoreMetrics, champion.metrics), champion.threshold)
 

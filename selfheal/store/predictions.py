@@ -77,7 +77,12 @@ def window_rows(store: Store, window: Window, max_rows: int) -> pd.DataFrame:
 
 
 def labelled_rows(
-    store: Store, *, since: datetime | None = None, model_version: int | None = None, max_rows: int
+    store: Store,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    model_version: int | None = None,
+    max_rows: int,
 ) -> pd.DataFrame:
     """The newest labelled predictions: id, time, features, `probability`, `prediction`, `true_label`; oldest first."""
     columns = ", ".join(f'p."{name}"' for name in store.contract.feature_names)
@@ -85,10 +90,11 @@ def labelled_rows(
         SELECT p.prediction_id, p.created_at, {columns}, p.probability, p.prediction, p.model_version, l.true_label
         FROM prediction_logs p JOIN label_store l USING (prediction_id)
         WHERE (%(since)s::timestamptz IS NULL OR p.created_at > %(since)s)
+          AND (%(until)s::timestamptz IS NULL OR p.created_at <= %(until)s)
           AND (%(version)s::int IS NULL OR p.model_version = %(version)s)
         ORDER BY p.created_at DESC, p.prediction_id LIMIT %(max_rows)s
     """
-    bounds = {"since": since, "version": model_version, "max_rows": max_rows}
+    bounds = {"since": since, "until": until, "version": model_version, "max_rows": max_rows}
     return _frame(store, query, bounds).iloc[::-1].reset_index(drop=True)
 
 

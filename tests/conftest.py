@@ -1,0 +1,124 @@
+"""Shared fixtures: one embedded Postgres a session, a bootstrapped platform cloned from a template for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from selfheal.platform import Platform, open_platform
+from selfheal.records import Trigger
+from selfheal.settings import Settings, load_settings
+from selfheal.stages import decide_retraining, gather_training_set, judge, train_shadow
+from selfheal.store.embedded import EmbeddedServer, ensure_running
+from tests.times import T0
+
+TOY = "tests.toy_use_case:contract"
+TEMPLATE = "template"
+_numbers = itertools.count(1)
+
+for name in [name for name in os.environ if name.lower() in Settings.model_fields]:
+    del os.environ[name]  # what the developer has set must not decide a test
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_dotenv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests run in a folder without `.env`."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("cwd"))
+    yield
+    os.chdir(before)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """The embedded Postgres of the whole session."""
+    running = ensure_running(tmp_path_factory.mktemp("pg") / "postgres")
+    yield running
+    running.release()
+
+
+def settings_for(server: EmbeddedServer, data_dir: Path, name: str, **overrides: Any) -> Settings:
+    """Settings whose databases (platform and MLflow) are named after the test, on the session's server."""
+    url = server.url("postgres")
+    values: dict[str, Any] = {
+        "use_case": TOY,
+        "data_dir": data_dir,
+        "database_url": url,
+        "mlops_db_name": f"{name}_platform",
+        "mlflow_tracking_uri": server.url(f"{name}_mlflow").replace("postgresql://", "postgresql+psycopg2://"),
+        "synthetic_rows": 3_000,
+        "promotion_cooldown_days": 0.0,
+    }
+    return load_settings(**(values | overrides))
+
+
+@pytest.fixture
+def settings(server: EmbeddedServer, tmp_path: Path) -> Settings:
+    """Settings of an empty platform for the toy use case: nothing exists yet, not even its databases."""
+    return settings_for(server, tmp_path / "data", f"empty{next(_numbers)}")
+
+
+@pytest.fixture
+def empty_platform(settings: Settings) -> Iterator[Platform]:
+    """An open platform before its bootstrap."""
+    platform = open_platform(settings)
+    yield platform
+    platform.close()
+
+
+@pytest.fixture(scope="session")
+def bootstrapped_template(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder (and databases named `template_...`) with version 1 of the toy use case in production."""
+    from selfheal.datasets import load_dataset
+    from selfheal.promotion import promote
+    from selfheal.registry import mlflow_store_uri
+    from selfheal.store.migrate import ensure_database
+    from selfheal.store.reference import write_baseline_once
+
+    data_dir = tmp_path_factory.mktemp("template") / "data"
+    platform = open_platform(settings_for(server, data_dir, TEMPLATE))
+    ensure_database(mlflow_store_uri(platform.settings).replace("+psycopg2", ""))
+    dataset = load_dataset(platform.settings, platform.contract)
+    write_baseline_once(platform.store, dataset.frame, dataset.description, T0, data_dir)
+    decision = decide_retraining(platform, Trigger.BOOTSTRAP, episode_id=None, actor="test", reason="bootstrap", now=T0)
+    rows = gather_training_set(platform, decision, dataset)
+    verdict = judge(platform, train_shadow(platform, decision, rows, T0), rows, T0)
+    promote(platform, verdict, T0)
+    platform.close()
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        # MLflow keeps its connections for ever, and a database in use cannot be a template.
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (f"{TEMPLATE}_mlflow",)
+        )
+    return data_dir
+
+
+@pytest.fixture
+def make_settings(server: EmbeddedServer, bootstrapped_template: Path, tmp_path: Path) -> Callable[..., Settings]:
+    """Makes settings of a bootstrapped platform: databases cloned, data folder copied."""
+
+    def make(**overrides: Any) -> Settings:
+        name = f"clone{next(_numbers)}"
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            for kind in ("platform", "mlflow"):
+                connection.execute(f"CREATE DATABASE {name}_{kind} TEMPLATE {TEMPLATE}_{kind}")
+        data_dir = tmp_path / name
+        shutil.copytree(bootstrapped_template, data_dir)
+        return settings_for(server, data_dir, name, **overrides)
+
+    return make
+
+
+@pytest.fixture
+def platform(make_settings: Callable[..., Settings]) -> Iterator[Platform]:
+    """A platform of the toy use case with version 1 in production since `T0` and no traffic yet."""
+    opened = open_platform(make_settings())
+    yield opened
+    opened.close()
