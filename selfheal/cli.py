@@ -252,6 +252,35 @@ def replay_journal() -> None:
                 console.print(f"[red]damaged line left out: {place}[/]")
 
 
+@app.command("check-data")
+def check_data(
+    csv: Annotated[Path | None, typer.Argument(help="Labelled CSV; default: what a bootstrap would use.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check labelled data against the contract, and show what is in it. Nothing is written."""
+    from selfheal.contract import TRUE_LABEL, load_contract
+    from selfheal.datasets import load_dataset
+
+    settings = load_settings(**({"data": csv} if csv else {}))
+    dataset = load_dataset(settings, load_contract(settings.use_case), all_rows=True)
+    frame = dataset.frame
+    columns = [
+        {
+            "column": name,
+            "missing_pct": round(100 * float(frame[name].isna().mean()), 2),
+            **{f"q{q:g}": round(float(frame[name].quantile(q / 100)), 4) for q in (5, 50, 95)},
+            "max": round(float(frame[name].max()), 4),
+        }
+        for name in frame.columns
+    ]
+    summary = {"data": dataset.description, "positive_rate": float(frame[TRUE_LABEL].mean()), "sha256": dataset.sha256}
+    if as_json:
+        _print_json(summary | {"columns": columns})
+        return
+    _print_rows("Valid", summary)
+    _print_table("Columns", columns, ("column", "missing_pct", "q5", "q50", "q95", "max"))
+
+
 @app.command()
 def config(as_json: JsonFlag = False) -> None:
     """Print the settings in force and where each came from."""
@@ -353,7 +382,8 @@ def _print_json(value: object) -> None:
 
 
 def _print_rows(title: str, values: Mapping[str, Any] | None) -> None:
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table("", "", title=title, title_justify="left", show_header=False)
+    table.columns[1].overflow = "fold"
     for name, value in (values or {"": "nothing yet"}).items():
         table.add_row(name.replace("_", " "), "-" if value is None else str(value))
     console.print(table)

@@ -175,10 +175,11 @@ def divide(dataset: Dataset, contract: ModelContract, options: DemoOptions) -> D
 def demo_settings(base: Settings, options: DemoOptions, folder: Path, n_bootstrap: int) -> Settings:
     """The platform's settings for the demo: a folder and ports of its own, a short interval, no cooldown."""
     api_port, dagster_port, code_server_port, mlflow_port = free_ports(4)
+    csv = options.data or base.data or default_csv(base)
     return base.model_copy(
         update={
             "data_dir": folder,
-            "data": options.data or base.data or default_csv(base),
+            "data": None if csv is None else csv.resolve(),
             "data_rows": n_bootstrap,
             "random_seed": options.seed,
             "database_url": None,
@@ -198,7 +199,7 @@ def demo_settings(base: Settings, options: DemoOptions, folder: Path, n_bootstra
 def default_csv(settings: Settings) -> Path | None:
     """The contract's file in the usual data folder: the demo's own folder does not have it."""
     path = settings.data_dir / load_contract(settings.use_case).default_csv
-    return path.resolve() if path.exists() else None
+    return path if path.exists() else None
 
 
 def free_ports(count: int) -> list[int]:
@@ -217,7 +218,9 @@ def settings_environment(settings: Settings) -> dict[str, str]:
         revealed = value.get_secret_value() if hasattr(value, "get_secret_value") else value
         return "" if revealed is None else str(revealed)
 
-    return os.environ | {name.upper(): text(getattr(settings, name)) for name in type(settings).model_fields}
+    variables = {name.upper(): text(getattr(settings, name)) for name in type(settings).model_fields}
+    importable = os.pathsep.join((str(Path.cwd()), os.environ.get("PYTHONPATH", "")))  # where USE_CASE may live
+    return os.environ | variables | {"PYTHONPATH": importable}
 
 
 def start_platform(settings: Settings) -> subprocess.Popen[bytes]:

@@ -1,0 +1,75 @@
+# `make demo` and `make test` do all their own set-up: a virtual environment in .venv with hashed, pinned packages.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+WANTED := 3.11, 3.12 or 3.13
+IS_WANTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
+	$$python -c '$(IS_WANTED)' 2>/dev/null && $$python -c 'import ensurepip, venv' 2>/dev/null && echo $$python && break; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+
+.PHONY: help demo up test test-quick lint format requirements build clean
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.run ## The whole loop on this machine, with real processes (DATA=file.csv, ARGS="--keep")
+	@$(BIN)/selfheal demo $(ARGS)
+
+up: $(VENV)/.run ## Run the platform until Ctrl-C: Dagster, API, MLflow
+	@$(BIN)/selfheal up
+
+test: $(VENV)/.dev ## All tests, against the real thing
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-quick: $(VENV)/.dev ## The tests that start no server
+	@$(BIN)/python -m pytest -m "not integration and not e2e" $(ARGS)
+
+lint: $(VENV)/.dev ## ruff, mypy --strict, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Format and fix what can be fixed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
+
+requirements: $(VENV)/.dev ## Resolve pyproject.toml anew into requirements/
+	@$(COMPILE) pyproject.toml -o requirements/run.txt
+	@$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
+	@echo 'hatchling' | $(COMPILE) - -c requirements/dev.txt -o requirements/build.txt
+
+build: $(VENV)/.dev ## Build the wheel
+	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean: ## Remove the virtual environment and caches (never data/)
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "selfheal needs Python $(WANTED) with venv; this machine has: $$(python3 --version 2>&1 || echo none)."; \
+		echo "Install one (on Debian also python3-venv), or name it: make PYTHON=/path/to/python3.12"; exit 1; fi
+	@if ! $(PYTHON) -c '$(IS_WANTED)' 2>/dev/null; then \
+		echo "selfheal needs Python $(WANTED); $(PYTHON) is $$($(PYTHON) --version 2>&1)."; exit 1; fi
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version) (a minute or two, once)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml | $(BIN)/python
+	@echo "Installing what the platform needs"
+	@$(PIP) install --require-hashes -r requirements/build.txt -r requirements/run.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	@echo "Installing what tests and checks need"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
