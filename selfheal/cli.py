@@ -385,7 +385,7 @@ def _print_rows(title: str, values: Mapping[str, Any] | None) -> None:
     table = Table("", "", title=title, title_justify="left", show_header=False)
     table.columns[1].overflow = "fold"
     for name, value in (values or {"": "nothing yet"}).items():
-        table.add_row(name.replace("_", " "), "-" if value is None else str(value))
+        table.add_row(name.replace("_", " "), _cell(value))
     console.print(table)
 
 
@@ -397,5 +397,14 @@ def _print_table(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+        table.add_row(*(_cell(row[column]) for column in columns))
     console.print(table)
+
+
+def _cell(value: object) -> str:
+    """A value for a table: times to the second, numbers to four digits, what is not known as `-`."""
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value is None else str(value)

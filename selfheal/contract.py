@@ -120,7 +120,12 @@ class ModelContract:
     scenarios: tuple[Scenario, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [*self.input_names, *(d.name for d in self.derived)]
+        meanings = [
+            *({fold_name(name) for name in (f.name, *f.aliases)} for f in self.inputs),
+            *({fold_name(f.name)} for f in self.derived),
+            {fold_name(name) for name in (TRUE_LABEL, self.label.name, *self.label.aliases)},
+        ]
+        names = [name for meaning in meanings for name in meaning]
         doubles = {name for name in names if names.count(name) > 1}
         if doubles:
             raise ConfigurationError(f"contract {self.name!r} declares {sorted(doubles)} more than once")

@@ -6,7 +6,9 @@ frame together with where it came from, because every output has to say so.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,12 +22,15 @@ if TYPE_CHECKING:
 
     from selfheal.settings import Settings
 
-INDEX_NAMES = {"", "id", "index", "unnamed:_0", "unnamed: 0"}
-"""Headers read as a row index. Kaggle's file leaves it blank."""
+INDEX_NAMES = {"", "id", "index"}
+"""Headers (in lower case) read as a row index, as is `Unnamed: ...`, pandas' word for a blank one. Kaggle's is blank."""
 
 MISSING_TEXTS = {"", "NA", "NaN", "nan", "null", "NULL"}
 MAX_LISTED = 5
 """Problems listed in one error; there may be a hundred thousand of the same kind."""
+
+MAX_SHOWN = 80
+"""Characters of a row shown in an error."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +60,16 @@ def load_dataset(settings: Settings, contract: ModelContract, *, all_rows: bool 
     """
     default = settings.data_dir / contract.default_csv
     path = settings.data or (default if default.exists() else None)
+    origin: Literal["real", "synthetic"]
     if path is not None:
         frame, origin, source = load_csv(path, contract), "real", path.name
     else:
         frame = contract.synthesize(settings.synthetic_rows, settings.random_seed)
-        frame = _checked(frame.astype("float64"), contract, "the synthetic stand-in")
+        frame = _checked(frame.astype("float64"), contract, "the synthetic stand-in", "row")
         origin, source = "synthetic", f"seed {settings.random_seed}"
     if settings.data_rows is not None and not all_rows:
         frame = frame.iloc[: settings.data_rows].reset_index(drop=True)
-    return Dataset(frame, "real" if origin == "real" else "synthetic", source, frame_digest(frame))
+    return Dataset(frame, origin, source, frame_digest(frame))
 
 
 def load_csv(path: Path, contract: ModelContract) -> pd.DataFrame:
@@ -76,7 +82,7 @@ def load_csv(path: Path, contract: ModelContract) -> pd.DataFrame:
     names = _resolve_columns(path, list(text.columns), contract)
     _refuse_duplicate_index(path, text)
     frame = _to_numbers(path, text[list(names)].rename(columns=names), names)
-    return _checked(frame, contract, str(path), {new: old for old, new in names.items()})
+    return _checked(frame, contract, str(path), "line", {new: old for old, new in names.items()})
 
 
 def frame_digest(frame: pd.DataFrame) -> str:
@@ -104,24 +110,37 @@ def input_schema(contract: ModelContract) -> pa.DataFrameSchema:
 
 
 def _read_text_frame(path: Path) -> pd.DataFrame:
+    """The file's fields as text, indexed by the line on which each row ends; blank lines left out."""
     import pandas as pd
 
     if not path.exists():
         raise InvalidDataError(f"{path}: no such file; see data/README.md for how to get it, or unset DATA")
     if path.is_dir():
         raise InvalidDataError(f"{path} is a directory; DATA must name the CSV file in it")
+    rows: list[list[str]] = []
+    lines: list[int] = []
     try:
-        frame = pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False, skip_blank_lines=False
-        )
-    except pd.errors.EmptyDataError:
-        raise InvalidDataError(f"{path}: the file is empty; expected a header and rows") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        raise InvalidDataError(f"{path} cannot be read as CSV: {error}") from error
-    frame = frame[~(frame == "").all(axis=1)]  # blank lines are dropped here, so that row + 2 stays the file's line
-    if frame.empty:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            headers = next(reader, [])
+            if not headers:
+                raise InvalidDataError(f"{path}, line 1: blank; expected a header here and rows below it")
+            for fields in reader:
+                if not "".join(fields).strip():
+                    continue
+                if len(fields) != len(headers):
+                    raise InvalidDataError(
+                        f"{path}, line {reader.line_num}: {len(fields)} fields under {len(headers)} columns "
+                        f"({','.join(fields)[:MAX_SHOWN]!r}); correct or remove this row"
+                    )
+                rows.append(fields)
+                lines.append(reader.line_num)
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        place = f", after line {lines[-1]}" if lines else ""
+        raise InvalidDataError(f"{path}{place}: cannot be read as CSV in UTF-8: {error}") from error
+    if not rows:
         raise InvalidDataError(f"{path}: a header but no rows")
-    return frame
+    return pd.DataFrame(rows, columns=headers, index=lines)
 
 
 def _resolve_columns(path: Path, headers: list[str], contract: ModelContract) -> dict[str, str]:
@@ -151,14 +170,15 @@ def _is_index(header: str) -> bool:
 
 
 def _refuse_duplicate_index(path: Path, text: pd.DataFrame) -> None:
-    for header in text.columns:
+    for position, header in enumerate(text.columns):
         if _is_index(header):
-            doubles = text.index[text[header].duplicated()]
+            given = text.iloc[:, position]
+            given = given[given != ""]
+            doubles = given[given.duplicated()]
             if len(doubles):
-                line, value = doubles[0] + 2, text[header][doubles[0]]
                 raise InvalidDataError(
-                    f"{path}, line {line}, index column {header!r}: {value!r} is there twice ({len(doubles)} duplicates "
-                    "in all); drop the repeated rows, or the index column if it means nothing"
+                    f"{path}, line {doubles.index[0]}, index column {header!r}: {doubles.iloc[0]!r} is there twice "
+                    f"({len(doubles)} duplicates in all); drop the repeated rows, or the index column if it means nothing"
                 )
 
 
@@ -168,22 +188,38 @@ def _to_numbers(path: Path, text: pd.DataFrame, names: dict[str, str]) -> pd.Dat
     original = {new: old for old, new in names.items()}
     frame = pd.DataFrame(index=text.index)
     for name in text.columns:
-        values = text[name].str.strip()
-        values = values.mask(values.isin(MISSING_TEXTS))
-        numbers = pd.to_numeric(values, errors="coerce")
-        bad = text.index[numbers.isna() & values.notna()]
-        if len(bad):
-            shown = ", ".join(f"line {row + 2}: {text[name][row]!r}" for row in bad[:MAX_LISTED])
+        numbers = [_number(value) for value in text[name]]
+        bad = [position for position, number in enumerate(numbers) if number is None]
+        if bad:
+            shown = ", ".join(f"line {text.index[i]}: {text[name].iloc[i][:MAX_SHOWN]!r}" for i in bad[:MAX_LISTED])
             raise InvalidDataError(
                 f"{path}, column {original[name]!r}: not a number ({len(bad)} rows): {shown}; leave a missing value blank"
             )
-        frame[name] = numbers.astype("float64")
+        frame[name] = pd.Series(numbers, index=text.index, dtype="float64")
     return frame
 
 
+def _number(text: str) -> float | None:
+    """The number a field states, to the last bit; NaN for a missing value, None if it is no number."""
+    value = text.strip()
+    if value in MISSING_TEXTS:
+        return math.nan
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return None if math.isnan(number) or "_" in value else number  # Python reads 1_000 as 1000, a CSV has no such thing
+
+
 def _checked(
-    frame: pd.DataFrame, contract: ModelContract, source: str, original: dict[str, str] | None = None
+    frame: pd.DataFrame,
+    contract: ModelContract,
+    source: str,
+    place: Literal["line", "row"],
+    original: dict[str, str] | None = None,
 ) -> pd.DataFrame:
+    """The frame in the contract's order, if it keeps the contract; its index says on which `place` a row is."""
+    import pandas as pd
     import pandera.pandas as pa
 
     try:
@@ -191,7 +227,9 @@ def _checked(
     except pa.errors.SchemaErrors as error:
         cases = error.failure_cases
         shown = "; ".join(
-            f"line {int(case.index) + 2}, column {(original or {}).get(case.column, case.column)!r}: "
+            f"column {case.failure_case!r} ({case.check})"
+            if pd.isna(case.index)
+            else f"{place} {int(case.index)}, column {(original or {}).get(case.column, case.column)!r}: "
             f"{'missing value' if case.check == 'not_nullable' else f'{case.failure_case} ({case.check})'}"
             for case in cases.head(MAX_LISTED).itertuples(index=False, name="Case")
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from selfheal.records import Decision, to_dict, to_json
@@ -25,7 +26,7 @@ def record_decision(store: Store, data_dir: Path, decision: Decision) -> Decisio
     path = decision_folder(data_dir) / f"{kept.created_at:%Y%m%dT%H%M%S}-{kept.decision_id}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_suffix(f".{token_hex(4)}.tmp")  # another process may be writing the same decision
         temporary.write_bytes(to_json(kept))
         temporary.replace(path)
     return kept

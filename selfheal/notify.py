@@ -24,7 +24,8 @@ def notify(settings: Settings, alerts: Iterable[Alert]) -> None:
     import apprise
 
     channel = apprise.Apprise()
-    channel.add(urls)
+    if not channel.add(urls):
+        logger.warning("NOTIFY_URLS holds an address that apprise does not understand; nothing is sent there")
     for alert in alerts:
         title = f"selfheal: {alert.kind.replace('_', ' ')}"
         if not channel.notify(title=title, body=alert.message, notify_type=APPRISE_TYPES[alert.severity]):

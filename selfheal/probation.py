@@ -28,14 +28,16 @@ def judge_probation(
 
     Args:
         labels, probabilities, previous_probabilities: shape (n,), the rows the new version served; the old version's
-            scores are None where there is no old version.
+            scores are None where there is no old version, or no row.
     """
     on_probation = version.probation_until is not None and now < version.probation_until
     change = low = None
-    if previous_probabilities is None:
+    if version.previous_version is None:
         reason = "no earlier version to compare with"
     elif len(labels) < max(2, min_labels):
         reason = f"{len(labels):,} labels so far, {min_labels:,} wanted"
+    elif previous_probabilities is None:
+        reason = f"version {version.previous_version} cannot score these rows"
     else:
         paired = (probabilities - labels) ** 2 - (previous_probabilities - labels) ** 2
         change = float(paired.mean())

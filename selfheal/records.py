@@ -275,7 +275,10 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSetInfo:
-    """What a training set holds: counts, time span and digest. The rows travel beside it."""
+    """What a training set holds: counts, time span and digest. The rows travel beside it.
+
+    `decision_id` is the decision to train that it was gathered for.
+    """
 
     source: str
     sha256: str
@@ -285,6 +288,7 @@ class TrainingSetInfo:
     window_start: datetime | None
     window_end: datetime | None
     label_coverage_pct: float | None
+    decision_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

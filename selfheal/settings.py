@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from selfheal.errors import ConfigurationError
 
@@ -123,23 +122,25 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        problems = [f"{str(e['loc'][0]).upper()}={e['input']!s}: {e['msg']}" for e in error.errors()]
+        problems = [
+            f"{str(e['loc'][0]).upper()}={_shown(str(e['loc'][0]), e['input'])}: {e['msg']}" for e in error.errors()
+        ]
         raise ConfigurationError("wrong setting: " + "; ".join(problems)) from None
 
 
+def _shown(name: str, value: Any) -> str:
+    """A value for an error message; a secret is not revealed."""
+    return "***" if SecretStr.__name__ in str(Settings.model_fields[name].annotation) else str(value)
+
+
 def settings_sources(settings: Settings) -> dict[str, Literal["environment", ".env", "default"]]:
-    """Where each setting in force came from."""
-    dotenv = Path(".env")
-    in_file = (
-        {line.partition("=")[0].strip().upper() for line in dotenv.read_text().splitlines() if "=" in line}
-        if dotenv.is_file()
-        else set()
-    )
-    in_environment = {name.upper() for name, value in os.environ.items() if value}
+    """Where each setting in force came from: `settings` as `load_settings()` gave them here, without overrides."""
+    in_environment = EnvSettingsSource(type(settings))()
+    in_file = DotEnvSettingsSource(type(settings))()
 
     def source(name: str) -> Literal["environment", ".env", "default"]:
-        if name.upper() in in_environment:
+        if name in in_environment:
             return "environment"
-        return ".env" if name.upper() in in_file else "default"
+        return ".env" if name in in_file else "default"
 
     return {name: source(name) for name in type(settings).model_fields}

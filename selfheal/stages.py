@@ -15,7 +15,7 @@ import numpy as np
 
 from selfheal.contract import TRUE_LABEL
 from selfheal.decision_log import record_decision
-from selfheal.errors import NoProductionModelError
+from selfheal.errors import IntegrityError, NoProductionModelError
 from selfheal.monitoring.drift import PROBABILITY, DriftLimits, DriftResult, detect_drift
 from selfheal.monitoring.feed import feed_problems
 from selfheal.monitoring.performance import performance_report
@@ -213,12 +213,16 @@ def gather_training_set(platform: Platform, decision: Decision, bootstrap_data: 
         min_evaluation_rows=settings.min_samples_for_decision,
         label_coverage_pct=coverage,
         digest=frame_digest(rows),
+        decision_id=decision.decision_id,
     )
 
 
-def train_shadow(platform: Platform, decision: Decision, rows: TrainingSet, now: datetime) -> ShadowModel:
-    """Trains (`train`) and logs a candidate. The same rows, settings and code are trained once."""
+def train_shadow(platform: Platform, rows: TrainingSet, now: datetime) -> ShadowModel:
+    """Trains (`train`) and logs a candidate. The same rows, settings, code and decision train once."""
     contract, seed = platform.contract, platform.settings.random_seed
+    decision = None if rows.info.decision_id is None else decisions.find(platform.store, rows.info.decision_id)
+    if decision is None:
+        raise IntegrityError(f"the training set names decision {rows.info.decision_id}, which is not recorded")
     key = digest_of(
         rows.info.sha256, contract.hash, seed, dict(contract.param_grid), CODE_VERSION, decision.decision_id
     )

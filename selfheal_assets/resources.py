@@ -31,3 +31,9 @@ class PlatformResource(dg.ConfigurableResource[Any]):
 
             _open[key] = open_platform(self.settings())
         return _open[key]
+
+
+def close_all() -> None:
+    """Closes every platform opened in this process."""
+    while _open:
+        _open.popitem()[1].close()

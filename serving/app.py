@@ -15,6 +15,7 @@ from selfheal.journal import LABEL_JOURNAL, Journal, prediction_journal
 from selfheal.platform import open_platform
 from selfheal.settings import Settings, load_settings
 from serving import problems
+from serving.body_limit import BodyLimit
 from serving.champion import ChampionHolder
 from serving.labels import LabelDesk
 from serving.routes import labels, predict, state
@@ -52,6 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     problems.install(app)
+    app.add_middleware(BodyLimit)
     app.include_router(predict.build_router(contract, row_model(contract)))
     app.include_router(labels.router)
     app.include_router(state.router)
@@ -68,11 +70,11 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
     holder = ChampionHolder(platform)
     scorer = Scorer(contract, holder, prediction_writer)
     sink = Sink(platform)
-    service = Service(platform, holder, scorer, LabelDesk(platform.store, label_writer), sink)
-    await asyncio.to_thread(holder.refresh)
-    tasks = [asyncio.create_task(work) for work in (holder.follow(), scorer.work(), sink.run())]
+    tasks: list[asyncio.Task[None]] = []
     try:
-        yield service
+        await asyncio.to_thread(holder.refresh)
+        tasks.extend(asyncio.create_task(work) for work in (holder.follow(), scorer.work(), sink.run()))
+        yield Service(platform, holder, scorer, LabelDesk(platform.store, label_writer), sink)
     finally:
         for task in tasks:
             task.cancel()
@@ -81,4 +83,4 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
         prediction_writer.close()
         label_writer.close()
         await asyncio.to_thread(sink.copy_once)  # what was just journaled should not wait for the next start
-        platform.close()
+        await asyncio.to_thread(platform.close)

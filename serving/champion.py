@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from selfheal.errors import SelfhealError
+from selfheal.errors import ModelRefusedError, SelfhealError
 from selfheal.store.models import production_version
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ChampionHolder:
         """Looks once; swaps if another version is in production. Never raises for a version it has to refuse."""
         try:
             version = production_version(self._platform.store)
-        except OperationalError:
+        except DBAPIError:
             self.problem = "Postgres does not answer: promotions are not seen"
             return
         if version is None:
@@ -60,23 +60,30 @@ class ChampionHolder:
             return
         if self.current is not None and self.current.version.version == version.version:
             self.current = Champion(version, self.current.pipeline)  # its stage or times may have changed
-            self.problem = None
+            self.problem = self._refused_version = None
             return
         try:
             self.current = self._load(version)
-        except (SelfhealError, OSError, OperationalError) as error:
-            if self._refused_version != version.version:
-                logger.error("version %d refused: %s", version.version, error)
-            self._refused_version = version.version
-            self.problem = f"version {version.version} is in production but was refused: {error}"
+        except Exception as error:  # MLflow, the network, the disk, the file: whatever it is, the old version stays
+            self._refuse(version, error)
         else:
             self.problem = self._refused_version = None
             logger.info("serving version %d", version.version)
 
+    def _refuse(self, version: ModelVersion, error: Exception) -> None:
+        is_ours = isinstance(error, SelfhealError)
+        if self._refused_version != version.version:
+            logger.error("version %d refused: %s", version.version, error, exc_info=None if is_ours else error)
+        self._refused_version = version.version
+        reason = str(error) if is_ours else f"{type(error).__name__}; the log says more"
+        self.problem = f"version {version.version} is in production but was refused: {reason}"
+
     def _load(self, version: ModelVersion) -> Champion:
         champion = Champion(version, self._platform.registry.load(version))
         n_features = len(self._platform.contract.feature_names)
-        champion.probabilities(np.zeros((1, n_features)))  # the first call is the slow one: before anyone waits
+        (score,) = champion.probabilities(np.zeros((1, n_features)))  # the first call is slow: before anyone waits
+        if not 0.0 <= score <= 1.0:
+            raise ModelRefusedError(f"it gives {score} as a probability")
         return champion
 
     async def follow(self) -> None:

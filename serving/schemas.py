@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     FiniteFloat,
+    StrictBool,
+    Tag,
     create_model,
 )
 
@@ -48,19 +53,28 @@ def example_row(contract: ModelContract) -> dict[str, float | int]:
     return {f.name: int(f.example) if f.kind == "int" else f.example for f in contract.inputs}
 
 
+def _whole(value: float) -> float:
+    """Exactly: pydantic's own `multiple_of` lets 45.00000001 pass, which the log would keep as 45."""
+    if not value.is_integer():
+        raise ValueError("Input should be a whole number")
+    return value
+
+
 def _field(feature: Feature) -> tuple[Any, Any]:
-    annotation: Any = (FiniteFloat | None) if feature.is_nullable else FiniteFloat
+    is_int = feature.kind == "int"
+    number: Any = Annotated[FiniteFloat, Field(ge=feature.lower, le=feature.upper)]
+    number = Annotated[number, AfterValidator(_whole)] if is_int else number
     names = dict.fromkeys(
-        spelling for name in (feature.name, *feature.aliases) for spelling in (name, name.replace("-", "_"))
+        spelling
+        for name in (feature.name, *feature.aliases)
+        for spelling in (name, name.replace("-", "_"), name.replace("_", "-"))
     )
-    return annotation, Field(
+    return (number | None) if feature.is_nullable else number, Field(
         default=None if feature.is_nullable else ...,
-        ge=feature.lower,
-        le=feature.upper,
-        multiple_of=1 if feature.kind == "int" else None,  # many clients write 45.0 for 45
         description=f"{feature.description} ({feature.unit})",
         validation_alias=AliasChoices(*names),
         serialization_alias=feature.name,
+        json_schema_extra={"multipleOf": 1} if is_int else None,  # many clients write 45.0 for 45
     )
 
 
@@ -98,16 +112,39 @@ class BatchResponse(BaseModel):
     errors: list[RowError]
 
 
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("Input should be 0 or 1, not true or false")
+    return value
+
+
+def _only_text(value: Any) -> Any:
+    if isinstance(value, int | float):
+        raise ValueError("Input should be a time with its time zone as text, such as 2026-01-31T12:00:00Z")
+    return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("Input should be a time that exists in UTC too") from None
+
+
 class Label(BaseModel):
     """What became of one prediction."""
 
     model_config = ConfigDict(extra="forbid")
 
     prediction_id: UUID
-    true_label: Literal[0, 1]
-    labelled_at: AwareDatetime | None = Field(None, description="when it became known; absent: now")
+    true_label: Annotated[Literal[0, 1], BeforeValidator(_no_bool)]
+    labelled_at: Annotated[AwareDatetime, BeforeValidator(_only_text), AfterValidator(_in_utc)] | None = Field(
+        None, description="when it became known; absent: now"
+    )
     label_source: SourceName = "api"
-    is_correction: bool = Field(False, description="replaces an earlier label; without it another label is a conflict")
+    is_correction: StrictBool = Field(
+        False, description="replaces an earlier label; without it another label is a conflict"
+    )
 
 
 class LabelBatch(BaseModel):
@@ -121,6 +158,22 @@ class LabelBatch(BaseModel):
     )
 
     labels: list[Label] = Field(min_length=1, max_length=MAX_LABELS)
+
+
+ONE_LABEL, LABEL_BATCH = "one label", "label batch"
+"""Names of the two forms of a body; pydantic writes them into the places of errors."""
+
+
+def _form_of(body: Any) -> str:
+    is_batch = "labels" in body if isinstance(body, dict) else isinstance(body, LabelBatch)
+    return LABEL_BATCH if is_batch else ONE_LABEL
+
+
+LabelBody = Annotated[
+    Annotated[LabelBatch, Tag(LABEL_BATCH)] | Annotated[Label, Tag(ONE_LABEL)],
+    Discriminator(_form_of),
+]
+"""Decided by `labels` being there, so that errors speak of the form that was meant."""
 
 
 class LabelsResponse(BaseModel):
@@ -155,9 +208,10 @@ class Health(BaseModel):
 
 
 class ProblemDocument(BaseModel):
-    """An error (RFC 9457)."""
+    """An error (RFC 9457). `type` is stable and for programs, `detail` is for people."""
 
     type: str
     title: str
     status: int
     detail: str
+    errors: list[dict[str, str]] = Field([], description="`field` and `message` of each, for `type` invalid_request")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,7 +63,7 @@ class Scorer:
         self._contract = contract
         self._holder = holder
         self._journal = journal
-        self._waiting: list[_Waiting] = []
+        self._waiting: deque[_Waiting] = deque()
         self._n_waiting_rows = 0
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
@@ -112,7 +113,7 @@ class Scorer:
         group: list[_Waiting] = []
         n_rows = 0
         while self._waiting and (not group or n_rows + len(self._waiting[0].rows) <= MAX_GROUP_ROWS):
-            waiting = self._waiting.pop(0)
+            waiting = self._waiting.popleft()
             group.append(waiting)
             n_rows += len(waiting.rows)
         self._n_waiting_rows -= n_rows
@@ -167,7 +168,7 @@ class Scorer:
         ]
 
 
-def _fail(group: Sequence[_Waiting], error: Exception) -> None:
+def _fail(group: Iterable[_Waiting], error: Exception) -> None:
     for waiting in group:
         if not waiting.answer.done():
             waiting.answer.set_exception(error)

@@ -17,6 +17,7 @@ from selfheal.records import Trigger
 from selfheal.settings import Settings, load_settings
 from selfheal.stages import decide_retraining, gather_training_set, judge, train_shadow
 from selfheal.store.embedded import EmbeddedServer, ensure_running
+from selfheal.store.migrate import ensure_database
 from tests.times import T0
 
 TOY = "tests.toy_use_case:contract"
@@ -61,8 +62,10 @@ def settings_for(server: EmbeddedServer, data_dir: Path, name: str, **overrides:
 
 @pytest.fixture
 def settings(server: EmbeddedServer, tmp_path: Path) -> Settings:
-    """Settings of an empty platform for the toy use case: nothing exists yet, not even its databases."""
-    return settings_for(server, tmp_path / "data", f"empty{next(_numbers)}")
+    """Settings of an empty platform for the toy use case: its own database does not exist yet, MLflow's is empty."""
+    name = f"empty{next(_numbers)}"
+    ensure_database(server.url(f"{name}_mlflow"))
+    return settings_for(server, tmp_path / "data", name)
 
 
 @pytest.fixture
@@ -78,18 +81,16 @@ def bootstrapped_template(server: EmbeddedServer, tmp_path_factory: pytest.TempP
     """A data folder (and databases named `template_...`) with version 1 of the toy use case in production."""
     from selfheal.datasets import load_dataset
     from selfheal.promotion import promote
-    from selfheal.registry import mlflow_store_uri
-    from selfheal.store.migrate import ensure_database
     from selfheal.store.reference import write_baseline_once
 
     data_dir = tmp_path_factory.mktemp("template") / "data"
     platform = open_platform(settings_for(server, data_dir, TEMPLATE))
-    ensure_database(mlflow_store_uri(platform.settings).replace("+psycopg2", ""))
+    ensure_database(server.url(f"{TEMPLATE}_mlflow"))
     dataset = load_dataset(platform.settings, platform.contract)
     write_baseline_once(platform.store, dataset.frame, dataset.description, T0, data_dir)
     decision = decide_retraining(platform, Trigger.BOOTSTRAP, episode_id=None, actor="test", reason="bootstrap", now=T0)
     rows = gather_training_set(platform, decision, dataset)
-    verdict = judge(platform, train_shadow(platform, decision, rows, T0), rows, T0)
+    verdict = judge(platform, train_shadow(platform, rows, T0), rows, T0)
     promote(platform, verdict, T0)
     platform.close()
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:

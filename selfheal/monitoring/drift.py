@@ -51,7 +51,7 @@ class DriftLimits:
 
 @dataclass(frozen=True)
 class DriftResult:
-    """The record, and Evidently's snapshot to render a page from (None if there were too few rows)."""
+    """The record, and Evidently's snapshot to render a page from (None if there was nothing to compare)."""
 
     report: DriftReport
     snapshot: Any | None
@@ -70,6 +70,8 @@ def detect_drift(
 ) -> DriftResult:
     """Compares the window's rows with the serving version's reference (acts) and the first baseline (informs).
 
+    A column without any value on one side has no values to compare (Evidently refuses it): only its missing rate speaks.
+
     Args:
         current: the features and `probability` of the window, one row a prediction.
         reference: the same columns, frozen with the model.
@@ -83,10 +85,13 @@ def detect_drift(
     if is_sufficient:
         names = [*features, PROBABILITY]
         level = limits.significance(len(names))
-        snapshot = run_evidently(current[names], reference[names], level)
-        p_values = evidently_p_values(snapshot, names)
+        known = [name for name in names if current[name].notna().any() and reference[name].notna().any()]
+        snapshot = run_evidently(current[known], reference[known], level) if known else None
+        p_values = evidently_p_values(snapshot, known) if known else {}
         columns = tuple(
-            _column_drift(name, current[name].to_numpy(), reference[name].to_numpy(), p_values[name], level, limits)
+            _column_drift(
+                name, current[name].to_numpy(), reference[name].to_numpy(), p_values.get(name, 1.0), level, limits
+            )
             for name in names
         )
         if baseline is not None:
@@ -179,14 +184,13 @@ def _column_drift(
     current_pct = 100.0 * missing_current / len(current)
     reference_pct = 100.0 * missing_reference / len(reference)
     missing_p = proportion_p_value(missing_current, len(current), missing_reference, len(reference))
-    known_p = 1.0 if math.isnan(p_value) else p_value  # Evidently has no p-value for a column without values
     return ColumnDrift(
         column=name,
         method=METHOD,
-        p_value=known_p,
+        p_value=p_value,
         threshold=level,
         effect=effect,
-        is_drifted=known_p < level and effect >= limits.min_effect,
+        is_drifted=p_value < level and effect >= limits.min_effect,
         reference_missing_pct=reference_pct,
         current_missing_pct=current_pct,
         is_missing_rate_drifted=missing_p < level and abs(current_pct - reference_pct) >= MATERIAL_MISSING_POINTS,

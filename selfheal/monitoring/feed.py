@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from selfheal.contract import FloatArray, ModelContract
 
 MISSING_JUMP_POINTS = 25.0
-"""A missing rate that moves by so many percentage points between two populations is a sender's doing."""
+"""A missing rate that rises by so many percentage points is a sender's doing, not a change of population."""
 
 UNIT_JUMP_FACTOR = 20.0
 """Medians of populations differ by small factors; 20 and more is another unit (cents, months, thousands)."""

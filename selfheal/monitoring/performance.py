@@ -89,21 +89,24 @@ def brier_excess(labels: IntArray, probabilities: FloatArray) -> tuple[float, fl
 def cbpe(probabilities: FloatArray, threshold: float) -> ScoreMetrics:
     """Confidence-based performance estimation: the metrics expected if the probabilities are calibrated.
 
-    Each row counts as p true and 1 - p false cases (Guo et al., 2017; NannyML's documentation of CBPE). Blind to a change
-    of the relation between inputs and label: only labels can show that.
+    Each row counts as p true and 1 - p false cases (Guo et al., 2017; NannyML's documentation of CBPE). AUC compares each
+    row with every other one, a tie counting half; it is None where no pair of a true and a false case can be. Blind to a
+    change of the relation between inputs and label: only labels can show that.
     """
     positive, predicted = probabilities, probabilities >= threshold
     true_positive = float(positive[predicted].sum())
     n_predicted, n_positive = float(predicted.sum()), float(positive.sum())
-    order = np.argsort(probabilities)
-    negatives_below = np.cumsum(1 - probabilities[order]) - (1 - probabilities[order])
-    pairs = n_positive * (len(probabilities) - n_positive)
+    values, row_of = np.unique(probabilities, return_inverse=True)
+    negatives = np.bincount(row_of, weights=1 - probabilities, minlength=len(values))
+    negatives_below = (np.cumsum(negatives) - negatives)[row_of]
+    negatives_tied = negatives[row_of] - (1 - probabilities)  # the row itself is not a pair
+    pairs = float((positive * (negatives.sum() - (1 - probabilities))).sum())
     return ScoreMetrics(
         n_rows=len(probabilities),
         n_positive=round(n_positive),
         f1=2 * true_positive / (n_predicted + n_positive) if n_predicted + n_positive else 0.0,
         precision=true_positive / n_predicted if n_predicted else 0.0,
         recall=true_positive / n_positive if n_positive else 0.0,
-        auc_roc=float((probabilities[order] * negatives_below).sum() / pairs) if pairs > 0 else None,
+        auc_roc=float((positive * (negatives_below + negatives_tied / 2)).sum() / pairs) if pairs > 0 else None,
         brier=float(np.mean(probabilities * (1 - probabilities))),
     )

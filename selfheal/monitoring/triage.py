@@ -23,11 +23,11 @@ def triage(
 ) -> Triage:
     """Names the state of the window, with every reason.
 
-    A broken feed outranks all else, since nothing measured on it means anything; too few rows are `insufficient`, never
-    `stable`; harm outranks drift without harm. Consecutive shifted ticks share one episode; `insufficient` neither opens
+    A broken feed outranks all else, since nothing measured on it means anything; harm shown by labels outranks the number
+    of rows, harm estimated without them does not; too few rows are `insufficient`, never `stable`. Consecutive shifted ticks share one episode; `insufficient` neither opens
     nor closes one.
     """
-    harm = harm_reasons(performance, limits)
+    harm = harm_reasons(performance, limits, is_estimate_sufficient=drift.is_sufficient)
     shift = _shift_reasons(drift)
     if drift.feed_problems:
         verdict, reasons = Verdict.BROKEN_FEED, drift.feed_problems
@@ -48,14 +48,20 @@ def triage(
     )
 
 
-def harm_reasons(performance: PerformanceReport, limits: HarmLimits) -> tuple[str, ...]:
-    """Why the model is worse than it should be; empty if nothing shows it. Unknown values show nothing."""
+def harm_reasons(
+    performance: PerformanceReport, limits: HarmLimits, *, is_estimate_sufficient: bool
+) -> tuple[str, ...]:
+    """Why the model is worse than it should be; empty if nothing shows it. Unknown values show nothing.
+
+    The realised loss has a bound of its own; the estimate has none, so it counts only on enough rows.
+    """
     reasons: list[str] = []
     excess, low = performance.brier_excess, performance.brier_excess_low
     if excess is not None and low is not None and low > 0 and excess >= limits.min_brier_excess:
         n = performance.realised.n_rows if performance.realised else 0
         reasons.append(f"realised Brier score is {excess:.3f} worse than announced (at least {low:.3f}, {n:,} labels)")
-    auc, reference_auc = performance.estimated_auc_roc, performance.reference.auc_roc
+    auc = performance.estimated_auc_roc if is_estimate_sufficient else None
+    reference_auc = performance.reference.auc_roc
     if auc is not None and auc < limits.min_auc and (reference_auc is None or auc < reference_auc):
         reasons.append(f"AUC-ROC is estimated at {auc:.3f}, below {limits.min_auc:g}")
     return tuple(reasons)

@@ -40,6 +40,7 @@ def training_set(
     min_evaluation_rows: int,
     label_coverage_pct: float | None,
     digest: str,
+    decision_id: str | None = None,
 ) -> TrainingSet:
     """Splits labelled rows in time: the last 30 %, but at least `min_evaluation_rows`, are for evaluation.
 
@@ -47,6 +48,7 @@ def training_set(
         rows: all features and `true_label`, oldest first; `created_at` where the rows are logged predictions.
         source: where they come from, for people.
         digest: sha256 of the rows.
+        decision_id: the decision to train that asked for them.
 
     Raises:
         InvalidDataError: if a part would hold too few rows of a class to learn or to judge.
@@ -75,5 +77,6 @@ def training_set(
             window_start=rows["created_at"].iloc[0].to_pydatetime() if has_times else None,
             window_end=rows["created_at"].iloc[-1].to_pydatetime() if has_times else None,
             label_coverage_pct=label_coverage_pct,
+            decision_id=decision_id,
         ),
     )

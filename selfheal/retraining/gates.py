@@ -6,6 +6,7 @@ what cannot be measured does not pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -70,7 +71,7 @@ class GateOutcome:
 
     @property
     def reason(self) -> str:
-        """The sentences of the gates that did not pass, or of all of them."""
+        """The sentences of the gates that did not pass, or that there is none."""
         failing = [g.sentence for g in self.gates if g.status in {GateStatus.FAIL, GateStatus.INCONCLUSIVE}]
         return "; ".join(failing) if failing else "all applicable gates passed"
 
@@ -142,6 +143,19 @@ def f1_difference_bounds(
     return float(low), float(high)
 
 
+def more_rows_for_certainty(n_rows: int, difference: float, low: float) -> int | None:
+    """Rows beyond `n_rows` (1 at least) at which the lower bound `low` of a difference passes 0, if the difference stays.
+
+    The bound's distance shrinks with the root of the number of rows. None if the difference is not above 0.
+
+    >>> more_rows_for_certainty(200, 0.1, -0.1)
+    600
+    """
+    if difference <= 0:
+        return None
+    return max(1, math.ceil(n_rows * (((difference - low) / difference) ** 2 - 1)))
+
+
 def _f1_of_counts(counts: IntArray, bit: int) -> FloatArray:
     """F1 from counts of the 8 kinds of row, shape (resamples, 8); `bit` selects whose prediction it is."""
     is_positive = np.array([kind & 4 for kind in range(8)], dtype=bool)
@@ -170,7 +184,9 @@ def _f1_improvement(
         status, sentence = GateStatus.FAIL, measured
     elif low <= 0:
         status = GateStatus.INCONCLUSIVE
-        sentence = f"{measured}, but the difference may be chance: it could be as low as {low:+.3f}"
+        more = more_rows_for_certainty(len(labels), new.f1 - old.f1, low)
+        advice = "" if more is None else f"; about {more:,} more evaluation rows would tell, if it stays as it is"
+        sentence = f"{measured}, but the difference may be chance: it could be as low as {low:+.3f}{advice}"
     else:
         status, sentence = GateStatus.PASS, f"{measured}, at least {low:+.3f}"
     return GateResult(name, status, improvement_pct, wanted, sentence, low, high)

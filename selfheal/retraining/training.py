@@ -1,4 +1,4 @@
-"""Training a shadow model: tuning, threshold and calibration on training rows only, metrics on later rows."""
+"""Training a shadow model: tuning and decision threshold on training rows only, metrics on later rows."""
 
 from __future__ import annotations
 

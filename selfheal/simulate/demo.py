@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.markup import escape
 
 from selfheal.contract import TRUE_LABEL, ModelContract, load_contract
 from selfheal.datasets import Dataset, load_dataset
@@ -89,7 +90,7 @@ class DemoOutcome:
 
 @dataclass(frozen=True)
 class DemoRows:
-    """The data set, divided; `evaluation` is already as the scenario has it, `drifted` too."""
+    """The data set, divided; `drifted` and `evaluation` are as the scenario has them, each made of rows of its own."""
 
     n_bootstrap: int
     calm: pd.DataFrame
@@ -163,12 +164,12 @@ def divide(dataset: Dataset, contract: ModelContract, options: DemoOptions) -> D
     n_bootstrap = min(MAX_BOOTSTRAP_ROWS, int(len(frame) * BOOTSTRAP_SHARE))
     n_evaluation = int(len(frame) * EVALUATION_SHARE)
     after_calm = n_bootstrap + CALM_ROWS
-    changed = scenario_rows(frame.iloc[after_calm:].reset_index(drop=True), contract, options.scenario, options.seed)
+    before_evaluation = len(frame) - n_evaluation
     return DemoRows(
         n_bootstrap=n_bootstrap,
         calm=frame.iloc[n_bootstrap:after_calm],
-        drifted=changed.iloc[:-n_evaluation],
-        evaluation=changed.iloc[-n_evaluation:],
+        drifted=scenario_rows(frame.iloc[after_calm:before_evaluation], contract, options.scenario, options.seed),
+        evaluation=scenario_rows(frame.iloc[before_evaluation:], contract, options.scenario, options.seed + 1),
     )
 
 
@@ -280,7 +281,7 @@ async def _live_through(
     stats = sender.stats
     outcome.predictions, outcome.failed_requests = stats.predictions, stats.failed_requests
     if stats.first_failure is not None:
-        timeline.event(f"[red]first failed request: {stats.first_failure}[/]")
+        timeline.event(f"[red]first failed request: {escape(stats.first_failure)}[/]")
     if watch.alert_seen_at is not None:
         outcome.seconds_drift_to_alert = round(watch.alert_seen_at - watch.drift_began_at, 1)
     if watch.served_at is not None and watch.alert_seen_at is not None:

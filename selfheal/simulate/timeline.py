@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -75,10 +76,8 @@ class Timeline:
             self._live.console.print(line, highlight=False)
 
     def warn(self, text: str) -> None:
-        """An event that is told once."""
-        if self._last.get("warning") != text:
-            self._last["warning"] = text
-            self.event(f"[red]{text}[/]")
+        """An event, told once as long as no other warning comes between. `text` is plain, not markup."""
+        self._tell("warning", f"[red]{escape(text)}[/]")
 
     def traffic(self, stats: TrafficStats, version: int | None) -> None:
         failures = f", [red]{stats.failed_requests} failed[/]" if stats.failed_requests else ", none failed"
@@ -92,23 +91,23 @@ class Timeline:
         ratio = metadata.get("feature_drift_ratio")
         shown = "unknown (too few rows)" if ratio is None else f"{ratio:.0%} of the features"
         self._state["drift"] = shown
-        self._tell("drift", f"drift: {shown}: {metadata.get('drifted_features')}")
+        self._tell("drift", f"drift: {shown}: {escape(str(metadata.get('drifted_features')))}")
 
     def show_verdict(self, metadata: dict[str, Any]) -> None:
         verdict = str(metadata.get("verdict"))
-        shown = f"[{VERDICT_STYLES.get(verdict, '')}]{verdict.replace('_', ' ')}[/]"
+        shown = f"[{VERDICT_STYLES.get(verdict, 'none')}]{verdict.replace('_', ' ')}[/]"
         self._state["verdict"] = shown
         reasons = str(metadata.get("reasons", "")).removeprefix("- ").split("\n- ")
-        self._tell("verdict", f"verdict: {shown}", f": {reasons[0]}")
+        self._tell("verdict", f"verdict: {shown}", f": {escape(reasons[0])}")
 
     def show_decision(self, metadata: dict[str, Any]) -> None:
-        shown = f"{metadata.get('action')} ({metadata.get('reason')})"
+        shown = escape(f"{metadata.get('action')} ({metadata.get('reason')})")
         self._state["decision"] = shown
         self._tell("decision", f"decision: [bold]{shown}[/], attempt {metadata.get('attempt')}")
 
     def show_gates(self, metadata: dict[str, Any]) -> None:
         self._gates = list(metadata.get("gates") or [])
-        self._tell("gates", f"gates: [bold]{metadata.get('action')}[/]: {metadata.get('reason')}")
+        self._tell("gates", f"gates: [bold]{metadata.get('action')}[/]: {escape(str(metadata.get('reason')))}")
         if self._live is None:
             self._console.print(gate_table(self._gates))
 
@@ -153,7 +152,7 @@ def gate_table(gates: list[dict[str, Any]]) -> Table:
     for gate in gates:
         status = str(gate.get("status"))
         name = str(gate.get("gate")).replace("_", " ")
-        table.add_row(name, Text(status, style=STATUS_STYLES.get(status, "")), str(gate.get("sentence")))
+        table.add_row(name, Text(status, style=STATUS_STYLES.get(status, "")), escape(str(gate.get("sentence"))))
     return table
 
 

@@ -57,6 +57,7 @@ class TrafficSender:
         self._label_delay = label_delay_seconds
         self._source = source
         self._due_labels: list[tuple[float, str, int]] = []
+        self._delivering = asyncio.Lock()
         self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
         self.stats = TrafficStats()
 
@@ -98,6 +99,10 @@ class TrafficSender:
             heapq.heappush(self._due_labels, (time.monotonic() + self._label_delay, answer["prediction_id"], label))
 
     async def _post_due_labels(self, now: float) -> None:
+        async with self._delivering:  # a delivery under way is finished, and counted, before the next
+            await self._post_labels_until(now)
+
+    async def _post_labels_until(self, now: float) -> None:
         while self._due_labels and self._due_labels[0][0] <= now:
             batch: list[tuple[float, str, int]] = []
             while self._due_labels and self._due_labels[0][0] <= now and len(batch) < LABELS_PER_CALL:

@@ -5,6 +5,7 @@ Each row's hash covers its content and the hash of the row before it, so that an
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, select, text
@@ -39,7 +40,7 @@ def append(store: Store, decision: Decision) -> bool:
             "created_at": decision.created_at,
             "failed_gates": list(decision.failed_gates),
             "prev_hash": previous,
-            "hash": digest_of(previous, content),
+            "hash": _hash(previous, content),
         }
         connection.execute(insert(table).values(**values))
         return True
@@ -88,10 +89,17 @@ def chain_problems(store: Store) -> list[str]:
         for row in connection.execute(select(table).order_by(table.c.position)):
             if row.prev_hash != previous:
                 problems.append(f"decision {row.decision_id}: the decision before it is missing or was changed")
-            if digest_of(row.prev_hash, to_dict(_record(row))) != row.hash:
+            decision = _record(row)
+            is_whole = _hash(row.prev_hash, to_dict(decision)) == row.hash
+            if not is_whole or row.failed_gates != list(decision.failed_gates):
                 problems.append(f"decision {row.decision_id}: its content does not match its hash")
             previous = row.hash
     return problems
+
+
+def _hash(previous: str, content: dict[str, Any]) -> str:
+    """Over the content as it is read back: JSONB knows no negative zero."""
+    return digest_of(previous, json.loads(json.dumps(content), parse_float=lambda digits: float(digits) + 0.0))
 
 
 def _last_hash(store: Store, connection: Connection) -> str:

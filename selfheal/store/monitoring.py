@@ -51,8 +51,9 @@ def record_tick(
         "episode_id": triage.episode_id,
     }
     with store.engine.begin() as connection:
-        statement = insert(store.tables.monitoring_metrics).values(**values).on_conflict_do_nothing()
-        return connection.execute(statement).rowcount > 0
+        table = store.tables.monitoring_metrics
+        statement = insert(table).values(**values).on_conflict_do_nothing().returning(table.c.tick_id)
+        return connection.execute(statement).first() is not None
 
 
 def latest_tick(store: Store, model_version: int | None = None) -> Row[Any] | None:
@@ -110,7 +111,8 @@ def sync_alerts(store: Store, triage: Triage, now: datetime) -> list[Alert]:
                 created_at=now,
                 updated_at=now,
             )
-            if connection.execute(statement.on_conflict_do_nothing()).rowcount:
+            is_new = connection.execute(statement.on_conflict_do_nothing().returning(table.c.alert_id)).first()
+            if is_new is not None:
                 opened.append(alert)
     return opened
 

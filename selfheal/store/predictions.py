@@ -71,7 +71,7 @@ def window_rows(store: Store, window: Window, max_rows: int) -> pd.DataFrame:
     columns = ", ".join(f'p."{name}"' for name in store.contract.feature_names)
     query = f"""
         SELECT p.created_at, {columns}, p.probability, p.prediction FROM prediction_logs p
-        WHERE {WINDOW_FILTER} ORDER BY p.created_at DESC LIMIT %(max_rows)s
+        WHERE {WINDOW_FILTER} ORDER BY p.created_at DESC, p.prediction_id DESC LIMIT %(max_rows)s
     """
     return _frame(store, query, _bounds(window) | {"max_rows": max_rows}).iloc[::-1].reset_index(drop=True)
 
@@ -92,7 +92,7 @@ def labelled_rows(
         WHERE (%(since)s::timestamptz IS NULL OR p.created_at > %(since)s)
           AND (%(until)s::timestamptz IS NULL OR p.created_at <= %(until)s)
           AND (%(version)s::int IS NULL OR p.model_version = %(version)s)
-        ORDER BY p.created_at DESC, p.prediction_id LIMIT %(max_rows)s
+        ORDER BY p.created_at DESC, p.prediction_id DESC LIMIT %(max_rows)s
     """
     bounds = {"since": since, "until": until, "version": model_version, "max_rows": max_rows}
     return _frame(store, query, bounds).iloc[::-1].reset_index(drop=True)
@@ -145,9 +145,11 @@ def _frame(store: Store, query: str, parameters: dict[str, Any]) -> pd.DataFrame
 
     with store.engine.connect() as connection:
         data = _copy_out(connection, query, parameters)
-    return pd.read_csv(io.BytesIO(data), parse_dates=["created_at"], na_values=[""], keep_default_na=False).astype(
-        dict.fromkeys(store.contract.feature_names, "float64")
-    )
+    # pandas' ordinary float parser is off by a last bit now and then; a score must come back as it was given.
+    frame = pd.read_csv(io.BytesIO(data), float_precision="round_trip", na_values=[""], keep_default_na=False)
+    # Postgres leaves out a fraction that is zero: the times of one column have two formats.
+    frame["created_at"] = pd.to_datetime(frame["created_at"], format="ISO8601", utc=True)
+    return frame.astype(dict.fromkeys(store.contract.feature_names, "float64"))
 
 
 def _copy_out(connection: Connection, query: str, parameters: dict[str, Any]) -> bytes:

@@ -243,7 +243,7 @@ def _monitoring_alerts(metadata: MetaData) -> Table:
 
 
 def _reference_data(metadata: MetaData) -> Table:
-    """The first baseline. A trigger (in the migration) refuses UPDATE and DELETE."""
+    """The first baseline. A trigger (in the migration) refuses UPDATE, DELETE and TRUNCATE."""
     return Table(
         "reference_data",
         metadata,

@@ -11,6 +11,7 @@ from selfheal.retraining.dataset import TrainingSet
 from selfheal.retraining.gates import GATE_NAMES
 from selfheal_assets.assets import OWNERS
 from selfheal_assets.assets.monitoring import monitoring_alerts
+from selfheal_assets.assets.reference import training_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
 from selfheal_assets.resources import PlatformResource
 
@@ -68,7 +69,7 @@ def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -
     code_version="1",
     io_manager_key="frame_io",
     output_required=False,
-    deps=[prediction_logs, label_store],
+    deps=[training_data, prediction_logs, label_store],
     description="The rows to learn from and, strictly later, the rows to be judged on: labelled predictions, or "
     "`training_data` at bootstrap. Gives nothing if the decision is to skip. **Red?** Too few rows of a class: wait for "
     "labels.",
@@ -76,7 +77,6 @@ def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -
 def training_set(
     context: dg.AssetExecutionContext,
     retraining_decision: Decision,
-    training_data: Dataset,
     platform: PlatformResource,
 ) -> Iterator[dg.Output[TrainingSet]]:
     from selfheal.stages import gather_training_set
@@ -84,7 +84,9 @@ def training_set(
     if retraining_decision.action is not Action.TRAIN:
         context.log.info(f"Nothing to train: {retraining_decision.reason}")
         return
-    rows = gather_training_set(platform.open(), retraining_decision, training_data)
+    is_bootstrap = retraining_decision.trigger_reason == Trigger.BOOTSTRAP
+    bootstrap_data = context.load_asset_value(training_data.key, python_type=Dataset) if is_bootstrap else None
+    rows = gather_training_set(platform.open(), retraining_decision, bootstrap_data)
     metadata: dict[str, object] = {
         "data": rows.info.source,
         "dagster/row_count": len(rows.frame),
@@ -107,13 +109,11 @@ def training_set(
     description="A candidate: tuned by grid search, its threshold chosen, all on training rows; its metrics come from the "
     "later evaluation rows. Logged to MLflow with everything needed to judge it; not registered yet.",
 )
-def shadow_model(
-    retraining_decision: Decision, training_set: TrainingSet, platform: PlatformResource
-) -> dg.Output[ShadowModel]:
+def shadow_model(training_set: TrainingSet, platform: PlatformResource) -> dg.Output[ShadowModel]:
     from selfheal.stages import train_shadow
 
     opened = platform.open()
-    shadow = train_shadow(opened, retraining_decision, training_set, datetime.now(UTC))
+    shadow = train_shadow(opened, training_set, datetime.now(UTC))
     settings = opened.settings
     base = settings.mlflow_tracking_uri or f"http://127.0.0.1:{settings.mlflow_port}"
     return dg.Output(

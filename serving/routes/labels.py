@@ -7,18 +7,15 @@ import asyncio
 from fastapi import APIRouter
 
 from selfheal.errors import LabelConflictError
-from serving.problems import ProblemError
-from serving.schemas import Label, LabelBatch, LabelsResponse, ProblemDocument
+from serving.problems import ProblemError, documented
+from serving.schemas import LabelBatch, LabelBody, LabelsResponse
 from serving.service import ServiceDependency
 
-router = APIRouter(
-    tags=["label"],
-    responses={409: {"model": ProblemDocument}, 422: {"model": ProblemDocument}, 503: {"model": ProblemDocument}},
-)
+router = APIRouter(tags=["label"], responses=documented(409, 422, 503))
 
 
 @router.post("/labels", response_model=LabelsResponse)
-async def post_labels(service: ServiceDependency, body: LabelBatch | Label) -> LabelsResponse:
+async def post_labels(service: ServiceDependency, body: LabelBody) -> LabelsResponse:
     """Takes what became of predictions, one or many, all or none. Labels may come before the log has the prediction."""
     labels = body.labels if isinstance(body, LabelBatch) else [body]
     try:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body
 from pydantic import ValidationError
 
-from serving.problems import validation_problems
-from serving.schemas import BatchRequest, BatchResponse, Prediction, ProblemDocument, RowBase, RowError, example_row
+from serving.problems import documented, validation_problems
+from serving.schemas import BatchRequest, BatchResponse, Prediction, RowBase, RowError, example_row
 from serving.scoring import Row, Scored
 from serving.service import ServiceDependency
 
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 def build_router(contract: "ModelContract", model: type[RowBase]) -> APIRouter:
     """The scoring endpoints for one contract."""
-    router = APIRouter(
-        tags=["score"],
-        responses={422: {"model": ProblemDocument}, 503: {"model": ProblemDocument}},
-    )
+    router = APIRouter(tags=["score"], responses=documented(422, 503))
     batch_example = {"instances": [example_row(contract), example_row(contract)]}
 
     async def predict(service: ServiceDependency, body: RowBase) -> Prediction:

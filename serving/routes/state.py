@@ -6,8 +6,8 @@ import asyncio
 
 from fastapi import APIRouter, Response
 
-from serving.problems import not_ready
-from serving.schemas import Health, ModelInfo, ProblemDocument
+from serving.problems import documented, not_ready
+from serving.schemas import Health, ModelInfo
 from serving.service import ServiceDependency
 
 router = APIRouter(tags=["state"])
@@ -30,7 +30,7 @@ async def health(service: ServiceDependency, response: Response) -> Health:
     )
 
 
-@router.get("/model/info", response_model=ModelInfo, responses={503: {"model": ProblemDocument}})
+@router.get("/model/info", response_model=ModelInfo, responses=documented(503))
 async def model_info(service: ServiceDependency) -> ModelInfo:
     """The version that answers now."""
     champion = service.holder.current

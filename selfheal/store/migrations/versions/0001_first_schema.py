@@ -199,8 +199,8 @@ def upgrade() -> None:
     )
     op.execute(
         """
-        CREATE TRIGGER reference_data_is_immutable BEFORE UPDATE OR DELETE ON reference_data
-        FOR EACH ROW EXECUTE FUNCTION refuse_change()
+        CREATE TRIGGER reference_data_is_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON reference_data
+        FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
         """
     )
 

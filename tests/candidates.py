@@ -1,0 +1,107 @@
+"""Candidates for promotion without a training: twins of the champion under runs of their own in the real MLflow store.
+
+Belongs here: what a test of promotion needs to have in the registry. A twin scores as the champion does, so it passes
+the final validation; `log_worse_model` logs a model that does harm.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selfheal.contract import TRUE_LABEL
+from selfheal.records import Action, GateVerdict, ScoreMetrics, ShadowModel, TrainingSetInfo, from_dict
+from selfheal.registry import EXPERIMENT
+from selfheal.store import models
+from tests import builders
+from tests.times import T0
+from tests.traffic import toy_rows
+
+if TYPE_CHECKING:
+    from selfheal.platform import Platform
+    from selfheal.records import ModelVersion
+
+
+def champion(platform: Platform) -> ModelVersion:
+    found = models.production_version(platform.store)
+    assert found is not None, "nothing is in production"
+    return found
+
+
+def twin_of_champion(platform: Platform) -> ShadowModel:
+    """A candidate with the champion's model file and reference, and a run of its own."""
+    import mlflow
+
+    original = champion(platform)
+    mlflow.set_tracking_uri(platform.settings.mlflow_tracking_uri)
+    client = mlflow.MlflowClient()
+    run = client.create_run(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reference.parquet"
+        platform.registry.reference(original).to_parquet(path, index=False)
+        client.log_artifact(run.info.run_id, str(path))
+    client.set_terminated(run.info.run_id)
+    metrics = from_dict(ScoreMetrics, original.metrics)
+    return ShadowModel(
+        model_name=original.model_name,
+        mlflow_run_id=run.info.run_id,
+        artifact_uri=original.artifact_uri,
+        artifact_sha256=original.artifact_sha256,
+        reference_sha256=original.reference_sha256,
+        contract_hash=original.contract_hash,
+        threshold=original.threshold,
+        params={},
+        metrics=metrics,
+        training_set=TrainingSetInfo(
+            source="twin",
+            sha256="0" * 64,
+            n_train=original.n_samples - metrics.n_rows,
+            n_evaluation=metrics.n_rows,
+            n_positive=metrics.n_positive,
+            window_start=None,
+            window_end=None,
+            label_coverage_pct=None,
+        ),
+        trained_at=T0,
+        trigger_reason="drift",
+        decision_id="training",
+    )
+
+
+def passed(platform: Platform, shadow: ShadowModel) -> GateVerdict:
+    """The verdict that the shadow is to replace the champion of this moment."""
+    decision = builders.decision(
+        decision_id=f"gates-{shadow.mlflow_run_id[:8]}",
+        action=Action.PROMOTE,
+        reason="all applicable gates passed",
+        champion_version=champion(platform).version,
+        mlflow_run_id=shadow.mlflow_run_id,
+        model_sha256=shadow.artifact_sha256,
+    )
+    return GateVerdict(decision, shadow, None, shadow.metrics)
+
+
+def log_worse_model(platform: Platform) -> ShadowModel:
+    """Logs a model that learned the opposite of the truth."""
+    from selfheal.retraining.dataset import TrainingSet
+    from selfheal.retraining.training import TrainedModel
+
+    twin = twin_of_champion(platform)
+    features = platform.contract.feature_frame(toy_rows(500))
+    matrix = features.to_numpy(dtype=np.float64)
+    labels = toy_rows(500)[TRUE_LABEL].to_numpy(dtype=np.int64)
+    pipeline = platform.contract.build_estimator(0).fit(matrix, 1 - labels)
+    frame = features.assign(**{TRUE_LABEL: labels})
+    reference = frame.assign(probability=pipeline.predict_proba(matrix)[:, 1])
+    return platform.registry.log_shadow(
+        TrainedModel(pipeline, 0.5, {}, twin.metrics, reference),
+        TrainingSet(frame, replace(twin.training_set, n_evaluation=500)),
+        shadow_key="worse",
+        decision_id="training",
+        trigger_reason="manual",
+        now=T0,
+    )

@@ -1,0 +1,87 @@
+"""Dagster's own runtime on the platform of a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from selfheal.platform import Platform
+from selfheal.settings import Settings
+from selfheal_assets.definitions import build_definitions
+from selfheal_assets.resources import PlatformResource, close_all
+
+
+def overrides_of(settings: Settings) -> dict[str, Any]:
+    """The settings that a test chose, as plain values."""
+    values = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return {
+        name: value.get_secret_value()
+        if hasattr(value, "get_secret_value")
+        else value
+        if isinstance(value, int | float)
+        else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+@dataclass(frozen=True)
+class Dagster:
+    """The code location of a test's settings with an instance of its own."""
+
+    definitions: dg.Definitions
+    instance: dg.DagsterInstance
+    resource: PlatformResource
+
+    @property
+    def platform(self) -> Platform:
+        return self.resource.open()
+
+    def run(self, job: str, config: dict[str, Any] | None = None, **options: Any) -> dg.ExecuteInProcessResult:
+        return self.definitions.resolve_job_def(job).execute_in_process(
+            instance=self.instance, run_config=config or {}, raise_on_error=False, **options
+        )
+
+    def materialize(self, *assets: str) -> dg.ExecuteInProcessResult:
+        """As a person does in the UI: these assets, nothing else."""
+        everything = self.definitions.resolve_implicit_global_asset_job_def()
+        return everything.execute_in_process(
+            instance=self.instance, asset_selection=[dg.AssetKey(name) for name in assets], raise_on_error=False
+        )
+
+
+def retraining_config(**request: str | None) -> dict[str, Any]:
+    return {"ops": {"retraining_decision": {"config": request}}}
+
+
+def metadata_of(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    """The metadata of what the run materialised for this asset."""
+    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey(asset)]
+    return {name: value.value for name, value in event.materialization.metadata.items()}
+
+
+def table_of(result: dg.ExecuteInProcessResult, asset: str, name: str) -> list[dict[str, Any]]:
+    """The rows of a table among an asset's metadata."""
+    return [record.data for record in metadata_of(result, asset)[name].records]
+
+
+@pytest.fixture
+def make_dagster() -> Iterator[Callable[[Settings], Dagster]]:
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def make(settings: Settings) -> Dagster:
+            overrides = overrides_of(settings)
+            return Dagster(build_definitions(**overrides), instance, PlatformResource(overrides=overrides))
+
+        yield make
+    close_all()
+
+
+@pytest.fixture
+def dagster(make_dagster: Callable[[Settings], Dagster], make_settings: Callable[..., Settings]) -> Dagster:
+    """A bootstrapped platform under Dagster, version 1 in production and no traffic yet."""
+    return make_dagster(make_settings())

@@ -1,0 +1,101 @@
+"""Sensors: what fires, what explains itself, and that the same state never fires twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from selfheal.settings import Settings
+from selfheal.store.predictions import latest_activity
+from tests.selfheal_assets.conftest import Dagster
+from tests.traffic import serve, toy_rows
+
+pytestmark = pytest.mark.integration
+
+
+def evaluate(dagster: Dagster, name: str, cursor: str | None = None) -> dg.SensorResult | dg.RunRequest | dg.SkipReason:
+    sensor = dagster.definitions.resolve_sensor_def(name)
+    context = dg.build_sensor_context(
+        instance=dagster.instance, cursor=cursor, resources={"platform": dagster.resource}, sensor_name=name
+    )
+    answer: Any = sensor(context)
+    return answer
+
+
+def skip_message(answer: object) -> str:
+    assert isinstance(answer, dg.SkipReason), answer
+    return answer.skip_message or ""
+
+
+def test_without_a_champion_the_monitoring_sensor_says_how_to_get_one(
+    make_dagster: Callable[[Settings], Dagster], settings: Settings
+) -> None:
+    dagster = make_dagster(settings)
+    assert "selfheal bootstrap" in skip_message(evaluate(dagster, "monitoring_sensor"))
+
+
+def test_no_traffic_launches_no_run(dagster: Dagster) -> None:
+    assert "No prediction" in skip_message(evaluate(dagster, "monitoring_sensor"))
+
+
+def test_new_traffic_launches_one_run_and_the_same_state_none(dagster: Dagster) -> None:
+    serve(dagster.platform, toy_rows(50))
+    first = evaluate(dagster, "monitoring_sensor")
+    assert isinstance(first, dg.SensorResult)
+    assert len(first.run_requests or []) == 1
+    assert "Nothing new" in skip_message(evaluate(dagster, "monitoring_sensor", cursor=first.cursor))
+
+
+def test_a_new_label_alone_launches_a_run(dagster: Dagster) -> None:
+    sent = serve(dagster.platform, toy_rows(50), labelled_share=0.0)
+    first = evaluate(dagster, "monitoring_sensor")
+    assert isinstance(first, dg.SensorResult)
+    from tests.traffic import ingest_all, journal_labels
+
+    journal_labels(dagster.platform.settings.data_dir, sent.prediction_ids[:1], [1])
+    ingest_all(dagster.platform)
+    assert latest_activity(dagster.platform.store)[1] is not None
+    assert isinstance(evaluate(dagster, "monitoring_sensor", cursor=first.cursor), dg.SensorResult)
+
+
+def test_calm_traffic_asks_for_no_retraining(dagster: Dagster) -> None:
+    serve(dagster.platform, toy_rows(600))
+    assert "not been looked at" in skip_message(evaluate(dagster, "drift_sensor"))
+    assert dagster.run("monitoring_job").success
+    for name in ("drift_sensor", "performance_sensor"):
+        assert "stable" in skip_message(evaluate(dagster, name))
+
+
+def test_harm_with_drift_asks_for_one_retraining_of_the_episode_and_attempt(dagster: Dagster) -> None:
+    serve(dagster.platform, toy_rows(1_000, scenario="overheating"))
+    assert dagster.run("monitoring_job").success
+    request = evaluate(dagster, "drift_sensor")
+    assert isinstance(request, dg.RunRequest)
+    assert "attempt 1" in (request.run_key or "")
+    asked = request.run_config["ops"]["retraining_decision"]["config"]
+    assert asked["trigger"] == "drift"
+    assert asked["episode_id"]
+    assert evaluate(dagster, "drift_sensor").run_key == request.run_key  # type: ignore[union-attr]
+    assert "No call" in skip_message(evaluate(dagster, "performance_sensor"))
+    run = dagster.definitions.resolve_job_def("retraining_job").execute_in_process(
+        instance=dagster.instance, run_config=request.run_config
+    )
+    assert run.success
+    assert "not been looked at" in skip_message(evaluate(dagster, "drift_sensor")), (
+        "version 2 begins with a clean sheet"
+    )
+
+
+def test_harm_without_enough_labels_is_told_and_not_trained_on(dagster: Dagster) -> None:
+    serve(dagster.platform, toy_rows(1_000, scenario="overheating"), labelled_share=0.35)
+    assert dagster.run("monitoring_job").success
+    message = skip_message(evaluate(dagster, "drift_sensor"))
+    assert "harmful shift" in message
+    assert "labelled predictions" in message
+
+
+def test_probation_is_watched_only_after_a_promotion(dagster: Dagster) -> None:
+    assert "No version is on probation" in skip_message(evaluate(dagster, "probation_sensor"))

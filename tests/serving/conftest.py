@@ -1,0 +1,98 @@
+"""Fixtures of the API's tests: the real app over a socket, alone or shared, with one registered version or two."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from selfheal.platform import open_platform
+from selfheal.records import Trigger
+from selfheal.settings import Settings
+from selfheal.store.embedded import EmbeddedServer
+from tests.conftest import TEMPLATE, settings_for
+from tests.serving.running import Api, api_in_thread, query
+from tests.times import T0
+
+TWO_VERSIONS = "two_versions"
+WITH_MLFLOW = ("platform", "mlflow")
+_numbers = itertools.count(1)
+
+
+def clone(
+    server: EmbeddedServer,
+    template: str,
+    template_dir: Path,
+    name: str,
+    data_dir: Path,
+    kinds: tuple[str, ...] = ("platform",),
+) -> Settings:
+    """Settings of a copy of a platform. MLflow's tables are copied on request: serving has the model in its cache."""
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        for kind in kinds:
+            # Pools keep connections for ever, and a database in use cannot be a template.
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (f"{template}_{kind}",)
+            )
+            connection.execute(f"CREATE DATABASE {name}_{kind} TEMPLATE {template}_{kind}")
+    shutil.copytree(template_dir, data_dir)
+    return settings_for(server, data_dir, name, champion_poll_seconds=0.1, sink_interval_seconds=0.05)
+
+
+@pytest.fixture
+def api_settings(server: EmbeddedServer, bootstrapped_template: Path, tmp_path: Path) -> Settings:
+    """Settings of a platform with version 1 in production, and an API that looks and copies often."""
+    return clone(server, TEMPLATE, bootstrapped_template, f"api{next(_numbers)}", tmp_path / "api")
+
+
+@pytest.fixture
+def api(api_settings: Settings) -> Iterator[Api]:
+    """An API of the test's own."""
+    with api_in_thread(api_settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def shared_api(
+    server: EmbeddedServer, bootstrapped_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Api]:
+    """One API for tests that only ask."""
+    data_dir = tmp_path_factory.mktemp("shared_api") / "data"
+    with api_in_thread(clone(server, TEMPLATE, bootstrapped_template, "shared_api", data_dir)) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def two_versions_template(
+    server: EmbeddedServer, bootstrapped_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The template with a second, staged version, trained on other rows."""
+    from selfheal.datasets import load_dataset
+    from selfheal.promotion import stage
+    from selfheal.stages import decide_retraining, gather_training_set, train_shadow
+
+    data_dir = tmp_path_factory.mktemp(TWO_VERSIONS) / "data"
+    platform = open_platform(clone(server, TEMPLATE, bootstrapped_template, TWO_VERSIONS, data_dir, WITH_MLFLOW))
+    dataset = load_dataset(platform.settings.model_copy(update={"random_seed": 77}), platform.contract)
+    decision = decide_retraining(platform, Trigger.BOOTSTRAP, episode_id=None, actor="test", reason="again", now=T0)
+    rows = gather_training_set(platform, decision, dataset)
+    assert stage(platform, train_shadow(platform, rows, T0), decision, T0).version == 2
+    platform.close()
+    return data_dir
+
+
+@pytest.fixture
+def two_versions(server: EmbeddedServer, two_versions_template: Path, tmp_path: Path) -> Settings:
+    """Settings of a platform with version 1 in production and version 2 staged."""
+    return clone(server, TWO_VERSIONS, two_versions_template, f"two{next(_numbers)}", tmp_path / "two", WITH_MLFLOW)
+
+
+@pytest.fixture
+def without_production(api_settings: Settings) -> Settings:
+    """Settings of a platform whose only version is not in production yet."""
+    query(api_settings, "UPDATE model_metadata SET stage = 'Staging', promoted_at = NULL")
+    return api_settings

@@ -1,0 +1,254 @@
+"""Journal to Postgres: exactly once, whatever is repeated, killed, damaged or late."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from selfheal.journal import LABEL_JOURNAL, prediction_journal
+from selfheal.store import Store, predictions
+from selfheal.store.ingest import ingest, lag_bytes
+from selfheal.time_ordered import new_id
+from tests.at_once import at_once
+from tests.times import T0
+from tests.toy_use_case import contract
+from tests.traffic import Sent, journal_labels, journal_predictions, toy_rows
+
+PREDICTIONS = prediction_journal(contract)
+MINUTE = timedelta(minutes=1)
+
+
+def journaled(data_dir: Path, n_rows: int, seed: int = 1) -> Sent:
+    rows = toy_rows(n_rows, seed)
+    return journal_predictions(data_dir, contract, rows, np.random.default_rng(seed).random(n_rows))
+
+
+def stored_ids(store: Store, table: str = "prediction_logs") -> list[UUID]:
+    with store.engine.connect() as connection:
+        return list(connection.execute(text(f"SELECT prediction_id FROM {table} ORDER BY prediction_id")).scalars())
+
+
+def all_rows(store: Store, table: str) -> list[tuple[Any, ...]]:
+    with store.engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(f"SELECT * FROM {table} ORDER BY prediction_id"))]
+
+
+def labels_of(store: Store) -> dict[UUID, int]:
+    return {row[0]: row[1] for row in all_rows(store, "label_store")}
+
+
+def empty(store: Store, *tables: str) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(text(f"TRUNCATE {', '.join(tables)}"))
+
+
+def test_every_journaled_prediction_is_copied_once_and_a_second_pass_reads_nothing(
+    store: Store, data_dir: Path
+) -> None:
+    sent = journaled(data_dir, 300)
+    assert lag_bytes(store, PREDICTIONS, data_dir) > 0
+    first = ingest(store, PREDICTIONS, data_dir)
+    second = ingest(store, PREDICTIONS, data_dir)
+    assert (first.n_read, first.n_new) == (300, 300)
+    assert (second.n_read, second.n_new) == (0, 0)
+    assert stored_ids(store) == sorted(sent.prediction_ids)
+    assert lag_bytes(store, PREDICTIONS, data_dir) == 0
+
+
+def test_a_row_arrives_with_the_values_that_were_journaled(store: Store, data_dir: Path) -> None:
+    sent = journaled(data_dir, 50)
+    ingest(store, PREDICTIONS, data_dir)
+    stored = {row[0]: row[1:] for row in all_rows(store, "prediction_logs")}
+    for i, prediction_id in enumerate(sent.prediction_ids):
+        meta, features = stored[prediction_id][:7], stored[prediction_id][7:]
+        assert meta == (sent.created_at[i], 1, sent.predictions[i], sent.probabilities[i], 0.5, "test", 1.5)
+        expected = [None if np.isnan(value) else value for value in sent.features.iloc[i]]
+        assert list(features) == expected
+
+
+def test_lines_that_come_later_are_copied_from_where_the_last_pass_ended(store: Store, data_dir: Path) -> None:
+    whole = journaled(data_dir, 20)
+    path = PREDICTIONS.files(data_dir)[0]
+    data = path.read_bytes()
+    path.write_bytes(data[:-40])  # the writer is in the middle of the last line
+    assert ingest(store, PREDICTIONS, data_dir).n_new == 19
+    path.write_bytes(data)
+    assert ingest(store, PREDICTIONS, data_dir).n_read == 1
+    assert stored_ids(store) == sorted(whole.prediction_ids)
+
+
+def test_replaying_from_the_start_changes_nothing(store: Store, data_dir: Path) -> None:
+    sent = journaled(data_dir, 100)
+    journal_labels(data_dir, sent.prediction_ids, [0] * 100)
+    journal_labels(data_dir, sent.prediction_ids[:10], [1] * 10, received_at=T0 + 90 * MINUTE, is_correction=True)
+    for kind in (PREDICTIONS, LABEL_JOURNAL):
+        ingest(store, kind, data_dir)
+    before = all_rows(store, "prediction_logs"), all_rows(store, "label_store")
+    replays = [ingest(store, kind, data_dir, from_start=True) for kind in (PREDICTIONS, LABEL_JOURNAL)]
+    assert [replay.n_read for replay in replays] == [100, 110]
+    assert [replay.n_new for replay in replays] == [0, 0]
+    assert (all_rows(store, "prediction_logs"), all_rows(store, "label_store")) == before
+
+
+def test_emptied_tables_are_refilled_from_the_journal(store: Store, data_dir: Path) -> None:
+    sent = journaled(data_dir, 100)
+    journal_labels(data_dir, sent.prediction_ids[:40], [0] * 40)
+    journal_labels(data_dir, sent.prediction_ids[:10], [1] * 10, received_at=T0 + 90 * MINUTE, is_correction=True)
+    for kind in (PREDICTIONS, LABEL_JOURNAL):
+        ingest(store, kind, data_dir)
+    before = all_rows(store, "prediction_logs"), all_rows(store, "label_store")
+    empty(store, "prediction_logs", "label_store", "journal_positions")
+    for kind in (PREDICTIONS, LABEL_JOURNAL):
+        ingest(store, kind, data_dir)
+    assert (all_rows(store, "prediction_logs"), all_rows(store, "label_store")) == before
+
+
+def test_two_ingests_at_the_same_time_copy_each_row_once(open_again: Callable[[], Store], data_dir: Path) -> None:
+    sent = [journaled(data_dir, 400, seed) for seed in range(4)]
+    stores = [open_again(), open_again()]
+    results = at_once([partial(ingest, store, PREDICTIONS, data_dir) for store in stores])
+    assert sum(result.n_new for result in results) == 1_600
+    assert stored_ids(stores[0]) == sorted(prediction_id for part in sent for prediction_id in part.prediction_ids)
+
+
+def test_a_corrupt_line_is_left_out_and_reported_and_the_lines_after_it_are_copied(
+    store: Store, data_dir: Path
+) -> None:
+    sent = journaled(data_dir, 10)
+    path = PREDICTIONS.files(data_dir)[0]
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[4] = lines[4].replace(b",test,", b",tent,")  # line 0 is the header: this is the fourth prediction
+    path.write_bytes(b"".join(lines))
+    result = ingest(store, PREDICTIONS, data_dir)
+    assert result.corrupt == [f"{path}: byte {sum(map(len, lines[:4]))}"]
+    assert stored_ids(store) == sorted(set(sent.prediction_ids) - {sent.prediction_ids[3]})
+    assert ingest(store, PREDICTIONS, data_dir).corrupt == []
+
+
+KILLED_IN_A_TRANSACTION = """
+import sys
+from pathlib import Path
+from selfheal.contract import load_contract
+from selfheal.journal import prediction_journal
+from selfheal.settings import load_settings
+from selfheal.store import ingest, open_store
+
+url, database, data_dir, root = sys.argv[1:]
+sys.path.insert(0, root)
+contract = load_contract("tests.toy_use_case:contract")
+store = open_store(load_settings(database_url=url, mlops_db_name=database, data_dir=Path(data_dir)), contract)
+save_position, files = ingest._save_position, []
+
+def save_position_until_the_second_file(store, connection, kind, file, offset):
+    files.append(file)
+    if len(files) == 2:
+        print("rows are in, the transaction is open", flush=True)
+        sys.stdin.readline()
+    save_position(store, connection, kind, file, offset)
+
+ingest._save_position = save_position_until_the_second_file
+ingest.ingest(store, prediction_journal(contract), Path(data_dir))
+"""
+
+
+def test_an_ingest_killed_half_way_loses_and_doubles_nothing(store: Store, data_dir: Path) -> None:
+    sent = [journaled(data_dir, 100, seed) for seed in range(3)]
+    arguments = [
+        store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False),
+        str(store.engine.url.database),
+        str(data_dir),
+        str(Path(__file__).parents[2]),
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED_IN_A_TRANSACTION, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline(), "it ended before it was killed"
+        process.kill()
+    assert stored_ids(store) == sorted(sent[0].prediction_ids), "the second file's rows were not committed"
+    again = ingest(store, PREDICTIONS, data_dir)
+    assert (again.n_read, again.n_new) == (200, 200)
+    assert stored_ids(store) == sorted(prediction_id for part in sent for prediction_id in part.prediction_ids)
+
+
+def test_a_label_may_come_before_its_prediction(store: Store, data_dir: Path) -> None:
+    early, late = new_id(), new_id()
+    journal_labels(data_dir, [early], [1])
+    ingest(store, LABEL_JOURNAL, data_dir)
+    assert predictions.count_orphan_labels(store) == 1
+    journal_predictions(data_dir, contract, toy_rows(2), np.array([0.2, 0.8]), prediction_ids=[early, late])
+    ingest(store, PREDICTIONS, data_dir)
+    assert predictions.count_orphan_labels(store) == 0
+    assert predictions.count_labels(store) == (2, 1)
+
+
+def test_a_label_of_an_id_nobody_issued_stays_an_orphan(store: Store, data_dir: Path) -> None:
+    sent = journaled(data_dir, 3)
+    journal_labels(data_dir, [*sent.prediction_ids, new_id()], [0, 1, 0, 1])
+    for kind in (PREDICTIONS, LABEL_JOURNAL):
+        ingest(store, kind, data_dir)
+    assert predictions.count_orphan_labels(store) == 1
+    assert predictions.count_labels(store) == (3, 3)
+
+
+def test_a_second_label_changes_nothing_unless_it_is_a_correction(store: Store, data_dir: Path) -> None:
+    prediction_id = new_id()
+    for minute, label, is_correction, expected in (
+        (0, 0, False, 0),
+        (1, 1, False, 0),
+        (2, 1, True, 1),
+        (3, 0, False, 1),
+        (4, 0, True, 0),
+    ):
+        received_at = T0 + minute * MINUTE
+        journal_labels(data_dir, [prediction_id], [label], received_at=received_at, is_correction=is_correction)
+        ingest(store, LABEL_JOURNAL, data_dir)
+        assert labels_of(store) == {prediction_id: expected}, f"after minute {minute}"
+
+
+def test_an_older_correction_that_is_copied_later_does_not_undo_a_newer_one(store: Store, data_dir: Path) -> None:
+    prediction_id = new_id()
+    for minute, label in ((9, 1), (5, 0)):
+        journal_labels(data_dir, [prediction_id], [label], received_at=T0 + minute * MINUTE, is_correction=True)
+        ingest(store, LABEL_JOURNAL, data_dir)
+    assert labels_of(store) == {prediction_id: 1}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    events=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1), st.booleans()), min_size=1, max_size=12),
+    cuts=st.sets(st.integers(1, 11), max_size=3),
+)
+def test_labels_end_as_their_story_says_however_the_passes_cut_it(
+    store: Store, tmp_path_factory: Any, events: list[tuple[int, int, bool]], cuts: set[int]
+) -> None:
+    """The first label counts until the latest correction; copied in several passes or replayed at once alike."""
+    empty(store, "label_store", "journal_positions")
+    folder = tmp_path_factory.mktemp("story")
+    ids = [new_id() for _ in range(3)]
+    expected: dict[UUID, int] = {}
+    for minute, (which, label, is_correction) in enumerate(events):
+        if is_correction or ids[which] not in expected:
+            expected[ids[which]] = label
+        received_at = T0 + minute * MINUTE
+        journal_labels(folder, [ids[which]], [label], received_at=received_at, is_correction=is_correction)
+        if minute in cuts:
+            ingest(store, LABEL_JOURNAL, folder)
+    ingest(store, LABEL_JOURNAL, folder)
+    assert labels_of(store) == expected
+    empty(store, "label_store", "journal_positions")
+    ingest(store, LABEL_JOURNAL, folder)
+    assert labels_of(store) == expected

@@ -1,0 +1,147 @@
+"""Ticks and alerts: a tick is one row, an open alert is one row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from selfheal.records import Alert, ProxyMetrics, ScoreMetrics, Severity, Triage, Verdict, Window
+from selfheal.store import Store, monitoring
+from selfheal.time_ordered import new_id
+from tests import builders
+from tests.at_once import at_once
+from tests.times import T0
+
+MINUTE = timedelta(minutes=1)
+
+
+def alert(kind: str = "harmful_shift", message: str = "losing", severity: Severity = Severity.CRITICAL) -> Alert:
+    return Alert(kind, severity, message, {"brier_excess": 0.1})
+
+
+def triage(*alerts: Alert, model_version: int = 1) -> Triage:
+    seen = builders.window(model_version=model_version)
+    return Triage(seen, Verdict.HARMFUL_SHIFT, ("losing",), alerts, "e1")
+
+
+def record(store: Store, seen: Window, realised: ScoreMetrics | None = None) -> bool:
+    columns = (
+        builders.column_drift("load_ratio", effect=0.2, is_drifted=True),
+        builders.column_drift("temperature_c", effect=0.6, is_drifted=True),
+        builders.column_drift("restarts"),
+        builders.column_drift("probability", effect=0.4, is_drifted=True),
+    )
+    return monitoring.record_tick(
+        store,
+        ProxyMetrics(seen, 0.2, 0.3, 0.1, 0.9),
+        builders.drift_report(window=seen, columns=columns, feature_drift_ratio=0.5),
+        builders.performance(window=seen, realised=realised, estimated_f1=0.61, estimated_auc_roc=None),
+        Triage(seen, Verdict.HARMFUL_SHIFT, ("losing", "drifted"), (), "e1"),
+        T0 + 61 * MINUTE,
+    )
+
+
+def open_alerts(store: Store) -> list[tuple[str, int]]:
+    return sorted((row.kind, row.model_version) for row in monitoring.list_alerts(store, only_open=True))
+
+
+def test_the_same_traffic_is_recorded_once(store: Store) -> None:
+    assert record(store, builders.window())
+    assert not record(store, builders.window())
+    assert record(store, builders.window(n_predictions=1_001))
+    assert len(monitoring.recent_ticks(store, 10)) == 2
+
+
+def test_a_tick_says_what_was_seen(store: Store) -> None:
+    record(store, builders.window(), realised=builders.score(f1=0.59))
+    row = monitoring.latest_tick(store)
+    assert row is not None
+    assert row.drifted_features == ["temperature_c", "load_ratio"]
+    assert row.num_drifted_features == 2
+    assert row.verdict == "harmful_shift"
+    assert row.reasons == ["losing", "drifted"]
+    assert row.realised["f1"] == 0.59
+    assert row.estimated == {"f1": 0.61, "auc_roc": None, "brier": 0.12}
+    assert (row.window_start, row.window_end) == (T0, T0 + 60 * MINUTE)
+
+
+def test_realised_quality_that_is_unknown_is_null(store: Store) -> None:
+    record(store, builders.window(), realised=None)
+    row = monitoring.latest_tick(store)
+    assert row is not None
+    assert row.realised is None
+
+
+def test_the_latest_tick_is_that_of_the_version_asked_for(store: Store) -> None:
+    record(store, builders.window(model_version=1))
+    record(store, builders.window(model_version=2))
+    found = monitoring.latest_tick(store, 1)
+    assert found is not None
+    assert found.model_version == 1
+    assert monitoring.latest_tick(store, 3) is None
+
+
+def test_an_alert_opens_once_goes_on_and_is_resolved(store: Store) -> None:
+    assert monitoring.sync_alerts(store, triage(alert()), T0) == [alert()]
+    assert monitoring.sync_alerts(store, triage(alert()), T0 + MINUTE) == []
+    (going_on,) = monitoring.list_alerts(store)
+    assert (going_on.created_at, going_on.updated_at, going_on.resolved_at) == (T0, T0, None)
+    monitoring.sync_alerts(store, triage(alert(message="losing more")), T0 + 2 * MINUTE)
+    (updated,) = monitoring.list_alerts(store)
+    assert (updated.alert_id, updated.message) == (going_on.alert_id, "losing more")
+    assert (updated.created_at, updated.updated_at) == (T0, T0 + 2 * MINUTE)
+    monitoring.sync_alerts(store, triage(), T0 + 3 * MINUTE)
+    (resolved,) = monitoring.list_alerts(store)
+    assert (resolved.resolved_at, resolved.resolved_by) == (T0 + 3 * MINUTE, "monitoring")
+    assert open_alerts(store) == []
+
+
+def test_trouble_that_comes_back_opens_a_new_alert(store: Store) -> None:
+    for minute, holding in enumerate(([alert()], [], [alert()])):
+        opened = monitoring.sync_alerts(store, triage(*holding), T0 + minute * MINUTE)
+        assert len(opened) == len(holding)
+    assert len(monitoring.list_alerts(store)) == 2
+    assert open_alerts(store) == [("harmful_shift", 1)]
+
+
+def test_only_what_no_longer_holds_is_resolved(store: Store) -> None:
+    monitoring.sync_alerts(store, triage(alert("harmful_shift"), alert("dataset_drift")), T0)
+    monitoring.sync_alerts(store, triage(alert("dataset_drift"), alert("feature_drift")), T0 + MINUTE)
+    assert open_alerts(store) == [("dataset_drift", 1), ("feature_drift", 1)]
+
+
+def test_a_new_version_closes_the_alerts_of_the_one_it_replaced(store: Store) -> None:
+    monitoring.sync_alerts(store, triage(alert(), model_version=1), T0)
+    opened = monitoring.sync_alerts(store, triage(alert(), model_version=2), T0 + MINUTE)
+    assert opened == [alert()]
+    assert open_alerts(store) == [("harmful_shift", 2)]
+
+
+def test_ticks_at_the_same_time_never_open_two_alerts_of_a_kind(open_again: Callable[[], Store]) -> None:
+    stores = [open_again() for _ in range(4)]
+    outcome = triage(alert(), alert("dataset_drift"))
+    opened = at_once([partial(monitoring.sync_alerts, store, outcome, T0) for store in stores])
+    assert sorted(one.kind for several in opened for one in several) == ["dataset_drift", "harmful_shift"]
+    assert open_alerts(stores[0]) == [("dataset_drift", 1), ("harmful_shift", 1)]
+
+
+def test_the_database_refuses_a_second_open_alert_of_a_kind(store: Store) -> None:
+    monitoring.sync_alerts(store, triage(alert()), T0)
+    row: dict[str, Any] = dict(monitoring.list_alerts(store)[0]._mapping) | {"alert_id": new_id()}
+    with pytest.raises(IntegrityError, match="monitoring_alerts_one_open_per_kind"), store.engine.begin() as connection:
+        connection.execute(store.tables.monitoring_alerts.insert().values(**row))
+
+
+def test_an_alert_is_acknowledged_once_and_stays_open(store: Store) -> None:
+    monitoring.sync_alerts(store, triage(alert()), T0)
+    (row,) = monitoring.list_alerts(store)
+    assert monitoring.acknowledge_alert(store, row.alert_id, "ada", T0 + MINUTE)
+    assert not monitoring.acknowledge_alert(store, row.alert_id, "bob", T0 + 2 * MINUTE)
+    assert not monitoring.acknowledge_alert(store, new_id(), "ada", T0)
+    (seen,) = monitoring.list_alerts(store, only_open=True)
+    assert (seen.acknowledged_by, seen.acknowledged_at) == ("ada", T0 + MINUTE)

@@ -1,0 +1,131 @@
+"""The command line: what it prints, and that errors are one line with a remedy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from selfheal.cli import app
+from selfheal.platform import open_platform
+from selfheal.settings import Settings
+from selfheal.simulate.demo import settings_environment
+from tests.processes import selfheal
+from tests.traffic import serve, toy_rows
+
+COMMANDS = [
+    "up",
+    "demo",
+    "bootstrap",
+    "status",
+    "simulate",
+    "retrain",
+    "promote",
+    "rollback",
+    "verify",
+    "replay-journal",
+    "check-data",
+    "config",
+    "dagster-home",
+]
+
+
+@pytest.fixture
+def cli(make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+    """Runs commands on a bootstrapped platform."""
+    settings = make_settings()
+    for name, value in settings_environment(settings).items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments), catch_exceptions=True)
+
+    run.settings = settings  # type: ignore[attr-defined]
+    return run
+
+
+def test_help_lists_every_command() -> None:
+    output = CliRunner().invoke(app, ["--help"]).output
+    for command in COMMANDS:
+        assert command in output
+
+
+def test_config_shows_source_and_value_and_hides_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIN_AUC", "0.8")
+    monkeypatch.setenv("POSTGRES_PASSWORD", "hunter2")
+    output = CliRunner().invoke(app, ["config", "--json"]).output
+    rows = {row["name"]: row for row in json.loads(output)}
+    assert (rows["MIN_AUC"]["value"], rows["MIN_AUC"]["source"]) == ("0.8", "environment")
+    assert rows["MIN_RECALL"]["source"] == "default"
+    assert "hunter2" not in output
+
+
+def test_a_wrong_setting_is_one_line_with_name_value_and_what_is_allowed(tmp_path: Path) -> None:
+    environment = {"MIN_AUC": "1.5", "PATH": "/usr/bin:/bin", "DATA_DIR": str(tmp_path)}
+    done = subprocess.run(
+        selfheal("config"), env=environment, capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert "MIN_AUC=1.5" in line
+    assert "less than or equal to 1" in line
+
+
+def test_check_data_names_file_line_column_and_value(tmp_path: Path) -> None:
+    csv = tmp_path / "machines.csv"
+    csv.write_text("temperature_c,load_ratio,restarts,failed\n60,0.5,1,0\n61,abc,1,0\n")
+    environment = {"USE_CASE": "tests.toy_use_case:contract", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        selfheal("check-data", str(csv)), env=environment, capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 2
+    for part in (str(csv), "line 3", "'load_ratio'", "'abc'"):
+        assert part in done.stderr
+    assert list(tmp_path.iterdir()) == [csv]
+
+
+@pytest.mark.integration
+def test_status_says_in_one_sentence_how_it_is(cli: Callable[..., Result]) -> None:
+    assert "has not been looked at yet" in cli("status").output
+    found = json.loads(cli("status", "--json").output)
+    assert found["model"]["version"] == 1
+    assert found["latest_tick"] is None
+
+
+@pytest.mark.integration
+def test_verify_finds_an_edited_decision_and_says_so_with_its_exit_code(cli: Callable[..., Result]) -> None:
+    clean = cli("verify")
+    assert (clean.exit_code, clean.output.strip()) == (0, "Everything agrees.")
+    settings: Settings = cli.settings  # type: ignore[attr-defined]
+    edited = sorted((settings.data_dir / "decisions").glob("*.json"))[0]
+    edited.write_text(edited.read_text().replace('"actor": "test"', '"actor": "nobody"'))
+    found = cli("verify", "--json")
+    assert found.exit_code == 1
+    assert any(edited.name in problem for problem in json.loads(found.output)["problems"])
+
+
+@pytest.mark.integration
+def test_replaying_the_journal_twice_adds_nothing(cli: Callable[..., Result]) -> None:
+    platform = open_platform(cli.settings)  # type: ignore[attr-defined]
+    serve(platform, toy_rows(30))
+    platform.close()
+    output = cli("replay-journal").output
+    assert "predictions: 30 lines read, 0 rows were missing" in output
+    assert "labels: 30 lines read, 0 rows were missing" in output
+
+
+@pytest.mark.integration
+def test_a_rollback_without_a_predecessor_names_the_remedy(cli: Callable[..., Result]) -> None:
+    result = cli("rollback", "--reason", "test")
+    assert result.exit_code != 0
+    assert "--to" in str(result.exception)
+
+
+@pytest.mark.integration
+def test_promoting_by_hand_needs_force(cli: Callable[..., Result]) -> None:
+    assert "--force" in cli("promote", "1", "--reason", "test").output

@@ -1,0 +1,178 @@
+"""Rules of the contract: what it accepts as a name, what it refuses to be, what its hash stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from selfheal.contract import Columns, DerivedFeature, Feature, FloatArray, Label, ModelContract, load_contract
+from selfheal.errors import ConfigurationError
+from tests.toy_use_case import contract, derive
+
+Change = Callable[[ModelContract], ModelContract]
+
+
+def changed(**changes: object) -> ModelContract:
+    return dataclasses.replace(contract, **changes)  # type: ignore[arg-type]
+
+
+def with_first_input(**changes: object) -> ModelContract:
+    first = dataclasses.replace(contract.inputs[0], **changes)  # type: ignore[arg-type]
+    return changed(inputs=(first, *contract.inputs[1:]))
+
+
+def other_derivation(columns: Columns) -> dict[str, FloatArray]:
+    return {"strain": derive(columns)["strain"] * 1.001}
+
+
+def same_derivation_written_otherwise(columns: Columns) -> dict[str, FloatArray]:
+    temperature = np.where(np.isnan(columns["temperature_c"]), 60.0, columns["temperature_c"])
+    return {"strain": (temperature / 100.0) * columns["load_ratio"]}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(changed(name="other"), id="name"),
+        pytest.param(with_first_input(name="temperature_k"), id="input name"),
+        pytest.param(with_first_input(kind="int"), id="kind"),
+        pytest.param(with_first_input(lower=-49.0), id="lower limit"),
+        pytest.param(with_first_input(upper=299.0), id="upper limit"),
+        pytest.param(with_first_input(is_nullable=False), id="nullable"),
+        pytest.param(changed(inputs=contract.inputs[::-1]), id="order"),
+        pytest.param(changed(derive=other_derivation), id="derivation"),
+    ],
+)
+def test_the_hash_changes_with_what_the_model_sees(other: ModelContract) -> None:
+    if other.input_names[0] == "temperature_k":
+        other = dataclasses.replace(
+            other, derive=lambda columns: derive({**columns, "temperature_c": columns["temperature_k"]})
+        )
+    assert other.hash != contract.hash
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(changed(description="other words"), id="description"),
+        pytest.param(with_first_input(description="other words"), id="input description"),
+        pytest.param(with_first_input(example=20.0), id="example"),
+        pytest.param(with_first_input(unit="deg C"), id="unit"),
+        pytest.param(with_first_input(aliases=("Temp",)), id="aliases"),
+        pytest.param(changed(param_grid={"classify__C": (9.0,)}), id="grid"),
+        pytest.param(changed(derive=same_derivation_written_otherwise), id="derivation written otherwise"),
+    ],
+)
+def test_the_hash_stays_with_prose_and_with_the_same_results(other: ModelContract) -> None:
+    assert other.hash == contract.hash
+
+
+def test_the_hash_is_the_same_in_every_process() -> None:
+    assert contract.hash == changed().hash
+    assert len(contract.hash) == 64
+
+
+@pytest.mark.parametrize("name", ["temperature_c", "temperature-c", "Temp-C", "Temp_C", " Temp-C "])
+def test_an_input_goes_by_its_name_and_its_aliases_with_dash_or_underscore(name: str) -> None:
+    assert contract.canonical_name(name) == "temperature_c"
+
+
+@pytest.mark.parametrize("name", ["temp_c", "strain", "failed", "", "temperature c"])
+def test_any_other_name_is_no_input(name: str) -> None:
+    assert contract.canonical_name(name) is None
+
+
+@pytest.mark.parametrize("name", ["true_label", "true-label", "failed", "Failed-24h", "Failed_24h"])
+def test_the_label_goes_by_its_names(name: str) -> None:
+    assert contract.is_label_name(name)
+
+
+def test_an_input_is_not_a_label() -> None:
+    assert not any(contract.is_label_name(name) for name in contract.feature_names)
+
+
+def an_input(name: str, *aliases: str) -> Feature:
+    return Feature(name, "float", 0.0, 1.0, "ratio", "", 0.5, aliases=aliases)
+
+
+@pytest.mark.parametrize(
+    ("changes", "double"),
+    [
+        pytest.param({"inputs": (*contract.inputs, an_input("restarts"))}, "restarts", id="two inputs"),
+        pytest.param({"inputs": (*contract.inputs, an_input("strain"))}, "strain", id="input and derived"),
+        pytest.param({"inputs": (*contract.inputs, an_input("heat", "Temp_C"))}, "Temp_C", id="two aliases"),
+        pytest.param({"inputs": (*contract.inputs, an_input("heat", "load-ratio"))}, "load_ratio", id="alias and name"),
+        pytest.param({"inputs": (*contract.inputs, an_input("heat", "strain"))}, "strain", id="alias and derived"),
+        pytest.param({"inputs": (*contract.inputs, an_input("failed"))}, "failed", id="input and label"),
+        pytest.param({"label": Label("broke", "", aliases=("Temp-C",))}, "Temp_C", id="label alias and alias"),
+        pytest.param(
+            {"derived": (*contract.derived, DerivedFeature("true_label", "float", "", "", ""))},
+            "true_label",
+            id="label",
+        ),
+    ],
+)
+def test_a_name_with_two_meanings_is_refused(changes: dict[str, object], double: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"'machine_failure' declares \['{double}'\] more than once"):
+        changed(**changes)
+
+
+def test_features_are_the_inputs_and_then_the_derived_ones() -> None:
+    assert contract.feature_names == ("temperature_c", "load_ratio", "restarts", "strain")
+    assert contract.kinds["restarts"] == "int"
+    assert contract.kinds["strain"] == "float"
+
+
+def test_matrix_and_frame_hold_the_same_numbers_in_the_same_order() -> None:
+    rows = contract.synthesize(50, 1).set_axis(range(100, 150))
+    frame = contract.feature_frame(rows)
+    matrix = contract.matrix({name: rows[name].to_numpy() for name in contract.input_names})
+    np.testing.assert_array_equal(frame.to_numpy(), matrix)
+    assert tuple(frame.columns) == contract.feature_names
+    assert list(frame.index) == list(rows.index)
+
+
+def test_one_row_alone_gives_what_it_gives_among_others() -> None:
+    rows = contract.synthesize(20, 2)
+    together = contract.feature_frame(rows)
+    alone = [contract.feature_frame(rows.iloc[[i]]).to_numpy()[0] for i in range(len(rows))]
+    np.testing.assert_array_equal(together.to_numpy(), alone)
+
+
+def test_an_unknown_scenario_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigurationError, match="no scenario 'flood'; it has: overheating"):
+        contract.scenario("flood")
+
+
+def test_a_setting_names_the_contract() -> None:
+    assert load_contract("tests.toy_use_case:contract") is contract
+
+
+@pytest.mark.parametrize(
+    ("use_case", "problem"),
+    [
+        ("tests.toy_use_case", "not of the form package.module:contract"),
+        (":contract", "not of the form package.module:contract"),
+        ("tests.no_such_module:contract", "cannot be loaded"),
+        ("tests.toy_use_case:no_such_name", "cannot be loaded"),
+        ("tests.toy_use_case:derive", "is a function, not a ModelContract"),
+    ],
+)
+def test_a_setting_that_names_no_contract_is_refused(use_case: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as caught:
+        load_contract(use_case)
+    assert repr(use_case) in str(caught.value)
+
+
+def test_importing_the_contract_imports_no_framework() -> None:
+    """Every process imports it, and pandas or scikit-learn would cost each of them seconds."""
+    code = (
+        "import sys, selfheal.credit_risk; print(sorted({'pandas', 'sklearn', 'pandera', 'mlflow'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "[]"

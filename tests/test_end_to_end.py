@@ -1,0 +1,149 @@
+"""The platform as people run it: real processes, from the commands of the README."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from selfheal.simulate.demo import free_ports
+from tests.processes import REPOSITORY, running_with, selfheal, start, stop, wait_until
+
+pytestmark = pytest.mark.e2e
+
+START_SECONDS = 200
+
+
+def environment(data_dir: Path, **settings: str) -> dict[str, str]:
+    """A platform of the toy use case with ports of its own."""
+    api, dagster, mlflow, code = (str(port) for port in free_ports(4))
+    ports = {"API_PORT": api, "DAGSTER_PORT": dagster, "MLFLOW_PORT": mlflow, "CODE_SERVER_PORT": code}
+    toy = {"USE_CASE": "tests.toy_use_case:contract", "SYNTHETIC_ROWS": "3000", "DATA_DIR": str(data_dir)}
+    return dict(os.environ) | toy | ports | settings
+
+
+def graphql(port: str, query: str) -> dict[str, Any]:
+    answer = httpx.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=20)
+    data: dict[str, Any] = answer.json()["data"]
+    return data
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_up_serves_and_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    env = environment(tmp_path / "data")
+    up = start(selfheal("up"), env, tmp_path / "up.log")
+    try:
+        wait_until(
+            lambda: "The platform is up" in (tmp_path / "up.log").read_text(), START_SECONDS, "the platform is up"
+        )
+        assert answers(f"http://127.0.0.1:{env['API_PORT']}/health")
+        assert answers(f"http://127.0.0.1:{env['MLFLOW_PORT']}/health")
+        sensors = graphql(
+            env["DAGSTER_PORT"],
+            "{ repositoriesOrError { ... on RepositoryConnection { nodes { sensors { name sensorState { status } } } } } }",
+        )
+        running = {s["name"]: s["sensorState"]["status"] for s in sensors["repositoriesOrError"]["nodes"][0]["sensors"]}
+        assert running["monitoring_sensor"] == running["drift_sensor"] == "RUNNING"
+
+        second = subprocess.run(
+            selfheal("up"), env={**env, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False
+        )
+        assert second.returncode == 2
+        assert "already up" in second.stderr
+        assert len(second.stderr.strip().splitlines()) == 1
+    finally:
+        left = stop(up)
+    assert left == []
+    assert running_with(tmp_path) == []
+    assert not answers(f"http://127.0.0.1:{env['API_PORT']}/health")
+    assert up.returncode == 0
+
+
+def test_a_killed_process_of_the_platform_stops_all_of_it(tmp_path: Path) -> None:
+    """Half a platform is worse than none: whoever supervises `up` can start it again as a whole."""
+    env = environment(tmp_path / "data")
+    assert (
+        subprocess.run(
+            selfheal("bootstrap"), env={**env, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, check=False
+        ).returncode
+        == 0
+    )
+    up = start(selfheal("up"), env, tmp_path / "up.log")
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{env['API_PORT']}/health"), START_SECONDS, "the API answers")
+        (api,) = [p for p in psutil.Process(up.pid).children(recursive=True) if "serving" in p.cmdline()]
+        api.kill()
+        up.wait(40)
+        assert up.returncode != 0
+    finally:
+        stop(up)
+    wait_until(lambda: running_with(tmp_path) == [], 10, "everything has stopped")
+
+
+def test_a_termination_during_the_start_leaves_nothing_behind(tmp_path: Path) -> None:
+    env = environment(tmp_path / "data")
+    up = start(selfheal("up"), env, tmp_path / "up.log")
+    wait_until(lambda: bool(list((tmp_path / "data").glob("logs/*"))), START_SECONDS, "the bootstrap has begun")
+    assert stop(up, signal.SIGTERM) == []
+    wait_until(lambda: running_with(tmp_path) == [], 10, "everything has stopped")
+
+
+def test_dagster_dev_works_without_a_word_of_configuration(tmp_path: Path) -> None:
+    env = environment(tmp_path / "data")
+    home = subprocess.run(
+        selfheal("dagster-home"), env={**env, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-p",
+        env["DAGSTER_PORT"],
+        "-w",
+        str(REPOSITORY / "workspace.yaml"),
+    ]
+    dev = start(command, env | {"DAGSTER_HOME": home}, tmp_path / "dev.log")
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{env['DAGSTER_PORT']}/server_info"), START_SECONDS, "it answers")
+        nodes = graphql(env["DAGSTER_PORT"], "{ assetNodes { assetKey { path } } }")["assetNodes"]
+        assert {"path": ["production_model"]} in [node["assetKey"] for node in nodes]
+    finally:
+        left = stop(dev)
+    assert left == []
+    wait_until(lambda: running_with(tmp_path) == [], 10, "everything has stopped")
+
+
+@pytest.mark.timeout(500)
+def test_the_demo_heals_on_the_synthetic_stand_in(tmp_path: Path) -> None:
+    outcome_file = tmp_path / "outcome.json"
+    env = dict(os.environ) | {"DATA_DIR": str(tmp_path / "data"), "COLUMNS": "160"}
+    demo = start(selfheal("demo", "--json", str(outcome_file)), env, tmp_path / "demo.log")
+    try:
+        demo.wait(450)
+    finally:
+        left = stop(demo)
+    log = (tmp_path / "demo.log").read_text()
+    assert demo.returncode == 0, log
+    assert left == []
+    assert running_with(tmp_path) == []
+    outcome = json.loads(outcome_file.read_text())
+    assert outcome["healed"] is True
+    assert outcome["dataset"] == "synthetic"
+    assert outcome["failed_requests"] == 0
+    assert outcome["f1_after"] > outcome["f1_before"]
+    assert "SYNTHETIC" in log

@@ -1,0 +1,163 @@
+"""Journaled traffic with known times: rows scored and appended to the journal as the API would, without an API.
+
+Belongs here: building rows, predictions and labels for tests of what lies behind the journal. What the API itself does
+is tested through the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import numpy as np
+
+from selfheal.contract import TRUE_LABEL, FloatArray, ModelContract
+from selfheal.journal import LABEL_JOURNAL, Journal, format_number, format_time, prediction_journal
+from selfheal.simulate.session import CALM, scenario_rows
+from selfheal.store import models
+from selfheal.store.ingest import IngestResult, ingest
+from selfheal.time_ordered import new_id
+from tests import toy_use_case
+from tests.times import T0
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from selfheal.platform import Platform
+    from selfheal.records import ModelVersion
+
+MAX_BYTES = 64_000_000
+SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Predictions in the journal: `rows` has the inputs and `true_label`, `features` all features, row by row."""
+
+    rows: pd.DataFrame
+    features: pd.DataFrame
+    prediction_ids: list[UUID]
+    created_at: list[datetime]
+    probabilities: FloatArray
+    predictions: list[int]
+
+    @property
+    def last_at(self) -> datetime:
+        return self.created_at[-1]
+
+
+def toy_rows(n_rows: int, seed: int = 1, scenario: str = CALM) -> pd.DataFrame:
+    """Labelled rows of the toy use case as the scenario has them (`calm`: as in training): inputs and `true_label`."""
+    contract = toy_use_case.contract
+    return scenario_rows(contract.synthesize(n_rows, seed), contract, scenario, seed)
+
+
+def journal_predictions(
+    data_dir: Path,
+    contract: ModelContract,
+    rows: pd.DataFrame,
+    probabilities: FloatArray,
+    *,
+    threshold: float = 0.5,
+    model_version: int = 1,
+    start: datetime = T0 + SECOND,
+    step: timedelta = SECOND,
+    prediction_ids: Sequence[UUID] | None = None,
+) -> Sent:
+    """Appends a prediction a row to one new journal file, the first at `start`; needs no model and no Postgres."""
+    features = contract.feature_frame(rows)
+    ids = [new_id() for _ in range(len(rows))] if prediction_ids is None else list(prediction_ids)
+    times = [start + i * step for i in range(len(rows))]
+    predictions = (probabilities >= threshold).astype(int).tolist()
+    kinds = [contract.kinds[name] for name in contract.feature_names]
+    journal = Journal(prediction_journal(contract), data_dir, MAX_BYTES)
+    journal.append(
+        (
+            str(prediction_id),
+            format_time(created_at),
+            str(model_version),
+            str(prediction),
+            repr(probability),
+            repr(threshold),
+            "test",
+            "1.500",
+            *(format_number(value, kind) for value, kind in zip(values, kinds, strict=True)),
+        )
+        for prediction_id, created_at, prediction, probability, values in zip(
+            ids, times, predictions, probabilities.tolist(), features.to_numpy().tolist(), strict=True
+        )
+    )
+    journal.close()
+    return Sent(rows, features, ids, times, probabilities, predictions)
+
+
+def journal_labels(
+    data_dir: Path,
+    prediction_ids: Sequence[UUID],
+    labels: Sequence[int],
+    *,
+    received_at: datetime = T0 + timedelta(hours=1),
+    is_correction: bool = False,
+    source: str = "test",
+) -> None:
+    """Appends a label for each prediction to one new journal file, all received at the same moment."""
+    journal = Journal(LABEL_JOURNAL, data_dir, MAX_BYTES)
+    when = format_time(received_at)
+    flag = "true" if is_correction else "false"
+    journal.append(
+        (str(prediction_id), str(label), when, when, source, flag)
+        for prediction_id, label in zip(prediction_ids, labels, strict=True)
+    )
+    journal.close()
+
+
+def ingest_all(platform: Platform) -> tuple[IngestResult, IngestResult]:
+    """Copies both journals to Postgres, as the API's sink does."""
+    data_dir = platform.settings.data_dir
+    predictions = ingest(platform.store, prediction_journal(platform.contract), data_dir)
+    return predictions, ingest(platform.store, LABEL_JOURNAL, data_dir)
+
+
+def serve(
+    platform: Platform,
+    rows: pd.DataFrame,
+    *,
+    start: datetime = T0 + SECOND,
+    step: timedelta = SECOND,
+    version: ModelVersion | None = None,
+    labelled_share: float = 1.0,
+    labels_at: datetime | None = None,
+) -> Sent:
+    """Scores the rows with a version (default: the champion), journals them and their labels, and ingests both.
+
+    Args:
+        labelled_share: the share of the rows, the oldest, that get their `true_label`; 0: none.
+        labels_at: when the labels are received; None: a second after the last prediction.
+    """
+    version = version or models.production_version(platform.store)
+    assert version is not None, "nothing is in production"
+    features = platform.contract.feature_frame(rows).to_numpy(dtype=np.float64)
+    sent = journal_predictions(
+        platform.settings.data_dir,
+        platform.contract,
+        rows,
+        platform.registry.load(version).predict_proba(features)[:, 1],
+        threshold=version.threshold,
+        model_version=version.version,
+        start=start,
+        step=step,
+    )
+    n_labelled = round(labelled_share * len(rows))
+    if n_labelled:
+        journal_labels(
+            platform.settings.data_dir,
+            sent.prediction_ids[:n_labelled],
+            rows[TRUE_LABEL].astype(int).tolist()[:n_labelled],
+            received_at=labels_at or sent.last_at + SECOND,
+        )
+    ingest_all(platform)
+    return sent
