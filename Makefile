@@ -11,6 +11,8 @@ IS_WANTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
 	$$python -c '$(IS_WANTED)' 2>/dev/null && $$python -c 'import ensurepip, venv' 2>/dev/null && echo $$python && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The requirement files are complete: with --no-deps pip installs exactly them and has nothing to resolve.
+INSTALL := $(PIP) install --no-deps --require-hashes
 ARGS ?=
 
 .PHONY: help demo up test test-quick lint format requirements build clean
@@ -46,7 +48,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 requirements: $(VENV)/.dev ## Resolve pyproject.toml anew into requirements/
 	@$(COMPILE) pyproject.toml -o requirements/run.txt
 	@$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
-	@echo 'hatchling' | $(COMPILE) - -c requirements/dev.txt -o requirements/build.txt
+	@printf 'hatchling\neditables\n' | $(COMPILE) - -c requirements/dev.txt -o requirements/build.txt
 
 build: $(VENV)/.dev ## Build the wheel
 	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
@@ -65,11 +67,12 @@ $(BIN)/python:
 
 $(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml | $(BIN)/python
 	@echo "Installing what the platform needs"
-	@$(PIP) install --require-hashes -r requirements/build.txt -r requirements/run.txt
+	@$(INSTALL) -r requirements/build.txt
+	@$(INSTALL) -r requirements/run.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	@echo "Installing what tests and checks need"
-	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(INSTALL) -r requirements/dev.txt
 	@touch $@

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from selfheal.contract import ModelContract
@@ -210,7 +211,7 @@ class Registry:
         if _digest(data) != sha256:
             raise IntegrityError(f"{uri} has changed: expected sha256 {sha256}, found {_digest(data)}")
         self._cache.mkdir(parents=True, exist_ok=True)
-        temporary = self._cache / f".{sha256}.{os.getpid()}.tmp"
+        temporary = self._cache / f".{sha256}.{token_hex(4)}.tmp"
         temporary.write_bytes(data)
         temporary.replace(path)
         _prune(self._cache, CACHED_FILES)
@@ -242,7 +243,8 @@ class Registry:
             logging.getLogger(name).setLevel(logging.WARNING)
         import mlflow  # seconds to import: only where the registry is really asked
 
-        mlflow.set_tracking_uri(self._tracking_uri())
+        with _unchanged_environment("MLFLOW_TRACKING_URI"):
+            mlflow.set_tracking_uri(self._tracking_uri())
         return mlflow
 
 
@@ -283,6 +285,19 @@ def load_trusted(path: Path) -> Pipeline:
             raise ModelRefusedError(f"{path.name} holds types that are not trusted: {', '.join(untrusted)}")
         pipeline: Pipeline = skops.io.load(path, trusted=list(TRUSTED_TYPES))
     return pipeline
+
+
+@contextmanager
+def _unchanged_environment(name: str) -> Iterator[None]:
+    """MLflow exports the address it is given; our own settings, and child processes, would take it for a setting."""
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
 
 
 @contextmanager

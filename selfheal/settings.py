@@ -94,6 +94,11 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def api_key_list(self) -> tuple[str, ...]:
+        """The keys of API_KEYS, blanks dropped."""
+        return tuple(key.strip() for key in self.api_keys.get_secret_value().split(",") if key.strip())
+
+    @property
     def has_external_database(self) -> bool:
         return self.database_url is not None or self.postgres_host is not None
 

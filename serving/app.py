@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version as installed_version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from selfheal.contract import ModelContract, load_contract
@@ -15,6 +15,7 @@ from selfheal.journal import LABEL_JOURNAL, Journal, prediction_journal
 from selfheal.platform import open_platform
 from selfheal.settings import Settings, load_settings
 from serving import problems
+from serving.auth import key_check, refuse_open_door
 from serving.body_limit import BodyLimit
 from serving.champion import ChampionHolder
 from serving.labels import LabelDesk
@@ -37,6 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ConfigurationError: if a setting is wrong.
     """
     in_force = settings or load_settings()
+    refuse_open_door(in_force)
     contract = load_contract(in_force.use_case)
 
     @contextlib.asynccontextmanager
@@ -54,8 +56,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(BodyLimit)
-    app.include_router(predict.build_router(contract, row_model(contract)))
-    app.include_router(labels.router)
+    doors = [Depends(key_check(in_force))]
+    app.include_router(predict.build_router(contract, row_model(contract)), dependencies=doors)
+    app.include_router(labels.router, dependencies=doors)
     app.include_router(state.router)
     return app
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,19 @@ def _no_dotenv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """The embedded Postgres of the whole session."""
-    running = ensure_running(tmp_path_factory.mktemp("pg") / "postgres")
-    yield running
-    running.release()
+def server() -> Iterator[EmbeddedServer]:
+    """The embedded Postgres of the whole session.
+
+    Not below pytest's own folder: that is closed to other users, and as root the server runs as one.
+    """
+    with tempfile.TemporaryDirectory(prefix="selfheal-tests-") as folder:
+        Path(folder).chmod(0o755)
+        running = ensure_running(Path(folder) / "postgres")
+        with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")  # tests kill our processes, never the machine
+            connection.execute("SELECT pg_reload_conf()")
+        yield running
+        running.release()
 
 
 def settings_for(server: EmbeddedServer, data_dir: Path, name: str, **overrides: Any) -> Settings:

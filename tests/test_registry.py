@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -155,13 +156,21 @@ def test_a_damaged_file_in_the_cache_is_fetched_anew(platform: Platform) -> None
     assert path.stat().st_size > 4
 
 
-def test_several_threads_may_load_a_model_at_once(platform: Platform) -> None:
+def test_several_threads_may_fetch_a_file_at_once(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     live = champion(platform)
-    for path in cached(platform, "").iterdir():
-        path.unlink()
-    loaded = at_once([partial(scores, platform.registry, live)] * 6)
-    assert all(np.array_equal(one, loaded[0]) for one in loaded)
-    assert [path.suffix for path in cached(platform, "").iterdir()] == [".skops"], "no temporary file is left"
+    path = cached(platform, f"{live.artifact_sha256}.skops")
+    data = path.read_bytes()
+    path.unlink()
+    fetched = threading.Barrier(6, timeout=30)
+
+    def fetch(uri: str) -> bytes:
+        fetched.wait()
+        return data
+
+    monkeypatch.setattr(platform.registry, "_download", fetch)
+    at_once([partial(platform.registry.load, live)] * 6)
+    assert path.read_bytes() == data
+    assert {file.suffix for file in path.parent.iterdir()} == {".skops", ".parquet"}, "no temporary file is left"
 
 
 def test_the_cache_keeps_the_files_used_last(platform: Platform) -> None:

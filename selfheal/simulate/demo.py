@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import SecretStr
 from rich.markup import escape
 
 from selfheal.contract import TRUE_LABEL, ModelContract, load_contract
@@ -187,6 +188,7 @@ def demo_settings(base: Settings, options: DemoOptions, folder: Path, n_bootstra
             "postgres_host": None,
             "mlflow_tracking_uri": None,
             "api_host": "127.0.0.1",
+            "api_keys": SecretStr(""),
             "api_port": api_port,
             "dagster_port": dagster_port,
             "code_server_port": code_server_port,

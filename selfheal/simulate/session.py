@@ -55,7 +55,11 @@ async def send_scenario(
     rows = scenario_rows(chosen, contract, scenario, seed)
     console.print(f"Sending {n_rows:,} of {dataset.description}, scenario {scenario}, to {api_url}")
     async with traffic_to(
-        api_url, rate_per_second=rate_per_second, label_delay_seconds=label_delay_seconds, source="simulate"
+        api_url,
+        rate_per_second=rate_per_second,
+        label_delay_seconds=label_delay_seconds,
+        source="simulate",
+        api_key=next(iter(settings.api_key_list), None),
     ) as sender:
         with Progress(console=console) as progress:
             task = progress.add_task("predictions", total=n_rows)

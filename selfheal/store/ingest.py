@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from selfheal.errors import InvalidDataError
 from selfheal.journal import JournalKind, read_chunk
 
 if TYPE_CHECKING:
@@ -51,7 +52,11 @@ def ingest(
     for path in kind.files(data_dir):
         offset = done.get(path.name, 0)
         while path.stat().st_size > offset:
-            chunk = read_chunk(path, offset)
+            try:
+                chunk = read_chunk(path, offset)
+            except InvalidDataError as error:  # one foreign file must not hold up the others
+                result.corrupt.append(str(error))
+                break
             if chunk.end_offset <= offset:
                 break  # only a torn or unfinished line is left
             with store.engine.begin() as connection:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from datetime import datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -87,7 +87,7 @@ def baseline_row(store: Store) -> Row[Any] | None:
 def _check_copy(path: Path, data: bytes, expected: str) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary = path.with_suffix(f".{token_hex(4)}.tmp")
         temporary.write_bytes(data)
         temporary.replace(path)
         return

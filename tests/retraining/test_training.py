@@ -7,7 +7,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -178,6 +178,7 @@ def test_the_reference_is_the_newest_rows_with_honest_probabilities(halves: Trai
 # The threshold
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 10_000))
 def test_no_other_threshold_has_a_higher_f1(seed: int) -> None:
     rng = np.random.default_rng(seed)
