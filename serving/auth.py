@@ -47,7 +47,8 @@ def key_check(settings: Settings) -> Callable[[str | None], None]:
         if not digests:
             return
         given = _digest(key or "")
-        if not any([hmac.compare_digest(given, digest) for digest in digests]):
+        matches = [hmac.compare_digest(given, digest) for digest in digests]
+        if True not in matches:
             raise ProblemError(401, "unauthorized", "send a valid key in the header X-API-Key")
 
     return check

@@ -29,6 +29,13 @@ for name in [name for name in os.environ if name.lower() in Settings.model_field
     del os.environ[name]  # what the developer has set must not decide a test
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that uses the server, however indirectly, is an integration test."""
+    for item in items:
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.integration)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_dotenv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests run in a folder without `.env`."""

@@ -30,6 +30,22 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
     return dict(os.environ) | toy | ports | settings
 
 
+@pytest.fixture(scope="module")
+def bootstrapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a first version, as `selfheal bootstrap` leaves it; the tests of this module share it."""
+    folder = tmp_path_factory.mktemp("platform") / "data"
+    done = subprocess.run(
+        selfheal("bootstrap"),
+        env={**environment(folder), "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Version 1 is in production" in done.stdout
+    return folder
+
+
 def graphql(port: str, query: str) -> dict[str, Any]:
     answer = httpx.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=20)
     data: dict[str, Any] = answer.json()["data"]
@@ -43,8 +59,8 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_up_serves_and_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    env = environment(tmp_path / "data")
+def test_up_serves_and_ctrl_c_leaves_nothing_behind(bootstrapped: Path, tmp_path: Path) -> None:
+    env = environment(bootstrapped)
     up = start(selfheal("up"), env, tmp_path / "up.log")
     try:
         wait_until(
@@ -68,20 +84,14 @@ def test_up_serves_and_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     finally:
         left = stop(up)
     assert left == []
-    assert running_with(tmp_path) == []
+    assert running_with(bootstrapped) == []
     assert not answers(f"http://127.0.0.1:{env['API_PORT']}/health")
     assert up.returncode == 0
 
 
-def test_a_killed_process_of_the_platform_stops_all_of_it(tmp_path: Path) -> None:
+def test_a_killed_process_of_the_platform_stops_all_of_it(bootstrapped: Path, tmp_path: Path) -> None:
     """Half a platform is worse than none: whoever supervises `up` can start it again as a whole."""
-    env = environment(tmp_path / "data")
-    assert (
-        subprocess.run(
-            selfheal("bootstrap"), env={**env, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, check=False
-        ).returncode
-        == 0
-    )
+    env = environment(bootstrapped)
     up = start(selfheal("up"), env, tmp_path / "up.log")
     try:
         wait_until(lambda: answers(f"http://127.0.0.1:{env['API_PORT']}/health"), START_SECONDS, "the API answers")
@@ -91,7 +101,7 @@ def test_a_killed_process_of_the_platform_stops_all_of_it(tmp_path: Path) -> Non
         assert up.returncode != 0
     finally:
         stop(up)
-    wait_until(lambda: running_with(tmp_path) == [], 10, "everything has stopped")
+    wait_until(lambda: running_with(bootstrapped) == [], 10, "everything has stopped")
 
 
 def test_a_termination_during_the_start_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -102,8 +112,8 @@ def test_a_termination_during_the_start_leaves_nothing_behind(tmp_path: Path) ->
     wait_until(lambda: running_with(tmp_path) == [], 10, "everything has stopped")
 
 
-def test_dagster_dev_works_without_a_word_of_configuration(tmp_path: Path) -> None:
-    env = environment(tmp_path / "data")
+def test_dagster_dev_works_without_a_word_of_configuration(bootstrapped: Path, tmp_path: Path) -> None:
+    env = environment(bootstrapped)
     home = subprocess.run(
         selfheal("dagster-home"), env={**env, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -125,7 +135,7 @@ def test_dagster_dev_works_without_a_word_of_configuration(tmp_path: Path) -> No
     finally:
         left = stop(dev)
     assert left == []
-    wait_until(lambda: running_with(tmp_path) == [], 10, "everything has stopped")
+    wait_until(lambda: running_with(bootstrapped) == [], 10, "everything has stopped")
 
 
 @pytest.mark.timeout(500)

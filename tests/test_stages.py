@@ -258,27 +258,18 @@ def test_a_rejected_shadow_leaves_production_untouched_and_the_next_attempt_wait
     assert decide(platform, Trigger.DRIFT, now + 2 * HOUR, "e1").action is Action.TRAIN
 
 
-def test_the_same_training_is_run_and_judged_once(platform: Platform) -> None:
+def test_the_same_training_is_run_and_judged_once_even_after_its_promotion(platform: Platform) -> None:
     sent = serve(platform, toy_rows(N_ROWS, scenario="overheating"))
     now = sent.last_at + HOUR
     tick(platform, now)
     decision = decide(platform, Trigger.MANUAL, now)
-    first = retrain(platform, decision, now)
-    again = retrain(platform, decision, now + HOUR)
-    assert (again.shadow, again.decision) == (first.shadow, first.decision)
-    promote(platform, first, now)
-    rows = gather_training_set_before(platform, decision, now)
-    assert judge(platform, first.shadow, rows, now + HOUR).decision == first.decision, (
-        "the comparison was with version 1"
-    )
-
-
-def gather_training_set_before(platform: Platform, decision: Decision, promoted_at: datetime) -> Any:
-    """The rows as they were before a promotion: those of the predecessor's time in production."""
-    with platform.store.engine.begin() as connection:
-        statement = text("UPDATE model_metadata SET promoted_at = :moment WHERE version = 2")
-        connection.execute(statement, {"moment": T0})
-    return gather_training_set(platform, decision, None)
+    rows = gather_training_set(platform, decision, None)
+    shadow = train_shadow(platform, rows, now)
+    verdict = judge(platform, shadow, rows, now)
+    assert train_shadow(platform, rows, now + HOUR) == shadow
+    assert judge(platform, shadow, rows, now + HOUR).decision == verdict.decision
+    promote(platform, verdict, now)
+    assert judge(platform, shadow, rows, now + HOUR).decision == verdict.decision, "it was compared with version 1"
 
 
 def test_rows_gathered_for_a_decision_nobody_recorded_are_not_trained_on(platform: Platform) -> None:

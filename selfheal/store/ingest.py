@@ -127,7 +127,7 @@ def _copy_labels(store: Store, connection: Connection, columns: tuple[str, ...],
     corrected = connection.execute(
         text(
             f"INSERT INTO {table} AS old ({kept}) SELECT DISTINCT ON (prediction_id) {kept} FROM incoming "
-            "WHERE is_correction ORDER BY prediction_id, received_at DESC "
+            "WHERE is_correction ORDER BY prediction_id, received_at "
             "ON CONFLICT (prediction_id) DO UPDATE SET true_label = excluded.true_label, "
             "labelled_at = excluded.labelled_at, received_at = excluded.received_at, "
             "label_source = excluded.label_source WHERE old.received_at < excluded.received_at"
