@@ -22,6 +22,8 @@ from tests.times import T0
 from tests.traffic import toy_rows
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from selfheal.platform import Platform
     from selfheal.records import ModelVersion
 
@@ -32,13 +34,17 @@ def champion(platform: Platform) -> ModelVersion:
     return found
 
 
+def mlflow_client(platform: Platform) -> MlflowClient:
+    """A client of its own: MLflow's global address, which it also exports, stays as it is."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=platform.settings.mlflow_tracking_uri)
+
+
 def twin_of_champion(platform: Platform) -> ShadowModel:
     """A candidate with the champion's model file and reference, and a run of its own."""
-    import mlflow
-
     original = champion(platform)
-    mlflow.set_tracking_uri(platform.settings.mlflow_tracking_uri)
-    client = mlflow.MlflowClient()
+    client = mlflow_client(platform)
     run = client.create_run(client.get_experiment_by_name(EXPERIMENT).experiment_id)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reference.parquet"

@@ -29,7 +29,7 @@ from selfheal.settings import Settings
 from selfheal.store import decisions, models, open_store
 from tests import builders
 from tests.at_once import at_once
-from tests.candidates import champion, passed, twin_of_champion
+from tests.candidates import champion, mlflow_client, passed, twin_of_champion
 from tests.times import T0
 from tests.toy_use_case import contract
 
@@ -56,10 +56,7 @@ def everything(platform: Platform) -> tuple[list[ModelVersion], list[Decision], 
 
 
 def stage_tag(platform: Platform, version: int) -> str:
-    import mlflow
-
-    mlflow.set_tracking_uri(platform.settings.mlflow_tracking_uri)
-    tags: dict[str, str] = mlflow.MlflowClient().get_model_version(platform.contract.name, str(version)).tags
+    tags: dict[str, str] = mlflow_client(platform).get_model_version(platform.contract.name, str(version)).tags
     return tags[STAGE_TAG]
 
 

@@ -20,7 +20,7 @@ from selfheal.platform import Platform
 from selfheal.records import ModelVersion, ShadowModel
 from selfheal.registry import CACHED_FILES, STAGING_ALIAS, Registry, load_trusted, open_registry
 from tests.at_once import at_once
-from tests.candidates import champion, log_worse_model, twin_of_champion
+from tests.candidates import champion, log_worse_model, mlflow_client, twin_of_champion
 from tests.times import T0
 from tests.traffic import toy_rows
 
@@ -61,14 +61,12 @@ def logged(platform: Platform) -> ShadowModel:
 
 
 def test_a_logged_model_is_found_by_its_key_with_all_its_files(platform: Platform, logged: ShadowModel) -> None:
-    import mlflow
-
     assert platform.registry.find_shadow("worse") == logged
     assert platform.registry.find_shadow("another key") is None
-    mlflow.set_tracking_uri(platform.settings.mlflow_tracking_uri)
-    files = {file.path for file in mlflow.MlflowClient().list_artifacts(logged.mlflow_run_id)}
+    client = mlflow_client(platform)
+    files = {file.path for file in client.list_artifacts(logged.mlflow_run_id)}
     assert files >= {"metrics.json", "params.json", "metadata.json", "requirements.txt", "reference.parquet"}
-    run = mlflow.MlflowClient().get_run(logged.mlflow_run_id)
+    run = client.get_run(logged.mlflow_run_id)
     assert run.data.metrics["f1"] == pytest.approx(logged.metrics.f1)
     assert len(platform.registry.reference(logged)) == 500
 

@@ -121,13 +121,14 @@ def _copy_labels(store: Store, connection: Connection, columns: tuple[str, ...],
     first = connection.execute(
         text(
             f"INSERT INTO {table} ({kept}) SELECT DISTINCT ON (prediction_id) {kept} FROM incoming "
-            "WHERE NOT is_correction ORDER BY prediction_id, received_at ON CONFLICT DO NOTHING"
+            "WHERE NOT is_correction AND prediction_id NOT IN (SELECT prediction_id FROM incoming WHERE is_correction) "
+            "ORDER BY prediction_id, received_at ON CONFLICT DO NOTHING"
         )
     ).rowcount
     corrected = connection.execute(
         text(
             f"INSERT INTO {table} AS old ({kept}) SELECT DISTINCT ON (prediction_id) {kept} FROM incoming "
-            "WHERE is_correction ORDER BY prediction_id, received_at "
+            "WHERE is_correction ORDER BY prediction_id, received_at DESC "
             "ON CONFLICT (prediction_id) DO UPDATE SET true_label = excluded.true_label, "
             "labelled_at = excluded.labelled_at, received_at = excluded.received_at, "
             "label_source = excluded.label_source WHERE old.received_at < excluded.received_at"

@@ -162,6 +162,7 @@ def test_a_setting_that_turns_out_wrong_is_told_in_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, named: str
 ) -> None:
     monkeypatch.setenv("API_PORT", str(free_port()))
+    monkeypatch.setenv("API_KEYS", "a-key")
     monkeypatch.setenv(name, value)
     assert main() == WRONG_SETTING
     (line,) = capsys.readouterr().err.splitlines()

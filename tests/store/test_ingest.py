@@ -12,18 +12,19 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from selfheal.journal import LABEL_JOURNAL, prediction_journal
+from selfheal.journal import LABEL_JOURNAL, Journal, format_time, prediction_journal
 from selfheal.store import Store, predictions
 from selfheal.store.ingest import ingest, lag_bytes
 from selfheal.time_ordered import new_id
 from tests.at_once import at_once
 from tests.times import T0
 from tests.toy_use_case import contract
-from tests.traffic import Sent, journal_labels, journal_predictions, toy_rows
+from tests.traffic import MAX_BYTES, Sent, journal_labels, journal_predictions, toy_rows
 
 PREDICTIONS = prediction_journal(contract)
 MINUTE = timedelta(minutes=1)
@@ -136,6 +137,14 @@ def test_a_corrupt_line_is_left_out_and_reported_and_the_lines_after_it_are_copi
     assert ingest(store, PREDICTIONS, data_dir).corrupt == []
 
 
+def test_a_file_that_is_no_journal_is_reported_and_does_not_hold_up_the_others(store: Store, data_dir: Path) -> None:
+    sent = journaled(data_dir, 10)
+    (PREDICTIONS.folder(data_dir) / "0-notes.csv").write_text("remember,the,milk\n1,2,3\n")
+    result = ingest(store, PREDICTIONS, data_dir)
+    assert "0-notes.csv is not a journal file" in result.corrupt[0]
+    assert stored_ids(store) == sorted(sent.prediction_ids)
+
+
 KILLED_IN_A_TRANSACTION = """
 import sys
 from pathlib import Path
@@ -229,24 +238,27 @@ def test_an_older_correction_that_is_copied_later_does_not_undo_a_newer_one(stor
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    events=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1), st.booleans()), min_size=1, max_size=12),
-    cuts=st.sets(st.integers(1, 11), max_size=3),
+    story=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.booleans()), min_size=1, max_size=10),
+    cuts=st.sets(st.integers(1, 9), max_size=3),
 )
 def test_labels_end_as_their_story_says_however_the_passes_cut_it(
-    store: Store, tmp_path_factory: Any, events: list[tuple[int, int, bool]], cuts: set[int]
+    store: Store, tmp_path_factory: pytest.TempPathFactory, story: list[tuple[int, int, bool]], cuts: set[int]
 ) -> None:
-    """The first label counts until the latest correction; copied in several passes or replayed at once alike."""
+    """The first label counts until the latest correction; in one file or several, in one pass or several, or replayed."""
     empty(store, "label_store", "journal_positions")
     folder = tmp_path_factory.mktemp("story")
-    ids = [new_id() for _ in range(3)]
+    ids = [new_id() for _ in range(2)]
     expected: dict[UUID, int] = {}
-    for minute, (which, label, is_correction) in enumerate(events):
+    journal = Journal(LABEL_JOURNAL, folder, MAX_BYTES)
+    for minute, (which, label, is_correction) in enumerate(story):
+        if minute in cuts:
+            journal.close()
+            ingest(store, LABEL_JOURNAL, folder)
         if is_correction or ids[which] not in expected:
             expected[ids[which]] = label
-        received_at = T0 + minute * MINUTE
-        journal_labels(folder, [ids[which]], [label], received_at=received_at, is_correction=is_correction)
-        if minute in cuts:
-            ingest(store, LABEL_JOURNAL, folder)
+        when = format_time(T0 + minute * MINUTE)
+        journal.append([(str(ids[which]), str(label), when, when, "test", "true" if is_correction else "false")])
+    journal.close()
     ingest(store, LABEL_JOURNAL, folder)
     assert labels_of(store) == expected
     empty(store, "label_store", "journal_positions")
