@@ -33,6 +33,7 @@ from selfheal.datasets import Dataset, load_dataset
 from selfheal.errors import InvalidDataError, ServiceUnavailableError
 from selfheal.settings import Settings, load_settings
 from selfheal.simulate.observer import DagsterReader
+from selfheal.simulate.outcome import DemoOutcome
 from selfheal.simulate.session import scenario_rows
 from selfheal.simulate.timeline import Timeline
 from selfheal.simulate.traffic import TrafficSender, traffic_to
@@ -68,25 +69,6 @@ class DemoOptions:
     rate_per_second: float
     interval_seconds: int
     seed: int
-
-
-@dataclass
-class DemoOutcome:
-    """What `--json` writes. Seconds are of the wall clock; what did not happen is None."""
-
-    healed: bool = False
-    dataset: str = ""
-    version_before: int | None = None
-    version_after: int | None = None
-    f1_before: float | None = None
-    f1_after: float | None = None
-    auc_before: float | None = None
-    auc_after: float | None = None
-    predictions: int = 0
-    failed_requests: int = 0
-    seconds_drift_to_alert: float | None = None
-    seconds_alert_to_served: float | None = None
-    seconds_total: float | None = None
 
 
 @dataclass(frozen=True)

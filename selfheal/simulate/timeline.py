@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from selfheal.simulate.demo import DemoOutcome
+    from selfheal.simulate.outcome import DemoOutcome
     from selfheal.simulate.traffic import TrafficStats
 
 EVENTS_SHOWN = 14

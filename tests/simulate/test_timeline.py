@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from selfheal.simulate.demo import DemoOutcome
+from selfheal.simulate.outcome import DemoOutcome
 from selfheal.simulate.timeline import EVENTS_SHOWN, Timeline
 from selfheal.simulate.traffic import TrafficStats
 

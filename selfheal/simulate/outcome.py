@@ -1,0 +1,24 @@
+"""What a demo came to: the record behind its last words and behind `--json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class DemoOutcome:
+    """What `--json` writes. Seconds are of the wall clock; what did not happen is None."""
+
+    healed: bool = False
+    dataset: str = ""
+    version_before: int | None = None
+    version_after: int | None = None
+    f1_before: float | None = None
+    f1_after: float | None = None
+    auc_before: float | None = None
+    auc_after: float | None = None
+    predictions: int = 0
+    failed_requests: int = 0
+    seconds_drift_to_alert: float | None = None
+    seconds_alert_to_served: float | None = None
+    seconds_total: float | None = None
