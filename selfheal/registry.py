@@ -163,7 +163,20 @@ class Registry:
             raise
 
     def point_alias(self, alias: str, version: int) -> None:
-        self._client().set_registered_model_alias(self.contract.name, alias, str(version))
+        """Moves an alias. MLflow inserts or updates without a lock: two that insert at once are one failure, tried again."""
+        from mlflow.exceptions import MlflowException
+        from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
+
+        @retry(
+            retry=retry_if_exception_type(MlflowException),
+            stop=stop_after_attempt(4),
+            wait=wait_random(0, 0.2),
+            reraise=True,
+        )
+        def point() -> None:
+            self._client().set_registered_model_alias(self.contract.name, alias, str(version))
+
+        point()
 
     def drop_alias(self, alias: str) -> None:
         self._client().delete_registered_model_alias(self.contract.name, alias)

