@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal.decision_log import record_decision
-from selfheal.errors import ModelRefusedError, NoProductionModelError, PermanentError
+from selfheal.errors import ModelRefusedError, PermanentError
 from selfheal.records import Action, Decision, GateVerdict, ModelVersion, ShadowModel, Stage, Trigger, digest_of
 from selfheal.registry import PRODUCTION_ALIAS, STAGING_ALIAS
 from selfheal.store import models
@@ -108,7 +108,7 @@ def rollback(platform: Platform, *, to_version: int | None, reason: str, actor: 
         PermanentError: if there is no such earlier version.
         PromotionConflictError: if another version went live meanwhile.
     """
-    current = _current(platform)
+    current = models.champion(platform.store)
     target_number = current.previous_version if to_version is None else to_version
     if target_number is None:
         raise PermanentError(f"version {current.version} replaced nothing; name a version with --to")
@@ -120,14 +120,9 @@ def force_promote(platform: Platform, version: int, *, reason: str, actor: str, 
 
     Raises: as `rollback`.
     """
-    return _switch(platform, _current(platform), version, Action.FORCE_PROMOTE, reason=reason, actor=actor, now=now)
-
-
-def _current(platform: Platform) -> ModelVersion:
-    current = models.production_version(platform.store)
-    if current is None:
-        raise NoProductionModelError("no version is in production; run `selfheal bootstrap` first")
-    return current
+    return _switch(
+        platform, models.champion(platform.store), version, Action.FORCE_PROMOTE, reason=reason, actor=actor, now=now
+    )
 
 
 def _switch(

@@ -67,24 +67,12 @@ if TYPE_CHECKING:
 CODE_VERSION = installed_version("selfheal")
 
 
-def champion_of(platform: Platform) -> ModelVersion:
-    """The version in production.
-
-    Raises:
-        NoProductionModelError: if there is none.
-    """
-    champion = models.production_version(platform.store)
-    if champion is None:
-        raise NoProductionModelError("no version is in production; run `selfheal bootstrap` first")
-    return champion
-
-
 # Monitoring
 
 
 def look(platform: Platform) -> ProxyMetrics | None:
     """The window of the champion's newest traffic and its proxy metrics; None if it has served nothing yet."""
-    window = _current_window(platform, champion_of(platform))
+    window = _current_window(platform, models.champion(platform.store))
     return None if window is None else predictions.proxy_metrics(platform.store, window)
 
 
@@ -202,7 +190,7 @@ def gather_training_set(platform: Platform, decision: Decision, bootstrap_data: 
         rows[TRUE_LABEL] = bootstrap_data.frame[TRUE_LABEL]
         source, coverage = bootstrap_data.description, None
     else:
-        since = champion_of(platform).promoted_at
+        since = models.champion(platform.store).promoted_at
         rows = predictions.labelled_rows(platform.store, since=since, max_rows=settings.training_max_rows)
         n_predictions, n_labels = predictions.count_labels(platform.store, since=since)
         source, coverage = f"{len(rows):,} labelled predictions", 100.0 * n_labels / max(1, n_predictions)
@@ -292,7 +280,7 @@ def judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datet
 
 def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
     """Compares the champion with its predecessor on what it served since (`judge_probation`); rolls back if worse."""
-    champion = champion_of(platform)
+    champion = models.champion(platform.store)
     rows = predictions.labelled_rows(
         platform.store,
         since=champion.promoted_at,

@@ -32,7 +32,6 @@ from selfheal.records import (
 from selfheal.registry import PRODUCTION_ALIAS
 from selfheal.settings import Settings
 from selfheal.stages import (
-    champion_of,
     compare,
     conclude,
     decide_retraining,
@@ -104,7 +103,7 @@ def test_a_hot_summer_is_seen_as_harm_and_healed_by_a_new_version(platform: Plat
     assert "temperature_c" in recorded.drifted_features
     assert "restarts" not in recorded.drifted_features
     assert "harmful_shift" in {alert.kind for alert in monitoring.list_alerts(platform.store, only_open=True)}
-    assert recorded.realised["brier"] > champion_of(platform).metrics["brier"]
+    assert recorded.realised["brier"] > models.champion(platform.store).metrics["brier"]
 
     before = rows_of(platform, *MONITORING_TABLES)
     assert tick_with_evidently(platform, now + HOUR) == seen
@@ -131,7 +130,7 @@ def test_a_hot_summer_is_seen_as_harm_and_healed_by_a_new_version(platform: Plat
     assert healed.verdict is Verdict.STABLE, healed.reasons
     assert monitoring.list_alerts(platform.store, only_open=True) == []
     assert not watch_probation(platform, now + 2 * HOUR).is_harmful
-    assert champion_of(platform).version == 2
+    assert models.champion(platform.store).version == 2
     assert verify_decisions(platform.store, platform.settings.data_dir) == []
 
 
@@ -309,19 +308,19 @@ def test_a_worse_version_is_rolled_back_once_by_its_probation(platform: Platform
     sent = serve(platform, toy_rows(150), start=forced_at + SECOND)
     early = watch_probation(platform, sent.last_at + HOUR)
     assert (early.n_labels, early.is_harmful) == (150, False), "too few labels to tell"
-    assert champion_of(platform).version == 2
+    assert models.champion(platform.store).version == 2
 
     sent = serve(platform, toy_rows(150, seed=2), start=sent.last_at + SECOND)
     report = watch_probation(platform, sent.last_at + HOUR)
     assert (report.version, report.n_labels, report.is_harmful) == (2, 300, True)
-    assert champion_of(platform).version == 1
+    assert models.champion(platform.store).version == 1
     assert platform.registry.alias_version(PRODUCTION_ALIAS) == 1
 
     for hour in range(2, 4):
         assert not watch_probation(platform, sent.last_at + hour * HOUR).is_harmful
     (recorded,) = decisions.recent(platform.store, actions=[Action.ROLLBACK])
     assert (recorded.actor, recorded.trigger_reason, recorded.reason) == ("probation", "probation", report.reason)
-    assert champion_of(platform).version == 1
+    assert models.champion(platform.store).version == 1
 
 
 def test_after_its_probation_a_version_is_not_rolled_back(platform: Platform, worse: ShadowModel) -> None:
@@ -330,11 +329,11 @@ def test_after_its_probation_a_version_is_not_rolled_back(platform: Platform, wo
     end = T0 + HOUR + timedelta(hours=platform.settings.probation_hours)
     report = watch_probation(platform, end)
     assert (report.is_on_probation, report.is_harmful) == (False, False)
-    assert champion_of(platform).version == 2
+    assert models.champion(platform.store).version == 2
 
 
 def test_rows_served_by_the_old_version_do_not_count_in_probation(platform: Platform, worse: ShadowModel) -> None:
-    old = champion_of(platform)
+    old = models.champion(platform.store)
     force_promote(platform, 2, reason="a person's word", actor="ada", now=T0 + HOUR)
     serve(platform, toy_rows(300), start=T0 + HOUR + SECOND, version=old)  # an API that had not swapped yet
     assert watch_probation(platform, T0 + 2 * HOUR).n_labels == 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from selfheal.errors import PermanentError, PromotionConflictError
+from selfheal.errors import NoProductionModelError, PermanentError, PromotionConflictError
 from selfheal.records import ModelVersion, Stage, from_dict, to_dict
 
 if TYPE_CHECKING:
@@ -27,12 +27,20 @@ def production_version(store: Store) -> ModelVersion | None:
     return _one(store, table.c.stage == Stage.PRODUCTION.value)
 
 
+def champion(store: Store) -> ModelVersion:
+    """The version in production.
+
+    Raises:
+        NoProductionModelError: if there is none.
+    """
+    version = production_version(store)
+    if version is None:
+        raise NoProductionModelError("no version is in production; run `selfheal bootstrap` first")
+    return version
+
+
 def model_version(store: Store, version: int) -> ModelVersion | None:
     return _one(store, store.tables.model_metadata.c.version == version)
-
-
-def version_of_run(store: Store, mlflow_run_id: str) -> ModelVersion | None:
-    return _one(store, store.tables.model_metadata.c.mlflow_run_id == mlflow_run_id)
 
 
 def list_versions(store: Store, limit: int = 100) -> list[ModelVersion]:
@@ -92,16 +100,6 @@ def move_to_production(
         if moved.rowcount == 0:
             raise PermanentError(f"version {version} is not registered; {_named(current)} stays in production")
         connection.execute(select(func.pg_notify(PROMOTION_CHANNEL, str(version))))
-
-
-def end_probation(store: Store, version: int) -> None:
-    table = store.tables.model_metadata
-    with store.engine.begin() as connection:
-        connection.execute(
-            update(table)
-            .where(table.c.model_name == store.contract.name, table.c.version == version)
-            .values(probation_until=None)
-        )
 
 
 def _production_number(store: Store, connection: Connection) -> int | None:
