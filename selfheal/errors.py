@@ -31,6 +31,10 @@ class ModelRefusedError(PermanentError):
     """A model version cannot be served: wrong contract, wrong digest, untrusted types, or it does not load."""
 
 
+class ModelNotExplainableError(PermanentError):
+    """A model can be served, but its log-odds are not a sum with one term a feature: there is no exact explanation."""
+
+
 class NoProductionModelError(TransientError):
     """There is no production version yet: bootstrap first."""
 
@@ -41,6 +45,10 @@ class PromotionConflictError(PermanentError):
 
 class LabelConflictError(PermanentError):
     """A prediction already has another label, and the new one was not sent as a correction."""
+
+
+class JournalUnavailableError(TransientError):
+    """A record could not be made durable. It is not acknowledged; nothing that was acknowledged is lost."""
 
 
 class ServiceUnavailableError(TransientError):

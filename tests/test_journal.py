@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfheal.errors import InvalidDataError
+from selfheal.errors import InvalidDataError, JournalUnavailableError
 from selfheal.journal import (
     CHECKSUM_COLUMN,
     LABEL_COLUMNS,
     LABEL_JOURNAL,
+    FsyncMode,
     Journal,
     JournalKind,
-    format_number,
+    column_values,
+    compress,
+    encode_lines,
+    file_key,
     format_time,
+    has_writer,
+    last_lines,
     prediction_journal,
     read_chunk,
+    text_size,
 )
+from tests.disk import Disk
 from tests.times import T0
 from tests.toy_use_case import contract
 
@@ -164,6 +176,74 @@ def test_a_new_start_never_touches_an_old_file(tmp_path: Path) -> None:
     assert lines_of(tmp_path) == [b"b,2"]
 
 
+def test_a_file_has_a_writer_until_it_is_closed_or_its_process_is_gone(tmp_path: Path) -> None:
+    journal = Journal(KIND, tmp_path, NO_ROTATION)
+    journal.append([("a", "1")])
+    assert journal.path is not None
+    assert has_writer(journal.path)
+    journal.close()
+    assert not has_writer(journal.path)
+
+
+def test_a_compressed_file_is_read_as_before_under_the_same_key(tmp_path: Path) -> None:
+    path = written(tmp_path, *((str(i), "x" * i) for i in range(50)))
+    size, before = path.stat().st_size, read_chunk(path, 0)
+    packed = compress(path)
+    assert KIND.files(tmp_path) == [packed]
+    assert file_key(packed) == file_key(path)
+    assert text_size(packed) == size > packed.stat().st_size
+    assert read_chunk(packed, 0) == before
+    middle = read_chunk(packed, 0, max_bytes=400)
+    assert (*middle.lines, *read_chunk(packed, middle.end_offset).lines) == before.lines
+
+
+def test_a_compressed_file_that_is_damaged_is_refused_by_name(tmp_path: Path) -> None:
+    packed = compress(written(tmp_path, *((str(i), os.urandom(20).hex()) for i in range(50))))
+    whole = packed.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    for damaged in (whole[: len(whole) // 2], bytes(flipped), b"no gzip at all"):
+        packed.write_bytes(damaged)
+        with pytest.raises(InvalidDataError, match=rf"{packed.name} is damaged"):
+            read_chunk(packed, 0)
+
+
+def test_a_file_that_two_compress_at_once_is_there_once_and_whole(tmp_path: Path) -> None:
+    path = written(tmp_path, *((str(i), "x" * i) for i in range(50)))
+    before = read_chunk(path, 0)
+    packed = compress(path)
+    path.write_bytes(gzip.decompress(packed.read_bytes()))  # the other one began before the first had finished
+    unlink, compressed_by_other = Path.unlink, []
+
+    class Raced(type(path)):  # type: ignore[misc]
+        def unlink(self, missing_ok: bool = False) -> None:
+            compressed_by_other.append(self)
+            unlink(self, missing_ok)
+            unlink(self, missing_ok)
+
+    compress(Raced(path))
+    assert compressed_by_other
+    assert KIND.files(tmp_path) == [packed]
+    assert read_chunk(packed, 0) == before
+
+
+def test_the_last_lines_are_those_of_all_files_that_may_not_be_copied_yet(tmp_path: Path) -> None:
+    first = written(tmp_path, ("a", "1"), ("b", "2"))
+    compress(written(tmp_path, ("in", "Postgres")))
+    written(tmp_path, ("c", "3"))
+    assert not has_writer(first)
+    values = [[record["value"] for record in last_lines(KIND, tmp_path, n)] for n in (1, 2, 10)]
+    assert values == [["3"], ["2", "3"], ["1", "2", "3"]]
+
+
+def test_a_compression_that_was_killed_half_way_leaves_each_record_once(tmp_path: Path) -> None:
+    path = written(tmp_path, ("a", "1"))
+    content = path.read_bytes()
+    compress(path)
+    path.write_bytes(content)  # it was killed before it removed the original
+    assert lines_of(tmp_path) == [b"a,1"]
+
+
 def test_without_a_record_no_file_is_made(tmp_path: Path) -> None:
     journal = Journal(KIND, tmp_path, NO_ROTATION)
     journal.append([])
@@ -220,6 +300,7 @@ def test_every_acknowledged_record_is_readable_after_kill_9(tmp_path: Path) -> N
 WRITE_TO_A_FULL_DISK = """
 import resource, sys
 from pathlib import Path
+from selfheal.errors import JournalUnavailableError
 from selfheal.journal import Journal, JournalKind
 journal = Journal(JournalKind("things", ("key", "value")), Path(sys.argv[1]), 1_000_000)
 unlimited = resource.RLIM_INFINITY
@@ -228,7 +309,7 @@ for i in range(20):
     try:
         journal.append([(str(i), "x" * 20)])
         print("acknowledged", i)
-    except OSError:
+    except JournalUnavailableError:
         print("refused", i)
         resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))  # somebody made room
 """
@@ -245,18 +326,171 @@ def test_a_record_that_could_not_be_written_is_refused_and_harms_no_other(tmp_pa
     assert not any(read_chunk(path, 0).corrupt for path in KIND.files(tmp_path))
 
 
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Disk:
+    return Disk(monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize(("mode", "by_appends", "by_sync"), [("always", 3, 3), ("interval", 0, 1), ("off", 0, 0)])
+def test_the_mode_decides_when_records_are_forced_to_disk(
+    tmp_path: Path, disk: Disk, mode: FsyncMode, by_appends: int, by_sync: int
+) -> None:
+    journal = Journal(KIND, tmp_path, NO_ROTATION, mode)
+    for i in range(3):
+        journal.append([(str(i), "x")])
+    assert len(disk.synced) == by_appends
+    journal.sync()
+    journal.sync()
+    assert len(disk.synced) == by_sync, "what is on disk already is not synced again"
+    assert lines_of(tmp_path) == [b"0,x", b"1,x", b"2,x"], "whatever the mode, the operating system has them"
+    journal.close()
+
+
+def test_a_rotated_file_is_on_disk_before_the_next_one_is_opened(tmp_path: Path, disk: Disk) -> None:
+    journal = Journal(KIND, tmp_path, max_bytes=100, fsync="interval")
+    journal.append([("a", "x" * 100)])
+    assert disk.synced == []
+    journal.append([("b", "1")])
+    assert len(disk.synced) == 1
+    journal.close()
+    assert len(disk.synced) == 2
+    assert len(KIND.files(tmp_path)) == 2
+
+
+def fail_the_append(journal: Journal) -> None:
+    journal.append([("lost", "2")])
+
+
+def fail_the_sync(journal: Journal) -> None:
+    journal.append([("with the system", "2")])
+    journal.sync()
+
+
+def fail_the_rotation(journal: Journal) -> None:
+    journal.append([("with the system", "x" * 300)])
+    journal.append([("lost", "3")])
+
+
+@pytest.mark.parametrize(
+    ("mode", "fail"),
+    [
+        ("always", fail_the_append),
+        ("interval", fail_the_sync),
+        ("interval", fail_the_rotation),
+        ("off", fail_the_rotation),
+    ],
+)
+def test_a_failed_sync_ends_the_journal_and_is_never_tried_again(
+    tmp_path: Path, disk: Disk, mode: FsyncMode, fail: Callable[[Journal], None]
+) -> None:
+    journal = Journal(KIND, tmp_path, max_bytes=200, fsync=mode)
+    journal.append([("before", "1")])
+    disk.sync_fails_with = errno.EIO
+    with pytest.raises(JournalUnavailableError, match=r"the disk failed .* service restarted"):
+        fail(journal)
+    disk.sync_fails_with = None
+    n_synced = len(disk.synced)
+    for use in (journal.probe, lambda: journal.append([("after", "4")])):
+        with pytest.raises(JournalUnavailableError, match="the disk failed"):
+            use()
+    journal.sync()
+    journal.close()
+    assert journal.failure is not None
+    assert len(disk.synced) == n_synced
+    assert len(KIND.files(tmp_path)) == 1
+    assert lines_of(tmp_path)[0] == b"before,1"
+
+
+def test_a_write_error_that_is_no_full_disk_ends_the_journal(tmp_path: Path, disk: Disk) -> None:
+    journal = Journal(KIND, tmp_path, NO_ROTATION)
+    journal.append([("before", "1")])
+    disk.write_fails_with = errno.EIO
+    with pytest.raises(JournalUnavailableError, match="the disk failed"):
+        journal.append([("lost", "2")])
+    assert journal.failure is not None
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_ends_nothing(tmp_path: Path, disk: Disk, error: int) -> None:
+    journal = Journal(KIND, tmp_path, NO_ROTATION)
+    journal.append([("before", "1")])
+    disk.write_fails_with = error
+    for _ in range(3):
+        with pytest.raises(JournalUnavailableError, match=os.strerror(error)):
+            journal.append([("lost", "2")])
+        with pytest.raises(JournalUnavailableError):
+            journal.probe()
+    assert journal.failure is None
+    disk.write_fails_with = None
+    journal.probe()
+    journal.append([("after", "3")])
+    journal.close()
+    assert lines_of(tmp_path) == [b"before,1", b"after,3"]
+
+
+def test_what_lies_with_the_system_is_brought_to_disk_when_the_disk_is_full(tmp_path: Path, disk: Disk) -> None:
+    journal = Journal(KIND, tmp_path, NO_ROTATION, "interval")
+    journal.append([("before", "1")])
+    disk.room_bytes = 0
+    with pytest.raises(JournalUnavailableError):
+        journal.append([("lost", "2")])
+    assert len(disk.synced) == 1
+
+
+@settings(max_examples=30)
+@given(room_bytes=st.integers(0, 120))
+def test_however_little_room_there_is_no_half_line_and_no_litter_stays(room_bytes: int) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        disk = Disk(patch, Path(folder))
+        journal = Journal(KIND, Path(folder), NO_ROTATION)
+        acknowledged = []
+        for i in range(20):
+            disk.room_bytes = room_bytes if 5 <= i < 15 else None
+            try:
+                journal.append([(str(i), "x" * 30)])
+                acknowledged.append(b"%d,%s" % (i, b"x" * 30))
+            except JournalUnavailableError:
+                assert disk.room_bytes is not None
+        journal.close()
+        chunks = [read_chunk(path, 0) for path in KIND.files(Path(folder))]
+        assert [line for chunk in chunks for line in chunk.lines] == acknowledged
+        assert len(acknowledged) >= 10
+        assert all(chunk.lines for chunk in chunks), "a file without a record"
+        assert not any(chunk.corrupt for chunk in chunks)
+
+
+def fields(value: float, kind: str) -> bytes:
+    """The value as the second field of a journal line."""
+    (field,) = column_values(np.array([value]), kind)
+    return encode_lines([("key", field)]).split(b",")[1]
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_float_survives_the_journal_to_the_last_bit(value: float) -> None:
-    assert float(format_number(value, "float")).hex() == value.hex()
+    assert float(fields(value, "float")).hex() == value.hex()
 
 
 @given(st.integers(-(2**53), 2**53))
 def test_a_count_is_written_without_a_fraction(value: int) -> None:
-    assert format_number(float(value), "int") == str(value)
+    assert fields(float(value), "int") == str(value).encode()
 
 
 def test_a_missing_value_is_written_as_nothing() -> None:
-    assert format_number(float("nan"), "float") == format_number(float("nan"), "int") == ""
+    assert fields(float("nan"), "float") == fields(float("nan"), "int") == b""
+    assert column_values(np.array([1.0, float("nan")]), "int") == [1, None]
+
+
+def test_a_text_that_looks_like_a_missing_value_stays_what_it_is() -> None:
+    (line,) = encode_lines([("key", None, "null", "null-1")]).splitlines()
+    assert line.startswith(b"key,,null,null-1,")
+
+
+@pytest.mark.parametrize("text", ['say "x"', "a,b", "a\nb", "],[", "back\\slash"])
+def test_a_text_that_would_break_a_line_is_a_programmers_error(text: str) -> None:
+    with pytest.raises(AssertionError):
+        encode_lines([("key", text)])
 
 
 def test_times_are_written_in_utc_with_all_their_digits() -> None:

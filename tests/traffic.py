@@ -16,7 +16,7 @@ from uuid import UUID
 import numpy as np
 
 from selfheal.contract import TRUE_LABEL, FloatArray, ModelContract
-from selfheal.journal import LABEL_JOURNAL, Journal, format_number, format_time, prediction_journal
+from selfheal.journal import LABEL_JOURNAL, Journal, column_values, format_time, prediction_journal
 from selfheal.simulate.session import CALM, scenario_rows
 from selfheal.store import models
 from selfheal.store.ingest import IngestResult, ingest
@@ -75,21 +75,13 @@ def journal_predictions(
     predictions = (probabilities >= threshold).astype(int).tolist()
     kinds = [contract.kinds[name] for name in contract.feature_names]
     journal = Journal(prediction_journal(contract), data_dir, MAX_BYTES)
+    values = [column_values(column, kind) for column, kind in zip(features.to_numpy().T, kinds, strict=True)]
+    meta = zip(map(str, ids), map(format_time, times), predictions, probabilities.tolist(), strict=True)
     journal.append(
-        (
-            str(prediction_id),
-            format_time(created_at),
-            str(model_version),
-            str(prediction),
-            repr(probability),
-            repr(threshold),
-            "test",
-            "1.500",
-            *(format_number(value, kind) for value, kind in zip(values, kinds, strict=True)),
-        )
-        for prediction_id, created_at, prediction, probability, values in zip(
-            ids, times, predictions, probabilities.tolist(), features.to_numpy().tolist(), strict=True
-        )
+        [
+            (prediction_id, created_at, model_version, prediction, probability, threshold, "test", 1.5, *row)
+            for (prediction_id, created_at, prediction, probability), *row in zip(meta, *values, strict=True)
+        ]
     )
     journal.close()
     return Sent(rows, features, ids, times, probabilities, predictions)
@@ -107,10 +99,11 @@ def journal_labels(
     """Appends a label for each prediction to one new journal file, all received at the same moment."""
     journal = Journal(LABEL_JOURNAL, data_dir, MAX_BYTES)
     when = format_time(received_at)
-    flag = "true" if is_correction else "false"
     journal.append(
-        (str(prediction_id), str(label), when, when, source, flag)
-        for prediction_id, label in zip(prediction_ids, labels, strict=True)
+        [
+            (str(prediction_id), label, when, when, source, is_correction)
+            for prediction_id, label in zip(prediction_ids, labels, strict=True)
+        ]
     )
     journal.close()
 

@@ -105,6 +105,7 @@ def _label_store(metadata: MetaData) -> Table:
         _time("labelled_at", required=True),
         _time("received_at", required=True),
         Column("label_source", Text, nullable=False),
+        Column("is_correction", Boolean, nullable=False, server_default=text("false")),
         CheckConstraint("true_label IN (0, 1)", name="label_store_label_is_binary"),
         Index("label_store_by_received_at", "received_at"),
     )
@@ -217,7 +218,8 @@ def _monitoring_alerts(metadata: MetaData) -> Table:
         metadata,
         Column("alert_id", Uuid, primary_key=True),
         Column("model_name", Text, nullable=False),
-        Column("model_version", Integer, nullable=False),
+        Column("model_version", Integer),  # null: it is about no version
+        Column("source", Text, nullable=False, server_default=text("'monitoring'")),
         Column("kind", Text, nullable=False),
         Column("severity", Text, nullable=False),
         Column("message", Text, nullable=False),
@@ -234,8 +236,9 @@ def _monitoring_alerts(metadata: MetaData) -> Table:
         Index(
             "monitoring_alerts_one_open_per_kind",
             "model_name",
-            "model_version",
+            "source",
             "kind",
+            text("coalesce(model_version, 0)"),
             unique=True,
             postgresql_where=text("resolved_at IS NULL"),
         ),

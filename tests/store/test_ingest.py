@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,9 +18,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from selfheal.journal import LABEL_JOURNAL, Journal, format_time, prediction_journal
+from selfheal import journal
+from selfheal.journal import (
+    COMPRESSED_SUFFIX,
+    LABEL_COLUMNS,
+    LABEL_JOURNAL,
+    Journal,
+    JournalKind,
+    Record,
+    compress,
+    encode_lines,
+    format_time,
+    prediction_journal,
+)
 from selfheal.store import Store, predictions
-from selfheal.store.ingest import ingest, lag_bytes
+from selfheal.store.ingest import compress_copied, ingest, lag_bytes
 from selfheal.time_ordered import new_id
 from tests.at_once import at_once
 from tests.times import T0
@@ -82,8 +95,10 @@ def test_lines_that_come_later_are_copied_from_where_the_last_pass_ended(store: 
     whole = journaled(data_dir, 20)
     path = PREDICTIONS.files(data_dir)[0]
     data = path.read_bytes()
-    path.write_bytes(data[:-40])  # the writer is in the middle of the last line
-    assert ingest(store, PREDICTIONS, data_dir).n_new == 19
+    path.write_bytes(data[:-40])
+    with path.open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)  # it is in the middle of the last line
+        assert ingest(store, PREDICTIONS, data_dir).n_new == 19
     path.write_bytes(data)
     assert ingest(store, PREDICTIONS, data_dir).n_read == 1
     assert stored_ids(store) == sorted(whole.prediction_ids)
@@ -143,6 +158,219 @@ def test_a_file_that_is_no_journal_is_reported_and_does_not_hold_up_the_others(s
     result = ingest(store, PREDICTIONS, data_dir)
     assert "0-notes.csv is not a journal file" in result.corrupt[0]
     assert stored_ids(store) == sorted(sent.prediction_ids)
+
+
+def test_a_file_of_another_contract_is_reported_and_does_not_hold_up_the_others(store: Store, data_dir: Path) -> None:
+    other = JournalKind("predictions", (*PREDICTIONS.columns, "horn_colour"))
+    writer = Journal(other, data_dir, MAX_BYTES)
+    writer.append([(str(new_id()), *(1 for _ in other.columns[1:]))])
+    writer.close()
+    sent = journaled(data_dir, 10)
+    result = ingest(store, PREDICTIONS, data_dir)
+    (reported,) = result.corrupt
+    assert str(writer.path) in reported
+    assert "horn_colour" in reported
+    assert stored_ids(store) == sorted(sent.prediction_ids)
+    assert lag_bytes(store, PREDICTIONS, data_dir) > 0, "what was not copied is not told to be"
+
+
+def test_a_file_of_an_older_contract_is_copied_with_nothing_in_the_new_columns(store: Store, data_dir: Path) -> None:
+    older = JournalKind("predictions", PREDICTIONS.columns[:-1])
+    prediction_id = new_id()
+    writer = Journal(older, data_dir, MAX_BYTES)
+    writer.append([(str(prediction_id), format_time(T0), 1, 0, 0.25, 0.5, "test", 1.5, 60.0, 0.5, 1)])
+    writer.close()
+    assert ingest(store, PREDICTIONS, data_dir).n_new == 1
+    (row,) = all_rows(store, "prediction_logs")
+    assert row[0] == prediction_id
+    assert row[-1] is None
+
+
+def a_prediction(**changes: str | float) -> Record:
+    values: dict[str, Any] = {
+        "prediction_id": str(new_id()),
+        "created_at": format_time(T0),
+        "model_version": 1,
+        "prediction": 0,
+        "probability": 0.25,
+        "threshold": 0.5,
+        "request_source": "test",
+        "latency_ms": 1.5,
+    }
+    values |= dict.fromkeys(contract.feature_names, 1)
+    return tuple((values | changes).values())
+
+
+def a_label(**changes: str | float) -> Record:
+    now = format_time(T0)
+    return tuple(
+        (dict(zip(LABEL_COLUMNS, (str(new_id()), 1, now, now, "test", False), strict=True)) | changes).values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "impossible"),
+    [
+        (
+            PREDICTIONS,
+            a_prediction,
+            [
+                {"probability": "NaN"},
+                {"probability": 1.5},
+                {"probability": ""},
+                {"prediction_id": "not-an-id"},
+                {"load_ratio": "plenty"},
+                {"restarts": 3_000_000_000},
+                {"created_at": "yesterday evening"},
+            ],
+        ),
+        (LABEL_JOURNAL, a_label, [{"true_label": 7}, {"received_at": ""}, {"is_correction": "maybe"}]),
+    ],
+)
+def test_a_sound_line_with_an_impossible_value_is_left_out_with_its_place_and_the_others_are_copied(
+    store: Store,
+    data_dir: Path,
+    kind: JournalKind,
+    make: Callable[..., Record],
+    impossible: list[dict[str, str | float]],
+) -> None:
+    refused = [make(**changes) for changes in impossible]
+    sound = [make() for _ in refused]
+    writer = Journal(kind, data_dir, MAX_BYTES)
+    writer.append([record for pair in zip(sound, refused, strict=True) for record in pair])
+    writer.close()
+    result = ingest(store, kind, data_dir)
+    assert writer.path is not None
+    starts = [writer.path.read_bytes().index(encode_lines([record])) for record in refused]
+    assert [place.partition(" (")[0] for place in result.corrupt] == [f"{writer.path}: byte {at}" for at in starts]
+    assert (result.n_read, result.n_new) == (2 * len(sound), len(sound))
+    table = "prediction_logs" if kind is PREDICTIONS else "label_store"
+    assert stored_ids(store, table) == sorted(UUID(str(record[0])) for record in sound)
+    again = ingest(store, kind, data_dir)
+    assert (again.n_read, again.corrupt) == (0, []), "it is told once"
+    assert lag_bytes(store, kind, data_dir) == 0
+
+
+def test_of_an_id_that_is_logged_twice_the_first_line_stays_even_beside_a_line_that_is_refused(
+    store: Store, data_dir: Path
+) -> None:
+    """Two processes may log the same client's id; which answer is kept must not depend on the company it is in."""
+    twice = str(new_id())
+    writer = Journal(PREDICTIONS, data_dir, MAX_BYTES)
+    first = a_prediction(prediction_id=twice, probability=0.25)
+    second = a_prediction(prediction_id=twice, probability=0.75)
+    writer.append([first, a_prediction(), second, a_prediction(probability="NaN")])
+    writer.close()
+    assert ingest(store, PREDICTIONS, data_dir).n_new == 2
+    assert {row[0]: row[4] for row in all_rows(store, "prediction_logs")}[UUID(twice)] == 0.25
+
+
+@pytest.mark.parametrize("torn_in", ["header", "first line", "last line"])
+def test_a_file_torn_by_a_crash_is_counted_once_and_leaves_no_lag(store: Store, data_dir: Path, torn_in: str) -> None:
+    sent = journaled(data_dir, 5)
+    (path,) = PREDICTIONS.files(data_dir)
+    whole = path.read_bytes()
+    starts = [0, *(at + 1 for at, byte in enumerate(whole) if byte == ord("\n"))]
+    line, n_kept = {"header": (0, 0), "first line": (1, 0), "last line": (5, 4)}[torn_in]
+    path.write_bytes(whole[: starts[line] + 20])
+    with path.open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)  # alive: it may still finish the line
+        assert ingest(store, PREDICTIONS, data_dir).n_torn == 0
+        assert lag_bytes(store, PREDICTIONS, data_dir) == 20
+        assert compress_copied(store, PREDICTIONS, data_dir) == []
+    results = [ingest(store, PREDICTIONS, data_dir) for _ in range(3)]
+    assert [result.n_torn for result in results] == [1, 0, 0]
+    assert not any(result.corrupt for result in results)
+    assert stored_ids(store) == sorted(sent.prediction_ids[:n_kept])
+    assert lag_bytes(store, PREDICTIONS, data_dir) == 0
+    (packed,) = compress_copied(store, PREDICTIONS, data_dir)
+    replay = ingest(store, PREDICTIONS, data_dir, from_start=True)
+    assert (replay.n_read, replay.n_torn, replay.corrupt) == (n_kept, 1, [])
+    assert packed.suffix == COMPRESSED_SUFFIX
+    assert lag_bytes(store, PREDICTIONS, data_dir) == 0
+
+
+def test_only_what_is_finished_and_copied_is_compressed_and_a_replay_reads_it(store: Store, data_dir: Path) -> None:
+    sent = journaled(data_dir, 200)
+    assert compress_copied(store, PREDICTIONS, data_dir) == [], "nothing is copied yet"
+    ingest(store, PREDICTIONS, data_dir)
+    with PREDICTIONS.files(data_dir)[0].open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        assert compress_copied(store, PREDICTIONS, data_dir) == [], "somebody may still write it"
+    assert len(compress_copied(store, PREDICTIONS, data_dir)) == 1
+    assert compress_copied(store, PREDICTIONS, data_dir) == []
+    assert [path.suffix for path in PREDICTIONS.files(data_dir)] == [COMPRESSED_SUFFIX]
+    assert (lag_bytes(store, PREDICTIONS, data_dir), ingest(store, PREDICTIONS, data_dir).n_read) == (0, 0)
+    before = all_rows(store, "prediction_logs")
+    empty(store, "prediction_logs")
+    assert ingest(store, PREDICTIONS, data_dir, from_start=True).n_new == 200
+    assert all_rows(store, "prediction_logs") == before
+    assert stored_ids(store) == sorted(sent.prediction_ids)
+
+
+def test_a_compressed_file_that_is_damaged_is_reported_and_does_not_hold_up_the_others(
+    store: Store, data_dir: Path
+) -> None:
+    damaged = journaled(data_dir, 10, seed=1)
+    packed = compress(PREDICTIONS.files(data_dir)[0])
+    packed.write_bytes(packed.read_bytes()[:100] + b"\xff\xff\xff\x00")
+    sent = journaled(data_dir, 10, seed=2)
+    (reported,) = ingest(store, PREDICTIONS, data_dir, from_start=True).corrupt
+    assert f"{packed} is damaged" in reported
+    assert stored_ids(store) == sorted(sent.prediction_ids)
+    assert not set(damaged.prediction_ids) & set(stored_ids(store))
+
+
+def compress_once(path: Path) -> None:
+    if path.exists() and path.suffix != COMPRESSED_SUFFIX:
+        compress(path)
+
+
+@pytest.mark.parametrize("moment", ["text_size", "has_writer", "read_chunk"])
+def test_a_replay_reads_a_file_that_another_process_compresses_under_it(
+    store: Store, data_dir: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    from selfheal.store import ingest as module
+
+    sent = [*journaled(data_dir, 50, 1).prediction_ids, *journaled(data_dir, 50, 2).prediction_ids]
+    step = getattr(module, moment)
+
+    def compressed_just_before(path: Path, *arguments: Any) -> Any:
+        compress_once(path)
+        return step(path, *arguments)
+
+    monkeypatch.setattr(module, moment, compressed_just_before)
+    assert ingest(store, PREDICTIONS, data_dir, from_start=True).n_new == 100
+    assert stored_ids(store) == sorted(sent)
+
+
+def test_the_lag_is_known_while_another_process_compresses(
+    store: Store, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfheal.store import ingest as module
+
+    journaled(data_dir, 50, 1)
+    ingest(store, PREDICTIONS, data_dir)
+    journaled(data_dir, 50, 2)
+    expected = PREDICTIONS.files(data_dir)[1].stat().st_size
+
+    def compressed_just_before(path: Path) -> int:
+        compress_once(path)
+        return journal.text_size(path)
+
+    monkeypatch.setattr(module, "text_size", compressed_just_before)
+    assert lag_bytes(store, PREDICTIONS, data_dir) == expected
+
+
+def test_two_processes_may_compress_at_once(open_again: Callable[[], Store], data_dir: Path) -> None:
+    for seed in range(6):
+        journaled(data_dir, 20, seed)
+    stores = [open_again(), open_again()]
+    ingest(stores[0], PREDICTIONS, data_dir)
+    at_once([partial(compress_copied, store, PREDICTIONS, data_dir) for store in stores])
+    assert [path.suffix for path in PREDICTIONS.files(data_dir)] == [COMPRESSED_SUFFIX] * 6
+    assert ingest(stores[0], PREDICTIONS, data_dir, from_start=True).n_read == 120
+    assert not [path for path in PREDICTIONS.folder(data_dir).iterdir() if path.suffix != COMPRESSED_SUFFIX]
 
 
 KILLED_IN_A_TRANSACTION = """
@@ -236,6 +464,32 @@ def test_an_older_correction_that_is_copied_later_does_not_undo_a_newer_one(stor
     assert labels_of(store) == {prediction_id: 1}
 
 
+@pytest.mark.parametrize("is_one_pass", [True, False])
+@pytest.mark.parametrize("read_first", ["earlier", "later"])
+def test_of_two_contradicting_labels_the_earlier_counts_whichever_is_read_first(
+    store: Store, data_dir: Path, read_first: str, is_one_pass: bool
+) -> None:
+    prediction_id, agreeing = new_id(), new_id()
+    story = [(0, 1), (1, 0)]  # minute received, label
+    n_conflicts = 0
+    for minute, label in story if read_first == "earlier" else reversed(story):
+        at = T0 + minute * MINUTE
+        journal_labels(data_dir, [prediction_id, agreeing], [label, 1], received_at=at)
+        if not is_one_pass:
+            n_conflicts += ingest(store, LABEL_JOURNAL, data_dir).n_conflicts
+    n_conflicts += ingest(store, LABEL_JOURNAL, data_dir).n_conflicts
+    assert labels_of(store) == {prediction_id: 1, agreeing: 1}
+    assert n_conflicts == 1
+
+
+def test_a_correction_settles_a_contradiction(store: Store, data_dir: Path) -> None:
+    prediction_id = new_id()
+    journal_labels(data_dir, [prediction_id], [1])
+    journal_labels(data_dir, [prediction_id], [0], received_at=T0 + 90 * MINUTE, is_correction=True)
+    result = ingest(store, LABEL_JOURNAL, data_dir)
+    assert (labels_of(store), result.n_conflicts) == ({prediction_id: 0}, 0)
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     story=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.booleans()), min_size=1, max_size=10),
@@ -257,7 +511,7 @@ def test_labels_end_as_their_story_says_however_the_passes_cut_it(
         if is_correction or ids[which] not in expected:
             expected[ids[which]] = label
         when = format_time(T0 + minute * MINUTE)
-        journal.append([(str(ids[which]), str(label), when, when, "test", "true" if is_correction else "false")])
+        journal.append([(str(ids[which]), label, when, when, "test", is_correction)])
     journal.close()
     ingest(store, LABEL_JOURNAL, folder)
     assert labels_of(store) == expected
