@@ -301,6 +301,24 @@ def config(as_json: JsonFlag = False) -> None:
         _print_table("Settings", rows, ("name", "value", "source", "meaning"))
 
 
+@app.command("api-key")
+def api_key(
+    name: Annotated[str, typer.Option(help="Who will use it, for example the client's name.")],
+    scopes: Annotated[str, typer.Option(help="What for: score, label, read, admin; comma-separated.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Make an API key: once the key itself, for the client, and its hashed entry for API_KEYS."""
+    from selfheal.api_keys import hashed_entry, new_api_key, parse_scopes
+
+    key = new_api_key()
+    entry = hashed_entry(name, parse_scopes(scopes), key)
+    if as_json:
+        _print_json({"key": key, "entry": entry})
+        return
+    typer.echo(f"Key, shown only now; give it to the client, who sends it in the header X-API-Key:\n{key}")
+    typer.echo(f"Entry for API_KEYS on the server, beside the others, comma-separated:\n{entry}")
+
+
 @app.command("dagster-home")
 def dagster_home() -> None:
     """Lay out DAGSTER_HOME below DATA_DIR and print it: `DAGSTER_HOME=$(selfheal dagster-home) dagster dev`."""

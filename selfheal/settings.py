@@ -9,6 +9,7 @@ from urllib.parse import quote
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
+from selfheal.api_keys import first_plain_key, parse_api_keys
 from selfheal.errors import ConfigurationError
 
 TICK_SECONDS_PER_DAY = 86_400
@@ -72,11 +73,34 @@ class Settings(BaseSettings):
     dagster_port: int = Field(3000, ge=1, le=65_535)
     code_server_port: int = Field(4000, ge=1, le=65_535)
     mlflow_port: int = Field(5000, ge=1, le=65_535)
+    api_workers: int = Field(1, ge=1, le=64, description="processes that serve the API on this machine")
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None, description="OpenTelemetry collector (OTLP over HTTP) that gets a trace of each request; absent: none"
+    )
     champion_poll_seconds: float = Field(2.0, ge=0.1, le=300, description="how often the API looks for a new version")
+    journal_fsync: Literal["always", "interval", "off"] = Field(
+        "always", description="when a prediction is on disk: before its answer, soon after, or when the system likes"
+    )
+    journal_fsync_interval_seconds: float = Field(
+        1.0, ge=0.01, le=60, description="seconds between two syncs with JOURNAL_FSYNC=interval"
+    )
+    max_model_mb: float = Field(
+        512.0, ge=0.1, le=16_384, description="size of a model file, packed and unpacked, beyond which it is refused"
+    )
     journal_max_mb: float = Field(64.0, ge=0.01, le=4_096, description="size at which a journal file is rotated")
+    sink_lag_alert_seconds: float = Field(
+        60.0, ge=1, le=86_400, description="seconds without the journal being copied after which there is an alert"
+    )
     sink_interval_seconds: float = Field(0.5, ge=0.05, le=60, description="how often the journal is copied to Postgres")
     api_keys: SecretStr = Field(
-        SecretStr(""), description="API keys, comma-separated; none: the API may listen on loopback only"
+        SecretStr(""),
+        description="API keys, comma-separated, as `selfheal api-key` prints them or plain; none: loopback only",
+    )
+    api_key: SecretStr | None = Field(
+        None, description="the key that `selfheal simulate` sends; absent: the first plain one of API_KEYS"
+    )
+    rate_limit_per_second: float | None = Field(
+        None, ge=0.01, le=1_000_000, description="requests per second, key and API worker; absent: unlimited"
     )
     notify_urls: SecretStr = Field(SecretStr(""), description="where alerts go, as apprise URLs, comma-separated")
     monitoring_results_keep_days: int = Field(
@@ -93,10 +117,21 @@ class Settings(BaseSettings):
             raise ValueError("must be of the form package.module:contract")
         return value
 
+    @field_validator("api_keys")
+    @classmethod
+    def _are_entries(cls, value: SecretStr) -> SecretStr:
+        try:
+            parse_api_keys(value.get_secret_value())
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return value
+
     @property
-    def api_key_list(self) -> tuple[str, ...]:
-        """The keys of API_KEYS, blanks dropped."""
-        return tuple(key.strip() for key in self.api_keys.get_secret_value().split(",") if key.strip())
+    def own_api_key(self) -> str | None:
+        """The key that clients on this machine send."""
+        if self.api_key is not None:
+            return self.api_key.get_secret_value()
+        return first_plain_key(self.api_keys.get_secret_value())
 
     @property
     def has_external_database(self) -> bool:

@@ -1,4 +1,7 @@
-"""Refuses a request body that is too large before it fills the memory: by its announced length, or while it arrives."""
+"""What a request's body may be, decided before it fills the memory: JSON, not encoded, not too large.
+
+`check_body` asks the headers, `read_body` counts while the body arrives; `BodyLimit` does both for the whole app.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,19 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from serving.problems import problem_response
+from serving.problems import ProblemError, problem_for
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 16_000_000
 """Three times the largest batch of the shipped use case, with the longest names."""
 
-DETAIL = f"a request body may have {MAX_BODY_BYTES:,} bytes; send several batches"
+TOO_LARGE = f"a request body may have {MAX_BODY_BYTES:,} bytes; send several batches"
 
 
 class BodyLimit:
@@ -28,8 +34,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if int(Headers(scope=scope).get("content-length", 0)) > MAX_BODY_BYTES:
-            await problem_response(413, "too_large", DETAIL)(scope, receive, send)
+        try:
+            check_body(Headers(scope=scope))
+        except ProblemError as error:
+            await problem_for(error)(scope, receive, send)
             return
         n_bytes = 0
 
@@ -38,7 +46,64 @@ class BodyLimit:
             message = await receive()
             n_bytes += len(message.get("body", b""))
             if n_bytes > MAX_BODY_BYTES:
-                raise HTTPException(413, DETAIL)  # becomes a problem document like any other
+                raise HTTPException(413, TOO_LARGE)  # the one kind of error that FastAPI lets out of its body reading
             return message
 
         await self._app(scope, counted, send)
+
+
+def has_body(headers: Mapping[str, str]) -> bool:
+    """Whether a body is announced: HTTP/1 has no other way to send one."""
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def check_body(headers: Mapping[str, str]) -> None:
+    """Looks at what the headers, by their lower-case names, say of the body.
+
+    Raises:
+        ProblemError: 400 if its length is no number, 413 if it is too long, 415 if it is not plain JSON. The last also
+            keeps other people's web pages from posting to a service on loopback: a browser lets them send forms unasked,
+            but not JSON.
+    """
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()):
+        raise ProblemError(400, "invalid_request", f"Content-Length must be a whole number, not {length[:40]!r}")
+    if len(length) > 18 or int(length) > MAX_BODY_BYTES:
+        raise too_large()
+    if not has_body(headers):
+        return
+    if not is_json(headers.get("content-type", "")):
+        raise ProblemError(415, "unsupported_media_type", "send the body as JSON, with Content-Type: application/json")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise ProblemError(415, "unsupported_media_type", "send the body as it is, without Content-Encoding")
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a value of Content-Type names JSON or a format made of it."""
+    name = content_type.partition(";")[0].strip().lower()
+    return name == "application/json" or (name.startswith("application/") and name.endswith("+json"))
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole body, for an ASGI application without a framework.
+
+    Raises:
+        ProblemError: 413 as soon as it is too large.
+        ClientDisconnect: if the client left before it was complete; there is nobody to answer.
+    """
+    pieces: list[bytes] = []
+    n_bytes = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        n_bytes += len(pieces[-1])
+        if n_bytes > MAX_BODY_BYTES:
+            raise too_large()
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+def too_large() -> ProblemError:
+    return ProblemError(413, "too_large", TOO_LARGE)

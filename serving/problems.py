@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 from serving.schemas import LABEL_BATCH, ONE_LABEL, ProblemDocument
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
@@ -23,25 +25,61 @@ PROBLEM_TYPE = "application/problem+json"
 NOT_FIELDS = ("body", ONE_LABEL, LABEL_BATCH)
 """Parts of an error's place that are not names a client sent."""
 
+NO_OBJECT = ("model_type", "model_attributes_type", "dict_type")
+"""Types of errors where something else than a JSON object was sent."""
+
 MAX_FIELD_CHARACTERS = 200
+
+MAX_ERRORS = 50
+"""Wrong fields that one problem document lists."""
+
+KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+"""Kinds of the errors that the framework raises by status."""
 
 
 class ProblemError(Exception):
     """An answer that is not the one asked for. `kind` is stable and for programs, `detail` is for people."""
 
     def __init__(
-        self, status: int, kind: str, detail: str, *, retry_after_seconds: int | None = None, **extra: Any
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        retry_after_seconds: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.kind = kind
         self.detail = detail
         self.retry_after_seconds = retry_after_seconds
+        self.headers = headers or {}
         self.extra = extra
 
 
 def not_ready(detail: str) -> ProblemError:
     return ProblemError(503, "not_ready", detail, retry_after_seconds=2)
+
+
+def invalid_request(problems: Sequence[Mapping[str, str]]) -> ProblemError:
+    """The request breaks the contract in these fields (`field` and `message` of each)."""
+    detail = "; ".join(f"{p['field']}: {p['message']}" for p in problems[:5])
+    return ProblemError(422, "invalid_request", detail, errors=list(problems[:MAX_ERRORS]))
+
+
+def unreadable_body(reason: str | None = None) -> ProblemError:
+    """For a body that the JSON parser gave up on, with the parser's reason and place if it gave one."""
+    message = (
+        f"not JSON: {reason}" if reason else "not JSON in UTF-8, nested too deeply, or with a number of too many digits"
+    )
+    return invalid_request([{"field": "body", "message": message}])
+
+
+def internal_error() -> ProblemError:
+    """For what nobody foresaw, once it is in the log."""
+    return ProblemError(500, "internal_error", "the request failed inside the service; its log says why")
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -60,7 +98,8 @@ def _validation_problem(error: Any) -> dict[str, str]:
         return {"field": "body", "message": f"not JSON: {error['ctx']['error']} at character {error['loc'][-1]}"}
     field = ".".join(str(part) for part in error["loc"] if part not in NOT_FIELDS) or "body"
     shown = field.encode("utf-8", "replace").decode()[:MAX_FIELD_CHARACTERS]  # a client may send any key
-    return {"field": shown, "message": error["msg"].removeprefix("Value error, ")}
+    message = "Input should be an object" if error["type"] in NO_OBJECT else error["msg"]  # not the name of a class
+    return {"field": shown, "message": message.removeprefix("Value error, ")}
 
 
 def install(app: FastAPI) -> None:
@@ -68,21 +107,18 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     async def _problem(_: Request, error: ProblemError) -> JSONResponse:
-        return problem_response(
-            error.status, error.kind, error.detail, retry_after_seconds=error.retry_after_seconds, **error.extra
-        )
+        return problem_for(error)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        problems = validation_problems(error.errors()[:50])
-        detail = "; ".join(f"{p['field']}: {p['message']}" for p in problems[:5])
-        return problem_response(422, "invalid_request", detail, errors=problems)
+        return problem_for(invalid_request(validation_problems(error.errors()[:MAX_ERRORS])))
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        response = problem_response(error.status_code, "http_error", str(error.detail))
-        response.headers.update(error.headers or {})  # such as Allow
-        return response
+        if isinstance(error.__cause__, ValueError | RecursionError):  # what the JSON parser raised
+            return problem_for(unreadable_body())
+        kind = KINDS.get(error.status_code, "http_error")
+        return problem_for(ProblemError(error.status_code, kind, str(error.detail), headers=error.headers))
 
     app.add_middleware(UnexpectedErrors)
 
@@ -111,8 +147,16 @@ class UnexpectedErrors:
             if scope["type"] != "http" or has_begun:
                 raise
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            detail = "the request failed inside the service; its log says why"
-            await problem_response(500, "internal_error", detail)(scope, receive, send)
+            await problem_for(internal_error())(scope, receive, send)
+
+
+def problem_for(error: ProblemError) -> JSONResponse:
+    """The answer that says so."""
+    response = problem_response(
+        error.status, error.kind, error.detail, retry_after_seconds=error.retry_after_seconds, **error.extra
+    )
+    response.headers.update(error.headers)  # such as Allow
+    return response
 
 
 def problem_response(

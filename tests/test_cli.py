@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from selfheal.api_keys import ApiKey, Scope, digest_of, parse_api_keys
 from selfheal.cli import app
+from selfheal.errors import ConfigurationError
 from selfheal.platform import open_platform
 from selfheal.settings import Settings
 from selfheal.simulate.demo import settings_environment
@@ -30,6 +32,7 @@ COMMANDS = [
     "replay-journal",
     "check-data",
     "config",
+    "api-key",
     "dagster-home",
 ]
 
@@ -74,6 +77,27 @@ def test_a_wrong_setting_is_one_line_with_name_value_and_what_is_allowed(tmp_pat
     (line,) = done.stderr.strip().splitlines()
     assert "MIN_AUC=1.5" in line
     assert "less than or equal to 1" in line
+
+
+def test_an_api_key_is_shown_with_the_entry_that_lets_it_in() -> None:
+    made = json.loads(
+        CliRunner().invoke(app, ["api-key", "--name", "scorer", "--scopes", "score,label", "--json"]).output
+    )
+    assert parse_api_keys(made["entry"]) == (
+        ApiKey("scorer", frozenset({Scope.SCORE, Scope.LABEL}), digest_of(made["key"])),
+    )
+    told = CliRunner().invoke(app, ["api-key", "--name", "scorer", "--scopes", "read"]).output.splitlines()
+    assert parse_api_keys(told[3])[0].digest == digest_of(told[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "scopes", "told"), [("scorer", "write", "'write'"), ("two words", "read", "two words")]
+)
+def test_an_api_key_that_would_not_be_let_in_is_not_made(name: str, scopes: str, told: str) -> None:
+    result = CliRunner().invoke(app, ["api-key", "--name", name, "--scopes", scopes])
+    assert isinstance(result.exception, ConfigurationError)
+    assert told in str(result.exception)
+    assert "selfheal_" not in result.output
 
 
 def test_check_data_names_file_line_column_and_value(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
         ("use_case", "credit_risk", "of the form package.module:contract"),
         ("log_level", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
         ("data_rows", "499", "greater than or equal to 500"),
+        ("rate_limit_per_second", "0", "greater than or equal to 0.01"),
+        ("rate_limit_per_second", "nan", "less than or equal to 1000000"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name_the_value_and_what_is_allowed(
@@ -70,11 +72,31 @@ def test_every_wrong_setting_is_named_at_once() -> None:
     assert "API_PORT=0" in message
 
 
-@pytest.mark.parametrize("name", ["database_url", "postgres_password", "api_keys", "notify_urls"])
+@pytest.mark.parametrize("name", ["database_url", "postgres_password", "api_keys", "api_key", "notify_urls"])
 def test_a_refusal_does_not_reveal_a_secret(name: str) -> None:
     message = refusal(**{name: [SECRET]})
     assert f"{name.upper()}=***" in message
     assert SECRET not in message
+
+
+def test_a_wrong_api_key_entry_is_told_by_its_place_and_not_shown() -> None:
+    message = refusal(api_keys=f"a:read:{'ab' * 32},scorer:score:{SECRET}")
+    assert "API_KEYS=***" in message
+    assert "entry 2" in message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"api_keys": f"a:read:{'ab' * 32}"}, None),
+        ({"api_keys": f"a:read:{'ab' * 32},one,two"}, "one"),
+        ({"api_keys": "one", "api_key": "mine"}, "mine"),
+    ],
+)
+def test_our_own_clients_have_a_key_if_one_is_known_in_plain(given: dict[str, str], expected: str | None) -> None:
+    assert load_settings(**given).own_api_key == expected
 
 
 def test_printing_the_settings_does_not_reveal_a_secret() -> None:

@@ -59,7 +59,7 @@ async def send_scenario(
         rate_per_second=rate_per_second,
         label_delay_seconds=label_delay_seconds,
         source="simulate",
-        api_key=next(iter(settings.api_key_list), None),
+        api_key=settings.own_api_key,
     ) as sender:
         with Progress(console=console) as progress:
             task = progress.add_task("predictions", total=n_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from typing import Any
@@ -13,11 +14,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from serving.body_limit import MAX_BODY_BYTES
+from serving.problems import ProblemError, problem_for
 from serving.schemas import MAX_BATCH_ROWS, MAX_LABELS
 from tests.serving.running import Api, bodies, journal_rows, label_rows
 
 GOOD = {"temperature_c": 61.5, "load_ratio": 0.7, "restarts": 1}
 SOME_ID = "0198f0f0-5c1e-7000-8000-000000000000"
+PATHS = ("/predict", "/predict/batch", "/labels")
 INTERNALS = ("Traceback", "/home", "/tmp", "/site-packages", ".py", "SELECT ", "sqlalchemy", "psycopg", "pydantic")
 
 BAD_FIELDS: list[tuple[str, Any]] = [
@@ -112,21 +115,22 @@ NOT_JSON = [
 ]
 
 
-@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/labels"])
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("content", NOT_JSON, ids=lambda content: repr(content[:24]))
 def test_a_body_that_is_no_json_object_is_a_problem_and_not_a_failure(
     shared_api: Api, path: str, content: bytes
 ) -> None:
     before = len(journal_rows(shared_api.settings)), len(label_rows(shared_api.settings))
-    answer = send(shared_api, path, content)
-    assert answer.status_code in {400, 422}
-    assert_problem(answer, answer.status_code)
+    assert_problem(send(shared_api, path, content), 422)
     assert (len(journal_rows(shared_api.settings)), len(label_rows(shared_api.settings))) == before
 
 
-def test_bad_json_is_told_where(shared_api: Api) -> None:
-    problem = assert_problem(send(shared_api, "/predict", b'{"load_ratio": 0.7,,}'), 422, "body")
-    assert "character 19" in problem["detail"]
+@pytest.mark.parametrize(
+    ("path", "place"), zip(PATHS, ("line 1 column 20", "line 1 column 20", "character 19"), strict=True)
+)
+def test_bad_json_is_told_where(shared_api: Api, path: str, place: str) -> None:
+    problem = assert_problem(send(shared_api, path, b'{"load_ratio": 0.7,,}'), 422, "body")
+    assert place in problem["detail"]
 
 
 @pytest.mark.parametrize("key", [b"\\ud800", b"caf\xc3\xa9", b"a\\u0000b", b"a\\nb"])
@@ -140,13 +144,82 @@ def test_no_key_a_client_can_think_of_breaks_the_answer(shared_api: Api, path: s
         assert answer.json()["predictions"] == [None]
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", ""])
-def test_another_content_type_is_refused(shared_api: Api, content_type: str) -> None:
+TEMPLATES: dict[str, tuple[str, str]] = {
+    "/predict": ('{"temperature_c": 61.5, "load_ratio": %s, "restarts": 1}', "load_ratio"),
+    "/predict/batch": ('{"instances": [{"temperature_c": 61.5, "load_ratio": %s, "restarts": 1}]}', "load_ratio"),
+    "/labels": (f'{{"prediction_id": "{SOME_ID}", "true_label": %s}}', "true_label"),
+}
+"""A body that is good but for one value, and the field that has it."""
+
+HOSTILE_VALUES = {
+    "nan": "NaN",
+    "infinity": "Infinity",
+    "minus infinity": "-Infinity",
+    "beyond a double": "1e999",
+    "below a double": "-1e999",
+    "400 digits": "9" * 400,
+    "5000 digits": "9" * 5_000,
+    "5000 decimals and an exponent": "0." + "9" * 5_000 + "e999",
+    "text": '"0.7"',
+    "text with a surrogate": '"\\ud800"',
+    "text with a zero byte": '"\\u0000"',
+    "yes": "true",
+    "list": "[1]",
+    "object": '{"value": 1}',
+    "leading zeros": "007",
+    "comment": "1 // one",
+    "hexadecimal": "0x1",
+    "100 deep": "[" * 100 + "]" * 100,
+    "900 deep": "[" * 900 + "]" * 900,
+    "990 deep": "[" * 990 + "]" * 990,
+    "2000 deep": '{"a":' * 2_000 + "1" + "}" * 2_000,
+    "100000 deep": "[" * 100_000 + "]" * 100_000,
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("value", HOSTILE_VALUES)
+def test_a_hostile_value_is_refused_by_the_name_of_its_field_or_of_the_body(
+    shared_api: Api, path: str, value: str
+) -> None:
+    """A row of a batch is refused by itself where the whole could be read."""
+    before = len(journal_rows(shared_api.settings)), len(label_rows(shared_api.settings))
+    template, field = TEMPLATES[path]
+    answer = send(shared_api, path, (template % HOSTILE_VALUES[value]).encode())
+    if answer.status_code == 200:
+        problem = answer.json()
+        assert problem["predictions"] == [None]
+    else:
+        problem = assert_problem(answer, 422)
+    assert {error["field"] for error in problem["errors"]} <= {field, "body"}
+    assert problem["errors"]
+    assert len(answer.text) < 1_000
+    assert (len(journal_rows(shared_api.settings)), len(label_rows(shared_api.settings))) == before
+
+
+OTHER_TYPES = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/json", ""]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("content_type", OTHER_TYPES)
+def test_another_content_type_is_refused(shared_api: Api, path: str, content_type: str) -> None:
     before = len(journal_rows(shared_api.settings))
-    answer = send(shared_api, "/predict", json.dumps(GOOD).encode(), content_type)
-    assert answer.status_code in {415, 422}
-    assert_problem(answer, answer.status_code)
+    body = (TEMPLATES[path][0] % 1).encode()
+    problem = assert_problem(send(shared_api, path, body, content_type), 415)
+    assert "application/json" in problem["detail"]
     assert len(journal_rows(shared_api.settings)) == before
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_compressed_body_is_refused_and_not_unpacked(shared_api: Api, path: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = shared_api.client.post(path, content=gzip.compress(b"{}"), headers=headers)
+    assert "Content-Encoding" in assert_problem(answer, 415)["detail"]
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/x+json"])
+def test_json_under_its_other_names_is_scored(shared_api: Api, content_type: str) -> None:
+    assert send(shared_api, "/predict", json.dumps(GOOD).encode(), content_type).status_code == 200
 
 
 def test_a_batch_of_more_rows_than_allowed_is_refused_whole(shared_api: Api) -> None:
@@ -156,18 +229,19 @@ def test_a_batch_of_more_rows_than_allowed_is_refused_whole(shared_api: Api) -> 
     assert str(MAX_BATCH_ROWS) in problem["detail"]
     assert_problem(shared_api.post("/predict/batch", {"instances": []}), 422, "instances")
     assert_problem(shared_api.post("/predict/batch", {"instances": [GOOD], "priority": 1}), 422, "priority")
-    assert_problem(shared_api.post("/predict/batch", {"instances": [GOOD, 7]}), 422, "instances.1")
     assert len(journal_rows(shared_api.settings)) == before
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_fills_the_memory(shared_api: Api) -> None:
-    piece = b" " * 1_000_000
-    pieces = MAX_BODY_BYTES // len(piece) + 1
-    assert_problem(send(shared_api, "/predict/batch", piece * pieces), 413)
-    answer = shared_api.client.post("/predict/batch", content=(piece for _ in range(pieces)))
-    assert_problem(answer, 413)  # sent in pieces, its length not announced
+def test_the_largest_batch_fits_into_a_body() -> None:
     largest_allowed = json.dumps({"instances": [dict.fromkeys(map("f{:030}".format, range(10)), 0.5)] * MAX_BATCH_ROWS})
     assert len(largest_allowed) < MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize("row", [7, "text", None, True, [GOOD], []])
+def test_a_row_that_is_no_object_is_refused_by_its_place(shared_api: Api, row: Any) -> None:
+    answer = shared_api.post("/predict/batch", {"instances": [GOOD, row]}).json()
+    assert [one is None for one in answer["predictions"]] == [False, True]
+    assert answer["errors"] == [{"row": 1, "field": "body", "message": "Input should be an object"}]
 
 
 BAD_LABELS: list[tuple[str, Any]] = [
@@ -207,11 +281,33 @@ def test_more_labels_than_allowed_are_refused(shared_api: Api) -> None:
     assert_problem(shared_api.post("/labels", {"labels": []}), 422, "labels")
 
 
-def test_what_does_not_exist_is_a_problem_document_too(shared_api: Api) -> None:
-    assert_problem(shared_api.client.get("/nothing"), 404)
-    answer = shared_api.client.get("/predict")
-    assert_problem(answer, 405)
+@pytest.mark.parametrize("path", ["/nothing", "/predict/", "/predict/batch/1", "/predict%00", "/PREDICT", "//predict"])
+def test_a_path_that_does_not_exist_is_a_problem_document_too(shared_api: Api, path: str) -> None:
+    answer = shared_api.client.post(path, json=GOOD)
+    if answer.status_code == 307:  # a slash too many
+        assert answer.headers["location"].endswith("/predict")
+        return
+    assert assert_problem(answer, 404)["type"] == "not_found"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "PURGE"])
+def test_another_method_is_told_which_one_is_allowed(shared_api: Api, path: str, method: str) -> None:
+    answer = shared_api.client.request(method, path)
     assert answer.headers["allow"] == "POST"
+    if method == "HEAD":
+        assert answer.status_code == 405
+    else:
+        assert assert_problem(answer, 405)["type"] == "method_not_allowed"
+
+
+def test_a_problem_becomes_an_answer_with_its_headers() -> None:
+    error = ProblemError(429, "slow_down", "later", retry_after_seconds=3, headers={"X-Why": "because"}, errors=[])
+    answer = problem_for(error)
+    assert answer.status_code == 429
+    assert (answer.headers["retry-after"], answer.headers["x-why"]) == ("3", "because")
+    told = {"type": "slow_down", "title": "Too Many Requests", "status": 429, "detail": "later", "errors": []}
+    assert json.loads(bytes(answer.body)) == told
 
 
 json_values = st.recursive(
@@ -224,7 +320,7 @@ field_names = st.sampled_from([*GOOD, "Temp-C", "request_source", "instances", "
 
 @hypothesis_settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    path=st.sampled_from(["/predict", "/predict/batch", "/labels"]),
+    path=st.sampled_from(PATHS),
     body=json_values | st.dictionaries(field_names, json_values, max_size=4).map(lambda fields: GOOD | fields),
 )
 def test_no_json_whatever_makes_the_service_fail(shared_api: Api, path: str, body: Any) -> None:
@@ -237,7 +333,7 @@ def test_a_failure_inside_says_nothing_about_the_inside(api: Api, monkeypatch: p
     def broken(*_: object) -> None:
         raise RuntimeError("SELECT secret FROM /home/somebody")
 
-    monkeypatch.setattr("serving.scoring.Scorer._score_group", broken)
+    monkeypatch.setattr("serving.scoring.Scorer._score", broken)
     problem = assert_problem(api.post("/predict", bodies(1)[0]), 500)
     assert problem["type"] == "internal_error"
     assert "secret" not in json.dumps(problem)
