@@ -33,6 +33,18 @@ TRUE_LABEL = "true_label"
 
 
 @dataclass(frozen=True, slots=True)
+class AdverseReason:
+    """What a person is told when a feature spoke against them: a stable `code` for programs, a `text` for the person.
+
+    Features that tell the same story share one reason; their shares are added. The text must be true whichever way the
+    feature spoke ("Level of monthly income", not "Income too low"): how it did is the model's finding, not the contract's.
+    """
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Feature:
     """One raw input, as a client sends it.
 
@@ -49,6 +61,7 @@ class Feature:
     example: float
     is_nullable: bool = False
     aliases: tuple[str, ...] = ()
+    adverse_reason: AdverseReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,7 @@ class DerivedFeature:
     formula: str
     reason: str
     is_nullable: bool = False
+    adverse_reason: AdverseReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +143,13 @@ class ModelContract:
         doubles = {name for name in names if names.count(name) > 1}
         if doubles:
             raise ConfigurationError(f"contract {self.name!r} declares {sorted(doubles)} more than once")
+        self._refuse_ambiguous_reasons()
+
+    def _refuse_ambiguous_reasons(self) -> None:
+        texts: dict[str, str] = {}
+        for reason in self.adverse_reasons:
+            if texts.setdefault(reason.code, reason.text) != reason.text:
+                raise ConfigurationError(f"contract {self.name!r} gives the adverse reason {reason.code!r} two texts")
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:
@@ -142,6 +163,14 @@ class ModelContract:
     @cached_property
     def kinds(self) -> dict[str, Literal["float", "int"]]:
         return {f.name: f.kind for f in self.inputs} | {f.name: f.kind for f in self.derived}
+
+    @cached_property
+    def adverse_reasons(self) -> tuple[AdverseReason, ...]:
+        """The reason each feature stands for, in the order of `feature_names`; a feature without one stands for itself."""
+        return (
+            *(f.adverse_reason or AdverseReason(f.name, f.description or f.name) for f in self.inputs),
+            *(f.adverse_reason or AdverseReason(f.name, f.formula or f.name) for f in self.derived),
+        )
 
     @cached_property
     def _canonical(self) -> dict[str, str]:
@@ -182,18 +211,19 @@ class ModelContract:
     def hash(self) -> str:
         """sha256 over the declarations that decide what the model sees, and over the derivation's results.
 
-        Prose (descriptions, examples) does not count. The derivation counts by what it computes on fixed probe rows
-        (rounded to 9 significant digits, so that another platform's last bit does not matter), not by its source.
+        Prose (descriptions, examples, adverse reasons) does not count. The derivation counts by what it computes on fixed
+        probe rows (rounded to 9 significant digits, so that another platform's last bit does not matter), not by its source.
         """
         declared = {
             "name": self.name,
             "inputs": [[f.name, f.kind, f.lower, f.upper, f.is_nullable] for f in self.inputs],
             "derived": [[f.name, f.kind, f.is_nullable] for f in self.derived],
-            "probe": {name: [f"{v:.9g}" for v in values] for name, values in self.derive(self._probe_rows()).items()},
+            "probe": {name: [f"{v:.9g}" for v in values] for name, values in self.derive(self.probe_rows()).items()},
         }
         return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
 
-    def _probe_rows(self) -> dict[str, FloatArray]:
+    def probe_rows(self) -> dict[str, FloatArray]:
+        """Sixteen fixed rows of raw inputs: the limits, values between them, and missing ones where they are allowed."""
         rng = np.random.default_rng(20)
         probe: dict[str, FloatArray] = {}
         for feature in self.inputs:

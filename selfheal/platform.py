@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from selfheal.contract import ModelContract, load_contract
 from selfheal.registry import Registry, open_registry
-from selfheal.store import Store, open_store, release_server
+from selfheal.store import Store, open_store, prepare_store, release_server
 
 if TYPE_CHECKING:
     from selfheal.settings import Settings
@@ -20,17 +20,32 @@ class Platform:
     store: Store
     registry: Registry
 
+    def prepare(self) -> None:
+        """Starts the embedded Postgres if that is configured and not running, and makes the store ready for queries.
+
+        Tries once; for a platform opened without waiting, and after an outage. May be repeated.
+
+        Raises:
+            ServiceUnavailableError: if Postgres does not answer.
+            ConfigurationError: if its database belongs to another contract.
+        """
+        prepare_store(self.settings, self.store, is_patient=False)
+
     def close(self) -> None:
         """Returns the connections and lets go of the embedded server, which stops if this process was its last user."""
         self.store.close()
         release_server(self.settings)
 
 
-def open_platform(settings: Settings) -> Platform:
+def open_platform(settings: Settings, *, wait_for_database: bool = True) -> Platform:
     """Starts the embedded Postgres if that is configured, migrates, and opens store and registry.
+
+    Args:
+        wait_for_database: False contacts nothing: queries fail until `Platform.prepare` succeeds.
 
     Raises:
         ConfigurationError, ServiceUnavailableError: naming what is wrong and what to do.
     """
     contract = load_contract(settings.use_case)
-    return Platform(settings, contract, open_store(settings, contract), open_registry(settings, contract))
+    store = open_store(settings, contract, wait_for_database=wait_for_database)
+    return Platform(settings, contract, store, open_registry(settings, contract))

@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from selfheal.contract import ModelContract
-from selfheal.errors import IntegrityError, ModelRefusedError
+from selfheal.errors import ModelRefusedError
+from selfheal.model_cache import MODEL_SUFFIX, ModelCache
+from selfheal.model_file import TRUSTED_TYPES, check_size, load_trusted
 from selfheal.records import ModelVersion, ShadowModel, Stage, from_dict, to_dict, to_json
 from selfheal.store.reference import from_parquet, to_parquet
 
@@ -37,20 +38,22 @@ PRODUCTION_ALIAS, STAGING_ALIAS = "production", "staging"
 STAGE_TAG = "stage"
 SHADOW_KEY_TAG = "selfheal.shadow_key"
 
-TRUSTED_TYPES = ("numpy.dtype",)
-"""Types beyond skops' own list that a model file may hold. A file with any other is refused unread."""
-
 MODEL_REQUIREMENTS = ("scikit-learn", "skops", "numpy", "scipy", "pandas")
-CACHED_FILES = 20
-"""Model and reference files kept on this machine; production, its predecessor and the newest candidates are among them."""
+
+MODEL_FILE = "model.skops"
+
+REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+"""For a tracking server that does not answer. MLflow's defaults keep the caller for up to 20 minutes: who follows
+promotions would be deaf to a rollback meanwhile."""
 
 
 class Registry:
-    """MLflow for one model, with a content-addressed cache of its files below DATA_DIR/cache.
+    """MLflow for one model, with a cache of its files on this machine.
 
     Args:
         tracking_uri: of MLflow; a callable is asked at first use (the embedded Postgres may have to start).
         artifact_folder: where artifacts go if MLflow's store is a database; None: the tracking server decides.
+        max_model_bytes: a model file that is larger, or unpacks to more, is refused.
     """
 
     def __init__(
@@ -59,11 +62,13 @@ class Registry:
         tracking_uri: Callable[[], str],
         cache_folder: Path,
         artifact_folder: Path | None,
+        max_model_bytes: int,
     ) -> None:
         self.contract = contract
+        self.cache = ModelCache(cache_folder, max_model_bytes)
         self._tracking_uri = tracking_uri
-        self._cache = cache_folder
         self._artifact_folder = artifact_folder
+        self._max_model_bytes = max_model_bytes
 
     def find_shadow(self, shadow_key: str) -> ShadowModel | None:
         """The finished run of the same training, if there is one: the same rows, settings and code train once."""
@@ -108,7 +113,7 @@ class Registry:
                 model_name=self.contract.name,
                 mlflow_run_id=run.info.run_id,
                 artifact_uri=model.model_uri,
-                artifact_sha256=hashlib.sha256(self._download(f"{model.model_uri}/model.skops")).hexdigest(),
+                artifact_sha256=hashlib.sha256(self._download(f"{model.model_uri}/{MODEL_FILE}")).hexdigest(),
                 reference_sha256=hashlib.sha256(reference).hexdigest(),
                 contract_hash=self.contract.hash,
                 threshold=trained.threshold,
@@ -184,8 +189,11 @@ class Registry:
     def tag_stage(self, version: int, stage: Stage) -> None:
         self._client().set_model_version_tag(self.contract.name, str(version), STAGE_TAG, stage.value)
 
-    def load(self, model: ModelVersion | ShadowModel) -> Pipeline:
+    def load(self, model: ModelVersion | ShadowModel, *, may_download: bool = True) -> Pipeline:
         """The fitted pipeline, if it may be served.
+
+        Args:
+            may_download: False asks nobody: the file is in this machine's cache or the model is refused.
 
         Raises:
             ModelRefusedError: if the contract or a type in the file is not what it should be, or it does not load.
@@ -196,8 +204,12 @@ class Registry:
                 f"the model was trained under contract {model.contract_hash[:12]}, this process has "
                 f"{self.contract.hash[:12]} ({self.contract.name}); retrain, or deploy the matching code"
             )
-        path = self._cached(f"{model.artifact_uri}/model.skops", model.artifact_sha256, "skops")
-        return load_trusted(path)
+        uri = f"{model.artifact_uri}/{MODEL_FILE}"
+        if may_download:
+            data = self._fetch(uri, model.artifact_sha256, MODEL_SUFFIX)
+        else:
+            data = self.cache.fetch(model.artifact_sha256, MODEL_SUFFIX, origin=uri, download=_refuse_download)
+        return load_trusted(data, MODEL_FILE, self._max_model_bytes)
 
     def reference(self, model: ModelVersion | ShadowModel) -> pd.DataFrame:
         """The reference window frozen with this model: all features, `probability`, `true_label`.
@@ -206,7 +218,7 @@ class Registry:
             IntegrityError: if the file's digest is not the recorded one.
         """
         uri = f"runs:/{model.mlflow_run_id}/reference.parquet"
-        return from_parquet(self._cached(uri, model.reference_sha256, "parquet").read_bytes())
+        return from_parquet(self._fetch(uri, model.reference_sha256, "parquet"))
 
     def run_url_path(self, mlflow_run_id: str) -> str:
         """The run's page, relative to the MLflow UI."""
@@ -215,28 +227,22 @@ class Registry:
     def _shadow_of_run(self, run_id: str) -> ShadowModel:
         return from_dict(ShadowModel, json.loads(self._download(f"runs:/{run_id}/metadata.json")))
 
-    def _cached(self, uri: str, sha256: str, suffix: str) -> Path:
-        path = self._cache / f"{sha256}.{suffix}"
-        if path.exists() and _digest(path.read_bytes()) == sha256:
-            path.touch()
-            return path
-        data = self._download(uri)
-        if _digest(data) != sha256:
-            raise IntegrityError(f"{uri} has changed: expected sha256 {sha256}, found {_digest(data)}")
-        self._cache.mkdir(parents=True, exist_ok=True)
-        temporary = self._cache / f".{sha256}.{token_hex(4)}.tmp"
-        temporary.write_bytes(data)
-        temporary.replace(path)
-        _prune(self._cache, CACHED_FILES)
-        return path
+    def _fetch(self, uri: str, sha256: str, suffix: str) -> bytes:
+        return self.cache.fetch(sha256, suffix, origin=uri, download=lambda: self._download(uri))
 
     def _download(self, uri: str) -> bytes:
-        """One file. `models:/` URIs name a folder only, so the folder is fetched for those."""
+        """One file, as bytes. `models:/` URIs name a folder only, so the folder is fetched for those.
+
+        Raises:
+            ModelRefusedError: if it is larger than a model file may be.
+        """
         is_model = uri.startswith("models:/")
         source = uri.rpartition("/")[0] if is_model else uri
         with tempfile.TemporaryDirectory() as folder:
             fetched = Path(self._mlflow().artifacts.download_artifacts(source, dst_path=folder))
-            return (fetched / uri.rpartition("/")[2] if is_model else fetched).read_bytes()
+            path = fetched / uri.rpartition("/")[2] if is_model else fetched
+            check_size(path.stat().st_size, uri, self._max_model_bytes)
+            return path.read_bytes()
 
     def _experiment_id(self) -> str:
         client = self._client()
@@ -252,6 +258,8 @@ class Registry:
     def _mlflow(self) -> Any:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        for name, value in REQUEST_LIMITS.items():
+            os.environ.setdefault(name, value)
         for name in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.WARNING)
         import mlflow  # seconds to import: only where the registry is really asked
@@ -269,6 +277,7 @@ def open_registry(settings: Settings, contract: ModelContract) -> Registry:
         tracking_uri=lambda: mlflow_store_uri(settings),
         cache_folder=settings.data_dir / "cache",
         artifact_folder=None if is_server else settings.data_dir / "mlflow",
+        max_model_bytes=int(settings.max_model_mb * 1_000_000),
     )
 
 
@@ -284,20 +293,8 @@ def mlflow_store_uri(settings: Settings) -> str:
     return with_driver(url, "psycopg2")
 
 
-def load_trusted(path: Path) -> Pipeline:
-    """Loads a skops file that holds no type beyond skops' own list and ours.
-
-    Raises:
-        ModelRefusedError: naming the types that are not trusted, or why it does not load.
-    """
-    import skops.io
-
-    with _refusing(path):
-        untrusted = sorted(set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED_TYPES))
-        if untrusted:
-            raise ModelRefusedError(f"{path.name} holds types that are not trusted: {', '.join(untrusted)}")
-        pipeline: Pipeline = skops.io.load(path, trusted=list(TRUSTED_TYPES))
-    return pipeline
+def _refuse_download() -> bytes:
+    raise ModelRefusedError("the file is not in this machine's cache any more")
 
 
 @contextmanager
@@ -311,24 +308,3 @@ def _unchanged_environment(name: str) -> Iterator[None]:
             os.environ.pop(name, None)
         else:
             os.environ[name] = before
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """Whatever a hostile or broken model file makes the loader raise, the answer is a refusal."""
-    try:
-        yield
-    except ModelRefusedError:
-        raise
-    except Exception as error:
-        raise ModelRefusedError(f"{path.name} does not load: {type(error).__name__}: {error}") from error
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _prune(folder: Path, keep: int) -> None:
-    files = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: p.stat().st_mtime)
-    for path in files[:-keep]:
-        path.unlink(missing_ok=True)

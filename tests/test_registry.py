@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import pickle
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -16,34 +15,17 @@ import numpy as np
 import pytest
 
 from selfheal.errors import IntegrityError, ModelRefusedError
+from selfheal.model_cache import CACHED_FILES
 from selfheal.platform import Platform
 from selfheal.records import ModelVersion, ShadowModel
-from selfheal.registry import CACHED_FILES, STAGING_ALIAS, Registry, load_trusted, open_registry
+from selfheal.registry import EXPERIMENT, STAGING_ALIAS, Registry, open_registry
+from tests import hostile_models
 from tests.at_once import at_once
 from tests.candidates import champion, log_worse_model, mlflow_client, twin_of_champion
 from tests.times import T0
 from tests.traffic import toy_rows
 
 NOWHERE = "http://127.0.0.1:9"
-
-
-class Trap:
-    """What a hostile model file would hold: code that runs while it is loaded. `sprung` says whether it ran."""
-
-    sprung = False
-
-    def __getstate__(self) -> dict[str, int]:
-        return {"bait": 1}
-
-    def __setstate__(self, state: dict[str, int]) -> None:
-        Trap.sprung = True
-
-
-@pytest.fixture
-def trap() -> Iterator[Trap]:
-    Trap.sprung = False
-    yield Trap()
-    Trap.sprung = False
 
 
 def scores(registry: Registry, model: ModelVersion | ShadowModel) -> Any:
@@ -109,31 +91,58 @@ def test_a_model_of_another_contract_is_refused_naming_both_hashes(platform: Pla
         platform.registry.load(foreign)
 
 
-def test_a_file_with_an_untrusted_type_is_refused_and_nothing_in_it_runs(tmp_path: Path, trap: Trap) -> None:
-    import skops.io
-
-    path = tmp_path / "model.skops"
-    skops.io.dump({"model": trap}, path)
-    with pytest.raises(ModelRefusedError, match=r"types that are not trusted: tests\.test_registry\.Trap"):
-        load_trusted(path)
-    assert not Trap.sprung
-    skops.io.load(path, trusted=["tests.test_registry.Trap"])
-    assert Trap.sprung, "the trap would have worked"
-
-
-class PickledTrap:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("sprung",)
+@pytest.mark.parametrize("flavour", ["sklearn", "python_function"])
+def test_only_the_skops_file_of_a_logged_model_is_read_whatever_its_mlmodel_says(
+    platform: Platform, tmp_path: Path, flavour: str
+) -> None:
+    """MLflow's loaders would unpickle the one, and import and run the code of the other."""
+    canary = tmp_path / "canary"
+    uri = log_hostile_model(platform, tmp_path / "model", flavour, canary)
+    sha256 = hashlib.sha256(hostile_models.raw_pickle(canary)).hexdigest()
+    with pytest.raises(ModelRefusedError, match=r"model\.skops does not load: BadZipFile"):
+        platform.registry.load(replace(champion(platform), artifact_uri=uri, artifact_sha256=sha256))
+    assert not canary.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no model", pickle.dumps(PickledTrap())], ids=["empty", "text", "pickle"])
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "model.skops"
-    path.write_bytes(content)
-    with pytest.raises(ModelRefusedError, match=r"model\.skops does not load"):
-        load_trusted(path)
-    assert not (tmp_path / "sprung").exists()
+def log_hostile_model(platform: Platform, folder: Path, flavour: str, canary: Path) -> str:
+    """Logs a folder as MLflow has them, every file of which would create the canary."""
+    folder.mkdir()
+    for name in ("model.pkl", "model.skops"):
+        (folder / name).write_bytes(hostile_models.raw_pickle(canary))
+    (folder / "code").mkdir()
+    (folder / "code" / "trap.py").write_text(f"import pathlib; pathlib.Path({str(canary)!r}).touch()")
+    flavours = {
+        "sklearn": "  sklearn: {pickled_model: model.pkl, serialization_format: cloudpickle, sklearn_version: 1.5.0}\n",
+        "python_function": "  python_function: {loader_module: trap, code: code, data: model.pkl}\n",
+    }
+    (folder / "MLmodel").write_text(f"artifact_path: model\nflavors:\n{flavours[flavour]}")
+    client = mlflow_client(platform)
+    run = client.create_run(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+    client.log_artifacts(run.info.run_id, str(folder), "model")
+    return f"runs:/{run.info.run_id}/model"
+
+
+@pytest.mark.parametrize("place", ["in the cache", "at MLflow"])
+def test_a_model_file_that_is_too_large_is_refused_before_it_is_read(platform: Platform, place: str) -> None:
+    live = champion(platform)
+    path = cached(platform, f"{live.artifact_sha256}.skops")
+    size = path.stat().st_size
+    if place == "at MLflow":
+        path.unlink()
+    strict = open_registry(platform.settings.model_copy(update={"max_model_mb": (size - 1) / 1e6}), platform.contract)
+    with pytest.raises(ModelRefusedError, match=f"has {size:,} bytes; MAX_MODEL_MB allows {size - 1:,}"):
+        strict.load(live)
+    assert path.exists() == (place == "in the cache")
+
+
+def test_a_model_that_is_not_in_the_cache_is_refused_if_nobody_may_be_asked(platform: Platform) -> None:
+    live = champion(platform)
+    path = cached(platform, f"{live.artifact_sha256}.skops")
+    registry = open_registry(platform.settings.model_copy(update={"mlflow_tracking_uri": NOWHERE}), platform.contract)
+    assert registry.load(live, may_download=False)
+    path.unlink()
+    with pytest.raises(ModelRefusedError, match="not in this machine's cache any more"):
+        registry.load(live, may_download=False)
 
 
 def test_what_was_loaded_once_loads_while_mlflow_is_unreachable(platform: Platform) -> None:

@@ -6,6 +6,7 @@ Each row's hash covers its content and the hash of the row before it, so that an
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, select, text
@@ -24,6 +25,16 @@ CHAIN_LOCK = 7_352_003
 GENESIS = "0" * 64
 
 STORE_COLUMNS = ("position", "failed_gates", "prev_hash", "hash")
+
+
+@dataclass(frozen=True, slots=True)
+class ChainedDecision:
+    """A decision and its place in the chain: `position` grows with every decision, with gaps."""
+
+    position: int
+    prev_hash: str
+    hash: str
+    decision: Decision
 
 
 def append(store: Store, decision: Decision) -> bool:
@@ -61,6 +72,41 @@ def recent(store: Store, limit: int = 50, actions: Collection[Action] = ()) -> l
         query = query.where(table.c.action.in_([action.value for action in actions]))
     with store.engine.connect() as connection:
         return [_record(row) for row in connection.execute(query.order_by(table.c.position.desc()).limit(limit))]
+
+
+def page(
+    store: Store, limit: int, *, actions: Collection[Action] = (), before: int | None = None
+) -> list[ChainedDecision]:
+    """The newest decisions first, from those at a position below `before` on."""
+    table = store.tables.retraining_decisions
+    query = select(table).where(table.c.model_name == store.contract.name)
+    if actions:
+        query = query.where(table.c.action.in_([action.value for action in actions]))
+    if before is not None:
+        query = query.where(table.c.position < before)
+    with store.engine.connect() as connection:
+        return [_chained(row) for row in connection.execute(query.order_by(table.c.position.desc()).limit(limit))]
+
+
+def later_than(store: Store, position: int, limit: int) -> list[ChainedDecision]:
+    """The decisions at a position above this one, the oldest first."""
+    table = store.tables.retraining_decisions
+    query = (
+        select(table)
+        .where(table.c.model_name == store.contract.name, table.c.position > position)
+        .order_by(table.c.position)
+        .limit(limit)
+    )
+    with store.engine.connect() as connection:
+        return [_chained(row) for row in connection.execute(query)]
+
+
+def find_chained(store: Store, decision_id: str) -> ChainedDecision | None:
+    table = store.tables.retraining_decisions
+    query = select(table).where(table.c.model_name == store.contract.name, table.c.decision_id == decision_id)
+    with store.engine.connect() as connection:
+        row = connection.execute(query).first()
+    return None if row is None else _chained(row)
 
 
 def attempts_of(store: Store, episode_id: str) -> list[Decision]:
@@ -110,3 +156,7 @@ def _last_hash(store: Store, connection: Connection) -> str:
 
 def _record(row: Row[Any]) -> Decision:
     return from_dict(Decision, {k: v for k, v in row._mapping.items() if k not in STORE_COLUMNS})
+
+
+def _chained(row: Row[Any]) -> ChainedDecision:
+    return ChainedDecision(row.position, row.prev_hash, row.hash, _record(row))

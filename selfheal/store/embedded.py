@@ -59,7 +59,7 @@ class EmbeddedServer:
 
 
 def ensure_running(pgdata: Path) -> EmbeddedServer:
-    """The server of this folder, started if it is not running; held until the process ends or `release`.
+    """The server of this folder, started if it is not running (any more); held until the process ends or `release`.
 
     Raises:
         ConfigurationError: if the folder cannot be written.
@@ -69,7 +69,11 @@ def ensure_running(pgdata: Path) -> EmbeddedServer:
     with _guard:
         server = _running.get(pgdata)
         if server is not None and server._owner_pid == os.getpid():
-            return server
+            if _runs(pgdata):
+                return server
+            del _running[pgdata]
+            _forget_instance(pgdata)
+            server._lock_file.close()
         server = _start(pgdata)
         _running[pgdata] = server
         atexit.register(server.release)
@@ -127,6 +131,14 @@ def _remove_stale_lock_files(pgdata: Path) -> None:
         pid_file.unlink()
         if len(lines) >= 5:  # number, folder, start, port, folder of the socket
             (Path(lines[4]) / f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
+
+
+def _runs(pgdata: Path) -> bool:
+    try:
+        pid = (pgdata / "postmaster.pid").read_text().partition("\n")[0]
+    except FileNotFoundError:
+        return False
+    return pid.isdecimal() and _is_server_of(int(pid), pgdata)
 
 
 def _is_server_of(pid: int, pgdata: Path) -> bool:

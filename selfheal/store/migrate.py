@@ -24,16 +24,17 @@ MIGRATION_LOCK = 7_352_001
 """Key of the advisory lock that lets one process at a time migrate; any constant of ours will do."""
 
 
-def ensure_database(url: str) -> None:
+def ensure_database(url: str, *, is_patient: bool = True) -> None:
     """Creates the database of `url` on its server if it is missing.
 
     Raises:
-        ServiceUnavailableError: if the server does not answer within 10 s.
+        ServiceUnavailableError: if the server does not answer, within 10 s if patient.
         ConfigurationError: if the database is missing and may not be created.
     """
     target = make_url(url).set(drivername="postgresql+psycopg")
+    create = _create_if_missing if is_patient else _create_if_missing_at_once
     try:
-        _create_if_missing(target.set(database="postgres").render_as_string(hide_password=False), str(target.database))
+        create(target.set(database="postgres").render_as_string(hide_password=False), str(target.database))
     except OperationalError as error:
         raise ServiceUnavailableError(
             f"Postgres at {target.render_as_string()} does not answer: {error.orig}; check DATABASE_URL or POSTGRES_*"
@@ -42,6 +43,10 @@ def ensure_database(url: str) -> None:
 
 @retry(retry=retry_if_exception_type(OperationalError), stop=stop_after_delay(10), wait=wait_fixed(0.2), reraise=True)
 def _create_if_missing(server: str, database: str) -> None:
+    _create_if_missing_at_once(server, database)
+
+
+def _create_if_missing_at_once(server: str, database: str) -> None:
     engine = create_engine(server, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 5})
     try:
         with engine.connect() as connection:

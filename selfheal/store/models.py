@@ -43,12 +43,14 @@ def model_version(store: Store, version: int) -> ModelVersion | None:
     return _one(store, store.tables.model_metadata.c.version == version)
 
 
-def list_versions(store: Store, limit: int = 100) -> list[ModelVersion]:
-    """The newest versions first."""
+def list_versions(store: Store, limit: int = 100, stage: Stage | None = None) -> list[ModelVersion]:
+    """The newest versions first, those of one stage or all."""
     table = store.tables.model_metadata
-    query = select(table).where(table.c.model_name == store.contract.name).order_by(table.c.version.desc()).limit(limit)
+    query = select(table).where(table.c.model_name == store.contract.name)
+    if stage is not None:
+        query = query.where(table.c.stage == stage.value)
     with store.engine.connect() as connection:
-        return [_record(row) for row in connection.execute(query)]
+        return [_record(row) for row in connection.execute(query.order_by(table.c.version.desc()).limit(limit))]
 
 
 def register_staging(store: Store, version: ModelVersion) -> None:

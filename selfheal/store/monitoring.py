@@ -6,14 +6,19 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from selfheal.records import Alert, DriftReport, PerformanceReport, ProxyMetrics, Triage, to_dict
 from selfheal.time_ordered import new_id
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from selfheal.store import Store
+
+MONITORING, SERVING = "monitoring", "serving"
+"""Sources of alerts. Each opens and resolves its own."""
 
 
 def record_tick(
@@ -72,49 +77,111 @@ def recent_ticks(store: Store, limit: int, model_version: int | None = None) -> 
         return list(connection.execute(query.order_by(table.c.created_at.desc()).limit(limit)))
 
 
+def ticks_since(store: Store, since: datetime, limit: int) -> list[Row[Any]]:
+    """The newest rows first, of all versions, none from before `since`."""
+    table = store.tables.monitoring_metrics
+    query = select(table).where(table.c.model_name == store.contract.name, table.c.created_at >= since)
+    with store.engine.connect() as connection:
+        return list(connection.execute(query.order_by(table.c.created_at.desc()).limit(limit)))
+
+
 def sync_alerts(store: Store, triage: Triage, now: datetime) -> list[Alert]:
-    """Opens what is new, updates what goes on, resolves what is over, for one version. Returns the newly opened."""
+    """Opens what is new, updates what goes on, resolves what is over, for one version. Returns the newly opened.
+
+    Only monitoring's own alerts: whether another source's trouble is over, a tick cannot know.
+    """
     table = store.tables.monitoring_alerts
     window = triage.window
     holding = {alert.kind: alert for alert in triage.alerts}
-    opened: list[Alert] = []
     with store.engine.begin() as connection:
-        is_open = (table.c.model_name == window.model_name) & table.c.resolved_at.is_(None)
+        is_open = _is_open(store, MONITORING)
         rows = connection.execute(select(table).where(is_open).with_for_update()).all()
         for row in rows:
             alert = holding.get(row.kind) if row.model_version == window.model_version else None
             if alert is None:
-                change: dict[str, Any] = {"resolved_at": now, "resolved_by": "monitoring"}
-            elif alert.message != row.message or alert.severity.value != row.severity:
-                change = {
-                    "message": alert.message,
-                    "severity": alert.severity.value,
-                    "metrics": alert.metrics,
-                    "updated_at": now,
-                }
+                _resolve(store, connection, table.c.alert_id == row.alert_id, MONITORING, now)
             else:
-                continue
-            connection.execute(update(table).where(table.c.alert_id == row.alert_id).values(**change))
+                _update(store, connection, row, alert, now)
         already = {row.kind for row in rows if row.model_version == window.model_version}
-        for kind, alert in holding.items():
-            if kind in already:
-                continue
-            statement = insert(table).values(
-                alert_id=new_id(),
-                model_name=window.model_name,
-                model_version=window.model_version,
-                kind=kind,
-                severity=alert.severity.value,
-                message=alert.message,
-                metrics=alert.metrics,
-                episode_id=triage.episode_id,
-                created_at=now,
-                updated_at=now,
-            )
-            is_new = connection.execute(statement.on_conflict_do_nothing().returning(table.c.alert_id)).first()
-            if is_new is not None:
-                opened.append(alert)
-    return opened
+        return [
+            alert
+            for kind, alert in holding.items()
+            if kind not in already
+            and _open(store, connection, MONITORING, window.model_version, alert, triage.episode_id, now)
+        ]
+
+
+def hold_alert(store: Store, source: str, model_version: int | None, alert: Alert, now: datetime) -> bool:
+    """Opens an alert of a source, or updates the open one of this kind and version; True if it was newly opened.
+
+    The source has to `resolve_alert` it. `model_version` is None for trouble that is no version's. Several processes may
+    hold the same alert: one of them opens it.
+    """
+    table = store.tables.monitoring_alerts
+    is_this = (table.c.kind == alert.kind) & table.c.model_version.is_not_distinct_from(model_version)
+    with store.engine.begin() as connection:
+        query = select(table).where(_is_open(store, source), is_this).with_for_update()
+        row = connection.execute(query).first()
+        if row is None:
+            return _open(store, connection, source, model_version, alert, None, now)
+        _update(store, connection, row, alert, now)
+        return False
+
+
+def resolve_alert(store: Store, source: str, kind: str, now: datetime) -> bool:
+    """Resolves the open alerts of this kind of a source, whatever version they are about; True if there was one."""
+    is_this = _is_open(store, source) & (store.tables.monitoring_alerts.c.kind == kind)
+    with store.engine.begin() as connection:
+        return _resolve(store, connection, is_this, source, now)
+
+
+def _is_open(store: Store, source: str) -> ColumnElement[bool]:
+    table = store.tables.monitoring_alerts
+    return and_(table.c.model_name == store.contract.name, table.c.source == source, table.c.resolved_at.is_(None))
+
+
+def _open(
+    store: Store,
+    connection: Connection,
+    source: str,
+    model_version: int | None,
+    alert: Alert,
+    episode_id: str | None,
+    now: datetime,
+) -> bool:
+    """False if another process opened it first."""
+    table = store.tables.monitoring_alerts
+    statement = insert(table).values(
+        alert_id=new_id(),
+        model_name=store.contract.name,
+        model_version=model_version,
+        source=source,
+        kind=alert.kind,
+        severity=alert.severity.value,
+        message=alert.message,
+        metrics=alert.metrics,
+        episode_id=episode_id,
+        created_at=now,
+        updated_at=now,
+    )
+    is_new = connection.execute(statement.on_conflict_do_nothing().returning(table.c.alert_id)).first()
+    return is_new is not None
+
+
+def _update(store: Store, connection: Connection, row: Row[Any], alert: Alert, now: datetime) -> None:
+    if alert.message == row.message and alert.severity.value == row.severity:
+        return
+    table = store.tables.monitoring_alerts
+    connection.execute(
+        update(table)
+        .where(table.c.alert_id == row.alert_id)
+        .values(message=alert.message, severity=alert.severity.value, metrics=alert.metrics, updated_at=now)
+    )
+
+
+def _resolve(store: Store, connection: Connection, which: ColumnElement[bool], by: str, now: datetime) -> bool:
+    statement = update(store.tables.monitoring_alerts).where(which).values(resolved_at=now, resolved_by=by)
+    return connection.execute(statement).rowcount > 0
 
 
 def list_alerts(store: Store, *, only_open: bool = False, limit: int = 100) -> list[Row[Any]]:
@@ -137,3 +204,37 @@ def acknowledge_alert(store: Store, alert_id: UUID, actor: str, now: datetime) -
     )
     with store.engine.begin() as connection:
         return connection.execute(statement).rowcount > 0
+
+
+def alerts_open_first(store: Store, limit: int, *, only_open: bool = False) -> list[Row[Any]]:
+    """The open alerts, then the resolved ones; of each, the newest first."""
+    table = store.tables.monitoring_alerts
+    query = select(table).where(table.c.model_name == store.contract.name)
+    if only_open:
+        query = query.where(table.c.resolved_at.is_(None))
+    order = table.c.resolved_at.is_not(None), table.c.created_at.desc(), table.c.alert_id
+    with store.engine.connect() as connection:
+        return list(connection.execute(query.order_by(*order).limit(limit)))
+
+
+def alerts_open_or_among(store: Store, alert_ids: Collection[UUID], limit: int) -> list[Row[Any]]:
+    """The open alerts, and what became of those with one of these ids; the newest first."""
+    table = store.tables.monitoring_alerts
+    query = (
+        select(table)
+        .where(
+            table.c.model_name == store.contract.name,
+            table.c.resolved_at.is_(None) | table.c.alert_id.in_(alert_ids),
+        )
+        .order_by(table.c.created_at.desc(), table.c.alert_id)
+        .limit(limit)
+    )
+    with store.engine.connect() as connection:
+        return list(connection.execute(query))
+
+
+def find_alert(store: Store, alert_id: UUID) -> Row[Any] | None:
+    table = store.tables.monitoring_alerts
+    query = select(table).where(table.c.model_name == store.contract.name, table.c.alert_id == alert_id)
+    with store.engine.connect() as connection:
+        return connection.execute(query).first()

@@ -53,6 +53,17 @@ def window_of(store: Store, model_version: int, since: datetime, until: datetime
     )
 
 
+def oldest_prediction_after(store: Store, model_version: int, moment: datetime) -> datetime | None:
+    """When the version's first prediction after `moment` was made; None if there is none. Read from an index."""
+    query = """
+        SELECT created_at FROM prediction_logs WHERE model_version = :version AND created_at > :moment
+        ORDER BY created_at LIMIT 1
+    """
+    with store.engine.connect() as connection:
+        row = connection.execute(text(query), {"version": model_version, "moment": moment}).first()
+    return None if row is None else row.created_at
+
+
 def proxy_metrics(store: Store, window: Window) -> ProxyMetrics:
     """Exact aggregates over the whole window, computed by Postgres."""
     query = f"""
@@ -115,6 +126,14 @@ def stored_labels(store: Store, prediction_ids: Collection[UUID]) -> dict[UUID, 
     query = select(table.c.prediction_id, table.c.true_label).where(table.c.prediction_id.in_(prediction_ids))
     with store.engine.connect() as connection:
         return {row.prediction_id: row.true_label for row in connection.execute(query)}
+
+
+def stored_predictions(store: Store, prediction_ids: Collection[str]) -> list[dict[str, Any]]:
+    """What was logged under these ids: all columns of `prediction_logs`."""
+    table = store.tables.prediction_logs
+    query = select(table).where(table.c.prediction_id.in_([UUID(text) for text in prediction_ids]))
+    with store.engine.connect() as connection:
+        return [dict(row._mapping) for row in connection.execute(query)]
 
 
 def table_summary(store: Store, table: str, time_column: str) -> dict[str, Any]:

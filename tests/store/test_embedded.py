@@ -185,6 +185,33 @@ def test_the_next_user_recovers_after_user_and_server_were_killed(
     successor.leave()
 
 
+def test_a_server_that_was_killed_is_started_again_for_who_still_holds_it(pgdata: Path) -> None:
+    first = embedded.ensure_running(pgdata)
+    pid = postmaster_pid(pgdata)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while is_postgres(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    again = started_again(pgdata, deadline)
+    assert answers(again.url("postgres"))
+    assert embedded.ensure_running(pgdata) is again
+    first.release()
+    assert answers(again.url("postgres")), "the handle of before holds nothing any more"
+    again.release()
+    assert not answers(again.url("postgres"))
+
+
+def started_again(pgdata: Path, deadline: float) -> embedded.EmbeddedServer:
+    """Postgres refuses to start while the killed server's children are still there: a moment."""
+    while True:
+        try:
+            return embedded.ensure_running(pgdata)
+        except ServiceUnavailableError:
+            if time.monotonic() > deadline:
+                raise
+
+
 def test_a_pid_file_left_by_a_crash_whose_number_another_process_has_now_does_not_block_the_start(pgdata: Path) -> None:
     """After a reboot, or in a container that was restarted, small process numbers come up again."""
     server = embedded.ensure_running(pgdata)
