@@ -8,6 +8,7 @@ import numpy as np
 
 from selfheal.contract import (
     TRUE_LABEL,
+    AdverseReason,
     Columns,
     DerivedFeature,
     Feature,
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
     from sklearn.pipeline import Pipeline
+
+LOAD = AdverseReason("LOAD", "Load on the machine, by itself and with the heat")
 
 
 def derive(columns: Columns) -> dict[str, FloatArray]:
@@ -80,12 +83,17 @@ contract = ModelContract(
         Feature(
             "temperature_c", "float", -50.0, 300.0, "degrees Celsius", "Bearing temperature", 61.5, True, ("Temp-C",)
         ),
-        Feature("load_ratio", "float", 0.0, 5.0, "ratio", "Load over rated load", 0.7),
+        Feature("load_ratio", "float", 0.0, 5.0, "ratio", "Load over rated load", 0.7, adverse_reason=LOAD),
         Feature("restarts", "int", 0, 1_000, "count per day", "Restarts in the last day", 1),
     ),
     derived=(
         DerivedFeature(
-            "strain", "float", "degrees Celsius", "load_ratio x temperature_c / 100", "heat under load wears"
+            "strain",
+            "float",
+            "degrees Celsius",
+            "load_ratio x temperature_c / 100",
+            "heat under load wears",
+            adverse_reason=LOAD,
         ),
     ),
     derive=derive,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfheal.contract import Columns, DerivedFeature, Feature, FloatArray, Label, ModelContract, Segment
+from selfheal.contract import AdverseReason, Columns, DerivedFeature, Feature, FloatArray, Label, ModelContract, Segment
 from selfheal.credit_risk.scenarios import SCENARIOS
 
 if TYPE_CHECKING:
@@ -21,6 +21,17 @@ LATE_COUNTS = ("times_30_59_days_late", "times_60_89_days_late", "times_90_days_
 
 LATE_CODE_FROM = 96
 """The bureau writes 96 and 98 in the late-payment counts as codes ("not reported"); the largest true count is 17."""
+
+# What a borrower is told. Each text names every factor behind it, which the law asks for (age included), and fits whichever
+# way the factor spoke, which it allows. One reason where features compensate each other: income per person falls with the
+# dependents, so neither's share says anything without the other's.
+UTILIZATION = AdverseReason("UTILIZATION", "Balances on cards and credit lines in proportion to their limits")
+LATE_PAYMENTS = AdverseReason("LATE_PAYMENTS", "Record of late payments in the last two years: how many and how late")
+DEBT = AdverseReason("DEBT", "Monthly debt payments, by themselves and in proportion to income")
+INCOME = AdverseReason("INCOME", "Monthly income for the number of dependents, or income not stated")
+OPEN_LINES = AdverseReason("OPEN_LINES", "Number of open loans and credit lines")
+REAL_ESTATE = AdverseReason("REAL_ESTATE", "Number of mortgages and other real estate loans")
+AGE = AdverseReason("AGE", "Age of the borrower")
 
 
 def derive(columns: Columns) -> dict[str, FloatArray]:
@@ -85,6 +96,7 @@ contract = ModelContract(
             description="Balance on cards and credit lines over their limits (real estate and car loans left out)",
             example=0.77,
             aliases=("RevolvingUtilizationOfUnsecuredLines",),
+            adverse_reason=UTILIZATION,
         ),
         Feature(
             name="age",
@@ -95,6 +107,7 @@ contract = ModelContract(
             description="Age of the borrower; the source has one 0, an unknown",
             example=45,
             aliases=("Age",),
+            adverse_reason=AGE,
         ),
         Feature(
             name="times_30_59_days_late",
@@ -105,6 +118,7 @@ contract = ModelContract(
             description="Times 30 to 59 days past due but no worse; 96 and 98 are codes",
             example=2,
             aliases=("NumberOfTime30-59DaysPastDueNotWorse",),
+            adverse_reason=LATE_PAYMENTS,
         ),
         Feature(
             name="debt_ratio",
@@ -115,6 +129,7 @@ contract = ModelContract(
             description="Monthly debt payments, alimony and living costs over monthly income; in dollars if income is missing",
             example=0.8,
             aliases=("DebtRatio",),
+            adverse_reason=DEBT,
         ),
         Feature(
             name="monthly_income",
@@ -126,6 +141,7 @@ contract = ModelContract(
             example=9_120.0,
             is_nullable=True,
             aliases=("MonthlyIncome",),
+            adverse_reason=INCOME,
         ),
         Feature(
             name="open_credit_lines",
@@ -136,6 +152,7 @@ contract = ModelContract(
             description="Open loans (such as car loans and mortgages) and lines of credit (such as cards)",
             example=13,
             aliases=("NumberOfOpenCreditLinesAndLoans",),
+            adverse_reason=OPEN_LINES,
         ),
         Feature(
             name="times_90_days_late",
@@ -146,6 +163,7 @@ contract = ModelContract(
             description="Times 90 days or more past due; 96 and 98 are codes",
             example=0,
             aliases=("NumberOfTimes90DaysLate",),
+            adverse_reason=LATE_PAYMENTS,
         ),
         Feature(
             name="real_estate_loans",
@@ -156,6 +174,7 @@ contract = ModelContract(
             description="Mortgages and real estate loans, home equity lines included",
             example=6,
             aliases=("NumberRealEstateLoansOrLines",),
+            adverse_reason=REAL_ESTATE,
         ),
         Feature(
             name="times_60_89_days_late",
@@ -166,6 +185,7 @@ contract = ModelContract(
             description="Times 60 to 89 days past due but no worse; 96 and 98 are codes",
             example=0,
             aliases=("NumberOfTime60-89DaysPastDueNotWorse",),
+            adverse_reason=LATE_PAYMENTS,
         ),
         Feature(
             name="dependents",
@@ -177,6 +197,7 @@ contract = ModelContract(
             example=2,
             is_nullable=True,
             aliases=("NumberOfDependents",),
+            adverse_reason=INCOME,
         ),
     ),
     derived=(
@@ -186,6 +207,7 @@ contract = ModelContract(
             unit="count in 2 years",
             formula="sum of the three late-payment counts, codes 96 and 98 as 0",
             reason="the number of lapses of any length tells more than each rare count by itself",
+            adverse_reason=LATE_PAYMENTS,
         ),
         DerivedFeature(
             name="is_late_code",
@@ -193,6 +215,7 @@ contract = ModelContract(
             unit="0 or 1",
             formula="1 if any late-payment count is 96 or more",
             reason="such borrowers default in more than half of the cases; as counts the codes would be nonsense",
+            adverse_reason=LATE_PAYMENTS,
         ),
         DerivedFeature(
             name="is_income_missing",
@@ -200,6 +223,7 @@ contract = ModelContract(
             unit="0 or 1",
             formula="1 if monthly_income is missing",
             reason="a fifth of incomes are missing, and not at random",
+            adverse_reason=INCOME,
         ),
         DerivedFeature(
             name="monthly_debt",
@@ -207,6 +231,7 @@ contract = ModelContract(
             unit="dollars per month",
             formula="debt_ratio x monthly_income; debt_ratio itself if income is missing or 0",
             reason="without an income the source's debt ratio is the debt in dollars: this puts all rows in one unit",
+            adverse_reason=DEBT,
         ),
         DerivedFeature(
             name="income_per_person",
@@ -215,6 +240,7 @@ contract = ModelContract(
             formula="monthly_income / (1 + dependents), missing dependents as 0",
             reason="the same income carries one person further than five",
             is_nullable=True,
+            adverse_reason=INCOME,
         ),
         DerivedFeature(
             name="log_utilization",
@@ -222,6 +248,7 @@ contract = ModelContract(
             unit="log(1 + ratio)",
             formula="log(1 + revolving_utilization)",
             reason="utilization runs to 22,000; on this scale its shifts stay visible",
+            adverse_reason=UTILIZATION,
         ),
     ),
     derive=derive,
