@@ -197,6 +197,16 @@ class Triage:
 
 
 @dataclass(frozen=True, slots=True)
+class TickRecord:
+    """All that one tick saw and concluded, as its JSON file keeps it."""
+
+    triage: Triage
+    proxy: ProxyMetrics
+    drift: DriftReport
+    performance: PerformanceReport
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """One thing that must hold before a retraining starts."""
 

@@ -341,10 +341,6 @@ def reports_folder(settings: Settings) -> Path:
     return settings.data_dir / "reports" / "drift"
 
 
-def results_folder(settings: Settings) -> Path:
-    return settings.data_dir / "monitoring" / "results"
-
-
 def _current_window(platform: Platform, champion: ModelVersion) -> Window | None:
     newest, _ = predictions.latest_activity(platform.store)
     if newest is None:

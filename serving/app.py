@@ -6,24 +6,35 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from selfheal.contract import ModelContract, load_contract
-from selfheal.journal import LABEL_JOURNAL, Journal, prediction_journal
+from selfheal.journal import LABEL_JOURNAL, Journal, JournalKind, prediction_journal
 from selfheal.platform import open_platform
 from selfheal.settings import Settings, load_settings
 from serving import problems
-from serving.auth import key_check, refuse_open_door
+from serving.auth import Doorkeeper, KeyBeforeBody, Scope, describe_without_keys, refuse_open_door, requires
 from serving.body_limit import BodyLimit
 from serving.champion import ChampionHolder
+from serving.durability import DurableLog
+from serving.explanations import ExplanationDesk
+from serving.follower import Follower
+from serving.inquiries import Inquiries
 from serving.labels import LabelDesk
-from serving.routes import labels, predict, state
-from serving.schemas import row_model
+from serving.lane import FastLane
+from serving.live import Live
+from serving.metrics import MetricsPage, ServiceCollector
+from serving.once import OnceOnly
+from serving.requests import RequestParser
+from serving.routes import decisions, labels, live, metrics, monitoring, predict, state
 from serving.scoring import Scorer
+from serving.security_headers import SecurityHeaders
 from serving.service import Service
 from serving.sink import Sink
+from serving.tracing import tracing
 
 DESCRIPTION = """
 Scores, logs, and follows the platform's promotions. Every answered prediction is on disk; send what became of it to
@@ -39,51 +50,98 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     in_force = settings or load_settings()
     refuse_open_door(in_force)
+    doorkeeper = Doorkeeper(in_force)
     contract = load_contract(in_force.use_case)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running_service(in_force, contract) as service:
             app.state.service = service
+            assert isinstance(app.middleware_stack, FastLane)
+            collector = ServiceCollector(service, app.middleware_stack, doorkeeper)
+            app.state.metrics = MetricsPage(collector, _metrics_folder(in_force))
+            sharing = asyncio.create_task(app.state.metrics.share())
             yield
+            sharing.cancel()
 
+    parser = RequestParser(contract)
     app = FastAPIOffline(  # FastAPI with the pages of /docs served from here and not from another host
         title=f"selfheal: {contract.name}",
         summary=contract.description,
         description=DESCRIPTION,
         version=installed_version("selfheal"),
         lifespan=lifespan,
+        telemetry=tracing(in_force),
     )
     problems.install(app)
+    app.state.doorkeeper = doorkeeper
     app.add_middleware(BodyLimit)
-    doors = [Depends(key_check(in_force))]
-    app.include_router(predict.build_router(contract, row_model(contract)), dependencies=doors)
-    app.include_router(labels.router, dependencies=doors)
-    app.include_router(state.router)
+    app.add_middleware(KeyBeforeBody, doorkeeper=doorkeeper)
+    app.add_middleware(SecurityHeaders)
+    at_the_door = problems.documented(401, 403, 413, 415, 429)
+    app.include_router(
+        predict.build_router(parser),
+        dependencies=[Depends(requires(Scope.SCORE))],
+        responses=at_the_door,
+    )
+    app.include_router(labels.router, dependencies=[Depends(requires(Scope.LABEL))], responses=at_the_door)
+    for router in (state.router, monitoring.router, decisions.router, live.router, metrics.router):
+        app.include_router(router)
+    if not doorkeeper.asks_for_keys:
+        describe_without_keys(app)
+    app.middleware_stack = FastLane(app, doorkeeper, parser)  # outside of Starlette's own, too
     return app
+
+
+def _metrics_folder(settings: Settings) -> Path | None:
+    return settings.data_dir / "run" / "metrics" if settings.api_workers > 1 else None
+
+
+def _durable_log(kind: JournalKind, settings: Settings) -> DurableLog:
+    max_bytes = int(settings.journal_max_mb * 1_000_000)
+    journal = Journal(kind, settings.data_dir, max_bytes, settings.journal_fsync)
+    return DurableLog(journal, settings.journal_fsync_interval_seconds)
 
 
 @contextlib.asynccontextmanager
 async def running_service(settings: Settings, contract: ModelContract) -> AsyncIterator[Service]:
     """Opens the platform, starts the background tasks, and takes all of it down again in reverse."""
-    platform = await asyncio.to_thread(open_platform, settings)
-    max_bytes = int(settings.journal_max_mb * 1_000_000)
-    prediction_writer = Journal(prediction_journal(contract), settings.data_dir, max_bytes)
-    label_writer = Journal(LABEL_JOURNAL, settings.data_dir, max_bytes)
+    platform = open_platform(settings, wait_for_database=False)
+    prediction_log = _durable_log(prediction_journal(contract), settings)
+    label_log = _durable_log(LABEL_JOURNAL, settings)
     holder = ChampionHolder(platform)
-    scorer = Scorer(contract, holder, prediction_writer)
+    follower = Follower(platform, holder)
+    scorer = Scorer(contract, holder, prediction_log)
+    once = OnceOnly(contract, platform.store, scorer)
     sink = Sink(platform)
+    inquiries = Inquiries(platform.store)
+    live_feed = Live(holder, scorer, inquiries)
     tasks: list[asyncio.Task[None]] = []
     try:
-        await asyncio.to_thread(holder.refresh)
-        tasks.extend(asyncio.create_task(work) for work in (holder.follow(), scorer.work(), sink.run()))
-        yield Service(platform, holder, scorer, LabelDesk(platform.store, label_writer), sink)
+        await asyncio.to_thread(follower.start)
+        await asyncio.to_thread(once.remember_journal, prediction_journal(contract), settings.data_dir)
+        background = (scorer.work(), prediction_log.keep(), label_log.keep(), live_feed.run())
+        tasks.extend(asyncio.create_task(work) for work in background)
+        sink.start()
+        yield Service(
+            platform=platform,
+            holder=holder,
+            scorer=scorer,
+            once=once,
+            explanations=ExplanationDesk(platform, holder),
+            labels=LabelDesk(platform.store, label_log),
+            sink=sink,
+            inquiries=inquiries,
+            live=live_feed,
+        )
     finally:
+        await asyncio.to_thread(follower.stop)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         scorer.close()
-        prediction_writer.close()
-        label_writer.close()
-        await asyncio.to_thread(sink.copy_once)  # what was just journaled should not wait for the next start
+        inquiries.close()
+        prediction_log.close()
+        label_log.close()
+        await asyncio.to_thread(sink.stop)  # after the journals: what came last should not wait for the next start
         await asyncio.to_thread(platform.close)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,11 +12,12 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError
 
 from selfheal.errors import LabelConflictError
-from selfheal.journal import Journal, format_time
+from selfheal.journal import Record, encode_lines, format_time
 from selfheal.store.predictions import stored_labels
 
 if TYPE_CHECKING:
     from selfheal.store import Store
+    from serving.durability import DurableLog
     from serving.schemas import Label
 
 REMEMBERED_LABELS = 100_000
@@ -26,18 +27,20 @@ REMEMBERED_LABELS = 100_000
 class LabelDesk:
     """Accepts labels. One instance a process; calls are serialised."""
 
-    def __init__(self, store: Store, journal: Journal) -> None:
+    def __init__(self, store: Store, log: DurableLog) -> None:
         self._store = store
-        self._journal = journal
+        self._log = log
         self._recent: OrderedDict[UUID, int] = OrderedDict()
         self._lock = threading.Lock()
+        self.n_by_outcome: Counter[str] = Counter()
+        """Labels that were `accepted`, a `duplicate`, or a `conflict`."""
 
     def accept(self, labels: Sequence[Label]) -> tuple[int, int]:
         """Keeps the labels, all or none; returns how many were new or corrections, and how many were known already.
 
         Raises:
             LabelConflictError: if a prediction has another label and this one is no correction.
-            OSError: if they could not be made durable.
+            JournalUnavailableError: if they could not be made durable.
         """
         with self._lock:
             known = self._known({label.prediction_id for label in labels})
@@ -47,15 +50,18 @@ class LabelDesk:
                 if value == label.true_label:
                     continue
                 if value is not None and not label.is_correction:
+                    self.n_by_outcome["conflict"] += 1
                     raise LabelConflictError(
                         f"prediction {label.prediction_id} is labelled {value}; send {label.true_label} with "
                         "is_correction=true if that was wrong"
                     )
                 known[label.prediction_id] = label.true_label
                 fresh.append(label)
-            self._journal.append(self._record(label) for label in fresh)
+            if fresh:
+                self._log.write(encode_lines([self._record(label) for label in fresh]))
             for label in fresh:
                 self._remember(label.prediction_id, label.true_label)
+            self.n_by_outcome.update(accepted=len(fresh), duplicate=len(labels) - len(fresh))
             return len(fresh), len(labels) - len(fresh)
 
     def _known(self, ids: set[UUID]) -> dict[UUID, int]:
@@ -73,13 +79,13 @@ class LabelDesk:
             self._recent.popitem(last=False)
 
     @staticmethod
-    def _record(label: Label) -> tuple[str, ...]:
+    def _record(label: Label) -> Record:
         now = datetime.now(UTC)
         return (
             str(label.prediction_id),
-            str(label.true_label),
+            label.true_label,
             format_time(label.labelled_at or now),
             format_time(now),
             label.label_source,
-            "true" if label.is_correction else "false",
+            label.is_correction,
         )

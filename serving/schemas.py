@@ -1,4 +1,7 @@
-"""Requests and answers. The request's features are derived from the contract: names, aliases, types, limits, examples."""
+"""Requests, and what scoring and labels are answered with; what reading is answered with is in `serving.views`.
+
+The request's features are derived from the contract: names, aliases, types, limits, examples.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ from pydantic import (
     create_model,
 )
 
+from serving.explained import Explained
+
 if TYPE_CHECKING:
     from selfheal.contract import Feature, ModelContract
 
@@ -38,6 +43,12 @@ class RowBase(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     request_source: SourceName = Field("api", description="who asks; kept in the log")
+    prediction_id: UUID | None = Field(
+        None,
+        description="an id of your own making. A second request with it and the same row gets the first one's answer and "
+        "is logged once; with another row it is a conflict (409). Absent: the service makes one.",
+    )
+    explain: bool = Field(False, description="adds `explanation` to the answer; `?explain=true` does so for all rows")
 
 
 def row_model(contract: ModelContract) -> type[RowBase]:
@@ -87,6 +98,8 @@ class Prediction(BaseModel):
     threshold: float
     model_name: str
     model_version: int
+    explanation: Explained | None = Field(None, description="why, if that was asked for and can be said exactly")
+    explanation_unavailable: str | None = Field(None, description="why there is no explanation, if one was asked for")
 
 
 class RowError(BaseModel):
@@ -97,12 +110,12 @@ class RowError(BaseModel):
     message: str
 
 
-class BatchRequest(BaseModel):
+class BatchBase(BaseModel):
     """Many rows in one call; each is checked by itself."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    instances: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_BATCH_ROWS)
+    instances: list[Any]
 
 
 class BatchResponse(BaseModel):
@@ -179,32 +192,6 @@ LabelBody = Annotated[
 class LabelsResponse(BaseModel):
     accepted: int = Field(description="labels that were new or corrections; they are on disk")
     duplicates: int = Field(description="labels that were known already, with the same value")
-
-
-class ModelInfo(BaseModel):
-    """The version that answers now."""
-
-    model_name: str
-    model_version: int
-    stage: str
-    promoted_at: datetime | None
-    trigger_reason: str
-    previous_version: int | None
-    threshold: float
-    metrics: dict[str, Any]
-    contract_hash: str
-    artifact_sha256: str
-    mlflow_run_id: str
-    features: list[str]
-
-
-class Health(BaseModel):
-    """`status` is `ok` (scores and logs), `degraded` (scores, but see `problems`) or `not_ready`."""
-
-    status: Literal["ok", "degraded", "not_ready"]
-    model_version: int | None
-    problems: list[str]
-    journal_lag_bytes: int | None = Field(description="journal not yet copied to Postgres; null if that is unknown")
 
 
 class ProblemDocument(BaseModel):

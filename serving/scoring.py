@@ -1,113 +1,206 @@
 """The one path of a prediction: rows that arrive together are scored by one call and made durable by one commit.
 
-Nothing waits while the path is idle: whatever has arrived when the last group is done is the next group.
+Nothing waits while the path is idle; under load the next group is whatever has arrived while one was scored and brought
+to disk. Scoring ahead of the disk was tried: it makes groups smaller, and a call of the model costs a millisecond whether
+it is for one row or for fifty.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from bisect import bisect_left
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-from uuid import UUID
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import uuid_utils
 
-from selfheal.journal import Journal, format_number, format_time
-from selfheal.time_ordered import new_id
+from selfheal.errors import JournalUnavailableError
+from selfheal.journal import column_values, encode_lines, format_time
 from serving.problems import ProblemError, not_ready
 
 if TYPE_CHECKING:
-    from selfheal.contract import ModelContract
+    from selfheal.contract import FloatArray, ModelContract
     from serving.champion import Champion, ChampionHolder
+    from serving.durability import DurableLog
 
 MAX_WAITING_ROWS = 50_000
-"""Rows that may wait for their group; beyond it a client is better told to come back than left to time out."""
+"""Rows that may wait for their answer; beyond it a client is better told to come back than left to time out."""
 
 MAX_GROUP_ROWS = 10_000
+
+MAX_INLINE_ROWS = 256
+"""Groups up to this size (3 ms) are scored in the event loop: a thread would fight it for the interpreter lock."""
+
+Answer: TypeAlias = dict[str, Any]
+"""One acknowledged prediction, with the fields of `serving.schemas.Prediction`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One validated row: the raw inputs in the contract's order (None where missing) and who sent it."""
+    """One validated row: the raw inputs in the contract's order (None where missing), who sent it, and the id they chose."""
 
-    values: Sequence[float | int | None]
+    values: tuple[float | int | None, ...]
     request_source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One acknowledged prediction."""
-
-    prediction_id: UUID
-    prediction: int
-    probability: float
-    champion: Champion
+    prediction_id: str | None = None
+    is_explained: bool = False
 
 
 @dataclass(slots=True)
 class _Waiting:
     rows: Sequence[Row]
     arrived_at: float
-    answer: asyncio.Future[list[Scored]]
+    answers: asyncio.Future[list[Answer]]
+
+
+@dataclass(slots=True)
+class _Scored:
+    """A group that has been scored and not yet acknowledged."""
+
+    group: Sequence[_Waiting]
+    answers: list[list[Answer]]
+    lines: bytes
+
+
+class LatencyHistogram:
+    """Counts of requests by the time from their arrival to their acknowledgement; what Prometheus calls a histogram."""
+
+    BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(self.BOUNDS_SECONDS) + 1)
+        self.sum_seconds = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.BOUNDS_SECONDS, seconds)] += 1
+        self.sum_seconds += seconds
 
 
 class Scorer:
     """Groups waiting rows, scores and journals them. One instance a process."""
 
-    def __init__(self, contract: ModelContract, holder: ChampionHolder, journal: Journal) -> None:
+    def __init__(self, contract: ModelContract, holder: ChampionHolder, log: DurableLog) -> None:
         self._contract = contract
+        self._kinds = [contract.kinds[name] for name in contract.feature_names]
         self._holder = holder
-        self._journal = journal
+        self._log = log
         self._waiting: deque[_Waiting] = deque()
         self._n_waiting_rows = 0
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
+        self.n_acknowledged = 0
+        self.n_by_outcome: Counter[tuple[int, int]] = Counter()
+        """Acknowledged predictions by model version and prediction."""
+        self.latency = LatencyHistogram()
 
-    async def score(self, rows: Sequence[Row]) -> list[Scored]:
-        """Scores the rows and returns once they are on disk.
+    @property
+    def n_waiting_rows(self) -> int:
+        return self._n_waiting_rows
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be scored and acknowledged now, in a sentence; None if it can."""
+        if self._holder.current is None:
+            return self._holder.problem or "no model is loaded yet"
+        return self._log.problem
+
+    async def score(self, rows: Sequence[Row]) -> list[Answer]:
+        """Scores the rows and returns once they are in the journal, as durable as JOURNAL_FSYNC says.
 
         Raises:
             ProblemError: 503 if there is no model, too much is waiting, or the journal cannot be written.
         """
+        return await self.submit(rows)
+
+    def submit(self, rows: Sequence[Row]) -> asyncio.Future[list[Answer]]:
+        """As `score`, for whoever does not wait in a coroutine. The future fails as `score` does."""
         if self._holder.current is None:
             raise not_ready(self._holder.problem or "no model is loaded yet")
+        if self._log.problem is not None:
+            raise _not_durable()
         if self._n_waiting_rows + len(rows) > MAX_WAITING_ROWS:
             raise ProblemError(503, "overloaded", "too many rows are waiting to be scored", retry_after_seconds=1)
-        answer: asyncio.Future[list[Scored]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(rows, time.perf_counter(), answer))
+        answers: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(rows, time.perf_counter(), answers))
         self._n_waiting_rows += len(rows)
         self._arrived.set()
-        return await answer
+        return answers
 
     async def work(self) -> None:
         """Serves group after group until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
+            await self._all_that_is_here()
             group = self._next_group()
-            champion = self._holder.current
-            assert champion is not None, "rows wait only while there is a champion; it is never taken away"
             try:
-                scored = await loop.run_in_executor(self._thread, self._score_group, group, champion)
-            except OSError as error:
-                detail = f"the prediction could not be made durable ({error.strerror}); it was not acknowledged"
-                _fail(group, ProblemError(503, "journal_unavailable", detail, retry_after_seconds=5))
+                await self._serve(group)
+            except asyncio.CancelledError:
+                self._fail(group, not_ready("the service is stopping"))
+                raise
             except Exception as error:
-                _fail(group, error)
-            else:
-                for waiting, answer in zip(group, scored, strict=True):
-                    if not waiting.answer.done():
-                        waiting.answer.set_result(answer)
+                await self._serve_apart(group, error)
 
     def close(self) -> None:
         """Fails what still waits; nothing of it was acknowledged."""
-        _fail(self._waiting, not_ready("the service is stopping"))
+        self._fail(self._waiting, not_ready("the service is stopping"))
         self._thread.shutdown(wait=True)
+
+    async def _all_that_is_here(self) -> None:
+        """Lets the event loop read on for as long as each round brings another row: a few microseconds when idle."""
+        n_seen = 0
+        while n_seen < self._n_waiting_rows < MAX_INLINE_ROWS:
+            n_seen = self._n_waiting_rows
+            await asyncio.sleep(0)
+
+    async def _serve(self, group: Sequence[_Waiting]) -> None:
+        champion = self._holder.current
+        assert champion is not None, "rows wait only while there is a champion; it is never taken away"
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
+        if sum(len(waiting.rows) for waiting in group) <= MAX_INLINE_ROWS:
+            scored = self._score(group, champion)
+        else:
+            scored = await in_thread(self._score, group, champion)
+        try:
+            await in_thread(self._log.write, scored.lines)
+        except JournalUnavailableError:
+            self._fail(group, _not_durable())
+        else:
+            self._acknowledge(scored)
+            self.n_by_outcome.update(
+                (a["model_version"], a["prediction"]) for answers in scored.answers for a in answers
+            )
+
+    async def _serve_apart(self, group: Sequence[_Waiting], error: Exception) -> None:
+        """One request that the model fails on must not fail the others of its group."""
+        if len(group) == 1:
+            self._fail(group, error)
+            return
+        for waiting in group:
+            try:
+                await self._serve([waiting])
+            except Exception as own_error:
+                self._fail([waiting], own_error)
+
+    def _acknowledge(self, scored: _Scored) -> None:
+        now = time.perf_counter()
+        for waiting, answers in zip(scored.group, scored.answers, strict=True):
+            self._n_waiting_rows -= len(answers)
+            self.n_acknowledged += len(answers)
+            self.latency.observe(now - waiting.arrived_at)
+            if not waiting.answers.done():
+                waiting.answers.set_result(answers)
+
+    def _fail(self, group: Iterable[_Waiting], error: Exception) -> None:
+        for waiting in group:
+            self._n_waiting_rows -= len(waiting.rows)
+            if not waiting.answers.done():
+                waiting.answers.set_exception(error)
 
     def _next_group(self) -> list[_Waiting]:
         group: list[_Waiting] = []
@@ -116,59 +209,60 @@ class Scorer:
             waiting = self._waiting.popleft()
             group.append(waiting)
             n_rows += len(waiting.rows)
-        self._n_waiting_rows -= n_rows
         if not self._waiting:
             self._arrived.clear()
         return group
 
-    def _score_group(self, group: Sequence[_Waiting], champion: Champion) -> list[list[Scored]]:
+    def _score(self, group: Sequence[_Waiting], champion: Champion) -> _Scored:
         rows = [row for waiting in group for row in waiting.rows]
-        raw = np.array([row.values for row in rows], dtype=np.float64)
-        features = self._contract.feature_columns(dict(zip(self._contract.input_names, raw.T, strict=True)))
-        matrix = np.column_stack(list(features.values()))
+        inputs = np.array([row.values for row in rows], dtype=np.float64)
+        matrix = self._contract.matrix(dict(zip(self._contract.input_names, inputs.T, strict=True)))
         probabilities = champion.probabilities(matrix)
-        predictions = (probabilities >= champion.version.threshold).astype(int)
-        ids = [new_id() for _ in rows]
-        self._journal.append(self._records(group, champion, ids, matrix, probabilities, predictions))
-        scored = iter(
-            Scored(prediction_id, int(prediction), float(probability), champion)
-            for prediction_id, prediction, probability in zip(ids, predictions, probabilities, strict=True)
-        )
-        return [[next(scored) for _ in waiting.rows] for waiting in group]
-
-    def _records(
-        self,
-        group: Sequence[_Waiting],
-        champion: Champion,
-        ids: Sequence[UUID],
-        matrix: np.ndarray,
-        probabilities: np.ndarray,
-        predictions: np.ndarray,
-    ) -> list[tuple[str, ...]]:
-        created_at = format_time(datetime.now(UTC))
-        now = time.perf_counter()
-        version, threshold = str(champion.version.version), repr(champion.version.threshold)
-        kinds = [self._contract.kinds[name] for name in self._contract.feature_names]
-        senders = [(row.request_source, 1000 * (now - w.arrived_at)) for w in group for row in w.rows]
-        return [
-            (
-                str(prediction_id),
-                created_at,
-                version,
-                str(prediction),
-                repr(probability),
-                threshold,
-                source,
-                f"{latency_ms:.3f}",
-                *(format_number(value, kind) for value, kind in zip(values, kinds, strict=True)),
-            )
-            for prediction_id, prediction, probability, (source, latency_ms), values in zip(
-                ids, predictions.tolist(), probabilities.tolist(), senders, matrix.tolist(), strict=True
-            )
+        if not ((probabilities >= 0.0) & (probabilities <= 1.0)).all():
+            raise ValueError(f"version {champion.version.version} gave a probability outside [0, 1]")
+        version = champion.version
+        predictions = (probabilities >= version.threshold).astype(int).tolist()
+        answers: list[Answer] = [
+            {
+                "prediction_id": row.prediction_id or str(uuid_utils.uuid7()),
+                "prediction": prediction,
+                "probability": probability,
+                "threshold": version.threshold,
+                "model_name": version.model_name,
+                "model_version": version.version,
+            }
+            for row, prediction, probability in zip(rows, predictions, probabilities.tolist(), strict=True)
         ]
+        lines = self._lines(group, answers, matrix)
+        remaining = iter(answers)
+        return _Scored(group, [[next(remaining) for _ in waiting.rows] for waiting in group], lines)
+
+    def _lines(self, group: Sequence[_Waiting], answers: Sequence[Answer], matrix: FloatArray) -> bytes:
+        """The journal's lines. `latency_ms` is the time from a row's arrival to its score; the commit comes after it."""
+        created_at, now = format_time(datetime.now(UTC)), time.perf_counter()
+        senders = [
+            (row.request_source, round(1000 * (now - waiting.arrived_at), 3))
+            for waiting in group
+            for row in waiting.rows
+        ]
+        columns = [column_values(values, kind) for values, kind in zip(matrix.T, self._kinds, strict=True)]
+        return encode_lines(
+            [
+                (
+                    answer["prediction_id"],
+                    created_at,
+                    answer["model_version"],
+                    answer["prediction"],
+                    answer["probability"],
+                    answer["threshold"],
+                    *sender,
+                    *features,
+                )
+                for answer, sender, features in zip(answers, senders, zip(*columns, strict=True), strict=True)
+            ]
+        )
 
 
-def _fail(group: Iterable[_Waiting], error: Exception) -> None:
-    for waiting in group:
-        if not waiting.answer.done():
-            waiting.answer.set_exception(error)
+def _not_durable() -> ProblemError:
+    detail = "predictions cannot be made durable now; this one was not acknowledged (see /health)"
+    return ProblemError(503, "journal_unavailable", detail, retry_after_seconds=5)

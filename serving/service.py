@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 
 from selfheal.platform import Platform
 from serving.champion import ChampionHolder
+from serving.explanations import ExplanationDesk
+from serving.inquiries import Inquiries
 from serving.labels import LabelDesk
+from serving.live import Live
+from serving.once import OnceOnly
 from serving.scoring import Scorer
 from serving.sink import Sink
 
@@ -19,12 +24,16 @@ class Service:
     platform: Platform
     holder: ChampionHolder
     scorer: Scorer
+    once: OnceOnly
+    explanations: ExplanationDesk
     labels: LabelDesk
     sink: Sink
+    inquiries: Inquiries
+    live: Live
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
+def _service(connection: HTTPConnection) -> Service:
+    service: Service = connection.app.state.service
     return service
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from selfheal.records import TickRecord, from_dict, to_json
 
 RENDER_AGAIN_AFTER = timedelta(hours=1)
 
@@ -30,13 +33,30 @@ def save_html(snapshot: Any, folder: Path, name: str, keep: int) -> Path:
     return path
 
 
-def save_json(data: bytes, folder: Path, name: str) -> Path:
+def results_folder(data_dir: Path) -> Path:
+    return data_dir / "monitoring" / "results"
+
+
+def save_tick(tick: TickRecord, folder: Path) -> Path:
+    """Writes the tick's file."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
+    path = _tick_path(folder, tick.triage.window.end, tick.triage.window.tick_id)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_bytes(data)
+    temporary.write_bytes(to_json(tick))
     temporary.replace(path)
     return path
+
+
+def read_tick(folder: Path, window_end: datetime, tick_id: str) -> TickRecord | None:
+    """The tick's file; None if it is not there (pruned, or written on another host) or not whole."""
+    try:
+        return from_dict(TickRecord, json.loads(_tick_path(folder, window_end, tick_id).read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def _tick_path(folder: Path, window_end: datetime, tick_id: str) -> Path:
+    return folder / f"{window_end.astimezone(UTC):%Y%m%dT%H%M%S}-{tick_id}.json"
 
 
 def prune(folder: Path, pattern: str, *, keep: int) -> int:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from selfheal.records import DriftReport, PerformanceReport, ProxyMetrics, Triage, to_dict, to_json
+from selfheal.records import DriftReport, PerformanceReport, ProxyMetrics, TickRecord, Triage, to_dict
 from selfheal_assets.assets import OWNERS
 from selfheal_assets.assets.reference import reference_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
@@ -139,17 +139,16 @@ def monitoring_alerts(
     performance_report: PerformanceReport,
     platform: PlatformResource,
 ) -> dg.Output[Triage]:
-    from selfheal.monitoring.report import prune, save_json
+    from selfheal.monitoring.report import prune, results_folder, save_tick
     from selfheal.notify import notify
-    from selfheal.stages import conclude, results_folder
+    from selfheal.stages import conclude
 
     opened = platform.open()
     if not proxy_metrics.window == drift_report.window == performance_report.window:
         raise dg.Failure("the three reports are of different windows: materialise them together (job `monitoring_job`)")
     triage, opened_alerts = conclude(opened, proxy_metrics, drift_report, performance_report, datetime.now(UTC))
-    folder = results_folder(opened.settings)
-    name = f"{triage.window.end:%Y%m%dT%H%M%S}-{triage.window.tick_id}"
-    save_json(to_json(triage), folder, name)
+    folder = results_folder(opened.settings.data_dir)
+    save_tick(TickRecord(triage, proxy_metrics, drift_report, performance_report), folder)
     prune(folder, "*.json", keep=opened.settings.monitoring_results_keep_days * 288)
     notify(opened.settings, opened_alerts)
     return dg.Output(

@@ -6,7 +6,7 @@ import asyncio
 
 from fastapi import APIRouter
 
-from selfheal.errors import LabelConflictError
+from selfheal.errors import JournalUnavailableError, LabelConflictError
 from serving.problems import ProblemError, documented
 from serving.schemas import LabelBatch, LabelBody, LabelsResponse
 from serving.service import ServiceDependency
@@ -22,7 +22,7 @@ async def post_labels(service: ServiceDependency, body: LabelBody) -> LabelsResp
         accepted, duplicates = await asyncio.to_thread(service.labels.accept, labels)
     except LabelConflictError as error:
         raise ProblemError(409, "label_conflict", str(error)) from None
-    except OSError as error:
-        detail = f"the labels could not be made durable ({error.strerror}); none was kept"
+    except JournalUnavailableError:
+        detail = "labels cannot be made durable now; none was kept (see /health)"
         raise ProblemError(503, "journal_unavailable", detail, retry_after_seconds=5) from None
     return LabelsResponse(accepted=accepted, duplicates=duplicates)

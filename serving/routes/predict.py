@@ -1,71 +1,34 @@
-"""`POST /predict` and `POST /predict/batch`."""
+"""`POST /predict` and `POST /predict/batch`, as documentation shows them. The answers are given by `serving.lane`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Body
-from pydantic import ValidationError
+from fastapi import APIRouter, Query
 
-from serving.problems import documented, validation_problems
-from serving.schemas import BatchRequest, BatchResponse, Prediction, RowBase, RowError, example_row
-from serving.scoring import Row, Scored
-from serving.service import ServiceDependency
+from serving.problems import documented
+from serving.requests import RequestParser
+from serving.schemas import BatchBase, BatchResponse, Prediction, RowBase
 
-if TYPE_CHECKING:
-    from selfheal.contract import ModelContract
+Explain = Annotated[bool, Query(description="adds `explanation` to each answer")]
 
 
-def build_router(contract: "ModelContract", model: type[RowBase]) -> APIRouter:
+def build_router(parser: RequestParser) -> APIRouter:
     """The scoring endpoints for one contract."""
-    router = APIRouter(tags=["score"], responses=documented(422, 503))
-    batch_example = {"instances": [example_row(contract), example_row(contract)]}
+    router = APIRouter(tags=["score"], responses=documented(409, 422, 503))
 
-    async def predict(service: ServiceDependency, body: RowBase) -> Prediction:
+    async def predict(body: RowBase, explain: Explain = False) -> Prediction:
         """Scores one row. The answer is sent once the prediction is on disk."""
-        (scored,) = await service.scorer.score([_row(contract, body)])
-        return _answer(scored)
+        raise _left_the_lane()
 
-    predict.__annotations__["body"] = model
-    router.post("/predict", response_model=Prediction)(predict)
-
-    @router.post("/predict/batch", response_model=BatchResponse)
-    async def predict_batch(
-        service: ServiceDependency, body: Annotated[BatchRequest, Body(examples=[batch_example])]
-    ) -> BatchResponse:
+    async def predict_batch(body: BatchBase, explain: Explain = False) -> BatchResponse:
         """Scores many rows. Rows that break the contract are refused one by one; the others are answered."""
-        rows, errors = _valid_rows(contract, model, body.instances)
-        scored = await service.scorer.score(list(rows.values())) if rows else []
-        answers: list[Prediction | None] = [None] * len(body.instances)
-        for position, one in zip(rows, scored, strict=True):
-            answers[position] = _answer(one)
-        return BatchResponse(predictions=answers, errors=errors)
+        raise _left_the_lane()
 
+    predict.__annotations__["body"] = parser.row_model
+    predict_batch.__annotations__["body"] = parser.batch_model
+    router.post("/predict", response_model=Prediction)(predict)
+    router.post("/predict/batch", response_model=BatchResponse)(predict_batch)
     return router
 
 
-def _valid_rows(
-    contract: "ModelContract", model: type[RowBase], instances: list[dict[str, Any]]
-) -> tuple[dict[int, Row], list[RowError]]:
-    rows: dict[int, Row] = {}
-    errors: list[RowError] = []
-    for position, instance in enumerate(instances):
-        try:
-            rows[position] = _row(contract, model.model_validate(instance))
-        except ValidationError as error:
-            errors.extend(RowError(row=position, **problem) for problem in validation_problems(error.errors()))
-    return rows, errors
-
-
-def _row(contract: "ModelContract", body: RowBase) -> Row:
-    return Row([getattr(body, name) for name in contract.input_names], body.request_source)
-
-
-def _answer(scored: Scored) -> Prediction:
-    version = scored.champion.version
-    return Prediction.model_construct(
-        prediction_id=scored.prediction_id,
-        prediction=1 if scored.prediction else 0,
-        probability=scored.probability,
-        threshold=version.threshold,
-        model_name=version.model_name,
-        model_version=version.version,
-    )
+def _left_the_lane() -> AssertionError:
+    return AssertionError("serving.lane answers scoring requests before the framework sees them")

@@ -1,53 +1,116 @@
-"""`GET /health` and `GET /model/info`: how the service is, and what answers."""
+"""`GET /health` and its parts, `GET /model/info` and `GET /model/versions`: how the service is, and what answers."""
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Query, Response
 
-from serving.problems import documented, not_ready
-from serving.schemas import Health, ModelInfo
-from serving.service import ServiceDependency
+from selfheal.store.models import list_versions
+from serving.auth import Scope, requires
+from serving.problems import ProblemError, documented, not_ready
+from serving.service import Service, ServiceDependency
+from serving.views import (
+    Health,
+    Liveness,
+    ModelInfo,
+    Readiness,
+    Versions,
+    VersionsQuestion,
+    model_info,
+    version_info,
+)
 
 router = APIRouter(tags=["state"])
+reading = [Depends(requires(Scope.READ))]
+
+LAG_PATIENCE_SECONDS = 1.0
+"""Whoever asks for the health wants it now: what Postgres does not say by then is unknown."""
 
 
-@router.get("/health", response_model=Health, responses={503: {"model": Health}})
+@router.get("/health", summary="How the service is", responses={503: {"model": Health}})
 async def health(service: ServiceDependency, response: Response) -> Health:
-    """503 while nothing can be scored. `degraded` still scores and loses nothing."""
+    """`ok`, `degraded` (it scores and loses nothing, but something is wrong or unknown) or `not_ready`, with every problem.
+
+    503 only while nothing can be scored. Needs no key. For probes of an orchestrator take `/health/live` and
+    `/health/ready`: this one asks Postgres, which may be away without harm.
+    """
+    lag = await _journal_lag(service)
+    hindrance = _hindrance(service)
     champion = service.holder.current
-    problems = [problem for problem in (service.holder.problem, service.sink.problem) if problem is not None]
-    lag = await asyncio.to_thread(service.sink.lag_bytes)
-    if champion is None:
+    found = (hindrance, service.holder.problem, service.sink.problem)
+    problems = list(dict.fromkeys(problem for problem in found if problem is not None))
+    if lag is None and not problems:
+        problems.append("Postgres does not answer: it is unknown how far the journal has been copied")
+    if hindrance is not None:
         response.status_code = 503
-        return Health(status="not_ready", model_version=None, problems=problems, journal_lag_bytes=lag)
     return Health(
-        status="degraded" if problems else "ok",
-        model_version=champion.version.version,
+        status="not_ready" if hindrance is not None else "degraded" if problems else "ok",
+        model_version=None if champion is None else champion.version.version,
         problems=problems,
         journal_lag_bytes=lag,
     )
 
 
-@router.get("/model/info", response_model=ModelInfo, responses=documented(503))
-async def model_info(service: ServiceDependency) -> ModelInfo:
-    """The version that answers now."""
+@router.get("/health/live", summary="Whether the process answers")
+async def health_live() -> Liveness:
+    """Always 200: the event loop turns. If this fails, restart the process. Needs no key."""
+    return Liveness()
+
+
+@router.get("/health/ready", summary="Whether to send requests here", responses={503: {"model": Readiness}})
+async def health_ready(service: ServiceDependency, response: Response) -> Readiness:
+    """200 if a model is loaded and the journal takes predictions, else 503 with the reasons.
+
+    Postgres is not asked: predictions are acknowledged without it. Needs no key.
+    """
+    hindrance = _hindrance(service)
+    if hindrance is None:
+        return Readiness(status="ready", reasons=[])
+    response.status_code = 503
+    return Readiness(status="not_ready", reasons=[hindrance])
+
+
+@router.get(
+    "/model/info",
+    summary="The version that answers now",
+    dependencies=reading,
+    responses=documented(401, 403, 429, 503),
+)
+async def get_model_info(service: ServiceDependency) -> ModelInfo:
+    """Where the model that this worker answers with came from, what it was judged by, and what it sees."""
     champion = service.holder.current
     if champion is None:
         raise not_ready(service.holder.problem or "no model is loaded yet")
-    version = champion.version
-    return ModelInfo(
-        model_name=version.model_name,
-        model_version=version.version,
-        stage=version.stage.value,
-        promoted_at=version.promoted_at,
-        trigger_reason=version.trigger_reason,
-        previous_version=version.previous_version,
-        threshold=version.threshold,
-        metrics=version.metrics,
-        contract_hash=version.contract_hash,
-        artifact_sha256=version.artifact_sha256,
-        mlflow_run_id=version.mlflow_run_id,
-        features=list(service.platform.contract.feature_names),
-    )
+    return model_info(champion.version, service.platform.contract.feature_names)
+
+
+@router.get(
+    "/model/versions",
+    summary="All versions of the model",
+    dependencies=reading,
+    responses=documented(401, 403, 422, 429, 503),
+)
+async def get_model_versions(service: ServiceDependency, question: Annotated[VersionsQuestion, Query()]) -> Versions:
+    """Every registered version: when it went live and ended, why it was trained, its metrics and digests, and the decision
+    that let it through."""
+    found = await service.inquiries.ask(partial(list_versions, limit=question.limit, stage=question.stage))
+    return Versions(versions=[version_info(version) for version in found])
+
+
+def _hindrance(service: Service) -> str | None:
+    """Why nothing can be acknowledged now; None if predictions can."""
+    if service.holder.current is None:
+        return service.holder.problem or "no model is loaded yet"
+    if service.scorer.problem is not None:  # which may name paths, and no key is asked for here
+        return "the journal cannot be written, so no prediction can be acknowledged; the service's log says why"
+    return None
+
+
+async def _journal_lag(service: Service) -> int | None:
+    """Bytes not yet in Postgres; None if that cannot be told now."""
+    try:
+        return await service.inquiries.ask(lambda _: service.sink.lag_bytes(), patience_seconds=LAG_PATIENCE_SECONDS)
+    except ProblemError:
+        return None

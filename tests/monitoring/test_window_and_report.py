@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from selfheal.monitoring.report import prune, save_json, should_render
+from selfheal.monitoring.report import prune, read_tick, save_tick, should_render
 from selfheal.monitoring.window import window_start
-from tests.builders import model_version
+from selfheal.records import ProxyMetrics, TickRecord, Triage, Verdict
+from tests.builders import drift_report, model_version, performance, window
 from tests.times import T0
 
 
@@ -46,12 +48,29 @@ def test_a_page_is_rendered_on_a_change_and_hourly_while_drifted(
     assert should_render(is_drifted=is_drifted, was_drifted=was_drifted, last_rendered_at=last, now=T0) == expected
 
 
-def test_saving_json_twice_leaves_the_newer_content_and_nothing_else(tmp_path: Path) -> None:
+def tick(**changes: Any) -> TickRecord:
+    seen = window()
+    concluded = Triage(seen, Verdict.STABLE, ("all is well",), (), None)
+    return TickRecord(concluded, ProxyMetrics(seen, 0.2, 0.3, 0.1, 0.9), drift_report(**changes), performance())
+
+
+def test_saving_a_tick_twice_leaves_the_newer_content_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
-    save_json(b"{}", folder, "tick")
-    path = save_json(b'{"a": 1}', folder, "tick")
-    assert path.read_bytes() == b'{"a": 1}'
+    save_tick(tick(), folder)
+    newer = tick(n_current=7)
+    path = save_tick(newer, folder)
+    assert read_tick(folder, window().end, window().tick_id) == newer
     assert list(folder.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"verdict": "stable"}', b"\xff"])
+def test_a_tick_whose_file_is_missing_or_not_whole_is_unknown(tmp_path: Path, content: bytes | None) -> None:
+    path = save_tick(tick(), tmp_path)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    assert read_tick(tmp_path, window().end, window().tick_id) is None
 
 
 def test_pruning_keeps_the_newest_and_touches_no_other_kind(tmp_path: Path) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from selfheal.platform import open_platform
 from selfheal.records import Trigger
 from selfheal.settings import Settings
 from selfheal.store.embedded import EmbeddedServer
 from tests.conftest import TEMPLATE, settings_for
+from tests.serving.history import ADA, API_KEYS, platform_of, write_past
 from tests.serving.running import Api, api_in_thread, query
 from tests.times import T0
 
@@ -63,6 +66,38 @@ def shared_api(
     """One API for tests that only ask."""
     data_dir = tmp_path_factory.mktemp("shared_api") / "data"
     with api_in_thread(clone(server, TEMPLATE, bootstrapped_template, "shared_api", data_dir)) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def plain_api(
+    server: EmbeddedServer, bootstrapped_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Api]:
+    """As `shared_api`, on uvicorn's own HTTP protocol: no request takes the shortcut of `serving.express`."""
+    data_dir = tmp_path_factory.mktemp("plain_api") / "data"
+    settings = clone(server, TEMPLATE, bootstrapped_template, "plain_api", data_dir)
+    with api_in_thread(settings, http="auto") as running:
+        yield running
+
+
+@pytest.fixture
+def server_url(server: EmbeddedServer) -> str:
+    """Where other databases than the platform's are: one that connects there is not in the way of what it does to them."""
+    return server.url("postgres")
+
+
+@pytest.fixture(scope="package")
+def watched_api(
+    server: EmbeddedServer, bootstrapped_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Api]:
+    """One API with keys and a past, for tests that only read. Its client sends the key of `ada`, who may do everything."""
+    data_dir = tmp_path_factory.mktemp("watched_api") / "data"
+    settings = clone(server, TEMPLATE, bootstrapped_template, "watched_api", data_dir)
+    with_keys = settings.model_copy(update={"api_keys": SecretStr(API_KEYS)})
+    with platform_of(with_keys) as platform:
+        write_past(platform, datetime.now(UTC))
+    with api_in_thread(with_keys) as running:
+        running.client.headers["X-API-Key"] = ADA
         yield running
 
 

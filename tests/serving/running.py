@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import psycopg
 import uvicorn
+from fastapi import FastAPI
 from pydantic import SecretStr
 
 from selfheal.contract import ModelContract, load_contract
@@ -30,6 +31,8 @@ from selfheal.settings import Settings
 from selfheal.simulate.traffic import request_bodies
 from selfheal.store.models import model_version, production_version, register_staging
 from serving.app import create_app
+from serving.express import ExpressProtocol
+from serving.served import Served
 from tests import toy_use_case
 from tests.traffic import toy_rows
 
@@ -54,10 +57,11 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
 
 @dataclass(frozen=True)
 class Api:
-    """A running API and a client of it."""
+    """A running API and a client of it; `app` if it runs in this process."""
 
     settings: Settings
     client: httpx.Client
+    app: FastAPI | None = None
 
     def post(self, path: str, body: Any) -> httpx.Response:
         return self.client.post(path, json=body)
@@ -72,17 +76,23 @@ class Api:
 
 
 @contextmanager
-def api_in_thread(settings: Settings) -> Iterator[Api]:
-    """The app under uvicorn, in a thread of this process; stopped in order at the end."""
+def api_in_thread(settings: Settings, **options: Any) -> Iterator[Api]:
+    """The app under uvicorn, in a thread of this process; stopped in order at the end.
+
+    Args:
+        options: of uvicorn, where they differ from those of `python -m serving`; `http="auto"` is the way without a shortcut.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, lifespan="on"))
+    app = create_app(settings)
+    as_served: dict[str, Any] = {"http": ExpressProtocol, "proxy_headers": False, "log_config": None, "lifespan": "on"}
+    server = uvicorn.Server(uvicorn.Config(Served(app), **(as_served | options)))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
         eventually(lambda: server.started or not thread.is_alive(), "the API starts or gives up")
         assert server.started, "the API did not start"
         with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=PATIENCE_SECONDS) as client:
-            yield Api(settings, client)
+            yield Api(settings, client, app)
     finally:
         server.should_exit = True
         thread.join(PATIENCE_SECONDS)

@@ -21,7 +21,17 @@ ENDPOINTS = {
     ("POST", "/predict/batch"),
     ("POST", "/labels"),
     ("GET", "/health"),
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
     ("GET", "/model/info"),
+    ("GET", "/model/versions"),
+    ("GET", "/monitoring/stats"),
+    ("GET", "/monitoring/drift"),
+    ("GET", "/monitoring/alerts"),
+    ("POST", "/monitoring/alerts/{alert_id}/acknowledge"),
+    ("GET", "/decisions"),
+    ("GET", "/decisions/{decision_id}"),
+    ("GET", "/live/schema"),
 }
 
 
@@ -46,7 +56,7 @@ def test_openapi_lists_every_endpoint_with_a_description(openapi: dict[str, Any]
 
 def test_openapi_names_every_feature_with_its_unit_and_limits(openapi: dict[str, Any]) -> None:
     properties = openapi["components"]["schemas"]["PredictRequest"]["properties"]
-    assert set(properties) == {*toy_use_case.contract.input_names, "request_source"}
+    assert set(properties) == {*toy_use_case.contract.input_names, "request_source", "prediction_id", "explain"}
     for feature in toy_use_case.contract.inputs:
         shown = properties[feature.name]
         number = shown["anyOf"][0] if feature.is_nullable else shown

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 
 from selfheal.settings import Settings
@@ -107,7 +108,7 @@ class Ended:
 
 @pytest.fixture(scope="module", autouse=True)
 def failing_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[int, subprocess.Popen[str]]]]:
-    """Started before the module's first test: one of them waits 10 s for a Postgres that is not there."""
+    """Started before the module's first test, so that nothing waits for them."""
     nobody_answers = f"postgresql://postgres:wordpass@127.0.0.1:{free_port()}/x"
     base = {"data_dir": tmp_path_factory.mktemp("failing") / "data", "use_case": "tests.toy_use_case:contract"}
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -162,7 +163,7 @@ def test_a_setting_that_turns_out_wrong_is_told_in_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, named: str
 ) -> None:
     monkeypatch.setenv("API_PORT", str(free_port()))
-    monkeypatch.setenv("API_KEYS", "a-key")
+    monkeypatch.setenv("API_KEYS", "a-key-of-some-length")
     monkeypatch.setenv(name, value)
     assert main() == WRONG_SETTING
     (line,) = capsys.readouterr().err.splitlines()
@@ -170,11 +171,38 @@ def test_a_setting_that_turns_out_wrong_is_told_in_one_line_too(
     assert name in line
 
 
-@pytest.mark.parametrize("ended", ["no_postgres"], indirect=True)
-def test_a_start_without_postgres_gives_one_clear_error_and_no_traceback(ended: Ended) -> None:
-    assert ended.returncode == STARTUP_FAILED
-    told = [line for line in ended.output.splitlines() if "does not answer" in line]
+def test_a_start_without_postgres_waits_for_it_and_says_so_once_without_the_password(
+    failing_starts: dict[str, tuple[int, subprocess.Popen[str]]],
+) -> None:
+    port, process = failing_starts["no_postgres"]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        health = eventually(lambda: answer_of(client), "it answers")
+    assert (health.status_code, health.json()["status"]) == (503, "not_ready")
+    assert "wordpass" not in health.text
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    told = [line for line in output.splitlines() if "promotions are not seen" in line]
     assert len(told) == 1
-    assert "DATABASE_URL" in told[0]
-    assert "Traceback" not in ended.output
-    assert "wordpass" not in ended.output
+    assert "DATABASE_URL" in output
+    assert "Traceback" not in output
+    assert "wordpass" not in output
+
+
+def answer_of(client: httpx.Client) -> httpx.Response | None:
+    try:
+        return client.get("/health")
+    except httpx.TransportError:
+        return None
+
+
+def test_a_start_on_the_database_of_another_contract_gives_one_clear_error_and_no_traceback(
+    api_settings: Settings,
+) -> None:
+    query(api_settings, "ALTER TABLE prediction_logs ALTER COLUMN restarts TYPE double precision")
+    process = start_process(api_settings, api_port=free_port())
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == STARTUP_FAILED
+    told = [line for line in output.splitlines() if "prediction_logs.restarts is" in line]
+    assert len(told) == 1
+    assert "MLOPS_DB_NAME" in told[0]
+    assert "Traceback" not in output

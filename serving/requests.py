@@ -1,0 +1,96 @@
+"""From the bytes of a scoring request to rows. The models that check them are derived from the contract (`serving.schemas`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, create_model
+
+from serving.problems import invalid_request, unreadable_body, validation_problems
+from serving.schemas import MAX_BATCH_ROWS, BatchBase, RowBase, example_row, row_model
+from serving.scoring import Row
+
+if TYPE_CHECKING:
+    from selfheal.contract import ModelContract
+    from serving.problems import ProblemError
+
+
+MAX_ERRORS_A_ROW = 20
+"""Wrong fields of one row that a batch's answer lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """What is wrong with one row of a batch: `field` and `message` of each."""
+
+    problems: list[dict[str, str]]
+
+
+class RequestParser:
+    """Parses and checks requests of one contract."""
+
+    def __init__(self, contract: ModelContract) -> None:
+        self.row_model = row_model(contract)
+        self.batch_model = batch_model(contract, self.row_model)
+        names = contract.input_names
+        self._values = itemgetter(*names) if len(names) > 1 else lambda fields: (fields[names[0]],)
+
+    def row(self, body: bytes) -> Row:
+        """The row of a body.
+
+        Raises:
+            ProblemError: 422, naming each field that is wrong.
+        """
+        return self._row(self._parsed(self.row_model, body))
+
+    def batch(self, body: bytes) -> list[Row | RefusedRow]:
+        """The rows of a body that has many; one that breaks the contract says why and leaves the others alone.
+
+        Raises:
+            ProblemError: 422 if the body is no batch.
+        """
+        instances: list[RowBase | RefusedRow] = self._parsed(self.batch_model, body).instances
+        return [one if isinstance(one, RefusedRow) else self._row(one) for one in instances]
+
+    def _parsed(self, model: Any, body: bytes) -> Any:
+        try:
+            return model.__pydantic_validator__.validate_json(body)
+        except ValidationError as error:
+            raise _problem(error) from None
+
+    def _row(self, checked: RowBase) -> Row:
+        fields = checked.__dict__
+        prediction_id = fields["prediction_id"]
+        return Row(
+            self._values(fields),
+            fields["request_source"],
+            None if prediction_id is None else str(prediction_id),
+            fields["explain"],
+        )
+
+
+def batch_model(contract: ModelContract, row: type[RowBase]) -> type[BatchBase]:
+    """The request model of many rows: `instances` holds rows, and a `RefusedRow` for each that breaks the contract."""
+    one: Any = Annotated[row, WrapValidator(_refused_by_itself)]
+    instances: Any = (list[one], Field(min_length=1, max_length=MAX_BATCH_ROWS))
+    model: type[BatchBase] = create_model("BatchRequest", __base__=BatchBase, instances=instances)
+    model.model_config["json_schema_extra"] = {"examples": [dict[str, Any](instances=[example_row(contract)] * 2)]}
+    model.model_rebuild(force=True)
+    return model
+
+
+def _refused_by_itself(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
+        return RefusedRow(validation_problems(errors[:MAX_ERRORS_A_ROW]))
+
+
+def _problem(error: ValidationError) -> ProblemError:
+    errors = error.errors(include_url=False, include_input=False)
+    if errors[0]["type"] == "json_invalid":
+        return unreadable_body(errors[0]["ctx"]["error"])
+    return invalid_request(validation_problems(errors))

@@ -1,0 +1,43 @@
+"""`GET /decisions`: what the loop decided, and on what it rests."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+
+from selfheal.store.decisions import find_chained, page
+from serving.auth import Scope, requires
+from serving.problems import ProblemError, documented
+from serving.service import ServiceDependency
+from serving.views import DecisionDetail, Decisions, DecisionsQuestion, decision_detail, decision_info
+
+router = APIRouter(
+    tags=["decisions"],
+    dependencies=[Depends(requires(Scope.READ))],
+    responses=documented(401, 403, 422, 429, 503),
+)
+
+DecisionId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="as in `decision_id`")]
+
+
+@router.get("/decisions", summary="What the loop decided")
+async def get_decisions(service: ServiceDependency, question: Annotated[DecisionsQuestion, Query()]) -> Decisions:
+    """Trainings, promotions, rejections, rollbacks, and what was left alone and why. The newest first, page by page."""
+    ask = partial(page, limit=question.limit + 1, actions=question.action, before=question.before)
+    found = await service.inquiries.ask(ask)
+    shown = found[: question.limit]
+    return Decisions(
+        decisions=[decision_info(chained) for chained in shown],
+        next_before=shown[-1].position if len(found) > len(shown) else None,
+    )
+
+
+@router.get("/decisions/{decision_id}", summary="One decision in full", responses=documented(404))
+async def get_decision(service: ServiceDependency, decision_id: DecisionId) -> DecisionDetail:
+    """With every condition and gate, the digests of data, model, gate limits and code, and its link in the chain of hashes."""
+    chained = await service.inquiries.ask(partial(find_chained, decision_id=decision_id))
+    if chained is None:
+        raise ProblemError(404, "not_found", f"there is no decision {decision_id}; GET /decisions lists them")
+    return decision_detail(chained)

@@ -1,0 +1,158 @@
+"""The WebSocket `/live`: who may listen, and the socket's two ends. What is told is `serving.live`'s."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from serving.auth import Scope, is_loopback, key_of
+from serving.live import INTERVAL_SECONDS, MAX_LISTENERS, message_schema
+from serving.problems import ProblemError, problem_for
+from serving.service import ServiceDependency
+
+if TYPE_CHECKING:
+    from serving.auth import Doorkeeper
+    from serving.live import Listener
+
+router = APIRouter(tags=["live"])
+
+SUBPROTOCOL = "selfheal"
+KEY_SUBPROTOCOL = "selfheal.key."
+"""Browsers cannot set headers on a WebSocket; a name of a subprotocol is what they can send."""
+
+POLICY_VIOLATION = 1008
+TRY_AGAIN_LATER = 1013
+
+CLOSE_PATIENCE_SECONDS = 5.0
+"""How long a listener that fell behind may take to read why it is dropped; then it is only cut off."""
+
+DESCRIPTION = f"""
+JSON Schema of the messages of the WebSocket **`/live`** (a `GET` with an upgrade; OpenAPI has no word for it).
+
+Each message is a JSON text with a `type`:
+
+| `type` | when |
+|---|---|
+| `snapshot` | every {INTERVAL_SECONDS:g} s: predictions per second, versions, verdict, drift ratio, open alerts |
+| `verdict` | the monitor has looked at the version in production |
+| `promotion` | another version is in production, by a promotion or a rollback |
+| `decision` | the loop has decided something |
+| `alert_opened`, `alert_resolved` | a person should know; it is over |
+
+Events come from the moment of listening on; older ones are under `/decisions` and `/monitoring`. What Postgres cannot tell
+at the moment is null, and `problem` says why. `predictions_per_second` is that of the worker which holds the socket.
+
+**Keys** (scope `read`): `X-API-Key` or `Authorization: Bearer`; browsers, which cannot set headers here, offer the
+subprotocols `{SUBPROTOCOL}` and `{KEY_SUBPROTOCOL}<key>`: `new WebSocket(url, ["{SUBPROTOCOL}", "{KEY_SUBPROTOCOL}" + key])`.
+A wrong key is answered with 401 or 403 instead of the upgrade. Where no key is asked for, only pages of this host may connect.
+
+**Close codes**: {TRY_AGAIN_LATER} for a listener that reads too slowly (it is dropped, never waited for) and for one too
+many ({MAX_LISTENERS} a worker); {POLICY_VIOLATION} for one that sends messages: this socket only tells.
+"""
+
+
+@router.get("/live/schema", summary="What the WebSocket /live tells", description=DESCRIPTION)
+async def live_schema() -> dict[str, Any]:
+    return message_schema()
+
+
+@router.websocket("/live")
+async def live(websocket: WebSocket, service: ServiceDependency) -> None:
+    try:
+        _admit(websocket)
+    except ProblemError as error:
+        await websocket.send_denial_response(problem_for(error))
+        return
+    await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
+    listener = service.live.join()
+    if listener is None:
+        await _close(websocket, TRY_AGAIN_LATER, f"{MAX_LISTENERS} others are listening; try again later")
+        return
+    try:
+        await _serve(websocket, listener)
+    finally:
+        service.live.leave(listener)
+
+
+def _admit(websocket: WebSocket) -> None:
+    """Raises:
+    ProblemError: if the key, or the page that wants to listen, is not let in.
+    """
+    doorkeeper: Doorkeeper = websocket.app.state.doorkeeper
+    if not doorkeeper.asks_for_keys:
+        _refuse_foreign_page(websocket)
+    doorkeeper.admit(_key(websocket), Scope.READ)
+
+
+def _key(websocket: WebSocket) -> str | None:
+    offered: list[str] = websocket.scope["subprotocols"]
+    in_subprotocol = (name.removeprefix(KEY_SUBPROTOCOL) for name in offered if name.startswith(KEY_SUBPROTOCOL))
+    return key_of(websocket.headers) or next(in_subprotocol, None)
+
+
+def _refuse_foreign_page(websocket: WebSocket) -> None:
+    """Where no key is asked for, a browser on this machine is the way in for any page that it shows.
+
+    The same-origin policy does not hold for WebSockets, so the page's origin is compared here; and a page whose name was made
+    to resolve to this host (DNS rebinding) is told by that name.
+    """
+    host = websocket.headers.get("host", "")
+    origin = websocket.headers.get("origin")
+    if not is_loopback(_hostname(host)):
+        raise ProblemError(403, "foreign_host", "without API keys this is only to be reached as localhost or 127.0.0.1")
+    if origin is not None and _authority(origin) != host.lower():
+        raise ProblemError(403, "foreign_origin", "without API keys only pages of this host may listen")
+
+
+def _hostname(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _authority(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+async def _serve(websocket: WebSocket, listener: Listener) -> None:
+    """Until the listener leaves, falls behind or sends something."""
+    telling = asyncio.create_task(_tell(websocket, listener))
+    hearing = asyncio.create_task(websocket.receive())
+    falling_behind = asyncio.create_task(listener.is_too_slow.wait())
+    tasks = (telling, hearing, falling_behind)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if listener.is_too_slow.is_set():
+        await _close(websocket, TRY_AGAIN_LATER, "you read too slowly; connect again when you can keep up")
+    elif _has_spoken(hearing):
+        await _close(websocket, POLICY_VIOLATION, "this socket only tells; send nothing")
+
+
+async def _tell(websocket: WebSocket, listener: Listener) -> None:
+    with contextlib.suppress(WebSocketDisconnect):
+        while True:
+            await websocket.send_text(await listener.next_message())
+
+
+def _has_spoken(hearing: asyncio.Task[Any]) -> bool:
+    return not hearing.cancelled() and hearing.exception() is None and hearing.result()["type"] == "websocket.receive"
+
+
+async def _close(websocket: WebSocket, code: int, reason: str) -> None:
+    """Says why, if the other side reads it soon; the server ends the connection when the endpoint returns."""
+    with contextlib.suppress(TimeoutError, WebSocketDisconnect):
+        async with asyncio.timeout(CLOSE_PATIENCE_SECONDS):
+            await websocket.close(code, reason)

@@ -1,0 +1,35 @@
+"""`GET /metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from serving.auth import Scope, requires
+from serving.metrics import MetricsPage
+from serving.problems import documented
+
+router = APIRouter(tags=["state"])
+
+
+class PrometheusText(PlainTextResponse):
+    media_type = CONTENT_TYPE_LATEST
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=PrometheusText,
+    dependencies=[Depends(requires(Scope.READ))],
+    responses=documented(401, 403, 429),
+)
+async def get_metrics(request: Request) -> PrometheusText:
+    """Counts of predictions, refusals and labels, latency, journal lag and the process's own, in Prometheus' text format.
+
+    With several workers each series has a `worker` label; sum over it.
+    """
+    page: MetricsPage = request.app.state.metrics
+    return PrometheusText(await asyncio.to_thread(page.text))

@@ -1,0 +1,131 @@
+"""`GET /monitoring/...`: what the monitor sees, and the alerts it raises. Read from Postgres at each request."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+
+from selfheal.monitoring.report import read_tick, results_folder
+from selfheal.store import models, monitoring
+from selfheal.store.predictions import oldest_prediction_after
+from serving.auth import Caller, Scope, requires
+from serving.problems import ProblemError, documented
+from serving.service import ServiceDependency
+from serving.views import (
+    AlertInfo,
+    Alerts,
+    AlertsQuestion,
+    ColumnInfo,
+    Drift,
+    DriftInfo,
+    DriftQuestion,
+    MonitoringStats,
+    Question,
+    TickInfo,
+    WindowInfo,
+    alert_info,
+    tick_info,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Row
+
+    from selfheal.store import Store
+
+router = APIRouter(prefix="/monitoring", tags=["monitoring"], responses=documented(401, 403, 422, 429, 503))
+reading = [Depends(requires(Scope.READ))]
+
+OVERDUE_AFTER_INTERVALS = 3
+"""Unseen traffic is looked at within one interval and the run's few seconds; three leave room for one run that failed."""
+
+BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@router.get("/stats", summary="What the monitor last saw", dependencies=reading)
+async def get_stats(service: ServiceDependency, _: Annotated[Question, Query()]) -> MonitoringStats:
+    """The latest tick of the version in production: counts, positive rate, probabilities, estimated and realised quality, and
+    the verdict with all reasons. `tick_age_seconds` and `is_overdue` tell whether the monitor is still looking."""
+    interval = timedelta(seconds=service.platform.settings.monitoring_interval)
+    return await service.inquiries.ask(partial(_stats, interval=interval, now=datetime.now(UTC)))
+
+
+@router.get("/drift", summary="Drift, now and before", dependencies=reading)
+async def get_drift(service: ServiceDependency, question: Annotated[DriftQuestion, Query()]) -> Drift:
+    """The latest comparison of the traffic with the reference data of the version in production, column by column, and the
+    verdicts of the last `hours`."""
+    since = datetime.now(UTC) - timedelta(hours=question.hours)
+    folder = results_folder(service.platform.settings.data_dir)
+    return await service.inquiries.ask(partial(_drift, since=since, limit=question.limit, folder=folder))
+
+
+@router.get("/alerts", summary="What a person should know", dependencies=reading)
+async def get_alerts(service: ServiceDependency, question: Annotated[AlertsQuestion, Query()]) -> Alerts:
+    """Open alerts first. An alert is open until the monitor no longer sees its cause; acknowledging does not close it."""
+    ask = partial(monitoring.alerts_open_first, limit=question.limit, only_open=question.only_open)
+    return Alerts(alerts=[alert_info(row) for row in await service.inquiries.ask(ask)])
+
+
+@router.post(
+    "/alerts/{alert_id}/acknowledge", summary="Say that you have seen an alert", responses=documented(404, 413, 415)
+)
+async def acknowledge_alert(
+    service: ServiceDependency, caller: Annotated[Caller, Depends(requires(Scope.ADMIN))], alert_id: UUID
+) -> AlertInfo:
+    """Keeps who has seen it (the name of the API key) and when. The first to say so stays; saying it again changes nothing."""
+    acknowledge = partial(_acknowledge, alert_id=alert_id, actor=caller.name, now=datetime.now(UTC))
+    alert = await service.inquiries.ask(acknowledge)
+    if alert is None:
+        raise ProblemError(404, "not_found", f"there is no alert {alert_id}; GET /monitoring/alerts lists them")
+    return alert
+
+
+def _stats(store: Store, interval: timedelta, now: datetime) -> MonitoringStats:
+    version = models.production_version(store)
+    if version is None:
+        return MonitoringStats(
+            model_version=None, tick=None, tick_age_seconds=None, unseen_since=None, is_overdue=False
+        )
+    tick = monitoring.latest_tick(store, version.version)
+    seen_until = BEFORE_ALL if tick is None else tick.window_end
+    unseen_since = oldest_prediction_after(store, version.version, seen_until)
+    return MonitoringStats(
+        model_version=version.version,
+        tick=None if tick is None else WindowInfo.model_validate(tick),
+        tick_age_seconds=None if tick is None else max(0.0, (now - tick.created_at).total_seconds()),
+        unseen_since=unseen_since,
+        is_overdue=unseen_since is not None and now - unseen_since > OVERDUE_AFTER_INTERVALS * interval,
+    )
+
+
+def _drift(store: Store, since: datetime, limit: int, folder: Path) -> Drift:
+    version = models.production_version(store)
+    latest = None if version is None else monitoring.latest_tick(store, version.version)
+    history = [tick_info(tick) for tick in monitoring.ticks_since(store, since, limit)]
+    return Drift(
+        model_version=None if version is None else version.version,
+        latest=None if latest is None else _with_columns(latest, folder),
+        history=history,
+    )
+
+
+def _with_columns(tick: Row[Any], folder: Path) -> DriftInfo:
+    record = read_tick(folder, tick.window_end, tick.tick_id)
+    return DriftInfo(
+        **TickInfo.model_validate(tick).model_dump(),
+        columns=None if record is None else [ColumnInfo.model_validate(column) for column in record.drift.columns],
+        baseline_drifted_features=None if record is None else list(record.drift.baseline_drifted_features),
+    )
+
+
+def _acknowledge(store: Store, alert_id: UUID, actor: str, now: datetime) -> AlertInfo | None:
+    if monitoring.find_alert(store, alert_id) is None:
+        return None
+    monitoring.acknowledge_alert(store, alert_id, actor, now)
+    row = monitoring.find_alert(store, alert_id)
+    return None if row is None else alert_info(row)
