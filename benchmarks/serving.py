@@ -1,0 +1,331 @@
+"""How fast is an acknowledged prediction, and does a model swap disturb anybody?
+
+    python -m benchmarks.serving --data cs-training.csv [--json serving.json] [--quick]
+
+One API process against its peers in the same run, on the same rows and model: an empty FastAPI endpoint that echoes its
+body, MLflow's scoring server, and the API itself with JOURNAL_FSYNC=off. Servers are loaded in turns and each figure is the
+median of its turns, so that other work on the machine falls on all of them. Then batches against the same work done in one
+process, and promotions to and fro under full load, after which every score is computed again with the version it names.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import numpy as np
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.load import LoadResult, http_request, run_load
+from benchmarks.stage import api_command, api_environment, free_port, prepare, request_rows, server
+from selfheal.contract import FloatArray, ModelContract
+from selfheal.platform import Platform
+from selfheal.store import models
+
+N_CONNECTIONS = 64
+BATCH_ROWS = 1_000
+N_ROWS = 5_000
+SCORE_TOLERANCE = 1e-12
+
+TARGETS = {
+    "durable_vs_echo": (">=", 1.0),
+    "durable_vs_mlflow": (">=", 50.0),
+    "durability_tax_pct": ("<=", 25.0),
+    "p99_vs_echo": ("<=", 3.0),
+    "batch_vs_in_process": (">=", 0.5),
+    "swaps": (">=", 200),
+    "swap_failed_requests": ("<=", 0),
+    "swap_mismatched_scores": ("<=", 0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All that is measured; `_rps` are requests per second, latencies are those of one request in the closed loop."""
+
+    n_connections: int
+    echo_rps: float
+    durable_rps: float
+    durable_vs_echo: float
+    mlflow_rps: float
+    durable_vs_mlflow: float
+    journal_off_rps: float
+    durability_tax_pct: float
+    p50_ms: float
+    p99_ms: float
+    echo_p50_ms: float
+    echo_p99_ms: float
+    p99_vs_echo: float
+    failed_requests: int
+    batch_rows_per_s: float
+    in_process_rows_per_s: float
+    batch_vs_in_process: float
+    swaps: int
+    swap_median_ms: float
+    swap_answers: int
+    swap_failed_requests: int
+    swap_mismatched_scores: int
+    rss_mb: float
+
+
+def main(
+    data: Annotated[Path | None, typer.Option(help="Labelled CSV; default: synthetic rows.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Short turns and few swaps: a look, not a figure.")] = False,
+    connections: Annotated[int, typer.Option(min=1, max=1_000, help="Connections of the load.")] = N_CONNECTIONS,
+) -> None:
+    """Measure the serving path against its peers."""
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="selfheal-serving-") as name:
+        Path(name).chmod(0o755)  # as root, the embedded Postgres runs as a user of its own
+        outcome = measure(
+            Path(name), data, console, connections, n_turns=2 if quick else 5, turn_seconds=2 if quick else 5
+        )
+    show(outcome, console)
+    if json_file is not None:
+        json_file.write_text(json.dumps(asdict(outcome), indent=1))
+
+
+def measure(
+    folder: Path, data: Path | None, console: Console, n_connections: int, *, n_turns: int, turn_seconds: float
+) -> Outcome:
+    platform, dataset = prepare(folder, data, console)
+    bodies = [orjson.dumps(row) for row in request_rows(dataset, platform.contract, N_ROWS)]
+    try:
+        with ExitStack() as servers:
+            log = folder / "servers.log"
+            ports = {name: free_port() for name in ("echo", "durable", "off", "mlflow")}
+            ready = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+            settings = platform.settings
+            console.print("Starting the servers")
+            api = servers.enter_context(
+                server(api_command(), f"{ready['durable']}/health", log, **api_environment(settings, ports["durable"]))
+            )
+            off = api_environment(settings, ports["off"], JOURNAL_FSYNC="off")
+            servers.enter_context(server(api_command(), f"{ready['off']}/health", log, **off))
+            echo = [sys.executable, "-m", "benchmarks.echo", str(ports["echo"])]
+            servers.enter_context(server(echo, f"{ready['echo']}/ready", log))
+            servers.enter_context(mlflow_server(platform, ports["mlflow"], log))
+            requests = {
+                "echo": [http_request("/echo", body) for body in bodies],
+                "durable": [http_request("/predict", body) for body in bodies],
+                "off": [http_request("/predict", body) for body in bodies],
+                "mlflow": mlflow_requests(platform, bodies),
+            }
+            turns = take_turns(ports, requests, n_connections, n_turns, turn_seconds, console)
+            batch_rate, in_process_rate = batches(platform, ports["durable"], bodies, n_turns, turn_seconds)
+            swaps = swap_under_load(
+                platform, ports["durable"], bodies, n_connections, 20 if n_turns < 5 else 200, console
+            )
+            rss_mb = api.memory_info().rss / 1e6
+    finally:
+        platform.close()
+    rate = {name: statistics.median(turn.requests_per_second for turn in of) for name, of in turns.items()}
+    p50 = {name: statistics.median(turn.percentile_ms(50) for turn in of) for name, of in turns.items()}
+    p99 = {name: statistics.median(turn.percentile_ms(99) for turn in of) for name, of in turns.items()}
+    return Outcome(
+        n_connections=n_connections,
+        echo_rps=rate["echo"],
+        durable_rps=rate["durable"],
+        durable_vs_echo=rate["durable"] / rate["echo"],
+        mlflow_rps=rate["mlflow"],
+        durable_vs_mlflow=rate["durable"] / rate["mlflow"],
+        journal_off_rps=rate["off"],
+        durability_tax_pct=100 * (1 - rate["durable"] / rate["off"]),
+        p50_ms=p50["durable"],
+        p99_ms=p99["durable"],
+        echo_p50_ms=p50["echo"],
+        echo_p99_ms=p99["echo"],
+        p99_vs_echo=p99["durable"] / p99["echo"],
+        failed_requests=sum(turn.n_failed for of in turns.values() for turn in of),
+        batch_rows_per_s=batch_rate,
+        in_process_rows_per_s=in_process_rate,
+        batch_vs_in_process=batch_rate / in_process_rate,
+        rss_mb=rss_mb,
+        **swaps,
+    )
+
+
+def take_turns(
+    ports: dict[str, int],
+    requests: dict[str, list[bytes]],
+    n_connections: int,
+    n_turns: int,
+    turn_seconds: float,
+    console: Console,
+) -> dict[str, list[LoadResult]]:
+    """Loads each server for a turn, round after round; the first round warms them up and does not count."""
+    turns: dict[str, list[LoadResult]] = {name: [] for name in ports}
+    with Progress(console=console) as progress:
+        task = progress.add_task("Single rows", total=(n_turns + 1) * len(ports))
+        for turn in range(n_turns + 1):
+            for name, port in ports.items():
+                seconds = turn_seconds if turn else turn_seconds / 4
+                result = run_load(port, requests[name], n_connections=n_connections, seconds=seconds)
+                if turn:
+                    turns[name].append(result)
+                progress.advance(task)
+    return turns
+
+
+def mlflow_server(platform: Platform, port: int, log: Path) -> Any:
+    """MLflow's own scoring server for the production version, with one worker."""
+    from selfheal.registry import mlflow_store_uri
+
+    version = models.champion(platform.store)
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        version.artifact_uri,
+        "-p",
+        str(port),
+        "-w",
+        "1",
+    ]
+    return server(
+        [*command, "--env-manager", "local"],
+        f"http://127.0.0.1:{port}/ping",
+        log,
+        MLFLOW_TRACKING_URI=mlflow_store_uri(platform.settings),
+    )
+
+
+def mlflow_requests(platform: Platform, bodies: list[bytes]) -> list[bytes]:
+    """The same rows for MLflow: all features, since it knows nothing of deriving them."""
+    rows = matrix_of(platform.contract, [orjson.loads(body) for body in bodies])
+    return [http_request("/invocations", orjson.dumps({"inputs": [row]})) for row in rows.tolist()]
+
+
+def matrix_of(contract: ModelContract, rows: list[dict[str, Any]]) -> FloatArray:
+    inputs = np.array([[row[name] for name in contract.input_names] for row in rows], dtype=np.float64)
+    return contract.matrix(dict(zip(contract.input_names, inputs.T, strict=True)))
+
+
+def batches(platform: Platform, port: int, bodies: list[bytes], n_turns: int, seconds: float) -> tuple[float, float]:
+    """Rows per second of `/predict/batch`, and of JSON -> predict_proba -> JSON in this process, in turns."""
+    version = models.champion(platform.store)
+    pipeline = platform.registry.load(version)
+    body = b'{"instances":[' + b",".join(bodies[:BATCH_ROWS]) + b"]}"
+
+    def in_process() -> None:
+        rows = json.loads(body)["instances"]
+        scores = pipeline.predict_proba(matrix_of(platform.contract, rows))[:, 1]
+        predictions = [
+            {"prediction": int(score >= version.threshold), "probability": score, "model_version": version.version}
+            for score in scores.tolist()
+        ]
+        json.dumps({"predictions": predictions})
+
+    rates: tuple[list[float], list[float]] = ([], [])
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+
+        def over_rest() -> None:
+            answer = client.post("/predict/batch", content=body, headers={"Content-Type": "application/json"})
+            assert answer.status_code == 200, answer.text
+
+        for _ in range(n_turns):
+            for work, found in zip((over_rest, in_process), rates, strict=True):
+                work()
+                began, n_calls = time.perf_counter(), 0
+                while time.perf_counter() - began < seconds / 2:
+                    work()
+                    n_calls += 1
+                found.append(n_calls * BATCH_ROWS / (time.perf_counter() - began))
+    return statistics.median(rates[0]), statistics.median(rates[1])
+
+
+def swap_under_load(
+    platform: Platform, port: int, bodies: list[bytes], n_connections: int, n_swaps: int, console: Console
+) -> dict[str, Any]:
+    """Promotes versions 1 and 2 in turn while the load goes on, each once the other one answers."""
+    is_done = threading.Event()
+    waits: list[float] = []
+
+    def promote_to_and_fro() -> None:
+        try:
+            with (
+                httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+                Progress(console=console) as bar,
+            ):
+                task = bar.add_task("Swaps under load", total=n_swaps)
+                for swap in range(n_swaps):
+                    new, old = (2, 1) if swap % 2 == 0 else (1, 2)
+                    began = time.perf_counter()
+                    models.move_to_production(platform.store, new, old, datetime.now(UTC), None)
+                    while client.get("/model/info").json()["model_version"] != new:
+                        if time.perf_counter() - began > 30:
+                            raise TimeoutError(f"version {new} was not served within 30 s")
+                    waits.append(time.perf_counter() - began)
+                    bar.advance(task)
+        finally:
+            is_done.set()
+
+    thread = threading.Thread(target=promote_to_and_fro)
+    thread.start()
+    requests = [http_request("/predict", body) for body in bodies]
+    result = run_load(
+        port, requests, n_connections=n_connections, seconds=1_200, keeps_answers=True, until=is_done.is_set
+    )
+    thread.join()
+    return {
+        "swaps": len(waits),
+        "swap_median_ms": 1000 * statistics.median(waits) if waits else float("nan"),
+        "swap_answers": result.n_answered,
+        "swap_failed_requests": result.n_failed,
+        "swap_mismatched_scores": mismatched(platform, bodies, result),
+    }
+
+
+def mismatched(platform: Platform, bodies: list[bytes], result: LoadResult) -> int:
+    """Answers whose score or decision is not what the version they name gives for their row."""
+    matrix = matrix_of(platform.contract, [orjson.loads(body) for body in bodies])
+    scores: dict[int, FloatArray] = {}
+    thresholds: dict[int, float] = {}
+    for version in models.list_versions(platform.store):
+        scores[version.version] = platform.registry.load(version).predict_proba(matrix)[:, 1]
+        thresholds[version.version] = version.threshold
+    assert np.abs(scores[1] - scores[2]).max() > 1e-3, "the two versions must differ for the check to mean anything"
+    n_wrong = 0
+    for position, body in result.answers:
+        answer = orjson.loads(body)
+        named = answer["model_version"]
+        is_same = abs(answer["probability"] - scores[named][position]) <= SCORE_TOLERANCE
+        is_right = answer["prediction"] == int(answer["probability"] >= thresholds[named])
+        n_wrong += not (is_same and is_right)
+    return n_wrong
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    table = Table(title="Serving", title_justify="left")
+    for column in ("measure", "value", "target", ""):
+        table.add_column(column, justify="right" if column == "value" else "left")
+    for name, value in asdict(outcome).items():
+        comparison, target = TARGETS.get(name, ("", None))
+        met = target is None or (value >= target if comparison == ">=" else value <= target)
+        wanted = "" if target is None else f"{comparison} {target:g}"
+        table.add_row(
+            name, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}", wanted, "" if met else "missed"
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
