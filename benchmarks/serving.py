@@ -35,9 +35,13 @@ from benchmarks.stage import api_command, api_environment, free_port, prepare, r
 from selfheal.contract import FloatArray, ModelContract
 from selfheal.platform import Platform
 from selfheal.store import models
+from selfheal.supervise import stop_in_order_on_signals
 
 N_CONNECTIONS = 64
 BATCH_ROWS = 1_000
+BATCH_CONNECTIONS = 2
+"""One batch is under way while the next one is sent, so that the server is measured and not the client's pauses."""
+
 N_ROWS = 5_000
 SCORE_TOLERANCE = 1e-12
 
@@ -89,6 +93,7 @@ def main(
     connections: Annotated[int, typer.Option(min=1, max=1_000, help="Connections of the load.")] = N_CONNECTIONS,
 ) -> None:
     """Measure the serving path against its peers."""
+    stop_in_order_on_signals()
     console = Console()
     with tempfile.TemporaryDirectory(prefix="selfheal-serving-") as name:
         Path(name).chmod(0o755)  # as root, the embedded Postgres runs as a user of its own
@@ -211,7 +216,9 @@ def mlflow_server(platform: Platform, port: int, log: Path) -> Any:
 def mlflow_requests(platform: Platform, bodies: list[bytes]) -> list[bytes]:
     """The same rows for MLflow: all features, since it knows nothing of deriving them."""
     rows = matrix_of(platform.contract, [orjson.loads(body) for body in bodies])
-    return [http_request("/invocations", orjson.dumps({"inputs": [row]})) for row in rows.tolist()]
+    names = list(platform.contract.feature_names)
+    frames = ({"dataframe_split": {"columns": names, "data": [row]}} for row in rows.tolist())
+    return [http_request("/invocations", orjson.dumps(frame)) for frame in frames]
 
 
 def matrix_of(contract: ModelContract, rows: list[dict[str, Any]]) -> FloatArray:
@@ -235,20 +242,18 @@ def batches(platform: Platform, port: int, bodies: list[bytes], n_turns: int, se
         json.dumps({"predictions": predictions})
 
     rates: tuple[list[float], list[float]] = ([], [])
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-
-        def over_rest() -> None:
-            answer = client.post("/predict/batch", content=body, headers={"Content-Type": "application/json"})
-            assert answer.status_code == 200, answer.text
-
-        for _ in range(n_turns):
-            for work, found in zip((over_rest, in_process), rates, strict=True):
-                work()
-                began, n_calls = time.perf_counter(), 0
-                while time.perf_counter() - began < seconds / 2:
-                    work()
-                    n_calls += 1
-                found.append(n_calls * BATCH_ROWS / (time.perf_counter() - began))
+    request = [http_request("/predict/batch", body)]
+    for turn in range(n_turns + 1):
+        load = run_load(port, request, n_connections=BATCH_CONNECTIONS, seconds=seconds / 2)
+        assert load.n_failed == 0, load.first_failure
+        in_process()
+        began, n_calls = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds / 2:
+            in_process()
+            n_calls += 1
+        if turn:  # the first one warms up
+            rates[0].append(load.requests_per_second * BATCH_ROWS)
+            rates[1].append(n_calls * BATCH_ROWS / (time.perf_counter() - began))
     return statistics.median(rates[0]), statistics.median(rates[1])
 
 

@@ -376,14 +376,14 @@ def encode_lines(records: Sequence[Record]) -> bytes:
 
 def column_values(values: FloatArray, kind: str) -> list[Field]:
     """A feature's values (NaN where missing) as journal fields: whole numbers without a fraction if it is an `int`."""
-    fields: list[Field] = values.tolist()
+    if kind == "int" and not np.isnan(values).any():
+        return list(values.astype(np.int64).tolist())
+    floats: list[float] = values.tolist()
     if kind == "int":
-        if not np.isnan(values).any():
-            return list(values.astype(np.int64).tolist())
-        return [None if np.isnan(value) else int(value) for value in values]
+        return [int(value) if value == value else None for value in floats]  # noqa: PLR0124  (only NaN differs from itself)
     if np.isinf(values).any():  # JSON knows no infinity and would call it missing
-        return [str(value) if np.isinf(value) else value for value in values.tolist()]
-    return fields
+        return [str(value) if np.isinf(value) else value for value in floats]
+    return list[Field](floats)
 
 
 def format_time(moment: datetime) -> str:

@@ -22,6 +22,7 @@ from serving.champion import ChampionHolder
 from serving.durability import DurableLog
 from serving.explanations import ExplanationDesk
 from serving.follower import Follower
+from serving.foreign_pages import OwnPagesOnly
 from serving.inquiries import Inquiries
 from serving.labels import LabelDesk
 from serving.lane import FastLane
@@ -77,6 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.doorkeeper = doorkeeper
     app.add_middleware(BodyLimit)
     app.add_middleware(KeyBeforeBody, doorkeeper=doorkeeper)
+    app.add_middleware(OwnPagesOnly, doorkeeper=doorkeeper)
     app.add_middleware(SecurityHeaders)
     at_the_door = problems.documented(401, 403, 413, 415, 429)
     app.include_router(

@@ -42,8 +42,10 @@ class ExpressProtocol(HttpToolsProtocol):
         self._held: tuple[RequestResponseCycle, Any] | None = None  # its headers are read, its body is not
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Called when a request's headers are read and it is its turn."""
-        if not _may_go_express(cycle):
+        """Called when a request's headers are read and it is its turn. A client that does not read its answers has to wait:
+        uvicorn sees to that on its own way.
+        """
+        if self.flow.write_paused or not _may_go_express(cycle):
             super()._start_asgi_task(cycle, app)
         elif cycle.more_body:
             self._held = cycle, app

@@ -17,8 +17,10 @@ from starlette.requests import ClientDisconnect
 
 from serving.auth import CALLER, Doorkeeper, Scope, key_of
 from serving.body_limit import check_body, read_body
+from serving.foreign_pages import refuse_foreign_page
 from serving.problems import ProblemError, internal_error, invalid_request, problem_for
 from serving.requests import RefusedRow, RequestParser
+from serving.scoring import Row
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Send
     from starlette.types import Scope as AsgiScope
 
-    from serving.scoring import Answer, Row
+    from serving.scoring import Answer
     from serving.service import Service
 
     Handler = Callable[[Service, bytes, bool], Awaitable[Any]]
@@ -94,6 +96,8 @@ class FastLane:
     def _check_door(self, scope: AsgiScope) -> None:
         headers = {str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"]}
         if CALLER not in scope:
+            if not self._doorkeeper.asks_for_keys:
+                refuse_foreign_page(headers)
             scope[CALLER] = self._doorkeeper.admit(key_of(headers), Scope.SCORE)
         check_body(headers)
 
@@ -108,26 +112,23 @@ class FastLane:
 
     async def _predict_batch(self, service: Service, body: bytes, is_explained: bool) -> dict[str, Any]:
         rows = self._parser.batch(body)
-        sound = {position: row for position, row in enumerate(rows) if not isinstance(row, RefusedRow)}
-        outcomes = dict(zip(sound, await service.once.score(list(sound.values())) if sound else [], strict=True))
-        answers: dict[int, Answer] = {}
+        sound = [row for row in rows if isinstance(row, Row)]
+        outcomes = iter(await service.once.score(sound) if sound else [])
+        predictions: list[Answer | None] = []
         errors: list[dict[str, Any]] = []
+        explained: list[tuple[Row, Answer]] = []
         for position, row in enumerate(rows):
-            outcome = outcomes.get(position)
-            if isinstance(row, RefusedRow):
-                errors += [{"row": position, **problem} for problem in row.problems]
+            outcome = row if isinstance(row, RefusedRow) else next(outcomes)
+            predictions.append(outcome if isinstance(outcome, dict) else None)
+            if isinstance(outcome, RefusedRow):
+                errors += [{"row": position, **problem} for problem in outcome.problems]
             elif isinstance(outcome, ProblemError):
                 errors.append({"row": position, "field": "prediction_id", "message": outcome.detail})
-            elif outcome is not None:
-                answers[position] = outcome
-        explained: list[tuple[Row, Answer]] = [
-            (sound[position], answer)
-            for position, answer in answers.items()
-            if is_explained or sound[position].is_explained
-        ]
+            elif isinstance(row, Row) and (is_explained or row.is_explained):
+                explained.append((row, outcome))
         if explained:
-            await service.explanations.add([row for row, _ in explained], [answer for _, answer in explained])
-        return {"predictions": [answers.get(position) for position in range(len(rows))], "errors": errors}
+            await service.explanations.add(*zip(*explained, strict=True))
+        return {"predictions": predictions, "errors": errors}
 
 
 def wants_explanation(query_string: bytes) -> bool:

@@ -30,6 +30,8 @@ NO_OBJECT = ("model_type", "model_attributes_type", "dict_type")
 
 MAX_FIELD_CHARACTERS = 200
 
+NOT_WHOLE = "Input should be a whole number"
+
 MAX_ERRORS = 50
 """Wrong fields that one problem document lists."""
 
@@ -96,6 +98,8 @@ def validation_problems(errors: Any) -> list[dict[str, str]]:
 def _validation_problem(error: Any) -> dict[str, str]:
     if error["type"] == "json_invalid":
         return {"field": "body", "message": f"not JSON: {error['ctx']['error']} at character {error['loc'][-1]}"}
+    if error["type"] == "multiple_of" and error["ctx"]["multiple_of"] == 1:
+        error = error | {"msg": NOT_WHOLE}
     field = ".".join(str(part) for part in error["loc"] if part not in NOT_FIELDS) or "body"
     shown = field.encode("utf-8", "replace").decode()[:MAX_FIELD_CHARACTERS]  # a client may send any key
     message = "Input should be an object" if error["type"] in NO_OBJECT else error["msg"]  # not the name of a class

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, create_model
 
-from serving.problems import invalid_request, unreadable_body, validation_problems
+from serving.problems import NOT_WHOLE, invalid_request, unreadable_body, validation_problems
 from serving.schemas import MAX_BATCH_ROWS, BatchBase, RowBase, example_row, row_model
 from serving.scoring import Row
 
@@ -34,8 +34,11 @@ class RequestParser:
     def __init__(self, contract: ModelContract) -> None:
         self.row_model = row_model(contract)
         self.batch_model = batch_model(contract, self.row_model)
+        self._tolerant_batch_model = batch_model(contract, Annotated[self.row_model, WrapValidator(_refused_by_itself)])
         names = contract.input_names
         self._values = itemgetter(*names) if len(names) > 1 else lambda fields: (fields[names[0]],)
+        self._names = names
+        self._whole = [i for i, feature in enumerate(contract.inputs) if feature.kind == "int"]
 
     def row(self, body: bytes) -> Row:
         """The row of a body.
@@ -43,7 +46,13 @@ class RequestParser:
         Raises:
             ProblemError: 422, naming each field that is wrong.
         """
-        return self._row(self._parsed(self.row_model, body))
+        try:
+            row = self._row(self.row_model.__pydantic_validator__.validate_json(body))
+        except ValidationError as error:
+            raise _problem(error) from None
+        if isinstance(row, RefusedRow):
+            raise invalid_request(row.problems)
+        return row
 
     def batch(self, body: bytes) -> list[Row | RefusedRow]:
         """The rows of a body that has many; one that breaks the contract says why and leaves the others alone.
@@ -51,30 +60,33 @@ class RequestParser:
         Raises:
             ProblemError: 422 if the body is no batch.
         """
-        instances: list[RowBase | RefusedRow] = self._parsed(self.batch_model, body).instances
-        return [one if isinstance(one, RefusedRow) else self._row(one) for one in instances]
-
-    def _parsed(self, model: Any, body: bytes) -> Any:
         try:
-            return model.__pydantic_validator__.validate_json(body)
-        except ValidationError as error:
-            raise _problem(error) from None
+            checked = self.batch_model.__pydantic_validator__.validate_json(body)
+        except ValidationError:  # the usual batch has no wrong row, and looking at each by itself takes longer
+            try:
+                checked = self._tolerant_batch_model.__pydantic_validator__.validate_json(body)
+            except ValidationError as error:
+                raise _problem(error) from None
+        return [one if isinstance(one, RefusedRow) else self._row(one) for one in checked.instances]
 
-    def _row(self, checked: RowBase) -> Row:
+    def _row(self, checked: RowBase) -> Row | RefusedRow:
         fields = checked.__dict__
+        values = self._values(fields)
+        for i in self._whole:
+            if values[i] is not None and values[i] % 1:
+                return RefusedRow([{"field": self._names[i], "message": NOT_WHOLE}])
         prediction_id = fields["prediction_id"]
         return Row(
-            self._values(fields),
+            values,
             fields["request_source"],
             None if prediction_id is None else str(prediction_id),
             fields["explain"],
         )
 
 
-def batch_model(contract: ModelContract, row: type[RowBase]) -> type[BatchBase]:
-    """The request model of many rows: `instances` holds rows, and a `RefusedRow` for each that breaks the contract."""
-    one: Any = Annotated[row, WrapValidator(_refused_by_itself)]
-    instances: Any = (list[one], Field(min_length=1, max_length=MAX_BATCH_ROWS))
+def batch_model(contract: ModelContract, row: Any) -> type[BatchBase]:
+    """The request model of many rows, as `instances`."""
+    instances: Any = (list[row], Field(min_length=1, max_length=MAX_BATCH_ROWS))
     model: type[BatchBase] = create_model("BatchRequest", __base__=BatchBase, instances=instances)
     model.model_config["json_schema_extra"] = {"examples": [dict[str, Any](instances=[example_row(contract)] * 2)]}
     model.model_rebuild(force=True)

@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import uuid_utils
@@ -42,8 +43,7 @@ Answer: TypeAlias = dict[str, Any]
 """One acknowledged prediction, with the fields of `serving.schemas.Prediction`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One validated row: the raw inputs in the contract's order (None where missing), who sent it, and the id they chose."""
 
     values: tuple[float | int | None, ...]
@@ -65,6 +65,8 @@ class _Scored:
 
     group: Sequence[_Waiting]
     answers: list[list[Answer]]
+    model_version: int
+    n_positive: int
     lines: bytes
 
 
@@ -188,13 +190,16 @@ class Scorer:
                 self._fail([waiting], own_error)
 
     def _acknowledge(self, scored: _Scored) -> None:
-        now = time.perf_counter()
+        now, n_before = time.perf_counter(), self.n_acknowledged
         for waiting, answers in zip(scored.group, scored.answers, strict=True):
             self._n_waiting_rows -= len(answers)
             self.n_acknowledged += len(answers)
             self.latency.observe(now - waiting.arrived_at)
             if not waiting.answers.done():
                 waiting.answers.set_result(answers)
+        n_rows = self.n_acknowledged - n_before
+        self.n_by_outcome[scored.model_version, 1] += scored.n_positive
+        self.n_by_outcome[scored.model_version, 0] += n_rows - scored.n_positive
 
     def _fail(self, group: Iterable[_Waiting], error: Exception) -> None:
         for waiting in group:
@@ -234,15 +239,17 @@ class Scorer:
             for row, prediction, probability in zip(rows, predictions, probabilities.tolist(), strict=True)
         ]
         lines = self._lines(group, answers, matrix)
-        remaining = iter(answers)
-        return _Scored(group, [[next(remaining) for _ in waiting.rows] for waiting in group], lines)
+        ends = list(accumulate(len(waiting.rows) for waiting in group))
+        by_request = [answers[end - len(waiting.rows) : end] for end, waiting in zip(ends, group, strict=True)]
+        return _Scored(group, by_request, version.version, sum(predictions), lines)
 
     def _lines(self, group: Sequence[_Waiting], answers: Sequence[Answer], matrix: FloatArray) -> bytes:
         """The journal's lines. `latency_ms` is the time from a row's arrival to its score; the commit comes after it."""
         created_at, now = format_time(datetime.now(UTC)), time.perf_counter()
+        latencies_ms = [round(1000 * (now - waiting.arrived_at), 3) for waiting in group]
         senders = [
-            (row.request_source, round(1000 * (now - waiting.arrived_at), 3))
-            for waiting in group
+            (row.request_source, latency_ms)
+            for waiting, latency_ms in zip(group, latencies_ms, strict=True)
             for row in waiting.rows
         ]
         columns = [column_values(values, kind) for values, kind in zip(matrix.T, self._kinds, strict=True)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from serving.auth import Scope, is_loopback, key_of
+from serving.auth import Scope, key_of
+from serving.foreign_pages import refuse_foreign_page
 from serving.live import INTERVAL_SECONDS, MAX_LISTENERS, message_schema
 from serving.problems import ProblemError, problem_for
 from serving.service import ServiceDependency
@@ -85,7 +85,7 @@ def _admit(websocket: WebSocket) -> None:
     """
     doorkeeper: Doorkeeper = websocket.app.state.doorkeeper
     if not doorkeeper.asks_for_keys:
-        _refuse_foreign_page(websocket)
+        refuse_foreign_page(websocket.headers)
     doorkeeper.admit(_key(websocket), Scope.READ)
 
 
@@ -93,34 +93,6 @@ def _key(websocket: WebSocket) -> str | None:
     offered: list[str] = websocket.scope["subprotocols"]
     in_subprotocol = (name.removeprefix(KEY_SUBPROTOCOL) for name in offered if name.startswith(KEY_SUBPROTOCOL))
     return key_of(websocket.headers) or next(in_subprotocol, None)
-
-
-def _refuse_foreign_page(websocket: WebSocket) -> None:
-    """Where no key is asked for, a browser on this machine is the way in for any page that it shows.
-
-    The same-origin policy does not hold for WebSockets, so the page's origin is compared here; and a page whose name was made
-    to resolve to this host (DNS rebinding) is told by that name.
-    """
-    host = websocket.headers.get("host", "")
-    origin = websocket.headers.get("origin")
-    if not is_loopback(_hostname(host)):
-        raise ProblemError(403, "foreign_host", "without API keys this is only to be reached as localhost or 127.0.0.1")
-    if origin is not None and _authority(origin) != host.lower():
-        raise ProblemError(403, "foreign_origin", "without API keys only pages of this host may listen")
-
-
-def _hostname(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _authority(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
 
 
 async def _serve(websocket: WebSocket, listener: Listener) -> None:
