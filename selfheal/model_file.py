@@ -11,7 +11,7 @@ import io
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,8 @@ TRUSTED_TYPES = (
     "sklearn.utils._bunch.Bunch",
 )
 """Types beyond skops' own list that a model file may hold: plain Python that keeps data. A file with any other is refused
-unread; trees are among the others, since compiled code believes the positions in them, and a crafted one ends the process.
+unread; trees are among the others, since compiled code believes the positions in them, and a crafted one ends the process. A
+contract whose registry is written by its own people only may trust them (`ModelContract.trusted_types`).
 """
 
 SCHEMA = "schema.json"
@@ -40,12 +41,13 @@ ZIP_START = b"PK\x03\x04"
 """How a member begins that is a zip itself (scipy's sparse matrices): numpy unpacks those too."""
 
 
-def load_trusted(data: bytes, name: str, max_bytes: int) -> Pipeline:
-    """The classifier in a skops file that holds no type beyond skops' own list and ours.
+def load_trusted(data: bytes, name: str, max_bytes: int, also_trusted: Collection[str] = ()) -> Pipeline:
+    """The classifier in a skops file that holds no type beyond skops' own list, ours, and the contract's.
 
     Args:
         name: of the file, for messages.
         max_bytes: what all that is read from it may come to, unpacked.
+        also_trusted: types that the use case trusts by its author's word (`ModelContract.trusted_types`).
 
     Raises:
         ModelRefusedError: naming the types that are not trusted, or why it does not load.
@@ -54,10 +56,11 @@ def load_trusted(data: bytes, name: str, max_bytes: int) -> Pipeline:
 
     with _refusing(name):
         _check_archive(data, name, max_bytes)
-        untrusted = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
+        trusted = [*TRUSTED_TYPES, *also_trusted]
+        untrusted = sorted(set(skops.io.get_untrusted_types(data=data)) - set(trusted))
         if untrusted:
             raise ModelRefusedError(f"{name} holds types that are not trusted: {', '.join(untrusted)}")
-        pipeline: Pipeline = skops.io.loads(data, trusted=list(TRUSTED_TYPES))
+        pipeline: Pipeline = skops.io.loads(data, trusted=trusted)
         if not callable(getattr(pipeline, "predict_proba", None)):
             raise ModelRefusedError(f"{name} holds a {type(pipeline).__name__}, which is no classifier")
     return pipeline

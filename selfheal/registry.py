@@ -106,7 +106,7 @@ class Registry:
                 trained.pipeline,
                 name="model",
                 serialization_format="skops",
-                skops_trusted_types=list(TRUSTED_TYPES),
+                skops_trusted_types=[*TRUSTED_TYPES, *self.contract.trusted_types],
                 pip_requirements=requirements,
             )
             shadow = ShadowModel(
@@ -209,7 +209,7 @@ class Registry:
             data = self._fetch(uri, model.artifact_sha256, MODEL_SUFFIX)
         else:
             data = self.cache.fetch(model.artifact_sha256, MODEL_SUFFIX, origin=uri, download=_refuse_download)
-        return load_trusted(data, MODEL_FILE, self._max_model_bytes)
+        return load_trusted(data, MODEL_FILE, self._max_model_bytes, self.contract.trusted_types)
 
     def reference(self, model: ModelVersion | ShadowModel) -> pd.DataFrame:
         """The reference window frozen with this model: all features, `probability`, `true_label`.

@@ -12,7 +12,7 @@ import pytest
 import skops.io
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import StackingClassifier
+from sklearn.ensemble import RandomForestClassifier, StackingClassifier
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
@@ -121,3 +121,13 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read() -> None:
     check_size(1_000, "model.skops", 1_000)
     with pytest.raises(ModelRefusedError, match=r"model\.skops has 1,001 bytes; MAX_MODEL_MB allows 1,000"):
         check_size(1_001, "model.skops", 1_000)
+
+
+def test_a_type_is_trusted_if_the_contract_says_so_and_only_that_one() -> None:
+    inputs = np.random.default_rng(3).random((100, 3))
+    forest = RandomForestClassifier(n_estimators=3, random_state=0).fit(inputs, inputs[:, 0] > 0.5)
+    data = skops.io.dumps(forest)
+    with pytest.raises(ModelRefusedError, match=r"not trusted: sklearn\.tree\._tree\.Tree"):
+        load_trusted(data, "model.skops", MAX_BYTES, ["builtins.eval"])
+    loaded = load_trusted(data, "model.skops", MAX_BYTES, ["sklearn.tree._tree.Tree"])
+    np.testing.assert_array_equal(loaded.predict_proba(inputs), forest.predict_proba(inputs))
