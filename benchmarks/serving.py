@@ -37,7 +37,7 @@ from selfheal.platform import Platform
 from selfheal.store import models
 from selfheal.supervise import stop_in_order_on_signals
 
-N_CONNECTIONS = 64
+N_CONNECTIONS = 256
 BATCH_ROWS = 1_000
 BATCH_CONNECTIONS = 2
 """One batch is under way while the next one is sent, so that the server is measured and not the client's pauses."""

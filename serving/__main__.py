@@ -22,6 +22,9 @@ STARTUP_FAILED = 3
 GRACE_SECONDS = 10
 """How long requests that are being answered may take once a stop was asked for."""
 
+WORKER_PATIENCE_SECONDS = 30
+"""For a worker that does not answer its supervisor; it is replaced then. One that starts on a busy machine answers late."""
+
 STALLED_PEER_MS = 30_000
 """A connection whose peer takes nothing for so long is cut: its buffers would stay, and hold up a stop."""
 
@@ -45,13 +48,16 @@ def main() -> int:
         factory=True,
         workers=settings.api_workers,
         # A trace is made by the framework, so with tracing no request takes the shortcut.
-        http="auto" if settings.otel_exporter_otlp_endpoint else "serving.express:ExpressProtocol",
+        http="serving.strict_http:StrictHttpProtocol"
+        if settings.otel_exporter_otlp_endpoint
+        else "serving.express:ExpressProtocol",
         log_level=settings.log_level.lower(),
         access_log=False,
         proxy_headers=False,
         server_header=False,
         lifespan="on",
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_worker_healthcheck=WORKER_PATIENCE_SECONDS,
         ws_max_size=MAX_CLIENT_MESSAGE_BYTES,
         ws_per_message_deflate=False,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ class Alarm:
         self._kind = kind
         self._is_kept = False
         self._is_sent = False
+        self._unkept: tuple[Alert, datetime] | None = None
+        """What was raised while Postgres was away, and when first."""
         self._may_be_open = True  # raised by a process before this one
 
     def raise_(self, alert: Alert) -> None:
@@ -34,11 +37,10 @@ class Alarm:
         assert alert.kind == self._kind
         is_new = True
         if not self._is_kept:
-            try:
-                is_new = hold_alert(self._platform.store, SERVING, None, alert, datetime.now(UTC))
-                self._is_kept = True
-            except SQLAlchemyError:
-                pass  # tried again when it is raised again
+            raised_at = datetime.now(UTC) if self._unkept is None else self._unkept[1]
+            self._unkept = alert, raised_at
+            with contextlib.suppress(SQLAlchemyError):  # tried again when it is raised again, or cleared
+                is_new = self._keep()
         self._may_be_open = True
         if is_new and not self._is_sent:
             # Beside this thread: a mail server that does not answer must not hold it up.
@@ -46,11 +48,27 @@ class Alarm:
         self._is_sent = True
 
     def clear(self) -> None:
-        """Resolves the alert, if it may be open. Postgres being away, it is cleared when this is called again."""
+        """Resolves the alert, if it may be open. Postgres being away, it is cleared when this is called again.
+
+        One that could not be kept while it held is kept now: what happened should be found afterwards.
+        """
         if not self._may_be_open:
             return
         try:
+            self._keep()
             resolve_alert(self._platform.store, SERVING, self._kind, datetime.now(UTC))
         except SQLAlchemyError:
             return
         self._is_kept = self._is_sent = self._may_be_open = False
+
+    def _keep(self) -> bool:
+        """Writes the alert to Postgres if that is still to be done; True if it was newly opened.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: if Postgres does not take it.
+        """
+        if self._unkept is None:
+            return False
+        is_new = hold_alert(self._platform.store, SERVING, None, *self._unkept)
+        self._unkept, self._is_kept = None, True
+        return is_new

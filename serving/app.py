@@ -28,14 +28,14 @@ from serving.labels import LabelDesk
 from serving.lane import FastLane
 from serving.live import Live
 from serving.metrics import MetricsPage, ServiceCollector
-from serving.once import OnceOnly
+from serving.once import MAX_OPEN_LOOK_UPS, OnceOnly
 from serving.requests import RequestParser
 from serving.routes import decisions, labels, live, metrics, monitoring, predict, state
 from serving.scoring import Scorer
 from serving.security_headers import SecurityHeaders
 from serving.service import Service
 from serving.sink import Sink
-from serving.tracing import tracing
+from serving.tracing import stop_tracing, tracing
 
 DESCRIPTION = """
 Scores, logs, and follows the platform's promotions. Every answered prediction is on disk; send what became of it to
@@ -64,7 +64,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             sharing = asyncio.create_task(app.state.metrics.share())
             yield
             sharing.cancel()
+        await asyncio.to_thread(stop_tracing, telemetry)
 
+    telemetry = tracing(in_force)
     parser = RequestParser(contract)
     app = FastAPIOffline(  # FastAPI with the pages of /docs served from here and not from another host
         title=f"selfheal: {contract.name}",
@@ -72,7 +74,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version=installed_version("selfheal"),
         lifespan=lifespan,
-        telemetry=tracing(in_force),
+        telemetry=telemetry,
+        # Of any request: it is no HTTP, comes from a foreign page, has an endless head, or meets a bug.
+        responses=problems.documented(400, *(() if doorkeeper.asks_for_keys else (403,)), 431, 500),
     )
     problems.install(app)
     app.state.doorkeeper = doorkeeper
@@ -114,7 +118,8 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
     holder = ChampionHolder(platform)
     follower = Follower(platform, holder)
     scorer = Scorer(contract, holder, prediction_log)
-    once = OnceOnly(contract, platform.store, scorer)
+    look_ups = Inquiries(platform.store, MAX_OPEN_LOOK_UPS)
+    once = OnceOnly(contract, look_ups, scorer)
     sink = Sink(platform)
     inquiries = Inquiries(platform.store)
     live_feed = Live(holder, scorer, inquiries)
@@ -143,6 +148,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
         await asyncio.gather(*tasks, return_exceptions=True)
         scorer.close()
         inquiries.close()
+        look_ups.close()
         prediction_log.close()
         label_log.close()
         await asyncio.to_thread(sink.stop)  # after the journals: what came last should not wait for the next start

@@ -23,7 +23,7 @@ from starlette.requests import HTTPConnection
 from selfheal.api_keys import ALL_SCOPES, MAX_KEY_CHARACTERS, MIN_PLAIN_CHARACTERS, Scope, digest_of, parse_api_keys
 from selfheal.errors import ConfigurationError
 from selfheal.settings import Settings
-from serving.body_limit import has_body
+from serving.body_limit import BODILESS_METHODS, has_body
 from serving.problems import ProblemError, problem_for
 from serving.rate_limit import TokenBucket
 
@@ -239,7 +239,7 @@ class KeyBeforeBody:
         self._doorkeeper = doorkeeper
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and CALLER not in scope:
+        if scope["type"] == "http" and scope["method"] not in BODILESS_METHODS and CALLER not in scope:
             headers = Headers(scope=scope)
             if has_body(headers):
                 try:

@@ -24,6 +24,10 @@ MAX_BODY_BYTES = 16_000_000
 TOO_LARGE = f"a request body may have {MAX_BODY_BYTES:,} bytes; send several batches"
 
 
+BODILESS_METHODS = ("GET", "HEAD")
+"""Nothing here reads a body of theirs, so there is nothing to judge: the server lets it pass by."""
+
+
 class BodyLimit:
     """ASGI middleware."""
 
@@ -31,7 +35,7 @@ class BodyLimit:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] in BODILESS_METHODS:
             await self._app(scope, receive, send)
             return
         try:

@@ -13,9 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.problems import ProblemError, internal_error, problem_for
+from serving.strict_http import StrictHttpProtocol
 
 if TYPE_CHECKING:
     import asyncio
@@ -33,7 +33,7 @@ MAX_BODY_BYTES = 16_384
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
 
 
-class ExpressProtocol(HttpToolsProtocol):
+class ExpressProtocol(StrictHttpProtocol):
     """For uvicorn's `http` option. The application it serves has its `FastLane` as `lane`."""
 
     def __init__(self, config: Any, *arguments: Any, **options: Any) -> None:

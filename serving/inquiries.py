@@ -42,12 +42,12 @@ OUTAGES = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 
 
 class Inquiries:
-    """One an app. `ask` is for the event loop's thread."""
+    """One for each kind of asker, whom the others' questions must not hold up. `ask` is for the event loop's thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, max_open: int = MAX_OPEN_QUESTIONS) -> None:
         self._store = with_own_connections(store, N_THREADS, PATIENCE_SECONDS)
         self._threads = ThreadPoolExecutor(N_THREADS, thread_name_prefix="ask")
-        self._places = threading.BoundedSemaphore(MAX_OPEN_QUESTIONS)
+        self._places = threading.BoundedSemaphore(max_open)
 
     async def ask(self, question: Callable[[Store], AnswerT], *, patience_seconds: float = PATIENCE_SECONDS) -> AnswerT:
         """What the question finds in Postgres.

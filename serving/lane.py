@@ -21,6 +21,7 @@ from serving.foreign_pages import refuse_foreign_page
 from serving.problems import ProblemError, internal_error, invalid_request, problem_for
 from serving.requests import RefusedRow, RequestParser
 from serving.scoring import Row
+from serving.tracing import name_span
 
 if TYPE_CHECKING:
     import asyncio
@@ -55,6 +56,7 @@ class FastLane:
         if handle is None:
             await self._app(scope, receive, send)
             return
+        name_span(scope["path"])
         try:
             self._check_door(scope)
             is_explained = wants_explanation(scope["query_string"])
@@ -144,6 +146,7 @@ def wants_explanation(query_string: bytes) -> bool:
     if unknown:
         raise invalid_request([{"field": unknown[0][:100], "message": "there is no such parameter; there is: explain"}])
     answers = {"true": True, "1": True, "false": False, "0": False}
-    if parameters.get("explain", "false") not in answers:
+    explain = parameters.get("explain", "false").lower()
+    if explain not in answers:
         raise invalid_request([{"field": "explain", "message": "Input should be true or false"}])
-    return answers[parameters.get("explain", "false")]
+    return answers[explain]

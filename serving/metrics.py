@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SHARE_EVERY_SECONDS = 5.0
+SHARE_EVERY_SECONDS = 2.0
 STALE_AFTER_SECONDS = 30.0
 """A file that old is of a worker that is gone."""
 
@@ -140,7 +140,7 @@ class MetricsPage:
         own = generate_latest(self._registry)
         if self._folder is None:
             return own
-        pages = {self._name: own.decode()} | {path.name: path.read_text() for path in self._others()}
+        pages = {self._name: own.decode()} | dict(self._others())
         return generate_latest(_Pages(pages))
 
     async def share(self) -> None:
@@ -164,7 +164,8 @@ class MetricsPage:
         except OSError as error:
             logger.warning("this worker's metrics cannot be shared: %s", error)
 
-    def _others(self) -> Iterable[Path]:
+    def _others(self) -> Iterator[tuple[str, str]]:
+        """Name and text of each other worker's page; one that stops meanwhile takes its page away."""
         assert self._folder is not None
         for path in self._folder.glob("*.prom"):
             if path.name == self._name:
@@ -173,7 +174,7 @@ class MetricsPage:
                 if time.time() - path.stat().st_mtime > STALE_AFTER_SECONDS:
                     path.unlink()
                 else:
-                    yield path
+                    yield path.name, path.read_text()
 
 
 class _Pages(CollectorRegistry):

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
-
-from sqlalchemy.exc import DBAPIError
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from selfheal.errors import InvalidDataError
 from selfheal.journal import JournalKind, last_lines
@@ -25,7 +25,7 @@ from serving.scoring import Answer, Row
 
 if TYPE_CHECKING:
     from selfheal.contract import ModelContract
-    from selfheal.store import Store
+    from serving.inquiries import Inquiries
     from serving.scoring import Scorer
 
 logger = logging.getLogger(__name__)
@@ -35,15 +35,24 @@ REMEMBERED = 50_000
 
 JOURNAL_TAIL_LINES = 20_000
 
+LOOK_UP_PATIENCE_SECONDS = 1.0
+"""For Postgres to say whether an id is known. One that takes longer (a lock, a vanished host) counts as away."""
+
+PAUSE_SECONDS = 2.0
+"""Without asking again a Postgres that is away; or every request with an id of its own would wait for it."""
+
+MAX_OPEN_LOOK_UPS = 10_000
+
 Outcome: TypeAlias = "Answer | ProblemError"
 
 
 class OnceOnly:
     """Scores each id once. One instance a process, for its event loop."""
 
-    def __init__(self, contract: ModelContract, store: Store, scorer: Scorer) -> None:
+    def __init__(self, contract: ModelContract, inquiries: Inquiries, scorer: Scorer) -> None:
         self._contract = contract
-        self._store = store
+        self._inquiries = inquiries
+        self._ask_again_at = 0.0
         self._scorer = scorer
         self._remembered: OrderedDict[str, tuple[Row, Answer]] = OrderedDict()
         self._under_way: dict[str, tuple[Row, asyncio.Future[None]]] = {}
@@ -96,15 +105,21 @@ class OnceOnly:
     async def _look_up(self, ids: Iterable[str]) -> dict[str, tuple[Row, Answer]]:
         known = {own_id: self._remembered[own_id] for own_id in ids if own_id in self._remembered}
         unknown = [own_id for own_id in ids if own_id not in known]
-        if unknown:
-            try:
-                stored = await asyncio.to_thread(stored_predictions, self._store, unknown)
-            except DBAPIError:
-                stored = []
-            for fields in stored:
-                row, answer = self._known(fields)
-                known[answer["prediction_id"]] = row, answer
+        for fields in await self._stored(unknown) if unknown else ():
+            row, answer = self._known(fields)
+            known[answer["prediction_id"]] = row, answer
         return known
+
+    async def _stored(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """What Postgres has under these ids; nothing while it is away."""
+        if time.monotonic() < self._ask_again_at:
+            return []
+        question = partial(stored_predictions, prediction_ids=ids)
+        try:
+            return await self._inquiries.ask(question, patience_seconds=LOOK_UP_PATIENCE_SECONDS)
+        except ProblemError:
+            self._ask_again_at = time.monotonic() + PAUSE_SECONDS
+            return []
 
     def _known(self, fields: Mapping[str, object]) -> tuple[Row, Answer]:
         """A logged prediction, from the journal's text or Postgres' values, as the request and the answer it was."""

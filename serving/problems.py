@@ -35,6 +35,14 @@ NOT_WHOLE = "Input should be a whole number"
 MAX_ERRORS = 50
 """Wrong fields that one problem document lists."""
 
+RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "required": True, "schema": {"type": "integer"}}}
+HEADERS = {
+    401: {"WWW-Authenticate": {"description": "how to send a key", "required": True, "schema": {"type": "string"}}},
+    429: RETRY_AFTER,
+    503: RETRY_AFTER,
+}
+"""What problems of a status are always sent with, for OpenAPI."""
+
 KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 """Kinds of the errors that the framework raises by status."""
 
@@ -85,9 +93,12 @@ def internal_error() -> ProblemError:
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """These problems for OpenAPI, under the media type they are sent with."""
-    content = {PROBLEM_TYPE: {"schema": ProblemDocument.model_json_schema()}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+    """These problems for OpenAPI, under the media type and with the headers they are sent with."""
+    content = {PROBLEM_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content, "headers": HEADERS.get(status, {})}
+        for status in statuses
+    }
 
 
 def validation_problems(errors: Any) -> list[dict[str, str]]:
@@ -125,6 +136,19 @@ def install(app: FastAPI) -> None:
         return problem_for(ProblemError(error.status_code, kind, str(error.detail), headers=error.headers))
 
     app.add_middleware(UnexpectedErrors)
+    _describe_problems(app)
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Puts the schema that `documented` refers to into the app's OpenAPI document."""
+    without_problems = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = without_problems()
+        document["components"]["schemas"][ProblemDocument.__name__] = ProblemDocument.model_json_schema()
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents
 
 
 class UnexpectedErrors:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, create_model
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    create_model,
+)
 
 from serving.problems import NOT_WHOLE, invalid_request, unreadable_body, validation_problems
 from serving.schemas import MAX_BATCH_ROWS, BatchBase, RowBase, example_row, row_model
@@ -86,11 +93,22 @@ class RequestParser:
 
 def batch_model(contract: ModelContract, row: Any) -> type[BatchBase]:
     """The request model of many rows, as `instances`."""
-    instances: Any = (list[row], Field(min_length=1, max_length=MAX_BATCH_ROWS))
+    instances: Any = (list[Annotated[row, _OrAnythingElse()]], Field(min_length=1, max_length=MAX_BATCH_ROWS))
     model: type[BatchBase] = create_model("BatchRequest", __base__=BatchBase, instances=instances)
     model.model_config["json_schema_extra"] = {"examples": [dict[str, Any](instances=[example_row(contract)] * 2)]}
     model.model_rebuild(force=True)
     return model
+
+
+class _OrAnythingElse:
+    """Says in the schema that a row which breaks the contract does not make the request invalid."""
+
+    def __get_pydantic_json_schema__(self, row: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        anything = {
+            "title": "RefusedRow",
+            "description": "whatever breaks the contract is refused by itself: see `errors`",
+        }
+        return {"anyOf": [handler(row), anything]}
 
 
 def _refused_by_itself(value: Any, check: ValidatorFunctionWrapHandler) -> Any:

@@ -5,6 +5,7 @@ The request's features are derived from the contract: names, aliases, types, lim
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
@@ -75,10 +76,14 @@ def _field(feature: Feature) -> tuple[Any, Any]:
     )
     return (number | None) if feature.is_nullable else number, Field(
         default=None if feature.is_nullable else ...,
-        description=f"{feature.description} ({feature.unit})",
+        description=f"{feature.description} ({feature.unit})" + _also_known_as(feature),
         validation_alias=AliasChoices(*names),
         serialization_alias=feature.name,
     )
+
+
+def _also_known_as(feature: Feature) -> str:
+    return f"; also accepted as {' or '.join(f'`{alias}`' for alias in feature.aliases)}" if feature.aliases else ""
 
 
 class Prediction(BaseModel):
@@ -123,8 +128,12 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+DATE_FIRST = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+
+
 def _only_text(value: Any) -> Any:
-    if isinstance(value, int | float):
+    """Pydantic takes numbers, and text that is a number, for seconds or milliseconds since 1970."""
+    if isinstance(value, int | float) or (isinstance(value, str) and not DATE_FIRST.match(value)):
         raise ValueError("Input should be a time with its time zone as text, such as 2026-01-31T12:00:00Z")
     return value
 

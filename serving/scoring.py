@@ -94,6 +94,8 @@ class Scorer:
         self._log = log
         self._waiting: deque[_Waiting] = deque()
         self._n_waiting_rows = 0
+        self._n_to_serve_alone = 0
+        self._is_closed = False
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
         self.n_acknowledged = 0
@@ -122,6 +124,8 @@ class Scorer:
 
     def submit(self, rows: Sequence[Row]) -> asyncio.Future[list[Answer]]:
         """As `score`, for whoever does not wait in a coroutine. The future fails as `score` does."""
+        if self._is_closed:
+            raise not_ready("the service is stopping")
         if self._holder.current is None:
             raise not_ready(self._holder.problem or "no model is loaded yet")
         if self._log.problem is not None:
@@ -146,10 +150,14 @@ class Scorer:
                 self._fail(group, not_ready("the service is stopping"))
                 raise
             except Exception as error:
-                await self._serve_apart(group, error)
+                if len(group) == 1:
+                    self._fail(group, error)
+                else:
+                    self._queue_one_by_one(group)
 
     def close(self) -> None:
-        """Fails what still waits; nothing of it was acknowledged."""
+        """Fails what still waits, and what may yet come; nothing of it was acknowledged."""
+        self._is_closed = True
         self._fail(self._waiting, not_ready("the service is stopping"))
         self._thread.shutdown(wait=True)
 
@@ -174,20 +182,12 @@ class Scorer:
             self._fail(group, _not_durable())
         else:
             self._acknowledge(scored)
-            self.n_by_outcome.update(
-                (a["model_version"], a["prediction"]) for answers in scored.answers for a in answers
-            )
 
-    async def _serve_apart(self, group: Sequence[_Waiting], error: Exception) -> None:
+    def _queue_one_by_one(self, group: Sequence[_Waiting]) -> None:
         """One request that the model fails on must not fail the others of its group."""
-        if len(group) == 1:
-            self._fail(group, error)
-            return
-        for waiting in group:
-            try:
-                await self._serve([waiting])
-            except Exception as own_error:
-                self._fail([waiting], own_error)
+        self._waiting.extendleft(reversed(group))
+        self._n_to_serve_alone = len(group)
+        self._arrived.set()
 
     def _acknowledge(self, scored: _Scored) -> None:
         now, n_before = time.perf_counter(), self.n_acknowledged
@@ -209,8 +209,11 @@ class Scorer:
 
     def _next_group(self) -> list[_Waiting]:
         group: list[_Waiting] = []
-        n_rows = 0
-        while self._waiting and (not group or n_rows + len(self._waiting[0].rows) <= MAX_GROUP_ROWS):
+        n_rows, max_rows = 0, MAX_GROUP_ROWS
+        if self._n_to_serve_alone:
+            self._n_to_serve_alone -= 1
+            max_rows = 0
+        while self._waiting and (not group or n_rows + len(self._waiting[0].rows) <= max_rows):
             waiting = self._waiting.popleft()
             group.append(waiting)
             n_rows += len(waiting.rows)

@@ -34,7 +34,7 @@ JOURNAL_LAG, JOURNAL_DAMAGED, LABEL_CONFLICT = "journal_lag", "journal_damaged",
 
 
 class Sink:
-    """Copies every `sink_interval_seconds` in a thread of its own, and tells when that does not work.
+    """Copies every `sink_interval_seconds` in a thread of its own; another tells when that does not work.
 
     Several workers share a DATA_DIR; one of them copies for all.
     """
@@ -43,7 +43,10 @@ class Sink:
         self._platform = platform
         self._kinds = (prediction_journal(platform.contract), LABEL_JOURNAL)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sink", daemon=True)
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("sink", self._run), ("sink lag", self._watch))
+        ]
         self._caught_up_at = time.monotonic()
         self._lag_bytes: int | None = None
         self._compressed_at = time.monotonic()
@@ -67,13 +70,16 @@ class Sink:
         return self._lag_bytes if self.problem is None and self.lag_seconds < LAG_KNOWN_SECONDS else None
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Copies what was journaled last, if Postgres lets it; nothing is lost if not."""
         self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_PATIENCE_SECONDS)
+        give_up_at = time.monotonic() + STOP_PATIENCE_SECONDS
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, give_up_at - time.monotonic()))
 
     def lag_bytes(self) -> int | None:
         """Bytes not copied yet; None if Postgres does not answer."""
@@ -97,12 +103,16 @@ class Sink:
             self.problem = None
             self._lag_bytes = self.lag_bytes()
             self._caught_up_at = began
-        self._tell_lag()
 
     def _run(self) -> None:
         while not self._stopping.wait(self._platform.settings.sink_interval_seconds):
             self.copy_once()
         self.copy_once()
+
+    def _watch(self) -> None:
+        """Tells of the lag from beside: a pass that Postgres holds up tells nothing."""
+        while not self._stopping.wait(self._platform.settings.sink_interval_seconds):
+            self._tell_lag()
 
     def _copy(self) -> None:
         settings, store = self._platform.settings, self._platform.store

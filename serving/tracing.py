@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
+
+from opentelemetry import trace
 
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig
@@ -10,20 +13,45 @@ if TYPE_CHECKING:
     from selfheal.settings import Settings
 
 
+STOP_PATIENCE_SECONDS = 5.0
+"""For the last spans to be sent when the service stops; a collector that does not answer holds nobody up longer."""
+
+
 def tracing(settings: Settings) -> TelemetryConfig:
     """FastAPI's telemetry options: a span for each request, sent in the background; nothing without a collector.
 
-    The exporter reads its other settings (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, sampling...) from the environment, as all of
-    OpenTelemetry does. What cannot be delivered is dropped: its queue is bounded.
+    Everything else (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, sampling...) is read from the environment, as all
+    of OpenTelemetry does. What cannot be delivered is dropped: its queue is bounded. `stop_tracing` sends what is left.
     """
     endpoint = settings.otel_exporter_otlp_endpoint
     if endpoint is None:
         return {"tracing": False, "metrics": False, "logs": False}
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    provider = TracerProvider(resource=Resource.create({"service.name": "selfheal-api"}))
+    named = Resource.create({"service.name": "selfheal-api"}).merge(OTELResourceDetector().detect())
+    provider = TracerProvider(resource=named, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")))
     return {"tracing": True, "tracer_provider": provider, "metrics": False, "logs": False}
+
+
+def stop_tracing(telemetry: TelemetryConfig) -> None:
+    """Sends the spans that wait; for the end of the app."""
+    provider = telemetry.get("tracer_provider")
+    if provider is None:
+        return
+    from opentelemetry.sdk.trace import TracerProvider
+
+    assert isinstance(provider, TracerProvider)
+    stopping = threading.Thread(target=provider.shutdown, name="tracing", daemon=True)
+    stopping.start()
+    stopping.join(STOP_PATIENCE_SECONDS)
+
+
+def name_span(route: str) -> None:
+    """Names the span of this POST, if there is one: the framework names those of its own routes only."""
+    span = trace.get_current_span()
+    span.update_name(f"POST {route}")
+    span.set_attribute("http.route", route)

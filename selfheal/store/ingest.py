@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from selfheal.errors import InvalidDataError
 from selfheal.journal import (
     COMPRESSED_SUFFIX,
+    NO_ROOM,
     Chunk,
     JournalKind,
     compress,
@@ -122,14 +123,20 @@ def _ingest_file(
 
 
 def compress_copied(store: Store, kind: JournalKind, data_dir: Path) -> list[Path]:
-    """Compresses the files that are finished and wholly in Postgres; returns their new paths."""
+    """Compresses the files that are finished and wholly in Postgres; returns their new paths. A full disk can wait."""
     done = _positions(store, kind)
     compressed: list[Path] = []
     for path in kind.files(data_dir):
-        with suppress(FileNotFoundError):  # another process has just compressed it
+        try:
             is_copied = path.stat().st_size <= done.get(file_key(path), 0)
             if path.suffix != COMPRESSED_SUFFIX and is_copied and not has_writer(path):
                 compressed.append(compress(path))
+        except FileNotFoundError:
+            continue  # another process has just compressed it
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            break
     return compressed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from selfheal.store.embedded import EmbeddedServer
 from tests.conftest import TEMPLATE, settings_for
 from tests.serving.history import ADA, API_KEYS, platform_of, write_past
 from tests.serving.running import Api, api_in_thread, query
+from tests.test_notify import Webhook
 from tests.times import T0
 
 TWO_VERSIONS = "two_versions"
@@ -66,17 +68,6 @@ def shared_api(
     """One API for tests that only ask."""
     data_dir = tmp_path_factory.mktemp("shared_api") / "data"
     with api_in_thread(clone(server, TEMPLATE, bootstrapped_template, "shared_api", data_dir)) as running:
-        yield running
-
-
-@pytest.fixture(scope="package")
-def plain_api(
-    server: EmbeddedServer, bootstrapped_template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Api]:
-    """As `shared_api`, on uvicorn's own HTTP protocol: no request takes the shortcut of `serving.express`."""
-    data_dir = tmp_path_factory.mktemp("plain_api") / "data"
-    settings = clone(server, TEMPLATE, bootstrapped_template, "plain_api", data_dir)
-    with api_in_thread(settings, http="auto") as running:
         yield running
 
 
@@ -131,3 +122,14 @@ def without_production(api_settings: Settings) -> Settings:
     """Settings of a platform whose only version is not in production yet."""
     query(api_settings, "UPDATE model_metadata SET stage = 'Staging', promoted_at = NULL")
     return api_settings
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    server = Webhook()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -41,15 +41,19 @@ PATIENCE_SECONDS = 30.0
 """How long to wait for what must happen; a bound for broken code, not a promise."""
 
 
-def eventually(condition: Callable[[], Any], what: str) -> Any:
+START_PATIENCE_SECONDS = 120.0
+"""For processes that import everything, several of them on a busy machine."""
+
+
+def eventually(condition: Callable[[], Any], what: str, patience_seconds: float = PATIENCE_SECONDS) -> Any:
     """Polls until the condition holds, and returns what it returned."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + patience_seconds
     while time.monotonic() < deadline:
         result = condition()
         if result:
             return result
         time.sleep(0.02)
-    raise AssertionError(f"not within {PATIENCE_SECONDS:.0f} s: {what}")
+    raise AssertionError(f"not within {patience_seconds:.0f} s: {what}")
 
 
 # Starting
@@ -135,7 +139,8 @@ def api_process(settings: Settings, **changes: Any) -> Iterator[tuple[Api, subpr
     process = start_process(settings, api_port=port, **changes)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client:
-            eventually(lambda: process.poll() is not None or _is_ready(client), "the process serves or ends")
+            is_decided = lambda: process.poll() is not None or _is_ready(client)  # noqa: E731
+            eventually(is_decided, "the process serves or ends", START_PATIENCE_SECONDS)
             assert process.poll() is None, process.stdout and process.stdout.read()
             yield Api(settings, client), process
     finally:

@@ -86,7 +86,8 @@ def test_errors_are_documented_as_the_problem_documents_they_are(shared_api: Api
     (media_type,) = documented
     answer = shared_api.post("/predict", {"colour": "red"})
     assert answer.headers["content-type"] == media_type == "application/problem+json"
-    assert set(answer.json()) == set(documented[media_type]["schema"]["properties"])
+    name = documented[media_type]["schema"]["$ref"].rpartition("/")[2]
+    assert set(answer.json()) == set(openapi["components"]["schemas"][name]["properties"])
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])

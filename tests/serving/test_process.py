@@ -113,7 +113,7 @@ def failing_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
     base = {"data_dir": tmp_path_factory.mktemp("failing") / "data", "use_case": "tests.toy_use_case:contract"}
     with socket.create_server(("127.0.0.1", 0)) as taken:
         cases: dict[str, dict[str, Any]] = {
-            "wrong_setting": {"monitoring_interval": "soon"},
+            "wrong_setting": {"monitoring_interval": "soon", "api_workers": 2},
             "busy_port": {"api_port": taken.getsockname()[1]},
             "no_postgres": {"database_url": nobody_answers},
         }
@@ -199,10 +199,11 @@ def test_a_start_on_the_database_of_another_contract_gives_one_clear_error_and_n
     api_settings: Settings,
 ) -> None:
     query(api_settings, "ALTER TABLE prediction_logs ALTER COLUMN restarts TYPE double precision")
-    process = start_process(api_settings, api_port=free_port())
-    output, _ = process.communicate(timeout=90)
-    assert process.returncode == STARTUP_FAILED
-    told = [line for line in output.splitlines() if "prediction_logs.restarts is" in line]
-    assert len(told) == 1
-    assert "MLOPS_DB_NAME" in told[0]
-    assert "Traceback" not in output
+    processes = [start_process(api_settings, api_port=free_port(), api_workers=n_workers) for n_workers in (1, 2)]
+    for n_workers, process in enumerate(processes, 1):
+        output, _ = process.communicate(timeout=90)
+        assert process.returncode == STARTUP_FAILED
+        told = [line for line in output.splitlines() if "prediction_logs.restarts is" in line]
+        assert 1 <= len(told) <= n_workers
+        assert "MLOPS_DB_NAME" in told[0]
+        assert "Traceback" not in output

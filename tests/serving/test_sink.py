@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+from pydantic import SecretStr
 
 from selfheal.settings import Settings
-from selfheal.store.embedded import ensure_running
+from selfheal.store.embedded import EmbeddedServer, ensure_running
+from tests.forwarder import forwarded
 from tests.serving.running import (
     Api,
     api_in_thread,
@@ -19,6 +23,7 @@ from tests.serving.running import (
     query,
     with_database,
 )
+from tests.test_notify import Webhook
 
 
 def score(api: Api, n_rows: int, seed: int) -> set[str]:
@@ -84,6 +89,88 @@ def test_a_damaged_line_costs_that_line_only(api_settings: Settings, caplog: pyt
     lines[2] = lines[2].replace(b",1,", b",7,", 1)
     file.write_bytes(b"".join(lines))
     query(api_settings, "TRUNCATE prediction_logs, journal_positions")
-    with api_in_thread(api_settings) as api:
+    with api_in_thread(api_settings):
         eventually(lambda: set(logged_probabilities(api_settings)) == ids - {damaged}, "the others are copied")
+        ((severity, message, is_over),) = eventually(lambda: alerts(api_settings, "journal_damaged"), "it is an alert")
     assert "damaged journal line left out" in caplog.text
+    assert (severity, is_over) == ("warning", False)
+    assert f"{file.name}: byte {len(lines[0] + lines[1])}" in message
+
+
+# Alerts
+
+
+def alerts(settings: Settings, kind: str) -> list[tuple[Any, ...]]:
+    """Severity, message, and whether it is over."""
+    return query(
+        settings, "SELECT severity, message, resolved_at IS NOT NULL FROM monitoring_alerts WHERE kind = %s", kind
+    )
+
+
+@pytest.fixture
+def soon_alarmed(api_settings: Settings, webhook: Webhook) -> Settings:
+    """Settings of a service that tells a webhook of a lag of a fraction of a second."""
+    return api_settings.model_copy(update={"sink_lag_alert_seconds": 0.4, "notify_urls": SecretStr(webhook.url)})
+
+
+def test_a_lag_is_told_while_postgres_is_away_and_found_there_afterwards(
+    soon_alarmed: Settings, server: EmbeddedServer, webhook: Webhook
+) -> None:
+    with forwarded(soon_alarmed, server.socket_dir) as (settings, network):
+        network.mend()
+        with api_in_thread(settings) as api:
+            eventually(lambda: api.health()["status"] == "ok", "all is well")
+            network.cut()
+            assert api.post("/predict", bodies(1)[0]).status_code == 200
+            (told,) = eventually(lambda: told_of(webhook, "journal lag"), "somebody is told")
+            assert told["type"] == "failure"
+            assert "not been copied to Postgres for" in told["message"]
+            assert alerts(soon_alarmed, "journal_lag") == []
+            network.mend()
+            eventually(lambda: api.health()["journal_lag_bytes"] == 0, "everything is copied")
+            (kept,) = eventually(lambda: alerts(soon_alarmed, "journal_lag"), "it is kept")
+            assert kept[0] == "critical"
+            assert "not been copied to Postgres for" in kept[1]
+            eventually(lambda: alerts(soon_alarmed, "journal_lag")[0][2], "it is over")
+            assert len(told_of(webhook, "journal lag")) == 1
+
+
+def told_of(webhook: Webhook, what: str) -> list[dict[str, Any]]:
+    return [message for message in webhook.received if message["title"] == f"selfheal: {what}"]
+
+
+def test_a_lag_is_told_while_postgres_holds_a_copy_up(soon_alarmed: Settings, webhook: Webhook) -> None:
+    """Nothing fails then: it only never ends."""
+    url = soon_alarmed.external_database_url(soon_alarmed.mlops_db_name)
+    with api_in_thread(soon_alarmed) as api:
+        with psycopg.connect(url) as connection:
+            connection.execute("LOCK TABLE prediction_logs IN ACCESS EXCLUSIVE MODE")
+            ids = score(api, 3, seed=6)
+            eventually(lambda: told_of(webhook, "journal lag"), "somebody is told")
+            eventually(lambda: [one[2] for one in alerts(soon_alarmed, "journal_lag")] == [False], "it is kept")
+        eventually(lambda: set(logged_probabilities(soon_alarmed)) == ids, "everything is copied")
+        eventually(lambda: alerts(soon_alarmed, "journal_lag")[0][2], "it is over")
+
+
+# Compression
+
+
+def test_files_that_are_full_and_copied_are_compressed_and_replay_still_finds_everything(
+    api_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.sink.COMPRESS_EVERY_SECONDS", 0.0)
+    with api_in_thread(api_settings.model_copy(update={"journal_max_mb": 0.01})) as api:
+        ids = score(api, 150, seed=7)
+        label = {"prediction_id": min(ids), "true_label": 1}
+        assert api.post("/labels", label).status_code == 200
+        folder = api_settings.data_dir / "audit" / "predictions"
+        eventually(lambda: [path.suffix for path in sorted(folder.iterdir())[-2:]] == [".gz", ".csv"], "compressed")
+        assert {path.suffix for path in sorted(folder.iterdir())[:-1]} == {".gz"}, "all but the one that is written"
+        eventually(lambda: api.health()["journal_lag_bytes"] == 0, "a compressed file is no lag")
+    assert {row["prediction_id"] for row in journal_rows(api_settings)} == ids
+    query(api_settings, "TRUNCATE prediction_logs, label_store, journal_positions")
+    with api_in_thread(api_settings):
+        eventually(lambda: set(logged_probabilities(api_settings)) == ids, "all of it is copied again")
+        eventually(lambda: not list(folder.glob("*.csv")), "what an earlier process wrote is compressed, too")
+    assert query(api_settings, "SELECT true_label FROM label_store") == [(1,)]
+    assert {row["prediction_id"] for row in journal_rows(api_settings)} == ids

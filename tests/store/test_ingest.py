@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -360,6 +362,22 @@ def test_the_lag_is_known_while_another_process_compresses(
 
     monkeypatch.setattr(module, "text_size", compressed_just_before)
     assert lag_bytes(store, PREDICTIONS, data_dir) == expected
+
+
+def test_a_full_disk_puts_compression_off_and_harms_nothing(
+    store: Store, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfheal.store import ingest as module
+
+    def fails(path: Path) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    journaled(data_dir, 5, 1)
+    ingest(store, PREDICTIONS, data_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "compress", fails)
+        assert compress_copied(store, PREDICTIONS, data_dir) == []
+    assert len(compress_copied(store, PREDICTIONS, data_dir)) == 1
 
 
 def test_two_processes_may_compress_at_once(open_again: Callable[[], Store], data_dir: Path) -> None:

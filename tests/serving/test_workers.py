@@ -1,0 +1,191 @@
+"""`API_WORKERS=2`: two processes that share an address, a DATA_DIR and a Postgres, and lose nothing when one is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+
+from selfheal.platform import Platform, open_platform
+from selfheal.promotion import force_promote
+from selfheal.store.embedded import EmbeddedServer
+from tests.serving.conftest import TWO_VERSIONS, WITH_MLFLOW, clone
+from tests.serving.running import (
+    PATIENCE_SECONDS,
+    START_PATIENCE_SECONDS,
+    Api,
+    api_process,
+    bodies,
+    eventually,
+    journal_rows,
+    logged_probabilities,
+)
+from tests.serving.test_metrics import Samples, scrape
+from tests.times import T0
+
+N_WORKERS = 2
+
+
+@pytest.fixture(scope="module")
+def running(
+    server: EmbeddedServer, two_versions_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Api, subprocess.Popen[str]]]:
+    """`python -m serving` with two workers, version 1 in production and version 2 staged."""
+    data_dir = tmp_path_factory.mktemp("workers") / "data"
+    settings = clone(server, TWO_VERSIONS, two_versions_template, "workers", data_dir, WITH_MLFLOW)
+    with api_process(settings, api_workers=N_WORKERS) as (api, process):
+        eventually(lambda: len(workers_of(process)) == N_WORKERS, "all workers are there")
+        yield api, process
+
+
+def workers_of(process: subprocess.Popen[str]) -> set[int]:
+    children = psutil.Process(process.pid).children()
+    return {one.pid for one in children if any("spawn_main" in word for word in one.cmdline())}
+
+
+def by_worker(samples: Samples, name: str) -> dict[int, float]:
+    """A metric's sum for each worker."""
+    found: dict[int, float] = {}
+    for (sample, labels), number in samples.items():
+        if sample == name:
+            worker = int(dict(labels)["worker"])
+            found[worker] = found.get(worker, 0.0) + number
+    return found
+
+
+def ask_alone(api: Api, row: dict[str, Any]) -> dict[str, Any]:
+    """On a connection of its own, which either worker may take."""
+    answer = httpx.post(f"{api.client.base_url}/predict", json=row, timeout=PATIENCE_SECONDS)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+@dataclass
+class Stubborn:
+    """What clients were answered that send a request again, under the same id, until it is answered."""
+
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    n_broken: int = 0
+
+    def wait_for(self, n_more: int) -> None:
+        target = len(self.answers) + n_more
+        eventually(lambda: len(self.answers) >= target, f"{n_more} more answers")
+
+
+@contextmanager
+def stubborn_clients(api: Api, n_clients: int = 6) -> Iterator[Stubborn]:
+    told, stop = Stubborn(), threading.Event()
+
+    def work(rows: list[dict[str, Any]]) -> None:
+        client = httpx.Client(base_url=api.client.base_url, timeout=PATIENCE_SECONDS)
+        while not stop.is_set():
+            for row in rows:
+                prediction_id = str(uuid4())
+                while prediction_id not in told.answers and not stop.is_set():
+                    try:
+                        answer = client.post("/predict", json=row | {"prediction_id": prediction_id})
+                        assert answer.status_code == 200, answer.text
+                        told.answers[prediction_id] = answer.json()
+                    except httpx.TransportError:
+                        told.n_broken += 1
+                        client.close()
+                        client = httpx.Client(base_url=api.client.base_url, timeout=PATIENCE_SECONDS)
+        client.close()
+
+    threads = [threading.Thread(target=work, args=(bodies(50, seed),)) for seed in range(n_clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield told
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(PATIENCE_SECONDS)
+
+
+def test_killing_a_worker_loses_no_answer_and_another_takes_its_place(
+    running: tuple[Api, subprocess.Popen[str]],
+) -> None:
+    api, process = running
+    before = workers_of(process)
+    victim = min(before)
+    with stubborn_clients(api) as told:
+        told.wait_for(100)
+        while not told.n_broken:  # it may have had no client, or none with a request under way
+            assert victim in workers_of(process), "it was killed and nobody noticed"
+            os.kill(victim, signal.SIGKILL)
+            told.wait_for(50)
+        eventually(lambda: len(workers_of(process)) == N_WORKERS, "there are two again")
+        told.wait_for(50)
+    assert workers_of(process) - before
+    assert victim not in workers_of(process)
+    expected = {one: answer["probability"] for one, answer in told.answers.items()}
+    eventually(lambda: expected.keys() <= logged_probabilities(api.settings).keys(), "the journal is copied")
+    logged = logged_probabilities(api.settings)
+    assert {one: logged[one] for one in expected} == expected
+    assert expected.keys() <= {row["prediction_id"] for row in journal_rows(api.settings)}
+
+
+def test_both_workers_answer_and_the_metrics_of_both_are_told_by_each(
+    running: tuple[Api, subprocess.Popen[str]],
+) -> None:
+    api, process = running
+    alive = workers_of(process)
+
+    def both_have_answered() -> bool:
+        ask_alone(api, bodies(1)[0])
+        shown = by_worker(scrape(api), "selfheal_predictions_total")
+        return alive <= {worker for worker, count in shown.items() if count > 0}
+
+    eventually(both_have_answered, "each worker has answered, and told", START_PATIENCE_SECONDS)
+    samples = scrape(api)
+    assert [by_worker(samples, "selfheal_ready")[worker] for worker in alive] == [1, 1]
+
+
+def test_one_worker_copies_for_both(running: tuple[Api, subprocess.Popen[str]]) -> None:
+    api, _ = running
+    ids = {ask_alone(api, row)["prediction_id"] for row in bodies(40)}
+    eventually(lambda: ids <= logged_probabilities(api.settings).keys(), "the journal is copied")
+    files = [path for path in (api.settings.data_dir / "audit" / "predictions").iterdir() if path.suffix == ".csv"]
+    assert len(files) >= N_WORKERS, "each worker has a journal file of its own"
+
+
+@pytest.fixture
+def platform(running: tuple[Api, subprocess.Popen[str]]) -> Iterator[Platform]:
+    opened = open_platform(running[0].settings)
+    yield opened
+    opened.close()
+
+
+def test_both_workers_follow_a_promotion(running: tuple[Api, subprocess.Popen[str]], platform: Platform) -> None:
+    api, _ = running
+    force_promote(platform, 2, reason="better", actor="test", now=T0)
+    eventually(lambda: {ask_alone(api, bodies(1)[0])["model_version"] for _ in range(20)} == {2}, "both serve it")
+
+
+def test_sigterm_stops_all_and_everything_answered_is_in_postgres(
+    running: tuple[Api, subprocess.Popen[str]],
+) -> None:
+    """The last of the module: it ends what the others use."""
+    api, process = running
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    ids = {ask_alone(api, row)["prediction_id"] for row in bodies(20)}
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
+    assert alive == []
+    assert ids <= logged_probabilities(api.settings).keys()
