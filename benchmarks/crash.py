@@ -196,6 +196,7 @@ def main(
 ) -> None:
     """Take the service's processes, database and disk away under load, and count what it forgot. Exit code 1 if anything."""
     console = Console()
+    signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))  # as Ctrl-C: take everything down
     with tempfile.TemporaryDirectory(prefix="selfheal-crash-") as name:
         Path(name).chmod(0o755)  # as root, the embedded Postgres runs as a user of its own
         outcome = measure(Path(name), data, QUICK if quick else FULL, console)
@@ -236,15 +237,18 @@ def postmaster_of(pgdata: Path) -> psutil.Process:
 async def undergo(
     platform: Platform, ledger: Ledger, disk: SmallDisk, plan: Plan, folder: Path, progress: Progress
 ) -> Ordeal:
-    """Everything that is done to the service; at the end no process of it is left."""
+    """Everything that is done to the service; at the end no process of it is left, whether it was done or was stopped."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with contextlib.closing(WarmStarter(folder / "api.log")) as starter:
         scene = Scene(platform, ledger, Ordeal(disk_full_by=disk.kind), folder, starter)
         await killed_in_turn(scene, plan, progress)
-        task = progress.add_task("Disk full, disk failing", total=2)
+        bar = progress.add_task("Disk full, disk failing", total=2)
         await full_disk(scene, disk)
-        progress.advance(task)
+        progress.advance(bar)
         await failing_sync(scene)
-        progress.advance(task)
+        progress.advance(bar)
     return scene.ordeal
 
 

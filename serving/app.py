@@ -81,7 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.state.doorkeeper = doorkeeper
     app.add_middleware(BodyLimit)
-    app.add_middleware(KeyBeforeBody, doorkeeper=doorkeeper)
+    app.add_middleware(KeyBeforeBody, doorkeeper=doorkeeper, scopes={"/labels": Scope.LABEL})
     app.add_middleware(OwnPagesOnly, doorkeeper=doorkeeper)
     app.add_middleware(SecurityHeaders)
     at_the_door = problems.documented(401, 403, 413, 415, 429)
@@ -120,6 +120,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
     scorer = Scorer(contract, holder, prediction_log)
     look_ups = Inquiries(platform.store, MAX_OPEN_LOOK_UPS)
     once = OnceOnly(contract, look_ups, scorer)
+    label_desk = LabelDesk(platform.store, label_log)
     sink = Sink(platform)
     inquiries = Inquiries(platform.store)
     live_feed = Live(holder, scorer, inquiries)
@@ -136,7 +137,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
             scorer=scorer,
             once=once,
             explanations=ExplanationDesk(platform, holder),
-            labels=LabelDesk(platform.store, label_log),
+            labels=label_desk,
             sink=sink,
             inquiries=inquiries,
             live=live_feed,
@@ -149,6 +150,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
         scorer.close()
         inquiries.close()
         look_ups.close()
+        label_desk.close()
         prediction_log.close()
         label_log.close()
         await asyncio.to_thread(sink.stop)  # after the journals: what came last should not wait for the next start

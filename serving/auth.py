@@ -10,7 +10,7 @@ import ipaddress
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -231,19 +231,22 @@ def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
 class KeyBeforeBody:
     """ASGI middleware: a body is read only for a known key, and each try counts towards its limit.
 
-    FastAPI reads and parses a body before it asks any dependency.
+    FastAPI reads and parses a body before it asks any dependency. `scopes` says, by path, what such bodies are for.
     """
 
-    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
+    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper, scopes: Mapping[str, Scope]) -> None:
         self._app = app
         self._doorkeeper = doorkeeper
+        self._scopes = scopes
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] not in BODILESS_METHODS and CALLER not in scope:
             headers = Headers(scope=scope)
             if has_body(headers):
                 try:
-                    scope[CALLER] = self._doorkeeper.recognise(key_of(headers))
+                    scope[CALLER] = caller = self._doorkeeper.recognise(key_of(headers))
+                    if scope["path"] in self._scopes:
+                        with_scope(caller, self._scopes[scope["path"]])
                 except ProblemError as error:
                     await problem_for(error)(scope, receive, send)
                     return

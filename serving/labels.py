@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from selfheal.errors import LabelConflictError
 from selfheal.journal import Record, encode_lines, format_time
+from selfheal.store import with_own_connections
 from selfheal.store.predictions import stored_labels
 
 if TYPE_CHECKING:
@@ -24,16 +26,28 @@ REMEMBERED_LABELS = 100_000
 """Labels kept in memory until Postgres surely has them: an hour of 25 a second, a few megabytes."""
 
 
+LOOK_UP_PATIENCE_SECONDS = 1.0
+"""For Postgres to say which labels it has. One that takes longer counts as away."""
+
+PAUSE_SECONDS = 2.0
+"""Without asking again a Postgres that is away; or every call would wait for it, one after the other."""
+
+
 class LabelDesk:
     """Accepts labels. One instance a process; calls are serialised."""
 
     def __init__(self, store: Store, log: DurableLog) -> None:
-        self._store = store
+        self._store = with_own_connections(store, 1, LOOK_UP_PATIENCE_SECONDS)
+        self._ask_again_at = 0.0
         self._log = log
         self._recent: OrderedDict[UUID, int] = OrderedDict()
         self._lock = threading.Lock()
         self.n_by_outcome: Counter[str] = Counter()
         """Labels that were `accepted`, a `duplicate`, or a `conflict`."""
+
+    def close(self) -> None:
+        """Returns the connections."""
+        self._store.close()
 
     def accept(self, labels: Sequence[Label]) -> tuple[int, int]:
         """Keeps the labels, all or none; returns how many were new or corrections, and how many were known already.
@@ -66,11 +80,17 @@ class LabelDesk:
 
     def _known(self, ids: set[UUID]) -> dict[UUID, int]:
         recent = {prediction_id: self._recent[prediction_id] for prediction_id in ids if prediction_id in self._recent}
+        return self._stored(ids - recent.keys()) | recent
+
+    def _stored(self, ids: set[UUID]) -> dict[UUID, int]:
+        """What Postgres has; nothing while it is away: the first label of a prediction wins when the journal is copied."""
+        if not ids or time.monotonic() < self._ask_again_at:
+            return {}
         try:
-            stored = stored_labels(self._store, ids - recent.keys())
-        except DBAPIError:
-            stored = {}  # Postgres is away: the first label of a prediction wins when the journal is copied
-        return stored | recent
+            return stored_labels(self._store, ids)
+        except SQLAlchemyError:
+            self._ask_again_at = time.monotonic() + PAUSE_SECONDS
+            return {}
 
     def _remember(self, prediction_id: UUID, value: int) -> None:
         self._recent[prediction_id] = value

@@ -84,7 +84,8 @@ def api_in_thread(settings: Settings, **options: Any) -> Iterator[Api]:
     """The app under uvicorn, in a thread of this process; stopped in order at the end.
 
     Args:
-        options: of uvicorn, where they differ from those of `python -m serving`; `http="auto"` is the way without a shortcut.
+        options: of uvicorn, where they differ from those of `python -m serving`; `http=StrictHttpProtocol` is the way without a
+            shortcut.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(settings)

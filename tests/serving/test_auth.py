@@ -226,9 +226,17 @@ def test_reading_asks_for_its_scope(locked: FastAPI) -> None:
     assert client.get("/model/info", headers={"X-API-Key": KEYS["scorer"][0]}).status_code == 403
 
 
-def test_the_body_of_a_stranger_is_not_even_parsed(locked: FastAPI) -> None:
-    answer = TestClient(locked).post("/labels", content=b"[" * 100_000, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 401
+@pytest.mark.parametrize("path", DOORS)
+@pytest.mark.parametrize(("key", "status"), [("", 401), (KEYS["viewer"][0], 403)])
+def test_a_body_is_not_even_parsed_for_who_may_not_send_it(locked: FastAPI, path: str, key: str, status: int) -> None:
+    headers = {"Content-Type": "application/json", "X-API-Key": key}
+    assert TestClient(locked).post(path, content=b"[" * 100_000, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+def test_a_body_where_none_is_read_asks_for_nothing(locked: FastAPI, content_type: str) -> None:
+    answer = TestClient(locked).request("GET", "/health/live", content=b"{", headers={"Content-Type": content_type})
+    assert answer.status_code == 200
 
 
 def test_a_call_is_counted_once_whatever_its_body() -> None:

@@ -18,6 +18,7 @@ from selfheal.settings import Settings
 from selfheal.store.embedded import EmbeddedServer
 from serving.express import MAX_BODY_BYTES, ExpressProtocol
 from serving.lane import FastLane
+from serving.strict_http import StrictHttpProtocol
 from tests.conftest import TEMPLATE
 from tests.serving.blocking import scorer_of, slow_disk, wait_for_rows
 from tests.serving.conftest import clone
@@ -25,7 +26,7 @@ from tests.serving.history import ADA, API_KEYS, READER
 from tests.serving.raw_http import RawAnswer, chunked, connected, post
 from tests.serving.running import Api, api_in_thread, eventually, journal_rows
 
-WAYS: dict[str, Any] = {"express": ExpressProtocol, "plain": "auto"}
+WAYS: dict[str, Any] = {"express": ExpressProtocol, "plain": StrictHttpProtocol}
 GOOD = {"temperature_c": 71.5, "load_ratio": 0.9, "restarts": 2}
 KEY = {"X-API-Key": ADA}
 NEW_EACH_TIME = ("date", "prediction_id")

@@ -6,6 +6,8 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
+
 from selfheal.settings import Settings
 from tests.serving.running import Api, api_in_thread, bodies, eventually, label_rows, query
 
@@ -94,6 +96,19 @@ def test_an_early_label_for_an_unknown_prediction_is_accepted(api: Api) -> None:
     label = new_label()
     assert api.post("/labels", label).json() == {"accepted": 1, "duplicates": 0}
     eventually(lambda: stored(api.settings) == {label["prediction_id"]: 1}, "the label is copied")
+
+
+def test_a_postgres_that_hangs_holds_labels_up_for_a_moment_and_nothing_else(api: Api) -> None:
+    """Far more calls than there are threads."""
+    url = api.settings.external_database_url(api.settings.mlops_db_name)
+    labels = [new_label() for _ in range(20)]
+    with psycopg.connect(url) as connection, ThreadPoolExecutor(20) as clients:
+        connection.execute("LOCK TABLE label_store IN ACCESS EXCLUSIVE MODE")
+        waiting = [clients.submit(api.post, "/labels", label) for label in labels]
+        assert api.post("/predict?explain=true", bodies(1)[0]).status_code == 200
+        assert [one.result().status_code for one in waiting] == [200] * 20
+        assert api.post("/labels", labels[0] | {"true_label": 0}).status_code == 409, "this one is remembered"
+    eventually(lambda: len(stored(api.settings)) == 20, "the labels are copied")
 
 
 def test_of_contradicting_labels_sent_at_once_exactly_one_wins(api: Api) -> None:

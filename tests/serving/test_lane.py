@@ -17,13 +17,14 @@ from selfheal.settings import Settings
 from serving import scoring
 from serving.champion import Champion
 from serving.express import ExpressProtocol
+from serving.strict_http import StrictHttpProtocol
 from tests.at_once import at_once
 from tests.serving.blocking import SlowDisk, slow_disk, wait_for_rows
 from tests.serving.running import Api, api_in_thread, bodies, journal_rows
 from tests.serving.test_explanations import holder_of
 
 POISON = 4.75
-WAYS = {"express": ExpressProtocol, "plain": "auto"}
+WAYS = {"express": ExpressProtocol, "plain": StrictHttpProtocol}
 
 
 @pytest.fixture(params=WAYS)

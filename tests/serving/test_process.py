@@ -35,12 +35,16 @@ from tests.serving.running import (
 def test_kill_9_under_load_loses_no_answered_prediction_and_doubles_none(api_settings: Settings) -> None:
     with api_process(api_settings, sink_interval_seconds=60) as (api, process), load_on(api) as load:
         load.wait_for(200)
+        own = bodies(1)[0] | {"prediction_id": "0198f0f0-5c1e-7000-8000-000000000000"}
+        own_answer = api.post("/predict", own).json()
         process.kill()
         process.wait()
     answered = {answer["prediction_id"]: answer["probability"] for _, answer in load.answers}
     assert len(answered) == len(load.answers) >= 200
     assert len(logged_probabilities(api_settings)) < len(answered), "the crash must come before the copy"
+    answered[own_answer["prediction_id"]] = own_answer["probability"]
     with api_in_thread(api_settings) as restarted:
+        assert restarted.post("/predict", own).json() == own_answer, "it is known, and logged once"
         eventually(lambda: restarted.health()["journal_lag_bytes"] == 0, "the journal is copied")
         again = restarted.post("/predict", bodies(1)[0]).json()
         eventually(lambda: again["prediction_id"] in logged_probabilities(api_settings), "the new file is copied too")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,12 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from selfheal.contract import Feature, ModelContract
+from selfheal.contract import TRUE_LABEL, Feature, ModelContract
 from selfheal.credit_risk import contract as credit_risk
+from selfheal.store.embedded import EmbeddedServer
+from serving.champion import ready_champion
 from serving.problems import NOT_WHOLE, ProblemError
 from serving.requests import RefusedRow, RequestParser
 from serving.schemas import example_row, row_model
 from tests import toy_use_case
+from tests.builders import model_version
+from tests.conftest import settings_for
+from tests.serving.running import Api, api_in_thread, journal_rows
+from tests.serving.test_explanations import holder_of
 
 CONTRACTS = (credit_risk, toy_use_case.contract)
 CreditRow = row_model(credit_risk)
@@ -110,3 +117,48 @@ def test_only_a_nullable_feature_may_be_missing(feature: Feature) -> None:
         for row in (without, without | {feature.name: None}):
             with pytest.raises(ValidationError, match=feature.name):
                 values(row)
+
+
+# Clients of old
+
+
+@pytest.fixture(scope="module")
+def credit_api(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """An API of the shipped use case. Its model is fitted here and put in, past the registry."""
+    data_dir = tmp_path_factory.mktemp("credit") / "data"
+    settings = settings_for(server, data_dir, "credit", use_case="selfheal.credit_risk:contract")
+    with api_in_thread(settings) as api:
+        rows = credit_risk.synthesize(2_000, 20)
+        pipeline = credit_risk.build_estimator(20)
+        pipeline.fit(credit_risk.feature_frame(rows).to_numpy(dtype="float64"), rows[TRUE_LABEL].to_numpy())
+        version = model_version(model_name=credit_risk.name, contract_hash=credit_risk.hash)
+        holder_of(api).current = ready_champion(version, pipeline, credit_risk)
+        yield api
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        KAGGLE_ROW,
+        {name.replace("-", "_"): value for name, value in KAGGLE_ROW.items()},
+        {name.replace("_", "-"): value for name, value in CANONICAL_ROW.items()},
+    ],
+    ids=["with Kaggle's names", "with underscores in them", "with hyphens in ours"],
+)
+def test_the_body_that_clients_have_always_sent_still_scores(credit_api: Api, row: dict[str, Any]) -> None:
+    expected = credit_api.post("/predict", CANONICAL_ROW).json()["probability"]
+    answer = credit_api.post("/predict", row)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["probability"] == expected
+    batch = credit_api.post("/predict/batch", {"instances": [row, CANONICAL_ROW]}).json()
+    assert [one["probability"] for one in batch["predictions"]] == [expected] * 2
+    logged = {one["prediction_id"]: one for one in journal_rows(credit_api.settings)}[answer.json()["prediction_id"]]
+    assert {name: float(logged[name]) for name in CANONICAL_ROW} == CANONICAL_ROW
+
+
+def test_the_documentation_names_what_else_a_feature_may_be_called(credit_api: Api) -> None:
+    document = credit_api.client.get("/openapi.json").json()
+    properties = document["components"]["schemas"]["PredictRequest"]["properties"]
+    for name, feature in zip(KAGGLE_ROW, credit_risk.inputs, strict=True):
+        if name != feature.name:
+            assert f"`{name}`" in properties[feature.name]["description"]

@@ -15,24 +15,45 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import schemathesis
+from pydantic import SecretStr
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import Status, events, from_schema
 
-from tests.serving.history import ADA
-from tests.serving.running import Api
+from selfheal.store.embedded import EmbeddedServer
+from tests.conftest import TEMPLATE
+from tests.serving.conftest import clone
+from tests.serving.history import ADA, API_KEYS, READER, SCORER, platform_of, write_past
+from tests.serving.running import Api, api_in_thread, bodies, eventually
 
 AT_LENGTH = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "0"))
 
 OPEN_TO_ALL = {"GET /health", "GET /health/live", "GET /health/ready", "GET /live/schema"}
 """Probes, and a document like `/openapi.json`, which needs no key either."""
 
+NEEDS_AN_ID = {"GET /decisions/{decision_id}", "POST /monitoring/alerts/{alert_id}/acknowledge"}
+"""An id that is made up is not found."""
+
 SCORE = {"POST /predict", "POST /predict/batch"}
-WRITE = {*SCORE, "POST /labels", "POST /monitoring/alerts/{alert_id}/acknowledge"}
+READ = {
+    "GET /decisions",
+    "GET /decisions/{decision_id}",
+    "GET /metrics",
+    "GET /model/info",
+    "GET /model/versions",
+    "GET /monitoring/alerts",
+    "GET /monitoring/drift",
+    "GET /monitoring/stats",
+}
+N_OPERATIONS = 16
 
 
 @dataclass
@@ -97,10 +118,85 @@ def a_row_is_judged_alike_alone_and_in_a_batch(_: Any, response: Any, case: Any)
     assert is_scored == (response.status_code == 200), f"in a batch: {answer.status_code} {json.dumps(answer.text)}"
 
 
-ALL_PHASES = ("examples", "coverage", "fuzzing", "stateful")
+# The three ways in
 
 
-def test_a_key_for_everything_finds_everything_as_documented(watched_api: Api) -> None:
-    outcome = ask_everything(watched_api, ADA, 20, *ALL_PHASES)
+@pytest.fixture(scope="module")
+def asked_api(
+    server: EmbeddedServer, bootstrapped_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Api]:
+    """An API with keys and a past of its own: what is asked here changes it."""
+    data_dir = tmp_path_factory.mktemp("asked_api") / "data"
+    settings = clone(server, TEMPLATE, bootstrapped_template, "asked_api", data_dir)
+    with_keys = settings.model_copy(update={"api_keys": SecretStr(API_KEYS)})
+    with platform_of(with_keys) as platform:
+        write_past(platform, datetime.now(UTC))
+    with api_in_thread(with_keys) as running:
+        yield running
+
+
+def test_a_key_for_everything_gets_what_is_documented(asked_api: Api) -> None:
+    outcome = ask_everything(asked_api, ADA, 10, "examples", "coverage", "fuzzing", "stateful")
     assert outcome.findings == []
-    assert len(outcome.statuses) == 16
+    found = {operation for operation, statuses in outcome.statuses.items() if 200 in statuses}
+    assert outcome.statuses.keys() - found <= NEEDS_AN_ID
+    assert_still_well(asked_api, ADA)
+
+
+@pytest.mark.parametrize(
+    ("key", "opened", "status"),
+    [
+        (None, set(), 401),
+        ("a-key-that-nobody-has-given-out", set(), 401),
+        (SCORER, SCORE, 403),
+        (READER, READ, 403),
+    ],
+    ids=["no key", "a wrong key", "a key for scoring", "a key for reading"],
+)
+def test_a_key_opens_what_it_is_for_and_nothing_else(
+    asked_api: Api, key: str | None, opened: set[str], status: int
+) -> None:
+    outcome = ask_everything(asked_api, key, 4, "examples", "fuzzing")
+    assert outcome.findings == []
+    closed = outcome.statuses.keys() - opened - OPEN_TO_ALL
+    assert len(closed) == N_OPERATIONS - len(opened) - len(OPEN_TO_ALL)
+    assert {operation: outcome.statuses[operation] for operation in closed} == {
+        operation: {status} for operation in closed
+    }
+    assert all(200 in outcome.statuses[operation] for operation in (opened | OPEN_TO_ALL) - NEEDS_AN_ID)
+
+
+def test_without_keys_everybody_gets_what_is_documented(shared_api: Api) -> None:
+    outcome = ask_everything(shared_api, None, 10, "examples", "fuzzing")
+    assert outcome.findings == []
+    assert len(outcome.statuses) == N_OPERATIONS
+    assert not {401, 403} & set().union(*outcome.statuses.values())
+    assert_still_well(shared_api, None)
+
+
+def test_what_is_not_as_documented_is_found(shared_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or all of the above would pass whatever is answered."""
+    documented = shared_api.client.get("/openapi.json").json()
+    documented["paths"] = {
+        path: documented["paths"][path] for path in ("/predict", "/health/live", "/decisions/{decision_id}")
+    }
+    documented["components"]["schemas"]["PredictRequest"]["required"].remove("restarts")
+    documented["components"]["schemas"]["Liveness"]["properties"]["status"]["const"] = "dead"
+    del documented["paths"]["/decisions/{decision_id}"]["get"]["responses"]["404"]
+    with monkeypatch.context() as patched:
+        patched.setattr(shared_api.app, "openapi_schema", documented)
+        findings = ask_everything(shared_api, None, 20, "coverage").findings
+    found = {tuple(finding.split(": ")[:2]) for finding in findings}
+    assert found == {
+        ("POST /predict", "positive_data_acceptance"),
+        ("GET /health/live", "response_schema_conformance"),
+        ("GET /decisions/{decision_id}", "status_code_conformance"),
+    }
+
+
+def assert_still_well(api: Api, key: str | None) -> None:
+    """Nothing that was accepted is stuck on its way to Postgres."""
+    headers = {} if key is None else {"X-API-Key": key}
+    eventually(lambda: api.health()["journal_lag_bytes"] == 0, "what was accepted is in Postgres")
+    assert api.health()["status"] == "ok"
+    assert api.client.post("/predict", json=bodies(1)[0], headers=headers).status_code == 200

@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from selfheal.settings import Settings
 from serving import tracing
 from serving.app import create_app
+from serving.strict_http import StrictHttpProtocol
 from tests.serving.running import api_in_thread, bodies, free_port
 
 
@@ -72,7 +73,7 @@ def test_each_request_leaves_a_span_that_continues_the_clients_trace(
 ) -> None:
     """They are sent when the service stops, at the latest."""
     trace_id, span_id = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    with api_in_thread(traced(api_settings, f"{collector.url}/"), http="auto") as api:
+    with api_in_thread(traced(api_settings, f"{collector.url}/"), http=StrictHttpProtocol) as api:
         headers = {"traceparent": f"00-{trace_id}-{span_id}-01"}
         assert api.client.post("/predict", json=bodies(1)[0], headers=headers).status_code == 200
         assert api.post("/predict/batch", {"instances": 7}).status_code == 422
@@ -107,7 +108,7 @@ def test_a_collector_that_does_not_answer_holds_up_neither_requests_nor_the_stop
     api_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracing, "STOP_PATIENCE_SECONDS", 0.1)
-    with api_in_thread(traced(api_settings, f"http://127.0.0.1:{free_port()}"), http="auto") as api:
+    with api_in_thread(traced(api_settings, f"http://127.0.0.1:{free_port()}"), http=StrictHttpProtocol) as api:
         assert [api.post("/predict", row).status_code for row in bodies(5)] == [200] * 5
 
 

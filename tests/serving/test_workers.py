@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from selfheal.platform import Platform, open_platform
 from selfheal.promotion import force_promote
 from selfheal.store.embedded import EmbeddedServer
 from tests.serving.conftest import TWO_VERSIONS, WITH_MLFLOW, clone
+from tests.serving.raw_http import connected, post
 from tests.serving.running import (
     PATIENCE_SECONDS,
     START_PATIENCE_SECONDS,
@@ -45,13 +47,16 @@ def running(
     data_dir = tmp_path_factory.mktemp("workers") / "data"
     settings = clone(server, TWO_VERSIONS, two_versions_template, "workers", data_dir, WITH_MLFLOW)
     with api_process(settings, api_workers=N_WORKERS) as (api, process):
-        eventually(lambda: len(workers_of(process)) == N_WORKERS, "all workers are there")
+        eventually(lambda: both_have_answered(api, process), "each worker answers and tells", START_PATIENCE_SECONDS)
         yield api, process
 
 
 def workers_of(process: subprocess.Popen[str]) -> set[int]:
-    children = psutil.Process(process.pid).children()
-    return {one.pid for one in children if any("spawn_main" in word for word in one.cmdline())}
+    found = set()
+    for one in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # of which a zombie is one
+            found |= {one.pid for word in one.cmdline() if "spawn_main" in word}
+    return found
 
 
 def by_worker(samples: Samples, name: str) -> dict[int, float]:
@@ -64,12 +69,57 @@ def by_worker(samples: Samples, name: str) -> dict[int, float]:
     return found
 
 
+def n_told(api: Api) -> float:
+    return sum(by_worker(scrape(api), "selfheal_predictions_total").values())
+
+
+def both_have_answered(api: Api, process: subprocess.Popen[str]) -> bool:
+    ask_alone(api, bodies(1)[0])
+    shown = by_worker(scrape(api), "selfheal_predictions_total")
+    return {worker for worker, count in shown.items() if count > 0} == workers_of(process)
+
+
 def ask_alone(api: Api, row: dict[str, Any]) -> dict[str, Any]:
     """On a connection of its own, which either worker may take."""
-    answer = httpx.post(f"{api.client.base_url}/predict", json=row, timeout=PATIENCE_SECONDS)
-    assert answer.status_code == 200, answer.text
+    with connected(api) as connection:
+        connection.send(post(row))
+        answer = connection.answer()
+    assert answer.status == 200, answer.body
     body: dict[str, Any] = answer.json()
     return body
+
+
+def test_both_workers_answer_and_the_metrics_of_both_are_told_by_each(
+    running: tuple[Api, subprocess.Popen[str]],
+) -> None:
+    api, process = running
+    assert len(workers_of(process)) == N_WORKERS
+    n_before = n_told(api)
+    for row in bodies(40):
+        ask_alone(api, row)
+    eventually(lambda: n_told(api) == n_before + 40, "all are counted, and by one worker each")
+    assert by_worker(scrape(api), "selfheal_ready") == dict.fromkeys(workers_of(process), 1.0)
+
+
+def test_one_worker_copies_for_both(running: tuple[Api, subprocess.Popen[str]]) -> None:
+    api, _ = running
+    ids = {ask_alone(api, row)["prediction_id"] for row in bodies(40)}
+    eventually(lambda: ids <= logged_probabilities(api.settings).keys(), "the journal is copied")
+    files = [path for path in (api.settings.data_dir / "audit" / "predictions").iterdir() if path.suffix == ".csv"]
+    assert len(files) >= N_WORKERS, "each worker has a journal file of its own"
+
+
+@pytest.fixture
+def platform(running: tuple[Api, subprocess.Popen[str]]) -> Iterator[Platform]:
+    opened = open_platform(running[0].settings)
+    yield opened
+    opened.close()
+
+
+def test_both_workers_follow_a_promotion(running: tuple[Api, subprocess.Popen[str]], platform: Platform) -> None:
+    api, _ = running
+    force_promote(platform, 2, reason="better", actor="test", now=T0)
+    eventually(lambda: {ask_alone(api, bodies(1)[0])["model_version"] for _ in range(20)} == {2}, "both serve it")
 
 
 @dataclass
@@ -136,43 +186,6 @@ def test_killing_a_worker_loses_no_answer_and_another_takes_its_place(
     logged = logged_probabilities(api.settings)
     assert {one: logged[one] for one in expected} == expected
     assert expected.keys() <= {row["prediction_id"] for row in journal_rows(api.settings)}
-
-
-def test_both_workers_answer_and_the_metrics_of_both_are_told_by_each(
-    running: tuple[Api, subprocess.Popen[str]],
-) -> None:
-    api, process = running
-    alive = workers_of(process)
-
-    def both_have_answered() -> bool:
-        ask_alone(api, bodies(1)[0])
-        shown = by_worker(scrape(api), "selfheal_predictions_total")
-        return alive <= {worker for worker, count in shown.items() if count > 0}
-
-    eventually(both_have_answered, "each worker has answered, and told", START_PATIENCE_SECONDS)
-    samples = scrape(api)
-    assert [by_worker(samples, "selfheal_ready")[worker] for worker in alive] == [1, 1]
-
-
-def test_one_worker_copies_for_both(running: tuple[Api, subprocess.Popen[str]]) -> None:
-    api, _ = running
-    ids = {ask_alone(api, row)["prediction_id"] for row in bodies(40)}
-    eventually(lambda: ids <= logged_probabilities(api.settings).keys(), "the journal is copied")
-    files = [path for path in (api.settings.data_dir / "audit" / "predictions").iterdir() if path.suffix == ".csv"]
-    assert len(files) >= N_WORKERS, "each worker has a journal file of its own"
-
-
-@pytest.fixture
-def platform(running: tuple[Api, subprocess.Popen[str]]) -> Iterator[Platform]:
-    opened = open_platform(running[0].settings)
-    yield opened
-    opened.close()
-
-
-def test_both_workers_follow_a_promotion(running: tuple[Api, subprocess.Popen[str]], platform: Platform) -> None:
-    api, _ = running
-    force_promote(platform, 2, reason="better", actor="test", now=T0)
-    eventually(lambda: {ask_alone(api, bodies(1)[0])["model_version"] for _ in range(20)} == {2}, "both serve it")
 
 
 def test_sigterm_stops_all_and_everything_answered_is_in_postgres(
