@@ -25,7 +25,7 @@ from rich.console import Console
 from selfheal.contract import ModelContract
 from selfheal.datasets import Dataset, load_dataset
 from selfheal.platform import Platform, open_platform
-from selfheal.promotion import promote, stage
+from selfheal.promotion import promote, stage, validate
 from selfheal.records import Trigger
 from selfheal.settings import Settings, load_settings
 from selfheal.simulate.traffic import request_bodies
@@ -57,7 +57,9 @@ def prepare(
     promote(platform, judge(platform, train_shadow(platform, rows, now), rows, now), now)
     half = replace(dataset, frame=dataset.frame.head(len(dataset.frame) // 2), sha256=f"{dataset.sha256}-half")
     other_rows = gather_training_set(platform, decision, half)
-    stage(platform, train_shadow(platform, other_rows, now), decision, now)
+    shadow = train_shadow(platform, other_rows, now)
+    stage(platform, shadow, decision, now)
+    validate(platform, shadow)  # as a promotion does: from then on its file is on this machine
     return platform, dataset
 
 
