@@ -214,6 +214,8 @@ def measure(folder: Path, data: Path | None, plan: Plan, console: Console) -> Ou
         with small_disk(folder / "small" / "audit") as disk, Progress(console=console) as progress:
             ordeal = uvloop.run(undergo(platform, ledger, disk, plan, folder, progress))
             return verified(platform, ledger, ordeal, [platform.settings.data_dir, folder / "small"], began)
+    except asyncio.CancelledError:
+        raise typer.Exit(128 + signal.SIGTERM) from None
     finally:
         platform.close()
         stop_postgres(platform.settings.data_dir / "postgres")

@@ -196,7 +196,7 @@ def test_sigterm_stops_all_and_everything_answered_is_in_postgres(
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     ids = {ask_alone(api, row)["prediction_id"] for row in bodies(20)}
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=START_PATIENCE_SECONDS)
     assert process.returncode == 0, output
     assert "Traceback" not in output
     _, alive = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
