@@ -38,35 +38,33 @@ class StrictHttpProtocol(HttpToolsProtocol):
 
     def __init__(self, config: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
-        self._n_messages = 0
         self._n_body_bytes = 0
         self._n_other_bytes = 0  # of the message that is being read: head, sizes of chunks, trailers
-        self._is_in_head = False
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        n_messages, n_body_bytes = self._n_messages, self._n_body_bytes
+        headers, n_body_bytes = self.headers, self._n_body_bytes
         try:
-            self._feed(data)
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                self._answer_offer(offer, memoryview(data))
         except httptools.HttpParserError:
             self.logger.warning("Invalid HTTP request received.")
             self._hang_up(NO_HTTP)
             return
-        if self._n_messages == n_messages:
+        if self.headers is not headers:  # a message has begun
+            self._n_other_bytes = 0
+        else:
             self._n_other_bytes += len(data) - (self._n_body_bytes - n_body_bytes)
-            if self._n_other_bytes > (MAX_HEAD_BYTES if self._is_in_head else MAX_AROUND_BODY_BYTES):
+            if self._n_other_bytes > (MAX_HEAD_BYTES if self._is_in_head() else MAX_AROUND_BODY_BYTES):
                 self._hang_up(ENDLESS_HEAD)
 
-    def on_message_begin(self) -> None:
-        self._n_messages += 1
-        self._n_other_bytes = 0
-        self._is_in_head = True
-        super().on_message_begin()
+    def _is_in_head(self) -> bool:
+        return self.cycle is None or self.cycle.scope is not self.scope
 
     def on_headers_complete(self) -> None:
-        self._n_other_bytes = 0
-        self._is_in_head = False
-        if not self._is_passed_over():
+        if not self.parser.should_upgrade() or self._should_upgrade():
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -74,29 +72,24 @@ class StrictHttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not self._is_passed_over():
+        if not self.parser.should_upgrade() or self._should_upgrade():
             super().on_message_complete()
-
-    def _is_passed_over(self) -> bool:
-        """Whether this request offers an upgrade that is none here: `_feed` reads it again without the offer."""
-        return self.parser.should_upgrade() and not self._should_upgrade()
 
     def _should_upgrade(self) -> bool:
         return self.parser.get_method() == b"GET" and super()._should_upgrade()
 
-    def _feed(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while True:
-            try:
-                self.parser.feed_data(rest)
-                return
-            except httptools.HttpParserUpgrade as offer:
-                if self._should_upgrade():
-                    self.handle_websocket_upgrade()
-                    return
-                (n_read,) = offer.args
-                rest = rest[n_read:]
+    def _answer_offer(self, offer: httptools.HttpParserUpgrade, data: memoryview) -> None:
+        """Takes up the offer of a WebSocket. With any other, nothing was made of the head so far: it is read again without."""
+        while not self._should_upgrade():
+            (n_read,) = offer.args
+            data = data[n_read:]
             self.parser.feed_data(b"".join(self._head_without_offer()))
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as next_offer:
+                offer = next_offer
+        self.handle_websocket_upgrade()
 
     def _head_without_offer(self) -> Iterable[bytes]:
         """
