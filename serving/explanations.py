@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from selfheal.errors import ModelNotExplainableError
-from selfheal.explanation import Explainer, build_explainer
+from selfheal.explanation import Baseline, Explainer, build_explainer
 from serving.explained import plain_explanations
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ NOT_FOR_THIS_ROW = (
 )
 
 
+ASK_AGAIN_SECONDS = 60.0
+"""Before a reference that could not be read is asked for again."""
+
+
 class ExplanationDesk:
     """Explains answers of the champion. Its explainer is made when the first one is asked for, and kept."""
 
@@ -35,6 +40,7 @@ class ExplanationDesk:
         self._holder = holder
         self._lock = threading.Lock()
         self._made: tuple[int, Explainer | str] | None = None
+        self._made_at = 0.0
 
     async def add(self, rows: Sequence[Row], answers: Sequence[Answer]) -> None:
         """Sets `explanation` in each answer, or `explanation_unavailable` to a sentence that says why there is none."""
@@ -67,9 +73,17 @@ class ExplanationDesk:
 
     def _explainer(self, champion: Champion) -> Explainer | str:
         with self._lock:
-            if self._made is None or self._made[0] != champion.version.version:
+            if self._made is None or self._made[0] != champion.version.version or self._may_be_better():
                 self._made = champion.version.version, self._build(champion)
+                self._made_at = time.monotonic()
             return self._made[1]
+
+    def _may_be_better(self) -> bool:
+        """Whether the stand-in serves and the version's own reference has not been asked for lately."""
+        assert self._made is not None
+        explainer = self._made[1]
+        is_stand_in = isinstance(explainer, Explainer) and explainer.baseline is Baseline.STAND_IN
+        return is_stand_in and time.monotonic() - self._made_at > ASK_AGAIN_SECONDS
 
     def _build(self, champion: Champion) -> Explainer | str:
         try:

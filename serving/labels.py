@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from selfheal.errors import LabelConflictError
 from selfheal.journal import Record, encode_lines, format_time
 from selfheal.store import with_own_connections
-from selfheal.store.predictions import stored_labels
+from selfheal.store.predictions import KnownLabel, stored_labels
 
 if TYPE_CHECKING:
     from selfheal.store import Store
@@ -40,10 +40,15 @@ class LabelDesk:
         self._store = with_own_connections(store, 1, LOOK_UP_PATIENCE_SECONDS)
         self._ask_again_at = 0.0
         self._log = log
-        self._recent: OrderedDict[UUID, int] = OrderedDict()
+        self._recent: OrderedDict[UUID, KnownLabel] = OrderedDict()
         self._lock = threading.Lock()
         self.n_by_outcome: Counter[str] = Counter()
         """Labels that were `accepted`, a `duplicate`, or a `conflict`."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why no label can be acknowledged now, in a sentence; None if they can."""
+        return self._log.problem
 
     def close(self) -> None:
         """Returns the connections."""
@@ -58,33 +63,40 @@ class LabelDesk:
         """
         with self._lock:
             known = self._known({label.prediction_id for label in labels})
-            fresh: list[Label] = []
+            records: list[Record] = []
+            fresh: dict[UUID, KnownLabel] = {}
             for label in labels:
-                value = known.get(label.prediction_id)
-                if value == label.true_label:
+                before = known.get(label.prediction_id)
+                if before is not None and before.value == label.true_label:
                     continue
-                if value is not None and not label.is_correction:
+                if before is not None and not label.is_correction:
                     self.n_by_outcome["conflict"] += 1
                     raise LabelConflictError(
-                        f"prediction {label.prediction_id} is labelled {value}; send {label.true_label} with "
+                        f"prediction {label.prediction_id} is labelled {before.value}; send {label.true_label} with "
                         "is_correction=true if that was wrong"
                     )
-                known[label.prediction_id] = label.true_label
-                fresh.append(label)
-            if fresh:
-                self._log.write(encode_lines([self._record(label) for label in fresh]))
-            for label in fresh:
-                self._remember(label.prediction_id, label.true_label)
-            self.n_by_outcome.update(accepted=len(fresh), duplicate=len(labels) - len(fresh))
-            return len(fresh), len(labels) - len(fresh)
+                received_at = datetime.now(UTC)
+                fresh[label.prediction_id] = KnownLabel(label.true_label, label.is_correction, received_at)
+                known[label.prediction_id] = fresh[label.prediction_id]
+                records.append(_record(label, received_at))
+            if records:
+                self._log.write(encode_lines(records))
+            self._remember(fresh)
+            self.n_by_outcome.update(accepted=len(records), duplicate=len(labels) - len(records))
+            return len(records), len(labels) - len(records)
 
-    def _known(self, ids: set[UUID]) -> dict[UUID, int]:
-        recent = {prediction_id: self._recent[prediction_id] for prediction_id in ids if prediction_id in self._recent}
-        return self._stored(ids - recent.keys()) | recent
+    def _known(self, ids: set[UUID]) -> dict[UUID, KnownLabel]:
+        """What counts now: Postgres may lack what came in a moment ago, and memory what another process took."""
+        known = self._stored(ids)
+        for prediction_id in ids & self._recent.keys():
+            mine, stored = self._recent[prediction_id], known.get(prediction_id)
+            if stored is None or mine.overrules(stored):
+                known[prediction_id] = mine
+        return known
 
-    def _stored(self, ids: set[UUID]) -> dict[UUID, int]:
-        """What Postgres has; nothing while it is away: the first label of a prediction wins when the journal is copied."""
-        if not ids or time.monotonic() < self._ask_again_at:
+    def _stored(self, ids: set[UUID]) -> dict[UUID, KnownLabel]:
+        """What Postgres has; nothing while it is away: what counts is decided when the journal is copied."""
+        if time.monotonic() < self._ask_again_at:
             return {}
         try:
             return stored_labels(self._store, ids)
@@ -92,20 +104,20 @@ class LabelDesk:
             self._ask_again_at = time.monotonic() + PAUSE_SECONDS
             return {}
 
-    def _remember(self, prediction_id: UUID, value: int) -> None:
-        self._recent[prediction_id] = value
-        self._recent.move_to_end(prediction_id)
-        if len(self._recent) > REMEMBERED_LABELS:
+    def _remember(self, fresh: dict[UUID, KnownLabel]) -> None:
+        for prediction_id, label in fresh.items():
+            self._recent[prediction_id] = label
+            self._recent.move_to_end(prediction_id)
+        while len(self._recent) > REMEMBERED_LABELS:
             self._recent.popitem(last=False)
 
-    @staticmethod
-    def _record(label: Label) -> Record:
-        now = datetime.now(UTC)
-        return (
-            str(label.prediction_id),
-            label.true_label,
-            format_time(label.labelled_at or now),
-            format_time(now),
-            label.label_source,
-            label.is_correction,
-        )
+
+def _record(label: Label, received_at: datetime) -> Record:
+    return (
+        str(label.prediction_id),
+        label.true_label,
+        format_time(label.labelled_at or received_at),
+        format_time(received_at),
+        label.label_source,
+        label.is_correction,
+    )

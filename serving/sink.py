@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
@@ -47,12 +48,17 @@ class Sink:
             threading.Thread(target=work, name=name, daemon=True)
             for name, work in (("sink", self._run), ("sink lag", self._watch))
         ]
-        self._caught_up_at = time.monotonic()
+        self._folder = platform.settings.data_dir / "audit"
+        self._done_path = self._folder / ".sink.done"
+        """Its time is when the last complete pass of any worker began."""
+        self._caught_up_at = time.time()
         self._lag_bytes: int | None = None
         self._compressed_at = time.monotonic()
         self._lag = Alarm(platform, JOURNAL_LAG)
         self._damage = Alarm(platform, JOURNAL_DAMAGED)
         self._conflict = Alarm(platform, LABEL_CONFLICT)
+        self._known_damage: set[str] = set()
+        """What the last pass found: a foreign file is found by every one."""
         self.problem: str | None = None
         self.n_copied = 0
         self.n_damaged = 0
@@ -62,7 +68,7 @@ class Sink:
     @property
     def lag_seconds(self) -> float:
         """Since when the journal has not been wholly in Postgres, as far as this process knows."""
-        return time.monotonic() - self._caught_up_at
+        return max(0.0, time.time() - self._caught_up_at)
 
     @property
     def last_lag_bytes(self) -> int | None:
@@ -90,11 +96,13 @@ class Sink:
 
     def copy_once(self) -> None:
         """One pass, unless another worker is at it."""
-        began = time.monotonic()
+        began = time.time()
         try:
             with self._only_one() as is_mine:
                 if is_mine:
                     self._copy()
+                    self._done_path.touch()
+                    os.utime(self._done_path, (began, began))
         except Exception as error:
             self._note(error)
         else:
@@ -102,7 +110,8 @@ class Sink:
                 logger.info("the journal is copied to Postgres again")
             self.problem = None
             self._lag_bytes = self.lag_bytes()
-            self._caught_up_at = began
+            with suppress(FileNotFoundError):
+                self._caught_up_at = max(self._caught_up_at, self._done_path.stat().st_mtime)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._platform.settings.sink_interval_seconds):
@@ -132,9 +141,8 @@ class Sink:
 
     @contextmanager
     def _only_one(self) -> Iterator[bool]:
-        folder = self._platform.settings.data_dir / "audit"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".sink.lock").open("w") as lock:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".sink.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -158,7 +166,9 @@ class Sink:
         elif self.problem is None:
             self._lag.clear()
 
-    def _tell_damage(self, places: list[str]) -> None:
+    def _tell_damage(self, found: list[str]) -> None:
+        places = [place for place in found if place not in self._known_damage]
+        self._known_damage = set(found)
         for place in places:
             logger.error("damaged journal line left out: %s", place)
         self.n_damaged += len(places)

