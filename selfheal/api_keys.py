@@ -1,4 +1,4 @@
-"""API keys: the entries of API_KEYS, and how a new one is made. Who is let in with them is decided in `serving.auth`.
+"""API keys: the entries of API_KEYS, and how a new one is made. Who is let in with them is decided in `serving.doors.auth`.
 
 An entry is `name:scope+scope:digest`, the digest being the SHA-256 of the key in hex, or a plain key, which may do
 everything. One round of SHA-256 without salt is enough, because `new_api_key` makes keys of 256 random bits: there is nothing

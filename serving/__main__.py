@@ -13,7 +13,7 @@ from selfheal.api_keys import parse_api_keys
 from selfheal.contract import load_contract
 from selfheal.errors import ConfigurationError, SelfhealError
 from selfheal.settings import Settings, load_settings
-from serving.auth import refuse_open_door
+from serving.doors.auth import refuse_open_door
 
 WRONG_SETTING = 2
 STARTUP_FAILED = 3
@@ -32,6 +32,15 @@ MAX_CLIENT_MESSAGE_BYTES = 1_000
 """On a WebSocket; `/live` only tells."""
 
 
+class Supervisor(Multiprocess):
+    """uvicorn's, which sees at once that a worker died while it was asked how it is."""
+
+    def keep_subprocess_alive(self) -> None:
+        for process in self.processes:
+            process.child_conn.close()  # the worker has its own end; with ours open its death would look like silence
+        super().keep_subprocess_alive()
+
+
 def main() -> int:
     """Runs until stopped. A wrong setting or a busy port is one line and exit code 2; a failed start is 3."""
     try:
@@ -48,9 +57,9 @@ def main() -> int:
         factory=True,
         workers=settings.api_workers,
         # A trace is made by the framework, so with tracing no request takes the shortcut.
-        http="serving.strict_http:StrictHttpProtocol"
+        http="serving.doors.strict_http:StrictHttpProtocol"
         if settings.otel_exporter_otlp_endpoint
-        else "serving.express:ExpressProtocol",
+        else "serving.scoring.express:ExpressProtocol",
         log_level=settings.log_level.lower(),
         access_log=False,
         proxy_headers=False,
@@ -62,7 +71,7 @@ def main() -> int:
         ws_per_message_deflate=False,
     )
     if settings.api_workers > 1:
-        supervisor = Multiprocess(config, sockets=[listener])
+        supervisor = Supervisor(config, sockets=[listener])
         supervisor.run()
         return STARTUP_FAILED if any(one.exitcode == STARTUP_FAILED for one in supervisor.processes) else 0
     server = uvicorn.Server(config)

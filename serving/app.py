@@ -15,27 +15,27 @@ from selfheal.contract import ModelContract, load_contract
 from selfheal.journal import LABEL_JOURNAL, Journal, JournalKind, prediction_journal
 from selfheal.platform import open_platform
 from selfheal.settings import Settings, load_settings
-from serving import problems
-from serving.auth import Doorkeeper, KeyBeforeBody, Scope, describe_without_keys, refuse_open_door, requires
-from serving.body_limit import BodyLimit
-from serving.champion import ChampionHolder
-from serving.durability import DurableLog
-from serving.explanations import ExplanationDesk
-from serving.follower import Follower
-from serving.foreign_pages import OwnPagesOnly
-from serving.inquiries import Inquiries
-from serving.labels import LabelDesk
-from serving.lane import FastLane
-from serving.live import Live
-from serving.metrics import MetricsPage, ServiceCollector
-from serving.once import MAX_OPEN_LOOK_UPS, OnceOnly
-from serving.requests import RequestParser
+from serving.doors.auth import Doorkeeper, KeyBeforeBody, Scope, describe_without_keys, refuse_open_door, requires
+from serving.doors.body_limit import BodyLimit
+from serving.doors.foreign_pages import OwnPagesOnly
+from serving.doors.security_headers import SecurityHeaders
+from serving.keeping.durable_log import DurableLog
+from serving.keeping.inquiries import Inquiries
+from serving.keeping.labels import LabelDesk
+from serving.keeping.sink import Sink
+from serving.model.champion import ChampionHolder
+from serving.model.follower import Follower
+from serving.observability.live import Live
+from serving.observability.metrics import MetricsPage, ServiceCollector
 from serving.routes import decisions, labels, live, metrics, monitoring, predict, state
-from serving.scoring import Scorer
-from serving.security_headers import SecurityHeaders
+from serving.scoring.explanations import ExplanationDesk
+from serving.scoring.lane import FastLane
+from serving.scoring.once import MAX_OPEN_LOOK_UPS, OnceOnly
+from serving.scoring.requests import RequestParser
+from serving.scoring.scorer import Scorer
 from serving.service import Service
-from serving.sink import Sink
 from serving.tracing import stop_tracing, tracing
+from serving.wire import problems
 
 DESCRIPTION = """
 Scores, logs, and follows the platform's promotions. Every answered prediction is on disk; send what became of it to

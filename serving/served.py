@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from selfheal.errors import SelfhealError
 from selfheal.settings import load_settings
 from serving.app import create_app
-from serving.lane import FastLane
+from serving.scoring.lane import FastLane
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Served:
-    """ASGI application around the framework's. `lane` is what `serving.express` goes down."""
+    """ASGI application around the framework's. `lane` is what `serving.scoring.express` goes down."""
 
     def __init__(self, framework: FastAPI) -> None:
         assert isinstance(framework.middleware_stack, FastLane)

@@ -9,14 +9,14 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from selfheal.platform import Platform
-from serving.champion import ChampionHolder
-from serving.explanations import ExplanationDesk
-from serving.inquiries import Inquiries
-from serving.labels import LabelDesk
-from serving.live import Live
-from serving.once import OnceOnly
-from serving.scoring import Scorer
-from serving.sink import Sink
+from serving.keeping.inquiries import Inquiries
+from serving.keeping.labels import LabelDesk
+from serving.keeping.sink import Sink
+from serving.model.champion import ChampionHolder
+from serving.observability.live import Live
+from serving.scoring.explanations import ExplanationDesk
+from serving.scoring.once import OnceOnly
+from serving.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True)

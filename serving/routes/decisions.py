@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 
 from selfheal.store.decisions import find_chained, page
-from serving.auth import Scope, requires
-from serving.problems import ProblemError, documented
+from serving.doors.auth import Scope, requires
 from serving.service import ServiceDependency
-from serving.views import DecisionDetail, Decisions, DecisionsQuestion, decision_detail, decision_info
+from serving.wire.problems import ProblemError, documented
+from serving.wire.views import DecisionDetail, Decisions, DecisionsQuestion, decision_detail, decision_info
 
 router = APIRouter(
     tags=["decisions"],

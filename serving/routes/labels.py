@@ -7,9 +7,9 @@ import asyncio
 from fastapi import APIRouter
 
 from selfheal.errors import JournalUnavailableError, LabelConflictError
-from serving.problems import ProblemError, documented
-from serving.schemas import LabelBatch, LabelBody, LabelsResponse
 from serving.service import ServiceDependency
+from serving.wire.problems import ProblemError, documented
+from serving.wire.schemas import LabelBatch, LabelBody, LabelsResponse
 
 router = APIRouter(tags=["label"], responses=documented(409, 422, 503))
 

@@ -1,4 +1,4 @@
-"""The WebSocket `/live`: who may listen, and the socket's two ends. What is told is `serving.live`'s."""
+"""The WebSocket `/live`: who may listen, and the socket's two ends. What is told is `serving.observability.live`'s."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from serving.auth import Scope, key_of
-from serving.foreign_pages import refuse_foreign_page
-from serving.live import INTERVAL_SECONDS, MAX_LISTENERS, message_schema
-from serving.problems import ProblemError, problem_for
+from serving.doors.auth import Scope, key_of
+from serving.doors.foreign_pages import refuse_foreign_page
+from serving.observability.live import INTERVAL_SECONDS, MAX_LISTENERS, message_schema
 from serving.service import ServiceDependency
+from serving.wire.problems import ProblemError, problem_for
 
 if TYPE_CHECKING:
-    from serving.auth import Doorkeeper
-    from serving.live import Listener
+    from serving.doors.auth import Doorkeeper
+    from serving.observability.live import Listener
 
 router = APIRouter(tags=["live"])
 

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from serving.auth import Scope, requires
-from serving.metrics import MetricsPage
-from serving.problems import documented
+from serving.doors.auth import Scope, requires
+from serving.observability.metrics import MetricsPage
+from serving.wire.problems import documented
 
 router = APIRouter(tags=["state"])
 

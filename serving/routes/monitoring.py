@@ -12,10 +12,10 @@ from fastapi import APIRouter, Depends, Query
 from selfheal.monitoring.report import read_tick, results_folder
 from selfheal.store import models, monitoring
 from selfheal.store.predictions import oldest_prediction_after
-from serving.auth import Caller, Scope, requires
-from serving.problems import ProblemError, documented
+from serving.doors.auth import Caller, Scope, requires
 from serving.service import ServiceDependency
-from serving.views import (
+from serving.wire.problems import ProblemError, documented
+from serving.wire.views import (
     AlertInfo,
     Alerts,
     AlertsQuestion,

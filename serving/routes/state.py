@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 
 from selfheal.store.models import list_versions
-from serving.auth import Scope, requires
-from serving.problems import ProblemError, documented, not_ready
+from serving.doors.auth import Scope, requires
 from serving.service import Service, ServiceDependency
-from serving.views import (
+from serving.wire.problems import ProblemError, documented, not_ready
+from serving.wire.views import (
     Health,
     Liveness,
     ModelInfo,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from selfheal.journal import Journal
-from serving.scoring import Scorer
+from serving.scoring.scorer import Scorer
 from tests.serving.running import PATIENCE_SECONDS, Api, eventually
 
 

@@ -67,7 +67,7 @@ def shared_api(
 ) -> Iterator[Api]:
     """One API for tests that only ask."""
     data_dir = tmp_path_factory.mktemp("shared_api") / "data"
-    with api_in_thread(clone(server, TEMPLATE, bootstrapped_template, "shared_api", data_dir)) as running:
+    with api_in_thread(clone(server, TEMPLATE, bootstrapped_template, f"shared{next(_numbers)}", data_dir)) as running:
         yield running
 
 
@@ -83,7 +83,7 @@ def watched_api(
 ) -> Iterator[Api]:
     """One API with keys and a past, for tests that only read. Its client sends the key of `ada`, who may do everything."""
     data_dir = tmp_path_factory.mktemp("watched_api") / "data"
-    settings = clone(server, TEMPLATE, bootstrapped_template, "watched_api", data_dir)
+    settings = clone(server, TEMPLATE, bootstrapped_template, f"watched{next(_numbers)}", data_dir)
     with_keys = settings.model_copy(update={"api_keys": SecretStr(API_KEYS)})
     with platform_of(with_keys) as platform:
         write_past(platform, datetime.now(UTC))
@@ -92,7 +92,7 @@ def watched_api(
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def two_versions_template(
     server: EmbeddedServer, bootstrapped_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

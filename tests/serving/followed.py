@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from selfheal.platform import open_platform
 from selfheal.settings import Settings
-from serving.champion import ChampionHolder
-from serving.follower import Follower
+from serving.model.champion import ChampionHolder
+from serving.model.follower import Follower
 
 
 @contextmanager

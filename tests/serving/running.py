@@ -31,7 +31,7 @@ from selfheal.settings import Settings
 from selfheal.simulate.traffic import request_bodies
 from selfheal.store.models import model_version, production_version, register_staging
 from serving.app import create_app
-from serving.express import ExpressProtocol
+from serving.scoring.express import ExpressProtocol
 from serving.served import Served
 from tests import toy_use_case
 from tests.traffic import toy_rows

@@ -22,6 +22,7 @@ from selfheal.platform import Platform, open_platform
 from selfheal.promotion import force_promote
 from selfheal.store.embedded import EmbeddedServer
 from tests.serving.conftest import TWO_VERSIONS, WITH_MLFLOW, clone
+from tests.serving.observability.test_metrics import Samples, scrape
 from tests.serving.raw_http import connected, post
 from tests.serving.running import (
     PATIENCE_SECONDS,
@@ -33,7 +34,6 @@ from tests.serving.running import (
     journal_rows,
     logged_probabilities,
 )
-from tests.serving.test_metrics import Samples, scrape
 from tests.times import T0
 
 N_WORKERS = 2

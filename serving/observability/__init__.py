@@ -1,0 +1,1 @@
+"""What is shown of the running service: metrics for Prometheus, the live feed."""

@@ -1,0 +1,203 @@
+"""`GET /metrics`: what Prometheus is told. Read from the service's own counts when it asks, so that counting costs nothing here.
+
+Several workers share one address, and a scrape reaches any of them. Each therefore leaves its numbers in a file now and
+then, and the one that is asked tells those of all, each under its `worker` label.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from serving.doors.auth import Doorkeeper
+    from serving.scoring.lane import FastLane
+    from serving.service import Service
+
+logger = logging.getLogger(__name__)
+
+SHARE_EVERY_SECONDS = 2.0
+STALE_AFTER_SECONDS = 30.0
+"""A file that old is of a worker that is gone."""
+
+
+class ServiceCollector(Collector):
+    """The service's counts as Prometheus' metrics."""
+
+    def __init__(self, service: Service, lane: FastLane, doorkeeper: Doorkeeper) -> None:
+        self._service = service
+        self._lane = lane
+        self._doorkeeper = doorkeeper
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._predictions()
+        yield from self._doors()
+        yield from self._journal()
+        yield from self._model()
+
+    def _predictions(self) -> Iterator[Metric]:
+        scorer = self._service.scorer
+        predictions = CounterMetricFamily(
+            "selfheal_predictions", "Acknowledged predictions.", labels=("model_version", "prediction")
+        )
+        for (version, prediction), count in scorer.n_by_outcome.copy().items():
+            predictions.add_metric((str(version), str(prediction)), count)
+        yield predictions
+        latency = scorer.latency
+        counts, buckets = 0, []
+        for bound, count in zip((*latency.BOUNDS_SECONDS, None), tuple(latency.counts), strict=True):
+            counts += count
+            buckets.append(("+Inf" if bound is None else str(bound), float(counts)))
+        yield HistogramMetricFamily(
+            "selfheal_scoring_latency_seconds",
+            "From a scoring request's arrival to its acknowledgement.",
+            buckets=buckets,
+            sum_value=latency.sum_seconds,
+        )
+        yield _gauge("selfheal_waiting_rows", "Rows that wait to be scored and journaled.", scorer.n_waiting_rows)
+
+    def _doors(self) -> Iterator[Metric]:
+        refused = CounterMetricFamily(
+            "selfheal_refused_requests", "Scoring requests that were refused, by kind of problem.", labels=("kind",)
+        )
+        for kind, count in self._lane.n_refused.copy().items():
+            refused.add_metric((kind,), count)
+        yield refused
+        yield _counter("selfheal_wrong_keys", "Requests with an unknown API key.", self._doorkeeper.n_wrong_keys)
+        labels = CounterMetricFamily(
+            "selfheal_labels", "Labels that came in, by what became of them.", labels=("outcome",)
+        )
+        for outcome, count in self._service.labels.n_by_outcome.copy().items():
+            labels.add_metric((outcome,), count)
+        yield labels
+
+    def _journal(self) -> Iterator[Metric]:
+        sink = self._service.sink
+        is_ready = self._service.scorer.problem is None
+        yield _gauge("selfheal_ready", "1 if predictions can be scored and acknowledged.", int(is_ready))
+        yield _gauge(
+            "selfheal_journal_lag_seconds", "Since when the journal has not been wholly in Postgres.", sink.lag_seconds
+        )
+        lag_bytes = sink.last_lag_bytes
+        if lag_bytes is not None:  # absent, not 0, while Postgres does not say
+            yield _gauge("selfheal_journal_lag_bytes", "Journal bytes that are not in Postgres.", lag_bytes)
+        yield _counter("selfheal_journal_copied_rows", "Rows copied to Postgres by this process.", sink.n_copied)
+        yield _counter("selfheal_journal_damaged_lines", "Journal lines that were left out.", sink.n_damaged)
+        yield _counter("selfheal_journal_torn_files", "Files that a crash left with half a line.", sink.n_torn)
+        yield _counter(
+            "selfheal_label_conflicts", "Labels that contradict the one that counts.", sink.n_label_conflicts
+        )
+
+    def _model(self) -> Iterator[Metric]:
+        champion, problem = self._service.holder.current, self._service.holder.problem
+        if champion is not None:
+            yield _gauge("selfheal_model_version", "The version that answers.", champion.version.version)
+        is_followed = champion is not None and problem is None
+        yield _gauge(
+            "selfheal_model_followed", "1 if the version in production is the one that answers.", int(is_followed)
+        )
+
+
+class MetricsPage:
+    """This worker's numbers, and with several workers those of all.
+
+    Args:
+        folder: where workers share theirs; None if there is only one.
+    """
+
+    def __init__(self, collector: ServiceCollector, folder: Path | None) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        for each in (ProcessCollector, PlatformCollector, GCCollector):
+            each(registry=self._registry)
+        self._registry.register(collector)
+        self._folder = folder
+        self._name = f"{os.getpid()}.prom"
+
+    def text(self) -> bytes:
+        """In Prometheus' text format."""
+        own = generate_latest(self._registry)
+        if self._folder is None:
+            return own
+        pages = {self._name: own.decode()} | dict(self._others())
+        return generate_latest(_Pages(pages))
+
+    async def share(self) -> None:
+        """Leaves this worker's numbers for the others, until cancelled."""
+        if self._folder is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / self._name
+        try:
+            while True:
+                await asyncio.to_thread(self._write, path)
+                await asyncio.sleep(SHARE_EVERY_SECONDS)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _write(self, path: Path) -> None:
+        unfinished = path.with_suffix(".tmp")
+        try:
+            unfinished.write_bytes(generate_latest(self._registry))
+            unfinished.replace(path)
+        except OSError as error:
+            logger.warning("this worker's metrics cannot be shared: %s", error)
+
+    def _others(self) -> Iterator[tuple[str, str]]:
+        """Name and text of each other worker's page; one that stops meanwhile takes its page away."""
+        assert self._folder is not None
+        for path in self._folder.glob("*.prom"):
+            if path.name == self._name:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > STALE_AFTER_SECONDS:
+                    path.unlink()
+                else:
+                    yield path.name, path.read_text()
+
+
+class _Pages(CollectorRegistry):
+    """The pages of several workers as one, told apart by a label."""
+
+    def __init__(self, pages: dict[str, str]) -> None:
+        super().__init__(auto_describe=False)
+        self._pages = pages
+
+    def collect(self) -> Iterator[Metric]:
+        merged: dict[str, Metric] = {}
+        for name, page in sorted(self._pages.items()):
+            for family in text_string_to_metric_families(page):
+                into = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                for sample in family.samples:
+                    labels = sample.labels | {"worker": name.removesuffix(".prom")}
+                    into.add_sample(sample.name, labels, sample.value)
+        yield from merged.values()
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value=value)
+
+
+def _counter(name: str, documentation: str, value: float) -> Metric:
+    return CounterMetricFamily(name, documentation, value=value)
