@@ -13,6 +13,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The requirement files are complete: with --no-deps pip installs exactly them and has nothing to resolve.
 INSTALL := $(PIP) install --no-deps --require-hashes
+# Many tests wait for processes they started. Each of the two has a Postgres of its own.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 ARGS ?=
 
 .PHONY: help demo up test test-quick lint format requirements build clean
@@ -26,8 +28,9 @@ demo: $(VENV)/.run ## The whole loop on this machine, with real processes (DATA=
 up: $(VENV)/.run ## Run the platform until Ctrl-C: Dagster, API, MLflow
 	@$(BIN)/selfheal up
 
+test test-quick: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.dev ## All tests, against the real thing
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-quick: $(VENV)/.dev ## The tests that start no server
 	@$(BIN)/python -m pytest -m "not integration and not e2e" $(ARGS)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -29,11 +31,19 @@ for name in [name for name in os.environ if name.lower() in Settings.model_field
     del os.environ[name]  # what the developer has set must not decide a test
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that uses the server, however indirectly, is an integration test."""
+def pytest_configure() -> None:
+    """A shell starts what it runs in the background without SIGINT; Dagster would then ignore SIGTERM as well."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test that uses the server, however indirectly, is an integration test. Side by side, the longest start first."""
     for item in items:
         if "server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.integration)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,6 +68,9 @@ def server() -> Iterator[EmbeddedServer]:
             connection.execute("ALTER SYSTEM SET fsync = off")  # tests kill our processes, never the machine
             connection.execute("SELECT pg_reload_conf()")
         yield running
+        postmaster = psutil.Process(int((Path(folder) / "postgres" / "postmaster.pid").read_text().splitlines()[0]))
+        postmaster.send_signal(signal.SIGQUIT)  # at once: what is thrown away needs no checkpoint
+        psutil.wait_procs([postmaster], timeout=20)
         running.release()
 
 
