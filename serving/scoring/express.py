@@ -105,5 +105,7 @@ def _may_go_express(cycle: RequestResponseCycle) -> bool:
     scope = cycle.scope
     if scope["path"] != "/predict" or scope["method"] != "POST" or cycle.waiting_for_100_continue:
         return False
-    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    return length.isdigit() and len(length) < 6 and int(length) <= MAX_BODY_BYTES
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return value.isdigit() and len(value) < 6 and int(value) <= MAX_BODY_BYTES
+    return False

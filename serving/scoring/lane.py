@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import orjson
@@ -25,12 +26,13 @@ from serving.wire.problems import ProblemError, internal_error, invalid_request,
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from fastapi import FastAPI
     from starlette.types import Receive, Send
     from starlette.types import Scope as AsgiScope
 
+    from serving.scoring.once import Outcome
     from serving.scoring.scorer import Answer
     from serving.service import Service
 
@@ -96,12 +98,13 @@ class FastLane:
         return service.scorer.submit([row])
 
     def _check_door(self, scope: AsgiScope) -> None:
-        headers = {str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"]}
+        look = _look_at(tuple(scope["headers"]))
         if CALLER not in scope:
             if not self._doorkeeper.asks_for_keys:
-                refuse_foreign_page(headers)
-            scope[CALLER] = self._doorkeeper.admit(key_of(headers), Scope.SCORE)
-        check_body(headers)
+                refuse_foreign_page(look.headers)
+            scope[CALLER] = self._doorkeeper.admit(look.key, Scope.SCORE)
+        if not look.has_sound_body:
+            check_body(look.headers)
 
     async def _predict(self, service: Service, body: bytes, is_explained: bool) -> Answer:
         row = self._parser.row(body)
@@ -115,22 +118,49 @@ class FastLane:
     async def _predict_batch(self, service: Service, body: bytes, is_explained: bool) -> dict[str, Any]:
         rows = self._parser.batch(body)
         sound = [row for row in rows if isinstance(row, Row)]
-        outcomes = iter(await service.once.score(sound) if sound else [])
-        predictions: list[Answer | None] = []
-        errors: list[dict[str, Any]] = []
-        explained: list[tuple[Row, Answer]] = []
-        for position, row in enumerate(rows):
-            outcome = row if isinstance(row, RefusedRow) else next(outcomes)
-            predictions.append(outcome if isinstance(outcome, dict) else None)
-            if isinstance(outcome, RefusedRow):
-                errors += [{"row": position, **problem} for problem in outcome.problems]
-            elif isinstance(outcome, ProblemError):
-                errors.append({"row": position, "field": "prediction_id", "message": outcome.detail})
-            elif isinstance(row, Row) and (is_explained or row.is_explained):
-                explained.append((row, outcome))
+        outcomes = await service.once.score(sound) if sound else []
+        explained = [
+            (row, outcome)
+            for row, outcome in zip(sound, outcomes, strict=True)
+            if (is_explained or row.is_explained) and isinstance(outcome, dict)
+        ]
         if explained:
             await service.explanations.add(*zip(*explained, strict=True))
-        return {"predictions": predictions, "errors": errors}
+        return _batch_answer(rows, outcomes)
+
+
+def _batch_answer(rows: Sequence[Row | RefusedRow], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """A prediction or null for each row, and why where it is null. `outcomes` are those of the rows that were not refused."""
+    predictions: list[Answer | None] = []
+    errors: list[dict[str, Any]] = []
+    of_sound_rows = iter(outcomes)
+    for position, row in enumerate(rows):
+        outcome = row if isinstance(row, RefusedRow) else next(of_sound_rows)
+        predictions.append(outcome if isinstance(outcome, dict) else None)
+        if isinstance(outcome, RefusedRow):
+            errors += [{"row": position, **problem} for problem in outcome.problems]
+        elif isinstance(outcome, ProblemError):
+            errors.append({"row": position, "field": "prediction_id", "message": outcome.detail})
+    return {"predictions": predictions, "errors": errors}
+
+
+class _Look(NamedTuple):
+    """What a request's headers say, whoever reads them and whenever."""
+
+    headers: dict[str, str]
+    key: str | None
+    has_sound_body: bool
+
+
+@lru_cache(maxsize=256)
+def _look_at(headers: tuple[tuple[bytes, bytes], ...]) -> _Look:
+    """Kept, because a client sends the same headers with every request."""
+    readable = {str(name, "latin-1"): str(value, "latin-1") for name, value in headers}
+    try:
+        check_body(readable)
+    except ProblemError:
+        return _Look(readable, key_of(readable), has_sound_body=False)
+    return _Look(readable, key_of(readable), has_sound_body=True)
 
 
 def wants_explanation(query_string: bytes) -> bool:
