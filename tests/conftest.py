@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psutil
 import psycopg
 import pytest
@@ -26,6 +27,9 @@ from tests.times import T0
 TOY = "tests.toy_use_case:contract"
 TEMPLATE = "template"
 _numbers = itertools.count(1)
+
+hypothesis.settings.register_profile("selfheal", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("selfheal")
 
 for name in [name for name in os.environ if name.lower() in Settings.model_fields]:
     del os.environ[name]  # what the developer has set must not decide a test
