@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 from pydantic import SecretStr
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from selfheal.errors import SelfhealError
+from selfheal.channels import check_channels
+from selfheal.errors import SelfhealError, ServiceUnavailableError
 from selfheal.settings import load_settings, settings_sources
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="A self-healing ML platform: it serves a model, sees drift, retrains, judges, promotes and rolls back.",
 )
+alerts_app = typer.Typer(pretty_exceptions_enable=False, help="Open alerts; acknowledge one.")
+app.add_typer(alerts_app, name="alerts")
 console = Console()
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -53,6 +58,7 @@ def up() -> None:
     from selfheal import supervise
 
     settings = load_settings()
+    check_channels(settings)
     supervise.stop_in_order_on_signals()
     folder = supervise.prepare_data_dir(settings)
     with supervise.only_one(folder):
@@ -132,6 +138,62 @@ def status(as_json: JsonFlag = False) -> None:
         _print_rows("Latest look at the traffic", found["latest_tick"])
         _print_table("Open alerts", found["open_alerts"], ("kind", "severity", "message", "created_at"))
         _print_table("Latest decisions", found["decisions"], ("created_at", "trigger_reason", "action", "reason"))
+
+
+@alerts_app.callback(invoke_without_command=True)
+def alerts(
+    context: typer.Context,
+    with_resolved: Annotated[bool, typer.Option("--all", help="The resolved ones too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many at most.")] = 50,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the open alerts: what a person should know, since when, and who knows."""
+    if context.invoked_subcommand is not None:
+        return
+    from selfheal.store.monitoring import alerts_open_first
+
+    with _open_platform(load_settings()) as platform:
+        found = [dict(row._mapping) for row in alerts_open_first(platform.store, limit, only_open=not with_resolved)]
+    if as_json:
+        _print_json([{name: row[name] for name in ALERT_FIELDS} for row in found])
+        return
+    _print_alerts("Alerts" if with_resolved else "Open alerts", found)
+
+
+@alerts_app.command()
+def acknowledge(
+    alert_id: Annotated[UUID, typer.Argument(help="As `selfheal alerts` prints it.")],
+    note: Annotated[str | None, typer.Option(help="What to tell those who look at it later.")] = None,
+) -> None:
+    """Say that you have seen an alert. Nobody is told of it again unless it becomes more severe."""
+    from selfheal.store.monitoring import acknowledge_alert, find_alert
+
+    with _open_platform(load_settings()) as platform:
+        is_first = acknowledge_alert(platform.store, alert_id, getpass.getuser(), datetime.now(UTC), note)
+        alert = find_alert(platform.store, alert_id)
+    if alert is None:
+        raise typer.BadParameter(f"there is no alert {alert_id}; `selfheal alerts --all` lists them")
+    told = f"by {alert.acknowledged_by} at {_cell(alert.acknowledged_at)} UTC"
+    console.print(
+        f"{alert.kind} is acknowledged {told}." if is_first else f"{alert.kind} was acknowledged {told} already."
+    )
+
+
+@app.command()
+def report(
+    open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser of this machine.")] = False,
+) -> None:
+    """Write a report of the traffic as it is now: verdict, distributions, drift, quality. Takes some seconds."""
+    from selfheal.reports import report_now
+
+    with _open_platform(load_settings()) as platform:
+        page = report_now(platform, datetime.now(UTC))
+    if page is None:
+        console.print("The version in production has served nothing yet: there is nothing to report on.")
+        raise typer.Exit(1)
+    typer.echo(page.resolve())
+    if open_it and typer.launch(page.resolve().as_uri()) != 0:
+        console.print("No browser could be opened here; open the file above in one.")
 
 
 @app.command()
@@ -252,6 +314,26 @@ def replay_journal() -> None:
                 console.print(f"[red]damaged line left out: {place}[/]")
 
 
+@app.command()
+def maintain(as_json: JsonFlag = False) -> None:
+    """Delete what is old now, as every night at 03:30 UTC, and print what went."""
+    from selfheal import supervise
+    from selfheal.maintenance import last_report
+    from selfheal.records import to_dict
+
+    settings = load_settings()
+    with _open_platform(settings):
+        began = datetime.now(UTC)
+        supervise.run_job(settings, "maintenance_job", lambda _step: None)
+    report = last_report(settings.data_dir)
+    if report is None or report.started_at < began:
+        raise ServiceUnavailableError("another maintenance is under way; try again when it is done")
+    if as_json:
+        _print_json(to_dict(report))
+    else:
+        _print_rows("Deleted", to_dict(report))
+
+
 @app.command("check-data")
 def check_data(
     csv: Annotated[Path | None, typer.Argument(help="Labelled CSV; default: what a bootstrap would use.")] = None,
@@ -356,6 +438,53 @@ def _bootstrap(settings: Settings) -> None:
     console.print(f"No version is in production: training the first one on {dataset.description}.")
     with _step_progress("Bootstrap", supervise.BOOTSTRAP_STEPS) as on_step:
         supervise.run_job(settings, "bootstrap_job", on_step)
+
+
+ALERT_FIELDS = (
+    "alert_id",
+    "source",
+    "kind",
+    "model_version",
+    "severity",
+    "message",
+    "metrics",
+    "episode_id",
+    "created_at",
+    "updated_at",
+    "acknowledged_at",
+    "acknowledged_by",
+    "acknowledged_note",
+    "notified_at",
+    "notify_failures",
+    "resolved_at",
+    "resolved_by",
+)
+"""As the API tells them."""
+
+
+def _print_alerts(title: str, alerts: list[dict[str, Any]]) -> None:
+    if not alerts:
+        console.print(f"{title}: none")
+        return
+    table = Table("alert", "what", title=title, title_justify="left", show_lines=True)
+    table.columns[0].no_wrap = True
+    for alert in alerts:
+        version = "" if alert["model_version"] is None else f", version {alert['model_version']}"
+        name = f"{alert['severity']}: {alert['kind'].replace('_', ' ')}{version}\n{alert['alert_id']}"
+        table.add_row(escape(name), escape("\n".join((alert["message"], *_alert_story(alert)))))
+    console.print(table)
+
+
+def _alert_story(alert: Mapping[str, Any]) -> Iterator[str]:
+    """What became of an alert, a line each."""
+    yield f"since {_cell(alert['created_at'])} UTC"
+    if alert["resolved_at"] is not None:
+        yield f"resolved {_cell(alert['resolved_at'])} UTC"
+    told = "nobody was told" if alert["notified_at"] is None else f"told {_cell(alert['notified_at'])} UTC"
+    yield f"{told}, {alert['notify_failures']} tries failed" if alert["notify_failures"] else told
+    if alert["acknowledged_at"] is not None:
+        note = f": {alert['acknowledged_note']}" if alert["acknowledged_note"] else ""
+        yield f"acknowledged {_cell(alert['acknowledged_at'])} UTC by {alert['acknowledged_by']}{note}"
 
 
 @contextmanager

@@ -119,7 +119,11 @@ class ProxyMetrics:
 
 @dataclass(frozen=True, slots=True)
 class ColumnDrift:
-    """One column against the reference. `effect` is the KS distance; `p_value` that of the method named."""
+    """One column against the reference, in the window that shows it best: the whole look-back or its newest rows.
+
+    `effect` is the larger of `ks_distance` and the size of `rank_shift` (see `selfheal.monitoring.shift`); `n_rows` are those
+    of the window shown.
+    """
 
     column: str
     method: str
@@ -130,6 +134,9 @@ class ColumnDrift:
     reference_missing_pct: float
     current_missing_pct: float
     is_missing_rate_drifted: bool
+    ks_distance: float = 0.0
+    rank_shift: float = 0.0
+    n_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +153,77 @@ class DriftReport:
     is_sufficient: bool
     report_ref: str | None = None
     feed_problems: tuple[str, ...] = ()
+    feed_checked_since: datetime | None = None
+    """The oldest of the newest rows, which alone say whether the feed is broken now."""
     baseline_drifted_features: tuple[str, ...] = ()
+    domain_auc: float | None = None
+    """How well a classifier tells the window from the reference (`selfheal.monitoring.multivariate`)."""
+    domain_p_value: float | None = None
+    is_multivariate_drifted: bool = False
 
     @property
     def drifted_features(self) -> tuple[str, ...]:
         """Drifted features, the strongest first. The predicted probability is not a feature and not listed."""
         drifted = [c for c in self.columns if (c.is_drifted or c.is_missing_rate_drifted) and c.column != "probability"]
         return tuple(c.column for c in sorted(drifted, key=lambda c: -c.effect))
+
+
+class ConceptDrift(StrEnum):
+    """Whether the relation between score and outcome has changed. Only labels can tell; an estimate never can."""
+
+    NOT_IDENTIFIABLE = "not_identifiable"
+    NONE_SHOWN = "none_shown"
+    SHOWN = "shown"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A 95 % interval, both ends included."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What the labels of a window's rows are expected to show, by CBPE; empty `values` where that is not identifiable.
+
+    `values` and `intervals` go by metric: f1, precision, recall, auc_roc, brier, positive_rate (the share of true events);
+    one that is not defined is left out. The intervals are predictive: they are for what the labels of these very rows will show.
+    `reason` says in a sentence what the estimate rests on, or why there is none. `effective_calibration_rows` is what the
+    calibration rows are worth once they are mixed like the window; `uncovered_pct` of the window's rows are of a kind that
+    they hardly hold.
+    """
+
+    values: dict[str, float]
+    intervals: dict[str, Interval]
+    is_identifiable: bool
+    is_calibrated: bool
+    reason: str
+    n_calibration_rows: int
+    effective_calibration_rows: float | None = None
+    uncovered_pct: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelDelay:
+    """How long labels take, from a sample of the version's predictions: the age from which on a row counts as matured.
+
+    `matured_after_s` is None where that is not identifiable (`reason` says why): few labels, or they are still coming in.
+    `quantiles_s` are the ages in seconds by which 10, 50, 90 % of the labels that come have come; `expected_coverage_pct`
+    is the share of predictions that are labelled in the end.
+    """
+
+    n_predictions: int
+    n_labels: int
+    matured_after_s: float | None
+    reason: str
+    quantiles_s: dict[str, float] = field(default_factory=dict)
+    expected_coverage_pct: float | None = None
+
+    @property
+    def is_identifiable(self) -> bool:
+        return self.matured_after_s is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +233,11 @@ class PerformanceReport:
     `brier_excess` is the realised Brier score minus the one the model's own probabilities announce, p(1 - p), on the same
     rows: 0 in expectation while the probabilities hold, whatever the mix of inputs; `brier_excess_low` is its one-sided
     lower bound.
+
+    `realised` is on matured rows where `is_matured` (`matured_coverage_pct` of them are labelled); else on all labelled ones,
+    of which the early may be a biased part.
+    `realised_intervals` are 95 % confidence intervals for the quality on such rows. `estimated_*` are `estimate.values`, as
+    `monitoring_metrics` keeps them. `concept_drift` is by labels alone, with `concept_drift_p_value` on `concept_drift_rows`.
     """
 
     window: Window
@@ -173,6 +249,24 @@ class PerformanceReport:
     estimated_auc_roc: float | None
     estimated_brier: float | None
     label_coverage_pct: float | None
+    realised_intervals: dict[str, Interval] = field(default_factory=dict)
+    is_matured: bool = False
+    matured_coverage_pct: float | None = None
+    label_delay: LabelDelay | None = None
+    estimate: Estimate | None = None
+    concept_drift: ConceptDrift = ConceptDrift.NOT_IDENTIFIABLE
+    concept_drift_p_value: float | None = None
+    concept_drift_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpoiledPeriod:
+    """When a version's feed was broken, as one tick saw it; both ends belong to the period."""
+
+    model_version: int
+    started_at: datetime
+    ended_at: datetime
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from selfheal.api_keys import first_plain_key, parse_api_keys
+from selfheal.channels import parse_channels
 from selfheal.errors import ConfigurationError
 
 TICK_SECONDS_PER_DAY = 86_400
@@ -40,13 +41,18 @@ class Settings(BaseSettings):
     monitoring_interval: int = Field(300, ge=5, le=86_400, description="seconds between two looks at the traffic")
     monitoring_lookback: int = Field(24, ge=1, le=24 * 90, description="hours of traffic in the monitoring window")
     monitoring_max_rows: int = Field(
-        5_000, ge=200, le=100_000, description="most recent rows of the window that are compared"
+        5_000, ge=200, le=100_000, description="rows of the window that are compared: a random sample of it"
     )
     min_drift_rows: int = Field(200, ge=50, le=100_000, description="fewer rows than this are `insufficient`")
     false_alarm_budget_days: float = Field(
         90.0, ge=1, le=3_650, description="at most one false drift alarm in so many days"
     )
-    min_drift_effect: float = Field(0.1, ge=0.01, le=0.9, description="smallest KS distance that is material")
+    min_drift_effect: float = Field(
+        0.05,
+        ge=0.01,
+        le=0.9,
+        description="smallest shift of a column that is material: KS distance or rank shift, 0 to 1",
+    )
 
     min_f1_improvement_pct: float = Field(2.0, ge=0, le=100, description="percent by which F1 must improve")
     max_brier_degradation: float = Field(0.01, ge=0, le=1, description="by how much the Brier score may rise")
@@ -102,9 +108,25 @@ class Settings(BaseSettings):
     rate_limit_per_second: float | None = Field(
         None, ge=0.01, le=1_000_000, description="requests per second, key and API worker; absent: unlimited"
     )
-    notify_urls: SecretStr = Field(SecretStr(""), description="where alerts go, as apprise URLs, comma-separated")
+    notify_urls: SecretStr = Field(SecretStr(""), description="where all alerts go, as apprise URLs, comma-separated")
+    notify_urls_critical: SecretStr = Field(SecretStr(""), description="where critical alerts go besides (a pager)")
+    notify_urls_warning: SecretStr = Field(SecretStr(""), description="where warnings go besides (a chat)")
+    notify_urls_info: SecretStr = Field(SecretStr(""), description="where alerts that only inform go besides")
+    traffic_silence_hours: float = Field(
+        24.0, ge=0.1, le=24 * 365, description="hours without a prediction, after some, that are an alert"
+    )
     monitoring_results_keep_days: int = Field(
-        30, ge=1, le=3_650, description="days that monitoring files and runs are kept"
+        30, ge=1, le=3_650, description="days that the files of monitoring ticks are kept"
+    )
+    monitoring_runs_keep_days: int = Field(
+        7, ge=1, le=3_650, description="days that Dagster's runs of monitoring, probation and maintenance are kept"
+    )
+    monitoring_metrics_keep_days: int = Field(
+        365, ge=7, le=36_500, description="days that rows of monitoring_metrics are kept"
+    )
+    alerts_keep_days: int = Field(365, ge=7, le=36_500, description="days that resolved alerts are kept")
+    predictions_keep_days: int | None = Field(
+        None, ge=30, le=36_500, description="days that predictions without a label stay in Postgres; absent: for ever"
     )
     drift_reports_keep: int = Field(50, ge=1, le=10_000, description="HTML drift reports that are kept")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -122,6 +144,15 @@ class Settings(BaseSettings):
     def _are_entries(cls, value: SecretStr) -> SecretStr:
         try:
             parse_api_keys(value.get_secret_value())
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("notify_urls", "notify_urls_critical", "notify_urls_warning", "notify_urls_info")
+    @classmethod
+    def _are_addresses(cls, value: SecretStr) -> SecretStr:
+        try:
+            parse_channels(value.get_secret_value())
         except ConfigurationError as error:
             raise ValueError(str(error)) from None
         return value

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from importlib.metadata import version as installed_version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +15,11 @@ import numpy as np
 from selfheal.contract import TRUE_LABEL
 from selfheal.decision_log import record_decision
 from selfheal.errors import IntegrityError, NoProductionModelError
-from selfheal.monitoring.drift import PROBABILITY, DriftLimits, DriftResult, detect_drift
-from selfheal.monitoring.feed import feed_problems
+from selfheal.monitoring.drift import PROBABILITY, RECENT_ROWS, DriftLimits, DriftResult, detect_drift
+from selfheal.monitoring.feed import feed_problems, spoiled_period
+from selfheal.monitoring.label_delay import label_delay, matured_period, observed_until
 from selfheal.monitoring.performance import performance_report
+from selfheal.monitoring.silence import TRAFFIC_SILENT, Pulse, traffic_alert, traffic_pulse
 from selfheal.monitoring.triage import HarmLimits, triage
 from selfheal.monitoring.window import window_start
 from selfheal.probation import judge_probation
@@ -55,7 +56,9 @@ from selfheal.retraining.gates import GateLimits, Scores, evaluate_gates, segmen
 from selfheal.retraining.requests import LatestTick
 from selfheal.retraining.training import train
 from selfheal.store import decisions, models, monitoring, predictions
+from selfheal.store.label_delays import label_delay_sample
 from selfheal.store.reference import read_baseline
+from selfheal.store.spoiled import record_spoiled_period
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +84,7 @@ def compare(platform: Platform, window: Window) -> DriftResult:
     champion = _champion_of_window(platform, window)
     reference = platform.registry.reference(champion)
     current = predictions.window_rows(platform.store, window, platform.settings.monitoring_max_rows)
+    recent = predictions.newest_rows(platform.store, window, RECENT_ROWS)
     baseline = read_baseline(platform.store, platform.settings.data_dir)
     return detect_drift(
         window,
@@ -89,8 +93,11 @@ def compare(platform: Platform, window: Window) -> DriftResult:
         features=platform.contract.feature_names,
         reference_version=champion.version,
         limits=drift_limits(platform.settings),
+        recent=recent,
         baseline=None if baseline is None else platform.contract.feature_frame(baseline),
-        feed_problems=feed_problems(current, reference, platform.contract),
+        feed_problems=feed_problems(recent, reference, platform.contract),
+        feed_checked_since=recent["created_at"].iloc[0].to_pydatetime() if len(recent) else None,
+        seed=platform.settings.random_seed,
     )
 
 
@@ -98,22 +105,67 @@ def measure(platform: Platform, window: Window) -> PerformanceReport:
     """Realised and estimated quality of the champion in the window (`performance_report`)."""
     champion = _champion_of_window(platform, window)
     max_rows = platform.settings.monitoring_max_rows
-    current = predictions.window_rows(platform.store, window, max_rows)
-    labelled = predictions.labelled_rows(
-        platform.store, since=window.start, until=window.end, model_version=window.model_version, max_rows=max_rows
+    until = observed_until(window)
+    sample = label_delay_sample(platform.store, window.model_version, champion.promoted_at or window.start, until)
+    delay = label_delay(sample)
+    period = matured_period(window, delay, champion.promoted_at)
+    since, until = period or (window.start, window.end)
+    matured = None if period is None else predictions.window_of(platform.store, window.model_version, since, until)
+    return performance_report(
+        window,
+        predictions.window_rows(platform.store, window, max_rows),
+        predictions.labelled_rows(
+            platform.store, since=since, until=until, model_version=window.model_version, max_rows=max_rows
+        ),
+        from_dict(ScoreMetrics, champion.metrics),
+        champion.threshold,
+        calibration_rows=platform.registry.reference(champion),
+        inputs=platform.contract.input_names,
+        label_delay=delay,
+        matured=matured,
+        seed=platform.settings.random_seed,
     )
-    return performance_report(window, current, labelled, from_dict(ScoreMetrics, champion.metrics), champion.threshold)
+
+
+def assess(platform: Platform, drift: DriftReport, performance: PerformanceReport) -> Triage:
+    """Names the state (`triage`); keeps nothing."""
+    previous = monitoring.latest_tick(platform.store, drift.window.model_version)
+    previous_episode = None if previous is None else previous.episode_id
+    return triage(drift, performance, harm_limits(platform.settings), previous_episode)
 
 
 def conclude(
     platform: Platform, proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, now: datetime
 ) -> tuple[Triage, list[Alert]]:
-    """Names the state (`triage`), keeps the tick and its alerts. Returns the newly opened alerts too."""
+    """Names the state (`assess`), keeps the tick and its alerts. Returns the newly opened alerts too."""
+    outcome = assess(platform, drift, performance)
     previous = monitoring.latest_tick(platform.store, drift.window.model_version)
-    previous_episode = None if previous is None else previous.episode_id
-    outcome = triage(drift, performance, harm_limits(platform.settings), previous_episode)
+    spoiled = spoiled_period(
+        drift,
+        outcome.verdict,
+        None if previous is None else Verdict(previous.verdict),
+        None if previous is None else previous.window_end,
+    )
+    if spoiled is not None:  # before the tick: a tick that is kept says that everything it means is kept
+        record_spoiled_period(platform.store, outcome.window.tick_id, spoiled)
     monitoring.record_tick(platform.store, proxy, drift, performance, outcome, now)
     return outcome, monitoring.sync_alerts(platform.store, outcome, now)
+
+
+def watch_traffic(platform: Platform, awake_since: datetime, now: datetime) -> Pulse:
+    """Holds or ends the alert that no traffic comes (`traffic_pulse`).
+
+    Args:
+        awake_since: when the caller's process started.
+    """
+    newest, _ = predictions.latest_activity(platform.store)
+    limit = timedelta(hours=platform.settings.traffic_silence_hours)
+    state = traffic_pulse(newest, awake_since, limit, now)
+    if state is Pulse.BEATING:
+        monitoring.resolve_alert(platform.store, monitoring.TRAFFIC, TRAFFIC_SILENT, now)
+    elif state is Pulse.SILENT and newest is not None:
+        monitoring.hold_alert(platform.store, monitoring.TRAFFIC, None, traffic_alert(newest, limit, now), now)
+    return state
 
 
 def latest_tick(platform: Platform) -> LatestTick | None:
@@ -191,7 +243,9 @@ def gather_training_set(platform: Platform, decision: Decision, bootstrap_data: 
         source, coverage = bootstrap_data.description, None
     else:
         since = models.champion(platform.store).promoted_at
-        rows = predictions.labelled_rows(platform.store, since=since, max_rows=settings.training_max_rows)
+        rows = predictions.labelled_rows(
+            platform.store, since=since, max_rows=settings.training_max_rows, sound_only=True
+        )
         n_predictions, n_labels = predictions.count_labels(platform.store, since=since)
         source, coverage = f"{len(rows):,} labelled predictions", 100.0 * n_labels / max(1, n_predictions)
     return training_set(
@@ -335,10 +389,6 @@ def gate_limits(settings: Settings) -> GateLimits:
         level=settings.gate_level,
         max_attempts=settings.max_attempts_per_episode,
     )
-
-
-def reports_folder(settings: Settings) -> Path:
-    return settings.data_dir / "reports" / "drift"
 
 
 def _current_window(platform: Platform, champion: ModelVersion) -> Window | None:

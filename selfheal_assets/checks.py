@@ -40,10 +40,10 @@ def journal_is_copied(platform: PlatformResource) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=label_store, description="Labels belong to predictions that were made.")
 def labels_have_predictions(platform: PlatformResource) -> dg.AssetCheckResult:
-    from selfheal.store.predictions import count_orphan_labels, table_summary
+    from selfheal.store.predictions import count_orphan_labels, summary_of_labels
 
     store = platform.open().store
-    orphans, total = count_orphan_labels(store), table_summary(store, "label_store", "received_at")["n_rows"]
+    orphans, total = count_orphan_labels(store), summary_of_labels(store).n_rows
     share_pct = 100.0 * orphans / total if total else 0.0
     return dg.AssetCheckResult(
         passed=share_pct <= MAX_ORPHAN_LABELS_PCT,

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from selfheal.settings import load_settings
-from selfheal_assets.assets import monitoring, promotion, reference, retraining, serving_logs
+from selfheal_assets.assets import monitoring, promotion, reference, reports, retraining, serving_logs
 from selfheal_assets.checks import ALL_CHECKS
 from selfheal_assets.io import FrameIOManager, RecordIOManager
 from selfheal_assets.jobs import ALL_JOBS
@@ -25,7 +25,7 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     settings = load_settings(**overrides)
     platform = PlatformResource(overrides=overrides)
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([reference, serving_logs, monitoring, retraining, promotion]),
+        assets=dg.load_assets_from_modules([reference, serving_logs, monitoring, reports, retraining, promotion]),
         asset_checks=ALL_CHECKS,
         jobs=ALL_JOBS,
         schedules=ALL_SCHEDULES,

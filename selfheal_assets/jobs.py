@@ -1,6 +1,7 @@
 """Which assets run together. Every job runs in one process: a tick is seconds of work, not worth a process a step."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import partial
 
 import dagster as dg
 
@@ -10,7 +11,10 @@ MONITORING_TAG = {"selfheal/job": "monitoring"}
 RETRAINING_TAG = {"selfheal/job": "retraining"}
 """dagster.yaml lets one run with this tag at a time: two retrainings would compete for the same promotion."""
 
-MAX_RUNS_DELETED_A_DAY = 2_000
+FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+MAX_RUNS_DELETED_A_DAY = 5_000
+"""Of a job. More than a day brings: a tick every 5 minutes, a look during probation at most every 30 seconds."""
 
 MONITORING = dg.AssetSelection.groups("serving_logs", "monitoring")
 RETRAINING = dg.AssetSelection.groups("retraining") | dg.AssetSelection.assets("production_model")
@@ -44,24 +48,36 @@ probation_job = dg.define_asset_job(
 )
 
 
-@dg.op
-def prune_monitoring_runs(context: dg.OpExecutionContext, platform: PlatformResource) -> int:
-    """Deletes old monitoring runs with their events: Dagster itself keeps them for ever."""
-    settings = platform.open().settings
-    before = datetime.now(UTC) - timedelta(days=settings.monitoring_results_keep_days)
-    old = dg.RunsFilter(
-        tags=MONITORING_TAG, created_before=before, statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
-    )
-    records = context.instance.get_run_records(old, limit=MAX_RUNS_DELETED_A_DAY, ascending=True)
-    for record in records:
-        context.instance.delete_run(record.dagster_run.run_id)
-    context.log.info(f"Deleted {len(records)} monitoring runs from before {before:%Y-%m-%d %H:%M} UTC")
-    return len(records)
+@dg.op(description="Deletes what is old by the settings `*_KEEP_DAYS`; nothing that a decision rests on.")
+def delete_what_is_old(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
+    from selfheal.maintenance import maintain
+    from selfheal.records import to_dict
+
+    report = maintain(platform.open(), datetime.now(UTC), partial(delete_old_runs, context.instance))
+    if report.is_skipped:
+        context.log.info("Another maintenance is under way: nothing was done here.")
+    context.add_output_metadata(to_dict(report))
+
+
+def delete_old_runs(instance: dg.DagsterInstance, before: datetime) -> int:
+    """Deletes finished runs of the frequent jobs with their events and logs, but the newest of each: it says what is now."""
+    n_deleted = 0
+    for job in (monitoring_job, probation_job, maintenance_job):
+        of_job = dg.RunsFilter(job_name=job.name)
+        newest = {record.dagster_run.run_id for record in instance.get_run_records(of_job, limit=1)}
+        old = dg.RunsFilter(job_name=job.name, statuses=FINISHED, created_before=before)
+        for record in instance.get_run_records(old, limit=MAX_RUNS_DELETED_A_DAY, ascending=True):
+            run_id = record.dagster_run.run_id
+            if run_id not in newest:
+                instance.delete_run(run_id)
+                instance.compute_log_manager.delete_logs(prefix=[run_id])
+                n_deleted += 1
+    return n_deleted
 
 
 @dg.job(description="Daily: keeps what the platform writes bounded.")
 def maintenance_job() -> None:
-    prune_monitoring_runs()
+    delete_what_is_old()
 
 
 ALL_JOBS = (monitoring_job, retraining_job, bootstrap_job, probation_job, maintenance_job)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -21,20 +22,26 @@ BUSY = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunS
 def build_sensors(monitoring_interval_seconds: int) -> Sequence[dg.SensorDefinition]:
     """All sensors; the monitoring sensor fires at most every `monitoring_interval_seconds`."""
     follow_up_seconds = min(30, monitoring_interval_seconds)
+    awake_since = datetime.now(UTC)
 
     @dg.sensor(
         job=monitoring_job,
         minimum_interval_seconds=monitoring_interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Looks at the traffic every MONITORING_INTERVAL, if there is a new prediction or label.",
+        description="Looks at the traffic every MONITORING_INTERVAL, if there is a new prediction or label. Tells people of "
+        "alerts that could not be delivered before, and raises one if no traffic comes any more.",
     )
     def monitoring_sensor(
         context: dg.SensorEvaluationContext, platform: PlatformResource
     ) -> dg.SensorResult | dg.SkipReason:
+        from selfheal.notify import tell
+        from selfheal.stages import watch_traffic
         from selfheal.store.models import production_version
         from selfheal.store.predictions import latest_activity
 
         opened = platform.open()
+        watch_traffic(opened, awake_since, datetime.now(UTC))
+        tell(opened.settings, opened.store, datetime.now(UTC))
         champion = production_version(opened.store)
         if champion is None:
             return dg.SkipReason("No version is in production yet: run `selfheal bootstrap`.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
+from selfheal.channels import check_channels
 from selfheal.contract import ModelContract, load_contract
 from selfheal.journal import LABEL_JOURNAL, Journal, JournalKind, prediction_journal
 from selfheal.platform import open_platform
@@ -23,6 +24,7 @@ from serving.keeping.durable_log import DurableLog
 from serving.keeping.inquiries import Inquiries
 from serving.keeping.labels import LabelDesk
 from serving.keeping.sink import Sink
+from serving.keeping.watch import MonitorWatch
 from serving.model.champion import ChampionHolder
 from serving.model.follower import Follower
 from serving.observability.live import Live
@@ -43,6 +45,10 @@ Scores, logs, and follows the platform's promotions. Every answered prediction i
 """
 
 
+SCOPES_OF_BODIES = {"/labels": Scope.LABEL, "/monitoring/alerts/{alert_id}/acknowledge": Scope.ADMIN}
+"""Whoever has another key is told so before a body is read. The lane sees to that of scoring requests."""
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service for the settings in force (the environment's if None).
 
@@ -51,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     in_force = settings or load_settings()
     refuse_open_door(in_force)
+    check_channels(in_force)
     doorkeeper = Doorkeeper(in_force)
     contract = load_contract(in_force.use_case)
 
@@ -81,7 +88,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.state.doorkeeper = doorkeeper
     app.add_middleware(BodyLimit)
-    app.add_middleware(KeyBeforeBody, doorkeeper=doorkeeper, scopes={"/labels": Scope.LABEL})
+    app.add_middleware(KeyBeforeBody, doorkeeper=doorkeeper, scopes=SCOPES_OF_BODIES)
     app.add_middleware(OwnPagesOnly, doorkeeper=doorkeeper)
     app.add_middleware(SecurityHeaders)
     at_the_door = problems.documented(401, 403, 413, 415, 429)
@@ -122,6 +129,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
     once = OnceOnly(contract, look_ups, scorer)
     label_desk = LabelDesk(platform.store, label_log)
     sink = Sink(platform)
+    watch = MonitorWatch(platform)
     inquiries = Inquiries(platform.store)
     live_feed = Live(holder, scorer, inquiries)
     tasks: list[asyncio.Task[None]] = []
@@ -131,6 +139,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
         background = (scorer.work(), prediction_log.keep(), label_log.keep(), live_feed.run())
         tasks.extend(asyncio.create_task(work) for work in background)
         sink.start()
+        watch.start()
         yield Service(
             platform=platform,
             holder=holder,
@@ -143,6 +152,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
             live=live_feed,
         )
     finally:
+        await asyncio.to_thread(watch.stop)
         await asyncio.to_thread(follower.stop)
         for task in tasks:
             task.cancel()

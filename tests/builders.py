@@ -8,8 +8,11 @@ from typing import Any
 from selfheal.records import (
     Action,
     ColumnDrift,
+    ConceptDrift,
     Decision,
     DriftReport,
+    Estimate,
+    Interval,
     ModelVersion,
     PerformanceReport,
     ScoreMetrics,
@@ -57,7 +60,8 @@ def column_drift(column: str, **changes: Any) -> ColumnDrift:
         "current_missing_pct": 0.0,
         "is_missing_rate_drifted": False,
     }
-    return ColumnDrift(**(values | changes))
+    values |= changes
+    return ColumnDrift(**({"ks_distance": values["effect"]} | values))
 
 
 def drift_report(**changes: Any) -> DriftReport:
@@ -75,6 +79,18 @@ def drift_report(**changes: Any) -> DriftReport:
     return DriftReport(**(values | changes))
 
 
+def estimate(auc_low: float, auc_high: float) -> Estimate:
+    """An estimate with an interval for AUC-ROC."""
+    return Estimate(
+        values={"auc_roc": (auc_low + auc_high) / 2},
+        intervals={"auc_roc": Interval(auc_low, auc_high)},
+        is_identifiable=True,
+        is_calibrated=True,
+        reason="on calibrated scores",
+        n_calibration_rows=5_000,
+    )
+
+
 def performance(**changes: Any) -> PerformanceReport:
     """Labels and estimate agree that all is well."""
     values: dict[str, Any] = {
@@ -87,6 +103,8 @@ def performance(**changes: Any) -> PerformanceReport:
         "estimated_auc_roc": 0.84,
         "estimated_brier": 0.12,
         "label_coverage_pct": 40.0,
+        "estimate": estimate(0.80, 0.88),
+        "concept_drift": ConceptDrift.NONE_SHOWN,
     }
     return PerformanceReport(**(values | changes))
 

@@ -14,9 +14,12 @@ from selfheal.api_keys import ApiKey, Scope, digest_of, parse_api_keys
 from selfheal.cli import app
 from selfheal.errors import ConfigurationError
 from selfheal.platform import open_platform
+from selfheal.records import Alert, Severity
 from selfheal.settings import Settings
 from selfheal.simulate.demo import settings_environment
+from selfheal.store.monitoring import hold_alert, resolve_alert
 from tests.processes import selfheal
+from tests.times import T0
 from tests.traffic import serve, toy_rows
 
 COMMANDS = [
@@ -24,6 +27,8 @@ COMMANDS = [
     "demo",
     "bootstrap",
     "status",
+    "alerts",
+    "report",
     "simulate",
     "retrain",
     "promote",
@@ -153,3 +158,40 @@ def test_a_rollback_without_a_predecessor_names_the_remedy(cli: Callable[..., Re
 @pytest.mark.integration
 def test_promoting_by_hand_needs_force(cli: Callable[..., Result]) -> None:
     assert "--force" in cli("promote", "1", "--reason", "test").output
+
+
+@pytest.mark.integration
+def test_alerts_are_listed_and_the_first_to_acknowledge_one_stays(cli: Callable[..., Result]) -> None:
+    platform = open_platform(cli.settings)  # type: ignore[attr-defined]
+    trouble = Alert("dataset_drift", Severity.CRITICAL, "the [data] set has drifted", {"ratio": 0.6})
+    hold_alert(platform.store, "monitoring", 1, trouble, T0)
+    platform.close()
+    (listed,) = json.loads(cli("alerts", "--json").output)
+    assert (listed["kind"], listed["severity"], listed["acknowledged_by"]) == ("dataset_drift", "critical", None)
+    output = cli("alerts").output
+    assert listed["alert_id"] in output, "to copy from, even on a narrow terminal"
+    assert "[data]" in output
+    first = cli("alerts", "acknowledge", listed["alert_id"], "--note", "on it")
+    assert "is acknowledged by" in first.output
+    assert "was acknowledged by" in cli("alerts", "acknowledge", listed["alert_id"]).output
+    assert json.loads(cli("alerts", "--json").output)[0]["acknowledged_note"] == "on it"
+    unknown = cli("alerts", "acknowledge", "00000000-0000-0000-0000-000000000000")
+    assert unknown.exit_code == 2
+    assert "selfheal alerts --all" in " ".join(unknown.output.replace("│", " ").split())
+
+
+@pytest.mark.integration
+def test_resolved_alerts_are_shown_on_request(cli: Callable[..., Result]) -> None:
+    platform = open_platform(cli.settings)  # type: ignore[attr-defined]
+    hold_alert(platform.store, "serving", None, Alert("journal_lag", Severity.WARNING, "late"), T0)
+    resolve_alert(platform.store, "serving", "journal_lag", T0)
+    platform.close()
+    assert "Open alerts: none" in cli("alerts").output
+    assert "resolved 2026-03-02" in cli("alerts", "--all").output
+
+
+@pytest.mark.integration
+def test_without_traffic_a_report_says_so_with_its_exit_code(cli: Callable[..., Result]) -> None:
+    result = cli("report")
+    assert result.exit_code == 1
+    assert "nothing to report on" in " ".join(result.output.split())

@@ -101,7 +101,10 @@ def test_our_own_clients_have_a_key_if_one_is_known_in_plain(given: dict[str, st
 
 def test_printing_the_settings_does_not_reveal_a_secret() -> None:
     settings = load_settings(
-        database_url=f"postgresql://u:{SECRET}@h/d", postgres_password=SECRET, api_keys=SECRET, notify_urls=SECRET
+        database_url=f"postgresql://u:{SECRET}@h/d",
+        postgres_password=SECRET,
+        api_keys=SECRET,
+        notify_urls=f"json://h/{SECRET}",
     )
     for shown in (repr(settings), str(settings), settings.model_dump_json(), str(settings.model_dump())):
         assert SECRET not in shown

@@ -20,6 +20,7 @@ from selfheal.platform import Platform, open_platform
 from selfheal.promotion import force_promote, promote, stage
 from selfheal.records import (
     Action,
+    ConceptDrift,
     Decision,
     GateStatus,
     GateVerdict,
@@ -44,10 +45,12 @@ from selfheal.stages import (
     watch_probation,
 )
 from selfheal.store import decisions, models, monitoring
+from selfheal.store.predictions import labelled_rows
+from selfheal.store.spoiled import spoiled_periods
 from tests import builders
 from tests.candidates import log_worse_model, passed, twin_of_champion
 from tests.times import T0
-from tests.traffic import SECOND, serve, toy_rows
+from tests.traffic import SECOND, ingest_all, journal_labels, serve, toy_rows
 
 HOUR = timedelta(hours=1)
 N_ROWS = 1_500
@@ -170,6 +173,31 @@ def test_realised_quality_is_that_of_the_labelled_rows(platform: Platform) -> No
     assert report.label_coverage_pct == 50.0
 
 
+def test_rows_too_young_to_be_labelled_do_not_bias_the_realised_quality(platform: Platform) -> None:
+    """Events are reported at once, their absence after ten minutes: what is labelled of the last ten minutes is all events."""
+    sent = serve(platform, toy_rows(3_600), labelled_share=0)
+    labels = sent.rows["true_label"].to_numpy(dtype=np.int64)
+    reported_at = [at + (SECOND if label else 600 * SECOND) for at, label in zip(sent.created_at, labels, strict=True)]
+    for minute in range(61):
+        since, until = (T0 + m * 60 * SECOND for m in (minute - 1, minute))
+        due = [i for i, at in enumerate(reported_at) if since < at <= until]
+        ids, values = [sent.prediction_ids[i] for i in due], [int(labels[i]) for i in due]
+        journal_labels(platform.settings.data_dir, ids, values, received_at=until)
+    ingest_all(platform)
+    proxy = look(platform)
+    assert proxy is not None
+    report = measure(platform, proxy.window)
+    assert report.label_delay is not None
+    assert report.label_delay.matured_after_s == pytest.approx(600, abs=90)
+    assert report.is_matured
+    assert report.matured_coverage_pct == 100.0
+    assert report.realised is not None
+    matured = labels[: report.realised.n_rows]
+    assert 2_800 < report.realised.n_rows < 3_100
+    assert report.realised.n_positive == matured.sum()
+    assert report.concept_drift is ConceptDrift.NONE_SHOWN
+
+
 def test_shifted_ticks_in_a_row_are_one_episode_and_a_stable_one_ends_it(platform: Platform) -> None:
     shifted = {"columns": (builders.column_drift("load_ratio", effect=0.3, is_drifted=True),)}
     episodes = []
@@ -221,6 +249,28 @@ def test_a_broken_feed_is_not_trained_on(platform: Platform) -> None:
         decision = decide(platform, trigger, sent.last_at + HOUR, "e1")
         assert decision.action is Action.SKIP
         assert unmet(decision) == {"sound_feed"}
+
+
+def test_what_a_broken_feed_sent_is_never_learned_from_and_what_came_before_and_after_is(platform: Platform) -> None:
+    sound = serve(platform, toy_rows(N_ROWS))
+    tick(platform, sound.last_at + SECOND, feed_checked_since=sound.created_at[-500])
+    assert spoiled_periods(platform.store, 1) == []
+
+    broken = serve(platform, toy_rows(300, 2), start=sound.last_at + HOUR)
+    problem = {"feed_problems": ("load_ratio: always 1",)}
+    tick(platform, broken.last_at + SECOND, feed_checked_since=broken.created_at[50], **problem)
+    still_broken = serve(platform, toy_rows(300, 3), start=broken.last_at + HOUR)
+    tick(platform, still_broken.last_at + SECOND, feed_checked_since=still_broken.created_at[100], **problem)
+    tick(platform, still_broken.last_at + SECOND, feed_checked_since=still_broken.created_at[100], **problem)
+
+    repaired = serve(platform, toy_rows(800, 4), start=still_broken.last_at + HOUR)
+    tick(platform, repaired.last_at + SECOND, feed_checked_since=repaired.created_at[200])
+    decision = decide(platform, Trigger.MANUAL, repaired.last_at + HOUR)
+    assert decision.action is Action.TRAIN
+    times = labelled_rows(platform.store, max_rows=10_000, sound_only=True)["created_at"].tolist()
+    assert times == [*sound.created_at[:-1], *repaired.created_at[201:]]
+    assert len(gather_training_set(platform, decision, None).frame) == len(times)
+    assert len(labelled_rows(platform.store, max_rows=10_000)) == N_ROWS + 300 + 300 + 800
 
 
 def test_a_second_bootstrap_is_skipped(platform: Platform) -> None:

@@ -1,33 +1,50 @@
 """Drift of each feature and of the predicted probability against a frozen reference.
 
-Evidently computes; the thresholds are ours, derived from a false-alarm budget. A column is drifted if its shift is
-significant under the budget *and* material. Missing values are a channel of their own.
+Evidently computes and renders, by our test (`selfheal.monitoring.shift`) and our thresholds (`selfheal.monitoring.calibration`).
+A column is drifted if its shift is significant under the false-alarm budget *and* material. Missing values are a channel of
+their own.
+
+Each tick looks at two windows: the whole look-back, which sees small shifts, and its newest rows, which see a fresh shift before
+a day of calm has been outnumbered, and see its end before the last shifted row is a day old.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from selfheal.monitoring.calibration import Calibration, calibrate
+from selfheal.monitoring.multivariate import MATERIAL_AUC, DomainCheck, domain_check
+from selfheal.monitoring.shift import Shift, column_shift, ks_distance, share_p_value
 from selfheal.records import ColumnDrift, DriftReport, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     import pandas as pd
 
     from selfheal.contract import FloatArray
 
 PROBABILITY = "probability"
-METHOD = "ks"
+METHOD = "selfheal_shift"
+METHOD_TITLE = "smaller of Kolmogorov-Smirnov and rank-sum p-value, doubled"
+RECENT_ROWS = 500
+"""The newest rows that are a window of their own."""
+
 DATASET_DRIFT_SHARE = 0.5
 """Share of drifted features from which the data set as a whole counts as drifted (Evidently's own default)."""
 
 MATERIAL_MISSING_POINTS = 5.0
 """A missing rate must also move by so many percentage points: a significant 0.1 is nobody's business."""
+
+LONG_TERM_DISTANCE = 0.1
+"""KS distance from the first baseline that people should know of; nothing is decided by it."""
+
+RETURN_LEVEL = 0.001
+"""The newest rows have left a shift behind if they differ from the window's at this level, and are closer to the reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +53,13 @@ class DriftLimits:
 
     Args:
         n_ticks: looks that share one false alarm.
-        min_effect: smallest KS distance that is material.
+        min_effect: smallest distance (`Shift.effect`) that is material.
         min_rows: fewer current rows than this are insufficient.
     """
 
     n_ticks: float
     min_effect: float
     min_rows: int
-
-    def significance(self, n_columns: int) -> float:
-        """Level of one test: one expected false alarm shared by all ticks, columns and both channels (Bonferroni)."""
-        return 1.0 / (self.n_ticks * n_columns * 2)
 
 
 @dataclass(frozen=True)
@@ -65,8 +78,11 @@ def detect_drift(
     features: Sequence[str],
     reference_version: int,
     limits: DriftLimits,
+    recent: pd.DataFrame | None = None,
     baseline: pd.DataFrame | None = None,
     feed_problems: tuple[str, ...] = (),
+    feed_checked_since: datetime | None = None,
+    seed: int = 0,
 ) -> DriftResult:
     """Compares the window's rows with the serving version's reference (acts) and the first baseline (informs).
 
@@ -74,66 +90,139 @@ def detect_drift(
 
     Args:
         current: the features and `probability` of the window, one row a prediction.
-        reference: the same columns, frozen with the model.
+        reference: the same columns, frozen with the model, in the order in which the rows were made.
+        recent: the window's newest `RECENT_ROWS` rows, likewise; None if `current` has no more.
         baseline: the features of the first baseline, for long-term drift.
-        feed_problems: what `selfheal.monitoring.feed` found, carried along for triage.
+        feed_problems: what `selfheal.monitoring.feed` found, carried along for triage; in rows since `feed_checked_since`.
+        seed: of the domain classifier.
     """
-    is_sufficient = len(current) >= limits.min_rows
+    domain: DomainCheck | None = None
+    level = 0.0
+    snapshot: Any | None = None
     columns: tuple[ColumnDrift, ...] = ()
-    snapshot = None
-    long_term: tuple[str, ...] = ()
-    if is_sufficient:
+    if len(current) >= limits.min_rows:
         names = [*features, PROBABILITY]
-        level = limits.significance(len(names))
+        calibration = calibrate(reference, names, limits.n_ticks)
         known = [name for name in names if current[name].notna().any() and reference[name].notna().any()]
-        snapshot = run_evidently(current[known], reference[known], level) if known else None
+        snapshot = run_evidently(current[known], reference[known], calibration) if known else None
         p_values = evidently_p_values(snapshot, known) if known else {}
-        columns = tuple(
-            _column_drift(
-                name, current[name].to_numpy(), reference[name].to_numpy(), p_values.get(name, 1.0), level, limits
-            )
-            for name in names
+        columns = drift_of_columns(names, current, reference, recent, calibration, limits, p_values)
+        domain = domain_check(current, reference, features, seed) if len(reference) >= limits.min_rows else None
+        level = calibration.level
+    report = drift_report(
+        window,
+        columns,
+        n_current=len(current),
+        n_reference=len(reference),
+        n_features=len(features),
+        reference_version=reference_version,
+        limits=limits,
+        feed_problems=feed_problems,
+        feed_checked_since=feed_checked_since,
+        domain=domain,
+        domain_level=level,
+        baseline_drifted_features=()
+        if baseline is None or not columns
+        else tuple(
+            name
+            for name in features
+            if ks_distance(current[name].to_numpy(), baseline[name].to_numpy()) >= LONG_TERM_DISTANCE
+        ),
+    )
+    return DriftResult(report, snapshot)
+
+
+def drift_of_columns(
+    names: Sequence[str],
+    current: pd.DataFrame,
+    reference: pd.DataFrame,
+    recent: pd.DataFrame | None,
+    calibration: Calibration,
+    limits: DriftLimits,
+    p_values: Mapping[str, float],
+) -> tuple[ColumnDrift, ...]:
+    """`column_drift` of each name; `p_values` are those that Evidently has computed already."""
+    newest = recent if recent is not None and limits.min_rows <= len(recent) < len(current) else None
+    return tuple(
+        column_drift(
+            name,
+            current[name].to_numpy(dtype=np.float64),
+            reference[name].to_numpy(dtype=np.float64),
+            None if newest is None else newest[name].to_numpy(dtype=np.float64),
+            calibration,
+            limits,
+            p_values.get(name),
         )
-        if baseline is not None:
-            long_term = tuple(
-                name
-                for name in features
-                if ks_distance(current[name].to_numpy(), baseline[name].to_numpy()) >= limits.min_effect
-            )
+        for name in names
+    )
+
+
+def drift_report(
+    window: Window,
+    columns: tuple[ColumnDrift, ...],
+    *,
+    n_current: int,
+    n_reference: int,
+    n_features: int,
+    reference_version: int,
+    limits: DriftLimits,
+    feed_problems: tuple[str, ...] = (),
+    feed_checked_since: datetime | None = None,
+    baseline_drifted_features: tuple[str, ...] = (),
+    domain: DomainCheck | None = None,
+    domain_level: float = 0.0,
+) -> DriftReport:
+    """What the columns say together. `domain_level` is that of the test of all columns at once."""
+    is_sufficient = n_current >= limits.min_rows
     n_drifted = sum(1 for c in columns if c.column != PROBABILITY and (c.is_drifted or c.is_missing_rate_drifted))
-    ratio = n_drifted / len(features) if is_sufficient else None
-    report = DriftReport(
+    ratio = n_drifted / n_features if is_sufficient else None
+    return DriftReport(
         window=window,
         reference_version=reference_version,
-        n_reference=len(reference),
-        n_current=len(current),
+        n_reference=n_reference,
+        n_current=n_current,
         columns=columns,
         feature_drift_ratio=ratio,
         dataset_drift_detected=ratio is not None and ratio >= DATASET_DRIFT_SHARE,
         is_sufficient=is_sufficient,
         feed_problems=feed_problems,
-        baseline_drifted_features=long_term,
+        feed_checked_since=feed_checked_since,
+        baseline_drifted_features=baseline_drifted_features,
+        domain_auc=None if domain is None else domain.auc,
+        domain_p_value=None if domain is None else domain.p_value,
+        is_multivariate_drifted=domain is not None and domain.p_value < domain_level and domain.auc >= MATERIAL_AUC,
     )
-    return DriftResult(report, snapshot)
 
 
-def run_evidently(current: pd.DataFrame, reference: pd.DataFrame, level: float) -> Any:
-    """Evidently's drift preset with the same method and our level for every column."""
+def run_evidently(current: pd.DataFrame, reference: pd.DataFrame, calibration: Calibration) -> Any:
+    """Evidently's drift preset with our test, and for every column its threshold."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
+    _register_method()
     names = list(current.columns)
     definition = DataDefinition(numerical_columns=names)
     preset = DataDriftPreset(
         columns=names,
         drift_share=DATASET_DRIFT_SHARE,
         per_column_method=dict.fromkeys(names, METHOD),
-        per_column_threshold=dict.fromkeys(names, level),
+        per_column_threshold={name: calibration.thresholds[name] for name in names},
     )
     return Report([preset]).run(
         Dataset.from_pandas(current, data_definition=definition),
         Dataset.from_pandas(reference, data_definition=definition),
     )
+
+
+def _register_method() -> None:
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+
+    def test(reference: pd.Series, current: pd.Series, _: Any, threshold: float) -> tuple[float, bool]:
+        p_value = column_shift(current.to_numpy(dtype=np.float64), reference.to_numpy(dtype=np.float64)).p_value
+        return p_value, p_value < threshold
+
+    register_stattest(StatTest(METHOD, METHOD_TITLE, [ColumnType.Numerical]), default_impl=test)
 
 
 def evidently_p_values(snapshot: Any, names: Sequence[str]) -> dict[str, float]:
@@ -146,52 +235,87 @@ def evidently_p_values(snapshot: Any, names: Sequence[str]) -> dict[str, float]:
     return {name: found[name] for name in names}
 
 
-def ks_distance(current: FloatArray, reference: FloatArray) -> float:
-    """Largest difference of the two empirical distribution functions, missing values left out; 0 if a side is empty.
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One column in one window."""
 
-    Range 0 to 1. Kolmogorov (1933), Smirnov (1939).
-
-    >>> ks_distance(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
-    1.0
-    """
-    a, b = np.sort(current[~np.isnan(current)]), np.sort(reference[~np.isnan(reference)])
-    if not len(a) or not len(b):
-        return 0.0
-    points = np.concatenate([a, b])
-    difference = np.searchsorted(a, points, side="right") / len(a) - np.searchsorted(b, points, side="right") / len(b)
-    return float(np.abs(difference).max())
+    shift: Shift
+    is_drifted: bool
+    n_rows: int
+    n_missing: int
+    missing_pct: float
+    is_missing_drifted: bool
 
 
-def proportion_p_value(k_a: int, n_a: int, k_b: int, n_b: int) -> float:
-    """Two-sided p-value that two shares are equal: pooled z-test, with a continuity correction.
+def _look(
+    name: str,
+    values: FloatArray,
+    reference: FloatArray,
+    calibration: Calibration,
+    limits: DriftLimits,
+    p_value: float | None = None,
+) -> _Look:
+    shift = column_shift(values, reference)
+    if p_value is not None:
+        shift = shift._replace(p_value=p_value)
+    n_missing, n_missing_reference = int(np.isnan(values).sum()), int(np.isnan(reference).sum())
+    missing_pct = 100.0 * n_missing / len(values)
+    points = abs(missing_pct - 100.0 * n_missing_reference / len(reference))
+    missing_p = share_p_value(n_missing, len(values), n_missing_reference, len(reference))
+    return _Look(
+        shift=shift,
+        is_drifted=shift.p_value < calibration.thresholds[name] and shift.effect >= limits.min_effect,
+        n_rows=len(values),
+        n_missing=n_missing,
+        missing_pct=missing_pct,
+        is_missing_drifted=missing_p < calibration.missing_thresholds[name] and points >= MATERIAL_MISSING_POINTS,
+    )
 
-    >>> proportion_p_value(0, 100, 0, 100)
-    1.0
-    """
-    if n_a == 0 or n_b == 0 or k_a + k_b in {0, n_a + n_b}:
-        return 1.0
-    pooled = (k_a + k_b) / (n_a + n_b)
-    error = math.sqrt(pooled * (1 - pooled) * (1 / n_a + 1 / n_b))
-    difference = max(0.0, abs(k_a / n_a - k_b / n_b) - 0.5 * (1 / n_a + 1 / n_b))
-    return math.erfc(difference / error / math.sqrt(2))
 
-
-def _column_drift(
-    name: str, current: FloatArray, reference: FloatArray, p_value: float, level: float, limits: DriftLimits
+def column_drift(
+    name: str,
+    current: FloatArray,
+    reference: FloatArray,
+    recent: FloatArray | None,
+    calibration: Calibration,
+    limits: DriftLimits,
+    p_value: float | None = None,
 ) -> ColumnDrift:
-    effect = ks_distance(current, reference)
-    missing_current, missing_reference = int(np.isnan(current).sum()), int(np.isnan(reference).sum())
-    current_pct = 100.0 * missing_current / len(current)
-    reference_pct = 100.0 * missing_reference / len(reference)
-    missing_p = proportion_p_value(missing_current, len(current), missing_reference, len(reference))
+    """One column of the window and of its newest rows (None: the window has no more) against the reference.
+
+    What either shows is drift, but for a shift of the window that its newest rows have left behind.
+
+    Args:
+        p_value: of the window's shift, where somebody has computed it already.
+    """
+    reference_missing_pct = 100.0 * float(np.isnan(reference).mean())
+    whole = _look(name, current, reference, calibration, limits, p_value)
+    newest = whole if recent is None else _look(name, recent, reference, calibration, limits)
+    is_drifted = whole.is_drifted and (recent is None or not _has_returned(current, recent, whole, newest))
+    is_missing_drifted = whole.is_missing_drifted and not _has_returned_missing(whole, newest, reference_missing_pct)
+    shown = newest if newest.is_drifted and not is_drifted else whole
     return ColumnDrift(
         column=name,
         method=METHOD,
-        p_value=p_value,
-        threshold=level,
-        effect=effect,
-        is_drifted=p_value < level and effect >= limits.min_effect,
-        reference_missing_pct=reference_pct,
-        current_missing_pct=current_pct,
-        is_missing_rate_drifted=missing_p < level and abs(current_pct - reference_pct) >= MATERIAL_MISSING_POINTS,
+        p_value=shown.shift.p_value,
+        threshold=calibration.thresholds[name],
+        effect=shown.shift.effect,
+        is_drifted=is_drifted or newest.is_drifted,
+        reference_missing_pct=reference_missing_pct,
+        current_missing_pct=newest.missing_pct if newest.is_missing_drifted else whole.missing_pct,
+        is_missing_rate_drifted=is_missing_drifted or newest.is_missing_drifted,
+        ks_distance=shown.shift.ks_distance,
+        rank_shift=shown.shift.rank_shift,
+        n_rows=shown.n_rows,
     )
+
+
+def _has_returned(current: FloatArray, recent: FloatArray, whole: _Look, newest: _Look) -> bool:
+    is_closer = newest.shift.effect < whole.shift.effect / 2
+    return is_closer and column_shift(recent, current).p_value < RETURN_LEVEL
+
+
+def _has_returned_missing(whole: _Look, newest: _Look, reference_pct: float) -> bool:
+    is_closer = abs(newest.missing_pct - reference_pct) < abs(whole.missing_pct - reference_pct) / 2
+    p_value = share_p_value(newest.n_missing, newest.n_rows, whole.n_missing, whole.n_rows)
+    return is_closer and p_value < RETURN_LEVEL

@@ -1,4 +1,4 @@
-"""How well the model does: realised on labelled rows, estimated by CBPE on all rows."""
+"""How well the model does: realised on labelled rows, estimated by CBPE on all rows, and which of the two can tell what."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from selfheal.contract import TRUE_LABEL, FloatArray
-from selfheal.records import PerformanceReport, ScoreMetrics, Window
+from selfheal.monitoring.estimation import estimate_performance, relation_p_value
+from selfheal.monitoring.intervals import IntArray, metric_intervals
+from selfheal.records import ConceptDrift, LabelDelay, PerformanceReport, ScoreMetrics, Window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
 HARM_LEVEL = 0.001
 """One-sided level of the lower bound that calls a realised loss harmful; ticks overlap, so it is looked at often."""
 
+CONCEPT_DRIFT_LEVEL = 0.001
+"""Level at which labels show that score and outcome are related otherwise than in the reference; for the same reason."""
+
 MIN_LABELLED_ROWS = 30
 """Fewer labelled rows give no realised metrics: the normal approximation of the bound would be a fiction."""
-
-IntArray = npt.NDArray[np.int64]
 
 
 def score_metrics(labels: IntArray, probabilities: FloatArray, threshold: float) -> ScoreMetrics:
@@ -45,33 +49,67 @@ def score_metrics(labels: IntArray, probabilities: FloatArray, threshold: float)
 
 
 def performance_report(
-    window: Window, current: pd.DataFrame, labelled: pd.DataFrame, reference: ScoreMetrics, threshold: float
+    window: Window,
+    current: pd.DataFrame,
+    labelled: pd.DataFrame,
+    reference: ScoreMetrics,
+    threshold: float,
+    *,
+    calibration_rows: pd.DataFrame,
+    inputs: Sequence[str],
+    label_delay: LabelDelay | None,
+    matured: Window | None,
+    seed: int,
 ) -> PerformanceReport:
     """Realised and estimated quality of the champion in one window.
 
     Args:
-        current: `probability` of the window's rows.
-        labelled: `probability` and `true_label` of its labelled rows.
+        current: the window's rows: `inputs` and `probability`.
+        labelled: labelled rows, with `true_label` too: those of `matured`, or of the window where maturity is unknown.
         reference: the champion's metrics on the rows it was judged on.
+        calibration_rows: the champion's frozen reference: `inputs`, `probability`, `true_label`.
+        inputs: names of the raw inputs.
+        matured: the predictions that have had the time to be labelled; None where that is not known.
+        seed: of the estimate's simulation.
     """
     realised = excess = low = None
+    intervals = {}
     if len(labelled) >= MIN_LABELLED_ROWS:
         labels = labelled[TRUE_LABEL].to_numpy(dtype=np.int64)
         probabilities = labelled["probability"].to_numpy(dtype=np.float64)
         realised = score_metrics(labels, probabilities, threshold)
+        intervals = metric_intervals(labels, probabilities, threshold)
         excess, low = brier_excess(labels, probabilities)
-    estimate = cbpe(current["probability"].to_numpy(dtype=np.float64), threshold) if len(current) else None
+    estimate = estimate_performance(current, calibration_rows, inputs, threshold, seed) if len(current) else None
+    estimated = {} if estimate is None else estimate.values
+    # Labels that came early may be those of one class: they say nothing of the relation.
+    p_value = None if matured is None else relation_p_value(labelled, calibration_rows, inputs)
     return PerformanceReport(
         window=window,
         reference=reference,
         realised=realised,
         brier_excess=excess,
         brier_excess_low=low,
-        estimated_f1=estimate.f1 if estimate else None,
-        estimated_auc_roc=estimate.auc_roc if estimate else None,
-        estimated_brier=estimate.brier if estimate else None,
-        label_coverage_pct=100.0 * window.n_labels / window.n_predictions if window.n_predictions else None,
+        estimated_f1=estimated.get("f1"),
+        estimated_auc_roc=estimated.get("auc_roc"),
+        estimated_brier=estimated.get("brier"),
+        label_coverage_pct=_coverage_pct(window),
+        realised_intervals=intervals,
+        is_matured=matured is not None,
+        matured_coverage_pct=None if matured is None else _coverage_pct(matured),
+        label_delay=label_delay,
+        estimate=estimate,
+        concept_drift=concept_drift(p_value),
+        concept_drift_p_value=p_value,
+        concept_drift_rows=0 if p_value is None else len(labelled),
     )
+
+
+def concept_drift(p_value: float | None) -> ConceptDrift:
+    """What the labels say of the relation between score and outcome; `p_value` is `relation_p_value`'s."""
+    if p_value is None:
+        return ConceptDrift.NOT_IDENTIFIABLE
+    return ConceptDrift.SHOWN if p_value < CONCEPT_DRIFT_LEVEL else ConceptDrift.NONE_SHOWN
 
 
 def brier_excess(labels: IntArray, probabilities: FloatArray) -> tuple[float, float]:
@@ -86,27 +124,5 @@ def brier_excess(labels: IntArray, probabilities: FloatArray) -> tuple[float, fl
     return mean, mean - NormalDist().inv_cdf(1 - HARM_LEVEL) * error
 
 
-def cbpe(probabilities: FloatArray, threshold: float) -> ScoreMetrics:
-    """Confidence-based performance estimation: the metrics expected if the probabilities are calibrated.
-
-    Each row counts as p true and 1 - p false cases (Guo et al., 2017; NannyML's documentation of CBPE). AUC compares each
-    row with every other one, a tie counting half; it is None where no pair of a true and a false case can be. Blind to a
-    change of the relation between inputs and label: only labels can show that.
-    """
-    positive, predicted = probabilities, probabilities >= threshold
-    true_positive = float(positive[predicted].sum())
-    n_predicted, n_positive = float(predicted.sum()), float(positive.sum())
-    values, row_of = np.unique(probabilities, return_inverse=True)
-    negatives = np.bincount(row_of, weights=1 - probabilities, minlength=len(values))
-    negatives_below = (np.cumsum(negatives) - negatives)[row_of]
-    negatives_tied = negatives[row_of] - (1 - probabilities)  # the row itself is not a pair
-    pairs = float((positive * (negatives.sum() - (1 - probabilities))).sum())
-    return ScoreMetrics(
-        n_rows=len(probabilities),
-        n_positive=round(n_positive),
-        f1=2 * true_positive / (n_predicted + n_positive) if n_predicted + n_positive else 0.0,
-        precision=true_positive / n_predicted if n_predicted else 0.0,
-        recall=true_positive / n_positive if n_positive else 0.0,
-        auc_roc=float((positive * (negatives_below + negatives_tied / 2)).sum() / pairs) if pairs > 0 else None,
-        brier=float(np.mean(probabilities * (1 - probabilities))),
-    )
+def _coverage_pct(window: Window) -> float | None:
+    return 100.0 * window.n_labels / window.n_predictions if window.n_predictions else None

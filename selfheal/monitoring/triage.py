@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from selfheal.records import Alert, DriftReport, PerformanceReport, Severity, Triage, Verdict
+from selfheal.records import Alert, ColumnDrift, ConceptDrift, DriftReport, PerformanceReport, Severity, Triage, Verdict
 
 INSPECT_DRIFT_RATIO = 0.2
 MANY_FEATURES = 5
@@ -28,7 +28,7 @@ def triage(
     nor closes one.
     """
     harm = harm_reasons(performance, limits, is_estimate_sufficient=drift.is_sufficient)
-    shift = _shift_reasons(drift)
+    shift = (*_shift_reasons(drift), *_relation_reasons(performance))
     if drift.feed_problems:
         verdict, reasons = Verdict.BROKEN_FEED, drift.feed_problems
     elif harm:
@@ -38,7 +38,10 @@ def triage(
     elif shift:
         verdict, reasons = Verdict.BENIGN_SHIFT, (*shift, "no loss shown by labels or estimated without them")
     else:
-        verdict, reasons = Verdict.STABLE, (f"no column has drifted in {drift.n_current:,} predictions",)
+        verdict, reasons = (
+            Verdict.STABLE,
+            (f"no column has drifted in {drift.n_current:,} predictions", *_unknown(performance)),
+        )
     return Triage(
         window=drift.window,
         verdict=verdict,
@@ -53,29 +56,59 @@ def harm_reasons(
 ) -> tuple[str, ...]:
     """Why the model is worse than it should be; empty if nothing shows it. Unknown values show nothing.
 
-    The realised loss has a bound of its own; the estimate has none, so it counts only on enough rows.
+    Both count only where their bounds leave no doubt; the estimate, which rests on the inputs alone, only on enough rows.
     """
     reasons: list[str] = []
     excess, low = performance.brier_excess, performance.brier_excess_low
     if excess is not None and low is not None and low > 0 and excess >= limits.min_brier_excess:
         n = performance.realised.n_rows if performance.realised else 0
         reasons.append(f"realised Brier score is {excess:.3f} worse than announced (at least {low:.3f}, {n:,} labels)")
+    estimate = performance.estimate
+    interval = None if estimate is None else estimate.intervals.get("auc_roc")
     auc = performance.estimated_auc_roc if is_estimate_sufficient else None
     reference_auc = performance.reference.auc_roc
-    if auc is not None and auc < limits.min_auc and (reference_auc is None or auc < reference_auc):
-        reasons.append(f"AUC-ROC is estimated at {auc:.3f}, below {limits.min_auc:g}")
+    is_worse = auc is not None and (reference_auc is None or auc < reference_auc)
+    if is_worse and interval is not None and interval.high < limits.min_auc:
+        reasons.append(f"AUC-ROC is estimated at {auc:.3f} (at most {interval.high:.3f}), below {limits.min_auc:g}")
     return tuple(reasons)
 
 
 def _shift_reasons(drift: DriftReport) -> tuple[str, ...]:
+    """What has moved, the strongest first."""
     reasons = [
-        f"{c.column} drifted (KS distance {c.effect:.2f})"
+        f"{c.column} drifted ({_move(c)})"
         if c.is_drifted
         else f"{c.column} missing in {c.current_missing_pct:.0f} % (reference {c.reference_missing_pct:.0f} %)"
         for c in sorted(drift.columns, key=lambda c: -c.effect)
         if c.is_drifted or c.is_missing_rate_drifted
     ]
+    if drift.is_multivariate_drifted and drift.domain_auc is not None:
+        reasons.append(f"the columns together differ from the reference (a classifier's AUC is {drift.domain_auc:.2f})")
     return tuple(reasons)
+
+
+def _relation_reasons(performance: PerformanceReport) -> tuple[str, ...]:
+    if performance.concept_drift is not ConceptDrift.SHOWN:
+        return ()
+    n = performance.concept_drift_rows
+    return (
+        f"the relation between inputs and outcome has changed (p = {performance.concept_drift_p_value:.1g}, {n:,} labels)",
+    )
+
+
+def _unknown(performance: PerformanceReport) -> tuple[str, ...]:
+    """What a stable window does not say."""
+    if performance.concept_drift is not ConceptDrift.NOT_IDENTIFIABLE:
+        return ()
+    return (
+        "whether the relation between inputs and outcome has changed, only matured labels can tell: there are too few",
+    )
+
+
+def _move(column: ColumnDrift) -> str:
+    if abs(column.rank_shift) < column.ks_distance:
+        return f"KS distance {column.ks_distance:.2f}"
+    return f"{'higher' if column.rank_shift > 0 else 'lower'}, rank shift {column.rank_shift:+.2f}"
 
 
 def _episode_id(verdict: Verdict, previous: str | None, tick_id: str) -> str | None:

@@ -6,19 +6,19 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from selfheal.records import Alert, DriftReport, PerformanceReport, ProxyMetrics, Triage, to_dict
+from selfheal.records import Alert, DriftReport, PerformanceReport, ProxyMetrics, Severity, Triage, Verdict, to_dict
 from selfheal.time_ordered import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from selfheal.store import Store
 
-MONITORING, SERVING = "monitoring", "serving"
-"""Sources of alerts. Each opens and resolves its own."""
+MONITORING, SERVING, TRAFFIC = "monitoring", "serving", "traffic"
+"""Sources of alerts: a tick, the API, and the sensor that sees that no traffic comes. Each opens and resolves its own."""
 
 
 def record_tick(
@@ -85,37 +85,69 @@ def ticks_since(store: Store, since: datetime, limit: int) -> list[Row[Any]]:
         return list(connection.execute(query.order_by(table.c.created_at.desc()).limit(limit)))
 
 
+def reports_of_open_episodes(store: Store) -> list[str]:
+    """The first and the latest report (`report_ref`) of the episode that the newest tick is in, and of those of open alerts."""
+    query = """
+        WITH open_episodes AS (
+            (SELECT episode_id FROM monitoring_metrics WHERE model_name = :name ORDER BY created_at DESC LIMIT 1)
+            UNION SELECT episode_id FROM monitoring_alerts WHERE model_name = :name AND resolved_at IS NULL
+        ), of_episode AS (
+            SELECT report_ref, rank() OVER (PARTITION BY episode_id ORDER BY created_at) AS from_first,
+                   rank() OVER (PARTITION BY episode_id ORDER BY created_at DESC) AS from_latest
+            FROM monitoring_metrics JOIN open_episodes USING (episode_id)
+            WHERE model_name = :name AND report_ref IS NOT NULL
+        )
+        SELECT DISTINCT report_ref FROM of_episode WHERE from_first = 1 OR from_latest = 1
+    """
+    with store.engine.connect() as connection:
+        return list(connection.execute(text(query), {"name": store.contract.name}).scalars())
+
+
 def sync_alerts(store: Store, triage: Triage, now: datetime) -> list[Alert]:
     """Opens what is new, updates what goes on, resolves what is over, for one version. Returns the newly opened.
 
-    Only monitoring's own alerts: whether another source's trouble is over, a tick cannot know.
+    One alert a kind and episode: the same trouble in another episode is another alert. Only monitoring's own alerts: whether
+    another source's trouble is over, a tick cannot know. Nor does one know that saw too little: it leaves them open.
     """
     table = store.tables.monitoring_alerts
     window = triage.window
     holding = {alert.kind: alert for alert in triage.alerts}
     with store.engine.begin() as connection:
-        is_open = _is_open(store, MONITORING)
-        rows = connection.execute(select(table).where(is_open).with_for_update()).all()
+        rows = connection.execute(select(table).where(_is_open(store, MONITORING)).with_for_update()).all()
+        going_on: set[str] = set()
         for row in rows:
-            alert = holding.get(row.kind) if row.model_version == window.model_version else None
-            if alert is None:
+            is_about_this = row.model_version == window.model_version and _is_same_episode(row, triage)
+            alert = holding.get(row.kind) if is_about_this else None
+            if alert is not None:
+                _update(store, connection, row, alert, now, episode_id=row.episode_id or triage.episode_id)
+                going_on.add(row.kind)
+            elif not is_about_this or triage.verdict is not Verdict.INSUFFICIENT:
                 _resolve(store, connection, table.c.alert_id == row.alert_id, MONITORING, now)
-            else:
-                _update(store, connection, row, alert, now)
-        already = {row.kind for row in rows if row.model_version == window.model_version}
         return [
             alert
             for kind, alert in holding.items()
-            if kind not in already
+            if kind not in going_on
             and _open(store, connection, MONITORING, window.model_version, alert, triage.episode_id, now)
         ]
 
 
-def hold_alert(store: Store, source: str, model_version: int | None, alert: Alert, now: datetime) -> bool:
+def _is_same_episode(row: Row[Any], triage: Triage) -> bool:
+    """A broken feed belongs to no episode: what was open goes on through it."""
+    return row.episode_id is None or triage.episode_id is None or row.episode_id == triage.episode_id
+
+
+def hold_alert(
+    store: Store,
+    source: str,
+    model_version: int | None,
+    alert: Alert,
+    now: datetime,
+    told: Mapping[str, str] | None = None,
+) -> bool:
     """Opens an alert of a source, or updates the open one of this kind and version; True if it was newly opened.
 
     The source has to `resolve_alert` it. `model_version` is None for trouble that is no version's. Several processes may
-    hold the same alert: one of them opens it.
+    hold the same alert: one of them opens it. `told`: channels that have heard of it already (`selfheal.notify.notify`).
     """
     table = store.tables.monitoring_alerts
     is_this = (table.c.kind == alert.kind) & table.c.model_version.is_not_distinct_from(model_version)
@@ -123,8 +155,8 @@ def hold_alert(store: Store, source: str, model_version: int | None, alert: Aler
         query = select(table).where(_is_open(store, source), is_this).with_for_update()
         row = connection.execute(query).first()
         if row is None:
-            return _open(store, connection, source, model_version, alert, None, now)
-        _update(store, connection, row, alert, now)
+            return _open(store, connection, source, model_version, alert, None, now, told)
+        _update(store, connection, row, alert, now, episode_id=None)
         return False
 
 
@@ -148,6 +180,7 @@ def _open(
     alert: Alert,
     episode_id: str | None,
     now: datetime,
+    told: Mapping[str, str] | None = None,
 ) -> bool:
     """False if another process opened it first."""
     table = store.tables.monitoring_alerts
@@ -163,25 +196,38 @@ def _open(
         episode_id=episode_id,
         created_at=now,
         updated_at=now,
+        told=dict(told or {}),
+        notified_at=now if told else None,
+        notify_after=now,
     )
     is_new = connection.execute(statement.on_conflict_do_nothing().returning(table.c.alert_id)).first()
     return is_new is not None
 
 
-def _update(store: Store, connection: Connection, row: Row[Any], alert: Alert, now: datetime) -> None:
-    if alert.message == row.message and alert.severity.value == row.severity:
-        return
+def _update(
+    store: Store, connection: Connection, row: Row[Any], alert: Alert, now: datetime, *, episode_id: str | None
+) -> None:
+    """Message and metrics follow what is true now. Whoever has to hear of a higher severity is due to be told."""
     table = store.tables.monitoring_alerts
-    connection.execute(
-        update(table)
-        .where(table.c.alert_id == row.alert_id)
-        .values(message=alert.message, severity=alert.severity.value, metrics=alert.metrics, updated_at=now)
-    )
+    fields: dict[str, Any] = {
+        "message": alert.message,
+        "severity": alert.severity.value,
+        "metrics": alert.metrics,
+        "episode_id": episode_id,
+    }
+    if all(getattr(row, name) == value for name, value in fields.items()):
+        return
+    levels = list(Severity)
+    if levels.index(alert.severity) > levels.index(Severity(row.severity)):
+        fields |= {"notify_after": now, "notify_failures": 0}
+    connection.execute(update(table).where(table.c.alert_id == row.alert_id).values(**fields, updated_at=now))
 
 
 def _resolve(store: Store, connection: Connection, which: ColumnElement[bool], by: str, now: datetime) -> bool:
-    statement = update(store.tables.monitoring_alerts).where(which).values(resolved_at=now, resolved_by=by)
-    return connection.execute(statement).rowcount > 0
+    """Whoever was told of the alert is due to be told that it is over."""
+    statement = update(store.tables.monitoring_alerts).where(which)
+    values = {"resolved_at": now, "resolved_by": by, "notify_after": now, "notify_failures": 0}
+    return connection.execute(statement.values(**values)).rowcount > 0
 
 
 def list_alerts(store: Store, *, only_open: bool = False, limit: int = 100) -> list[Row[Any]]:
@@ -194,13 +240,19 @@ def list_alerts(store: Store, *, only_open: bool = False, limit: int = 100) -> l
         return list(connection.execute(query.order_by(table.c.created_at.desc()).limit(limit)))
 
 
-def acknowledge_alert(store: Store, alert_id: UUID, actor: str, now: datetime) -> bool:
+def acknowledge_alert(store: Store, alert_id: UUID, actor: str, now: datetime, note: str | None = None) -> bool:
     """Marks an alert as seen; False if there is no such alert or it was acknowledged before."""
     table = store.tables.monitoring_alerts
     statement = (
         update(table)
-        .where(table.c.alert_id == alert_id, table.c.acknowledged_at.is_(None))
-        .values(acknowledged_at=now, acknowledged_by=actor)
+        .where(
+            table.c.model_name == store.contract.name,
+            table.c.alert_id == alert_id,
+            table.c.acknowledged_at.is_(None),
+        )
+        .values(
+            acknowledged_at=now, acknowledged_by=actor, acknowledged_note=note, acknowledged_severity=table.c.severity
+        )
     )
     with store.engine.begin() as connection:
         return connection.execute(statement).rowcount > 0

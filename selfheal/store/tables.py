@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -33,13 +34,22 @@ if TYPE_CHECKING:
     from selfheal.contract import ModelContract
 
 
+ROLLUP_BUCKET = timedelta(minutes=1)
+
+HOUR_OF_PREDICTION = "date_bin('01:00:00'::interval, created_at, '1970-01-01 00:00:00+00'::timestamptz)"
+SAMPLING_HASH = "uuid_hash(prediction_id)"
+"""Of 32 bits, signed, evenly spread whatever the ids look like."""
+
+
 @dataclass(frozen=True)
 class Tables:
     metadata: MetaData
     prediction_logs: Table
     label_store: Table
+    prediction_rollups: Table
     model_metadata: Table
     monitoring_metrics: Table
+    spoiled_periods: Table
     retraining_decisions: Table
     monitoring_alerts: Table
     reference_data: Table
@@ -53,8 +63,10 @@ def build_tables(contract: ModelContract) -> Tables:
         metadata=metadata,
         prediction_logs=_prediction_logs(metadata, contract),
         label_store=_label_store(metadata),
+        prediction_rollups=_prediction_rollups(metadata),
         model_metadata=_model_metadata(metadata),
         monitoring_metrics=_monitoring_metrics(metadata),
+        spoiled_periods=_spoiled_periods(metadata),
         retraining_decisions=_retraining_decisions(metadata),
         monitoring_alerts=_monitoring_alerts(metadata),
         reference_data=_reference_data(metadata),
@@ -92,11 +104,16 @@ def _prediction_logs(metadata: MetaData, contract: ModelContract) -> Table:
         *feature_columns(contract),
         CheckConstraint("probability BETWEEN 0 AND 1", name="prediction_logs_probability_is_one"),
         Index("prediction_logs_by_version_and_time", "model_version", "created_at"),
+        # A sample of a window is its rows with the smallest hashes. Ids may be chosen by clients, hence the hash.
+        Index("prediction_logs_by_hour_and_hash", "model_version", text(HOUR_OF_PREDICTION), text(SAMPLING_HASH)),
     )
 
 
 def _label_store(metadata: MetaData) -> Table:
-    """No foreign key to prediction_logs: a label may arrive before its prediction has been copied."""
+    """No foreign key to prediction_logs: a label may arrive before its prediction has been copied.
+
+    `predicted_at` and `model_version` are the prediction's, filled in by triggers; both are null for an orphan.
+    """
     return Table(
         "label_store",
         metadata,
@@ -106,8 +123,41 @@ def _label_store(metadata: MetaData) -> Table:
         _time("received_at", required=True),
         Column("label_source", Text, nullable=False),
         Column("is_correction", Boolean, nullable=False, server_default=text("false")),
+        _time("predicted_at"),
+        Column("model_version", Integer),
         CheckConstraint("true_label IN (0, 1)", name="label_store_label_is_binary"),
         Index("label_store_by_received_at", "received_at"),
+        Index(
+            "label_store_by_predicted_at",
+            "predicted_at",
+            "prediction_id",
+            postgresql_where=text("predicted_at IS NOT NULL"),
+        ),
+        Index("label_store_orphans", "prediction_id", postgresql_where=text("predicted_at IS NULL")),
+    )
+
+
+def _prediction_rollups(metadata: MetaData) -> Table:
+    """Each minute's predictions of each version, and how many of them are labelled. Triggers (in the migration) keep it
+    exact in the transaction that writes, deletes or empties predictions and labels; nobody else writes it.
+
+    `squared_deviations` is the sum of (probability - the minute's mean)^2; `sum_entropy` is in bits.
+    """
+    return Table(
+        "prediction_rollups",
+        metadata,
+        Column("bucket_start", DateTime(timezone=True), primary_key=True),
+        Column("model_version", Integer, primary_key=True, autoincrement=False),
+        Column("n_predictions", BigInteger, nullable=False),
+        Column("n_positive", BigInteger, nullable=False),
+        Column("sum_probability", Double, nullable=False),
+        Column("squared_deviations", Double, nullable=False),
+        Column("sum_entropy", Double, nullable=False),
+        _time("first_at", required=True),
+        _time("last_at", required=True),
+        Column("n_labels", BigInteger, nullable=False, server_default=text("0")),
+        _time("last_label_at"),
+        CheckConstraint("n_labels BETWEEN 0 AND n_predictions", name="prediction_rollups_labels_have_predictions"),
     )
 
 
@@ -178,6 +228,21 @@ def _monitoring_metrics(metadata: MetaData) -> Table:
     )
 
 
+def _spoiled_periods(metadata: MetaData) -> Table:
+    """When the feed was broken, a row for each tick that saw it; both ends belong to the period."""
+    return Table(
+        "spoiled_periods",
+        metadata,
+        Column("tick_id", Text, primary_key=True),
+        Column("model_name", Text, nullable=False),
+        Column("model_version", Integer, nullable=False),
+        _time("started_at", required=True),
+        _time("ended_at", required=True),
+        Column("reasons", JSONB, nullable=False),
+        Index("spoiled_periods_by_time", "model_version", "started_at"),
+    )
+
+
 def _retraining_decisions(metadata: MetaData) -> Table:
     return Table(
         "retraining_decisions",
@@ -229,9 +294,19 @@ def _monitoring_alerts(metadata: MetaData) -> Table:
         _time("updated_at", required=True),
         _time("acknowledged_at"),
         Column("acknowledged_by", Text),
+        Column("acknowledged_note", Text),
+        Column("acknowledged_severity", Text),  # how severe it was then: more than that is told again
         _time("resolved_at"),
         Column("resolved_by", Text),
+        # Channel (by its digest) -> what it was last told: a severity, or `resolved`.
+        Column("told", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+        _time("notified_at"),
+        Column("notify_failures", Integer, nullable=False, server_default=text("0")),
+        _time("notify_after"),  # null: nobody has to be told
         _one_of("severity", Severity, "monitoring_alerts_severity"),
+        Index(
+            "monitoring_alerts_to_tell", "model_name", "notify_after", postgresql_where=text("notify_after IS NOT NULL")
+        ),
         # The same trouble does not ring twice while it is open.
         Index(
             "monitoring_alerts_one_open_per_kind",

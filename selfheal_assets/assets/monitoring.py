@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from selfheal.records import DriftReport, PerformanceReport, ProxyMetrics, TickRecord, Triage, to_dict
+from selfheal.records import DriftReport, Interval, PerformanceReport, ProxyMetrics, TickRecord, Triage, to_dict
 from selfheal_assets.assets import OWNERS
 from selfheal_assets.assets.reference import reference_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
@@ -104,23 +104,71 @@ def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.
     io_manager_key="record_io",
     deps=[label_store],
     description="How well the champion does in the window: realised on labelled rows, estimated without labels by CBPE. "
-    "`brier_excess` is the loss beyond what the model's own probabilities announce; above 0 the relation between inputs "
-    "and outcome has changed. **Runs** with each tick.",
+    "All with 95 % intervals. Realised are rows old enough to have been labelled, where that age can be told. "
+    "`brier_excess` is the loss beyond what the model's own probabilities announce. `concept_drift` is by labels alone: an "
+    "estimate is never proof of health. **Runs** with each tick.",
 )
 def performance_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.Output[PerformanceReport]:
     from selfheal.stages import measure
 
     report = measure(platform.open(), proxy_metrics.window)
-    realised = {} if report.realised is None else {f"realised_{k}": v for k, v in to_dict(report.realised).items()}
-    names = (
-        "label_coverage_pct",
-        "brier_excess",
-        "brier_excess_low",
-        "estimated_f1",
-        "estimated_auc_roc",
-        "estimated_brier",
-    )
-    return dg.Output(report, metadata=_known(realised | {name: getattr(report, name) for name in names}))
+    realised = {} if report.realised is None else to_dict(report.realised)
+    numbers = _with_intervals("realised", realised, report.realised_intervals)
+    metadata: dict[str, object] = {
+        "metrics": dg.MetadataValue.table(_metric_rows(report)),
+        "realised_on": "matured rows" if report.is_matured else "labelled rows of any age",
+        "concept_drift": report.concept_drift.value,
+    }
+    if report.estimate is not None:
+        numbers |= _with_intervals("estimated", report.estimate.values, report.estimate.intervals)
+        metadata["estimate"] = report.estimate.reason
+    if report.label_delay is not None:
+        numbers["matured_after_s"] = report.label_delay.matured_after_s
+        metadata["label_delay"] = report.label_delay.reason
+    numbers |= {name: getattr(report, name) for name in PERFORMANCE_FIELDS}
+    return dg.Output(report, metadata=metadata | _known(numbers))
+
+
+PERFORMANCE_FIELDS = (
+    "label_coverage_pct",
+    "matured_coverage_pct",
+    "brier_excess",
+    "brier_excess_low",
+    "concept_drift_p_value",
+)
+
+
+def _with_intervals(
+    prefix: str, values: dict[str, float | None], intervals: dict[str, Interval]
+) -> dict[str, float | None]:
+    """`<prefix>_<metric>`, and `_low` and `_high` of those that have an interval."""
+    numbers = {f"{prefix}_{name}": value for name, value in values.items()}
+    for name, interval in intervals.items():
+        numbers |= {f"{prefix}_{name}_low": interval.low, f"{prefix}_{name}_high": interval.high}
+    return numbers
+
+
+def _metric_rows(report: PerformanceReport) -> list[dg.TableRecord]:
+    """A row a metric: realised and estimated with their 95 % intervals, and what the champion was judged at."""
+    values, intervals = ({}, {}) if report.estimate is None else (report.estimate.values, report.estimate.intervals)
+    return [
+        dg.TableRecord(
+            {
+                "metric": name,
+                "realised": _figure(getattr(report.realised, name, None), report.realised_intervals.get(name)),
+                "estimated": _figure(values.get(name), intervals.get(name)),
+                "reference": _figure(getattr(report.reference, name), None),
+            }
+        )
+        for name in ("f1", "precision", "recall", "auc_roc", "brier")
+    ]
+
+
+def _figure(value: float | None, interval: Interval | None) -> str:
+    """`0.620 (0.550 to 0.680)`; empty if unknown."""
+    if value is None:
+        return ""
+    return f"{value:.3f}" + ("" if interval is None else f" ({interval.low:.3f} to {interval.high:.3f})")
 
 
 @dg.asset(
@@ -130,8 +178,8 @@ def performance_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) 
     code_version="1",
     io_manager_key="record_io",
     description="The verdict of the tick: `stable`, `benign_shift`, `harmful_shift`, `broken_feed` or `insufficient`, with "
-    "every reason; a row of `monitoring_metrics`; alerts opened, updated and resolved, and sent to `NOTIFY_URLS`. "
-    "**Runs** with each tick. A harmful shift makes the drift sensor ask for a retraining.",
+    "every reason; a row of `monitoring_metrics`; alerts opened, updated and resolved, and sent to `NOTIFY_URLS`; on a change "
+    "of state, and hourly while drifted, the overview page of `monitoring_report`. **Runs** with each tick. A harmful shift makes the drift sensor ask for a retraining.",
 )
 def monitoring_alerts(
     proxy_metrics: ProxyMetrics,
@@ -139,18 +187,21 @@ def monitoring_alerts(
     performance_report: PerformanceReport,
     platform: PlatformResource,
 ) -> dg.Output[Triage]:
-    from selfheal.monitoring.report import prune, results_folder, save_tick
-    from selfheal.notify import notify
+    from selfheal.monitoring.report import results_folder, save_tick
+    from selfheal.notify import tell
+    from selfheal.reports import is_worth_a_page, write_overview
     from selfheal.stages import conclude
 
     opened = platform.open()
     if not proxy_metrics.window == drift_report.window == performance_report.window:
         raise dg.Failure("the three reports are of different windows: materialise them together (job `monitoring_job`)")
-    triage, opened_alerts = conclude(opened, proxy_metrics, drift_report, performance_report, datetime.now(UTC))
+    triage, _ = conclude(opened, proxy_metrics, drift_report, performance_report, datetime.now(UTC))
+    tick = TickRecord(triage, proxy_metrics, drift_report, performance_report)
     folder = results_folder(opened.settings.data_dir)
-    save_tick(TickRecord(triage, proxy_metrics, drift_report, performance_report), folder)
-    prune(folder, "*.json", keep=opened.settings.monitoring_results_keep_days * 288)
-    notify(opened.settings, opened_alerts)
+    save_tick(tick, folder)
+    tell(opened.settings, opened.store, datetime.now(UTC))
+    if is_worth_a_page(opened, tick):
+        write_overview(opened, tick, datetime.now(UTC))
     return dg.Output(
         triage,
         metadata={
@@ -169,8 +220,7 @@ def _with_page(platform: PlatformResource, report: DriftReport, snapshot: object
     """Renders Evidently's page if the state calls for one, and refers to it."""
     import dataclasses
 
-    from selfheal.monitoring.report import save_html, should_render
-    from selfheal.stages import reports_folder
+    from selfheal.monitoring.report import report_name, reports_folder, save_html, should_render
     from selfheal.store.monitoring import recent_ticks
 
     opened = platform.open()
@@ -187,8 +237,7 @@ def _with_page(platform: PlatformResource, report: DriftReport, snapshot: object
     if not wanted:
         return report
     settings = opened.settings
-    name = f"{report.window.end:%Y%m%dT%H%M%S}-v{report.window.model_version}"
-    path = save_html(snapshot, reports_folder(settings), name, settings.drift_reports_keep)
+    path = save_html(snapshot, reports_folder(settings.data_dir), report_name(report.window))
     return dataclasses.replace(report, report_ref=str(path.relative_to(settings.data_dir)))
 
 

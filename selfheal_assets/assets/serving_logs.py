@@ -1,10 +1,18 @@
 """What was served and what turned out to be true: the journal, copied into Postgres."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from selfheal.journal import LABEL_JOURNAL, JournalKind, prediction_journal
 from selfheal_assets.assets import OWNERS
 from selfheal_assets.resources import PlatformResource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from selfheal.store import Store
+    from selfheal.store.predictions import TableSummary
 
 GROUP = "serving_logs"
 
@@ -19,8 +27,10 @@ GROUP = "serving_logs"
     "not answer, or a journal file is damaged: the message says which; nothing acknowledged is lost.",
 )
 def prediction_logs(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult[None]:
+    from selfheal.store.predictions import summary_of_predictions
+
     kind = prediction_journal(platform.open().contract)
-    return dg.MaterializeResult(metadata=_ingested(context, platform, kind, "prediction_logs", "created_at"))
+    return dg.MaterializeResult(metadata=_ingested(context, platform, kind, summary_of_predictions))
 
 
 @dg.asset(
@@ -33,29 +43,31 @@ def prediction_logs(context: dg.AssetExecutionContext, platform: PlatformResourc
     "counted as orphans.",
 )
 def label_store(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult[None]:
-    from selfheal.store.predictions import count_orphan_labels
+    from selfheal.store.predictions import count_orphan_labels, summary_of_labels
 
-    metadata = _ingested(context, platform, LABEL_JOURNAL, "label_store", "received_at")
+    metadata = _ingested(context, platform, LABEL_JOURNAL, summary_of_labels)
     return dg.MaterializeResult(metadata=metadata | {"orphan_labels": count_orphan_labels(platform.open().store)})
 
 
 def _ingested(
-    context: dg.AssetExecutionContext, platform: PlatformResource, kind: JournalKind, table: str, time_column: str
+    context: dg.AssetExecutionContext,
+    platform: PlatformResource,
+    kind: JournalKind,
+    summarise: "Callable[[Store], TableSummary]",
 ) -> dict[str, dg.MetadataValue]:
     from selfheal.store.ingest import ingest
-    from selfheal.store.predictions import table_summary
 
     opened = platform.open()
     result = ingest(opened.store, kind, opened.settings.data_dir)
     for place in result.corrupt:
         context.log.warning("damaged journal line left out: %s", place)
-    summary = table_summary(opened.store, table, time_column)
+    summary = summarise(opened.store)
     metadata: dict[str, dg.MetadataValue] = {
-        "dagster/row_count": dg.MetadataValue.int(summary["n_rows"]),
+        "dagster/row_count": dg.MetadataValue.int(summary.n_rows),
         "rows_copied_now": dg.MetadataValue.int(result.n_new),
         "damaged_lines": dg.MetadataValue.int(len(result.corrupt)),
     }
-    if summary["last"] is not None:
-        metadata["first"] = dg.MetadataValue.timestamp(summary["first"])
-        metadata["last"] = dg.MetadataValue.timestamp(summary["last"])
+    if summary.first is not None and summary.last is not None:
+        metadata["first"] = dg.MetadataValue.timestamp(summary.first)
+        metadata["last"] = dg.MetadataValue.timestamp(summary.last)
     return metadata

@@ -19,6 +19,7 @@ from fastapi import FastAPI, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
+from starlette.routing import compile_path
 
 from selfheal.api_keys import ALL_SCOPES, MAX_KEY_CHARACTERS, MIN_PLAIN_CHARACTERS, Scope, digest_of, parse_api_keys
 from selfheal.errors import ConfigurationError
@@ -231,13 +232,14 @@ def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
 class KeyBeforeBody:
     """ASGI middleware: a body is read only for a known key, and each try counts towards its limit.
 
-    FastAPI reads and parses a body before it asks any dependency. `scopes` says, by path, what such bodies are for.
+    FastAPI reads and parses a body before it asks any dependency. `scopes` says, by path as
+    in a route, what such bodies are for.
     """
 
     def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper, scopes: Mapping[str, Scope]) -> None:
         self._app = app
         self._doorkeeper = doorkeeper
-        self._scopes = scopes
+        self._scopes = [(compile_path(path)[0], wanted) for path, wanted in scopes.items()]
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] not in BODILESS_METHODS and CALLER not in scope:
@@ -245,8 +247,9 @@ class KeyBeforeBody:
             if has_body(headers):
                 try:
                     scope[CALLER] = caller = self._doorkeeper.recognise(key_of(headers))
-                    if scope["path"] in self._scopes:
-                        with_scope(caller, self._scopes[scope["path"]])
+                    for path, wanted in self._scopes:
+                        if path.match(scope["path"]):
+                            with_scope(caller, wanted)
                 except ProblemError as error:
                     await problem_for(error)(scope, receive, send)
                     return

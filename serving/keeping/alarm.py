@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from selfheal.notify import notify
+from selfheal.notify import notify, tell_beside
 from selfheal.store.monitoring import SERVING, hold_alert, resolve_alert
 
 if TYPE_CHECKING:
     from selfheal.platform import Platform
     from selfheal.records import Alert
+
+DIRECT_PATIENCE_SECONDS = 1.0
+"""For a message past Postgres that is still on its way when the alert can be kept; if it takes longer it may go twice."""
 
 
 class Alarm:
@@ -24,28 +26,27 @@ class Alarm:
         self._platform = platform
         self._kind = kind
         self._is_kept = False
-        self._is_sent = False
         self._unkept: tuple[Alert, datetime] | None = None
         """What was raised while Postgres was away, and when first."""
+        self._direct: _Direct | None = None
         self._may_be_open = True  # raised by a process before this one
 
     def raise_(self, alert: Alert) -> None:
-        """Sends the alert out, unless it is open already, and keeps it as soon as Postgres takes it.
+        """Keeps the alert, unless it is open already, as soon as Postgres takes it, and sends it out.
 
         Sent even if Postgres does not answer: that may be what the alert says.
         """
         assert alert.kind == self._kind
-        is_new = True
-        if not self._is_kept:
-            raised_at = datetime.now(UTC) if self._unkept is None else self._unkept[1]
-            self._unkept = alert, raised_at
-            with contextlib.suppress(SQLAlchemyError):  # tried again when it is raised again, or cleared
-                is_new = self._keep()
         self._may_be_open = True
-        if is_new and not self._is_sent:
-            # Beside this thread: a mail server that does not answer must not hold it up.
-            threading.Thread(target=notify, args=(self._platform.settings, [alert]), daemon=True).start()
-        self._is_sent = True
+        if self._is_kept:
+            return
+        raised_at = datetime.now(UTC) if self._unkept is None else self._unkept[1]
+        self._unkept = alert, raised_at
+        try:
+            self._keep()
+        except SQLAlchemyError:  # tried again when it is raised again, or cleared
+            if self._direct is None:
+                self._direct = _Direct(self._platform, alert)
 
     def clear(self) -> None:
         """Resolves the alert, if it may be open. Postgres being away, it is cleared when this is called again.
@@ -56,19 +57,38 @@ class Alarm:
             return
         try:
             self._keep()
-            resolve_alert(self._platform.store, SERVING, self._kind, datetime.now(UTC))
+            is_resolved = resolve_alert(self._platform.store, SERVING, self._kind, datetime.now(UTC))
         except SQLAlchemyError:
             return
-        self._is_kept = self._is_sent = self._may_be_open = False
+        self._is_kept = self._may_be_open = False
+        if is_resolved:
+            tell_beside(self._platform.settings, self._platform.store)
 
-    def _keep(self) -> bool:
-        """Writes the alert to Postgres if that is still to be done; True if it was newly opened.
+    def _keep(self) -> None:
+        """Writes the alert to Postgres if that is still to be done, and has it sent to those who have not heard of it.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: if Postgres does not take it.
         """
         if self._unkept is None:
-            return False
-        is_new = hold_alert(self._platform.store, SERVING, None, *self._unkept)
-        self._unkept, self._is_kept = None, True
-        return is_new
+            return
+        told = {} if self._direct is None else self._direct.told()
+        hold_alert(self._platform.store, SERVING, None, *self._unkept, told)
+        self._unkept, self._direct, self._is_kept = None, None, True
+        tell_beside(self._platform.settings, self._platform.store)
+
+
+class _Direct:
+    """A message past Postgres, on its way."""
+
+    def __init__(self, platform: Platform, alert: Alert) -> None:
+        self._told: dict[str, str] = {}
+        self._thread = threading.Thread(target=self._send, args=(platform, alert), name="notify", daemon=True)
+        self._thread.start()
+
+    def _send(self, platform: Platform, alert: Alert) -> None:
+        self._told = notify(platform.settings, [alert])
+
+    def told(self) -> dict[str, str]:
+        self._thread.join(DIRECT_PATIENCE_SECONDS)
+        return self._told

@@ -7,7 +7,6 @@ in; one that fails any of it is refused, an alert is raised, and the old one sta
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal.errors import ModelRefusedError, SelfhealError
-from selfheal.notify import notify
+from selfheal.notify import tell_beside
 from selfheal.plain_scoring import plain_scoring
 from selfheal.records import Alert, Severity
 from selfheal.store.models import production_version
@@ -213,8 +212,7 @@ class ChampionHolder:
         message = f"Version {number} is in production but was refused: {refusal.reason}; {answers}."
         alert = Alert(MODEL_REFUSED, Severity.CRITICAL, message, {"model_version": number})
         if hold_alert(self._platform.store, SERVING, number, alert, datetime.now(UTC)):
-            # Beside this thread: a mail server that does not answer must not delay a rollback.
-            threading.Thread(target=notify, args=(self._platform.settings, [alert]), daemon=True).start()
+            tell_beside(self._platform.settings, self._platform.store)
 
     def _what_answers(self) -> str:
         current = self.current

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
+from fastapi.responses import FileResponse, RedirectResponse
 
-from selfheal.monitoring.report import read_tick, results_folder
+from selfheal.monitoring.report import (
+    ReportFiles,
+    find_file,
+    list_reports,
+    read_tick,
+    reports_folder,
+    results_folder,
+)
+from selfheal.monitoring.silence import OVERDUE_AFTER_INTERVALS
 from selfheal.store import models, monitoring
 from selfheal.store.predictions import oldest_prediction_after
 from serving.doors.auth import Caller, Scope, requires
+from serving.doors.report_pages import report_response
 from serving.service import ServiceDependency
 from serving.wire.problems import ProblemError, documented
 from serving.wire.views import (
+    Acknowledgement,
     AlertInfo,
     Alerts,
     AlertsQuestion,
@@ -23,8 +35,11 @@ from serving.wire.views import (
     Drift,
     DriftInfo,
     DriftQuestion,
+    LimitedQuestion,
     MonitoringStats,
     Question,
+    ReportInfo,
+    Reports,
     TickInfo,
     WindowInfo,
     alert_info,
@@ -40,9 +55,6 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/monitoring", tags=["monitoring"], responses=documented(401, 403, 422, 429, 503))
 reading = [Depends(requires(Scope.READ))]
-
-OVERDUE_AFTER_INTERVALS = 3
-"""Unseen traffic is looked at within one interval and the run's few seconds; three leave room for one run that failed."""
 
 BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -75,14 +87,67 @@ async def get_alerts(service: ServiceDependency, question: Annotated[AlertsQuest
     "/alerts/{alert_id}/acknowledge", summary="Say that you have seen an alert", responses=documented(404, 413, 415)
 )
 async def acknowledge_alert(
-    service: ServiceDependency, caller: Annotated[Caller, Depends(requires(Scope.ADMIN))], alert_id: UUID
+    service: ServiceDependency,
+    caller: Annotated[Caller, Depends(requires(Scope.ADMIN))],
+    alert_id: UUID,
+    acknowledgement: Acknowledgement | None = None,
 ) -> AlertInfo:
-    """Keeps who has seen it (the name of the API key) and when. The first to say so stays; saying it again changes nothing."""
-    acknowledge = partial(_acknowledge, alert_id=alert_id, actor=caller.name, now=datetime.now(UTC))
+    """Keeps who has seen it (the name of the API key), when, and a note. The first to say so stays: saying it again changes
+    nothing, and the answer tells who was first. Nobody is notified of it again unless it becomes more severe."""
+    note = None if acknowledgement is None else acknowledgement.note
+    acknowledge = partial(_acknowledge, alert_id=alert_id, actor=caller.name, now=datetime.now(UTC), note=note)
     alert = await service.inquiries.ask(acknowledge)
     if alert is None:
         raise ProblemError(404, "not_found", f"there is no alert {alert_id}; GET /monitoring/alerts lists them")
     return alert
+
+
+@router.get("/reports", summary="The reports there are", dependencies=reading)
+async def get_reports(service: ServiceDependency, question: Annotated[LimitedQuestion, Query()]) -> Reports:
+    """Pages for people: one is written when the state changes, hourly while drifted, and on demand (`selfheal report`)."""
+    found = await asyncio.to_thread(list_reports, reports_folder(service.platform.settings.data_dir))
+    return Reports(reports=[_report_info(report) for report in found[: question.limit]])
+
+
+@router.get(
+    "/report",
+    summary="The latest report",
+    dependencies=reading,
+    status_code=307,
+    response_class=RedirectResponse,
+    responses=documented(404),
+)
+async def get_report(service: ServiceDependency, _: Annotated[Question, Query()]) -> RedirectResponse:
+    """Leads to the overview that was written last."""
+    found = await asyncio.to_thread(list_reports, reports_folder(service.platform.settings.data_dir))
+    path = next((info.overview for info in map(_report_info, found) if info.overview is not None), None)
+    if path is None:
+        raise ProblemError(404, "not_found", "there is no report on this host yet; `selfheal report` writes one")
+    return RedirectResponse(path, 307)
+
+
+@router.get(
+    "/reports/{name}",
+    summary="A page of a report, or a script of one",
+    dependencies=reading,
+    response_class=FileResponse,
+    responses=documented(404) | {200: {"content": {"text/html": {}, "text/javascript": {}}}},
+)
+async def get_report_file(service: ServiceDependency, _: Annotated[Question, Query()], name: str) -> FileResponse:
+    """Shown without any right to reach other hosts, or this service in the name of whoever looks at it."""
+    path = await asyncio.to_thread(find_file, reports_folder(service.platform.settings.data_dir), name)
+    if path is None:
+        raise ProblemError(404, "not_found", "there is no such report; GET /monitoring/reports lists them")
+    return report_response(path)
+
+
+def _report_info(report: ReportFiles) -> ReportInfo:
+    return ReportInfo(
+        name=report.name,
+        written_at=report.written_at,
+        overview=None if report.overview is None else f"{router.prefix}/reports/{report.overview.name}",
+        evidently=None if report.evidently is None else f"{router.prefix}/reports/{report.evidently.name}",
+    )
 
 
 def _stats(store: Store, interval: timedelta, now: datetime) -> MonitoringStats:
@@ -123,9 +188,9 @@ def _with_columns(tick: Row[Any], folder: Path) -> DriftInfo:
     )
 
 
-def _acknowledge(store: Store, alert_id: UUID, actor: str, now: datetime) -> AlertInfo | None:
+def _acknowledge(store: Store, alert_id: UUID, actor: str, now: datetime, note: str | None) -> AlertInfo | None:
     if monitoring.find_alert(store, alert_id) is None:
         return None
-    monitoring.acknowledge_alert(store, alert_id, actor, now)
+    monitoring.acknowledge_alert(store, alert_id, actor, now, note)
     row = monitoring.find_alert(store, alert_id)
     return None if row is None else alert_info(row)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
+MAX_NOTE_CHARACTERS = 1_000
 MAX_HISTORY_HOURS = 24 * 90
 DEFAULT_HISTORY_HOURS = 24
 LAST_POSITION = 2**63 - 1
@@ -249,7 +250,7 @@ class AlertInfo(View):
     """Something that a person should know."""
 
     alert_id: UUID
-    source: str = Field(description="who raised it, and will say when it is over: `monitoring` or `serving`")
+    source: str = Field(description="who raised it, and will say when it is over: `monitoring`, `serving` or `traffic`")
     kind: str
     model_version: int | None = Field(description="the version it is about; null if it is about none")
     severity: Severity
@@ -259,9 +260,35 @@ class AlertInfo(View):
     created_at: datetime
     updated_at: datetime
     acknowledged_at: datetime | None = Field(description="when a person said that they have seen it")
-    acknowledged_by: str | None = Field(description="the name of their API key")
+    acknowledged_by: str | None = Field(description="the name of their API key, or who they are on the platform's host")
+    acknowledged_note: str | None = Field(description="what they had to say of it")
+    notified_at: datetime | None = Field(description="when a channel (NOTIFY_URLS, ...) last took a message of it")
+    notify_failures: int = Field(description="tries in a row that left a channel untold; 0 if everybody has been told")
     resolved_at: datetime | None = Field(description="when it was over; null while it is open")
     resolved_by: str | None
+
+
+class Acknowledgement(BaseModel):
+    """What goes with an acknowledgement. Not needed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    note: Annotated[str, Field(min_length=1, max_length=MAX_NOTE_CHARACTERS, pattern=r"^[^\x00]*$")] | None = Field(
+        None, description="what to tell those who look at the alert later"
+    )
+
+
+class ReportInfo(BaseModel):
+    """A report for people, as pages."""
+
+    name: str
+    written_at: datetime
+    overview: str | None = Field(description="path of the overview; null if this report has none")
+    evidently: str | None = Field(description="path of Evidently's page; null if it was not rendered")
+
+
+class Reports(BaseModel):
+    reports: list[ReportInfo] = Field(description="the newest first")
 
 
 class Alerts(BaseModel):

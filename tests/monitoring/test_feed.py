@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from selfheal.monitoring.feed import MIN_ROWS, feed_problems
+from selfheal.monitoring.feed import MIN_ROWS, feed_problems, spoiled_period
+from selfheal.records import Verdict
+from tests import builders
 from tests.toy_use_case import contract
 
 N_ROWS = 400
@@ -99,4 +103,93 @@ def test_too_few_rows_say_nothing(current: pd.DataFrame, reference: pd.DataFrame
 def test_every_problem_is_listed(current: pd.DataFrame, reference: pd.DataFrame) -> None:
     current["temperature_c"] = np.nan
     current["load_ratio"] = 9.0
-    assert len(feed_problems(current, reference, contract)) == 3
+    problems = feed_problems(current, reference, contract)
+    assert [problem.partition(" ")[0] for problem in problems] == [
+        "temperature_c:",
+        "load_ratio:",
+        "load_ratio:",
+        "100",
+    ]
+
+
+@pytest.mark.parametrize("factor", [12.0, 1 / 12, 7.0, 10.0])
+def test_a_small_unit_factor_is_believed_if_it_explains_all_of_the_difference(
+    factor: float, current: pd.DataFrame, reference: pd.DataFrame
+) -> None:
+    base = reference.assign(load_ratio=reference["load_ratio"] / 12)
+    now = current.assign(load_ratio=current["load_ratio"] / 12 * factor)
+    told = [problem for problem in feed_problems(now, base, contract) if "unit" in problem]
+    assert len(told) == 1
+    squeezed = now.assign(load_ratio=now["load_ratio"].median() * (0.9 + now["load_ratio"].rank(pct=True) / 5))
+    assert not [problem for problem in feed_problems(squeezed, base, contract) if "unit" in problem]
+
+
+def test_two_columns_that_were_swapped_are_told_by_name(current: pd.DataFrame, reference: pd.DataFrame) -> None:
+    swapped = current.assign(load_ratio=current["restarts"], restarts=current["load_ratio"])
+    (problem,) = [problem for problem in feed_problems(swapped, reference, contract) if "swapped" in problem]
+    assert problem.startswith("load_ratio and restarts: ")
+
+
+def test_a_column_that_only_looks_like_another_one_now_was_not_swapped(
+    current: pd.DataFrame, reference: pd.DataFrame
+) -> None:
+    assert feed_problems(current.assign(load_ratio=current["restarts"].clip(upper=5)), reference, contract) == ()
+
+
+@pytest.mark.parametrize(("n_different", "is_problem"), [(20, True), (250, True), (380, False)])
+def test_rows_that_are_sent_again_and_again_are_a_problem(
+    n_different: int, is_problem: bool, current: pd.DataFrame, reference: pd.DataFrame
+) -> None:
+    stale = current.iloc[np.arange(N_ROWS) % n_different].reset_index(drop=True)
+    problems = [problem for problem in feed_problems(stale, reference, contract) if "the same as another" in problem]
+    assert bool(problems) == is_problem
+
+
+def test_rows_that_are_often_the_same_in_a_sound_feed_may_be_so(reference: pd.DataFrame) -> None:
+    few_kinds = reference.iloc[np.arange(len(reference)) % 30].reset_index(drop=True)
+    now = few_kinds.sample(N_ROWS, random_state=1).reset_index(drop=True)
+    assert feed_problems(now, few_kinds, contract) == ()
+
+
+# What must not be learned from
+
+MINUTE = timedelta(minutes=1)
+END = builders.window().end
+
+
+def spoiled(verdict: Verdict, checked: timedelta | None, before: tuple[Verdict, timedelta] | None) -> object:
+    """The period, as minutes before the window's end; None if there is none."""
+    report = builders.drift_report(feed_checked_since=None if checked is None else END - checked)
+    found = spoiled_period(
+        report, verdict, None if before is None else before[0], None if before is None else END - before[1]
+    )
+    return None if found is None else ((END - found.started_at) / MINUTE, (END - found.ended_at) / MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "checked", "before", "expected"),
+    [
+        (Verdict.BROKEN_FEED, 20 * MINUTE, None, (20, 0)),
+        (Verdict.BROKEN_FEED, 20 * MINUTE, (Verdict.STABLE, 5 * MINUTE), (20, 0)),
+        (Verdict.BROKEN_FEED, 20 * MINUTE, (Verdict.STABLE, 60 * MINUTE), (60, 0)),
+        (Verdict.STABLE, 20 * MINUTE, (Verdict.BROKEN_FEED, 60 * MINUTE), (60, 20)),
+        (Verdict.STABLE, 20 * MINUTE, (Verdict.BROKEN_FEED, 5 * MINUTE), None),
+        (Verdict.STABLE, 20 * MINUTE, (Verdict.STABLE, 60 * MINUTE), None),
+        (Verdict.STABLE, 20 * MINUTE, None, None),
+        (Verdict.BROKEN_FEED, None, None, None),
+    ],
+    ids=[
+        "first",
+        "overlapping",
+        "unlooked before",
+        "repaired",
+        "repaired, overlapping",
+        "sound",
+        "first sound",
+        "no rows",
+    ],
+)
+def test_what_nobody_has_seen_to_be_sound_is_spoiled(
+    verdict: Verdict, checked: timedelta | None, before: tuple[Verdict, timedelta] | None, expected: object
+) -> None:
+    assert spoiled(verdict, checked, before) == expected

@@ -1,15 +1,28 @@
-"""Rules of performance: realised metrics, what CBPE expects, and when a loss is beyond what was announced."""
+"""Rules of performance: realised metrics, when a loss is beyond what was announced, and what may be said of concept drift."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from selfheal.contract import TRUE_LABEL, FloatArray
-from selfheal.monitoring.performance import MIN_LABELLED_ROWS, brier_excess, cbpe, performance_report, score_metrics
+from selfheal.monitoring.estimation import estimate_performance
+from selfheal.monitoring.intervals import metric_intervals
+from selfheal.monitoring.performance import (
+    CONCEPT_DRIFT_LEVEL,
+    MIN_LABELLED_ROWS,
+    brier_excess,
+    concept_drift,
+    performance_report,
+    score_metrics,
+)
+from selfheal.records import ConceptDrift, LabelDelay, PerformanceReport, from_dict, to_json
 from tests.builders import score, window
 
 THRESHOLD = 0.4
@@ -41,40 +54,6 @@ def test_with_a_single_class_the_auc_is_unknown(label: int) -> None:
     assert 0.0 <= metrics.f1 <= 1.0
 
 
-def test_cbpe_expects_what_calibrated_scores_give_on_average(probabilities: FloatArray) -> None:
-    estimate = cbpe(probabilities, THRESHOLD)
-    runs = [score_metrics(drawn(probabilities, seed), probabilities, THRESHOLD) for seed in range(100)]
-    for name in ("f1", "precision", "recall", "auc_roc", "brier"):
-        realised = np.array([getattr(run, name) for run in runs])
-        error = realised.std(ddof=1) / np.sqrt(len(runs))
-        assert getattr(estimate, name) == pytest.approx(realised.mean(), abs=4 * error + 5e-4), name
-
-
-def test_cbpe_expects_the_same_in_any_order_of_rows(probabilities: FloatArray) -> None:
-    shuffled = np.random.default_rng(2).permutation(probabilities)
-    assert cbpe(shuffled, THRESHOLD).auc_roc == pytest.approx(cbpe(probabilities, THRESHOLD).auc_roc)
-
-
-def test_scores_that_tell_nothing_apart_have_an_expected_auc_of_one_half() -> None:
-    assert cbpe(np.full(50, 0.3), THRESHOLD).auc_roc == pytest.approx(0.5)
-
-
-def test_tied_scores_count_half_as_in_the_realised_auc() -> None:
-    tied = np.repeat([0.1, 0.3, 0.8], 400)
-    realised = [roc_auc_score(drawn(tied, seed), tied) for seed in range(40)]
-    assert cbpe(tied, THRESHOLD).auc_roc == pytest.approx(np.mean(realised), abs=0.005)
-
-
-@pytest.mark.parametrize("probabilities", [[0.3], [0.0, 0.0], [1.0, 1.0]], ids=["one row", "all 0", "all 1"])
-def test_where_no_pair_can_be_compared_the_expected_auc_is_unknown(probabilities: list[float]) -> None:
-    assert cbpe(np.array(probabilities), THRESHOLD).auc_roc is None
-
-
-def test_certain_scores_have_an_expected_auc_of_one() -> None:
-    estimate = cbpe(np.array([0.0, 0.0, 1.0]), 0.5)
-    assert (estimate.auc_roc, estimate.f1, estimate.brier) == (1.0, 1.0, 0.0)
-
-
 def test_the_excess_is_zero_on_average_while_scores_are_calibrated(probabilities: FloatArray) -> None:
     found = np.array([brier_excess(drawn(probabilities, seed), probabilities) for seed in range(200)])
     error = found[:, 0].std(ddof=1) / np.sqrt(len(found))
@@ -94,33 +73,110 @@ def test_the_excess_is_certain_where_the_relation_has_turned(probabilities: Floa
     assert 0 < low < excess
 
 
-def report_of(n_labelled: int, n_current: int = 300, **changes: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    scores = np.random.default_rng(4).random(max(n_labelled, n_current))
-    labelled = pd.DataFrame({"probability": scores[:n_labelled], TRUE_LABEL: drawn(scores, 5)[:n_labelled]})
-    return pd.DataFrame({"probability": scores[:n_current]}), labelled
+def rows_of(n_rows: int, seed: int, relation: Callable[[FloatArray], FloatArray] = lambda p: p) -> pd.DataFrame:
+    """Rows whose score is the input itself; the true probability is `relation` of it."""
+    rng = np.random.default_rng(seed)
+    scores = rng.beta(1.0, 3.0, size=n_rows)
+    labels = (rng.random(n_rows) < relation(scores)).astype(np.int64)
+    return pd.DataFrame({"load": scores, "probability": scores, TRUE_LABEL: labels})
+
+
+CALIBRATION_ROWS = rows_of(3_000, seed=3)
+
+
+def report_of(current: pd.DataFrame, labelled: pd.DataFrame, **changes: Any) -> PerformanceReport:
+    """A report with nothing known of the labels' delay, unless the test says otherwise."""
+    values: dict[str, Any] = {
+        "calibration_rows": CALIBRATION_ROWS,
+        "inputs": ["load"],
+        "label_delay": None,
+        "matured": None,
+        "seed": 1,
+    }
+    seen = window(n_predictions=len(current), n_labels=len(labelled))
+    return performance_report(seen, current, labelled, score(), THRESHOLD, **(values | changes))
 
 
 def test_a_report_holds_realised_and_estimated_metrics() -> None:
-    current, labelled = report_of(100)
-    report = performance_report(window(n_predictions=300, n_labels=100), current, labelled, score(), THRESHOLD)
-    labels, scores = labelled[TRUE_LABEL].to_numpy(), labelled["probability"].to_numpy()
+    rows = rows_of(300, seed=4)
+    report = report_of(rows, rows.iloc[:100])
+    labels, scores = rows[TRUE_LABEL].to_numpy()[:100], rows["probability"].to_numpy()[:100]
     assert report.realised == score_metrics(labels, scores, THRESHOLD)
+    assert report.realised_intervals == metric_intervals(labels, scores, THRESHOLD)
     assert (report.brier_excess, report.brier_excess_low) == brier_excess(labels, scores)
-    assert report.estimated_auc_roc == cbpe(current["probability"].to_numpy(), THRESHOLD).auc_roc
+    assert report.estimate == estimate_performance(rows, CALIBRATION_ROWS, ["load"], THRESHOLD, seed=1)
+    assert report.estimated_auc_roc == report.estimate.values["auc_roc"]
     assert report.label_coverage_pct == pytest.approx(100 / 3)
     assert report.reference == score()
 
 
 def test_too_few_labels_leave_the_realised_metrics_unknown() -> None:
-    current, labelled = report_of(MIN_LABELLED_ROWS - 1)
-    report = performance_report(window(), current, labelled, score(), THRESHOLD)
+    rows = rows_of(300, seed=4)
+    report = report_of(rows, rows.iloc[: MIN_LABELLED_ROWS - 1])
     assert (report.realised, report.brier_excess, report.brier_excess_low) == (None, None, None)
+    assert report.realised_intervals == {}
     assert report.estimated_f1 is not None
 
 
 def test_without_predictions_nothing_is_known() -> None:
-    current, labelled = report_of(0, 0)
-    report = performance_report(window(n_predictions=0, n_labels=0), current, labelled, score(), THRESHOLD)
-    unknown = (report.realised, report.estimated_f1, report.estimated_auc_roc, report.estimated_brier)
-    assert unknown == (None,) * 4
+    none = rows_of(0, seed=4)
+    report = report_of(none, none)
+    unknown = (report.realised, report.estimate, report.estimated_f1, report.estimated_auc_roc, report.estimated_brier)
+    assert unknown == (None,) * 5
     assert report.label_coverage_pct is None
+    assert report.concept_drift is ConceptDrift.NOT_IDENTIFIABLE
+
+
+def test_an_estimate_that_is_not_identifiable_leaves_the_estimated_metrics_unknown() -> None:
+    """An unknown is None for whoever reads the report, never a number from rows nobody has seen the outcome of."""
+    elsewhere = rows_of(300, seed=4).assign(load=5.0)
+    report = report_of(elsewhere, elsewhere.iloc[:0])
+    assert report.estimate is not None
+    assert not report.estimate.is_identifiable
+    assert (report.estimated_f1, report.estimated_auc_roc, report.estimated_brier) == (None, None, None)
+
+
+REVERSED = rows_of(500, seed=5, relation=lambda p: 1 - p)
+
+
+def test_concept_drift_is_not_identifiable_without_labels_however_much_the_relation_has_changed() -> None:
+    report = report_of(REVERSED, REVERSED.iloc[:0])
+    assert report.concept_drift is ConceptDrift.NOT_IDENTIFIABLE
+    assert report.concept_drift_p_value is None
+
+
+def test_labels_of_unknown_maturity_show_no_concept_drift() -> None:
+    """The early labels may be those of one class: what they would show is not known to be so."""
+    assert report_of(REVERSED, REVERSED).concept_drift is ConceptDrift.NOT_IDENTIFIABLE
+
+
+def test_matured_labels_show_concept_drift_and_show_where_there_is_none() -> None:
+    matured = window(n_predictions=1_000, n_labels=500)
+    report = report_of(REVERSED, REVERSED, matured=matured)
+    assert report.concept_drift is ConceptDrift.SHOWN
+    assert (report.is_matured, report.matured_coverage_pct, report.concept_drift_rows) == (True, 50.0, 500)
+    steady = rows_of(500, seed=6)
+    assert report_of(steady, steady, matured=matured).concept_drift is ConceptDrift.NONE_SHOWN
+
+
+def test_too_few_matured_labels_leave_concept_drift_unknown() -> None:
+    report = report_of(REVERSED, REVERSED.iloc[:10], matured=window(n_predictions=10, n_labels=10))
+    assert report.concept_drift is ConceptDrift.NOT_IDENTIFIABLE
+
+
+@pytest.mark.parametrize(
+    ("p_value", "drift"),
+    [
+        (None, ConceptDrift.NOT_IDENTIFIABLE),
+        (CONCEPT_DRIFT_LEVEL, ConceptDrift.NONE_SHOWN),
+        (CONCEPT_DRIFT_LEVEL / 2, ConceptDrift.SHOWN),
+    ],
+)
+def test_concept_drift_is_shown_below_its_level_only(p_value: float | None, drift: ConceptDrift) -> None:
+    assert concept_drift(p_value) is drift
+
+
+def test_a_report_survives_its_json() -> None:
+    rows = rows_of(300, seed=4)
+    report = report_of(rows, rows, matured=window(), label_delay=LabelDelay(300, 300, 5.0, "soon", {"0.5": 3.0}, 90.0))
+    assert from_dict(PerformanceReport, json.loads(to_json(report))) == report

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from selfheal.monitoring.triage import HarmLimits, triage
-from selfheal.records import Severity, Triage, Verdict
-from tests.builders import column_drift, drift_report, performance, score, window
+from selfheal.records import ConceptDrift, Severity, Triage, Verdict
+from tests.builders import column_drift, drift_report, estimate, performance, score, window
 
 LIMITS = HarmLimits(min_brier_excess=0.01, min_auc=0.72)
 
@@ -24,13 +24,15 @@ FEW_ROWS: dict[str, Any] = {
     "feature_drift_ratio": None,
 }
 REALISED_HARM: dict[str, Any] = {"brier_excess": 0.05, "brier_excess_low": 0.02}
-ESTIMATED_HARM: dict[str, Any] = {"estimated_auc_roc": 0.65}
+ESTIMATED_HARM: dict[str, Any] = {"estimated_auc_roc": 0.65, "estimate": estimate(0.60, 0.70)}
 NOTHING_KNOWN: dict[str, Any] = {
     "realised": None,
     "brier_excess": None,
     "brier_excess_low": None,
     "estimated_f1": None,
     "estimated_auc_roc": None,
+    "estimate": None,
+    "concept_drift": ConceptDrift.NOT_IDENTIFIABLE,
     "estimated_brier": None,
     "label_coverage_pct": None,
 }
@@ -70,6 +72,32 @@ def test_a_changed_missing_rate_alone_is_a_benign_shift() -> None:
     assert outcome.reasons[0] == "temperature_c missing in 20 % (reference 0 %)"
 
 
+@pytest.mark.parametrize(("rank_shift", "told"), [(0.5, "higher, rank shift +0.50"), (-0.5, "lower, rank shift -0.50")])
+def test_a_column_that_moved_as_a_whole_is_told_with_its_direction(rank_shift: float, told: str) -> None:
+    column = column_drift("load_ratio", is_drifted=True, effect=0.5, ks_distance=0.3, rank_shift=rank_shift)
+    assert concluded({"columns": (column,)}).reasons[0] == f"load_ratio drifted ({told})"
+
+
+def test_a_changed_relation_alone_is_a_benign_shift_and_never_stable() -> None:
+    outcome = concluded(
+        seen={"concept_drift": ConceptDrift.SHOWN, "concept_drift_p_value": 1e-5, "concept_drift_rows": 1_200}
+    )
+    assert outcome.verdict is Verdict.BENIGN_SHIFT
+    assert outcome.reasons[0] == "the relation between inputs and outcome has changed (p = 1e-05, 1,200 labels)"
+
+
+def test_a_stable_window_says_what_it_cannot_know() -> None:
+    outcome = concluded(seen={"concept_drift": ConceptDrift.NOT_IDENTIFIABLE})
+    assert outcome.verdict is Verdict.STABLE
+    assert "only matured labels can tell" in outcome.reasons[1]
+
+
+def test_columns_that_moved_only_together_are_a_benign_shift() -> None:
+    outcome = concluded({"is_multivariate_drifted": True, "domain_auc": 0.71})
+    assert outcome.verdict is Verdict.BENIGN_SHIFT
+    assert "a classifier's AUC is 0.71" in outcome.reasons[0]
+
+
 def test_a_drifted_probability_alone_is_a_benign_shift() -> None:
     columns = (column_drift("load_ratio"), column_drift("probability", is_drifted=True, effect=0.3))
     assert concluded({"columns": columns}).verdict is Verdict.BENIGN_SHIFT
@@ -84,7 +112,7 @@ def test_realised_harm_alone_is_a_harmful_shift() -> None:
 def test_estimated_harm_alone_is_a_harmful_shift() -> None:
     outcome = concluded(seen=ESTIMATED_HARM)
     assert outcome.verdict is Verdict.HARMFUL_SHIFT
-    assert outcome.reasons == ("AUC-ROC is estimated at 0.650, below 0.72",)
+    assert outcome.reasons == ("AUC-ROC is estimated at 0.650 (at most 0.700), below 0.72",)
 
 
 def test_a_feed_problem_alone_is_a_broken_feed() -> None:
@@ -111,9 +139,13 @@ def test_too_few_rows_are_insufficient() -> None:
         pytest.param({"brier_excess": -0.05, "brier_excess_low": -0.08}, id="better than announced"),
         pytest.param({"brier_excess": 0.05, "brier_excess_low": None}, id="bound unknown"),
         pytest.param({"brier_excess": None, "brier_excess_low": None}, id="no labels"),
-        pytest.param({"estimated_auc_roc": 0.72}, id="AUC at the limit"),
-        pytest.param({"estimated_auc_roc": None}, id="no estimate"),
-        pytest.param({"estimated_auc_roc": 0.70, "reference": score(auc_roc=0.69)}, id="the model never was better"),
+        pytest.param({"estimated_auc_roc": 0.70, "estimate": estimate(0.68, 0.72)}, id="AUC may be at the limit"),
+        pytest.param({"estimated_auc_roc": None, "estimate": estimate(0.60, 0.70)}, id="not enough rows to estimate"),
+        pytest.param({"estimated_auc_roc": 0.65, "estimate": None}, id="no interval"),
+        pytest.param(
+            {"estimated_auc_roc": 0.70, "estimate": estimate(0.69, 0.71), "reference": score(auc_roc=0.69)},
+            id="the model never was better",
+        ),
     ],
 )
 def test_this_is_not_harm(seen: dict[str, Any]) -> None:

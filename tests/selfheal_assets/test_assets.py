@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import dagster as dg
 import pytest
 from sqlalchemy import text
 
+from selfheal.monitoring.report import list_reports, reports_folder
 from selfheal.platform import Platform
 from selfheal.records import Action, Trigger
 from selfheal.settings import Settings
-from selfheal.store import decisions, models
+from selfheal.store import decisions, models, monitoring
 from tests.selfheal_assets.conftest import Dagster, metadata_of, retraining_config, table_of
 from tests.traffic import serve, toy_rows
 
@@ -129,6 +131,23 @@ def test_every_asset_tells_people_what_it_is(dagster: Dagster) -> None:
         assert node.kinds, key
         assert node.group_name != "default", key
         assert node.code_version, key
+
+
+def test_a_change_of_state_writes_a_report_and_so_does_a_person(dagster: Dagster) -> None:
+    live_through_drift(dagster)
+    folder = reports_folder(dagster.platform.settings.data_dir)
+    (written,) = list_reports(folder)
+    assert written.overview is not None
+    assert written.evidently is not None
+    tick = monitoring.latest_tick(dagster.platform.store)
+    assert tick is not None
+    assert Path(tick.report_ref).name == written.evidently.name
+    for path in written.files:
+        path.unlink()
+    result = dagster.materialize("monitoring_report")
+    assert result.success
+    assert metadata_of(result, "monitoring_report")["report"].endswith(f"/monitoring/reports/{written.overview.name}")
+    assert [report.name for report in list_reports(folder)] == [written.name]
 
 
 def test_reports_of_different_windows_are_refused(dagster: Dagster) -> None:

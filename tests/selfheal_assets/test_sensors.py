@@ -8,10 +8,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from selfheal.records import Alert, Severity
 from selfheal.settings import Settings
+from selfheal.store.monitoring import hold_alert, list_alerts
 from selfheal.store.predictions import latest_activity
 from tests.selfheal_assets.conftest import Dagster
+from tests.test_notify import Webhook, webhook
+from tests.times import T0
 from tests.traffic import serve, toy_rows
+
+__all__ = ["webhook"]
 
 pytestmark = pytest.mark.integration
 
@@ -39,6 +45,19 @@ def test_without_a_champion_the_monitoring_sensor_says_how_to_get_one(
 
 def test_no_traffic_launches_no_run(dagster: Dagster) -> None:
     assert "No prediction" in skip_message(evaluate(dagster, "monitoring_sensor"))
+
+
+def test_the_sensor_tells_what_could_not_be_told_before_and_sees_that_no_traffic_comes(
+    make_dagster: Callable[[Settings], Dagster], make_settings: Callable[..., Settings], webhook: Webhook
+) -> None:
+    dagster = make_dagster(make_settings(notify_urls=webhook.url))
+    store = dagster.platform.store
+    hold_alert(store, "serving", None, Alert("journal_lag", Severity.CRITICAL, "late"), T0)
+    serve(dagster.platform, toy_rows(5))
+    evaluate(dagster, "monitoring_sensor")
+    assert [message["title"] for message in webhook.received] == ["selfheal: journal lag"]
+    kinds = [row.kind for row in list_alerts(store, only_open=True)]
+    assert kinds == ["journal_lag"], "the traffic is months old, but the sensor has just woken up"
 
 
 def test_new_traffic_launches_one_run_and_the_same_state_none(dagster: Dagster) -> None:

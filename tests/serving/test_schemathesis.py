@@ -40,8 +40,13 @@ pytestmark = [pytest.mark.timeout(0)] if AT_LENGTH else []
 OPEN_TO_ALL = {"GET /health", "GET /health/live", "GET /health/ready", "GET /live/schema"}
 """Probes, and a document like `/openapi.json`, which needs no key either."""
 
-NEEDS_AN_ID = {"GET /decisions/{decision_id}", "POST /monitoring/alerts/{alert_id}/acknowledge"}
-"""An id that is made up is not found."""
+NEEDS_AN_ID = {
+    "GET /decisions/{decision_id}",
+    "POST /monitoring/alerts/{alert_id}/acknowledge",
+    "GET /monitoring/report",
+    "GET /monitoring/reports/{name}",
+}
+"""An id or a name that is made up is not found, nor is a report where none was written."""
 
 SCORE = {"POST /predict", "POST /predict/batch"}
 READ = {
@@ -52,9 +57,12 @@ READ = {
     "GET /model/versions",
     "GET /monitoring/alerts",
     "GET /monitoring/drift",
+    "GET /monitoring/report",
+    "GET /monitoring/reports",
+    "GET /monitoring/reports/{name}",
     "GET /monitoring/stats",
 }
-N_OPERATIONS = 16
+N_OPERATIONS = 19
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -107,6 +108,71 @@ def test_trouble_that_comes_back_opens_a_new_alert(store: Store) -> None:
         assert len(opened) == len(holding)
     assert len(monitoring.list_alerts(store)) == 2
     assert open_alerts(store) == [("harmful_shift", 1)]
+
+
+def test_metrics_follow_the_newest_tick_even_if_the_message_stays(store: Store) -> None:
+    monitoring.sync_alerts(store, triage(alert()), T0)
+    monitoring.sync_alerts(store, triage(dataclasses.replace(alert(), metrics={"brier_excess": 0.3})), T0 + MINUTE)
+    (row,) = monitoring.list_alerts(store)
+    assert (row.metrics, row.updated_at) == ({"brier_excess": 0.3}, T0 + MINUTE)
+
+
+def test_too_little_traffic_to_tell_closes_nothing(store: Store) -> None:
+    monitoring.sync_alerts(store, triage(alert()), T0)
+    unknown = dataclasses.replace(triage(), verdict=Verdict.INSUFFICIENT)
+    assert monitoring.sync_alerts(store, unknown, T0 + MINUTE) == []
+    assert open_alerts(store) == [("harmful_shift", 1)]
+    of_another_version = dataclasses.replace(triage(model_version=2), verdict=Verdict.INSUFFICIENT)
+    monitoring.sync_alerts(store, of_another_version, T0 + 2 * MINUTE)
+    assert open_alerts(store) == [], "the version it was about serves no more"
+
+
+def test_the_same_trouble_in_another_episode_is_another_alert(store: Store) -> None:
+    monitoring.sync_alerts(store, triage(alert()), T0)
+    second = dataclasses.replace(triage(alert()), episode_id="e2")
+    assert monitoring.sync_alerts(store, second, T0 + MINUTE) == [alert()]
+    assert monitoring.sync_alerts(store, second, T0 + 2 * MINUTE) == []
+    rows = monitoring.list_alerts(store)
+    assert [(row.episode_id, row.resolved_at) for row in rows] == [("e2", None), ("e1", T0 + MINUTE)]
+
+
+def test_an_alert_goes_on_through_a_broken_feed_which_belongs_to_no_episode(store: Store) -> None:
+    no_episode = dataclasses.replace(triage(alert()), verdict=Verdict.BROKEN_FEED, episode_id=None)
+    for minute, seen in enumerate((no_episode, triage(alert()), no_episode)):
+        opened = monitoring.sync_alerts(store, seen, T0 + minute * MINUTE)
+        assert len(opened) == (minute == 0)
+    (row,) = monitoring.list_alerts(store)
+    assert row.episode_id == "e1"
+
+
+def test_the_reports_of_open_episodes_are_the_first_and_the_latest_of_each(store: Store) -> None:
+    def look(minute: int, episode_id: str | None, report: str | None) -> None:
+        seen = builders.window(end=T0 + minute * MINUTE)
+        monitoring.record_tick(
+            store,
+            ProxyMetrics(seen, 0.2, 0.3, 0.1, 0.9),
+            builders.drift_report(window=seen, report_ref=report),
+            builders.performance(window=seen),
+            Triage(seen, Verdict.BENIGN_SHIFT, ("drifted",), (), episode_id),
+            T0 + minute * MINUTE,
+        )
+
+    for minute, (episode_id, report) in enumerate(
+        [
+            ("old", "r0"),
+            ("e1", "r1"),
+            ("e1", None),
+            (None, "r2"),
+            ("e2", "r3"),
+            ("e2", "r4"),
+            ("e2", "r5"),
+            ("e2", None),
+        ]
+    ):
+        look(minute, episode_id, report)
+    assert set(monitoring.reports_of_open_episodes(store)) == {"r3", "r5"}
+    monitoring.sync_alerts(store, triage(alert()), T0)
+    assert set(monitoring.reports_of_open_episodes(store)) == {"r1", "r3", "r5"}, "an alert of e1 is open"
 
 
 def test_only_what_no_longer_holds_is_resolved(store: Store) -> None:

@@ -93,7 +93,7 @@ def test_too_many_rows_leave_the_newest_oldest_first(store: Store, data_dir: Pat
     sent = sent_each_second(store, data_dir, 10)
     journal_labels(data_dir, sent.prediction_ids, [0] * 10)
     copy(store, data_dir)
-    rows = predictions.window_rows(store, window(T0, sent.last_at), max_rows=4)
+    rows = predictions.newest_rows(store, window(T0, sent.last_at), 4)
     assert rows["probability"].tolist() == sent.probabilities[-4:].tolist()
     labelled = predictions.labelled_rows(store, max_rows=4)
     assert labelled["probability"].tolist() == sent.probabilities[-4:].tolist()
@@ -108,7 +108,7 @@ def test_rows_of_one_moment_are_taken_in_the_order_of_their_ids(store: Store, da
     journal_labels(data_dir, ids, [0] * 40)
     copy(store, data_dir)
     expected = [i / 40 for i in range(33, 40)]
-    assert predictions.window_rows(store, window(T0, sent.last_at), max_rows=7)["probability"].tolist() == expected
+    assert predictions.newest_rows(store, window(T0, sent.last_at), 7)["probability"].tolist() == expected
     assert predictions.labelled_rows(store, max_rows=7)["probability"].tolist() == expected
 
 
@@ -224,8 +224,12 @@ def test_of_two_labels_the_first_counts_unless_corrected(
 
 
 def test_a_tables_summary_is_its_count_and_span(store: Store, data_dir: Path) -> None:
-    nothing = predictions.table_summary(store, "prediction_logs", "created_at")
-    assert nothing == {"n_rows": 0, "first": None, "last": None}
-    sent = sent_each_second(store, data_dir, 3)
-    summary = predictions.table_summary(store, "prediction_logs", "created_at")
-    assert summary == {"n_rows": 3, "first": sent.created_at[0], "last": sent.last_at}
+    nothing = predictions.TableSummary(0, None, None)
+    assert (predictions.summary_of_predictions(store), predictions.summary_of_labels(store)) == (nothing, nothing)
+    sent = sent_each_second(store, data_dir, 300)
+    received_at = T0 + timedelta(hours=1)
+    journal_labels(data_dir, [*sent.prediction_ids[:3], new_id()], [1] * 4, received_at=received_at)
+    copy(store, data_dir)
+    expected = predictions.TableSummary(300, sent.created_at[0], sent.last_at)
+    assert predictions.summary_of_predictions(store) == expected
+    assert predictions.summary_of_labels(store) == predictions.TableSummary(4, received_at, received_at)

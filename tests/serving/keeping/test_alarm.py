@@ -46,18 +46,25 @@ def kept(platform: Platform) -> list[tuple[Any, ...]]:
     )
 
 
+def is_told(platform: Platform) -> bool:
+    rows = query(platform.settings, "SELECT notified_at IS NOT NULL FROM monitoring_alerts WHERE kind = %s", KIND)
+    return bool(rows and rows[-1][0])
+
+
 def test_somebody_is_told_once_however_often_it_is_raised(platform: Platform, webhook: Webhook) -> None:
     alarm = Alarm(platform, KIND)
     for _ in range(3):
         alarm.raise_(ALERT)
-    eventually(lambda: webhook.received, "somebody is told")
+    eventually(lambda: is_told(platform), "somebody is told")
     assert kept(platform) == [(ALERT.message, False)]
     alarm.clear()
     assert kept(platform) == [(ALERT.message, True)]
+    eventually(lambda: len(webhook.received) == 2, "its end is told")
     alarm.raise_(ALERT)
-    eventually(lambda: len(webhook.received) == 2, "it is told again, because it was over")
+    eventually(lambda: len(webhook.received) == 3, "it is told again, because it was over")
     assert kept(platform) == [(ALERT.message, True), (ALERT.message, False)]
-    assert {message["title"] for message in webhook.received} == {"selfheal: journal lag"}
+    titles = [message["title"] for message in webhook.received]
+    assert titles == ["selfheal: journal lag", "selfheal: journal lag resolved", "selfheal: journal lag"]
 
 
 def test_while_postgres_is_away_it_is_told_and_kept_later(platform: Platform, webhook: Webhook) -> None:
@@ -75,7 +82,8 @@ def test_while_postgres_is_away_it_is_told_and_kept_later(platform: Platform, we
     assert created_at < before, "it was first raised earlier"
     alarm.clear()
     assert kept(platform) == [(ALERT.message, True)]
-    assert len(webhook.received) == 1
+    eventually(lambda: len(webhook.received) == 2, "its end is told to whom it was told past Postgres")
+    assert [message["type"] for message in webhook.received] == ["failure", "success"]
 
 
 def test_what_was_over_before_postgres_came_back_is_still_found_there(platform: Platform) -> None:
@@ -102,9 +110,10 @@ def test_what_cannot_be_cleared_now_is_cleared_later(platform: Platform) -> None
 def test_of_several_processes_one_tells_and_any_ends_it(platform: Platform, webhook: Webhook) -> None:
     one, other = Alarm(platform, KIND), Alarm(platform, KIND)
     one.raise_(ALERT)
-    eventually(lambda: webhook.received, "somebody is told")
+    eventually(lambda: is_told(platform), "somebody is told")
     other.raise_(ALERT)
     assert kept(platform) == [(ALERT.message, False)]
     Alarm(platform, KIND).clear()  # of a process that starts now and finds nothing wrong
     assert kept(platform) == [(ALERT.message, True)]
-    assert len(webhook.received) == 1
+    eventually(lambda: len(webhook.received) == 2, "its end is told")
+    assert [message["type"] for message in webhook.received] == ["failure", "success"]

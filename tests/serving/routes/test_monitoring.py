@@ -173,6 +173,18 @@ def test_the_first_to_acknowledge_an_alert_stays_and_the_alert_stays_open(watche
     assert acknowledged.json() in answer_of(watched_api, "/monitoring/alerts", only_open=True)["alerts"]
 
 
+def test_an_acknowledgement_keeps_a_note_and_a_resolved_alert_can_be_acknowledged(watched_api: Api) -> None:
+    (resolved,) = (a for a in answer_of(watched_api, "/monitoring/alerts")["alerts"] if a["resolved_at"] is not None)
+    path = f"/monitoring/alerts/{resolved['alert_id']}/acknowledge"
+    for wrong in ({"note": ""}, {"note": "x" * 1_001}, {"note": "a\x00b"}, {"nota": "x"}, {"note": 7}):
+        assert_problem(watched_api.client.post(path, json=wrong), 422)
+    acknowledged = watched_api.client.post(path, json={"note": "it was the upstream change"}).json()
+    assert acknowledged["acknowledged_note"] == "it was the upstream change"
+    assert acknowledged["resolved_at"] == resolved["resolved_at"]
+    again = watched_api.client.post(path, json={"note": "no, it was I"}).json()
+    assert again == acknowledged, "the first to say so stays"
+
+
 def test_acknowledging_takes_the_scope_admin(watched_api: Api) -> None:
     (alert_id, *_) = (one["alert_id"] for one in answer_of(watched_api, "/monitoring/alerts")["alerts"][1:])
     path = f"/monitoring/alerts/{alert_id}/acknowledge"

@@ -1,0 +1,208 @@
+"""What a day of looks leaves on the disk: real ticks under Dagster on its Postgres, then the daily maintenance.
+
+Counted is everything but the traffic itself (predictions, labels and their journal, which follow the traffic and not the
+clock) and report pages: those come with changes of state, not with ticks, and their number is bounded; what they may hold
+is a figure of its own. Postgres is vacuumed before it is measured, so that only what is kept counts.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import Progress
+from sqlalchemy import create_engine, text
+
+from selfheal.maintenance import maintain
+from selfheal.monitoring.report import reports_folder
+from selfheal.store import DAGSTER_DATABASE, MLFLOW_DATABASE, models, server_url, with_driver
+from selfheal.supervise import dagster_home
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from selfheal.platform import Platform
+
+TICKS_PER_DAY = 288
+MINUTES_PER_DAY = 1_440
+ROWS_PER_TICK = 100
+N_DIFFERENT_TICKS = 30
+N_SKIPS = 1_000
+N_WARM_UP = 3
+SKIPPED_KEEP_DAYS = 2
+"""As `retention` in dagster.yaml says of sensors that skipped."""
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+
+TRAFFIC_TABLES = ("prediction_logs", "label_store", "scored", "prediction_rollups")
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Megabytes (1e6 bytes). `written`: a day's ticks and sensors. `mb_per_day`: what of it maintenance leaves after a week,
+    with the day's rollups, which stay. `held_mb`: what runs and skipped sensors level off at under the settings;
+    `held_pages_mb`: so many report pages as are kept, each as large as the largest that was written here."""
+
+    n_ticks: int
+    kb_per_run: float
+    kb_per_skipped_sensor: float
+    sensor_looks_per_day: float
+    rollups_mb_per_day: float
+    written_mb_per_day: float
+    mb_per_day: float
+    held_mb: float
+    held_pages_mb: float
+
+
+def measure_growth(platform: Platform, n_ticks: int, console: Console) -> Growth:
+    """Runs `n_ticks` monitoring jobs on new traffic from table `scored` and scales them to a day."""
+    with _dagster(platform) as (instance, definitions):
+        job = definitions.resolve_job_def("monitoring_job")
+        with Progress(console=console) as progress:
+            task = progress.add_task("Ticks under Dagster", total=n_ticks + N_WARM_UP)
+            sizes: dict[str, float] = {}
+            for tick in range(n_ticks + N_WARM_UP):
+                if tick == N_WARM_UP:  # the first ones lay out what is there once
+                    sizes["before"] = megabytes(platform)
+                _add_traffic(platform, tick)
+                job.execute_in_process(instance=instance, raise_on_error=True, run_config=QUIET)
+                progress.advance(task)
+            sizes["ticked"] = megabytes(platform)
+        skips_began = megabytes(platform)
+        _add_skips(instance)
+        per_skip = (megabytes(platform) - skips_began) / N_SKIPS
+        instance.purge_ticks("growth", "growth", before=(datetime.now(UTC) + timedelta(days=1)).timestamp())
+        from selfheal_assets.jobs import delete_old_runs
+
+        before_maintenance = megabytes(platform)
+        in_a_week = datetime.now(UTC) + timedelta(days=platform.settings.monitoring_runs_keep_days + 1)
+        report = maintain(platform, in_a_week, partial(delete_old_runs, instance))
+        console.print(report)
+        per_run = (before_maintenance - megabytes(platform)) / report.n_runs
+        rollups = _rollups_mb_per_day(platform)  # here: closing the resources stops the embedded server
+        sensors = [s.minimum_interval_seconds or 30 for s in definitions.sensors or ()]
+    looks = sum(86_400 / max(30, seconds) for seconds in sensors)
+    pages = [path.stat().st_size for path in reports_folder(platform.settings.data_dir).glob("*.html")]
+    page_mb = max(pages, default=0) / 1e6
+    per_tick = (sizes["ticked"] - sizes["before"]) / n_ticks
+    days = platform.settings.monitoring_runs_keep_days
+    return Growth(
+        n_ticks=n_ticks,
+        kb_per_run=1_000 * per_run,
+        kb_per_skipped_sensor=1_000 * per_skip,
+        sensor_looks_per_day=looks,
+        rollups_mb_per_day=rollups,
+        written_mb_per_day=per_tick * TICKS_PER_DAY + per_skip * looks + rollups,
+        mb_per_day=(per_tick - per_run) * TICKS_PER_DAY + rollups,
+        held_mb=days * per_run * TICKS_PER_DAY + SKIPPED_KEEP_DAYS * per_skip * looks,
+        held_pages_mb=platform.settings.drift_reports_keep * page_mb,
+    )
+
+
+@contextmanager
+def _dagster(platform: Platform) -> Iterator[tuple[Any, Any]]:
+    """The instance of `selfheal up` (its dagster.yaml, its Postgres) and the code location, in this process."""
+    settings = platform.settings
+    os.environ |= {
+        "DAGSTER_HOME": str(dagster_home(settings)),
+        "DATA_DIR": str(settings.data_dir.resolve()),
+        "USE_CASE": settings.use_case,
+    }
+    import dagster as dg
+
+    from selfheal_assets.definitions import build_definitions
+    from selfheal_assets.resources import close_all
+
+    with dg.DagsterInstance.get() as instance:
+        yield instance, build_definitions()
+    close_all()
+
+
+def _add_traffic(platform: Platform, tick: int) -> None:
+    """Five minutes of rows from `scored`, all labelled."""
+    names = ", ".join(f'"{name}"' for name in platform.contract.feature_names)
+    champion = models.champion(platform.store)
+    insert = f"""
+        INSERT INTO prediction_logs (prediction_id, created_at, model_version, prediction, probability, threshold,
+                                     request_source, latency_ms, {names})
+        SELECT md5((:first + number)::text)::uuid, CAST(:start AS timestamptz) + number / :n_ticks * interval '3 seconds',
+               :version,
+               prediction, probability, :threshold, 'benchmark', 1.5, {names}
+        FROM scored WHERE number % :n_ticks = :tick AND number < :n_ticks * {ROWS_PER_TICK}
+    """  # noqa: S608  (names of our own contract)
+    label = """
+        INSERT INTO label_store (prediction_id, true_label, labelled_at, received_at, label_source)
+        SELECT md5((:first + number)::text)::uuid, true_label, :start, :start, 'benchmark'
+        FROM scored WHERE number % :n_ticks = :tick AND number < :n_ticks * :n_rows
+    """
+    assert champion.promoted_at is not None
+    start = champion.promoted_at + timedelta(minutes=5 * tick)
+    different = {"n_ticks": N_DIFFERENT_TICKS, "tick": tick % N_DIFFERENT_TICKS}
+    values = different | {"first": 1_000_000 * tick, "start": start}
+    with platform.store.engine.begin() as connection:
+        connection.execute(text(insert), values | {"version": champion.version, "threshold": champion.threshold})
+        connection.execute(text(label), values | {"n_rows": ROWS_PER_TICK})
+
+
+def _add_skips(instance: Any) -> None:
+    """Rows as the daemon writes them for a sensor that had nothing to do."""
+    from dagster._core.definitions.run_request import InstigatorType
+    from dagster._core.scheduler.instigation import TickData, TickStatus
+
+    now = datetime.now(UTC).timestamp()
+    for _ in range(N_SKIPS):
+        instance.create_tick(
+            TickData(
+                instigator_origin_id="growth",
+                instigator_name="probation_sensor",
+                instigator_type=InstigatorType.SENSOR,
+                status=TickStatus.SKIPPED,
+                timestamp=now,
+                end_timestamp=now,
+                selector_id="growth",
+                skip_reason="Version 1 has 120 labels of the 200 that probation wants.",
+                run_ids=[],
+                cursor="v1 labels:120",
+            )
+        )
+
+
+def megabytes(platform: Platform) -> float:
+    """The three databases, vacuumed, without the traffic's tables; and the files without Postgres' and the journal."""
+    settings = platform.settings
+    size = 0
+    for database in (settings.mlops_db_name, DAGSTER_DATABASE, MLFLOW_DATABASE):
+        engine = create_engine(with_driver(server_url(settings, database), "psycopg"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text("VACUUM FULL"))
+            query = """
+                SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM pg_class
+                WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> ALL(:excluded)
+            """
+            size += int(connection.execute(text(query), {"excluded": list(TRAFFIC_TABLES)}).scalar_one())
+        engine.dispose()
+    return (size + _bytes_of_files(settings.data_dir)) / 1e6
+
+
+def _bytes_of_files(data_dir: Path) -> int:
+    """As the file system counts them, in whole blocks."""
+    total = 0
+    for folder, names, files in os.walk(data_dir):
+        if folder == str(data_dir):
+            names[:] = [name for name in names if name not in {"postgres", "audit", "reports"}]
+        total += sum(os.lstat(os.path.join(folder, name)).st_blocks * 512 for name in files)  # noqa: PTH118
+    return total
+
+
+def _rollups_mb_per_day(platform: Platform) -> float:
+    """Of a version that is asked at least once a minute."""
+    query = "SELECT pg_total_relation_size('prediction_rollups') / count(*)::float8 FROM prediction_rollups"
+    with platform.store.engine.connect() as connection:
+        return float(connection.execute(text(query)).scalar_one()) * MINUTES_PER_DAY / 1e6

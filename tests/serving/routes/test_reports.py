@@ -1,0 +1,104 @@
+"""`GET /monitoring/report...`: pages for people, shown with as few rights as they need; nothing else of the folder leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from selfheal.monitoring.report import ensure_scripts, reports_folder, save_overview
+from tests.serving.history import SCORER
+from tests.serving.routes.test_monitoring import as_reader, as_stranger
+from tests.serving.running import Api
+from tests.serving.wire.test_problems import assert_problem
+
+NAME = "20260302T120000-v1"
+
+
+@pytest.fixture
+def folder(api: Api) -> Path:
+    """The API's folder with one report."""
+    folder = reports_folder(api.settings.data_dir)
+    save_overview("<p>overview</p>", folder, NAME)
+    (folder / f"{NAME}.html").write_text("<p>evidently</p>")
+    ensure_scripts(folder)
+    (folder / "secret.html").write_text("secret")
+    return folder
+
+
+def policy_of(answer: httpx.Response) -> str:
+    """What all policies together say: a browser obeys each."""
+    return "; ".join(answer.headers.get_list("content-security-policy"))
+
+
+def test_without_a_report_the_remedy_is_told(api: Api) -> None:
+    assert "selfheal report" in assert_problem(api.client.get("/monitoring/report"), 404)["detail"]
+    assert api.client.get("/monitoring/reports").json() == {"reports": []}
+
+
+def test_the_latest_report_is_one_step_away(api: Api, folder: Path) -> None:
+    (listed,) = api.client.get("/monitoring/reports").json()["reports"]
+    assert listed["name"] == NAME
+    answer = api.client.get("/monitoring/report", follow_redirects=True)
+    assert (answer.status_code, answer.text) == (200, "<p>overview</p>")
+    assert answer.url.path == listed["overview"]
+    assert api.client.get(listed["evidently"]).text == "<p>evidently</p>"
+
+
+def test_a_page_may_run_its_own_scripts_and_reach_nobody(api: Api, folder: Path) -> None:
+    for name, scripts in (
+        (f"{NAME}-overview.html", "script-src 'self'"),
+        (f"{NAME}.html", "script-src 'unsafe-inline'"),
+    ):
+        answer = api.client.get(f"/monitoring/reports/{name}")
+        assert answer.headers["content-type"].startswith("text/html")
+        policy = policy_of(answer)
+        assert scripts in policy
+        for part in ("default-src 'none'", "sandbox allow-scripts", "frame-ancestors 'self'", "form-action 'none'"):
+            assert part in policy
+        for part in ("connect-src", "allow-same-origin", "http:", "https:", "*"):
+            assert part not in policy
+    assert (
+        "'unsafe-inline'"
+        not in policy_of(api.client.get(f"/monitoring/reports/{NAME}-overview.html"))
+        .partition("script-src")[2]
+        .partition(";")[0]
+    )
+
+
+def test_scripts_are_kept_by_the_browser_and_pages_are_asked_for_again(api: Api, folder: Path) -> None:
+    (library,) = (path.name for path in folder.glob("plotly-*.js"))
+    answer = api.client.get(f"/monitoring/reports/{library}")
+    assert answer.headers["content-type"].startswith("text/javascript")
+    assert "immutable" in answer.headers["cache-control"]
+    assert "no-cache" in api.client.get(f"/monitoring/reports/{NAME}.html").headers["cache-control"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "secret.html",
+        "..",
+        "%2e%2e",
+        "..%2f..%2faudit",
+        "..%5csecret.html",
+        f"{NAME}.html%00",
+        f"{NAME}.json",
+        "a" * 5_000,
+    ],
+)
+def test_nothing_else_leaves_the_folder(api: Api, folder: Path, name: str) -> None:
+    answer = api.client.get(f"/monitoring/reports/{name}")
+    assert answer.status_code in {404, 400, 414}
+    assert "secret" not in answer.text.replace("secret.html", "")
+    assert str(folder) not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/monitoring/report", "/monitoring/reports", f"/monitoring/reports/{NAME}.html"])
+def test_looking_at_reports_takes_the_scope_read(watched_api: Api, path: str) -> None:
+    with as_stranger(watched_api) as stranger:
+        assert_problem(stranger.get(path), 401)
+    assert_problem(httpx.get(f"{watched_api.client.base_url}{path}", headers={"X-API-Key": SCORER}), 403)
+    with as_reader(watched_api) as reader:
+        assert reader.get(path).status_code in {200, 404}
