@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from selfheal.records import Decision, to_dict, to_json
 from selfheal.store import decisions
+from selfheal.whole_file import write_whole
 
 if TYPE_CHECKING:
     from selfheal.store import Store
@@ -25,10 +25,7 @@ def record_decision(store: Store, data_dir: Path, decision: Decision) -> Decisio
     assert kept is not None
     path = decision_folder(data_dir) / f"{kept.created_at:%Y%m%dT%H%M%S}-{kept.decision_id}.json"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{token_hex(4)}.tmp")  # another process may be writing the same decision
-        temporary.write_bytes(to_json(kept))
-        temporary.replace(path)
+        write_whole(path, to_json(kept))  # another process may be writing the same decision
     return kept
 
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from selfheal.monitoring.report import reports_folder, results_folder
 from selfheal.records import from_dict, to_json
 from selfheal.store import models, retention
+from selfheal.whole_file import write_whole
 
 if TYPE_CHECKING:
     from selfheal.platform import Platform
@@ -116,7 +116,7 @@ def maintain(platform: Platform, now: datetime, delete_runs: Callable[[datetime]
             n_runs=delete_runs(old.runs),
             seconds=max(0.0, (datetime.now(UTC) - now).total_seconds()),
         )
-        _keep(report, _report_path(settings.data_dir))
+        write_whole(_report_path(settings.data_dir), to_json(report))
         return report
 
 
@@ -130,13 +130,6 @@ def last_report(data_dir: Path) -> MaintenanceReport | None:
 
 def _report_path(data_dir: Path) -> Path:
     return data_dir / "monitoring" / "maintenance.json"
-
-
-def _keep(report: MaintenanceReport, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{token_hex(4)}.tmp")
-    temporary.write_bytes(to_json(report))
-    temporary.replace(path)
 
 
 def _left_behind(data_dir: Path, before: datetime) -> list[Path]:

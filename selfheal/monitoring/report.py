@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from selfheal.records import TickRecord, Window, from_dict, to_json
+from selfheal.whole_file import write_whole
 
 RENDER_AGAIN_AFTER = timedelta(hours=1)
 OVERVIEW = "-overview"
@@ -79,7 +80,7 @@ def save_html(snapshot: Any, folder: Path, name: str) -> Path:
 
 def save_overview(html: str, folder: Path, name: str) -> Path:
     """Writes our page; `ensure_scripts` gives it what it draws with."""
-    return _write(folder / f"{name}{OVERVIEW}.html", html.encode())
+    return write_whole(folder / f"{name}{OVERVIEW}.html", html.encode())
 
 
 def ensure_scripts(folder: Path) -> tuple[str, str]:
@@ -88,7 +89,7 @@ def ensure_scripts(folder: Path) -> tuple[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in ((library, _plotly_script()), (drawing, DRAWING_SCRIPT)):
         if not (folder / name).is_file():
-            _write(folder / name, source.read_bytes())
+            write_whole(folder / name, source.read_bytes())
     prune(folder, "plotly-*.js", keep=KEPT_SCRIPTS)
     prune(folder, "page-*.js", keep=KEPT_SCRIPTS)
     return library, drawing
@@ -164,7 +165,7 @@ def results_folder(data_dir: Path) -> Path:
 
 def save_tick(tick: TickRecord, folder: Path) -> Path:
     """Writes the tick's file."""
-    return _write(_tick_path(folder, tick.triage.window.end, tick.triage.window.tick_id), to_json(tick))
+    return write_whole(_tick_path(folder, tick.triage.window.end, tick.triage.window.tick_id), to_json(tick))
 
 
 def read_tick(folder: Path, window_end: datetime, tick_id: str) -> TickRecord | None:
@@ -197,15 +198,6 @@ def prune(folder: Path, pattern: str, *, keep: int) -> int:
     for path in files[keep:]:
         path.unlink(missing_ok=True)
     return len(files[keep:])
-
-
-def _write(path: Path, content: bytes) -> Path:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-    return path
 
 
 def _written_at(paths: Collection[Path]) -> datetime | None:

@@ -6,13 +6,13 @@ import hashlib
 import io
 from datetime import datetime
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from selfheal.errors import IntegrityError
+from selfheal.whole_file import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,10 +86,7 @@ def baseline_row(store: Store) -> Row[Any] | None:
 
 def _check_copy(path: Path, data: bytes, expected: str) -> None:
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{token_hex(4)}.tmp")
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        write_whole(path, data)
         return
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:

@@ -31,6 +31,8 @@ from prometheus_client.core import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from selfheal.whole_file import write_whole
+
 if TYPE_CHECKING:
     from serving.doors.auth import Doorkeeper
     from serving.scoring.lane import FastLane
@@ -157,10 +159,8 @@ class MetricsPage:
             path.unlink(missing_ok=True)
 
     def _write(self, path: Path) -> None:
-        unfinished = path.with_suffix(".tmp")
         try:
-            unfinished.write_bytes(generate_latest(self._registry))
-            unfinished.replace(path)
+            write_whole(path, generate_latest(self._registry))
         except OSError as error:
             logger.warning("this worker's metrics cannot be shared: %s", error)
 
