@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from importlib.metadata import version as installed_version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,6 +62,7 @@ from selfheal.store.spoiled import record_spoiled_period
 
 if TYPE_CHECKING:
     import pandas as pd
+    from sqlalchemy import Row
 
     from selfheal.datasets import Dataset
     from selfheal.platform import Platform
@@ -129,17 +130,15 @@ def measure(platform: Platform, window: Window) -> PerformanceReport:
 
 def assess(platform: Platform, drift: DriftReport, performance: PerformanceReport) -> Triage:
     """Names the state (`triage`); keeps nothing."""
-    previous = monitoring.latest_tick(platform.store, drift.window.model_version)
-    previous_episode = None if previous is None else previous.episode_id
-    return triage(drift, performance, harm_limits(platform.settings), previous_episode)
+    return _assess(platform, drift, performance, monitoring.latest_tick(platform.store, drift.window.model_version))
 
 
 def conclude(
     platform: Platform, proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, now: datetime
 ) -> tuple[Triage, list[Alert]]:
     """Names the state (`assess`), keeps the tick and its alerts. Returns the newly opened alerts too."""
-    outcome = assess(platform, drift, performance)
     previous = monitoring.latest_tick(platform.store, drift.window.model_version)
+    outcome = _assess(platform, drift, performance, previous)
     spoiled = spoiled_period(
         drift,
         outcome.verdict,
@@ -389,6 +388,13 @@ def gate_limits(settings: Settings) -> GateLimits:
         level=settings.gate_level,
         max_attempts=settings.max_attempts_per_episode,
     )
+
+
+def _assess(
+    platform: Platform, drift: DriftReport, performance: PerformanceReport, previous: Row[Any] | None
+) -> Triage:
+    previous_episode = None if previous is None else previous.episode_id
+    return triage(drift, performance, harm_limits(platform.settings), previous_episode)
 
 
 def _current_window(platform: Platform, champion: ModelVersion) -> Window | None:

@@ -1,15 +1,12 @@
 """What assets hand to each other, kept below DATA_DIR/assets: records as JSON, frames as Parquet. The newest only."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 from upath import UPath
 
 from selfheal_assets.resources import PlatformResource
-
-if TYPE_CHECKING:
-    pass
 
 INFO_KEY = b"selfheal.training_set"
 
