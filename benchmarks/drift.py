@@ -31,13 +31,12 @@ import pandas as pd
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from scipy.stats import chi2
 
 from selfheal.contract import TRUE_LABEL, FloatArray
 from selfheal.credit_risk import contract
 from selfheal.datasets import load_dataset
-from selfheal.monitoring.calibration import Calibration, calibrate
 from selfheal.monitoring.drift import (
     PROBABILITY,
     RECENT_ROWS,
@@ -49,7 +48,8 @@ from selfheal.monitoring.drift import (
 from selfheal.monitoring.feed import feed_problems
 from selfheal.monitoring.multivariate import MATERIAL_AUC, domain_check
 from selfheal.monitoring.performance import performance_report, score_metrics
-from selfheal.monitoring.shift import column_shift
+from selfheal.monitoring.shift import column_shift, ks_distance, ks_p_value
+from selfheal.monitoring.thresholds import Thresholds, derive_thresholds
 from selfheal.monitoring.triage import HarmLimits, triage
 from selfheal.records import Verdict, Window
 from selfheal.retraining.training import f1_optimal_threshold
@@ -171,14 +171,14 @@ def simulate_deployment(
     tick_of_run = np.searchsorted(ends, np.arange(0, ends[-1], RUN_ROWS), side="right")
     traffic = world.draw(int(ends[-1]), rng, MIX_TILT * np.sin(2 * np.pi * hours[tick_of_run] / 24))
     stream = Stream(traffic, ends, rng)
-    calibration = calibrate(reference, NAMES, LIMITS.n_ticks)
+    thresholds = derive_thresholds(reference, NAMES, LIMITS.n_ticks)
     alarms = np.zeros(N_TICKS, dtype=bool)
     for name in NAMES:
         column, known = world.rows[name].to_numpy(dtype=np.float64), reference[name].to_numpy(dtype=np.float64)
-        for tick in stream.near_alarm(column, known, calibration, name):
+        for tick in stream.near_alarm(column, known, thresholds, name):
             if not alarms[tick]:
                 drift = column_drift(
-                    name, column[stream.day(tick)], known, column[stream.recent(tick)], calibration, LIMITS
+                    name, column[stream.day(tick)], known, column[stream.recent(tick)], thresholds, LIMITS
                 )
                 alarms[tick] = drift.is_drifted or drift.is_missing_rate_drifted
     days = range(TICKS_PER_DAY, N_TICKS, TICKS_PER_DAY)
@@ -207,9 +207,7 @@ class Stream:
     def recent(self, tick: int) -> IntArray:
         return self._traffic[max(0, self._ends[tick] - RECENT_ROWS) : self._ends[tick]]
 
-    def near_alarm(
-        self, column: FloatArray, reference: FloatArray, calibration: Calibration, name: str
-    ) -> Iterator[int]:
+    def near_alarm(self, column: FloatArray, reference: FloatArray, thresholds: Thresholds, name: str) -> Iterator[int]:
         """Ticks at which a test of the column may be significant: all of them that are, and few others."""
         known = np.sort(reference[~np.isnan(reference)])
         below, upto = np.searchsorted(known, column, "left"), np.searchsorted(known, column, "right")
@@ -220,7 +218,7 @@ class Stream:
         in_reference = np.bincount(np.searchsorted(edges, known, "left"), minlength=len(edges) + 2) / len(known)
         expected = np.cumsum(in_reference[: len(edges) + 1])
         missing_share = float(np.isnan(reference).mean())
-        threshold = calibration.thresholds[name] / 2
+        threshold = thresholds.of_values[name] / 2
         slack = float(np.diff(expected).max()) if len(edges) >= N_BINS - 2 else 0.0
         for counts, ranks in (self._of_days(bins, middle, len(edges)), self._of_recent(bins, middle, len(edges))):
             n = counts[:, :-1].sum(axis=1)
@@ -275,8 +273,6 @@ def evidently_default(current: pd.Series, reference: pd.Series) -> bool:
 
 
 def ks_05(current: FloatArray, reference: FloatArray) -> bool:
-    from selfheal.monitoring.shift import ks_distance, ks_p_value
-
     n_current, n_reference = int((~np.isnan(current)).sum()), int((~np.isnan(reference)).sum())
     return n_current > 0 and ks_p_value(ks_distance(current, reference), n_current, n_reference) < 0.05
 
@@ -327,8 +323,8 @@ def detection_of(world: World, change: Change, column: str, n_rows: int, n_windo
 
 
 def is_called(current: pd.DataFrame, reference: pd.DataFrame, name: str) -> bool:
-    calibration = calibrate(reference, NAMES, LIMITS.n_ticks)
-    (column,) = drift_of_columns([name], current, reference, current.tail(RECENT_ROWS), calibration, LIMITS, {})
+    thresholds = derive_thresholds(reference, NAMES, LIMITS.n_ticks)
+    (column,) = drift_of_columns([name], current, reference, current.tail(RECENT_ROWS), thresholds, LIMITS, {})
     return column.is_drifted or column.is_missing_rate_drifted
 
 
@@ -362,7 +358,7 @@ def multivariate_of(world: World, n_windows: int, seed: int) -> dict[str, float 
         by_chance.append(domain_check(current, reference, features, number))
         inputs = current[list(contract.input_names)].assign(age=rng.permutation(current["age"].to_numpy()))
         broken.append(domain_check(world.scored(inputs), reference, features, number))
-    level = calibrate(world.rows, NAMES, LIMITS.n_ticks).level
+    level = derive_thresholds(world.rows, NAMES, LIMITS.n_ticks).level
     n_below = sum(check.p_value < 0.05 for check in by_chance)
     return {
         "null_auc_mean": float(np.mean([check.auc for check in by_chance])),
@@ -461,8 +457,8 @@ def verdict_on(current: pd.DataFrame, reference: pd.DataFrame) -> str:
     """What a tick would say of a window whose labels are all in."""
     end = datetime(2026, 1, 2, tzinfo=UTC)
     window = Window(contract.name, 1, end - timedelta(days=1), end, len(current), len(current), end)
-    calibration = calibrate(reference, NAMES, LIMITS.n_ticks)
-    columns = drift_of_columns(NAMES, current, reference, None, calibration, LIMITS, {})
+    thresholds = derive_thresholds(reference, NAMES, LIMITS.n_ticks)
+    columns = drift_of_columns(NAMES, current, reference, None, thresholds, LIMITS, {})
     drift = drift_report(
         window,
         columns,
@@ -540,47 +536,47 @@ def main(
 
 
 def show(outcome: Outcome, console: Console) -> None:
-    table = Table(title=f"False alarms in 90 days: some column drifted ({outcome.data})", title_justify="left")
-    for column in (
-        "predictions/hour",
-        "selfheal (95 % bounds)",
-        "target",
-        "Evidently's defaults",
-        "KS at 5 %",
-        "feed check",
-    ):
-        table.add_column(column, justify="right")
+    console.print(_false_alarms_table(outcome))
+    console.print(_detection_table(outcome))
+    console.print("Domain classifier:", outcome.multivariate)
+    console.print(_triage_table(outcome))
+
+
+def _false_alarms_table(outcome: Outcome) -> Table:
+    title = f"False alarms in 90 days, by predictions an hour ({outcome.data})"
+    table = Table("an hour", "selfheal (95 %)", "target", "Evidently", "KS 5 %", "feed check", title=title)
     for rate, found in outcome.false_alarms_per_90_days.items():
         low, high = found["ours"]["bounds_95"]  # type: ignore[misc]
-        verdict = "<= 1" if high <= 1 else "<= 1: missed"
+        ours = f"{found['ours']['per_90_days']:.2f} ({low:.2f}-{high:.2f})"
         others = (f"{found[name]['per_90_days']:.1f}" for name in ("evidently_default", "ks_05"))
-        ours = f"{found['ours']['per_90_days']:.2f} ({low:.2f} - {high:.2f})"
+        verdict = "<= 1" if high <= 1 else "<= 1: missed"
         table.add_row(rate, ours, verdict, *others, outcome.false_feed_alarms[rate])
-    console.print(table)
-    table = Table(
-        title="Share of shifted windows that are called drifted: selfheal (Evidently's defaults)", title_justify="left"
-    )
-    for column in ("shift", *(f"n = {n:,}" for n in SIZES), "target", "rows to alarm: median, 95 %"):
-        table.add_column(column, justify="right")
+    return table
+
+
+def _detection_table(outcome: Outcome) -> Table:
+    title = "Share of windows in which the shifted column is called drifted (below: Evidently's defaults)"
+    shift = Column("shift", overflow="fold")
+    table = Table(shift, *(f"n={n}" for n in SIZES), "target", "rows to alarm", title=title, show_lines=True)
     for name, by_size in outcome.detection.items():
         n_wanted = SHIFTS[name][2]
-        shares = [f"{share['ours']:.2f} ({share['evidently_default']:.2f})" for share in by_size.values()]
-        verdict = f"0.95 at {n_wanted:,}" + ("" if by_size[n_wanted]["ours"] >= 0.95 else ": missed")
+        shares = (f"{share['ours']:.2f}\n{share['evidently_default']:.2f}" for share in by_size.values())
+        verdict = f"0.95 at {n_wanted}" + ("" if by_size[n_wanted]["ours"] >= 0.95 else ": missed")
         delay = outcome.delay_rows[name]
-        table.add_row(name, *shares, verdict, f"{delay['median']:,.0f}, {delay['p95']:,.0f}")
-    console.print(table)
-    console.print("Domain classifier:", outcome.multivariate)
-    table = Table(title=f"Verdicts on windows of {TRIAGE_ROWS} rows, all labelled", title_justify="left")
-    for column in ("scenario", *(verdict.value for verdict in Verdict), "target"):
-        table.add_column(column, justify="left" if column in {"scenario", "target"} else "right")
+        table.add_row(name, *shares, verdict, f"half: {delay['median']:.0f}\n95 %: {delay['p95']:.0f}")
+    return table
+
+
+def _triage_table(outcome: Outcome) -> Table:
+    title = f"Verdicts on windows of {TRIAGE_ROWS} rows, all labelled"
+    table = Table("scenario", "verdicts", "target", title=title)
     for scenario, shares in outcome.triage.items():
         wanted, comparison, bound = TRIAGE_TARGETS[SCENARIOS[scenario][1]]
         share = shares.get(wanted.value, 0.0)
         is_met = share >= bound if comparison == ">=" else share <= bound
-        cells = (f"{shares[verdict.value]:.2f}" if verdict.value in shares else "" for verdict in Verdict)
-        target = f"{wanted.value} {comparison} {bound:g}" + ("" if is_met else ": missed")
-        table.add_row(scenario, *cells, target)
-    console.print(table)
+        found = ", ".join(f"{verdict} {part:.2f}" for verdict, part in sorted(shares.items(), key=lambda one: -one[1]))
+        table.add_row(scenario, found, f"{wanted.value} {comparison} {bound:g}" + ("" if is_met else ": missed"))
+    return table
 
 
 if __name__ == "__main__":

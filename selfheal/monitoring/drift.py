@@ -1,6 +1,6 @@
 """Drift of each feature and of the predicted probability against a frozen reference.
 
-Evidently computes and renders, by our test (`selfheal.monitoring.shift`) and our thresholds (`selfheal.monitoring.calibration`).
+Evidently computes and renders, by our test (`selfheal.monitoring.shift`) and our thresholds (`selfheal.monitoring.thresholds`).
 A column is drifted if its shift is significant under the false-alarm budget *and* material. Missing values are a channel of
 their own.
 
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfheal.monitoring.calibration import Calibration, calibrate
 from selfheal.monitoring.multivariate import MATERIAL_AUC, DomainCheck, domain_check
 from selfheal.monitoring.shift import Shift, column_shift, ks_distance, share_p_value
+from selfheal.monitoring.thresholds import Thresholds, derive_thresholds
 from selfheal.records import ColumnDrift, DriftReport, Window
 
 if TYPE_CHECKING:
@@ -102,13 +102,13 @@ def detect_drift(
     columns: tuple[ColumnDrift, ...] = ()
     if len(current) >= limits.min_rows:
         names = [*features, PROBABILITY]
-        calibration = calibrate(reference, names, limits.n_ticks)
+        thresholds = derive_thresholds(reference, names, limits.n_ticks)
         known = [name for name in names if current[name].notna().any() and reference[name].notna().any()]
-        snapshot = run_evidently(current[known], reference[known], calibration) if known else None
+        snapshot = run_evidently(current[known], reference[known], thresholds) if known else None
         p_values = evidently_p_values(snapshot, known) if known else {}
-        columns = drift_of_columns(names, current, reference, recent, calibration, limits, p_values)
+        columns = drift_of_columns(names, current, reference, recent, thresholds, limits, p_values)
         domain = domain_check(current, reference, features, seed) if len(reference) >= limits.min_rows else None
-        level = calibration.level
+        level = thresholds.level
     report = drift_report(
         window,
         columns,
@@ -137,7 +137,7 @@ def drift_of_columns(
     current: pd.DataFrame,
     reference: pd.DataFrame,
     recent: pd.DataFrame | None,
-    calibration: Calibration,
+    thresholds: Thresholds,
     limits: DriftLimits,
     p_values: Mapping[str, float],
 ) -> tuple[ColumnDrift, ...]:
@@ -149,7 +149,7 @@ def drift_of_columns(
             current[name].to_numpy(dtype=np.float64),
             reference[name].to_numpy(dtype=np.float64),
             None if newest is None else newest[name].to_numpy(dtype=np.float64),
-            calibration,
+            thresholds,
             limits,
             p_values.get(name),
         )
@@ -194,7 +194,7 @@ def drift_report(
     )
 
 
-def run_evidently(current: pd.DataFrame, reference: pd.DataFrame, calibration: Calibration) -> Any:
+def run_evidently(current: pd.DataFrame, reference: pd.DataFrame, thresholds: Thresholds) -> Any:
     """Evidently's drift preset with our test, and for every column its threshold."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
@@ -206,7 +206,7 @@ def run_evidently(current: pd.DataFrame, reference: pd.DataFrame, calibration: C
         columns=names,
         drift_share=DATASET_DRIFT_SHARE,
         per_column_method=dict.fromkeys(names, METHOD),
-        per_column_threshold={name: calibration.thresholds[name] for name in names},
+        per_column_threshold={name: thresholds.of_values[name] for name in names},
     )
     return Report([preset]).run(
         Dataset.from_pandas(current, data_definition=definition),
@@ -251,7 +251,7 @@ def _look(
     name: str,
     values: FloatArray,
     reference: FloatArray,
-    calibration: Calibration,
+    thresholds: Thresholds,
     limits: DriftLimits,
     p_value: float | None = None,
 ) -> _Look:
@@ -264,11 +264,11 @@ def _look(
     missing_p = share_p_value(n_missing, len(values), n_missing_reference, len(reference))
     return _Look(
         shift=shift,
-        is_drifted=shift.p_value < calibration.thresholds[name] and shift.effect >= limits.min_effect,
+        is_drifted=shift.p_value < thresholds.of_values[name] and shift.effect >= limits.min_effect,
         n_rows=len(values),
         n_missing=n_missing,
         missing_pct=missing_pct,
-        is_missing_drifted=missing_p < calibration.missing_thresholds[name] and points >= MATERIAL_MISSING_POINTS,
+        is_missing_drifted=missing_p < thresholds.of_missing_rates[name] and points >= MATERIAL_MISSING_POINTS,
     )
 
 
@@ -277,7 +277,7 @@ def column_drift(
     current: FloatArray,
     reference: FloatArray,
     recent: FloatArray | None,
-    calibration: Calibration,
+    thresholds: Thresholds,
     limits: DriftLimits,
     p_value: float | None = None,
 ) -> ColumnDrift:
@@ -289,8 +289,8 @@ def column_drift(
         p_value: of the window's shift, where somebody has computed it already.
     """
     reference_missing_pct = 100.0 * float(np.isnan(reference).mean())
-    whole = _look(name, current, reference, calibration, limits, p_value)
-    newest = whole if recent is None else _look(name, recent, reference, calibration, limits)
+    whole = _look(name, current, reference, thresholds, limits, p_value)
+    newest = whole if recent is None else _look(name, recent, reference, thresholds, limits)
     is_drifted = whole.is_drifted and (recent is None or not _has_returned(current, recent, whole, newest))
     is_missing_drifted = whole.is_missing_drifted and not _has_returned_missing(whole, newest, reference_missing_pct)
     shown = newest if newest.is_drifted and not is_drifted else whole
@@ -298,7 +298,7 @@ def column_drift(
         column=name,
         method=METHOD,
         p_value=shown.shift.p_value,
-        threshold=calibration.thresholds[name],
+        threshold=thresholds.of_values[name],
         effect=shown.shift.effect,
         is_drifted=is_drifted or newest.is_drifted,
         reference_missing_pct=reference_missing_pct,

@@ -423,8 +423,10 @@ def _fit_logistic(
 
 def _midranks(scores: FloatArray) -> FloatArray:
     """Rank of each score from 1 on, tied ones sharing their mean rank."""
-    _, value_of, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[value_of], dtype=np.float64)
+    from scipy.stats import rankdata
+
+    ranks: FloatArray = rankdata(scores)
+    return ranks
 
 
 def _log_odds(scores: FloatArray) -> FloatArray:
@@ -434,4 +436,7 @@ def _log_odds(scores: FloatArray) -> FloatArray:
 
 def _probability(log_odds: FloatArray) -> FloatArray:
     """The logistic function, in the precision of its argument."""
-    return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))))
+    from scipy.special import expit
+
+    probability: FloatArray = expit(log_odds)
+    return probability

@@ -1,7 +1,7 @@
 """How far one column has moved, and how likely that would be by chance: two distances, one p-value.
 
 Belongs here: the statistics of one column in two samples. What is too unlikely, and what is too small to matter, is decided in
-`selfheal.monitoring.calibration` and `.drift`.
+`selfheal.monitoring.thresholds` and `.drift`.
 
 Two tests look at each column, because neither sees everything: Kolmogorov and Smirnov's at any change of shape, Wilcoxon's
 rank sum at a move of the whole column, which it finds with far fewer rows. Both use ranks only, so a tail of 22,000 among

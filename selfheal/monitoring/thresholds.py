@@ -40,16 +40,16 @@ SURE_STANDARD_ERRORS = 3.0
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Thresholds:
     """When a p-value is too small: by column, for its values and for its missing rate."""
 
     level: float
     """Of one test on independent rows, and of the one test of all columns together."""
-    thresholds: Mapping[str, float]
-    missing_thresholds: Mapping[str, float]
+    of_values: Mapping[str, float]
+    of_missing_rates: Mapping[str, float]
 
 
-def calibrate(reference: pd.DataFrame, columns: Sequence[str], n_ticks: float) -> Calibration:
+def derive_thresholds(reference: pd.DataFrame, columns: Sequence[str], n_ticks: float) -> Thresholds:
     """Thresholds for comparing with these rows, which are in the order in which they were made.
 
     Args:
@@ -57,10 +57,10 @@ def calibrate(reference: pd.DataFrame, columns: Sequence[str], n_ticks: float) -
     """
     level = 1.0 / (n_ticks * (len(columns) * N_CHANNELS * N_WINDOWS + 1))
     values = {name: reference[name].to_numpy(dtype=np.float64) for name in columns}
-    return Calibration(
+    return Thresholds(
         level=level,
-        thresholds={name: _threshold(level, design_effect(_ranks(column))) for name, column in values.items()},
-        missing_thresholds={
+        of_values={name: _threshold(level, design_effect(_ranks(column))) for name, column in values.items()},
+        of_missing_rates={
             name: _threshold(level, design_effect(np.isnan(column).astype(np.float64)))
             for name, column in values.items()
         },
@@ -90,8 +90,7 @@ def _threshold(level: float, effect: float) -> float:
 
 def _ranks(values: FloatArray) -> FloatArray:
     """Mid-ranks, missing values left where they are."""
-    ranks = np.full(len(values), np.nan)
-    is_known = ~np.isnan(values)
-    _, which, counts = np.unique(values[is_known], return_inverse=True, return_counts=True)
-    ranks[is_known] = (np.cumsum(counts) - counts / 2)[which]
+    from scipy.stats import rankdata
+
+    ranks: FloatArray = rankdata(values, nan_policy="omit")
     return ranks

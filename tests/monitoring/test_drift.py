@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfheal.monitoring.calibration import calibrate
 from selfheal.monitoring.drift import (
     METHOD,
     PROBABILITY,
@@ -21,6 +20,7 @@ from selfheal.monitoring.drift import (
 )
 from selfheal.monitoring.report import save_html
 from selfheal.monitoring.shift import column_shift
+from selfheal.monitoring.thresholds import derive_thresholds
 from selfheal.records import ColumnDrift
 from tests.builders import window
 from tests.toy_use_case import contract, overheating
@@ -139,9 +139,9 @@ def mixed(n_calm: int, n_hot: int) -> pd.DataFrame:
 
 
 def drift_of(current: pd.DataFrame, recent: pd.DataFrame | None, reference: pd.DataFrame, name: str) -> ColumnDrift:
-    calibration = calibrate(reference, [*contract.feature_names, PROBABILITY], LIMITS.n_ticks)
+    thresholds = derive_thresholds(reference, [*contract.feature_names, PROBABILITY], LIMITS.n_ticks)
     values = [None if rows is None else rows[name].to_numpy() for rows in (current, reference, recent)]
-    return column_drift(name, *values, calibration, LIMITS)  # type: ignore[arg-type]
+    return column_drift(name, *values, thresholds, LIMITS)  # type: ignore[arg-type]
 
 
 def test_a_fresh_shift_is_seen_in_the_newest_rows_however_long_it_was_calm(reference: pd.DataFrame) -> None:
@@ -182,8 +182,8 @@ def test_a_missing_rate_is_looked_at_in_both_windows(reference: pd.DataFrame) ->
 
 def test_evidently_is_given_our_test_and_threshold_for_each_column(reference: pd.DataFrame) -> None:
     current = mixed(400, 200)[["temperature_c", "restarts"]]
-    calibration = calibrate(reference, ["temperature_c", "restarts"], LIMITS.n_ticks)
-    snapshot = run_evidently(current, reference[list(current)], calibration)
+    thresholds = derive_thresholds(reference, ["temperature_c", "restarts"], LIMITS.n_ticks)
+    snapshot = run_evidently(current, reference[list(current)], thresholds)
     told = {
         metric["config"]["column"]: metric["config"]
         for metric in snapshot.dict()["metrics"]
@@ -191,4 +191,4 @@ def test_evidently_is_given_our_test_and_threshold_for_each_column(reference: pd
     }
     for name, p_value in evidently_p_values(snapshot, list(current)).items():
         assert p_value == column_shift(current[name].to_numpy(), reference[name].to_numpy()).p_value
-        assert (told[name]["method"], told[name]["threshold"]) == (METHOD, calibration.thresholds[name])
+        assert (told[name]["method"], told[name]["threshold"]) == (METHOD, thresholds.of_values[name])

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfheal.monitoring.calibration import calibrate, design_effect
 from selfheal.monitoring.shift import column_shift
+from selfheal.monitoring.thresholds import derive_thresholds, design_effect
 
 N_TICKS = 90 * 288
 
@@ -23,10 +23,12 @@ def in_runs(n_rows: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def test_the_budget_is_spent_once_by_all_ticks_columns_channels_and_windows() -> None:
-    calibration = calibrate(independent(), ["plain", "tied"], N_TICKS)
-    of_columns = sum(calibration.thresholds.values()) + sum(calibration.missing_thresholds.values())
-    assert (2 * of_columns + calibration.level) * N_TICKS == pytest.approx(1.0)
-    assert calibrate(independent(), ["plain"], 2 * N_TICKS).level * 2 * N_TICKS * (2 * 2 + 1) == pytest.approx(1.0)
+    thresholds = derive_thresholds(independent(), ["plain", "tied"], N_TICKS)
+    of_columns = sum(thresholds.of_values.values()) + sum(thresholds.of_missing_rates.values())
+    assert (2 * of_columns + thresholds.level) * N_TICKS == pytest.approx(1.0)
+    assert derive_thresholds(independent(), ["plain"], 2 * N_TICKS).level * 2 * N_TICKS * (2 * 2 + 1) == pytest.approx(
+        1.0
+    )
 
 
 def test_independent_rows_have_no_design_effect() -> None:
@@ -44,7 +46,7 @@ def test_where_rows_come_in_runs_false_alarms_stay_as_rare_as_announced() -> Non
     """At a budget of one alarm in 50 looks, 400 looks at such rows; without the design effect half of them are alarms."""
     rng = np.random.default_rng(3)
     reference = pd.DataFrame({"x": in_runs(12_000, rng)})
-    threshold = calibrate(reference, ["x"], n_ticks=50 / 5).thresholds["x"]
+    threshold = derive_thresholds(reference, ["x"], n_ticks=50 / 5).of_values["x"]
     p_values = np.array([column_shift(in_runs(1_000, rng), reference["x"].to_numpy()).p_value for _ in range(400)])
     assert (p_values < threshold).mean() <= 0.05
     assert (p_values < 4 / 50).mean() > 0.3
@@ -53,4 +55,6 @@ def test_where_rows_come_in_runs_false_alarms_stay_as_rare_as_announced() -> Non
 @pytest.mark.parametrize("column", [np.full(3_000, np.nan), np.ones(3_000), np.array([]), np.arange(100.0)])
 def test_what_says_nothing_about_runs_is_taken_as_independent(column: np.ndarray) -> None:
     assert design_effect(column) == 1.0
-    assert calibrate(pd.DataFrame({"x": column}), ["x"], N_TICKS).thresholds["x"] == pytest.approx(1 / N_TICKS / 5)
+    assert derive_thresholds(pd.DataFrame({"x": column}), ["x"], N_TICKS).of_values["x"] == pytest.approx(
+        1 / N_TICKS / 5
+    )
