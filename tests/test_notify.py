@@ -19,6 +19,7 @@ from selfheal.channels import Channel, Routes
 from selfheal.notify import FIRST_PAUSE, LONGEST_PAUSE, MAX_FAILURES, _pause, closing, due_notices, notify
 from selfheal.records import Alert, Severity
 from selfheal.settings import load_settings
+from tests.local_server import served
 from tests.times import T0
 
 DRIFT = Alert("dataset_drift", Severity.CRITICAL, "the data set as a whole has drifted")
@@ -51,13 +52,8 @@ class WebhookHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
-    server = Webhook()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(Webhook()) as server:
+        yield server
 
 
 def sent(webhook: Webhook) -> list[tuple[str, str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from selfheal.records import Trigger
 from selfheal.settings import Settings
 from selfheal.store.embedded import EmbeddedServer
 from tests.conftest import TEMPLATE, settings_for
+from tests.local_server import served
 from tests.serving.history import ADA, API_KEYS, platform_of, write_past
 from tests.serving.running import Api, api_in_thread, query
 from tests.test_notify import Webhook
@@ -126,10 +126,5 @@ def without_production(api_settings: Settings) -> Settings:
 
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
-    server = Webhook()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(Webhook()) as server:
+        yield server

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,6 +14,7 @@ from selfheal.settings import Settings
 from serving import tracing
 from serving.app import create_app
 from serving.doors.strict_http import StrictHttpProtocol
+from tests.local_server import served
 from tests.serving.running import api_in_thread, bodies, free_port
 
 
@@ -55,13 +55,8 @@ def attributes(thing: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    server = Collector()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(Collector()) as server:
+        yield server
 
 
 def traced(settings: Settings, url: str) -> Settings:

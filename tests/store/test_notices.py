@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
@@ -15,6 +14,7 @@ from selfheal.records import Alert, Severity
 from selfheal.settings import Settings, load_settings
 from selfheal.store import Store, monitoring, notices
 from tests.at_once import at_once
+from tests.local_server import served
 from tests.test_notify import Webhook
 from tests.times import T0
 
@@ -25,22 +25,14 @@ CRITICAL = Alert("feature_drift", Severity.CRITICAL, "8 features have drifted")
 
 @pytest.fixture
 def chat() -> Iterator[Webhook]:
-    yield from served()
+    with served(Webhook()) as server:
+        yield server
 
 
 @pytest.fixture
 def pager() -> Iterator[Webhook]:
-    yield from served()
-
-
-def served() -> Iterator[Webhook]:
-    server = Webhook()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(Webhook()) as server:
+        yield server
 
 
 @pytest.fixture
