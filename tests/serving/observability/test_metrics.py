@@ -210,8 +210,9 @@ def test_a_page_that_goes_while_it_is_looked_at_is_left_out(tmp_path: Path, monk
 def test_numbers_that_cannot_be_shared_are_told_by_their_own_worker(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one = page_of(tmp_path / "missing", "11", 3)
-    one._write(tmp_path / "missing" / "11.prom")
+    (tmp_path / "a_file").touch()
+    one = page_of(tmp_path / "a_file", "11", 3)
+    one._write(tmp_path / "a_file" / "11.prom")
     assert "cannot be shared" in caplog.text
     assert value(read(one.text().decode()), "sent_total", worker="11", to='a "quoted"\nname') == 3
 
