@@ -358,10 +358,26 @@ class Decision:
     model_sha256: str | None = None
     gate_config_sha256: str | None = None
     code_version: str | None = None
+    look: int | None = None
+    """Of a verdict: the how-manieth on this champion since it went live, from 1 on; the level of the gates depends on it."""
+    gate_config: dict[str, Any] | None = None
+    """Of a verdict: the gates' limits in force."""
 
     @property
     def failed_gates(self) -> tuple[str, ...]:
         return tuple(g.name for g in self.gates if g.status in {GateStatus.FAIL, GateStatus.INCONCLUSIVE})
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """A version going live, by a promotion or a rollback. `position` grows with every one, with gaps."""
+
+    position: int
+    model_name: str
+    version: int
+    replaced_version: int | None
+    decision_id: str
+    promoted_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ Nothing is decided here; each function names the rule it calls. In order: `look`
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from selfheal.code_version import code_version
 from selfheal.contract import TRUE_LABEL
 from selfheal.decision_log import record_decision
 from selfheal.errors import IntegrityError, NoProductionModelError
@@ -67,9 +67,6 @@ if TYPE_CHECKING:
     from selfheal.datasets import Dataset
     from selfheal.platform import Platform
     from selfheal.settings import Settings
-
-CODE_VERSION = installed_version("selfheal")
-
 
 # Monitoring
 
@@ -220,7 +217,7 @@ def decide_retraining(
         attempt=attempt,
         n_labels=signals.n_labels,
         conditions=conditions,
-        code_version=CODE_VERSION,
+        code_version=code_version(),
     )
     return record_decision(platform.store, platform.settings.data_dir, decision)
 
@@ -265,7 +262,7 @@ def train_shadow(platform: Platform, rows: TrainingSet, now: datetime) -> Shadow
     if decision is None:
         raise IntegrityError(f"the training set names decision {rows.info.decision_id}, which is not recorded")
     key = digest_of(
-        rows.info.sha256, contract.hash, seed, dict(contract.param_grid), CODE_VERSION, decision.decision_id
+        rows.info.sha256, contract.hash, seed, dict(contract.param_grid), code_version(), decision.decision_id
     )
     known = platform.registry.find_shadow(key)
     if known is not None:
@@ -317,7 +314,7 @@ def judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datet
         data_sha256=rows.info.sha256,
         model_sha256=shadow.artifact_sha256,
         gate_config_sha256=digest_of(to_dict(limits)),
-        code_version=CODE_VERSION,
+        code_version=code_version(),
     )
     kept = record_decision(platform.store, platform.settings.data_dir, decision)
     segments = (

@@ -26,6 +26,9 @@ GENESIS = "0" * 64
 
 STORE_COLUMNS = ("position", "failed_gates", "prev_hash", "hash")
 
+ADDED_LATER = frozenset({"look", "gate_config"})
+"""Fields that decisions from before do not have: a hash covers them only where they are known, so that old ones hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChainedDecision:
@@ -145,7 +148,8 @@ def chain_problems(store: Store) -> list[str]:
 
 def _hash(previous: str, content: dict[str, Any]) -> str:
     """Over the content as it is read back: JSONB knows no negative zero."""
-    return digest_of(previous, json.loads(json.dumps(content), parse_float=lambda digits: float(digits) + 0.0))
+    known = {name: value for name, value in content.items() if value is not None or name not in ADDED_LATER}
+    return digest_of(previous, json.loads(json.dumps(known), parse_float=lambda digits: float(digits) + 0.0))
 
 
 def _last_hash(store: Store, connection: Connection) -> str:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Double,
+    ForeignKey,
     Identity,
     Index,
     Integer,
@@ -51,6 +52,8 @@ class Tables:
     monitoring_metrics: Table
     spoiled_periods: Table
     retraining_decisions: Table
+    retraining_requests: Table
+    promotions: Table
     monitoring_alerts: Table
     reference_data: Table
     journal_positions: Table
@@ -68,6 +71,8 @@ def build_tables(contract: ModelContract) -> Tables:
         monitoring_metrics=_monitoring_metrics(metadata),
         spoiled_periods=_spoiled_periods(metadata),
         retraining_decisions=_retraining_decisions(metadata),
+        retraining_requests=_retraining_requests(metadata),
+        promotions=_promotions(metadata),
         monitoring_alerts=_monitoring_alerts(metadata),
         reference_data=_reference_data(metadata),
         journal_positions=_journal_positions(metadata),
@@ -260,12 +265,14 @@ def _retraining_decisions(metadata: MetaData) -> Table:
         Column("mlflow_run_id", Text),
         Column("episode_id", Text),
         Column("attempt", Integer, nullable=False),
+        Column("look", Integer),
         Column("n_labels", Integer, nullable=False),
         Column("conditions", JSONB, nullable=False),
         Column("gates", JSONB, nullable=False),
         Column("failed_gates", JSONB, nullable=False),
         Column("data_sha256", Text),
         Column("model_sha256", Text),
+        Column("gate_config", JSONB),
         Column("gate_config_sha256", Text),
         Column("code_version", Text),
         Column("prev_hash", Text, nullable=False),
@@ -274,6 +281,40 @@ def _retraining_decisions(metadata: MetaData) -> Table:
         # A chain, not a tree: no two decisions follow the same one.
         Index("retraining_decisions_one_successor", "prev_hash", unique=True),
         Index("retraining_decisions_by_episode", "model_name", "episode_id"),
+    )
+
+
+def _retraining_requests(metadata: MetaData) -> Table:
+    """A retraining that a person asked the API for; a sensor takes it up."""
+    return Table(
+        "retraining_requests",
+        metadata,
+        Column("request_id", Uuid, primary_key=True),
+        Column("model_name", Text, nullable=False),
+        _time("created_at", required=True),
+        Column("actor", Text, nullable=False),
+        Column("reason", Text, nullable=False),
+        _time("taken_at"),
+        Index("retraining_requests_to_take", "model_name", "created_at", postgresql_where=text("taken_at IS NULL")),
+    )
+
+
+def _promotions(metadata: MetaData) -> Table:
+    """What went live when, by which decision. A trigger (in the migration) refuses UPDATE, DELETE and TRUNCATE.
+
+    The foreign key is the rule that nothing is served without its decision record; that it is unique, that a decision takes
+    effect once.
+    """
+    return Table(
+        "promotions",
+        metadata,
+        Column("position", BigInteger, Identity(always=True), primary_key=True),
+        Column("model_name", Text, nullable=False),
+        Column("version", Integer, nullable=False),
+        Column("replaced_version", Integer),
+        Column("decision_id", Text, ForeignKey("retraining_decisions.decision_id"), nullable=False, unique=True),
+        _time("promoted_at", required=True),
+        Index("promotions_by_time", "model_name", "promoted_at"),
     )
 
 

@@ -139,7 +139,7 @@ moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.
 def test_whatever_a_decision_says_it_is_read_back_unchanged(
     store: Store, reason: str, actor: str, value: float | None, threshold: float | None, created_at: datetime
 ) -> None:
-    execute(store, "TRUNCATE retraining_decisions")
+    execute(store, "DELETE FROM retraining_decisions")
     gate = GateResult("recall", GateStatus.FAIL, value, threshold, reason)
     given_decision = replace(decision(1), reason=reason, actor=actor, created_at=created_at, gates=(gate,))
     decisions.append(store, given_decision)
