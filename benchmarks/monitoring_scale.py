@@ -219,7 +219,7 @@ def tick_here() -> None:
     """Prints what a tick costs in this process."""
     from selfheal.platform import open_platform
     from selfheal.settings import load_settings
-    from selfheal.stages import compare, conclude, look, measure
+    from selfheal.stages.monitoring import compare, conclude, look, measure
 
     platform = open_platform(load_settings())
     ticks: list[float] = []
@@ -244,7 +244,7 @@ def evidently_here() -> None:
 
     from selfheal.platform import open_platform
     from selfheal.settings import load_settings
-    from selfheal.stages import look
+    from selfheal.stages.monitoring import look
 
     platform = open_platform(load_settings())
     proxy = look(platform)

@@ -29,7 +29,7 @@ from selfheal.promotion import promote, stage, validate
 from selfheal.records import Trigger
 from selfheal.settings import Settings, load_settings
 from selfheal.simulate.traffic import request_bodies
-from selfheal.stages import decide_retraining, gather_training_set, judge, train_shadow
+from selfheal.stages.retraining import decide_retraining, gather_training_set, judge, train_shadow
 from selfheal.store.reference import write_baseline_once
 
 START_TIMEOUT_SECONDS = 120.0

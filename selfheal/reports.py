@@ -90,16 +90,16 @@ def report_now(platform: Platform, now: datetime) -> Path | None:
     Raises:
         NoProductionModelError: if no version is in production.
     """
-    from selfheal import stages
+    from selfheal.stages.monitoring import assess, compare, look, measure
 
-    proxy = stages.look(platform)
+    proxy = look(platform)
     if proxy is None:
         return None
-    compared = stages.compare(platform, proxy.window)
-    performance = stages.measure(platform, proxy.window)
+    compared = compare(platform, proxy.window)
+    performance = measure(platform, proxy.window)
     if compared.snapshot is not None:
         save_html(compared.snapshot, reports_folder(platform.settings.data_dir), report_name(proxy.window))
-    outcome = stages.assess(platform, compared.report, performance)
+    outcome = assess(platform, compared.report, performance)
     return write_overview(platform, TickRecord(outcome, proxy, compared.report, performance), now)
 
 

@@ -35,7 +35,7 @@ def build_sensors(monitoring_interval_seconds: int) -> Sequence[dg.SensorDefinit
         context: dg.SensorEvaluationContext, platform: PlatformResource
     ) -> dg.SensorResult | dg.SkipReason:
         from selfheal.notify import tell
-        from selfheal.stages import watch_traffic
+        from selfheal.stages.monitoring import watch_traffic
         from selfheal.store.models import production_version
         from selfheal.store.predictions import latest_activity
 
@@ -127,7 +127,8 @@ def _retraining_request(
 
     from selfheal.retraining.conditions import evaluate_conditions, is_allowed, unmet
     from selfheal.retraining.requests import wish_for_retraining
-    from selfheal.stages import latest_tick, retraining_limits, retraining_signals
+    from selfheal.stages.monitoring import latest_tick
+    from selfheal.stages.retraining import retraining_limits, retraining_signals
 
     tick = latest_tick(platform)
     wish = wish_for_retraining(tick)

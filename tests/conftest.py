@@ -19,7 +19,7 @@ import pytest
 from selfheal.platform import Platform, open_platform
 from selfheal.records import Trigger
 from selfheal.settings import Settings, load_settings
-from selfheal.stages import decide_retraining, gather_training_set, judge, train_shadow
+from selfheal.stages.retraining import decide_retraining, gather_training_set, judge, train_shadow
 from selfheal.store.embedded import EmbeddedServer, ensure_running
 from selfheal.store.migrate import ensure_database
 from tests.times import T0

@@ -22,7 +22,7 @@ from selfheal.monitoring.report import (
 from selfheal.platform import Platform
 from selfheal.records import TickRecord, Verdict
 from selfheal.reports import is_worth_a_page, report_now, write_overview
-from selfheal.stages import assess, compare, conclude, look, measure
+from selfheal.stages.monitoring import assess, compare, conclude, look, measure
 from selfheal.store import monitoring
 from tests.serving.history import add_tick
 from tests.times import T0

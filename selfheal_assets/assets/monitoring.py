@@ -27,7 +27,7 @@ GROUP = "monitoring"
     "while the champion has served nothing. **Runs** every `MONITORING_INTERVAL` if there is new traffic.",
 )
 def proxy_metrics(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[dg.Output[ProxyMetrics]]:
-    from selfheal.stages import look
+    from selfheal.stages.monitoring import look
 
     proxy = look(platform.open())
     if proxy is None:
@@ -62,7 +62,7 @@ PROXY_FIELDS = ("positive_rate", "probability_mean", "probability_std", "entropy
     "**Runs** with each tick. The HTML report is written when the state changes and hourly while drifted.",
 )
 def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.Output[DriftReport]:
-    from selfheal.stages import compare
+    from selfheal.stages.monitoring import compare
 
     opened = platform.open()
     result = compare(opened, proxy_metrics.window)
@@ -109,7 +109,7 @@ def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.
     "estimate is never proof of health. **Runs** with each tick.",
 )
 def performance_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.Output[PerformanceReport]:
-    from selfheal.stages import measure
+    from selfheal.stages.monitoring import measure
 
     report = measure(platform.open(), proxy_metrics.window)
     realised = {} if report.realised is None else to_dict(report.realised)
@@ -190,7 +190,7 @@ def monitoring_alerts(
     from selfheal.monitoring.report import results_folder, save_tick
     from selfheal.notify import tell
     from selfheal.reports import is_worth_a_page, write_overview
-    from selfheal.stages import conclude
+    from selfheal.stages.monitoring import conclude
 
     opened = platform.open()
     if not proxy_metrics.window == drift_report.window == performance_report.window:

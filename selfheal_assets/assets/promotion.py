@@ -58,7 +58,7 @@ def production_model(
     "A paired loss beyond noise rolls back by itself. **Runs** while a version is on probation and new labels come in.",
 )
 def probation_report(platform: PlatformResource) -> dg.Output[ProbationReport]:
-    from selfheal.stages import watch_probation
+    from selfheal.stages.probation import watch_probation
 
     report = watch_probation(platform.open(), datetime.now(UTC))
     metadata: dict[str, object] = {

@@ -38,7 +38,7 @@ class RetrainingRequest(dg.Config):
     "with its reason. A skip is a decision too and is kept. **Runs** when a sensor, the weekly schedule or a person asks.",
 )
 def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -> dg.Output[Decision]:
-    from selfheal.stages import decide_retraining
+    from selfheal.stages.retraining import decide_retraining
 
     decision = decide_retraining(
         platform.open(),
@@ -79,7 +79,7 @@ def training_set(
     retraining_decision: Decision,
     platform: PlatformResource,
 ) -> Iterator[dg.Output[TrainingSet]]:
-    from selfheal.stages import gather_training_set
+    from selfheal.stages.retraining import gather_training_set
 
     if retraining_decision.action is not Action.TRAIN:
         context.log.info(f"Nothing to train: {retraining_decision.reason}")
@@ -110,7 +110,7 @@ def training_set(
     "later evaluation rows. Logged to MLflow with everything needed to judge it; not registered yet.",
 )
 def shadow_model(training_set: TrainingSet, platform: PlatformResource) -> dg.Output[ShadowModel]:
-    from selfheal.stages import train_shadow
+    from selfheal.stages.retraining import train_shadow
 
     opened = platform.open()
     shadow = train_shadow(opened, training_set, datetime.now(UTC))
@@ -144,7 +144,7 @@ def shadow_model(training_set: TrainingSet, platform: PlatformResource) -> dg.Ou
 def gate_verdict(
     shadow_model: ShadowModel, training_set: TrainingSet, platform: PlatformResource
 ) -> Iterator[dg.Output[GateVerdict] | dg.AssetCheckResult]:
-    from selfheal.stages import judge
+    from selfheal.stages.retraining import judge
 
     verdict = judge(platform.open(), shadow_model, training_set, datetime.now(UTC))
     gates = verdict.decision.gates

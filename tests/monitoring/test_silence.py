@@ -21,7 +21,7 @@ from selfheal.monitoring.silence import (
 )
 from selfheal.platform import Platform
 from selfheal.records import Severity
-from selfheal.stages import watch_traffic
+from selfheal.stages.monitoring import watch_traffic
 from selfheal.store import monitoring
 from tests.times import T0
 from tests.traffic import serve, toy_rows

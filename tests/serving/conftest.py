@@ -99,7 +99,7 @@ def two_versions_template(
     """The template with a second, staged version, trained on other rows."""
     from selfheal.datasets import load_dataset
     from selfheal.promotion import stage
-    from selfheal.stages import decide_retraining, gather_training_set, train_shadow
+    from selfheal.stages.retraining import decide_retraining, gather_training_set, train_shadow
 
     data_dir = tmp_path_factory.mktemp(TWO_VERSIONS) / "data"
     platform = open_platform(clone(server, TEMPLATE, bootstrapped_template, TWO_VERSIONS, data_dir, WITH_MLFLOW))
