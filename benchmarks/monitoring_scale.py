@@ -226,7 +226,7 @@ def tick_here() -> None:
     looks: list[float] = []
     for _ in range(N_TICKS + 1):
         began = time.perf_counter()
-        proxy = look(platform)
+        proxy = look(platform, datetime.now(UTC))
         assert proxy is not None
         looks.append(time.perf_counter() - began)
         drift = compare(platform, proxy.window).report
@@ -247,7 +247,7 @@ def evidently_here() -> None:
     from selfheal.stages.monitoring import look
 
     platform = open_platform(load_settings())
-    proxy = look(platform)
+    proxy = look(platform, datetime.now(UTC))
     assert proxy is not None
     began = time.perf_counter()
     rows = predictions.window_rows(platform.store, proxy.window, proxy.window.n_predictions)

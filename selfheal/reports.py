@@ -92,7 +92,7 @@ def report_now(platform: Platform, now: datetime) -> Path | None:
     """
     from selfheal.stages.monitoring import assess, compare, look, measure
 
-    proxy = look(platform)
+    proxy = look(platform, now)
     if proxy is None:
         return None
     compared = compare(platform, proxy.window)

@@ -45,7 +45,7 @@ def build_sensors(monitoring_interval_seconds: int) -> Sequence[dg.SensorDefinit
         champion = production_version(opened.store)
         if champion is None:
             return dg.SkipReason("No version is in production yet: run `selfheal bootstrap`.")
-        newest_prediction, newest_label = latest_activity(opened.store)
+        newest_prediction, newest_label = latest_activity(opened.store, datetime.now(UTC))
         if newest_prediction is None:
             return dg.SkipReason("No prediction has been logged yet.")
         state = f"v{champion.version} predictions:{newest_prediction.isoformat()} labels:{newest_label}"

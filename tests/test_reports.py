@@ -119,10 +119,10 @@ def test_a_report_on_demand_has_both_pages_and_records_nothing(platform: Platfor
 @pytest.mark.integration
 def test_a_change_of_the_verdict_is_worth_a_page_and_one_to_unknown_is_not(platform: Platform) -> None:
     sent = serve(platform, toy_rows(40))
-    proxy = look(platform)
+    proxy = look(platform, sent.last_at)
     assert proxy is not None
     drift, performance = compare(platform, proxy.window).report, measure(platform, proxy.window)
-    for before in (Verdict.STABLE, Verdict.HARMFUL_SHIFT):
+    for before in (Verdict.HARMFUL_SHIFT, Verdict.STABLE):
         add_tick(platform, sent.last_at + DAY * (before is Verdict.STABLE), verdict=before)
     now = sent.last_at + 9 * DAY
     triage, _ = conclude(platform, proxy, drift, performance, now)
@@ -147,7 +147,7 @@ def test_a_change_of_the_verdict_is_worth_a_page_and_one_to_unknown_is_not(platf
 def test_a_tick_with_too_few_rows_and_one_whose_file_is_gone_have_a_page_too(platform: Platform) -> None:
     sent = serve(platform, toy_rows(5))
     add_tick(platform, sent.last_at, has_file=False)
-    proxy = look(platform)
+    proxy = look(platform, sent.last_at)
     assert proxy is not None
     drift, performance = compare(platform, proxy.window).report, measure(platform, proxy.window)
     tick = TickRecord(assess(platform, drift, performance), proxy, drift, performance)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from selfheal.monitoring.shift import column_shift, share_p_value
-from selfheal.records import DriftReport, SpoiledPeriod, Verdict
+from selfheal.records import DriftReport, SpoiledPeriod
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,29 +70,32 @@ def feed_problems(current: pd.DataFrame, reference: pd.DataFrame, contract: Mode
     return (*problems, *(() if repeated is None else (repeated,)))
 
 
-def spoiled_period(
-    report: DriftReport, verdict: Verdict, previous_verdict: Verdict | None, previous_end: datetime | None
-) -> SpoiledPeriod | None:
+class FeedLook(NamedTuple):
+    """What the last tick that had enough rows to tell said of the feed, and until when it looked."""
+
+    is_broken: bool
+    until: datetime
+
+
+def spoiled_period(report: DriftReport, last_look: FeedLook | None) -> SpoiledPeriod | None:
     """The traffic that must not be learned from, as far as this tick adds to it.
 
-    While the feed is broken, that is everything since the rows that show it, or since the tick before if that is longer ago:
-    what nobody has looked at is not known to be sound. At the first sound tick it is what lies between the last broken
-    one and the rows that show that it is sound.
+    While the feed is broken, that is everything since the rows that show it, or since the last look if that is longer ago:
+    what nobody has looked at is not known to be sound. At the first sound look it is what lies between the last broken
+    one and the rows that show that it is sound. A tick with too few rows to tell is no look.
 
     Args:
-        previous_verdict: of the tick before; None if this is the version's first.
-        previous_end: the end of its window.
+        last_look: None if this is the first look at the version's feed.
     """
     since, window = report.feed_checked_since, report.window
     if since is None:
         return None
-    if verdict is Verdict.BROKEN_FEED:
-        start = since if previous_end is None else min(since, previous_end)
+    if report.feed_problems:
+        start = window.start if last_look is None else min(since, last_look.until)
         return SpoiledPeriod(window.model_version, start, window.end, report.feed_problems)
-    if previous_verdict is Verdict.BROKEN_FEED and previous_end is not None and previous_end < since:
-        return SpoiledPeriod(
-            window.model_version, previous_end, since, ("between the last broken look and a sound one",)
-        )
+    if last_look is not None and last_look.is_broken and last_look.until < since:
+        reason = "between the last broken look and a sound one"
+        return SpoiledPeriod(window.model_version, last_look.until, since, (reason,))
     return None
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from selfheal.contract import TRUE_LABEL
 from selfheal.errors import NoProductionModelError
-from selfheal.monitoring.drift import RECENT_ROWS, DriftLimits, DriftResult, detect_drift
-from selfheal.monitoring.feed import feed_problems, spoiled_period
+from selfheal.monitoring.drift import PROBABILITY, RECENT_ROWS, DriftLimits, DriftResult, detect_drift
+from selfheal.monitoring.feed import MIN_ROWS as MIN_FEED_ROWS
+from selfheal.monitoring.feed import FeedLook, feed_problems, spoiled_period
 from selfheal.monitoring.label_delay import label_delay, matured_period, observed_until
 from selfheal.monitoring.performance import performance_report
 from selfheal.monitoring.silence import TRAFFIC_SILENT, Pulse, traffic_alert, traffic_pulse
@@ -32,22 +34,23 @@ from selfheal.store.reference import read_baseline
 from selfheal.store.spoiled import record_spoiled_period
 
 if TYPE_CHECKING:
+    import pandas as pd
     from sqlalchemy import Row
 
     from selfheal.platform import Platform
     from selfheal.settings import Settings
 
 
-def look(platform: Platform) -> ProxyMetrics | None:
+def look(platform: Platform, now: datetime) -> ProxyMetrics | None:
     """The window of the champion's newest traffic and its proxy metrics; None if it has served nothing yet."""
-    window = _current_window(platform, models.champion(platform.store))
+    window = _current_window(platform, models.champion(platform.store), now)
     return None if window is None else predictions.proxy_metrics(platform.store, window)
 
 
 def compare(platform: Platform, window: Window) -> DriftResult:
     """The window's rows against the champion's reference and the first baseline (`detect_drift`)."""
     champion = _champion_of_window(platform, window)
-    reference = platform.registry.reference(champion)
+    reference = _reference(platform, champion)
     current = predictions.window_rows(platform.store, window, platform.settings.monitoring_max_rows)
     recent = predictions.newest_rows(platform.store, window, RECENT_ROWS)
     baseline = read_baseline(platform.store, platform.settings.data_dir)
@@ -61,7 +64,7 @@ def compare(platform: Platform, window: Window) -> DriftResult:
         recent=recent,
         baseline=None if baseline is None else platform.contract.feature_frame(baseline),
         feed_problems=feed_problems(recent, reference, platform.contract),
-        feed_checked_since=recent["created_at"].iloc[0].to_pydatetime() if len(recent) else None,
+        feed_checked_since=recent["created_at"].iloc[0].to_pydatetime() if len(recent) >= MIN_FEED_ROWS else None,
         seed=platform.settings.random_seed,
     )
 
@@ -84,7 +87,7 @@ def measure(platform: Platform, window: Window) -> PerformanceReport:
         ),
         from_dict(ScoreMetrics, champion.metrics),
         champion.threshold,
-        calibration_rows=platform.registry.reference(champion),
+        calibration_rows=_reference(platform, champion),
         inputs=platform.contract.input_names,
         label_delay=delay,
         matured=matured,
@@ -101,18 +104,19 @@ def conclude(
     platform: Platform, proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, now: datetime
 ) -> tuple[Triage, list[Alert]]:
     """Names the state (`assess`), keeps the tick and its alerts. Returns the newly opened alerts too."""
-    previous = monitoring.latest_tick(platform.store, drift.window.model_version)
-    outcome = _assess(platform, drift, performance, previous)
-    spoiled = spoiled_period(
-        drift,
-        outcome.verdict,
-        None if previous is None else Verdict(previous.verdict),
-        None if previous is None else previous.window_end,
-    )
+    version = drift.window.model_version
+    outcome = _assess(platform, drift, performance, monitoring.latest_tick(platform.store, version))
+    spoiled = spoiled_period(drift, last_look_at_feed(platform, version))
     if spoiled is not None:  # before the tick: a tick that is kept says that everything it means is kept
         record_spoiled_period(platform.store, outcome.window.tick_id, spoiled)
     monitoring.record_tick(platform.store, proxy, drift, performance, outcome, now)
     return outcome, monitoring.sync_alerts(platform.store, outcome, now)
+
+
+def last_look_at_feed(platform: Platform, model_version: int) -> FeedLook | None:
+    """What is known of a version's feed; None if no tick has seen enough of it."""
+    row = monitoring.latest_tick(platform.store, model_version, min_predictions=MIN_FEED_ROWS)
+    return None if row is None else FeedLook(row.verdict == Verdict.BROKEN_FEED, row.window_end)
 
 
 def watch_traffic(platform: Platform, awake_since: datetime, now: datetime) -> Pulse:
@@ -121,7 +125,7 @@ def watch_traffic(platform: Platform, awake_since: datetime, now: datetime) -> P
     Args:
         awake_since: when the caller's process started.
     """
-    newest, _ = predictions.latest_activity(platform.store)
+    newest, _ = predictions.latest_activity(platform.store, now)
     limit = timedelta(hours=platform.settings.traffic_silence_hours)
     state = traffic_pulse(newest, awake_since, limit, now)
     if state is Pulse.BEATING:
@@ -155,12 +159,18 @@ def _assess(
     return triage(drift, performance, harm_limits(platform.settings), previous_episode)
 
 
-def _current_window(platform: Platform, champion: ModelVersion) -> Window | None:
-    newest, _ = predictions.latest_activity(platform.store)
+def _current_window(platform: Platform, champion: ModelVersion, now: datetime) -> Window | None:
+    newest, _ = predictions.latest_activity(platform.store, now)
     if newest is None:
         return None
     start = window_start(champion, newest, platform.settings.monitoring_lookback)
-    return predictions.window_of(platform.store, champion.version, start)
+    return predictions.window_of(platform.store, champion.version, start, newest)
+
+
+def _reference(platform: Platform, champion: ModelVersion) -> pd.DataFrame:
+    """The champion's frozen reference. A feature that its contract did not have yet is missing in each row."""
+    columns = [*platform.contract.feature_names, PROBABILITY, TRUE_LABEL]
+    return platform.registry.reference(champion).reindex(columns=columns)
 
 
 def _champion_of_window(platform: Platform, window: Window) -> ModelVersion:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from selfheal.records import Alert, DriftReport, PerformanceReport, ProxyMetrics, Severity, Triage, Verdict, to_dict
@@ -24,7 +24,10 @@ MONITORING, SERVING, TRAFFIC = "monitoring", "serving", "traffic"
 def record_tick(
     store: Store, proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, triage: Triage, now: datetime
 ) -> bool:
-    """Writes the tick's row; False if the same traffic and labels have been looked at before."""
+    """Writes the tick's row; False if the same traffic and labels have been looked at before.
+
+    Ticks are ordered by `created_at`: if the clock was set back meanwhile, it is just after the newest one's.
+    """
     window = triage.window
     performance_fields = to_dict(performance)
     values = {
@@ -57,20 +60,26 @@ def record_tick(
     }
     with store.engine.begin() as connection:
         table = store.tables.monitoring_metrics
+        newest = select(func.max(table.c.created_at)).where(table.c.model_name == window.model_name)
+        before = connection.execute(newest).scalar()
+        if before is not None:
+            values["created_at"] = max(now, before + timedelta(microseconds=1))
         statement = insert(table).values(**values).on_conflict_do_nothing().returning(table.c.tick_id)
         return connection.execute(statement).first() is not None
 
 
-def latest_tick(store: Store, model_version: int | None = None) -> Row[Any] | None:
-    """The newest row of `monitoring_metrics` (of one version), or None."""
-    ticks = recent_ticks(store, 1, model_version)
+def latest_tick(store: Store, model_version: int | None = None, min_predictions: int = 0) -> Row[Any] | None:
+    """The newest row of `monitoring_metrics` (of one version, of a window with so many predictions), or None."""
+    ticks = recent_ticks(store, 1, model_version, min_predictions)
     return ticks[0] if ticks else None
 
 
-def recent_ticks(store: Store, limit: int, model_version: int | None = None) -> list[Row[Any]]:
+def recent_ticks(
+    store: Store, limit: int, model_version: int | None = None, min_predictions: int = 0
+) -> list[Row[Any]]:
     """The newest rows first."""
     table = store.tables.monitoring_metrics
-    query = select(table).where(table.c.model_name == store.contract.name)
+    query = select(table).where(table.c.model_name == store.contract.name, table.c.n_predictions >= min_predictions)
     if model_version is not None:
         query = query.where(table.c.model_version == model_version)
     with store.engine.connect() as connection:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, select, text
 
 from selfheal.records import ProxyMetrics, Window
-from selfheal.store.spoiled import IS_SOUND
+from selfheal.store.spoiled import COUNT_SPOILED, IS_SOUND
 from selfheal.store.tables import HOUR_OF_PREDICTION, ROLLUP_BUCKET, SAMPLING_HASH
 
 if TYPE_CHECKING:
@@ -26,16 +26,23 @@ if TYPE_CHECKING:
 
     from selfheal.store import Store
 
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""Clocks of several machines differ; by more than this, one of them is wrong."""
 
-def latest_activity(store: Store) -> tuple[datetime | None, datetime | None]:
-    """When the newest prediction was made and the newest label received; None where there is none."""
+
+def latest_activity(store: Store, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """When the newest prediction was made and the newest label received; None where there is none.
+
+    Predictions from after `now` (by more than `CLOCK_TOLERANCE`) were made before a clock was set back: they are left out,
+    else they would hide all that is made until the clock is as far again.
+    """
     query = """
         SELECT (SELECT max(last_at) FROM prediction_rollups
-                WHERE bucket_start = (SELECT max(bucket_start) FROM prediction_rollups)),
+                WHERE bucket_start = (SELECT max(bucket_start) FROM prediction_rollups WHERE bucket_start <= :latest)),
                (SELECT max(received_at) FROM label_store)
     """
     with store.engine.connect() as connection:
-        row = connection.execute(text(query)).one()
+        row = connection.execute(text(query), {"latest": now + CLOCK_TOLERANCE}).one()
     return row[0], row[1]
 
 
@@ -167,8 +174,12 @@ def labelled_rows(
     return _frame(store, query, {"since": since, "until": until, "version": model_version, "max_rows": max_rows})
 
 
-def count_labels(store: Store, *, since: datetime | None = None) -> tuple[int, int]:
-    """How many predictions were made since then, and how many of them are labelled; of all versions."""
+def count_labels(store: Store, *, since: datetime | None = None, sound_only: bool = False) -> tuple[int, int]:
+    """How many predictions were made since then, and how many of them are labelled; of all versions.
+
+    Args:
+        sound_only: without what was predicted while the feed was broken.
+    """
     query = """
         WITH counts AS (
             SELECT n_predictions, n_labels FROM prediction_rollups WHERE bucket_start >= :next_bucket
@@ -187,7 +198,10 @@ def count_labels(store: Store, *, since: datetime | None = None) -> tuple[int, i
     bounds = {"since": since, "bucket": bucket, "next_bucket": bucket + ROLLUP_BUCKET}
     with store.engine.connect() as connection:
         n_predictions, n_labels = connection.execute(text(query), bounds).one()
-    return n_predictions, n_labels
+        if not sound_only:
+            return n_predictions, n_labels
+        n_spoiled, n_spoiled_labels = connection.execute(COUNT_SPOILED, {"since": since}).one()
+    return n_predictions - n_spoiled, n_labels - n_spoiled_labels
 
 
 class KnownLabel(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from selfheal.records import SpoiledPeriod
@@ -19,6 +19,22 @@ IS_SOUND = """
     )
 """
 """SQL: whether a row of predictions was made while the feed was sound, as far as anybody has looked."""
+
+COUNT_SPOILED = text("""
+    WITH periods AS (
+        SELECT model_version, unnest(range_agg(tstzrange(started_at, ended_at, '[]'))) AS period
+        FROM spoiled_periods WHERE ended_at > :since GROUP BY model_version
+    )
+    SELECT count(*), count(l.prediction_id)
+    FROM periods s
+    JOIN prediction_logs p ON p.model_version = s.model_version AND p.created_at > :since
+                              AND p.created_at BETWEEN lower(s.period) AND upper(s.period)
+    LEFT JOIN label_store l USING (prediction_id)
+""")
+"""SQL: predictions of all versions after `since` that were made while the feed was broken, and how many are labelled.
+
+Ticks overlap, and so do the periods they found: they are joined first, so that each row is counted once.
+"""
 
 
 def record_spoiled_period(store: Store, tick_id: str, period: SpoiledPeriod) -> None:

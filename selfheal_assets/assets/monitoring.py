@@ -29,7 +29,7 @@ GROUP = "monitoring"
 def proxy_metrics(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[dg.Output[ProxyMetrics]]:
     from selfheal.stages.monitoring import look
 
-    proxy = look(platform.open())
+    proxy = look(platform.open(), datetime.now(UTC))
     if proxy is None:
         context.log.info("The champion has served nothing yet: there is nothing to look at.")
         return

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfheal.monitoring.feed import MIN_ROWS, feed_problems, spoiled_period
-from selfheal.records import Verdict
+from selfheal.monitoring.feed import MIN_ROWS, FeedLook, feed_problems, spoiled_period
 from tests import builders
 from tests.toy_use_case import contract
 
@@ -153,30 +152,32 @@ def test_rows_that_are_often_the_same_in_a_sound_feed_may_be_so(reference: pd.Da
 
 # What must not be learned from
 
+BROKEN, SOUND = True, False
 MINUTE = timedelta(minutes=1)
 END = builders.window().end
 
 
-def spoiled(verdict: Verdict, checked: timedelta | None, before: tuple[Verdict, timedelta] | None) -> object:
+def spoiled(is_broken: bool, checked: timedelta | None, before: tuple[bool, timedelta] | None) -> object:
     """The period, as minutes before the window's end; None if there is none."""
-    report = builders.drift_report(feed_checked_since=None if checked is None else END - checked)
-    found = spoiled_period(
-        report, verdict, None if before is None else before[0], None if before is None else END - before[1]
+    problems = ("load_ratio: always 1",) if is_broken else ()
+    report = builders.drift_report(
+        feed_checked_since=None if checked is None else END - checked, feed_problems=problems
     )
+    found = spoiled_period(report, None if before is None else FeedLook(before[0], END - before[1]))
     return None if found is None else ((END - found.started_at) / MINUTE, (END - found.ended_at) / MINUTE)
 
 
 @pytest.mark.parametrize(
-    ("verdict", "checked", "before", "expected"),
+    ("is_broken", "checked", "before", "expected"),
     [
-        (Verdict.BROKEN_FEED, 20 * MINUTE, None, (20, 0)),
-        (Verdict.BROKEN_FEED, 20 * MINUTE, (Verdict.STABLE, 5 * MINUTE), (20, 0)),
-        (Verdict.BROKEN_FEED, 20 * MINUTE, (Verdict.STABLE, 60 * MINUTE), (60, 0)),
-        (Verdict.STABLE, 20 * MINUTE, (Verdict.BROKEN_FEED, 60 * MINUTE), (60, 20)),
-        (Verdict.STABLE, 20 * MINUTE, (Verdict.BROKEN_FEED, 5 * MINUTE), None),
-        (Verdict.STABLE, 20 * MINUTE, (Verdict.STABLE, 60 * MINUTE), None),
-        (Verdict.STABLE, 20 * MINUTE, None, None),
-        (Verdict.BROKEN_FEED, None, None, None),
+        (BROKEN, 20 * MINUTE, None, (60, 0)),
+        (BROKEN, 20 * MINUTE, (SOUND, 5 * MINUTE), (20, 0)),
+        (BROKEN, 20 * MINUTE, (SOUND, 60 * MINUTE), (60, 0)),
+        (SOUND, 20 * MINUTE, (BROKEN, 60 * MINUTE), (60, 20)),
+        (SOUND, 20 * MINUTE, (BROKEN, 5 * MINUTE), None),
+        (SOUND, 20 * MINUTE, (SOUND, 60 * MINUTE), None),
+        (SOUND, 20 * MINUTE, None, None),
+        (BROKEN, None, None, None),
     ],
     ids=[
         "first",
@@ -186,10 +187,10 @@ def spoiled(verdict: Verdict, checked: timedelta | None, before: tuple[Verdict, 
         "repaired, overlapping",
         "sound",
         "first sound",
-        "no rows",
+        "too few rows",
     ],
 )
 def test_what_nobody_has_seen_to_be_sound_is_spoiled(
-    verdict: Verdict, checked: timedelta | None, before: tuple[Verdict, timedelta] | None, expected: object
+    is_broken: bool, checked: timedelta | None, before: tuple[bool, timedelta] | None, expected: object
 ) -> None:
-    assert spoiled(verdict, checked, before) == expected
+    assert spoiled(is_broken, checked, before) == expected

@@ -76,7 +76,7 @@ def test_a_new_label_alone_launches_a_run(dagster: Dagster) -> None:
 
     journal_labels(dagster.platform.settings.data_dir, sent.prediction_ids[:1], [1])
     ingest_all(dagster.platform)
-    assert latest_activity(dagster.platform.store)[1] is not None
+    assert latest_activity(dagster.platform.store, datetime.now(UTC))[1] is not None
     assert isinstance(evaluate(dagster, "monitoring_sensor", cursor=first.cursor), dg.SensorResult)
 
 

@@ -21,14 +21,14 @@ from tests import builders
 
 def tick(platform: Platform, now: datetime, **drift: Any) -> Triage:
     """A look at the traffic whose drift report says what the test wants (default: nothing drifted)."""
-    proxy = look(platform)
+    proxy = look(platform, now)
     assert proxy is not None, "there is no traffic to look at"
     report = builders.drift_report(window=proxy.window, **drift)
     return conclude(platform, proxy, report, measure(platform, proxy.window), now)[0]
 
 
 def tick_with_evidently(platform: Platform, now: datetime) -> Triage:
-    proxy = look(platform)
+    proxy = look(platform, now)
     assert proxy is not None, "there is no traffic to look at"
     drift = compare(platform, proxy.window).report
     return conclude(platform, proxy, drift, measure(platform, proxy.window), now)[0]

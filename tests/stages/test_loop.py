@@ -58,7 +58,7 @@ def test_a_hot_summer_is_seen_as_harm_and_healed_by_a_new_version(platform: Plat
     assert (promoted.training_window_start, promoted.training_window_end) == (sent.created_at[0], sent.last_at)
     assert platform.registry.alias_version(PRODUCTION_ALIAS) == 2
 
-    assert look(platform) is None, "the new version has served nothing yet"
+    assert look(platform, now + SECOND) is None, "the new version has served nothing yet"
     serve(platform, toy_rows(N_ROWS, seed=2, scenario="overheating"), start=now + SECOND)
     healed = tick_with_evidently(platform, now + 2 * HOUR)
     assert healed.window.model_version == 2

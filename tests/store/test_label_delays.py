@@ -52,6 +52,17 @@ def test_each_prediction_has_its_age_and_the_delay_of_its_label(store: Store, da
     assert sample["delay_s"].isna().tolist() == [False, False, True, True]
 
 
+def test_a_corrected_label_is_not_taken_for_a_late_one(store: Store, data_dir: Path) -> None:
+    sent = sent_over(store, data_dir, 3, HOUR)
+    journal_labels(data_dir, sent.prediction_ids[:2], [1, 0], received_at=T0 + 3 * HOUR)
+    journal_labels(data_dir, sent.prediction_ids[:1], [0], received_at=T0 + 90 * HOUR, is_correction=True)
+    copy(store, data_dir)
+    sample = label_delay_sample(store, 1, T0, T0 + 100 * HOUR)
+    assert sample["age_s"].tolist() == [98 * 3_600.0, 97 * 3_600.0], "the corrected one is left out"
+    assert sample["delay_s"].tolist()[0] == 3_600.0
+    assert sample["delay_s"].isna().tolist() == [False, True]
+
+
 def test_only_the_version_s_own_predictions_in_the_span_are_sampled(store: Store, data_dir: Path) -> None:
     sent_over(store, data_dir, 20, SECOND, model_version=1)
     sent_over(store, data_dir, 30, SECOND, model_version=2)

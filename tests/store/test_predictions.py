@@ -16,9 +16,10 @@ from sqlalchemy import text
 
 from selfheal.contract import TRUE_LABEL
 from selfheal.journal import LABEL_JOURNAL, prediction_journal
-from selfheal.records import Window
+from selfheal.records import SpoiledPeriod, Window
 from selfheal.store import Store, predictions
 from selfheal.store.ingest import ingest
+from selfheal.store.spoiled import record_spoiled_period
 from selfheal.time_ordered import new_id
 from tests.times import T0
 from tests.toy_use_case import contract
@@ -176,13 +177,14 @@ def test_a_frame_without_rows_has_its_columns(store: Store) -> None:
 
 
 def test_the_latest_activity_is_the_newest_prediction_and_the_newest_label(store: Store, data_dir: Path) -> None:
-    assert predictions.latest_activity(store) == (None, None)
+    now = T0 + timedelta(days=1)
+    assert predictions.latest_activity(store, now) == (None, None)
     sent = sent_each_second(store, data_dir, 3)
-    assert predictions.latest_activity(store) == (sent.last_at, None)
+    assert predictions.latest_activity(store, now) == (sent.last_at, None)
     received_at = T0 + timedelta(days=1)
     journal_labels(data_dir, sent.prediction_ids[:1], [1], received_at=received_at)
     copy(store, data_dir)
-    assert predictions.latest_activity(store) == (sent.last_at, received_at)
+    assert predictions.latest_activity(store, now) == (sent.last_at, received_at)
 
 
 def test_labels_are_counted_since_a_moment(store: Store, data_dir: Path) -> None:
@@ -191,6 +193,19 @@ def test_labels_are_counted_since_a_moment(store: Store, data_dir: Path) -> None
     copy(store, data_dir)
     assert predictions.count_labels(store) == (10, 6)
     assert predictions.count_labels(store, since=sent.created_at[5]) == (4, 4)
+
+
+def test_what_a_broken_feed_sent_is_not_counted_however_often_ticks_saw_it(store: Store, data_dir: Path) -> None:
+    sent = sent_each_second(store, data_dir, 10)
+    journal_labels(data_dir, sent.prediction_ids[4:], [0] * 6)
+    copy(store, data_dir)
+    at = sent.created_at
+    for tick_id, first, last in (("a", 2, 4), ("b", 3, 6), ("c", 8, 8)):
+        record_spoiled_period(store, tick_id, SpoiledPeriod(1, at[first], at[last], ("broken",)))
+    record_spoiled_period(store, "d", SpoiledPeriod(2, at[0], at[9], ("another version's",)))
+    assert predictions.count_labels(store, sound_only=True) == (10 - 6, 6 - 4)
+    assert predictions.count_labels(store, since=at[5], sound_only=True) == (4 - 2, 4 - 2)
+    assert predictions.count_labels(store, since=at[5]) == (4, 4)
 
 
 def test_stored_labels_are_those_of_the_ids_asked_for(store: Store, data_dir: Path) -> None:
