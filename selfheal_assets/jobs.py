@@ -7,8 +7,12 @@ import dagster as dg
 
 from selfheal_assets.resources import PlatformResource
 
-MONITORING_TAG = {"selfheal/job": "monitoring"}
-RETRAINING_TAG = {"selfheal/job": "retraining"}
+IF_KILLED = {"dagster/max_retries": "2", "dagster/retry_strategy": "ALL_STEPS"}
+"""A run whose process was killed is taken again from the start: each step may be repeated, and the traffic that asked for the
+run does not ask twice."""
+
+MONITORING_TAG = {"selfheal/job": "monitoring", **IF_KILLED}
+RETRAINING_TAG = {"selfheal/job": "retraining", **IF_KILLED}
 """dagster.yaml lets one run with this tag at a time: two retrainings would compete for the same promotion."""
 
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]

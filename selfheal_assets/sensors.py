@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from selfheal.records import Alert, Severity, Trigger
+from selfheal.records import Action, Trigger
 from selfheal_assets.jobs import monitoring_job, probation_job, retraining_job
 from selfheal_assets.resources import PlatformResource
+from selfheal_assets.run_alerts import RUN_ALERTS
 
 if TYPE_CHECKING:
     from selfheal.platform import Platform
+    from selfheal.store.retraining_requests import RetrainingRequest
+
+REQUEST_TAG = "selfheal/request"
 
 BUSY = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
 
@@ -79,56 +83,58 @@ def build_sensors(monitoring_interval_seconds: int) -> Sequence[dg.SensorDefinit
         job=probation_job,
         minimum_interval_seconds=follow_up_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Watches a newly promoted version while labels come in.",
+        description="Watches a newly promoted version while labels come in: a look for every tenth more of them, and at the end.",
     )
     def probation_sensor(
         context: dg.SensorEvaluationContext, platform: PlatformResource
     ) -> dg.SensorResult | dg.SkipReason:
-        from selfheal.store.models import production_version
-        from selfheal.store.predictions import window_of
+        from selfheal.stages.probation import due_look, settle_alerts
 
-        opened = platform.open()
-        champion = production_version(opened.store)
-        if champion is None or champion.probation_until is None or champion.promoted_at is None:
-            return dg.SkipReason("No version is on probation.")
-        window = window_of(opened.store, champion.version, champion.promoted_at)
-        n_labels = 0 if window is None else window.n_labels
-        wanted = opened.settings.min_probation_labels
-        if n_labels < wanted:
-            return dg.SkipReason(
-                f"Version {champion.version} has {n_labels} labels of the {wanted} that probation wants."
-            )
-        state = f"v{champion.version} labels:{n_labels}"
-        if state == context.cursor:
-            return dg.SkipReason(f"No new label for version {champion.version}.")
+        opened, now = platform.open(), datetime.now(UTC)
+        settle_alerts(opened, now)
+        look, sentence = due_look(opened, now)
+        if look is None or look == context.cursor:
+            return dg.SkipReason(f"{sentence} No look is due.")
         if _is_busy(context, probation_job.name):
             return dg.SkipReason("The look before is still running.")
-        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=state)], cursor=state)
+        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=look)], cursor=look)
 
-    @dg.run_failure_sensor(
-        name="run_failure_alert",
+    @dg.sensor(
+        job=retraining_job,
+        minimum_interval_seconds=follow_up_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Sends an alert to NOTIFY_URLS when a run fails.",
+        description="Takes up the retrainings that people asked the API for, a run each.",
     )
-    def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformResource) -> None:
-        from selfheal.notify import notify
+    def retraining_request_sensor(
+        context: dg.SensorEvaluationContext, platform: PlatformResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        from selfheal.store.retraining_requests import open_requests, take_request
 
-        job, message = context.dagster_run.job_name, context.failure_event.message
-        notify(platform.settings(), [Alert("run_failed", Severity.CRITICAL, f"{job} failed: {message}")])
+        store = platform.open().store
+        waiting = open_requests(store)
+        launched = {r.request_id for r in waiting if _has_run(context, {REQUEST_TAG: str(r.request_id)})}
+        for request_id in launched:  # only now: a request whose run was never launched is asked for again
+            take_request(store, request_id, datetime.now(UTC))
+        runs = [_run_of_request(request) for request in waiting if request.request_id not in launched]
+        return dg.SensorResult(run_requests=runs) if runs else dg.SkipReason("Nobody has asked for a retraining.")
 
-    return (monitoring_sensor, drift_sensor, performance_sensor, probation_sensor, run_failure_alert)
+    return (
+        monitoring_sensor,
+        drift_sensor,
+        performance_sensor,
+        probation_sensor,
+        retraining_request_sensor,
+        *RUN_ALERTS,
+    )
 
 
 def _retraining_request(
     context: dg.SensorEvaluationContext, platform: "Platform", trigger: Trigger
 ) -> dg.RunRequest | dg.SkipReason:
-    """A run if the latest tick calls for this trigger and the conditions hold; else the reasons."""
-    from datetime import UTC, datetime
-
-    from selfheal.retraining.conditions import evaluate_conditions, is_allowed, unmet
+    """A run if the latest tick calls for this trigger and the conditions hold; else the reasons, kept as a decision."""
     from selfheal.retraining.requests import wish_for_retraining
     from selfheal.stages.monitoring import latest_tick
-    from selfheal.stages.retraining import retraining_limits, retraining_signals
+    from selfheal.stages.retraining import consider_retraining, keep_decision
 
     tick = latest_tick(platform)
     wish = wish_for_retraining(tick)
@@ -136,10 +142,17 @@ def _retraining_request(
         return dg.SkipReason(f"No call for a retraining here: {wish.reason}.")
     if _is_busy(context, retraining_job.name):
         return dg.SkipReason("A retraining is running.")
-    signals = retraining_signals(platform, trigger, tick.episode_id)
-    conditions = evaluate_conditions(signals, retraining_limits(platform.settings), datetime.now(UTC))
-    if not is_allowed(conditions):
-        return dg.SkipReason(f"{wish.reason}, but: {unmet(conditions)}.")
+    decision = consider_retraining(
+        platform,
+        trigger,
+        episode_id=tick.episode_id,
+        actor=context.sensor_name,
+        reason=wish.reason,
+        now=datetime.now(UTC),
+    )
+    if decision.action is Action.SKIP:
+        keep_decision(platform, decision)
+        return dg.SkipReason(f"{wish.reason}, but: {decision.reason}.")
     config = {
         "trigger": trigger.value,
         "reason": wish.reason,
@@ -147,10 +160,29 @@ def _retraining_request(
         "episode_id": tick.episode_id,
     }
     return dg.RunRequest(
-        run_key=f"{tick.episode_id} attempt {len(signals.attempts) + 1} labels {signals.n_labels}",
+        run_key=f"{tick.episode_id} attempt {decision.attempt} labels {decision.n_labels}",
         run_config={"ops": {"retraining_decision": {"config": config}}},
         tags={"selfheal/episode": tick.episode_id or "", "selfheal/trigger": trigger.value},
     )
+
+
+def _run_of_request(request: "RetrainingRequest") -> dg.RunRequest:
+    request_id = str(request.request_id)
+    config = {
+        "trigger": Trigger.MANUAL.value,
+        "reason": request.reason,
+        "actor": request.actor,
+        "request_id": request_id,
+    }
+    return dg.RunRequest(
+        run_key=f"request {request_id}",
+        run_config={"ops": {"retraining_decision": {"config": config}}},
+        tags={REQUEST_TAG: request_id, "selfheal/trigger": Trigger.MANUAL.value},
+    )
+
+
+def _has_run(context: dg.SensorEvaluationContext, tags: dict[str, str]) -> bool:
+    return bool(context.instance.get_runs(dg.RunsFilter(tags=tags), limit=1))
 
 
 def _is_busy(context: dg.SensorEvaluationContext, job_name: str) -> bool:
