@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfheal.monitoring.page import OpenAlert, PageInput, PastTick, overview_page
+from selfheal.monitoring.figures import PastTick
+from selfheal.monitoring.page import OpenAlert, PageInput, overview_page
 from selfheal.monitoring.report import (
     ensure_scripts,
     prune_reports,

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -295,6 +296,21 @@ def test_a_sample_is_spread_evenly_over_the_window(store: Store, logged: Logged)
     assert len(rows) == 2_000
     assert kstest(rows["probability"], "uniform").pvalue > 0.01
     assert len(predictions.newest_rows(store, logged.window, 2_000)) == 2_000
+
+
+def test_a_sample_is_looked_up_in_its_index_on_a_table_that_was_never_analysed(
+    store: Store, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(predictions, "_frame", lambda _store, query, values: asked.append((query, values)) or [0] * 300)
+    predictions.window_rows(store, logged.window, 300)
+    ((query, values),) = asked
+    url = store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url) as connection:
+        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {query}", values))
+    assert "prediction_logs_by_hour_and_hash" in plan
+    assert "Seq Scan on prediction_logs" not in plan
+    assert "prediction_logs_by_version_and_time" not in plan, "it would read the whole window"
 
 
 def test_a_window_with_fewer_rows_than_a_sample_gives_them_all(store: Store, logged: Logged) -> None:
