@@ -28,11 +28,10 @@ def test_a_broken_relation_between_columns_is_seen_though_each_is_as_before() ->
 
 
 def test_rows_of_the_same_world_are_not_told_apart() -> None:
-    """30 looks: the p-values are spread as they should be, and none comes near an alarm."""
+    """30 looks: small p-values are no more frequent than they say, and none comes near an alarm."""
     p_values = [check(rows(400, 0.5, seed), rows(800, 0.5, 1_000 + seed)).p_value for seed in range(30)]
     assert min(p_values) > 1e-4
-    assert 0.3 < np.mean(p_values) < 0.7
-    assert sum(p < 0.1 for p in p_values) <= 9
+    assert sum(p < 0.1 for p in p_values) <= 6
 
 
 def test_missing_values_and_constant_columns_are_looked_at_as_they_are() -> None:
