@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from selfheal.contract import ModelContract, load_contract
 from selfheal.registry import Registry, open_registry
-from selfheal.store import Store, open_store, prepare_store, release_server
+from selfheal.store import Store, lease_server, open_store, prepare_store
 
 if TYPE_CHECKING:
     from selfheal.settings import Settings
+    from selfheal.store.embedded import Lease
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Platform:
     contract: ModelContract
     store: Store
     registry: Registry
+    server_lease: Lease | None = field(default=None, repr=False, compare=False)
 
     def prepare(self) -> None:
         """Starts the embedded Postgres if that is configured and not running, and makes the store ready for queries.
@@ -32,9 +34,10 @@ class Platform:
         prepare_store(self.settings, self.store, is_patient=False)
 
     def close(self) -> None:
-        """Returns the connections and lets go of the embedded server, which stops if this process was its last user."""
+        """Returns the connections and lets go of the embedded server, which stops if this platform was its last user."""
         self.store.close()
-        release_server(self.settings)
+        if self.server_lease is not None:
+            self.server_lease.end()
 
 
 def open_platform(settings: Settings, *, wait_for_database: bool = True) -> Platform:
@@ -47,5 +50,11 @@ def open_platform(settings: Settings, *, wait_for_database: bool = True) -> Plat
         ConfigurationError, ServiceUnavailableError: naming what is wrong and what to do.
     """
     contract = load_contract(settings.use_case)
-    store = open_store(settings, contract, wait_for_database=wait_for_database)
-    return Platform(settings, contract, store, open_registry(settings, contract))
+    lease = lease_server(settings)
+    try:
+        store = open_store(settings, contract, wait_for_database=wait_for_database)
+    except BaseException:
+        if lease is not None:
+            lease.end()
+        raise
+    return Platform(settings, contract, store, open_registry(settings, contract), lease)

@@ -1,5 +1,7 @@
 """Asset checks beside the gates: invariants that someone should see broken before it matters."""
 
+from datetime import UTC, datetime
+
 import dagster as dg
 
 from selfheal_assets.assets.promotion import production_model
@@ -53,11 +55,11 @@ def labels_have_predictions(platform: PlatformResource) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(asset=production_model, description="MLflow's alias `production` is where Postgres says.")
+@dg.asset_check(asset=production_model, description="MLflow's aliases and stage tags are where Postgres says.")
 def alias_follows_postgres(platform: PlatformResource) -> dg.AssetCheckResult:
-    from selfheal.promotion import reconcile_registry
+    from selfheal.projections import watch_registry
 
-    strayed = reconcile_registry(platform.open())
+    strayed = watch_registry(platform.open(), datetime.now(UTC))
     return dg.AssetCheckResult(
         passed=not strayed, description=("; ".join(strayed) + "; set right") if strayed else "they agree"
     )

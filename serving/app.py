@@ -24,12 +24,13 @@ from serving.keeping.durable_log import DurableLog
 from serving.keeping.inquiries import Inquiries
 from serving.keeping.labels import LabelDesk
 from serving.keeping.sink import Sink
+from serving.keeping.switchboard import Switchboard
 from serving.keeping.watch import MonitorWatch
 from serving.model.champion import ChampionHolder
 from serving.model.follower import Follower
 from serving.observability.live import Live
 from serving.observability.metrics import MetricsPage, ServiceCollector
-from serving.routes import decisions, labels, live, metrics, monitoring, predict, state
+from serving.routes import decisions, labels, live, metrics, monitoring, predict, promotions, state
 from serving.scoring.explanations import ExplanationDesk
 from serving.scoring.lane import FastLane
 from serving.scoring.once import MAX_OPEN_LOOK_UPS, OnceOnly
@@ -45,7 +46,13 @@ Scores, logs, and follows the platform's promotions. Every answered prediction i
 """
 
 
-SCOPES_OF_BODIES = {"/labels": Scope.LABEL, "/monitoring/alerts/{alert_id}/acknowledge": Scope.ADMIN}
+SCOPES_OF_BODIES = {
+    "/labels": Scope.LABEL,
+    "/monitoring/alerts/{alert_id}/acknowledge": Scope.ADMIN,
+    "/promotions": Scope.ADMIN,
+    "/rollbacks": Scope.ADMIN,
+    "/retrainings": Scope.ADMIN,
+}
 """Whoever has another key is told so before a body is read. The lane sees to that of scoring requests."""
 
 
@@ -98,7 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=at_the_door,
     )
     app.include_router(labels.router, dependencies=[Depends(requires(Scope.LABEL))], responses=at_the_door)
-    for router in (state.router, monitoring.router, decisions.router, live.router, metrics.router):
+    for router in (state.router, promotions.router, monitoring.router, decisions.router, live.router, metrics.router):
         app.include_router(router)
     if not doorkeeper.asks_for_keys:
         describe_without_keys(app)
@@ -131,6 +138,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
     sink = Sink(platform)
     watch = MonitorWatch(platform)
     inquiries = Inquiries(platform.store)
+    switchboard = Switchboard(platform)
     live_feed = Live(holder, scorer, inquiries)
     tasks: list[asyncio.Task[None]] = []
     try:
@@ -149,6 +157,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
             labels=label_desk,
             sink=sink,
             inquiries=inquiries,
+            switchboard=switchboard,
             live=live_feed,
         )
     finally:
@@ -158,6 +167,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         scorer.close()
+        switchboard.close()
         inquiries.close()
         look_ups.close()
         label_desk.close()

@@ -12,6 +12,7 @@ from selfheal.platform import Platform
 from serving.keeping.inquiries import Inquiries
 from serving.keeping.labels import LabelDesk
 from serving.keeping.sink import Sink
+from serving.keeping.switchboard import Switchboard
 from serving.model.champion import ChampionHolder
 from serving.observability.live import Live
 from serving.scoring.explanations import ExplanationDesk
@@ -29,6 +30,7 @@ class Service:
     labels: LabelDesk
     sink: Sink
     inquiries: Inquiries
+    switchboard: Switchboard
     live: Live
 
 

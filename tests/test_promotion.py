@@ -1,8 +1,7 @@
-"""From verdict to production and back: one winner, nothing half done, everything repeatable."""
+"""From verdict to production and back: one winner, nothing half done, everything repeatable, and every failure told."""
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -11,7 +10,6 @@ from threading import Barrier
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError as DatabaseIntegrityError
 
 from selfheal.decision_log import verify_decisions
 from selfheal.errors import (
@@ -20,18 +18,26 @@ from selfheal.errors import (
     NoProductionModelError,
     PermanentError,
     PromotionConflictError,
+    UnknownVersionError,
 )
 from selfheal.platform import Platform, open_platform
-from selfheal.promotion import force_promote, promote, reconcile_registry, rollback, stage
-from selfheal.records import Action, Decision, GateVerdict, ModelVersion, ShadowModel, Stage
+from selfheal.promotion import (
+    MAX_REASON_CHARACTERS,
+    PROMOTION_STEPS,
+    SWITCH_STEPS,
+    force_promote,
+    promote,
+    rollback,
+    stage,
+)
+from selfheal.records import Action, Decision, GateVerdict, ModelVersion, Stage
 from selfheal.registry import PRODUCTION_ALIAS, STAGE_TAG, STAGING_ALIAS
 from selfheal.settings import Settings
-from selfheal.store import decisions, models, open_store
-from tests import builders
+from selfheal.store import decisions, models, monitoring, promotions
 from tests.at_once import at_once
-from tests.candidates import champion, mlflow_client, passed, twin_of_champion
+from tests.candidates import champion, log_model_without_scores, mlflow_client, passed, twin_of_champion
+from tests.forked import forking
 from tests.times import T0
-from tests.toy_use_case import contract
 
 LATER = T0 + timedelta(hours=1)
 MUCH_LATER = T0 + timedelta(hours=2)
@@ -41,15 +47,34 @@ def promote_twin(platform: Platform) -> ModelVersion:
     return promote(platform, passed(platform, twin_of_champion(platform)), LATER)
 
 
+def back(platform: Platform, to_version: int | None = None, **changes: str) -> ModelVersion:
+    words = {"reason": "worse", "actor": "ada"} | changes
+    return rollback(platform, to_version=to_version, now=MUCH_LATER, **words)
+
+
+def force(platform: Platform, version: int, **changes: str) -> ModelVersion:
+    words = {"reason": "the auditor wants it", "actor": "ada"} | changes
+    return force_promote(platform, version, now=MUCH_LATER, **words)
+
+
 def stages(platform: Platform) -> dict[int, Stage]:
     return {version.version: version.stage for version in models.list_versions(platform.store)}
 
 
-def everything(platform: Platform) -> tuple[list[ModelVersion], list[Decision], int | None, int | None]:
+def decided(platform: Platform, action: Action) -> list[Decision]:
+    return decisions.recent(platform.store, actions=[action])
+
+
+def open_alerts(platform: Platform) -> list[tuple[str, str]]:
+    return [(row.kind, row.severity) for row in monitoring.list_alerts(platform.store, only_open=True)]
+
+
+def everything(platform: Platform) -> tuple[object, ...]:
     """All that a promotion may change."""
     return (
         models.list_versions(platform.store),
         decisions.recent(platform.store),
+        promotions.list_promotions(platform.store),
         platform.registry.alias_version(PRODUCTION_ALIAS),
         platform.registry.alias_version(STAGING_ALIAS),
     )
@@ -58,12 +83,6 @@ def everything(platform: Platform) -> tuple[list[ModelVersion], list[Decision], 
 def stage_tag(platform: Platform, version: int) -> str:
     tags: dict[str, str] = mlflow_client(platform).get_model_version(platform.contract.name, str(version)).tags
     return tags[STAGE_TAG]
-
-
-def register(platform: Platform, number: int) -> None:
-    """A version in Postgres alone: enough for the rules of the table."""
-    version = builders.model_version(version=number, stage=Stage.STAGING, promoted_at=None, mlflow_run_id=f"r{number}")
-    models.register_staging(platform.store, version)
 
 
 # Promotion
@@ -82,6 +101,14 @@ def test_a_promoted_version_replaces_and_archives_its_predecessor(platform: Plat
     assert (stage_tag(platform, 1), stage_tag(platform, 2)) == ("Archived", "Production")
 
 
+def test_what_went_live_is_written_down_with_its_decision(platform: Platform) -> None:
+    promoted = promote_twin(platform)
+    latest, first = promotions.list_promotions(platform.store)
+    assert (latest.version, latest.replaced_version, latest.promoted_at) == (2, 1, LATER)
+    assert latest.decision_id == promoted.decision_id == decided(platform, Action.PROMOTE)[0].decision_id
+    assert (first.version, first.replaced_version, first.promoted_at) == (1, None, T0)
+
+
 def test_the_first_version_has_no_probation_since_there_is_nothing_to_go_back_to(platform: Platform) -> None:
     assert champion(platform).probation_until is None
 
@@ -94,88 +121,16 @@ def test_promoting_twice_changes_nothing(platform: Platform) -> None:
     assert everything(platform) == before
 
 
-@pytest.mark.parametrize("crash_in", ["validate", "models.move_to_production", "reconcile_registry"])
-def test_a_promotion_that_crashed_anywhere_is_finished_by_the_next_try(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch, crash_in: str
-) -> None:
-    def crash(*_: object) -> None:
-        raise ConnectionError("the machine is gone")
-
-    verdict = passed(platform, twin_of_champion(platform))
-    with monkeypatch.context() as patched, pytest.raises(ConnectionError):
-        patched.setattr(f"selfheal.promotion.{crash_in}", crash)
-        promote(platform, verdict, LATER)
-    promote(platform, verdict, LATER)
-    assert stages(platform) == {1: Stage.ARCHIVED, 2: Stage.PRODUCTION}
-    assert platform.registry.alias_version(PRODUCTION_ALIAS) == 2
-    assert [one.action for one in decisions.recent(platform.store)].count(Action.PROMOTE) == 2, "bootstrap and this one"
-
-
-def test_of_two_promotions_that_expect_the_same_predecessor_one_wins(platform: Platform) -> None:
-    first, second = (passed(platform, twin_of_champion(platform)) for _ in range(2))
-    winner = promote(platform, first, LATER)
-    with pytest.raises(PromotionConflictError, match=r"was to replace version 1, but version 2 is in production"):
-        promote(platform, second, LATER)
-    assert champion(platform) == winner
-    assert stages(platform) == {1: Stage.ARCHIVED, 2: Stage.PRODUCTION, 3: Stage.STAGING}
-    assert platform.registry.alias_version(PRODUCTION_ALIAS) == 2
-
-
-def test_of_promotions_in_several_threads_one_wins(platform: Platform) -> None:
-    def try_to_promote(verdict: GateVerdict) -> int | None:
-        try:
-            return promote(platform, verdict, LATER).version
-        except PromotionConflictError:
-            return None
-
-    verdicts = [passed(platform, twin_of_champion(platform)) for _ in range(3)]
-    winners = [winner for winner in at_once([partial(try_to_promote, one) for one in verdicts]) if winner]
-    live = champion(platform)
-    assert winners == [live.version]
-    assert live.previous_version == 1
-    assert platform.registry.alias_version(PRODUCTION_ALIAS) == live.version
-    assert list(stages(platform).values()).count(Stage.STAGING) == 2
-
-
-def _go_live_in_a_process(settings: Settings, version: int, start: Barrier) -> str:
-    store = open_store(settings, contract)
-    start.wait(60)
-    try:
-        models.move_to_production(store, version, 1, LATER, None)
-    except PromotionConflictError:
-        return "conflict"
-    finally:
-        store.close()
-    return "live"
-
-
-def test_of_versions_that_go_live_in_several_processes_one_wins(platform: Platform) -> None:
-    for number in (2, 3):
-        register(platform, number)
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, context.Pool(2) as pool:
-        start = manager.Barrier(2)
-        calls = [(platform.settings, number, start) for number in (2, 3)]
-        assert sorted(pool.starmap(_go_live_in_a_process, calls, chunksize=1)) == ["conflict", "live"]
-    assert list(stages(platform).values()).count(Stage.PRODUCTION) == 1
-    assert champion(platform).previous_version == 1
-
-
-def test_the_database_refuses_two_production_versions(platform: Platform) -> None:
-    register(platform, 2)
-    statement = text("UPDATE model_metadata SET stage = 'Production' WHERE version = 2")
-    with (
-        pytest.raises(DatabaseIntegrityError, match="model_metadata_one_production"),
-        platform.store.engine.begin() as connection,
-    ):
-        connection.execute(statement)
-
-
-def test_a_version_that_is_not_registered_leaves_production_as_it_is(platform: Platform) -> None:
-    before = champion(platform)
-    with pytest.raises(PermanentError, match="version 99 is not registered; version 1 stays in production"):
-        models.move_to_production(platform.store, 99, 1, LATER, None)
-    assert champion(platform) == before
+def test_each_step_is_told_before_it_is_taken(platform: Platform) -> None:
+    heard: list[str] = []
+    promote(platform, passed(platform, twin_of_champion(platform)), LATER, on_step=heard.append)
+    assert tuple(heard) == PROMOTION_STEPS
+    heard.clear()
+    rollback(platform, to_version=1, reason="worse", actor="ada", now=MUCH_LATER, on_step=heard.append)
+    assert tuple(heard) == SWITCH_STEPS
+    heard.clear()
+    force_promote(platform, 2, reason="no, better", actor="ada", now=MUCH_LATER, on_step=heard.append)
+    assert tuple(heard) == SWITCH_STEPS
 
 
 def test_a_verdict_that_is_no_promotion_registers_nothing(platform: Platform) -> None:
@@ -187,134 +142,31 @@ def test_a_verdict_that_is_no_promotion_registers_nothing(platform: Platform) ->
     assert everything(platform) == before
 
 
-# Validation
-
-
-def assert_refused(platform: Platform, shadow: ShadowModel, error: type[Exception], match: str) -> None:
-    before = champion(platform)
-    with pytest.raises(error, match=match):
-        promote(platform, passed(platform, shadow), LATER)
-    assert champion(platform) == before
-    assert platform.registry.alias_version(PRODUCTION_ALIAS) == before.version
-
-
-def test_a_model_file_that_changed_since_training_is_not_promoted(platform: Platform) -> None:
-    shadow = replace(twin_of_champion(platform), artifact_sha256="0" * 64)
-    assert_refused(platform, shadow, IntegrityError, "model.skops has changed: expected sha256 000")
-
-
-def test_a_model_of_another_contract_is_not_promoted(platform: Platform) -> None:
-    shadow = replace(twin_of_champion(platform), contract_hash="f" * 64)
-    assert_refused(platform, shadow, ModelRefusedError, "trained under contract ffffffffffff")
-
-
-def test_a_model_that_scores_otherwise_than_in_training_is_not_promoted(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frame = platform.registry.reference(champion(platform))
-    frame.loc[frame.index[-1], "probability"] += 1e-6
-    monkeypatch.setattr(platform.registry, "reference", lambda _: frame)
-    shadow = replace(twin_of_champion(platform))
-    assert_refused(platform, shadow, ModelRefusedError, r"scores differently from training \(by up to 1e-06\)")
-
-
-def test_a_model_whose_scores_are_not_numbers_is_not_promoted(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frame = platform.registry.reference(champion(platform))
-    frame.loc[frame.index[-1], "load_ratio"] = float("inf")
-    shadow = twin_of_champion(platform)
-    pipeline = platform.registry.load(shadow)
-    monkeypatch.setattr(pipeline, "predict_proba", lambda rows: rows[:, :2] * float("nan"))
-    monkeypatch.setattr(platform.registry, "load", lambda _: pipeline)
-    assert_refused(platform, shadow, ModelRefusedError, "probabilities that are not numbers")
-
-
-# Rollback and force
-
-
-def test_a_rollback_puts_the_predecessor_back_and_is_recorded(platform: Platform) -> None:
-    promote_twin(platform)
-    live = rollback(platform, to_version=None, reason="customers complain", actor="ada", now=MUCH_LATER)
-    assert (live.version, live.stage, live.previous_version) == (1, Stage.PRODUCTION, 2)
-    assert live.probation_until is None, "the old version is known; nobody watches it"
-    assert stages(platform) == {1: Stage.PRODUCTION, 2: Stage.ARCHIVED}
-    assert platform.registry.alias_version(PRODUCTION_ALIAS) == 1
-    assert (stage_tag(platform, 1), stage_tag(platform, 2)) == ("Production", "Archived")
-    (recorded,) = decisions.recent(platform.store, actions=[Action.ROLLBACK])
-    assert (recorded.champion_version, recorded.challenger_version) == (2, 1)
-    assert (recorded.reason, recorded.actor, recorded.trigger_reason) == ("customers complain", "ada", "manual")
-    assert recorded.model_sha256 == live.artifact_sha256
-
-
-def test_a_forced_promotion_is_recorded_and_goes_on_probation(platform: Platform) -> None:
-    promote_twin(platform)
-    live = force_promote(platform, 1, reason="the auditor wants it", actor="ada", now=MUCH_LATER)
-    assert (live.version, live.previous_version) == (1, 2)
-    assert live.probation_until == MUCH_LATER + timedelta(hours=platform.settings.probation_hours)
-    assert platform.registry.alias_version(PRODUCTION_ALIAS) == 1
-    (recorded,) = decisions.recent(platform.store, actions=[Action.FORCE_PROMOTE])
-    assert (recorded.champion_version, recorded.challenger_version, recorded.actor) == (2, 1, "ada")
-    assert verify_decisions(platform.store, platform.settings.data_dir) == []
-
-
-@pytest.mark.parametrize("target", [1, 7], ids=["itself", "unknown"])
-def test_a_rollback_to_itself_or_to_an_unknown_version_says_which_there_are(platform: Platform, target: int) -> None:
-    register(platform, 2)
-    register(platform, 3)
-    with pytest.raises(PermanentError, match=rf"no other version {target} to go to; there are: 3, 2"):
-        rollback(platform, to_version=target, reason="", actor="ada", now=LATER)
-
-
-def test_the_first_version_has_no_predecessor_to_roll_back_to(platform: Platform) -> None:
-    with pytest.raises(PermanentError, match="version 1 replaced nothing; name a version with --to"):
-        rollback(platform, to_version=None, reason="", actor="ada", now=LATER)
-    assert champion(platform).version == 1
-
-
-def test_nothing_can_be_rolled_back_before_the_bootstrap(empty_platform: Platform) -> None:
-    with pytest.raises(NoProductionModelError, match="run `selfheal bootstrap` first"):
-        rollback(empty_platform, to_version=None, reason="", actor="ada", now=LATER)
-
-
-def test_a_model_that_no_longer_loads_is_not_rolled_back_to(platform: Platform) -> None:
-    promote_twin(platform)
-    with platform.store.engine.begin() as connection:
-        connection.execute(text("UPDATE model_metadata SET artifact_sha256 = repeat('0', 64) WHERE version = 1"))
-    with pytest.raises(IntegrityError):
-        rollback(platform, to_version=1, reason="", actor="ada", now=MUCH_LATER)
-    assert champion(platform).version == 2
-    assert decisions.recent(platform.store, actions=[Action.ROLLBACK]) == []
-
-
-def test_a_version_that_was_rolled_back_is_not_brought_back_by_its_old_verdict(platform: Platform) -> None:
+def test_a_rejection_is_not_made_a_promotion_by_editing_the_verdict_between_two_steps(platform: Platform) -> None:
     verdict = passed(platform, twin_of_champion(platform))
-    promote(platform, verdict, LATER)
-    rollback(platform, to_version=None, reason="worse", actor="probation", now=MUCH_LATER)
-    with pytest.raises(PermanentError, match="version 2 was in production before and was replaced"):
-        promote(platform, verdict, MUCH_LATER)
-    assert champion(platform).version == 1
+    decisions.append(platform.store, replace(verdict.decision, action=Action.REJECT))
+    with pytest.raises(PermanentError, match="is reject, not a promotion"):
+        promote(platform, verdict, LATER)
+    assert stages(platform) == {1: Stage.PRODUCTION}
 
 
-# The registry follows
+def test_a_verdict_on_one_model_promotes_no_other(platform: Platform) -> None:
+    verdict = passed(platform, twin_of_champion(platform))
+    swapped = replace(verdict, shadow=twin_of_champion(platform))
+    with pytest.raises(IntegrityError, match=f"is on the model of run {verdict.shadow.mlflow_run_id}, not of"):
+        promote(platform, swapped, LATER)
+    assert stages(platform) == {1: Stage.PRODUCTION}
 
 
-def test_an_alias_that_strayed_is_set_right_and_reported(platform: Platform) -> None:
+def test_a_number_that_mlflow_gives_to_another_model_is_not_promoted(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when MLflow's database was restored from an older backup and ours was not."""
     promote_twin(platform)
-    platform.registry.point_alias(PRODUCTION_ALIAS, 1)
-    assert reconcile_registry(platform) == ["alias production pointed at 1, version 2 is in production"]
-    assert platform.registry.alias_version(PRODUCTION_ALIAS) == 2
-    assert reconcile_registry(platform) == []
-
-
-def test_a_lost_alias_is_set_again(platform: Platform) -> None:
-    platform.registry.drop_alias(PRODUCTION_ALIAS)
-    assert reconcile_registry(platform) == ["alias production pointed at None, version 1 is in production"]
-    assert platform.registry.alias_version(PRODUCTION_ALIAS) == 1
-
-
-def test_there_is_nothing_to_set_right_before_the_bootstrap(empty_platform: Platform) -> None:
-    assert reconcile_registry(empty_platform) == []
+    monkeypatch.setattr(platform.registry, "register", lambda _: 1)
+    with pytest.raises(IntegrityError, match=r"version 1 is the model of run .* do MLflow and Postgres belong"):
+        promote(platform, passed(platform, twin_of_champion(platform)), MUCH_LATER)
+    assert champion(platform).version == 2
 
 
 def test_a_staged_version_has_the_staging_alias_and_tag(platform: Platform) -> None:
@@ -326,6 +178,30 @@ def test_a_staged_version_has_the_staging_alias_and_tag(platform: Platform) -> N
     assert champion(platform).version == 1
 
 
+def test_one_run_that_several_register_at_once_is_one_version(platform: Platform) -> None:
+    shadow = twin_of_champion(platform)
+    decision = passed(platform, shadow).decision
+    staged = at_once([partial(stage, platform, shadow, decision, LATER)] * 4)
+    assert {version.version for version in staged} == {2}
+    assert sorted(platform.registry.stage_tags()) == [1, 2]
+
+
+def test_a_promotion_stands_although_mlflow_cannot_follow(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise ConnectionError("MLflow is away")
+
+    verdict = passed(platform, twin_of_champion(platform))
+    with monkeypatch.context() as patched:
+        patched.setattr("selfheal.projections.reconcile_registry", unreachable)
+        assert promote(platform, verdict, LATER).version == 2
+    assert "MLflow is away" in caplog.text
+    assert platform.registry.alias_version(PRODUCTION_ALIAS) == 1
+    promote(platform, verdict, LATER)
+    assert platform.registry.alias_version(PRODUCTION_ALIAS) == 2
+
+
 def test_platforms_on_the_same_database_see_a_promotion_at_once(
     make_settings: Callable[..., Settings],
 ) -> None:
@@ -335,3 +211,256 @@ def test_platforms_on_the_same_database_see_a_promotion_at_once(
     assert champion(second).version == 2
     first.close()
     second.close()
+
+
+# Several at once
+
+
+def test_of_two_promotions_that_expect_the_same_predecessor_one_wins_and_the_other_is_told(platform: Platform) -> None:
+    first, second = (passed(platform, twin_of_champion(platform)) for _ in range(2))
+    winner = promote(platform, first, LATER)
+    message = "version 3 was to replace version 1, but version 2 is in production"
+    with pytest.raises(PromotionConflictError, match=message):
+        promote(platform, second, LATER)
+    assert champion(platform) == winner
+    assert stages(platform) == {1: Stage.ARCHIVED, 2: Stage.PRODUCTION, 3: Stage.STAGING}
+    assert platform.registry.alias_version(PRODUCTION_ALIAS) == 2
+    (told,) = decided(platform, Action.SKIP)
+    assert told.reason == f"version 3 was not put into production (promote): {message}"
+    assert (told.champion_version, told.challenger_version) == (1, 3)
+    assert told.mlflow_run_id == second.shadow.mlflow_run_id
+    assert open_alerts(platform) == [], "a race is nobody's fault"
+
+
+def test_a_race_that_is_lost_again_and_again_is_told_once_a_day(platform: Platform) -> None:
+    first, second = (passed(platform, twin_of_champion(platform)) for _ in range(2))
+    promote(platform, first, LATER)
+    for hours in (0, 1, 2, 24):
+        with pytest.raises(PromotionConflictError):
+            promote(platform, second, LATER + timedelta(hours=hours))
+    assert len(decided(platform, Action.SKIP)) == 2
+
+
+def test_of_rollbacks_and_forced_promotions_at_once_one_happens_and_only_it_is_recorded(platform: Platform) -> None:
+    promote_twin(platform)
+    third = passed(platform, twin_of_champion(platform))
+    stage(platform, third.shadow, third.decision, LATER)
+
+    def attempt(switch: Callable[..., ModelVersion], actor: str) -> str | None:
+        try:
+            return switch(reason="now", actor=actor, now=MUCH_LATER, from_version=2).decision_id
+        except PromotionConflictError:
+            return None
+
+    switches = (partial(rollback, platform, to_version=None), partial(force_promote, platform, 3))
+    calls = [partial(attempt, switch, f"person {n}") for n, switch in enumerate(switches * 3)]
+    (winner,) = [decision_id for decision_id in at_once(calls) if decision_id is not None]
+    live = champion(platform)
+    assert live.version in {1, 3}
+    switched = decided(platform, Action.ROLLBACK) + decided(platform, Action.FORCE_PROMOTE)
+    assert [one.decision_id for one in switched] == [winner] == [live.decision_id]
+    assert platform.registry.alias_version(PRODUCTION_ALIAS) == live.version
+    assert verify_decisions(platform.store, platform.settings.data_dir) == []
+
+
+N_PROCESSES, N_THREADS = 5, 10
+
+
+def _promote_in_threads(settings: Settings, verdicts: list[GateVerdict], start: Barrier) -> list[str]:
+    """What became of each: `live`, or why not."""
+    platform = open_platform(settings)
+    start.wait(60)
+
+    def attempt(verdict: GateVerdict) -> str:
+        try:
+            promote(platform, verdict, LATER)
+        except PromotionConflictError as error:
+            return str(error)
+        return "live"
+
+    try:
+        return at_once([partial(attempt, verdict) for verdict in verdicts])
+    finally:
+        platform.close()
+
+
+def test_of_fifty_promotions_from_several_processes_one_wins_and_the_rest_are_told_why(platform: Platform) -> None:
+    from selfheal.registry import EXPERIMENT
+
+    twin, client = twin_of_champion(platform), mlflow_client(platform)
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    runs = [client.create_run(experiment).info.run_id for _ in range(N_PROCESSES * N_THREADS)]
+    verdicts = [passed(platform, replace(twin, mlflow_run_id=run)) for run in runs]
+    context = forking()
+    with context.Manager() as manager, context.Pool(N_PROCESSES) as pool:
+        start = manager.Barrier(N_PROCESSES)
+        calls = [(platform.settings, verdicts[n::N_PROCESSES], start) for n in range(N_PROCESSES)]
+        told = [answer for answers in pool.starmap(_promote_in_threads, calls, chunksize=1) for answer in answers]
+    live = champion(platform)
+    assert told.count("live") == 1
+    assert all(f"but version {live.version} is in production" in answer for answer in told if answer != "live")
+    found = list(stages(platform).values())
+    assert (found.count(Stage.PRODUCTION), found.count(Stage.STAGING)) == (1, len(verdicts) - 1)
+    assert platform.registry.alias_version(PRODUCTION_ALIAS) == live.version
+    assert [one.version for one in promotions.list_promotions(platform.store)] == [live.version, 1]
+    skipped = {decision.challenger_version for decision in decided(platform, Action.SKIP)}
+    assert skipped == set(stages(platform)) - {1, live.version}
+    assert verify_decisions(platform.store, platform.settings.data_dir) == []
+
+
+# What must not be served
+
+
+def test_a_model_that_gives_nan_is_refused_and_told_and_production_untouched(platform: Platform) -> None:
+    verdict = passed(platform, log_model_without_scores(platform))
+    with pytest.raises(ModelRefusedError, match="gives nan to nan as probabilities"):
+        promote(platform, verdict, LATER)
+    assert champion(platform).version == platform.registry.alias_version(PRODUCTION_ALIAS) == 1
+    (told,) = decided(platform, Action.SKIP)
+    assert told.reason.startswith("version 2 was not put into production (promote): it gives nan")
+    assert open_alerts(platform) == [("promotion_refused", "warning")]
+    with pytest.raises(ModelRefusedError):
+        force(platform, 2)
+    assert decided(platform, Action.FORCE_PROMOTE) == [], "no word of a person makes it answer"
+
+
+def test_a_model_file_that_changed_since_training_is_refused_and_told(platform: Platform) -> None:
+    shadow = replace(twin_of_champion(platform), artifact_sha256="0" * 64)
+    with pytest.raises(IntegrityError, match="has changed: expected sha256 000"):
+        promote(platform, passed(platform, shadow), LATER)
+    assert champion(platform).version == platform.registry.alias_version(PRODUCTION_ALIAS) == 1
+    assert open_alerts(platform) == [("promotion_refused", "warning")]
+
+
+def test_the_alert_on_a_refusal_is_over_with_the_next_promotion(platform: Platform) -> None:
+    with pytest.raises(ModelRefusedError):
+        promote(platform, passed(platform, log_model_without_scores(platform)), LATER)
+    promote_twin(platform)
+    assert open_alerts(platform) == []
+
+
+# Rollback and force
+
+
+def test_a_rollback_puts_the_predecessor_back_and_is_recorded(platform: Platform) -> None:
+    promote_twin(platform)
+    live = back(platform, reason="customers complain")
+    assert (live.version, live.stage, live.previous_version) == (1, Stage.PRODUCTION, 2)
+    assert live.probation_until is None, "the old version is known; nobody watches it"
+    assert stages(platform) == {1: Stage.PRODUCTION, 2: Stage.ARCHIVED}
+    assert platform.registry.alias_version(PRODUCTION_ALIAS) == 1
+    assert (stage_tag(platform, 1), stage_tag(platform, 2)) == ("Production", "Archived")
+    (recorded,) = decided(platform, Action.ROLLBACK)
+    assert (recorded.champion_version, recorded.challenger_version) == (2, 1)
+    assert (recorded.reason, recorded.actor, recorded.trigger_reason) == ("customers complain", "ada", "manual")
+    assert recorded.model_sha256 == live.artifact_sha256
+
+
+def test_a_version_that_came_back_names_what_brought_it_back(platform: Platform) -> None:
+    promote_twin(platform)
+    live = back(platform)
+    assert live.promoted_at == MUCH_LATER
+    (recorded,) = decided(platform, Action.ROLLBACK)
+    assert live.decision_id == recorded.decision_id == promotions.list_promotions(platform.store)[0].decision_id
+
+
+def test_a_forced_promotion_is_recorded_and_goes_on_probation(platform: Platform) -> None:
+    promote_twin(platform)
+    live = force(platform, 1)
+    assert (live.version, live.previous_version) == (1, 2)
+    assert live.probation_until == MUCH_LATER + timedelta(hours=platform.settings.probation_hours)
+    assert platform.registry.alias_version(PRODUCTION_ALIAS) == 1
+    (recorded,) = decided(platform, Action.FORCE_PROMOTE)
+    assert (recorded.champion_version, recorded.challenger_version, recorded.actor) == (2, 1, "ada")
+    assert verify_decisions(platform.store, platform.settings.data_dir) == []
+
+
+def test_a_second_rollback_goes_further_back_and_never_to_what_was_rolled_back(platform: Platform) -> None:
+    promote_twin(platform)
+    promote_twin(platform)
+    assert back(platform).version == 2
+    assert back(platform, reason="that one too").version == 1
+    with pytest.raises(PermanentError, match="version 1 replaced nothing; name the version to go back to"):
+        back(platform)
+    assert champion(platform).version == 1
+
+
+def test_what_was_rolled_back_comes_back_by_force_only(platform: Platform) -> None:
+    promote_twin(platform)
+    back(platform)
+    with pytest.raises(
+        PermanentError, match="version 2 was rolled back itself; name another one, or promote it by force"
+    ):
+        back(platform, to_version=2)
+    live = force(platform, 2)
+    assert live.version == 2
+    assert live.probation_until is not None
+    assert back(platform, reason="worse again").version == 1
+
+
+def test_a_rollback_to_a_version_that_was_never_live_is_refused(platform: Platform) -> None:
+    promote_twin(platform)
+    shadow = twin_of_champion(platform)
+    stage(platform, shadow, passed(platform, shadow).decision, LATER)
+    with pytest.raises(PermanentError, match="version 3 was never in production"):
+        back(platform, to_version=3)
+
+
+@pytest.mark.parametrize("switch", [back, force])
+def test_an_unknown_version_is_told_with_those_that_there_are(
+    platform: Platform, switch: Callable[[Platform, int], ModelVersion]
+) -> None:
+    promote_twin(platform)
+    with pytest.raises(UnknownVersionError, match="there is no version 7; there are: 2, 1"):
+        switch(platform, 7)
+    with pytest.raises(PermanentError, match="version 2 is in production already"):
+        switch(platform, 2)
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * (MAX_REASON_CHARACTERS + 1)], ids=["empty", "blank", "endless"])
+@pytest.mark.parametrize("switch", [back, force])
+def test_a_switch_by_hand_needs_a_reason(platform: Platform, switch: Callable[..., ModelVersion], reason: str) -> None:
+    promote_twin(platform)
+    with pytest.raises(PermanentError, match="say why"):
+        switch(platform, 1, reason=reason)
+    assert champion(platform).version == 2
+
+
+def test_the_first_version_has_no_predecessor_to_roll_back_to(platform: Platform) -> None:
+    with pytest.raises(PermanentError, match="version 1 replaced nothing"):
+        back(platform)
+    assert champion(platform).version == 1
+
+
+def test_nothing_can_be_rolled_back_before_the_bootstrap(empty_platform: Platform) -> None:
+    with pytest.raises(NoProductionModelError, match="run `selfheal bootstrap` first"):
+        back(empty_platform)
+
+
+def test_a_rollback_of_a_version_that_is_not_in_production_any_more_changes_nothing(platform: Platform) -> None:
+    promote_twin(platform)
+    promote_twin(platform)
+    before = everything(platform)
+    with pytest.raises(PromotionConflictError, match="version 2 was expected in production, but version 3 is"):
+        rollback(platform, to_version=None, from_version=2, reason="worse", actor="probation", now=MUCH_LATER)
+    assert everything(platform) == before
+
+
+def test_a_model_that_no_longer_loads_is_not_rolled_back_to_and_somebody_is_told(platform: Platform) -> None:
+    promote_twin(platform)
+    with platform.store.engine.begin() as connection:
+        connection.execute(text("UPDATE model_metadata SET artifact_sha256 = repeat('0', 64) WHERE version = 1"))
+    with pytest.raises(IntegrityError):
+        back(platform, to_version=1)
+    assert champion(platform).version == 2
+    assert decided(platform, Action.ROLLBACK) == []
+    assert open_alerts(platform) == [("promotion_refused", "critical")]
+
+
+def test_a_version_that_was_rolled_back_is_not_brought_back_by_its_old_verdict(platform: Platform) -> None:
+    verdict = passed(platform, twin_of_champion(platform))
+    promote(platform, verdict, LATER)
+    back(platform, actor="probation")
+    with pytest.raises(PermanentError, match="version 2 was in production before and was replaced"):
+        promote(platform, verdict, MUCH_LATER)
+    assert champion(platform).version == 1

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from selfheal.contract import ModelContract
     from selfheal.settings import Settings
+    from selfheal.store.embedded import Lease
 
 DAGSTER_DATABASE = "dagster"
 MLFLOW_DATABASE = "mlflow"
@@ -64,12 +65,13 @@ def server_url(settings: Settings, database: str) -> str:
     return embedded.ensure_running(settings.data_dir / "postgres").url(database)
 
 
-def release_server(settings: Settings) -> None:
-    """Lets go of the embedded server, if that is what is used."""
-    if not settings.has_external_database:
-        from selfheal.store import embedded
+def lease_server(settings: Settings) -> Lease | None:
+    """Keeps this process from letting go of the embedded server until the lease ends; None if another server is used."""
+    if settings.has_external_database:
+        return None
+    from selfheal.store import embedded
 
-        embedded.release(settings.data_dir / "postgres")
+    return embedded.Lease(settings.data_dir / "postgres")
 
 
 def with_driver(url: str, driver: str) -> str:

@@ -12,6 +12,7 @@ import os
 import subprocess
 import threading
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _guard = threading.Lock()
 _running: dict[Path, EmbeddedServer] = {}
+_leases: Counter[Path] = Counter()
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,27 @@ class EmbeddedServer:
                 self._lock_file.close()
 
 
+class Lease:
+    """One of the users that a process has: the server is let go of with the last of them. Starts nothing."""
+
+    def __init__(self, pgdata: Path) -> None:
+        self._pgdata = pgdata.expanduser().resolve()
+        self._is_held = True
+        with _guard:
+            _leases[self._pgdata] += 1
+
+    def end(self) -> None:
+        """Lets go of the server if no other lease of this process is left. Ending it twice changes nothing."""
+        with _guard:
+            if not self._is_held:
+                return
+            self._is_held = False
+            _leases[self._pgdata] -= 1
+            is_last = _leases[self._pgdata] == 0
+        if is_last:
+            release(self._pgdata)
+
+
 def ensure_running(pgdata: Path) -> EmbeddedServer:
     """The server of this folder, started if it is not running (any more); held until the process ends or `release`.
 
@@ -81,7 +104,7 @@ def ensure_running(pgdata: Path) -> EmbeddedServer:
 
 
 def release(pgdata: Path) -> None:
-    """Lets go of this folder's server, if this process holds it."""
+    """Lets go of this folder's server, if this process holds it, whoever in it may still use it."""
     server = _running.get(pgdata.expanduser().resolve())
     if server is not None:
         server.release()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from selfheal.errors import NoProductionModelError, PermanentError, PromotionConflictError
-from selfheal.records import ModelVersion, Stage, from_dict, to_dict
+from selfheal.errors import NoProductionModelError, PromotionConflictError, UnknownVersionError
+from selfheal.records import Action, Decision, ModelVersion, Stage, from_dict, to_dict
+from selfheal.store import decisions
 
 if TYPE_CHECKING:
     from selfheal.store import Store
 
 PROMOTION_LOCK = 7_352_002
 """Key of the advisory lock under which stages change; any constant of ours will do."""
+
+GO_LIVE_STEPS = ("keep_decision", "archive_predecessor", "make_live", "write_promotion", "commit")
+"""What `go_live` does, in order."""
 
 PROMOTION_CHANNEL = "selfheal_promotion"
 """Postgres NOTIFY channel: tells the API that another version is in production."""
@@ -63,45 +68,116 @@ def register_staging(store: Store, version: ModelVersion) -> None:
         connection.execute(insert(store.tables.model_metadata).values(**values).on_conflict_do_nothing())
 
 
-def move_to_production(
-    store: Store, version: int, expected_predecessor: int | None, now: datetime, probation_until: datetime | None
+def go_live(
+    store: Store,
+    version: int,
+    *,
+    replaces: int | None,
+    decision: Decision,
+    now: datetime,
+    probation_until: datetime | None,
+    on_step: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Archives the predecessor and puts `version` in production, in one transaction; doing it twice changes nothing.
+    """Puts `version` in production by this decision: all that Postgres knows of it changes in one transaction, or nothing.
+
+    The decision is kept, what was in production is archived, the promotion is written down, and who listens is notified. A
+    decision takes effect once: the same call again changes nothing.
+
+    Args:
+        replaces: the version that must be in production now; None: none may be.
+        on_step: hears each of `GO_LIVE_STEPS` before it is taken.
 
     Raises:
-        PromotionConflictError: if another version than `expected_predecessor` is in production.
-        PermanentError: if there is no such version.
+        PromotionConflictError: if another version is in production, or the version does not wait for its first promotion any
+            more; nothing has changed, and the decision is not kept.
+        UnknownVersionError: if there is no such version.
     """
-    table = store.tables.model_metadata
     with store.engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PROMOTION_LOCK})
         current = _production_number(store, connection)
-        if current == version:
+        if current == version and _has_taken_effect(store, connection, decision):
             return
-        if current != expected_predecessor:
+        if current != replaces:
+            already = " already" if current == version else ""
             raise PromotionConflictError(
-                f"version {version} was to replace {_named(expected_predecessor)}, but {_named(current)} is in production"
+                f"version {version} was to replace {_named(replaces)}, but {_named(current)} is in production{already}"
             )
-        is_this_model = table.c.model_name == store.contract.name
-        connection.execute(
-            update(table)
-            .where(is_this_model, table.c.stage == Stage.PRODUCTION.value)
-            .values(stage=Stage.ARCHIVED.value, archived_at=now, probation_until=None)
-        )
-        moved = connection.execute(
-            update(table)
-            .where(is_this_model, table.c.version == version)
-            .values(
-                stage=Stage.PRODUCTION.value,
-                promoted_at=now,
-                archived_at=None,
-                previous_version=expected_predecessor,
-                probation_until=probation_until,
-            )
-        )
-        if moved.rowcount == 0:
-            raise PermanentError(f"version {version} is not registered; {_named(current)} stays in production")
+        _refuse_second_time(store, connection, version, decision)
+        on_step("keep_decision")
+        decisions.append_on(store, connection, decision)
+        on_step("archive_predecessor")
+        _archive_production(store, connection, now)
+        on_step("make_live")
+        _make_live(store, connection, version, replaces, decision, now, probation_until)
+        on_step("write_promotion")
+        _write_promotion(store, connection, version, replaces, decision, now)
         connection.execute(select(func.pg_notify(PROMOTION_CHANNEL, str(version))))
+        on_step("commit")
+
+
+def _has_taken_effect(store: Store, connection: Connection, decision: Decision) -> bool:
+    table = store.tables.promotions
+    query = select(table.c.position).where(table.c.decision_id == decision.decision_id)
+    return connection.execute(query).first() is not None
+
+
+def _refuse_second_time(store: Store, connection: Connection, version: int, decision: Decision) -> None:
+    """A verdict brings a version into production once. Back it comes by a rollback or by force."""
+    table = store.tables.model_metadata
+    query = select(table.c.stage).where(table.c.model_name == store.contract.name, table.c.version == version)
+    stage = connection.execute(query).scalar()
+    if stage is None:
+        raise UnknownVersionError(f"version {version} is not registered; production stays as it is")
+    if decision.action is Action.PROMOTE and stage != Stage.STAGING.value:
+        raise PromotionConflictError(f"version {version} was in production before and was replaced since its verdict")
+
+
+def _archive_production(store: Store, connection: Connection, now: datetime) -> None:
+    table = store.tables.model_metadata
+    connection.execute(
+        update(table)
+        .where(table.c.model_name == store.contract.name, table.c.stage == Stage.PRODUCTION.value)
+        .values(stage=Stage.ARCHIVED.value, archived_at=now, probation_until=None)
+    )
+
+
+def _make_live(
+    store: Store,
+    connection: Connection,
+    version: int,
+    replaces: int | None,
+    decision: Decision,
+    now: datetime,
+    probation_until: datetime | None,
+) -> None:
+    """`decision_id` becomes that of what decided that it serves now, be it for the second time."""
+    table = store.tables.model_metadata
+    connection.execute(
+        update(table)
+        .where(table.c.model_name == store.contract.name, table.c.version == version)
+        .values(
+            stage=Stage.PRODUCTION.value,
+            promoted_at=now,
+            archived_at=None,
+            previous_version=replaces,
+            probation_until=probation_until,
+            decision_id=decision.decision_id,
+        )
+    )
+
+
+def _write_promotion(
+    store: Store, connection: Connection, version: int, replaces: int | None, decision: Decision, now: datetime
+) -> None:
+    connection.execute(
+        insert(store.tables.promotions).values(
+            model_name=store.contract.name,
+            version=version,
+            replaced_version=replaces,
+            decision_id=decision.decision_id,
+            promoted_at=now,
+        )
+    )
 
 
 def _production_number(store: Store, connection: Connection) -> int | None:

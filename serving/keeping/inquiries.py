@@ -59,7 +59,7 @@ class Inquiries:
             raise store_unavailable("too many questions to Postgres are open")
         is_abandoned = threading.Event()
         answer = asyncio.wrap_future(self._threads.submit(self._work, question, is_abandoned))
-        answer.add_done_callback(_look_at_error)
+        answer.add_done_callback(look_at_error)
         try:
             return await asyncio.wait_for(asyncio.shield(answer), patience_seconds)
         except TimeoutError:
@@ -84,7 +84,7 @@ class Inquiries:
             self._places.release()
 
 
-def _look_at_error(answer: asyncio.Future[AnswerT]) -> None:
+def look_at_error(answer: asyncio.Future[AnswerT]) -> None:
     """Keeps asyncio from complaining of an error that came after nobody waited any more."""
     if not answer.cancelled():
         answer.exception()

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from selfheal.promotion import MAX_REASON_CHARACTERS
 from selfheal.records import Action, GateStatus, Severity, Stage, Verdict, to_dict
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ MAX_LIMIT = 500
 MAX_NOTE_CHARACTERS = 1_000
 MAX_HISTORY_HOURS = 24 * 90
 DEFAULT_HISTORY_HOURS = 24
+LAST_VERSION = 2**31 - 1
+"""The largest version number that Postgres knows."""
+
 LAST_POSITION = 2**63 - 1
 """The largest position that Postgres knows."""
 
@@ -84,6 +88,65 @@ class DecisionsQuestion(LimitedQuestion):
     )
 
 
+# What is wanted
+
+
+def _no_text(value: Any) -> Any:
+    if isinstance(value, str | bool):
+        raise ValueError("Input should be a whole number")
+    return value
+
+
+VersionNumber = Annotated[int, Field(ge=1, le=LAST_VERSION), BeforeValidator(_no_text)]
+Reason = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_REASON_CHARACTERS,
+        pattern=r"^[^\x00]*[^\s\x00][^\x00]*$",
+        description="why; kept in the decision record",
+    ),
+]
+
+
+class Wish(BaseModel):
+    """What a person wants done, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Reason
+
+
+class SwitchWish(Wish):
+    from_version: VersionNumber | None = Field(
+        None, description="what you believe to be in production; if another version is, nothing is done (409)"
+    )
+
+
+class PromotionWish(SwitchWish):
+    """A registered version is to go into production without a verdict of the gates."""
+
+    model_version: VersionNumber = Field(description="`GET /model/versions` lists them")
+
+
+class RollbackWish(SwitchWish):
+    """An earlier version is to go back into production."""
+
+    model_version: VersionNumber | None = Field(
+        None, description="an earlier version; absent: the one that the present one replaced"
+    )
+
+
+class RetrainingWish(Wish):
+    """A retraining is to be considered now."""
+
+
+class RetrainingAsked(BaseModel):
+    """The wish is written down."""
+
+    request_id: UUID
+
+
 # Service
 
 
@@ -140,6 +203,29 @@ class ModelInfo(VersionInfo):
     """The version that answers now."""
 
     features: list[str] = Field(description="what the model sees, in its order")
+
+
+class PromotionInfo(View):
+    """A version going live, by a promotion or a rollback."""
+
+    model_version: int = Field(validation_alias="version")
+    replaced_version: int | None = Field(description="what was in production before; null if nothing was")
+    decision_id: str = Field(description="what decided it: `GET /decisions/{decision_id}`")
+    promoted_at: datetime
+
+
+class Promotions(BaseModel):
+    promotions: list[PromotionInfo] = Field(description="the newest first")
+
+
+class Switched(View):
+    """The version that is in production now."""
+
+    model_version: int = Field(validation_alias="version")
+    replaced_version: int | None = Field(validation_alias="previous_version")
+    decision_id: str = Field(description="what was recorded: `GET /decisions/{decision_id}`")
+    promoted_at: datetime
+    probation_until: datetime | None = Field(description="until when the replaced version watches it; null if not")
 
 
 class Versions(BaseModel):
@@ -335,6 +421,7 @@ class GateInfo(View):
     sentence: str
     interval_low: float | None
     interval_high: float | None
+    n_rows: int | None = Field(description="rows that the value rests on")
 
 
 class DecisionDetail(DecisionInfo):

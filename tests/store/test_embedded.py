@@ -20,7 +20,9 @@ import psycopg
 import pytest
 
 from selfheal.errors import ConfigurationError, ServiceUnavailableError
-from selfheal.store import embedded
+from selfheal.platform import open_platform
+from selfheal.settings import load_settings
+from selfheal.store import embedded, models
 
 PATIENCE_SECONDS = 20.0
 
@@ -290,3 +292,15 @@ def test_a_server_that_does_not_start_is_one_clear_error_and_starts_once_it_is_r
             embedded.ensure_running(pgdata)
     configuration.write_text(sound)
     assert answers(embedded.ensure_running(pgdata).url("postgres"))
+
+
+def test_a_platform_that_closes_leaves_the_server_to_another_of_its_process(pgdata: Path) -> None:
+    settings = load_settings(use_case="tests.toy_use_case:contract", data_dir=pgdata.parent)
+    first, second = open_platform(settings), open_platform(settings)
+    first.close()
+    first.close()  # twice, as a careful caller may
+    assert models.list_versions(second.store) == []
+    pid = postmaster_pid(pgdata)
+    assert pid is not None
+    second.close()
+    assert not is_postgres(pid)

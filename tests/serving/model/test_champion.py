@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from selfheal import credit_risk
-from selfheal.contract import TRUE_LABEL, ModelContract
-from selfheal.errors import ModelRefusedError
 from selfheal.platform import Platform, open_platform
 from selfheal.promotion import force_promote, rollback
 from selfheal.records import Alert, Severity, Stage
 from selfheal.settings import Settings
 from selfheal.store.embedded import EmbeddedServer
-from selfheal.store.models import move_to_production, production_version, register_staging
+from selfheal.store.models import production_version, register_staging
 from selfheal.store.monitoring import hold_alert
-from serving.model.champion import MODEL_REFUSED, ChampionHolder, examine
-from tests import toy_use_case
+from serving.model.champion import MODEL_REFUSED, ChampionHolder
+from tests.candidates import put_live
 from tests.conftest import TEMPLATE
 from tests.hostile_models import HOSTILE_FILES, HostileFile
 from tests.serving.conftest import clone
@@ -100,7 +96,7 @@ def test_a_version_that_is_not_what_was_registered_is_refused_and_the_old_one_se
 ) -> None:
     query(two_versions, f"UPDATE model_metadata SET {column} = %s WHERE version = 2", "0" * 64)
     with api_in_thread(two_versions) as api, load_on(api, 1) as load:
-        move_to_production(platform_of_two.store, 2, 1, LATER, None)
+        put_live(platform_of_two.store, 2, 1, LATER)
         eventually(lambda: api.health()["status"] == "degraded", "health tells of the refusal")
         (problem,) = api.health()["problems"]
         assert problem.startswith("version 2 is in production but was refused: ")
@@ -110,7 +106,7 @@ def test_a_version_that_is_not_what_was_registered_is_refused_and_the_old_one_se
         assert serves(api, 1)
         assert api.client.get("/health").status_code == 200
 
-        move_to_production(platform_of_two.store, 1, 2, LATER, None)
+        put_live(platform_of_two.store, 1, 2, LATER)
         eventually(lambda: api.health()["status"] == "ok", "back in order after the rollback")
     assert load.failures == []
     assert {answer["model_version"] for _, answer in load.answers} == {1}
@@ -120,7 +116,7 @@ def test_a_refused_version_is_served_once_it_can_be(two_versions: Settings, plat
     ((digest,),) = query(two_versions, "SELECT artifact_sha256 FROM model_metadata WHERE version = 2")
     query(two_versions, "UPDATE model_metadata SET artifact_sha256 = %s WHERE version = 2", "0" * 64)
     with api_in_thread(two_versions) as api:
-        move_to_production(platform_of_two.store, 2, 1, LATER, None)
+        put_live(platform_of_two.store, 2, 1, LATER)
         eventually(lambda: api.health()["status"] == "degraded", "refused")
         query(two_versions, "UPDATE model_metadata SET artifact_sha256 = %s WHERE version = 2", digest)
         eventually(lambda: serves(api, 2), "version 2 serves")
@@ -170,7 +166,7 @@ def test_a_refusal_is_an_alert_sent_once_and_over_when_another_version_serves(
     query(two_versions, "UPDATE model_metadata SET artifact_sha256 = %s WHERE version = 2", "0" * 64)
     settings = two_versions.model_copy(update={"notify_urls": SecretStr(webhook.url)})
     with following(settings) as first, following(settings) as second:
-        move_to_production(platform_of_two.store, 2, 1, LATER, None)
+        put_live(platform_of_two.store, 2, 1, LATER)
         for holder in (first, second):
             eventually(lambda holder=holder: "was refused" in (holder.problem or ""), "it is refused")
         eventually(lambda: webhook.received, "somebody is told")
@@ -183,7 +179,7 @@ def test_a_refusal_is_an_alert_sent_once_and_over_when_another_version_serves(
         assert "has changed: expected sha256" in message["message"]
         assert "version 1 answers on" in message["message"]
 
-        move_to_production(platform_of_two.store, 1, 2, LATER, None)
+        put_live(platform_of_two.store, 1, 2, LATER)
         eventually(lambda: alerts(two_versions) == [(2, "critical", True)], "the alert is over")
         assert len(webhook.received) == 1
 
@@ -211,7 +207,7 @@ def test_a_restart_while_production_is_refused_serves_what_was_served_before(
     with following(two_versions) as holder:
         assert served(holder) == 1
     query(two_versions, "UPDATE model_metadata SET artifact_sha256 = %s WHERE version = 2", "0" * 64)
-    move_to_production(platform_of_two.store, 2, 1, LATER, None)
+    put_live(platform_of_two.store, 2, 1, LATER)
     with following(two_versions) as holder:
         assert served(holder) == 1
         assert "version 2 is in production but was refused" in (holder.problem or "")
@@ -262,70 +258,5 @@ def put_in_production(platform: Platform, data: bytes) -> int:
     number = live.version + 1
     hostile = replace(live, version=number, stage=Stage.STAGING, mlflow_run_id=f"run {number}", artifact_sha256=digest)
     register_staging(platform.store, hostile)
-    move_to_production(platform.store, number, live.version, LATER, None)
+    put_live(platform.store, number, live.version, LATER)
     return number
-
-
-# Examination: models that load, and must not answer
-
-
-class Scores:
-    """A classifier that gives what it is told, for as many rows as it is asked."""
-
-    def __init__(self, give: Callable[[Any], Any], classes: tuple[int, ...] = (0, 1)) -> None:
-        self._give = give
-        self.classes_ = np.array(classes)
-
-    def predict_proba(self, matrix: Any) -> Any:
-        return self._give(matrix)
-
-
-def two_columns(scores: Any) -> Any:
-    return np.column_stack([1.0 - scores, scores])
-
-
-def within_the_batch(matrix: Any) -> Any:
-    """Scales by the rows at hand: the commonest mistake in scoring code."""
-    return two_columns(np.clip((matrix[:, 1] - matrix[:, 1].min() + 0.1) / (np.ptp(matrix[:, 1]) + 1.0), 0.0, 1.0))
-
-
-def without_missing_values(matrix: Any) -> Any:
-    if np.isnan(matrix).any():
-        raise ValueError("Input X contains NaN.")
-    return two_columns(np.full(len(matrix), 0.5))
-
-
-def half(matrix: Any) -> Any:
-    return two_columns(np.full(len(matrix), 0.5))
-
-
-@pytest.mark.parametrize(
-    ("model", "reason"),
-    [
-        (Scores(lambda m: two_columns(np.full(len(m), np.nan))), "gives nan to nan as probabilities"),
-        (Scores(lambda m: two_columns(np.full(len(m), 1.5))), "gives -0.5 to 1.5 as probabilities"),
-        (Scores(lambda m: np.full((len(m), 1), 0.5)), r"an array of shape \(4, 1\), not \(4, 2\)"),
-        (Scores(lambda m: np.full((len(m), 3), 1 / 3)), r"of shape \(4, 3\)"),
-        (Scores(lambda m: np.full((1, 2), 0.5)), r"of shape \(1, 2\)"),
-        (Scores(half, classes=(1, 0)), r"its classes are \[1, 0\]"),
-        (Scores(half, classes=(0, 2)), r"its classes are \[0, 2\]"),
-        (Scores(half, classes=()), r"its classes are \[\]"),
-        (Scores(within_the_batch), "the score of a row depends on the rows scored with it"),
-    ],
-)
-def test_a_model_that_gives_no_probabilities_of_two_classes_is_refused(model: Any, reason: str) -> None:
-    with pytest.raises(ModelRefusedError, match=reason):
-        examine(model, toy_use_case.contract)
-
-
-def test_a_model_that_fails_on_what_the_doors_let_in_is_refused() -> None:
-    with pytest.raises(ValueError, match="contains NaN"):
-        examine(Scores(without_missing_values), toy_use_case.contract)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("contract", [toy_use_case.contract, credit_risk.contract], ids=lambda contract: contract.name)
-def test_a_sound_model_of_each_use_case_passes(contract: ModelContract) -> None:
-    rows = contract.synthesize(500, 3)
-    matrix = contract.feature_frame(rows).to_numpy(dtype=np.float64)
-    pipeline = contract.build_estimator(0).fit(matrix, rows[TRUE_LABEL])
-    examine(pipeline, contract)

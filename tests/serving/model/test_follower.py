@@ -13,9 +13,9 @@ from selfheal.model_cache import SERVED_FILE
 from selfheal.platform import Platform, open_platform
 from selfheal.settings import Settings
 from selfheal.store.embedded import EmbeddedServer
-from selfheal.store.models import move_to_production
 from serving.model.champion import ChampionHolder
 from serving.model.follower import DATABASE_NOT_OURS, POSTGRES_AWAY, Follower
+from tests.candidates import put_live
 from tests.forwarder import Forwarder, forwarded
 from tests.serving.followed import following, served
 from tests.serving.running import api_in_thread, bodies, eventually, logged_probabilities, query
@@ -56,7 +56,7 @@ def test_a_promotion_is_heard_of_and_not_waited_for(two_versions: Settings, oper
     with following(rarely(two_versions)) as holder:
         eventually(lambda: is_listening(two_versions), "it listens")
         for version, predecessor in ((2, 1), (1, 2), (2, 1)):
-            move_to_production(operator.store, version, predecessor, LATER, None)
+            put_live(operator.store, version, predecessor, LATER)
             eventually(lambda version=version: served(holder) == version, f"version {version} is served")
         assert holder.problem is None
     assert not is_listening(two_versions), "stopped within the 300 s, and the connection with it"
@@ -69,11 +69,11 @@ def test_promotions_are_followed_after_postgres_has_ended_the_listening_connecti
     with following(rarely(two_versions)) as holder:
         eventually(lambda: is_listening(two_versions), "it listens")
         query(two_versions, CUT, two_versions.mlops_db_name)
-        move_to_production(operator.store, 2, 1, LATER, None)
+        put_live(operator.store, 2, 1, LATER)
         eventually(lambda: served(holder) == 2, "version 2 is served")
         assert holder.problem is None, "a lost line costs latency only"
         eventually(lambda: is_listening(two_versions), "it listens again")
-        move_to_production(operator.store, 1, 2, LATER, None)
+        put_live(operator.store, 1, 2, LATER)
         eventually(lambda: served(holder) == 1, "version 1 is served")
 
 
@@ -94,11 +94,11 @@ def test_a_rollback_loads_nothing(two_versions: Settings, operator: Platform) ->
     with following(rarely(two_versions)) as holder:
         first = holder.current
         assert first is not None
-        move_to_production(operator.store, 2, 1, LATER, None)
+        put_live(operator.store, 2, 1, LATER)
         eventually(lambda: served(holder) == 2, "version 2 is served")
         for path in (two_versions.data_dir / "cache").glob("*.skops"):
             path.unlink()
-        move_to_production(operator.store, 1, 2, LATER, None)
+        put_live(operator.store, 1, 2, LATER)
         eventually(lambda: served(holder) == 1, "version 1 is served again")
         assert holder.current is not None
         assert holder.current.pipeline is first.pipeline
@@ -109,7 +109,7 @@ def test_with_postgres_and_mlflow_down_the_api_starts_and_serves_what_was_served
     two_versions: Settings, operator: Platform, network: tuple[Settings, Forwarder]
 ) -> None:
     """And follows promotions, and copies its journal, once Postgres comes back, without a restart."""
-    move_to_production(operator.store, 2, 1, LATER, None)
+    put_live(operator.store, 2, 1, LATER)
     with following(two_versions) as holder:
         eventually(lambda: served(holder) == 2, "version 2 was served once on this machine")
     settings, forwarder = network
@@ -122,14 +122,14 @@ def test_with_postgres_and_mlflow_down_the_api_starts_and_serves_what_was_served
         assert "; version 2, served here since 20" in problem
         assert str(forwarder.port) not in problem
 
-        move_to_production(operator.store, 1, 2, LATER, None)
+        put_live(operator.store, 1, 2, LATER)
         forwarder.mend()
         eventually(lambda: api.health()["status"] == "ok", "nothing is wrong any more")
         assert api.health()["model_version"] == 1
         eventually(
             lambda: answer.json()["prediction_id"] in logged_probabilities(two_versions), "the journal is copied"
         )
-        move_to_production(operator.store, 2, 1, LATER, None)
+        put_live(operator.store, 2, 1, LATER)
         eventually(lambda: api.health()["model_version"] == 2, "promotions are followed")
 
 
@@ -159,7 +159,7 @@ def test_an_outage_is_told_and_over_when_it_is_over(
             forwarder.cut()
             eventually(lambda: holder.problem is not None, "the outage is told")
             assert (holder.problem or "").startswith(f"{POSTGRES_AWAY}; version {predecessor}, served here since")
-            move_to_production(operator.store, version, predecessor, LATER, None)
+            put_live(operator.store, version, predecessor, LATER)
             two_versions_cache(settings, operator)
             forwarder.mend()
             eventually(lambda version=version: served(holder) == version, f"version {version} is served")
@@ -178,7 +178,7 @@ def test_of_two_remembered_versions_the_second_serves_if_the_first_is_damaged(
     two_versions: Settings, operator: Platform, network: tuple[Settings, Forwarder]
 ) -> None:
     with following(two_versions) as holder:
-        move_to_production(operator.store, 2, 1, LATER, None)
+        put_live(operator.store, 2, 1, LATER)
         eventually(lambda: served(holder) == 2, "version 2 is served")
         assert holder.current is not None
         latest = holder.current.version

@@ -20,12 +20,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from selfheal.records import Action, Verdict
-from selfheal.store import decisions, models
+from selfheal.store import decisions
 from selfheal.store.embedded import EmbeddedServer
 from serving.observability import live as live_module
 from serving.observability.live import MAX_NEWS, MAX_QUEUED_MESSAGES, Listener, Live
 from serving.routes.live import POLICY_VIOLATION, TRY_AGAIN_LATER
 from tests import builders
+from tests.candidates import put_live
 from tests.conftest import TEMPLATE
 from tests.serving.conftest import clone
 from tests.serving.history import ADA, READER, SCORER, add_decision, add_tick, add_version, alert, platform_of
@@ -128,7 +129,7 @@ def test_events_are_told_as_they_happen_once_and_as_documented(api: Api) -> None
             add_decision(platform, "meanwhile", Action.PROMOTE)
             told.append(next_message(connection, of_type("decision")))
             add_version(platform, 2)
-            models.move_to_production(platform.store, 2, 1, now, None)
+            put_live(platform.store, 2, 1, now)
             told.append(next_message(connection, of_type("promotion")))
             add_tick(platform, now + timedelta(minutes=1), model_version=2, verdict=Verdict.STABLE)
             told += [

@@ -10,7 +10,7 @@ import pytest
 
 from selfheal.platform import open_platform
 from selfheal.settings import Settings
-from selfheal.store.models import move_to_production
+from tests.candidates import put_live
 from tests.serving.running import Api, api_in_thread, bodies, eventually, journal_rows, query
 from tests.times import T0
 
@@ -52,7 +52,7 @@ def test_without_a_version_in_production_nothing_is_scored_and_a_promotion_is_en
         assert journal_rows(without_production) == []
 
         platform = open_platform(without_production)
-        move_to_production(platform.store, 1, None, T0, None)
+        put_live(platform.store, 1, None, T0)
         platform.close()
         eventually(lambda: api.client.get("/health").status_code == 200, "the API becomes ready by itself")
         assert api.post("/predict", bodies(1)[0]).json()["model_version"] == 1

@@ -1,0 +1,91 @@
+"""`GET /model/promotions`, `POST /promotions`, `POST /rollbacks`, `POST /retrainings`: what went live, and what a person wants done."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from selfheal.errors import TooManyRequestsError
+from selfheal.promotion import force_promote, rollback
+from selfheal.store.promotions import list_promotions
+from selfheal.store.retraining_requests import add_request
+from serving.doors.auth import Caller, Scope, requires
+from serving.service import ServiceDependency
+from serving.wire.problems import ProblemError, documented
+from serving.wire.views import (
+    LimitedQuestion,
+    PromotionInfo,
+    Promotions,
+    PromotionWish,
+    RetrainingAsked,
+    RetrainingWish,
+    RollbackWish,
+    Switched,
+)
+
+if TYPE_CHECKING:
+    from selfheal.platform import Platform
+    from selfheal.records import ModelVersion
+
+router = APIRouter(tags=["promotions"], responses=documented(401, 403, 422, 429, 503))
+
+Admin = Annotated[Caller, Depends(requires(Scope.ADMIN))]
+
+
+@router.get("/model/promotions", summary="What went live when", dependencies=[Depends(requires(Scope.READ))])
+async def get_promotions(service: ServiceDependency, question: Annotated[LimitedQuestion, Query()]) -> Promotions:
+    """Every version that went live, by a promotion or a rollback, and the decision behind it."""
+    found = await service.inquiries.ask(partial(list_promotions, limit=question.limit))
+    return Promotions(promotions=[PromotionInfo.model_validate(promotion) for promotion in found])
+
+
+@router.post("/promotions", summary="Put a version into production by hand", responses=documented(404, 409, 413, 415))
+async def post_promotion(service: ServiceDependency, caller: Admin, wish: PromotionWish) -> Switched:
+    """Without a verdict of the gates, on the word of the key's owner: name and reason are kept. The version goes on probation. It
+    must load, answer, and score as it did in training, or production stays as it is (409). MLflow follows within a minute."""
+
+    def promote(platform: Platform) -> ModelVersion:
+        return force_promote(
+            platform,
+            wish.model_version,
+            reason=wish.reason,
+            actor=caller.name,
+            now=datetime.now(UTC),
+            from_version=wish.from_version,
+            is_projected=False,
+        )
+
+    return Switched.model_validate(await service.switchboard.switch(promote))
+
+
+@router.post("/rollbacks", summary="Go back to an earlier version", responses=documented(404, 409, 413, 415))
+async def post_rollback(service: ServiceDependency, caller: Admin, wish: RollbackWish) -> Switched:
+    """To the version that the present one replaced, or to the one named; not to one that was rolled back itself. Sent twice it
+    goes back twice, unless `from_version` says from where. MLflow follows within a minute."""
+
+    def go_back(platform: Platform) -> ModelVersion:
+        return rollback(
+            platform,
+            to_version=wish.model_version,
+            reason=wish.reason,
+            actor=caller.name,
+            now=datetime.now(UTC),
+            from_version=wish.from_version,
+            is_projected=False,
+        )
+
+    return Switched.model_validate(await service.switchboard.switch(go_back))
+
+
+@router.post("/retrainings", status_code=202, summary="Ask for a retraining", responses=documented(409, 413, 415))
+async def post_retraining(service: ServiceDependency, caller: Admin, wish: RetrainingWish) -> RetrainingAsked:
+    """Writes the wish down; a sensor of Dagster takes it up. Conditions and gates decide as ever: `GET /decisions` tells what came
+    of it."""
+    ask = partial(add_request, actor=caller.name, reason=wish.reason, now=datetime.now(UTC))
+    try:
+        return RetrainingAsked(request_id=await service.inquiries.ask(ask))
+    except TooManyRequestsError as error:
+        raise ProblemError(409, "too_many_waiting", str(error)) from error
