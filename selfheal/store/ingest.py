@@ -72,18 +72,18 @@ def ingest(
         sqlalchemy.exc.OperationalError: if Postgres does not answer; nothing is lost, call again.
     """
     result = IngestResult()
-    done = {} if from_start else _positions(store, kind)
+    done = {} if from_start else copied_positions(store, kind)
     for path in kind.files(data_dir):
         offset = done.get(file_key(path), 0)
         read = partial(_ingest_file, store, kind, offset=offset, result=result, on_progress=on_progress)
         try:
-            _under_either_name(read, path)
+            under_either_name(read, path)
         except InvalidDataError as error:  # one foreign file must not hold up the others
             result.corrupt.append(str(error))
     return result
 
 
-def _under_either_name(read: Callable[[Path], ResultT], path: Path) -> ResultT | None:
+def under_either_name(read: Callable[[Path], ResultT], path: Path) -> ResultT | None:
     """Reads a listed file, which another process may be compressing; None if it is gone (it held no record)."""
     for name in (path, compressed_path(path)):
         with suppress(FileNotFoundError):
@@ -124,7 +124,7 @@ def _ingest_file(
 
 def compress_copied(store: Store, kind: JournalKind, data_dir: Path) -> list[Path]:
     """Compresses the files that are finished and wholly in Postgres; returns their new paths. A full disk can wait."""
-    done = _positions(store, kind)
+    done = copied_positions(store, kind)
     compressed: list[Path] = []
     for path in kind.files(data_dir):
         try:
@@ -142,12 +142,13 @@ def compress_copied(store: Store, kind: JournalKind, data_dir: Path) -> list[Pat
 
 def lag_bytes(store: Store, kind: JournalKind, data_dir: Path) -> int:
     """Journal bytes that are not in Postgres yet."""
-    done = _positions(store, kind)
-    sizes = {file_key(path): _under_either_name(text_size, path) or 0 for path in kind.files(data_dir)}
+    done = copied_positions(store, kind)
+    sizes = {file_key(path): under_either_name(text_size, path) or 0 for path in kind.files(data_dir)}
     return sum(max(0, size - done.get(key, 0)) for key, size in sizes.items())
 
 
-def _positions(store: Store, kind: JournalKind) -> dict[str, int]:
+def copied_positions(store: Store, kind: JournalKind) -> dict[str, int]:
+    """How many bytes of each file's text are in Postgres, by `file_key`."""
     table = store.tables.journal_positions
     with store.engine.connect() as connection:
         rows = connection.execute(select(table.c.file, table.c.byte_offset).where(table.c.journal == kind.name))
@@ -203,7 +204,7 @@ def _copy_chunk(store: Store, connection: Connection, kind: JournalKind, path: P
 
 
 @contextmanager
-def _incoming(
+def incoming_lines(
     connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...], definition: str
 ) -> Iterator[None]:
     """The lines as a temporary table `incoming`."""
@@ -220,7 +221,7 @@ def _copy_predictions(
     store: Store, connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...]
 ) -> tuple[int, int]:
     table = store.tables.prediction_logs.name
-    with _incoming(connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"):
+    with incoming_lines(connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"):
         insert_new = text(f"INSERT INTO {table} SELECT * FROM incoming ON CONFLICT DO NOTHING")
         return connection.execute(insert_new).rowcount, 0
 
@@ -257,7 +258,7 @@ def _copy_labels(
         SELECT count(*) FROM incoming i JOIN {table} l USING (prediction_id)
         WHERE NOT i.is_correction AND NOT l.is_correction AND i.true_label <> l.true_label
     """
-    with _incoming(connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"):
+    with incoming_lines(connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"):
         n_overruled = connection.execute(text(overruled)).scalar_one()
         n_new = connection.execute(text(upsert)).rowcount
         return n_new, n_overruled + connection.execute(text(conflicts)).scalar_one()

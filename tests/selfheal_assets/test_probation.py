@@ -1,0 +1,83 @@
+"""A wrongly promoted version on real traffic: the API, the sensor, Dagster's runtime, and the API again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from selfheal.contract import TRUE_LABEL
+from selfheal.promotion import force_promote, stage
+from selfheal.records import Action
+from selfheal.settings import Settings
+from selfheal.store import decisions, models, monitoring
+from selfheal.store.predictions import window_of
+from tests.candidates import log_worse_model, passed
+from tests.selfheal_assets.conftest import Dagster, metadata_of
+from tests.selfheal_assets.test_sensors import evaluate, skip_message
+from tests.serving.running import Api, api_in_thread, eventually
+from tests.times import T0
+from tests.toy_use_case import contract
+from tests.traffic import toy_rows
+
+pytestmark = pytest.mark.integration
+
+N_ROWS = 300
+
+
+def test_a_wrongly_promoted_version_is_rolled_back_by_the_sensor_and_the_api_follows(
+    make_dagster: Callable[[Settings], Dagster], make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(champion_poll_seconds=0.1, sink_interval_seconds=0.05)
+    dagster = make_dagster(settings)
+    platform = dagster.platform
+    worse = log_worse_model(platform)
+    stage(platform, worse, passed(platform, worse).decision, T0)
+    with api_in_thread(settings) as api:
+        assert api.health()["model_version"] == 1
+        force_promote(platform, 2, reason="looks fine to me", actor="ada", now=datetime.now(UTC))
+        eventually(lambda: api.health()["model_version"] == 2, "the API serves version 2")
+        assert "No look is due" in skip_message(evaluate(dagster, "probation_sensor"))
+
+        send_labelled_traffic(api)
+        eventually(lambda: n_labels(dagster) == N_ROWS, "predictions and labels are in Postgres")
+        asked = evaluate(dagster, "probation_sensor")
+        assert isinstance(asked, dg.SensorResult)
+        assert len(asked.run_requests or []) == 1
+        run = dagster.run("probation_job")
+        assert run.success
+        shown = metadata_of(run, "probation_report")
+        assert (shown["version"], shown["outcome"], shown["labels"]) == (2, "failed", N_ROWS)
+
+        eventually(lambda: api.health()["model_version"] == 1, "the API serves version 1 again")
+        answer = api.post("/predict", dict.fromkeys(contract.input_names, 1))
+        assert answer.json()["model_version"] == 1
+    assert "No version is on probation" in skip_message(evaluate(dagster, "probation_sensor", cursor=asked.cursor))
+    (recorded,) = decisions.recent(platform.store, actions=[Action.ROLLBACK])
+    assert (recorded.actor, recorded.champion_version, recorded.challenger_version) == ("probation", 2, 1)
+    (alert,) = (row for row in monitoring.list_alerts(platform.store, only_open=True) if row.source == "probation")
+    assert (alert.kind, alert.severity) == ("probation_failed", "critical")
+
+
+def send_labelled_traffic(api: Api) -> None:
+    rows = toy_rows(N_ROWS)
+    inputs = rows[list(contract.input_names)].astype(object).where(rows.notna(), None)
+    answer = api.post("/predict/batch", {"instances": inputs.to_dict("records")})
+    assert answer.status_code == 200, answer.text
+    ids = [one["prediction_id"] for one in answer.json()["predictions"]]
+    labels = [
+        {"prediction_id": prediction_id, "true_label": int(label)}
+        for prediction_id, label in zip(ids, rows[TRUE_LABEL], strict=True)
+    ]
+    answer = api.post("/labels", {"labels": labels})
+    assert answer.status_code in {200, 202}, answer.text
+
+
+def n_labels(dagster: Dagster) -> int:
+    store = dagster.platform.store
+    champion = models.champion(store)
+    assert champion.promoted_at is not None
+    window = window_of(store, champion.version, champion.promoted_at)
+    return 0 if window is None else window.n_labels
