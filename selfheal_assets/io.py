@@ -1,4 +1,4 @@
-"""What assets hand to each other, kept below DATA_DIR/assets: records as JSON, frames as Parquet. The newest only."""
+"""What assets hand to each other, kept below ASSETS_URL: records as JSON, frames as Parquet. The newest only."""
 
 import json
 from typing import Any
@@ -8,21 +8,35 @@ from upath import UPath
 
 from selfheal_assets.resources import PlatformResource
 
-INFO_KEY = b"selfheal.training_set"
+LOCAL_PROTOCOLS = {"", "file", "local"}
+INFO_KEY = b"selfheal.dataset"
 
 
-class _DataDirIOManager(dg.ConfigurableIOManager):
-    """Files named by asset key below DATA_DIR/assets, replaced in one step so that a crash leaves the old one."""
+def assets_root(url: str | None, data_dir: object) -> UPath:
+    """The folder of ASSETS_URL (any URL fsspec knows, such as `s3://bucket/assets`); without one, DATA_DIR/assets.
+
+    Raises:
+        ConfigurationError: if nothing that is installed reads such a URL.
+    """
+    from selfheal.errors import ConfigurationError
+
+    try:
+        root = UPath(url) if url else UPath(str(data_dir)) / "assets"
+        root.fs  # noqa: B018  (looking for the filesystem imports its library)
+    except (ImportError, ValueError) as error:
+        raise ConfigurationError(f"ASSETS_URL={url} cannot be used: {error}") from error
+    return root
+
+
+class _AssetsIOManager(dg.ConfigurableIOManager):
+    """Files named by asset key below ASSETS_URL, replaced in one step so that a crash leaves the old one."""
 
     platform: dg.ResourceDependency[PlatformResource]
     suffix: str = ""
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         path = self._path(context)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{context.run_id[:8]}.tmp")
-        temporary.write_bytes(self.dump(obj))
-        temporary.rename(path)
+        _replace(path, self.dump(obj), context.run_id)
         context.add_output_metadata({"file": dg.MetadataValue.path(str(path))})
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -33,7 +47,8 @@ class _DataDirIOManager(dg.ConfigurableIOManager):
         return self.load(path.read_bytes(), context)
 
     def _path(self, context: dg.InputContext | dg.OutputContext) -> UPath:
-        root = UPath(str(self.platform.settings().data_dir)) / "assets"
+        settings = self.platform.settings()
+        root = assets_root(settings.assets_url, settings.data_dir)
         return root.joinpath(*context.asset_key.path[:-1]) / f"{context.asset_key.path[-1]}{self.suffix}"
 
     def dump(self, obj: Any) -> bytes:
@@ -43,7 +58,7 @@ class _DataDirIOManager(dg.ConfigurableIOManager):
         raise NotImplementedError
 
 
-class RecordIOManager(_DataDirIOManager):
+class RecordIOManager(_AssetsIOManager):
     """One record of `selfheal.records` as JSON; the input's annotation says which."""
 
     suffix: str = ".json"
@@ -59,41 +74,56 @@ class RecordIOManager(_DataDirIOManager):
         return from_dict(context.dagster_type.typing_type, json.loads(data))
 
 
-class FrameIOManager(_DataDirIOManager):
+class FrameIOManager(_AssetsIOManager):
     """A `Dataset` or a `TrainingSet` as Parquet, what it says of itself in the schema's metadata."""
 
     suffix: str = ".parquet"
 
     def dump(self, obj: Any) -> bytes:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         from selfheal.datasets import Dataset
-        from selfheal.records import to_dict
+        from selfheal.retraining import snapshot
 
-        info = (
-            {"origin": obj.origin, "source": obj.source, "sha256": obj.sha256}
-            if isinstance(obj, Dataset)
-            else to_dict(obj.info)
-        )
-        table = pa.Table.from_pandas(obj.frame, preserve_index=False)
-        described = table.replace_schema_metadata(
-            {**(table.schema.metadata or {}), INFO_KEY: json.dumps(info).encode()}
-        )
-        sink = pa.BufferOutputStream()
-        pq.write_table(described, sink)
-        return bytes(sink.getvalue())
+        return _dump_dataset(obj) if isinstance(obj, Dataset) else snapshot.to_parquet(obj)
 
     def load(self, data: bytes, context: dg.InputContext) -> Any:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         from selfheal.datasets import Dataset
-        from selfheal.records import TrainingSetInfo, from_dict
-        from selfheal.retraining.dataset import TrainingSet
+        from selfheal.retraining import snapshot
 
-        table: pa.Table = pq.read_table(pa.BufferReader(data))
-        info = json.loads(table.schema.metadata[INFO_KEY])
         if context.dagster_type.typing_type is Dataset:
-            return Dataset(table.to_pandas(), info["origin"], info["source"], info["sha256"])
-        return TrainingSet(table.to_pandas(), from_dict(TrainingSetInfo, info))
+            return _load_dataset(data)
+        return snapshot.from_parquet(data, str(self._path(context)))
+
+
+def _dump_dataset(dataset: Any) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    info = {"origin": dataset.origin, "source": dataset.source, "sha256": dataset.sha256}
+    table = pa.Table.from_pandas(dataset.frame, preserve_index=False)
+    described = table.replace_schema_metadata({**(table.schema.metadata or {}), INFO_KEY: json.dumps(info).encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(described, sink)
+    return bytes(sink.getvalue())
+
+
+def _load_dataset(data: bytes) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from selfheal.datasets import Dataset
+
+    table: pa.Table = pq.read_table(pa.BufferReader(data))
+    info = json.loads(table.schema.metadata[INFO_KEY])
+    return Dataset(table.to_pandas(), info["origin"], info["source"], info["sha256"])
+
+
+def _replace(path: UPath, data: bytes, run_id: str) -> None:
+    """An object store shows a file when it is whole; a local folder needs a file beside it and a rename."""
+    if path.protocol not in LOCAL_PROTOCOLS:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{run_id[:8]}.tmp")
+    temporary.write_bytes(data)
+    temporary.rename(path)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from selfheal.records import Condition, Decision, ModelVersion, Trigger, Verdict
+from selfheal.records import Condition, Decision, ModelVersion, Trigger
 
 NEW_LABELS_GROWTH = 1.25
 """Another attempt at the same episode waits for a quarter more labels: on nearly the same rows it would only roll the
@@ -14,18 +14,38 @@ dice again."""
 
 
 @dataclass(frozen=True, slots=True)
-class RetrainingSignals:
-    """What is known when a retraining is asked for.
+class MaturedLabels:
+    """What of the traffic is old enough that labels of both classes have had the time to come: predictions up to `until`
+    (None: all). `reason` says how that is known, in a sentence."""
 
-    `latest_verdict` is None before the first tick of the champion; `attempts` are the judged attempts of this episode.
+    n_predictions: int
+    n_labels: int
+    until: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainingSignals:
+    """What is known when a retraining is asked for. Traffic counts since the champion went live, where its feed was sound.
+
+    `is_feed_broken` is None before a tick has seen enough of the champion's traffic. `matured` is None where the delay of
+    labels is not identifiable, for which `maturity` has the reason. `attempts` of this episode are those that were judged and
+    those that failed.
     """
 
     trigger: Trigger
     champion: ModelVersion | None
-    latest_verdict: Verdict | None
+    is_feed_broken: bool | None
     n_labels: int
     n_predictions: int
+    matured: MaturedLabels | None = None
+    maturity: str = "not identifiable: there is no traffic"
     attempts: Sequence[Decision] = ()
+
+    @property
+    def n_usable_labels(self) -> int:
+        """What can be learned from: the matured labels where these are known, else all."""
+        return self.n_labels if self.matured is None else self.matured.n_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +62,14 @@ def evaluate_conditions(signals: RetrainingSignals, limits: RetrainingLimits, no
         return (_no_champion(signals.champion),)
     champion = _has_champion(signals.champion)
     if signals.trigger is Trigger.MANUAL:
-        return (champion, _labels(signals, limits), _sound_feed(signals.latest_verdict))
+        return (champion, _labels(signals, limits), _matured(signals, limits), _sound_feed(signals.is_feed_broken))
     return (
         champion,
         _cooldown(signals.champion, limits.cooldown, now),
         _labels(signals, limits),
+        _matured(signals, limits),
         _coverage(signals, limits),
-        _sound_feed(signals.latest_verdict),
+        _sound_feed(signals.is_feed_broken),
         _attempts_left(signals.attempts, limits.max_attempts),
         _new_labels(signals),
     )
@@ -61,6 +82,11 @@ def is_allowed(conditions: Sequence[Condition]) -> bool:
 def unmet(conditions: Sequence[Condition]) -> str:
     """The unmet conditions in one sentence."""
     return "; ".join(condition.reason for condition in conditions if not condition.is_met)
+
+
+def names_of_unmet(conditions: Sequence[Condition]) -> tuple[str, ...]:
+    """Which conditions are unmet: the same until something happens, while their sentences change with every label."""
+    return tuple(condition.name for condition in conditions if not condition.is_met)
 
 
 def _no_champion(champion: ModelVersion | None) -> Condition:
@@ -76,13 +102,25 @@ def _has_champion(champion: ModelVersion | None) -> Condition:
 
 
 def _cooldown(champion: ModelVersion | None, cooldown: timedelta, now: datetime) -> Condition:
-    """The bootstrap does not count: the first version has nothing to settle in from."""
-    if champion is None or champion.promoted_at is None or champion.trigger_reason == Trigger.BOOTSTRAP:
+    """Since the champion went live, by a promotion or a rollback.
+
+    The bootstrap does not count: the first version has nothing to settle in from. It does if it came back by a rollback: then
+    it has a predecessor.
+    """
+    if champion is None or champion.promoted_at is None:
+        return Condition("cooldown", True, "no promotion to cool down from")
+    if champion.trigger_reason == Trigger.BOOTSTRAP and champion.previous_version is None:
         return Condition("cooldown", True, "no promotion to cool down from")
     ends_at = champion.promoted_at + cooldown
     if now >= ends_at:
-        return Condition("cooldown", True, f"the last promotion was at {champion.promoted_at:%Y-%m-%d %H:%M} UTC")
-    return Condition("cooldown", False, f"cooling down from the last promotion until {ends_at:%Y-%m-%d %H:%M} UTC")
+        return Condition(
+            "cooldown", True, f"version {champion.version} is live since {champion.promoted_at:%Y-%m-%d %H:%M} UTC"
+        )
+    return Condition(
+        "cooldown",
+        False,
+        f"cooling down until {ends_at:%Y-%m-%d %H:%M} UTC, since version {champion.version} went live",
+    )
 
 
 def _labels(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
@@ -91,18 +129,29 @@ def _labels(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
     return Condition("labelled_samples", have >= want, sentence)
 
 
+def _matured(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
+    """Early labels may be of one class only. Where nobody can tell when they are in, the number of labels has to do."""
+    if signals.matured is None:
+        return Condition("matured_samples", True, f"when labels have matured is {signals.maturity}")
+    have, want = signals.matured.n_labels, limits.min_labels
+    sentence = f"{have:,} labels of matured predictions, {want:,} wanted ({signals.matured.reason})"
+    return Condition("matured_samples", have >= want, sentence)
+
+
 def _coverage(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
-    pct = 100.0 * signals.n_labels / signals.n_predictions if signals.n_predictions else 0.0
-    sentence = f"{pct:.0f} % of the predictions are labelled, {limits.min_coverage_pct:g} % wanted"
+    """Of the matured predictions, where these are known: the newest have not had their chance."""
+    of, which = (signals, "") if signals.matured is None else (signals.matured, "matured ")
+    pct = 100.0 * of.n_labels / of.n_predictions if of.n_predictions else 0.0
+    sentence = f"{pct:.0f} % of the {which}predictions are labelled, {limits.min_coverage_pct:g} % wanted"
     return Condition("label_coverage", pct >= limits.min_coverage_pct, sentence)
 
 
-def _sound_feed(verdict: Verdict | None) -> Condition:
-    if verdict is None:
-        return Condition("sound_feed", False, "the champion's traffic has not been looked at yet")
-    if verdict is Verdict.BROKEN_FEED:
+def _sound_feed(is_broken: bool | None) -> Condition:
+    if is_broken is None:
+        return Condition("sound_feed", False, "too little of the champion's traffic has been looked at to trust the feed")
+    if is_broken:
         return Condition("sound_feed", False, "the feed is broken: repair it before training on it")
-    return Condition("sound_feed", True, f"the latest verdict is {verdict.value}")
+    return Condition("sound_feed", True, "the feed was sound when it was last looked at")
 
 
 def _attempts_left(attempts: Sequence[Decision], cap: int) -> Condition:
@@ -113,5 +162,5 @@ def _new_labels(signals: RetrainingSignals) -> Condition:
     if not signals.attempts:
         return Condition("back_off", True, "first attempt of this episode")
     wanted = round(signals.attempts[-1].n_labels * NEW_LABELS_GROWTH)
-    sentence = f"{signals.n_labels:,} labels, the next attempt waits for {wanted:,}"
-    return Condition("back_off", signals.n_labels >= wanted, sentence)
+    sentence = f"{signals.n_usable_labels:,} labels, the next attempt waits for {wanted:,}"
+    return Condition("back_off", signals.n_usable_labels >= wanted, sentence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 
 from selfheal.records import Condition, Trigger, Verdict
 from selfheal.retraining.conditions import (
+    MaturedLabels,
     RetrainingLimits,
     RetrainingSignals,
     evaluate_conditions,
     is_allowed,
+    names_of_unmet,
     unmet,
 )
 from selfheal.retraining.requests import LatestTick, wish_for_retraining
@@ -31,7 +34,7 @@ def signals(**changes: Any) -> RetrainingSignals:
     values: dict[str, Any] = {
         "trigger": Trigger.DRIFT,
         "champion": model_version(),
-        "latest_verdict": Verdict.HARMFUL_SHIFT,
+        "is_feed_broken": False,
         "n_labels": 1_000,
         "n_predictions": 3_000,
         "attempts": ATTEMPTED_AT_800,
@@ -47,7 +50,7 @@ def conditions(now: Any = NOW, **changes: Any) -> tuple[Condition, ...]:
 def test_where_all_conditions_are_met_a_retraining_may_start(trigger: Trigger) -> None:
     found = conditions(trigger=trigger)
     assert is_allowed(found)
-    assert len(found) == 7
+    assert len(found) == 8
     assert unmet(found) == ""
 
 
@@ -59,7 +62,7 @@ def test_where_all_conditions_are_met_a_retraining_may_start(trigger: Trigger) -
         (
             "cooldown",
             {"now": NOW - timedelta(seconds=1)},
-            "cooling down from the last promotion until 2026-03-09 12:00",
+            "cooling down until 2026-03-09 12:00 UTC, since version 2 went live",
         ),
         (
             "labelled_samples",
@@ -67,8 +70,8 @@ def test_where_all_conditions_are_met_a_retraining_may_start(trigger: Trigger) -
             "666 labelled predictions, 667",
         ),
         ("label_coverage", {"n_predictions": 3_400}, "29 % of the predictions are labelled, 30 % wanted"),
-        ("sound_feed", {"latest_verdict": Verdict.BROKEN_FEED}, "repair it before training on it"),
-        ("sound_feed", {"latest_verdict": None}, "has not been looked at yet"),
+        ("sound_feed", {"is_feed_broken": True}, "repair it before training on it"),
+        ("sound_feed", {"is_feed_broken": None}, "too little of the champion's traffic"),
         ("attempts", {"attempts": ATTEMPTED_AT_800 * 3}, "3 of 3 attempts of this episode are used"),
         ("back_off", {"attempts": (decision(n_labels=801),)}, "1,000 labels, the next attempt waits for 1,001"),
     ],
@@ -80,13 +83,8 @@ def test_each_unmet_condition_alone_blocks(name: str, changes: dict[str, Any], r
     assert reason in unmet(found)
 
 
-@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.BROKEN_FEED])
-def test_only_a_broken_feed_is_not_sound(verdict: Verdict) -> None:
-    assert is_allowed(conditions(latest_verdict=verdict))
-
-
 def test_every_unmet_condition_is_told() -> None:
-    found = conditions(now=T0, n_labels=5, attempts=(), latest_verdict=None)
+    found = conditions(now=T0, n_labels=5, attempts=(), is_feed_broken=None)
     assert [condition.name for condition in found if not condition.is_met] == [
         "cooldown",
         "labelled_samples",
@@ -102,8 +100,49 @@ def test_without_predictions_nothing_is_covered() -> None:
 
 
 def test_the_bootstrap_does_not_count_for_the_cooldown() -> None:
-    bootstrapped = model_version(trigger_reason=Trigger.BOOTSTRAP.value)
+    bootstrapped = model_version(trigger_reason=Trigger.BOOTSTRAP.value, previous_version=None)
     assert is_allowed(conditions(now=T0, champion=bootstrapped))
+
+
+def test_a_bootstrap_version_that_a_rollback_brought_back_cools_down_from_then() -> None:
+    back = model_version(version=1, trigger_reason=Trigger.BOOTSTRAP.value, previous_version=2)
+    found = conditions(now=NOW - timedelta(seconds=1), champion=back)
+    assert [condition.name for condition in found if not condition.is_met] == ["cooldown"]
+    assert is_allowed(conditions(champion=back))
+
+
+# Matured labels
+
+
+def test_labels_of_predictions_that_have_not_matured_do_not_count() -> None:
+    """A thousand labels, but those of one class come first: only what had the time to get either counts."""
+    young = MaturedLabels(1_200, 666, T0, "95% of the labels of both classes come within 30 days")
+    found = conditions(matured=young, attempts=())
+    assert [condition.name for condition in found if not condition.is_met] == ["matured_samples"]
+    assert "666 labels of matured predictions, 667 wanted (95% of the labels of both classes come" in unmet(found)
+    assert is_allowed(conditions(matured=replace(young, n_labels=667), attempts=()))
+
+
+def test_where_maturity_is_not_identifiable_the_sentence_says_so_and_nothing_waits_for_it() -> None:
+    found = {c.name: c for c in conditions(maturity="not identifiable: labels are still coming in at 2 hours")}
+    assert found["matured_samples"].is_met
+    assert "when labels have matured is not identifiable: labels are still" in found["matured_samples"].reason
+
+
+def test_coverage_and_back_off_are_of_matured_predictions_where_these_are_known() -> None:
+    """Of all predictions 1 in 100 is labelled; of those that had the time, all."""
+    matured = MaturedLabels(800, 800, T0, "known")
+    found = conditions(n_labels=1_000, n_predictions=100_000, matured=matured)
+    assert [condition.name for condition in found if not condition.is_met] == ["back_off"], "800 as at the last attempt"
+    assert "100 % of the matured predictions are labelled" in {c.name: c for c in found}["label_coverage"].reason
+    scarce = replace(matured, n_predictions=10_000)
+    assert "label_coverage" in names_of_unmet(conditions(matured=scarce, n_labels=1_000, n_predictions=1_000))
+
+
+def test_the_names_of_what_is_unmet_stay_while_the_sentences_change() -> None:
+    early, later = (conditions(n_labels=n, n_predictions=10 * n, attempts=()) for n in (100, 101))
+    assert unmet(early) != unmet(later)
+    assert names_of_unmet(early) == names_of_unmet(later) == ("labelled_samples", "label_coverage")
 
 
 def test_the_next_attempt_waits_for_a_quarter_more_labels_than_the_last_one_had() -> None:
@@ -122,7 +161,7 @@ def test_a_person_need_not_wait_for_cooldown_coverage_or_attempts() -> None:
     [
         ("champion", {"champion": None}),
         ("labelled_samples", {"n_labels": 666}),
-        ("sound_feed", {"latest_verdict": Verdict.BROKEN_FEED}),
+        ("sound_feed", {"is_feed_broken": True}),
     ],
 )
 def test_a_person_cannot_overrule_these(name: str, changes: dict[str, Any]) -> None:
@@ -131,7 +170,7 @@ def test_a_person_cannot_overrule_these(name: str, changes: dict[str, Any]) -> N
 
 
 def test_a_bootstrap_needs_only_that_there_is_no_champion() -> None:
-    nothing = {"trigger": Trigger.BOOTSTRAP, "n_labels": 0, "n_predictions": 0, "latest_verdict": None, "attempts": ()}
+    nothing = {"trigger": Trigger.BOOTSTRAP, "n_labels": 0, "n_predictions": 0, "is_feed_broken": None, "attempts": ()}
     assert is_allowed(conditions(champion=None, **nothing))
     found = conditions(**nothing)
     assert not is_allowed(found)

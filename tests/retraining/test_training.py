@@ -1,106 +1,56 @@
-"""Rules of the training set and of training: strictly in time, on training rows only, the same with the same seed."""
+"""Rules of training: on training rows only, honest probabilities, the same with the same seed, and clear when it fails."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
-from selfheal.contract import TRUE_LABEL
-from selfheal.errors import InvalidDataError
+from selfheal.contract import TRUE_LABEL, ModelContract
+from selfheal.errors import ConfigurationError, TrainingFailedError
+from selfheal.explanation import build_explainer
 from selfheal.monitoring.performance import score_metrics
-from selfheal.retraining.dataset import EVALUATION, MIN_ROWS_PER_CLASS, SPLIT, TRAIN, TrainingSet, training_set
-from selfheal.retraining.training import FOLDS, MIN_REFERENCE_ROWS, TrainedModel, f1_optimal_threshold, train
-from tests.times import T0
+from selfheal.plain_scoring import plain_scoring
+from selfheal.retraining.dataset import EVALUATION, ORIGIN, ORIGINAL, SPLIT, TRAIN, OriginalRows, TrainingSet
+from selfheal.retraining.fitting import Parallelism
+from selfheal.retraining.training import (
+    FOLDED,
+    FOLDS,
+    MIN_REFERENCE_ROWS,
+    NOT_NEEDED,
+    SCORING,
+    WRAPPED,
+    TrainedModel,
+    f1_optimal_threshold,
+    train,
+)
+from tests.retraining.rows import FEATURES, labelled, shifted, split
 from tests.toy_use_case import contract
 
-FEATURES = list(contract.feature_names)
 
+def with_last_step(estimator: Any, **grid: Any) -> ModelContract:
+    """The toy use case with another classifier, whose grid is `grid`."""
 
-def labelled(n_rows: int, seed: int = 1) -> pd.DataFrame:
-    """Rows a minute apart, oldest first."""
-    raw = contract.synthesize(n_rows, seed)
-    times = [T0 + timedelta(minutes=i) for i in range(n_rows)]
-    return contract.feature_frame(raw).assign(**{TRUE_LABEL: raw[TRUE_LABEL], "created_at": pd.DatetimeIndex(times)})
+    def build_estimator(seed: int) -> Pipeline:
+        return Pipeline(
+            [("impute", SimpleImputer(strategy="median")), ("scale", StandardScaler()), ("classify", estimator)]
+        )
 
-
-def split(rows: pd.DataFrame, min_evaluation_rows: int = 100) -> TrainingSet:
-    return training_set(
-        rows,
-        contract,
-        source="test rows",
-        min_evaluation_rows=min_evaluation_rows,
-        label_coverage_pct=50.0,
-        digest="digest",
-    )
-
-
-# The training set
-
-
-def test_every_evaluation_row_is_later_than_every_training_row() -> None:
-    rows = labelled(1_000)
-    halves = split(rows)
-    times = rows["created_at"]
-    is_train = (halves.frame[SPLIT] == TRAIN).to_numpy()
-    assert times[is_train].max() < times[~is_train].min()
-    assert (len(halves.part(TRAIN)), len(halves.part(EVALUATION))) == (700, 300)
-    assert (halves.info.n_train, halves.info.n_evaluation) == (700, 300)
-    assert (halves.info.window_start, halves.info.window_end) == (times.iloc[0], times.iloc[-1])
-    assert halves.info.n_positive == rows[TRUE_LABEL].sum()
-
-
-def test_no_row_is_lost_changed_or_in_both_parts() -> None:
-    rows = labelled(500)
-    halves = split(rows)
-    together = pd.concat([halves.part(TRAIN), halves.part(EVALUATION)])
-    pd.testing.assert_frame_equal(together[[*FEATURES, TRUE_LABEL]], rows[[*FEATURES, TRUE_LABEL]])
-
-
-def test_evaluation_gets_the_rows_it_needs_first() -> None:
-    halves = split(labelled(500), min_evaluation_rows=200)
-    assert (halves.info.n_train, halves.info.n_evaluation) == (300, 200)
-
-
-def test_neither_times_nor_ids_are_learned_from() -> None:
-    rows = labelled(300).assign(prediction_id="x", probability=0.5, prediction=1)
-    assert list(split(rows).frame.columns) == [*FEATURES, TRUE_LABEL, SPLIT]
-
-
-def test_rows_without_times_have_no_time_span() -> None:
-    info = split(labelled(300).drop(columns="created_at")).info
-    assert (info.window_start, info.window_end) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("n_rows", "min_evaluation_rows", "part"), [(5, 100, "train"), (100, 100, "train"), (105, 100, "train")]
-)
-def test_too_few_rows_are_refused(n_rows: int, min_evaluation_rows: int, part: str) -> None:
-    with pytest.raises(InvalidDataError, match=rf"the {part} part has .* wait for more labels \({n_rows} now\)"):
-        split(labelled(n_rows), min_evaluation_rows)
-
-
-@pytest.mark.parametrize(("part", "slot"), [(TRAIN, slice(0, 700)), (EVALUATION, slice(700, 1_000))])
-@pytest.mark.parametrize("label", [0, 1])
-def test_a_part_with_too_few_rows_of_a_class_is_refused(part: str, slot: slice, label: int) -> None:
-    rows = labelled(1_000)
-    rows[TRUE_LABEL] = np.tile([0, 1], 500)
-    rows.iloc[slot, rows.columns.get_loc(TRUE_LABEL)] = 1 - label
-    few = MIN_ROWS_PER_CLASS - 1
-    rows.iloc[slot.start : slot.start + few, rows.columns.get_loc(TRUE_LABEL)] = label
-    with pytest.raises(InvalidDataError, match=f"the {part} part has .* only {few} of one class"):
-        split(rows)
-    rows.iloc[slot.start + few, rows.columns.get_loc(TRUE_LABEL)] = label
-    assert split(rows).info.n_train == 700
-
-
-# Training
+    return replace(contract, build_estimator=build_estimator, param_grid={f"classify__{k}": v for k, v in grid.items()})
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +142,198 @@ def test_no_other_threshold_has_a_higher_f1(seed: int) -> None:
 def test_the_threshold_lies_halfway_between_two_scores() -> None:
     assert f1_optimal_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9])) == pytest.approx(0.4)
     assert f1_optimal_threshold(np.array([1, 1]), np.array([0.6, 0.9])) == pytest.approx(0.3)
+
+
+# Original rows
+
+
+@pytest.fixture(scope="module")
+def mixed() -> TrainingSet:
+    """A few hundred recent rows beside original ones of the same relation."""
+    found = split(labelled(600), original=OriginalRows(shifted(1_000, 5), "version 1"))
+    assert found.info.n_original == 1_000
+    return found
+
+
+def test_original_rows_are_learned_from_and_never_decide_threshold_or_reference(mixed: TrainingSet) -> None:
+    model = train(mixed, contract, seed=3)
+    assert model.params["original_weight"] == mixed.info.original_weight
+    without = mixed.frame[mixed.frame[ORIGIN] != ORIGINAL].reset_index(drop=True)
+    alone = train(TrainingSet(without, mixed.info), contract, seed=3)
+    assert not np.array_equal(probabilities(model, without), probabilities(alone, without))
+    assert len(model.reference) == len(without)
+    pd.testing.assert_frame_equal(model.reference[FEATURES], without[FEATURES])
+
+
+def test_an_original_row_counts_as_much_as_its_weight_says(mixed: TrainingSet) -> None:
+    """With all the weight on them, their copies with weight 1 would give the same coefficients."""
+    frame = mixed.frame.copy()
+    frame.loc[frame[ORIGIN] == ORIGINAL, "weight"] = 2.0
+    doubled = mixed.frame[mixed.frame[ORIGIN] == ORIGINAL].assign(weight=1.0)
+    twice = pd.concat([doubled, doubled, mixed.frame[mixed.frame[ORIGIN] != ORIGINAL]], ignore_index=True)
+    one_c = with_last_step(LogisticRegression(tol=1e-10), C=(1.0,))
+
+    def standing_still(seed: int) -> Pipeline:  # medians and scales are not weighted: take them out of the comparison
+        return Pipeline([("impute", SimpleImputer(strategy="constant")), ("classify", LogisticRegression(tol=1e-10))])
+
+    use_case = replace(one_c, build_estimator=standing_still)
+    models = [train(TrainingSet(rows, mixed.info), use_case, seed=3) for rows in (frame, twice)]
+    coefficients = [model.pipeline.steps[-1][1].coef_ for model in models]
+    np.testing.assert_allclose(coefficients[0], coefficients[1], rtol=1e-3)
+
+
+# Tuning
+
+
+def test_the_grid_is_searched_as_scikit_learn_searches_it(halves: TrainingSet) -> None:
+    grid = {"C": (0.001, 0.01, 0.1, 1.0, 10.0)}
+    use_case = with_last_step(LogisticRegression(), **grid)
+    model = train(halves, use_case, seed=3)
+    learn = halves.part(TRAIN)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=3)
+    search = GridSearchCV(use_case.build_estimator(3), {"classify__C": grid["C"]}, scoring=SCORING, cv=folds)
+    search.fit(learn[FEATURES].to_numpy(), learn[TRUE_LABEL].to_numpy())
+    assert model.params["classify__C"] == search.best_params_["classify__C"]
+
+
+def test_progress_counts_every_fit_to_the_last(halves: TrainingSet) -> None:
+    told: list[tuple[int, int]] = []
+    train(halves, contract, seed=3, on_fits=lambda n_done, n_fits: told.append((n_done, n_fits)))
+    assert told == [(5, 16), (10, 16), (11, 16), (16, 16)]
+
+
+@pytest.mark.parametrize("parallelism", [Parallelism(2, "threading"), Parallelism(2, "loky")])
+def test_the_model_is_the_same_whatever_runs_the_fits(
+    halves: TrainingSet, trained: TrainedModel, parallelism: Parallelism
+) -> None:
+    other = train(halves, contract, seed=3, parallelism=parallelism)
+    assert (other.params, other.metrics, other.record) == (trained.params, trained.metrics, trained.record)
+    np.testing.assert_array_equal(probabilities(other, halves.frame), probabilities(trained, halves.frame))
+    pd.testing.assert_frame_equal(other.reference, trained.reference)
+
+
+def test_a_cluster_without_dask_is_refused_saying_how_to_get_it(
+    halves: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'selfheal\[dask\]'"):
+        train(halves, contract, seed=3, parallelism=Parallelism(2, "dask", "tcp://127.0.0.1:1"))
+
+
+# Calibration
+
+
+def test_what_the_training_rests_on_is_recorded(trained: TrainedModel) -> None:
+    record = trained.record
+    assert record is not None
+    assert (record.seed, record.recalibration, record.recalibrated, record.notes) == (3, NOT_NEEDED, None, ())
+    assert record.param_grid == {"classify__C": ["0.1", "1.0"]}
+    assert {"scikit-learn", "numpy", "python", "machine", "blas"} <= record.libraries.keys()
+    assert record.out_of_fold.n_rows == 1_050
+    assert record.evaluation.n_rows == 450
+    assert record.out_of_fold.slope == pytest.approx(1.0, abs=0.2)
+
+
+def test_a_logistic_model_with_wrong_probabilities_is_set_right_and_stays_one() -> None:
+    """Balanced class weights raise every probability; the correction moves the intercept back and keeps the ranking."""
+    halves = split(labelled(4_000))
+    crooked = with_last_step(LogisticRegression(class_weight="balanced"), C=(1.0,))
+    model = train(halves, crooked, seed=3)
+    record = model.record
+    assert record is not None
+    assert record.recalibration == FOLDED
+    assert record.out_of_fold.intercept < -0.5  # type: ignore[operator]
+    assert record.recalibrated.p_value > 0.5  # type: ignore[union-attr, operator]
+    assert abs(record.evaluation.intercept) < 0.3  # type: ignore[arg-type]
+    assert isinstance(model.pipeline.steps[-1][1], LogisticRegression)
+    assert FOLDED in record.notes[0]
+    rows = halves.part(EVALUATION)[FEATURES].to_numpy()
+    assert plain_scoring(model.pipeline, rows).__name__ == "composed", "serving scores it as fast as ever"
+    explanation = build_explainer(model.pipeline, contract, rows).explain(rows)
+    assert explanation.is_exact.all()
+    np.testing.assert_allclose(1 / (1 + np.exp(-explanation.log_odds)), probabilities(model, halves.part(EVALUATION)))
+
+
+def test_another_model_with_wrong_probabilities_gets_a_sigmoid_around_it() -> None:
+    """Naive Bayes counts correlated features twice: its probabilities are too extreme."""
+    halves = split(labelled(4_000))
+    model = train(halves, with_last_step(GaussianNB(), var_smoothing=(1e-9,)), seed=3)
+    record = model.record
+    assert record is not None
+    assert record.recalibration == WRAPPED
+    assert record.out_of_fold.slope < 0.9  # type: ignore[operator]
+    assert record.evaluation.slope > record.out_of_fold.slope  # type: ignore[operator]
+    again = train(halves, with_last_step(GaussianNB(), var_smoothing=(1e-9,)), seed=3)
+    np.testing.assert_array_equal(probabilities(again, halves.frame), probabilities(model, halves.frame))
+
+
+# Failures
+
+
+def test_an_estimator_that_needs_more_iterations_gets_them_and_that_is_told() -> None:
+    halves = split(labelled(600))
+    model = train(halves, with_last_step(LogisticRegression(max_iter=3), C=(1.0,)), seed=3)
+    assert model.params["classify__max_iter"] == 30
+    assert "did not converge at first; classify__max_iter was raised to 30" in model.record.notes  # type: ignore[union-attr]
+
+
+def test_an_estimator_that_does_not_converge_is_a_clear_failure() -> None:
+    stubborn = with_last_step(LogisticRegression(max_iter=1, tol=1e-14), C=(1e6,))
+    with pytest.raises(TrainingFailedError, match=r"LogisticRegression does not converge \(classify__max_iter=10\)"):
+        train(split(labelled(600)), stubborn, seed=3)
+
+
+class NanClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Learns nothing and knows nothing."""
+
+    def fit(self, x: Any, y: Any) -> NanClassifier:
+        self.classes_ = np.array([0, 1])
+        return self
+
+    def predict_proba(self, x: Any) -> Any:
+        return np.full((len(x), 2), np.nan)
+
+
+class BrokenClassifier(NanClassifier):
+    def fit(self, x: Any, y: Any) -> BrokenClassifier:
+        raise RuntimeError("out of ideas")
+
+
+class EqualClassifier(NanClassifier):
+    def predict_proba(self, x: Any) -> Any:
+        return np.full((len(x), 2), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "told"), [(NanClassifier(), "can be trained"), (BrokenClassifier(), "out of ideas")]
+)
+def test_an_estimator_that_gives_no_numbers_or_cannot_be_fitted_is_a_clear_failure(estimator: Any, told: str) -> None:
+    with pytest.raises(TrainingFailedError, match=f"(?s)none of the 1 candidates of 'machine_failure'.*{told}"):
+        train(split(labelled(600)), with_last_step(estimator), seed=3)
+
+
+class OverwhelmedClassifier(NanClassifier):
+    """Copes with the rows of a fold, not with all."""
+
+    def fit(self, x: Any, y: Any) -> OverwhelmedClassifier:
+        self.is_overwhelmed_ = len(x) > 400
+        return super().fit(x, y)  # type: ignore[return-value]
+
+    def predict_proba(self, x: Any) -> Any:
+        return np.full((len(x), 2), np.nan if self.is_overwhelmed_ else 0.5)
+
+
+def test_probabilities_that_are_no_numbers_are_a_failure_even_if_they_were_numbers_in_every_fold() -> None:
+    with pytest.raises(TrainingFailedError, match="gives 180 probabilities that are not numbers"):
+        train(split(labelled(600)), with_last_step(OverwhelmedClassifier()), seed=3)
+
+
+def test_a_candidate_that_fails_loses_to_one_that_does_not() -> None:
+    use_case = with_last_step(HistGradientBoostingClassifier(max_iter=5), max_depth=(-3, 2))
+    assert train(split(labelled(600)), use_case, seed=3).params["classify__max_depth"] == 2
+
+
+def test_equal_scores_for_all_rows_are_a_model_whose_calibration_is_not_known() -> None:
+    model = train(split(labelled(600)), with_last_step(EqualClassifier()), seed=3)
+    assert model.metrics.auc_roc == 0.5
+    assert model.record.out_of_fold.slope is None  # type: ignore[union-attr]

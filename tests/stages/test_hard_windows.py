@@ -14,9 +14,10 @@ import pytest
 
 from selfheal.monitoring.feed import MIN_ROWS
 from selfheal.platform import Platform
-from selfheal.records import Verdict
+from selfheal.records import Trigger, Verdict
 from selfheal.stages import monitoring as stages
 from selfheal.stages.monitoring import compare, conclude, last_look_at_feed, latest_tick, look, measure
+from selfheal.stages.retraining import retraining_signals
 from selfheal.store import models, monitoring
 from selfheal.store import predictions as store_predictions
 from selfheal.store.spoiled import spoiled_periods
@@ -176,6 +177,7 @@ def test_a_tick_with_too_few_rows_to_tell_does_not_end_a_broken_feed(platform: P
     look_before = last_look_at_feed(platform, 1)
     assert look_before is not None
     assert (look_before.is_broken, look_before.until) == (True, broken.last_at)
+    assert retraining_signals(platform, Trigger.MANUAL, None).is_feed_broken
     sound = serve(platform, toy_rows(N_ROWS, 3), start=few.last_at + 30 * HOUR)
     tick(platform, sound.last_at, feed_checked_since=sound.created_at[0])
     learned = store_predictions.labelled_rows(platform.store, max_rows=10_000, sound_only=True)
