@@ -34,6 +34,7 @@ from benchmarks.load import LoadResult, http_request, run_load
 from benchmarks.stage import api_command, api_environment, free_port, prepare, request_rows, server
 from selfheal.contract import FloatArray, ModelContract
 from selfheal.platform import Platform
+from selfheal.records import Action, Decision, Trigger, digest_of
 from selfheal.store import models
 from selfheal.supervise import stop_in_order_on_signals
 
@@ -257,6 +258,23 @@ def batches(platform: Platform, port: int, bodies: list[bytes], n_turns: int, se
     return statistics.median(rates[0]), statistics.median(rates[1])
 
 
+def _put_live(platform: Platform, version: int, replaces: int, swap: int) -> None:
+    """What a rollback does once it has looked at the model."""
+    now = datetime.now(UTC)
+    decision = Decision(
+        decision_id=digest_of("swap", swap, now)[:16],
+        created_at=now,
+        model_name=platform.contract.name,
+        trigger_reason=Trigger.MANUAL.value,
+        action=Action.ROLLBACK,
+        reason="benchmark",
+        actor="benchmark",
+        champion_version=replaces,
+        challenger_version=version,
+    )
+    models.go_live(platform.store, version, replaces=replaces, decision=decision, now=now, probation_until=None)
+
+
 def swap_under_load(
     platform: Platform, port: int, bodies: list[bytes], n_connections: int, n_swaps: int, console: Console
 ) -> dict[str, Any]:
@@ -274,7 +292,7 @@ def swap_under_load(
                 for swap in range(n_swaps):
                     new, old = (2, 1) if swap % 2 == 0 else (1, 2)
                     began = time.perf_counter()
-                    models.move_to_production(platform.store, new, old, datetime.now(UTC), None)
+                    _put_live(platform, new, old, swap)
                     while client.get("/model/info").json()["model_version"] != new:
                         if time.perf_counter() - began > 30:
                             raise TimeoutError(f"version {new} was not served within 30 s")

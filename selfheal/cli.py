@@ -8,10 +8,11 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import typer
 from pydantic import SecretStr
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from selfheal.platform import Platform
     from selfheal.settings import Settings
+    from selfheal.verification.findings import Verification
+    from selfheal.verification.run import Listener
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -115,12 +118,51 @@ def retrain(reason: Reason) -> None:
     from selfheal import supervise
 
     settings = load_settings()
-    request = {"trigger": "manual", "reason": reason, "actor": getpass.getuser()}
+    request = {"trigger": "manual", "reason": reason, "actor": getpass.getuser(), "request_id": str(uuid4())}
     config = {"ops": {"retraining_decision": {"config": request}}}
     with _open_platform(settings) as platform:
         with _step_progress("Retraining", supervise.RETRAINING_STEPS) as on_step:
             supervise.run_job(settings, "retraining_job", on_step, config)
         _print_decisions(platform, limit=2)
+
+
+@app.command()
+def reproduce(
+    version: Annotated[int, typer.Argument(help="A registered version.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a version again from its record and compare it to the bit; exit 1 if it differs. Nothing is kept."""
+    from selfheal.records import to_dict
+    from selfheal.stages.reproduction import reproduce as train_again
+
+    with _open_platform(load_settings()) as platform, _fit_progress(f"Version {version} again") as on_fits:
+        found = train_again(platform, version, on_fits)
+    if as_json:
+        _print_json(to_dict(found) | {"is_identical": found.is_identical})
+    else:
+        for difference in found.differences:
+            console.print(f"[red]-[/] {escape(difference)}")
+        for change in found.changed_since:
+            console.print(f"changed since: {escape(change)}")
+        outcome = "is the same to the bit" if found.is_identical else f"differs in {len(found.differences)} places"
+        console.print(f"Version {version}, trained again on rows {found.data_sha256[:12]}, {outcome}.")
+    raise typer.Exit(0 if found.is_identical else 1)
+
+
+@app.command("worth-labelling")
+def worth_labelling(as_json: JsonFlag = False) -> None:
+    """List the predictions whose labels would settle an inconclusive verdict soonest: the models disagree on them."""
+    from selfheal.records import to_dict
+    from selfheal.stages.shadow_scoring import wanted_labels
+
+    with _open_platform(load_settings()) as platform:
+        wanted = wanted_labels(platform)
+    if as_json:
+        _print_json(to_dict(wanted))
+        return
+    console.print(escape(wanted.reason))
+    columns = ("prediction_id", "created_at", "champion_probability", "challenger_probability")
+    _print_table("Worth labelling first", [asdict(prediction) for prediction in wanted.predictions], columns)
 
 
 @app.command()
@@ -246,7 +288,10 @@ def promote(
     with _open_platform(load_settings()) as platform:
         now = datetime.now(UTC)
         promoted = force_promote(platform, version, reason=reason, actor=getpass.getuser(), now=now)
-        console.print(f"Version {promoted.version} is in production; it replaced version {promoted.previous_version}.")
+        console.print(
+            f"Version {promoted.version} is in production on probation; it replaced version {promoted.previous_version} "
+            f"(decision {promoted.decision_id})."
+        )
 
 
 @app.command()
@@ -260,33 +305,69 @@ def rollback(
     with _open_platform(load_settings()) as platform:
         now = datetime.now(UTC)
         version = roll_back(platform, to_version=to, reason=reason, actor=getpass.getuser(), now=now)
-        console.print(f"Version {version.version} is in production again.")
+        console.print(
+            f"Version {version.version} is in production again; version {version.previous_version} is not "
+            f"(decision {version.decision_id})."
+        )
 
 
 @app.command()
-def verify(as_json: JsonFlag = False) -> None:
-    """Check decisions, reference and registry against each other; exit 1 if anything differs."""
-    from selfheal.decision_log import verify_decisions
-    from selfheal.errors import IntegrityError
-    from selfheal.registry import PRODUCTION_ALIAS
-    from selfheal.store.reference import read_baseline
+def verify(
+    decision_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="One decision; default: everything that is kept.")
+    ] = None,
+    verdicts: Annotated[int, typer.Option(min=0, max=10_000, help="Newest verdicts to compute again.")] = 5,
+    expect_head: Annotated[
+        str | None, typer.Option(help="A head of the chain noted elsewhere: it must be in the chain still.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Hold all that is kept of the past against each other: decisions, files, models, data, journal, MLflow.
 
-    with _open_platform(load_settings()) as platform:
-        problems = verify_decisions(platform.store, platform.settings.data_dir)
-        try:
-            read_baseline(platform.store, platform.settings.data_dir)
-        except IntegrityError as error:
-            problems.append(str(error))
-        production, alias = _production(platform), platform.registry.alias_version(PRODUCTION_ALIAS)
-        if production != alias:
-            problems.append(f"alias {PRODUCTION_ALIAS} points at {alias}, version {production} is in production")
+    Exit 1 if anything differs, 3 if nothing does but something could not be looked at.
+    """
+    from selfheal.records import to_dict
+    from selfheal.verification.run import verify_decision, verify_everything
+
+    with _open_platform(load_settings()) as platform, _verification_progress() as listener:
+        if decision_id is not None:
+            found = verify_decision(platform, decision_id, listener)
+        else:
+            found = verify_everything(platform, n_verdicts=verdicts, expected_head=expect_head, listener=listener)
     if as_json:
-        _print_json({"problems": problems})
+        _print_json(to_dict(found) | {"is_sound": found.is_sound})
     else:
-        for problem in problems:
-            console.print(f"[red]-[/] {problem}")
-        console.print("Everything agrees." if not problems else f"{len(problems)} problem(s).")
-    raise typer.Exit(1 if problems else 0)
+        _print_verification(found, "as decided" if decision_id else "everything agrees")
+    raise typer.Exit(1 if found.has_findings else 0 if found.is_complete else 3)
+
+
+@app.command()
+def history(
+    at: Annotated[
+        str | None, typer.Option(help="What was live then: an ISO 8601 time, UTC unless it names an offset.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say which version served when, and by which decision."""
+    from selfheal.history import history as all_of_it
+    from selfheal.history import live_at, parse_moment
+
+    moment = None if at is None else parse_moment(at)
+    with _open_platform(load_settings()) as platform:
+        if moment is None:
+            found = all_of_it(platform, limit)
+        else:
+            live = live_at(platform, moment)
+            found = [] if live is None else [live]
+    if as_json:
+        _print_json(found if moment is None else {"at": moment, "live": found[0] if found else None})
+    elif moment is None:
+        _print_history(found)
+    elif found:
+        _print_rows(f"Live at {_cell(moment)} UTC", found[0])
+    else:
+        console.print(f"At {_cell(moment)} UTC nothing was in production yet.")
 
 
 @app.command("replay-journal")
@@ -491,6 +572,8 @@ def _alert_story(alert: Mapping[str, Any]) -> Iterator[str]:
 def _step_progress(title: str, steps: tuple[str, ...]) -> Iterator[Callable[[str], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from selfheal import supervise
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=len(steps))
@@ -498,8 +581,69 @@ def _step_progress(title: str, steps: tuple[str, ...]) -> Iterator[Callable[[str
         def done(step: str) -> None:
             if step in steps:
                 progress.update(task, advance=1, description=f"{title}: {step.replace('_', ' ')}")
+            elif step.startswith(supervise.FITS):
+                progress.update(task, description=f"{title}: {step}")
 
         yield done
+
+
+@contextmanager
+def _fit_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """On stderr, so that JSON on stdout stays JSON."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"{title}: fits", total=None)
+        yield lambda n_done, n_fits: progress.update(task, completed=n_done, total=n_fits)
+
+
+def _print_history(entries: list[dict[str, Any]]) -> None:
+    if not entries:
+        console.print("Nothing has gone live yet.")
+        return
+    title = "What went live, the newest first; times in UTC"
+    table = Table("live", "by which decision", title=title, title_justify="left", show_lines=True)
+    table.columns[0].no_wrap = True
+    for entry in entries:
+        until = "now" if entry["until"] is None else _cell(entry["until"])
+        probation = "" if entry["probation"] is None else f"\nprobation: {entry['probation'].replace('_', ' ')}"
+        why = f"{_cell(entry['action'])} by {_cell(entry['actor'])}: {_cell(entry['reason'])}\n{entry['decision_id']}"
+        table.add_row(f"version {entry['version']}\n{_cell(entry['since'])}\n- {until}", escape(why + probation))
+    console.print(table)
+
+
+@contextmanager
+def _verification_progress() -> Iterator[Listener]:
+    """On stderr, so that JSON on stdout stays JSON."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from selfheal.verification.run import Listener
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("Verifying", total=None)
+        yield Listener(
+            on_step=lambda step: progress.update(task, description=f"Verifying: {step}", completed=0, total=None),
+            on_bytes=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+
+
+def _print_verification(found: Verification, if_sound: str) -> None:
+    table = Table("check", "looked at", "findings", "not looked at", title="Verification", title_justify="left")
+    for result in found.results:
+        colour = "red" if result.n_findings else "yellow" if result.n_unchecked else "green"
+        counts = (f"{result.n_checked:,}", f"{result.n_findings:,}", f"{result.n_unchecked:,}")
+        table.add_row(result.name, counts[0], f"[{colour}]{counts[1]}[/]", f"[{colour}]{counts[2]}[/]")
+    console.print(table)
+    for result in found.results:
+        for finding in result.findings:
+            console.print(f"[red]-[/] {escape(finding)}")
+        for sentence in result.unchecked:
+            console.print(f"[yellow]not looked at:[/] {escape(sentence)}")
+    console.print(f"Head of the chain, to be noted where nobody here can write: {found.chain_head}", soft_wrap=True)
+    if found.is_sound:
+        console.print(f"[green]{if_sound}[/]")
 
 
 def _print_addresses(settings: Settings) -> None:

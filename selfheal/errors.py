@@ -11,6 +11,10 @@ class TransientError(SelfhealError):
     """Worth trying again unchanged: the store is restarting, a lock is held."""
 
 
+class TooManyRequestsError(TransientError):
+    """As many requests of a kind are waiting as may wait at once."""
+
+
 class PermanentError(SelfhealError):
     """The same call fails the same way again: nothing may retry it."""
 
@@ -23,8 +27,16 @@ class InvalidDataError(PermanentError):
     """Data from outside breaks the contract. Nothing of it was kept."""
 
 
+class TrainingFailedError(PermanentError):
+    """An estimator cannot be fitted, does not converge, or predicts what is no number. Production is untouched."""
+
+
 class IntegrityError(PermanentError):
     """Something that must never change has changed: a reference, a model file, a decision."""
+
+
+class MissingArtifactError(IntegrityError):
+    """A file that should have been kept with a training run is not there."""
 
 
 class ModelRefusedError(PermanentError):
@@ -37,6 +49,10 @@ class ModelNotExplainableError(PermanentError):
 
 class NoProductionModelError(TransientError):
     """There is no production version yet: bootstrap first."""
+
+
+class UnknownVersionError(PermanentError):
+    """There is no such registered version."""
 
 
 class PromotionConflictError(PermanentError):

@@ -10,7 +10,10 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 RecordT = TypeVar("RecordT")
 
@@ -64,6 +67,14 @@ class Stage(StrEnum):
     STAGING = "Staging"
     PRODUCTION = "Production"
     ARCHIVED = "Archived"
+
+
+class ProbationOutcome(StrEnum):
+    """How a probation ended. Without enough labels nothing was shown: that is not `passed`."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NO_EVIDENCE = "no_evidence"
 
 
 class GateStatus(StrEnum):
@@ -382,7 +393,11 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """One gate: what was measured, what was asked, and a sentence for people."""
+    """One gate: what was measured, what was asked, and a sentence for people.
+
+    The interval is the value's, in its unit: of an F1 improvement at the level of the look, of segments at a level that they
+    share, else of 95 %. `n_rows` are those that the value rests on.
+    """
 
     name: str
     status: GateStatus
@@ -391,13 +406,17 @@ class GateResult:
     sentence: str
     interval_low: float | None = None
     interval_high: float | None = None
+    n_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSetInfo:
     """What a training set holds: counts, time span and digest. The rows travel beside it.
 
-    `decision_id` is the decision to train that it was gathered for.
+    `decision_id` is the decision to train that it was gathered for. `n_original` of the training rows are the champion's own,
+    with `original_weight` each; `weight_log_losses` are what each candidate weight came to (`selfheal.retraining.weighting`).
+    `n_copied_inputs` rows were dropped from training because their inputs occur among the evaluation rows,
+    `n_repeated_predictions` because the same prediction was there twice.
     """
 
     source: str
@@ -409,6 +428,43 @@ class TrainingSetInfo:
     window_end: datetime | None
     label_coverage_pct: float | None
     decision_id: str | None = None
+    n_original: int = 0
+    original_source: str | None = None
+    original_weight: float | None = None
+    weight_log_losses: dict[str, float | None] = field(default_factory=dict)
+    weight_reason: str = ""
+    n_repeated_predictions: int = 0
+    n_copied_inputs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How far probabilities mean what they say (`selfheal.retraining.calibration`): intercept 0 and slope 1 are right."""
+
+    n_rows: int
+    intercept: float | None
+    slope: float | None
+    p_value: float | None
+    spiegelhalter_z: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """What it takes to train the same model again, to the bit, and what its training showed.
+
+    `out_of_fold` is the calibration before anything was done about it, `recalibration` what was done, `recalibrated` the
+    calibration after it (None if nothing was), `evaluation` that on the evaluation rows.
+    """
+
+    seed: int
+    code_version: str
+    libraries: dict[str, str]
+    param_grid: dict[str, list[str]]
+    out_of_fold: Calibration
+    recalibration: str
+    recalibrated: Calibration | None
+    evaluation: Calibration
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,27 +484,92 @@ class ShadowModel:
     trained_at: datetime
     trigger_reason: str
     decision_id: str
+    record: TrainingRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """What came of training a version again. `differences`: in what the new model is not the old one; `changed_since`: what
+    code, libraries, machine and parameter grid are not as they were, and would explain it."""
+
+    model_name: str
+    version: int
+    mlflow_run_id: str
+    data_sha256: str
+    differences: tuple[str, ...]
+    changed_since: tuple[str, ...]
+
+    @property
+    def is_identical(self) -> bool:
+        return not self.differences
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentDifference:
-    """F1 of challenger minus champion within one slice of the evaluation rows."""
+    """F1 of both models within one slice of the evaluation rows, and the interval of challenger minus champion.
+
+    The intervals of all slices hold together with a chance of 95 %.
+    """
 
     segment: str
     n_rows: int
     champion_f1: float
     challenger_f1: float
+    interval_low: float | None = None
+    interval_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowScoring:
+    """What the challenger says of the champion's newest live predictions, beside what the champion said.
+
+    Shares are between 0 and 1. `agreement` is the share with the same prediction, each model at its own threshold;
+    `ks_distance` the largest distance of the two score distributions; differences are of probabilities, without sign.
+    `latency_ms_per_row` is measured on all rows at once, `latency_ms_single` (median) on rows one by one. `problem` says why
+    the challenger does not score these rows; all that would be compared is then unknown.
+    """
+
+    model_version: int
+    n_rows: int
+    first_at: datetime
+    last_at: datetime
+    champion_positive_rate: float
+    challenger_positive_rate: float | None = None
+    agreement: float | None = None
+    agreement_interval: Interval | None = None
+    mean_score_difference: float | None = None
+    largest_score_difference: float | None = None
+    ks_distance: float | None = None
+    latency_ms_per_row: float | None = None
+    latency_ms_single: float | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorthLabelling:
+    """An unlabelled prediction on which champion and challenger disagree: its label would tell them apart."""
+
+    prediction_id: str
+    created_at: datetime
+    champion_probability: float
+    challenger_probability: float
 
 
 @dataclass(frozen=True, slots=True)
 class GateVerdict:
-    """The six gates together. Promote only if every applicable gate passes."""
+    """All gates together. Promote only if every applicable gate passes.
+
+    The metrics of a model that does not score every evaluation row are not known. `worth_labelling` is empty unless more
+    labels could tell.
+    """
 
     decision: Decision
     shadow: ShadowModel
     champion_metrics: ScoreMetrics | None
-    challenger_metrics: ScoreMetrics
+    challenger_metrics: ScoreMetrics | None
     segments: tuple[SegmentDifference, ...] = ()
+    shadow_scoring: ShadowScoring | None = None
+    worth_labelling: tuple[WorthLabelling, ...] = ()
 
     @property
     def is_promotion(self) -> bool:
@@ -459,8 +580,9 @@ class GateVerdict:
 class ProbationReport:
     """How the promoted version does against the one it replaced, on the rows it has served since.
 
-    `brier_change` is the served version's Brier score minus the old version's on the same labelled rows: above 0 the old
-    one was better. `is_harmful` only if its one-sided lower bound is above 0 too.
+    `brier_change` is the served version's Brier score minus the old version's on the same matured, labelled rows: above 0 the
+    old one was better. It failed only if the one-sided lower bound is above 0 too. `ends_at`: from then on a look ends it;
+    later than planned while labels are waited for. `is_blind`: the old version cannot score these rows.
     """
 
     model_name: str
@@ -470,8 +592,14 @@ class ProbationReport:
     brier_change: float | None
     brier_change_low: float | None
     is_on_probation: bool
-    is_harmful: bool
     reason: str
+    outcome: ProbationOutcome | None = None
+    ends_at: datetime | None = None
+    is_blind: bool = False
+
+    @property
+    def is_harmful(self) -> bool:
+        return self.outcome is ProbationOutcome.FAILED
 
 
 def digest_of(*parts: object) -> str:
@@ -486,9 +614,7 @@ def to_json(record: object) -> bytes:
 
 def to_dict(record: object) -> dict[str, Any]:
     """A record as plain JSON types."""
-    from pydantic import TypeAdapter
-
-    dumped: dict[str, Any] = TypeAdapter(type(record)).dump_python(record, mode="json")
+    dumped: dict[str, Any] = _adapter(record.__class__).dump_python(record, mode="json")
     return dumped
 
 
@@ -498,6 +624,17 @@ def from_dict(kind: type[RecordT], values: object) -> RecordT:
     Raises:
         pydantic.ValidationError: if the values are not such a record.
     """
+    record: RecordT = _adapter(kind).validate_python(values)
+    return record
+
+
+_adapters: dict[object, TypeAdapter[Any]] = {}
+"""One for each kind of record: building one takes milliseconds."""
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(kind).validate_python(values)
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfheal.contract import ModelContract
-from selfheal.errors import ModelRefusedError
+from selfheal.errors import MissingArtifactError, ModelRefusedError
 from selfheal.model_cache import MODEL_SUFFIX, ModelCache
 from selfheal.model_file import TRUSTED_TYPES, check_size, load_trusted
-from selfheal.records import ModelVersion, ShadowModel, Stage, from_dict, to_dict, to_json
+from selfheal.records import ModelVersion, ShadowModel, Stage, TrainingRecord, from_dict, to_dict, to_json
+from selfheal.retraining import snapshot
 from selfheal.store.reference import from_parquet, to_parquet
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Registry:
             return None
         filter_string = f"tags.`{SHADOW_KEY_TAG}` = '{shadow_key}' AND attributes.status = 'FINISHED'"
         runs = client.search_runs([experiment.experiment_id], filter_string, max_results=1)
-        return self._shadow_of_run(runs[0].info.run_id) if runs else None
+        return self.shadow_of_run(runs[0].info.run_id) if runs else None
 
     def log_shadow(
         self,
@@ -92,7 +93,8 @@ class Registry:
     ) -> ShadowModel:
         """Logs parameters, metrics, the model (skops) and its files as one run.
 
-        Run artifacts: metrics.json, params.json, metadata.json, requirements.txt, reference.parquet.
+        Run artifacts: metrics.json, params.json, metadata.json, requirements.txt, reference.parquet, and the rows it learned
+        from and is judged on, training_set.parquet.
         """
         mlflow = self._mlflow()
         requirements = [f"{name}=={installed_version(name)}" for name in MODEL_REQUIREMENTS]
@@ -101,7 +103,8 @@ class Registry:
             experiment_id=self._experiment_id(), run_name=f"{trigger_reason} {now:%Y-%m-%d %H:%M}"
         ) as run:
             mlflow.log_params(trained.params | {"n_train": training_set.info.n_train, "data": training_set.info.source})
-            mlflow.log_metrics({name: v for name, v in to_dict(trained.metrics).items() if v is not None})
+            measured = to_dict(trained.metrics) | _calibration_metrics(trained.record)
+            mlflow.log_metrics({name: v for name, v in measured.items() if v is not None})
             model = mlflow.sklearn.log_model(
                 trained.pipeline,
                 name="model",
@@ -123,6 +126,7 @@ class Registry:
                 trained_at=now,
                 trigger_reason=trigger_reason,
                 decision_id=decision_id,
+                record=trained.record,
             )
             files = {
                 "metrics.json": to_json(trained.metrics),
@@ -130,6 +134,7 @@ class Registry:
                 "metadata.json": to_json(shadow),
                 "requirements.txt": "\n".join(requirements).encode(),
                 "reference.parquet": reference,
+                snapshot.FILE_NAME: snapshot.to_parquet(training_set),
             }
             with tempfile.TemporaryDirectory() as folder:
                 for name, data in files.items():
@@ -139,7 +144,7 @@ class Registry:
         return shadow
 
     def register(self, shadow: ShadowModel) -> int:
-        """The version number of this run in the registry; a run is registered once."""
+        """The version number of this run in the registry; a run is registered once, if by one caller at a time."""
         from mlflow.exceptions import MlflowException
 
         client = self._client()
@@ -150,7 +155,7 @@ class Registry:
                 raise
         known = client.search_model_versions(f"run_id = '{shadow.mlflow_run_id}'")
         if known:
-            return int(known[0].version)
+            return min(int(version.version) for version in known)
         created = client.create_model_version(
             self.contract.name, source=shadow.artifact_uri, run_id=shadow.mlflow_run_id, tags={STAGE_TAG: Stage.STAGING}
         )
@@ -186,6 +191,13 @@ class Registry:
     def drop_alias(self, alias: str) -> None:
         self._client().delete_registered_model_alias(self.contract.name, alias)
 
+    def stage_tags(self, limit: int = 100) -> dict[int, str | None]:
+        """The stage that each of the newest versions is tagged with."""
+        found = self._client().search_model_versions(
+            f"name = '{self.contract.name}'", max_results=limit, order_by=["version_number DESC"]
+        )
+        return {int(version.version): version.tags.get(STAGE_TAG) for version in found}
+
     def tag_stage(self, version: int, stage: Stage) -> None:
         self._client().set_model_version_tag(self.contract.name, str(version), STAGE_TAG, stage.value)
 
@@ -211,6 +223,14 @@ class Registry:
             data = self.cache.fetch(model.artifact_sha256, MODEL_SUFFIX, origin=uri, download=_refuse_download)
         return load_trusted(data, MODEL_FILE, self._max_model_bytes, self.contract.trusted_types)
 
+    def model_bytes(self, model: ModelVersion | ShadowModel) -> bytes:
+        """The model's file as it was logged; to be compared, not opened.
+
+        Raises:
+            IntegrityError: if its digest is not the recorded one.
+        """
+        return self._fetch(f"{model.artifact_uri}/{MODEL_FILE}", model.artifact_sha256, MODEL_SUFFIX)
+
     def reference(self, model: ModelVersion | ShadowModel) -> pd.DataFrame:
         """The reference window frozen with this model: all features, `probability`, `true_label`.
 
@@ -220,12 +240,63 @@ class Registry:
         uri = f"runs:/{model.mlflow_run_id}/reference.parquet"
         return from_parquet(self._fetch(uri, model.reference_sha256, "parquet"))
 
+    def training_set(self, model: ModelVersion | ShadowModel) -> TrainingSet:
+        """The rows this model learned from and was judged on, as they were gathered.
+
+        Raises:
+            MissingArtifactError: if its run has no such file.
+            IntegrityError: if its rows do not have the recorded digest.
+        """
+        shadow = model if isinstance(model, ShadowModel) else self.shadow_of_run(model.mlflow_run_id)
+        uri = f"runs:/{model.mlflow_run_id}/{snapshot.FILE_NAME}"
+        return snapshot.from_parquet(self._kept_file(uri), uri, shadow.training_set.sha256)
+
+    def stored_model(self, model: ModelVersion | ShadowModel) -> bytes:
+        """The model's file as the artifact store has it now, past this machine's cache and unchecked.
+
+        Raises:
+            MissingArtifactError: if it is not there.
+        """
+        from mlflow.exceptions import MlflowException
+
+        uri = f"{model.artifact_uri}/{MODEL_FILE}"
+        try:
+            return self._download(uri)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise MissingArtifactError(f"{uri} is not there; restore MLflow's artifacts from a backup") from error
+        except FileNotFoundError as error:
+            raise MissingArtifactError(f"{uri} is not there; restore MLflow's artifacts from a backup") from error
+
+    def stored_reference(self, model: ModelVersion | ShadowModel) -> bytes:
+        """The model's reference as the artifact store has it now, past this machine's cache and unchecked.
+
+        Raises:
+            MissingArtifactError: if it is not there.
+        """
+        return self._kept_file(f"runs:/{model.mlflow_run_id}/reference.parquet")
+
     def run_url_path(self, mlflow_run_id: str) -> str:
         """The run's page, relative to the MLflow UI."""
         return f"/#/experiments/{self._experiment_id()}/runs/{mlflow_run_id}"
 
-    def _shadow_of_run(self, run_id: str) -> ShadowModel:
-        return from_dict(ShadowModel, json.loads(self._download(f"runs:/{run_id}/metadata.json")))
+    def shadow_of_run(self, run_id: str) -> ShadowModel:
+        """What `log_shadow` recorded of a run.
+
+        Raises:
+            MissingArtifactError: if it is not the finished run of a training.
+        """
+        return from_dict(ShadowModel, json.loads(self._kept_file(f"runs:/{run_id}/metadata.json")))
+
+    def _kept_file(self, uri: str) -> bytes:
+        """Raises:
+        MissingArtifactError: if there is no such file in the run.
+        """
+        run_id, _, name = uri.removeprefix("runs:/").partition("/")
+        if name not in {file.path for file in self._client().list_artifacts(run_id)}:
+            raise MissingArtifactError(f"{uri} is not there; restore MLflow's artifacts from a backup")
+        return self._download(uri)
 
     def _fetch(self, uri: str, sha256: str, suffix: str) -> bytes:
         return self.cache.fetch(sha256, suffix, origin=uri, download=lambda: self._download(uri))
@@ -234,12 +305,19 @@ class Registry:
         """One file, as bytes. `models:/` URIs name a folder only, so the folder is fetched for those.
 
         Raises:
-            ModelRefusedError: if it is larger than a model file may be.
+            ModelRefusedError: if it is larger than a model file may be, or MLflow does not have it.
         """
+        from mlflow.exceptions import MlflowException
+
         is_model = uri.startswith("models:/")
         source = uri.rpartition("/")[0] if is_model else uri
         with tempfile.TemporaryDirectory() as folder:
-            fetched = Path(self._mlflow().artifacts.download_artifacts(source, dst_path=folder))
+            try:
+                fetched = Path(self._mlflow().artifacts.download_artifacts(source, dst_path=folder))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                raise ModelRefusedError("MLflow does not have its files (any more)") from error
             path = fetched / uri.rpartition("/")[2] if is_model else fetched
             check_size(path.stat().st_size, uri, self._max_model_bytes)
             return path.read_bytes()
@@ -291,6 +369,15 @@ def mlflow_store_uri(settings: Settings) -> str:
     url = server_url(settings, MLFLOW_DATABASE)
     ensure_database(url)
     return with_driver(url, "psycopg2")
+
+
+def _calibration_metrics(record: TrainingRecord | None) -> dict[str, float | None]:
+    """Of the evaluation rows and, before anything was done about it, out of fold."""
+    if record is None:
+        return {}
+    checks = {"out_of_fold": record.out_of_fold, "evaluation": record.evaluation}
+    names = ("slope", "intercept", "spiegelhalter_z")
+    return {f"calibration_{name}_{rows}": getattr(check, name) for rows, check in checks.items() for name in names}
 
 
 def _refuse_download() -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from selfheal.api_keys import first_plain_key, parse_api_keys
@@ -23,6 +23,10 @@ class Settings(BaseSettings):
 
     use_case: str = Field("selfheal.credit_risk:contract", description="the contract, as package.module:attribute")
     data_dir: Path = Field(Path("data"), description="folder of everything the platform writes to disk")
+    assets_url: str | None = Field(
+        None,
+        description="where assets keep what they hand on: a folder or an fsspec URL (s3://...); absent: DATA_DIR/assets",
+    )
     data: Path | None = Field(None, description="labelled CSV to bootstrap from; absent: DATA_DIR, then synthetic rows")
     data_rows: int | None = Field(None, ge=500, description="use only the first so many rows of the CSV")
     synthetic_rows: int = Field(20_000, ge=1_000, le=1_000_000, description="size of the synthetic stand-in")
@@ -65,14 +69,30 @@ class Settings(BaseSettings):
     training_max_rows: int = Field(
         50_000, ge=1_000, le=5_000_000, description="newest labelled predictions to train on"
     )
+    training_jobs: int = Field(1, ge=-1, le=1_024, description="fits that run at once in training; -1: one a core")
+    dask_scheduler: str | None = Field(
+        None, description="address of a Dask cluster, tcp://...; for TRAINING_BACKEND=dask"
+    )
+    training_backend: Literal["loky", "threading", "dask"] = Field(
+        "loky", description="what runs the fits of a training: processes, threads, or the cluster of DASK_SCHEDULER"
+    )
     gate_level: float = Field(
-        0.05, gt=0, lt=0.5, description="chance of promoting a model that is no better, per episode"
+        0.05, gt=0, lt=0.5, description="chance that a version is ever replaced by a model that is no better"
+    )
+    gate_segments: Literal["report", "enforce"] = Field(
+        "report", description="whether a segment that is worse for certain is only reported or blocks the promotion"
     )
 
+    max_latency_ratio: float = Field(
+        5.0, ge=1, le=1_000, description="how many times as slow as the model it replaces a new one may be"
+    )
     promotion_cooldown_days: float = Field(7.0, ge=0, le=365, description="days between two promotions")
     max_attempts_per_episode: int = Field(10, ge=1, le=100, description="retrainings that one drift episode may cause")
     probation_hours: float = Field(72.0, gt=0, le=24 * 90, description="how long the old version watches the new one")
     min_probation_labels: int = Field(200, ge=30, le=1_000_000, description="labels before probation may roll back")
+    probation_max_hours: float = Field(
+        720.0, gt=0, le=24 * 365, description="hours after which a probation ends that has too few labels to tell"
+    )
 
     api_host: str = "127.0.0.1"
     api_port: int = Field(8000, ge=1, le=65_535)
@@ -137,6 +157,20 @@ class Settings(BaseSettings):
         module, separator, attribute = value.partition(":")
         if not (module and separator and attribute):
             raise ValueError("must be of the form package.module:contract")
+        return value
+
+    @field_validator("training_jobs")
+    @classmethod
+    def _is_a_number_of_fits(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("must be 1 or more, or -1 for one a core")
+        return value
+
+    @field_validator("training_backend")
+    @classmethod
+    def _has_a_cluster(cls, value: str, info: ValidationInfo) -> str:
+        if value == "dask" and not info.data.get("dask_scheduler"):
+            raise ValueError("needs the address of a cluster in DASK_SCHEDULER, such as tcp://127.0.0.1:8786")
         return value
 
     @field_validator("api_keys")

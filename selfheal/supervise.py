@@ -34,6 +34,9 @@ READY_TIMEOUT_SECONDS = 180
 RETRAINING_STEPS = ("retraining_decision", "training_set", "shadow_model", "gate_verdict", "production_model")
 BOOTSTRAP_STEPS = ("training_data", "reference_data", *RETRAINING_STEPS)
 STEP_DONE = re.compile(r" - (\w+) - STEP_SUCCESS - ")
+FITS = "fits done: "
+FITS_DONE = re.compile(rf" - ({FITS}\d+ of \d+)$")
+"""What the shadow model's asset logs while it is trained."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
 def run_job(
     settings: Settings, job_name: str, on_step: Callable[[str], None], config: Mapping[str, Any] | None = None
 ) -> None:
-    """Runs one of Dagster's jobs here, to the end; `on_step` hears of each step that is done.
+    """Runs one of Dagster's jobs here, to the end; `on_step` hears of each step that is done, and within one how far it is.
 
     Raises:
         ServiceUnavailableError: if it fails, with the cause.
@@ -175,7 +178,7 @@ def run_job(
         try:
             for line in process.stdout:
                 record.write(line)
-                done = STEP_DONE.search(line)
+                done = STEP_DONE.search(line) or FITS_DONE.search(line.rstrip())
                 if done:
                     on_step(done.group(1))
         except BaseException:

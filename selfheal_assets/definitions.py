@@ -11,6 +11,7 @@ from selfheal_assets.assets import monitoring, promotion, reference, reports, re
 from selfheal_assets.checks import ALL_CHECKS
 from selfheal_assets.io import FrameIOManager, RecordIOManager
 from selfheal_assets.jobs import ALL_JOBS
+from selfheal_assets.registry_sensor import registry_sensor
 from selfheal_assets.resources import PlatformResource
 from selfheal_assets.schedules import ALL_SCHEDULES
 from selfheal_assets.sensors import build_sensors
@@ -29,7 +30,7 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
         asset_checks=ALL_CHECKS,
         jobs=ALL_JOBS,
         schedules=ALL_SCHEDULES,
-        sensors=build_sensors(settings.monitoring_interval),
+        sensors=[*build_sensors(settings.monitoring_interval), registry_sensor],
         resources={
             "platform": platform,
             "record_io": RecordIOManager(platform=platform),

@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 from functools import partial
 
 import dagster as dg
+from pydantic import Field
 
+from selfheal.records import ModelVersion
 from selfheal_assets.resources import PlatformResource
 
 IF_KILLED = {"dagster/max_retries": "2", "dagster/retry_strategy": "ALL_STEPS"}
@@ -15,10 +17,13 @@ MONITORING_TAG = {"selfheal/job": "monitoring", **IF_KILLED}
 RETRAINING_TAG = {"selfheal/job": "retraining", **IF_KILLED}
 """dagster.yaml lets one run with this tag at a time: two retrainings would compete for the same promotion."""
 
+PROBATION_TAG = {"selfheal/job": "probation", **IF_KILLED}
+"""Of its own: a version that does harm is not left in place until a training has ended."""
+
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 MAX_RUNS_DELETED_A_DAY = 5_000
-"""Of a job. More than a day brings: a tick every 5 minutes, a look during probation at most every 30 seconds."""
+"""Of a job. More than a day brings: a tick every 5 minutes, a look during probation for every tenth more labels."""
 
 MONITORING = dg.AssetSelection.groups("serving_logs", "monitoring")
 RETRAINING = dg.AssetSelection.groups("retraining") | dg.AssetSelection.assets("production_model")
@@ -48,7 +53,7 @@ bootstrap_job = dg.define_asset_job(
     description="From labelled data to the first production version: the same path as every later one.",
 )
 probation_job = dg.define_asset_job(
-    "probation_job", PROBATION, tags=RETRAINING_TAG, description="Watch the new version; roll back if it is worse."
+    "probation_job", PROBATION, tags=PROBATION_TAG, description="Watch the new version; roll back if it is worse."
 )
 
 
@@ -84,4 +89,84 @@ def maintenance_job() -> None:
     delete_what_is_old()
 
 
-ALL_JOBS = (monitoring_job, retraining_job, bootstrap_job, probation_job, maintenance_job)
+class ForcedPromotion(dg.Config):
+    """Which version, why, and on whose word."""
+
+    version: int = Field(description="a registered version")
+    reason: str = Field(description="why; kept in the decision record")
+    actor: str = Field("dagster", description="who wants it; kept in the decision record")
+    from_version: int | None = Field(
+        None, description="what you believe to be in production: another one is left there"
+    )
+
+
+class Rollback(dg.Config):
+    """Why, on whose word, and back to which version."""
+
+    reason: str = Field(description="why; kept in the decision record")
+    version: int | None = Field(None, description="an earlier version; absent: the one that the present one replaced")
+    actor: str = Field("dagster", description="who wants it; kept in the decision record")
+    from_version: int | None = Field(
+        None, description="what you believe to be in production: another one is left there"
+    )
+
+
+@dg.op(description="Puts a registered version into production on a person's word. It goes on probation.")
+def put_into_production(context: dg.OpExecutionContext, config: ForcedPromotion, platform: PlatformResource) -> None:
+    from selfheal.promotion import force_promote
+
+    live = force_promote(
+        platform.open(),
+        config.version,
+        reason=config.reason,
+        actor=config.actor,
+        from_version=config.from_version,
+        now=datetime.now(UTC),
+        on_step=context.log.info,
+    )
+    context.add_output_metadata(_live_metadata(live))
+
+
+@dg.op(description="Puts an earlier version back into production.")
+def put_back(context: dg.OpExecutionContext, config: Rollback, platform: PlatformResource) -> None:
+    from selfheal.promotion import rollback
+
+    live = rollback(
+        platform.open(),
+        to_version=config.version,
+        reason=config.reason,
+        actor=config.actor,
+        from_version=config.from_version,
+        now=datetime.now(UTC),
+        on_step=context.log.info,
+    )
+    context.add_output_metadata(_live_metadata(live))
+
+
+def _live_metadata(live: ModelVersion) -> dict[str, int | str]:
+    return {
+        "version": live.version,
+        "replaced_version": live.previous_version or "none",
+        "decision_id": live.decision_id or "none",
+    }
+
+
+@dg.job(description="By hand: a registered version goes into production without a verdict of the gates.")
+def promote_job() -> None:
+    put_into_production()
+
+
+@dg.job(description="By hand: an earlier version goes back into production.")
+def rollback_job() -> None:
+    put_back()
+
+
+ALL_JOBS = (
+    monitoring_job,
+    retraining_job,
+    bootstrap_job,
+    probation_job,
+    maintenance_job,
+    promote_job,
+    rollback_job,
+)

@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import numpy as np
 
@@ -22,10 +23,15 @@ from tests.times import T0
 from tests.traffic import toy_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
     from mlflow import MlflowClient
+    from sklearn.pipeline import Pipeline
 
     from selfheal.platform import Platform
     from selfheal.records import ModelVersion
+    from selfheal.store import Store
 
 
 def champion(platform: Platform) -> ModelVersion:
@@ -91,9 +97,34 @@ def passed(platform: Platform, shadow: ShadowModel) -> GateVerdict:
     return GateVerdict(decision, shadow, None, shadow.metrics)
 
 
+def put_live(store: Store, version: int, replaces: int | None, now: datetime) -> None:
+    """A person's word that needs no model: the version is in production in Postgres, and who listens is told."""
+    decision = builders.decision(
+        decision_id=uuid4().hex[:16],
+        created_at=now,
+        action=Action.FORCE_PROMOTE,
+        champion_version=replaces,
+        challenger_version=version,
+    )
+    models.go_live(store, version, replaces=replaces, decision=decision, now=now, probation_until=None)
+
+
 def log_worse_model(platform: Platform) -> ShadowModel:
     """Logs a model that learned the opposite of the truth."""
-    from selfheal.retraining.dataset import TrainingSet
+    return _logged(platform, "worse", lambda _: None)
+
+
+def log_model_without_scores(platform: Platform) -> ShadowModel:
+    """Logs a model that loads and gives NaN, as a fit that diverged does."""
+
+    def diverge(pipeline: Pipeline) -> None:
+        pipeline[-1].coef_[:] = np.nan
+
+    return _logged(platform, "diverged", diverge)
+
+
+def _logged(platform: Platform, shadow_key: str, spoil: Callable[[Pipeline], None]) -> ShadowModel:
+    from selfheal.retraining.dataset import TrainingSet, rows_digest
     from selfheal.retraining.training import TrainedModel
 
     twin = twin_of_champion(platform)
@@ -103,10 +134,11 @@ def log_worse_model(platform: Platform) -> ShadowModel:
     pipeline = platform.contract.build_estimator(0).fit(matrix, 1 - labels)
     frame = features.assign(**{TRUE_LABEL: labels})
     reference = frame.assign(probability=pipeline.predict_proba(matrix)[:, 1])
+    spoil(pipeline)
     return platform.registry.log_shadow(
         TrainedModel(pipeline, 0.5, {}, twin.metrics, reference),
-        TrainingSet(frame, replace(twin.training_set, n_evaluation=500)),
-        shadow_key="worse",
+        TrainingSet(frame, replace(twin.training_set, n_evaluation=500, sha256=rows_digest(frame))),
+        shadow_key=shadow_key,
         decision_id="training",
         trigger_reason="manual",
         now=T0,

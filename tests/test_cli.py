@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,13 @@ from selfheal.api_keys import ApiKey, Scope, digest_of, parse_api_keys
 from selfheal.cli import app
 from selfheal.errors import ConfigurationError
 from selfheal.platform import open_platform
-from selfheal.records import Alert, Severity
+from selfheal.promotion import stage
+from selfheal.records import Action, Alert, Severity
 from selfheal.settings import Settings
 from selfheal.simulate.demo import settings_environment
+from selfheal.store import decisions
 from selfheal.store.monitoring import hold_alert, resolve_alert
+from tests.candidates import passed, twin_of_champion
 from tests.processes import selfheal
 from tests.times import T0
 from tests.traffic import serve, toy_rows
@@ -31,9 +36,11 @@ COMMANDS = [
     "report",
     "simulate",
     "retrain",
+    "reproduce",
     "promote",
     "rollback",
     "verify",
+    "history",
     "replay-journal",
     "check-data",
     "config",
@@ -127,15 +134,84 @@ def test_status_says_in_one_sentence_how_it_is(cli: Callable[..., Result]) -> No
 
 
 @pytest.mark.integration
+def test_reproduce_trains_a_version_again_and_says_whether_it_is_the_same(
+    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = cli("reproduce", "1")
+    assert same.exit_code == 0, same.output
+    assert "is the same to the bit" in " ".join(same.stdout.split())
+    monkeypatch.setattr("selfheal.retraining.training.f1_optimal_threshold", lambda labels, probabilities: 0.123)
+    other = cli("reproduce", "1", "--json")
+    assert other.exit_code == 1
+    report = json.loads(other.stdout)
+    assert report["is_identical"] is False
+    assert any("threshold" in difference and "0.123" in difference for difference in report["differences"])
+
+
+@pytest.mark.integration
 def test_verify_finds_an_edited_decision_and_says_so_with_its_exit_code(cli: Callable[..., Result]) -> None:
     clean = cli("verify")
-    assert (clean.exit_code, clean.output.strip()) == (0, "Everything agrees.")
+    assert clean.exit_code == 0, clean.output
+    assert clean.stdout.strip().endswith("everything agrees")
     settings: Settings = cli.settings  # type: ignore[attr-defined]
     edited = sorted((settings.data_dir / "decisions").glob("*.json"))[0]
     edited.write_text(edited.read_text().replace('"actor": "test"', '"actor": "nobody"'))
     found = cli("verify", "--json")
     assert found.exit_code == 1
-    assert any(edited.name in problem for problem in json.loads(found.output)["problems"])
+    report = json.loads(found.stdout)
+    assert report["is_sound"] is False
+    assert any(edited.name in one for result in report["results"] for one in result["findings"])
+    decision_id = edited.stem.rpartition("-")[2]
+    alone = cli("verify", decision_id)
+    assert alone.exit_code == 1
+    assert "as decided" not in alone.stdout
+
+
+@pytest.mark.integration
+def test_verify_of_one_decision_says_that_it_is_as_decided(cli: Callable[..., Result]) -> None:
+    promoted = json.loads(cli("history", "--json").stdout)[0]["decision_id"]
+    result = cli("verify", promoted)
+    assert result.exit_code == 0, result.output
+    assert "as decided" in result.stdout
+    assert "there is no decision" in str(cli("verify", "unknown").exception)
+
+
+@pytest.mark.integration
+def test_verify_holds_the_chain_against_a_head_that_was_noted(cli: Callable[..., Result]) -> None:
+    head = json.loads(cli("verify", "--verdicts", "0", "--json").stdout)["chain_head"]
+    assert cli("verify", "--verdicts", "0", "--expect-head", head).exit_code == 0
+    other = cli("verify", "--verdicts", "0", "--expect-head", "f" * 64)
+    assert other.exit_code == 1
+    assert "the chain was cut" in " ".join(other.stdout.split())
+
+
+@pytest.mark.integration
+def test_what_verify_cannot_look_at_has_an_exit_code_of_its_own(
+    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise ConnectionError("MLflow is away")
+
+    monkeypatch.setattr("selfheal.registry.Registry.stored_model", away)
+    result = cli("verify", "--verdicts", "0")
+    assert result.exit_code == 3
+    assert "not looked at: model of version 1: ConnectionError: MLflow is away" in " ".join(result.stdout.split())
+    assert "everything agrees" not in result.stdout
+
+
+@pytest.mark.integration
+def test_history_says_what_served_when_and_by_which_decision(cli: Callable[..., Result]) -> None:
+    (first,) = json.loads(cli("history", "--json").stdout)
+    assert (first["version"], first["action"], first["actor"], first["until"]) == (1, "promote", "test", None)
+    assert first["decision_id"] in "".join(cli("history").stdout.replace("│", " ").split())
+
+    before = T0 - timedelta(seconds=1)
+    assert "nothing was in production yet" in cli("history", "--at", before.isoformat()).stdout
+    assert json.loads(cli("history", "--at", before.isoformat(), "--json").stdout)["live"] is None
+    for moment in ("2026-03-02T12:00", "2026-03-02 13:00+01:00"):  # without an offset: UTC
+        live = json.loads(cli("history", "--at", moment, "--json").stdout)
+        assert (live["at"], live["live"]["version"]) == (str(T0), 1)
+    assert "'yesterday' is no time; write it as" in str(cli("history", "--at", "yesterday").exception)
 
 
 @pytest.mark.integration
@@ -152,7 +228,31 @@ def test_replaying_the_journal_twice_adds_nothing(cli: Callable[..., Result]) ->
 def test_a_rollback_without_a_predecessor_names_the_remedy(cli: Callable[..., Result]) -> None:
     result = cli("rollback", "--reason", "test")
     assert result.exit_code != 0
-    assert "--to" in str(result.exception)
+    assert "name the version to go back to" in str(result.exception)
+
+
+@pytest.mark.integration
+def test_a_version_goes_live_and_back_by_hand_with_its_decisions_named(cli: Callable[..., Result]) -> None:
+    platform = open_platform(cli.settings)  # type: ignore[attr-defined]
+    verdict = passed(platform, twin_of_champion(platform))
+    stage(platform, verdict.shadow, verdict.decision, T0)
+    promoted = cli("promote", "2", "--force", "--reason", "the auditor wants it")
+    returned = cli("rollback", "--to", "1", "--reason", "customers complain")
+    assert "Version 2 is in production on probation; it replaced version 1" in " ".join(promoted.output.split())
+    assert "Version 1 is in production again; version 2 is not" in " ".join(returned.output.split())
+    back, forth = decisions.recent(platform.store, 2)
+    assert (forth.action, forth.reason, forth.decision_id in promoted.output) == (
+        Action.FORCE_PROMOTE,
+        "the auditor wants it",
+        True,
+    )
+    assert (back.action, back.reason, back.decision_id in returned.output) == (
+        Action.ROLLBACK,
+        "customers complain",
+        True,
+    )
+    assert {back.actor, forth.actor} == {getpass.getuser()}
+    platform.close()
 
 
 @pytest.mark.integration

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from selfheal.decision_log import decision_folder, record_decision, verify_decisions
 from selfheal.platform import Platform
-from selfheal.records import Action, Decision, to_dict
+from selfheal.records import Action, Decision, GateResult, GateStatus, to_dict
 from selfheal.store import decisions
 from tests.at_once import at_once
 from tests.store.test_decisions import decision
@@ -98,3 +98,64 @@ def test_a_table_forged_with_fitting_hashes_differs_from_the_files(
         decisions.append(empty_platform.store, replace(one, actor="somebody else"))
     assert decisions.chain_problems(empty_platform.store) == []
     assert len(problems(empty_platform)) == len(recorded)
+
+
+def test_records_that_have_grown_do_not_make_old_decisions_look_edited(
+    empty_platform: Platform, recorded: list[Decision]
+) -> None:
+    """A gate of today has fields that those of then did not have: neither in the table, nor in the file, nor in the hash."""
+    gate = GateResult("recall", GateStatus.PASS, 0.5, 0.3, "recall 0.5", 0.4, 0.6)
+    old = to_dict(replace(recorded[2], decision_id="old", gates=(gate,)))
+    for added in ("interval_low", "interval_high"):
+        del old["gates"][0][added]
+    table = empty_platform.store.tables.retraining_decisions
+    head = decisions.chain_head(empty_platform.store)
+    values = old | {
+        "created_at": recorded[2].created_at,
+        "failed_gates": [],
+        "prev_hash": head,
+        "hash": decisions._hash(head, old),
+    }
+    with empty_platform.store.engine.begin() as connection:
+        connection.execute(table.insert().values(**values))
+    without_later = {name: value for name, value in old.items() if name not in decisions.ADDED_LATER}
+    (decision_folder(empty_platform.settings.data_dir) / "old.json").write_text(json.dumps(without_later))
+    assert problems(empty_platform) == []
+
+
+@pytest.mark.parametrize("place", [("note",), ("conditions", 0, "note")])
+def test_what_is_added_to_a_file_under_a_name_of_its_own_is_found(
+    empty_platform: Platform, recorded: list[Decision], place: tuple[str | int, ...]
+) -> None:
+    path = file_of(empty_platform, recorded[1])
+    content = json.loads(path.read_bytes())
+    *way, last = place
+    inner = content
+    for step in way:
+        inner = inner[step]
+    inner[last] = "approved by the board"
+    path.write_text(json.dumps(content))
+    assert problems(empty_platform) == [f"decision d1 in Postgres differs from {path.name}"]
+
+
+def test_a_row_that_is_no_decision_any_more_is_found(empty_platform: Platform, recorded: list[Decision]) -> None:
+    with empty_platform.store.engine.begin() as connection:
+        connection.execute(text("UPDATE retraining_decisions SET gates = '[1]' WHERE decision_id = 'd1'"))
+    name = file_of(empty_platform, recorded[1]).name
+    assert problems(empty_platform) == [
+        "decision d1: its content does not match its hash",
+        f"decision d1 in Postgres differs from {name}",
+    ]
+
+
+def test_the_head_of_the_chain_tells_later_what_has_been_added_since(
+    empty_platform: Platform, recorded: list[Decision]
+) -> None:
+    store = empty_platform.store
+    head = decisions.chain_head(store)
+    assert (decisions.decisions_after(store, head), decisions.decisions_after(store, decisions.GENESIS)) == (0, 3)
+    decisions.append(store, decision(7))
+    assert decisions.decisions_after(store, head) == 1
+    with store.engine.begin() as connection:
+        connection.execute(text("DELETE FROM retraining_decisions WHERE decision_id = 'd2'"))
+    assert decisions.decisions_after(store, head) is None

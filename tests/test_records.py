@@ -83,7 +83,9 @@ TRIAGE = Triage(
         DECISION,
         SHADOW,
         GateVerdict(DECISION, SHADOW, None, score(), (SegmentDifference("age in [30, 45)", 40, 0.5, 0.6),)),
-        records.ProbationReport("machine_failure", 2, None, 3, None, None, True, False, "too few"),
+        records.ProbationReport(
+            "machine_failure", 2, 1, 3, None, None, False, "too few", records.ProbationOutcome.NO_EVIDENCE, T0
+        ),
     ],
     ids=lambda record: type(record).__name__,
 )

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfheal.errors import IntegrityError, ModelRefusedError
+from selfheal.errors import IntegrityError, MissingArtifactError, ModelRefusedError
 from selfheal.model_cache import CACHED_FILES
 from selfheal.platform import Platform
 from selfheal.records import ModelVersion, ShadowModel
 from selfheal.registry import EXPERIMENT, STAGING_ALIAS, Registry, open_registry
+from selfheal.retraining.dataset import rows_digest
 from tests import hostile_models
 from tests.at_once import at_once
 from tests.candidates import champion, log_worse_model, mlflow_client, twin_of_champion
@@ -48,9 +49,30 @@ def test_a_logged_model_is_found_by_its_key_with_all_its_files(platform: Platfor
     client = mlflow_client(platform)
     files = {file.path for file in client.list_artifacts(logged.mlflow_run_id)}
     assert files >= {"metrics.json", "params.json", "metadata.json", "requirements.txt", "reference.parquet"}
+    assert "training_set.parquet" in files
     run = client.get_run(logged.mlflow_run_id)
     assert run.data.metrics["f1"] == pytest.approx(logged.metrics.f1)
     assert len(platform.registry.reference(logged)) == 500
+
+
+def test_the_training_set_of_a_run_comes_back_as_it_was_gathered(platform: Platform, logged: ShadowModel) -> None:
+    kept = platform.registry.training_set(logged)
+    assert kept.info == logged.training_set
+    assert rows_digest(kept.frame) == logged.training_set.sha256
+    assert platform.registry.shadow_of_run(logged.mlflow_run_id) == logged
+    first = platform.registry.training_set(champion(platform))
+    assert (first.info.n_train, first.info.n_evaluation) == (2_100, 900)
+
+
+def test_a_run_without_a_training_set_says_so(platform: Platform) -> None:
+    with pytest.raises(MissingArtifactError, match=r"training_set\.parquet is not there"):
+        platform.registry.training_set(twin_of_champion(platform))
+
+
+def test_how_honest_the_probabilities_are_is_logged_with_the_run(platform: Platform) -> None:
+    metrics = mlflow_client(platform).get_run(champion(platform).mlflow_run_id).data.metrics
+    assert metrics["calibration_slope_out_of_fold"] == pytest.approx(1.0, abs=0.2)
+    assert "calibration_spiegelhalter_z_evaluation" in metrics
 
 
 def test_a_run_is_registered_as_one_version_however_often_it_is_asked_for(platform: Platform) -> None:

@@ -1,36 +1,66 @@
-"""The six gates between a shadow model and production. Pure: labels and scores in, verdict out.
+"""The gates between a shadow model and production. Pure: labels and scores in, verdict out.
 
 Both models score the same evaluation rows, each at its own threshold. Every gate is evaluated, whatever the others say;
-what cannot be measured does not pass.
+what cannot be measured does not pass. The six of `GATE_NAMES` and the one on segments can be evaluated again from a stored
+training set (`evaluate_gates`); the one on shadow scoring is about the traffic of the moment (`shadow_scoring_gate`).
+`docs/evaluation_gates.md` tells what they are worth.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from selfheal.contract import FloatArray, Segment
+from selfheal.errors import InvalidDataError
+from selfheal.monitoring.intervals import Z, auc_interval, wilson
 from selfheal.monitoring.performance import score_metrics
-from selfheal.records import Action, GateResult, GateStatus, ScoreMetrics, SegmentDifference
+from selfheal.records import (
+    Action,
+    GateResult,
+    GateStatus,
+    Interval,
+    ScoreMetrics,
+    SegmentDifference,
+    ShadowScoring,
+)
+from selfheal.retraining.dataset import EVALUATION_SHARE
+from selfheal.retraining.evidence import (
+    CHALLENGER_SAYS_SO,
+    CHAMPION_SAYS_SO,
+    IntArray,
+    f1,
+    f1_difference,
+    f1_difference_bounds,
+    kind_counts,
+    level_of_look,
+    more_rows_for_certainty,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BOOTSTRAP_RESAMPLES = 2_000
-MIN_SEGMENT_ROWS = 30
 GATE_NAMES = ("f1_improvement", "brier_degradation", "labelled_samples", "label_coverage", "recall", "auc_roc")
+SEGMENTS_GATE, SHADOW_SCORING_GATE = "segments", "shadow_scoring"
+ALL_GATE_NAMES = (*GATE_NAMES, SEGMENTS_GATE, SHADOW_SCORING_GATE)
 
-IntArray = npt.NDArray[np.int64]
+MIN_SEGMENT_ROWS = 30
+SEGMENTS_LEVEL = 0.05
+"""Chance that some segment is called better or worse when none is: it is shared by the segments and the two sides."""
 
 
 @dataclass(frozen=True, slots=True)
 class GateLimits:
-    """The settings the gates ask for; `level` is the chance of passing a model that is no better, per episode."""
+    """What the gates ask for, as `Decision.gate_config` keeps it.
+
+    `level` is the chance that a champion is ever replaced by a model that is no better; `seed` is that of the draws from
+    which the bounds come.
+    """
 
     min_f1_improvement_pct: float
     max_brier_degradation: float
@@ -39,27 +69,63 @@ class GateLimits:
     min_recall: float
     min_auc: float
     level: float
-    max_attempts: int
-
-    @property
-    def level_per_attempt(self) -> float:
-        """The level spent evenly over the attempts of an episode (Bonferroni)."""
-        return self.level / self.max_attempts
+    segments: Literal["report", "enforce"]
+    seed: int
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One model's probabilities on the evaluation rows, shape (n,), and its decision threshold."""
+    """One model's probabilities, shape (n,), and its decision threshold. NaN: it gives none for that row.
+
+    `failure` says why it gives none at all, where it failed.
+    """
 
     probabilities: FloatArray
     threshold: float
+    failure: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the probabilities; None if there is one for each row."""
+        if self.failure is not None:
+            return self.failure
+        is_wrong = ~((self.probabilities >= 0) & (self.probabilities <= 1))  # NaN compares as False
+        n_wrong = int(is_wrong.sum())
+        return f"no probability for {n_wrong:,} of {len(is_wrong):,} rows" if n_wrong else None
+
+    @property
+    def predictions(self) -> IntArray:
+        return (self.probabilities >= self.threshold).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The rows that both models are judged on, and where they come from.
+
+    Args:
+        labels: the true labels, shape (n,).
+        champion: None at bootstrap: the gates that compare are then not applicable.
+        label_coverage_pct: share of the champion's predictions with a label; None where rows are not logged predictions.
+        n_labels: labelled predictions of the champion in all, of which the rows are a part.
+        bands: which rows are in each segment's band, by its name (`segment_bands`).
+    """
+
+    labels: IntArray
+    challenger: Scores
+    champion: Scores | None
+    label_coverage_pct: float | None = None
+    n_labels: int = 0
+    bands: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class GateOutcome:
+    """All gates. The metrics of a model that does not score every row are not known."""
+
     gates: tuple[GateResult, ...]
     champion: ScoreMetrics | None
-    challenger: ScoreMetrics
+    challenger: ScoreMetrics | None
+    segments: tuple[SegmentDifference, ...] = ()
 
     @property
     def action(self) -> Action:
@@ -71,169 +137,256 @@ class GateOutcome:
 
     @property
     def reason(self) -> str:
-        """The sentences of the gates that did not pass, or that there is none."""
+        """The sentences of the gates that did not pass, each once, or that there is none."""
         failing = [g.sentence for g in self.gates if g.status in {GateStatus.FAIL, GateStatus.INCONCLUSIVE}]
-        return "; ".join(failing) if failing else "all applicable gates passed"
+        return "; ".join(dict.fromkeys(failing)) if failing else "all applicable gates passed"
 
 
-def evaluate_gates(
-    labels: IntArray,
-    challenger: Scores,
-    champion: Scores | None,
-    label_coverage_pct: float | None,
-    limits: GateLimits,
-    seed: int,
-) -> GateOutcome:
-    """The six gates on one set of evaluation rows.
+def evaluate_gates(evaluation: Evaluation, limits: GateLimits, look: int) -> GateOutcome:
+    """The six gates and the one on segments.
 
     Args:
-        labels: the true labels, shape (n,).
-        champion: None at bootstrap: the gates that compare are then not applicable.
-        label_coverage_pct: share of the window's predictions with a label; None where rows did not come from predictions.
-        seed: of the paired bootstrap.
+        look: the how-manieth verdict against this champion this is, from 1 on: its level depends on it.
+
+    Raises:
+        InvalidDataError: if there is no row to judge on.
     """
-    new = score_metrics(labels, challenger.probabilities, challenger.threshold)
-    old = None if champion is None else score_metrics(labels, champion.probabilities, champion.threshold)
+    if len(evaluation.labels) == 0:
+        raise InvalidDataError("no labelled row to judge the challenger on: wait for labels")
+    new, old = _metrics(evaluation.labels, evaluation.challenger), _metrics(evaluation.labels, evaluation.champion)
+    segments = segment_differences(evaluation, limits.seed)
     gates = (
-        _f1_improvement(labels, challenger, champion, new, old, limits, seed),
-        _brier_degradation(new, old, limits),
-        _labelled_samples(len(labels), limits),
-        _label_coverage(label_coverage_pct, limits),
-        _recall(new, limits),
-        _auc(new, limits),
+        _f1_improvement(evaluation, new, old, limits, look),
+        _brier_degradation(evaluation, new, old, limits),
+        _labelled_samples(len(evaluation.labels), limits),
+        _label_coverage(evaluation, limits),
+        _recall(evaluation, new, limits),
+        _auc(evaluation, new, limits),
+        _segments(evaluation, segments, limits),
     )
-    return GateOutcome(gates, old, new)
+    return GateOutcome(gates, old, new, segments)
 
 
-def segment_differences(
-    rows: pd.DataFrame, labels: IntArray, challenger: Scores, champion: Scores, segments: Sequence[Segment]
-) -> tuple[SegmentDifference, ...]:
-    """F1 of both models within each band of each segment that has at least 30 rows."""
-    found: list[SegmentDifference] = []
+def segment_bands(rows: pd.DataFrame, segments: Sequence[Segment]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which rows are in each band of each segment that has at least 30 of them. An edge belongs to the band above it."""
+    found: dict[str, npt.NDArray[np.bool_]] = {}
     for segment in segments:
         bands = np.digitize(rows[segment.feature].to_numpy(dtype=np.float64), segment.edges)
         bounds = ("-inf", *(f"{edge:g}" for edge in segment.edges), "inf")
         for band in range(len(segment.edges) + 1):
-            mask = bands == band
-            if mask.sum() < MIN_SEGMENT_ROWS:
-                continue
-            f1 = [
-                score_metrics(labels[mask], model.probabilities[mask], model.threshold).f1
-                for model in (champion, challenger)
-            ]
-            name = f"{segment.feature} in [{bounds[band]}, {bounds[band + 1]})"
-            found.append(SegmentDifference(name, int(mask.sum()), *f1))
-    return tuple(found)
+            is_within = bands == band
+            if is_within.sum() >= MIN_SEGMENT_ROWS:
+                found[f"{segment.feature} in [{bounds[band]}, {bounds[band + 1]})"] = is_within
+    return found
 
 
-def f1_difference_bounds(
-    labels: IntArray, challenger: Scores, champion: Scores, level: float, seed: int
-) -> tuple[float, float]:
-    """Percentile bounds of F1(challenger) - F1(champion), by resampling rows in pairs (Efron, 1979).
-
-    The lower bound is one-sided at `level`, the upper one at the same level from above. F1 depends on a resample only
-    through how often each kind of row (label, both predictions) occurs, so counts are drawn, not rows.
-    """
-    predicted = [(m.probabilities >= m.threshold).astype(np.int64) for m in (challenger, champion)]
-    kind = labels * 4 + predicted[0] * 2 + predicted[1]
-    counts = np.bincount(kind, minlength=8)
-    draws = np.random.default_rng(seed).multinomial(len(labels), counts / len(labels), size=BOOTSTRAP_RESAMPLES)
-    difference = _f1_of_counts(draws, bit=2) - _f1_of_counts(draws, bit=1)
-    low, high = np.quantile(difference, [level, 1 - level])
-    return float(low), float(high)
-
-
-def more_rows_for_certainty(n_rows: int, difference: float, low: float) -> int | None:
-    """Rows beyond `n_rows` (1 at least) at which the lower bound `low` of a difference passes 0, if the difference stays.
-
-    The bound's distance shrinks with the root of the number of rows. None if the difference is not above 0.
-
-    >>> more_rows_for_certainty(200, 0.1, -0.1)
-    600
-    """
-    if difference <= 0:
-        return None
-    return max(1, math.ceil(n_rows * (((difference - low) / difference) ** 2 - 1)))
-
-
-def _f1_of_counts(counts: IntArray, bit: int) -> FloatArray:
-    """F1 from counts of the 8 kinds of row, shape (resamples, 8); `bit` selects whose prediction it is."""
-    is_positive = np.array([kind & 4 for kind in range(8)], dtype=bool)
-    is_predicted = np.array([kind & bit for kind in range(8)], dtype=bool)
-    true_positive = counts[:, is_positive & is_predicted].sum(axis=1)
-    total = counts[:, is_positive].sum(axis=1) + counts[:, is_predicted].sum(axis=1)
-    return np.asarray(2 * true_positive / np.maximum(total, 1), dtype=np.float64)
-
-
-def _f1_improvement(
-    labels: IntArray,
-    challenger: Scores,
-    champion: Scores | None,
-    new: ScoreMetrics,
-    old: ScoreMetrics | None,
-    limits: GateLimits,
-    seed: int,
-) -> GateResult:
-    name, wanted = "f1_improvement", limits.min_f1_improvement_pct
-    if champion is None or old is None:
-        return GateResult(name, GateStatus.NOT_APPLICABLE, None, wanted, "no champion to compare with")
-    improvement_pct = 100.0 * (new.f1 - old.f1) / old.f1 if old.f1 > 0 else (100.0 if new.f1 > 0 else 0.0)
-    low, high = f1_difference_bounds(labels, challenger, champion, limits.level_per_attempt, seed)
-    measured = f"F1 {old.f1:.3f} -> {new.f1:.3f} ({improvement_pct:+.1f} %, {wanted:g} % wanted)"
-    if improvement_pct < wanted:
-        status, sentence = GateStatus.FAIL, measured
-    elif low <= 0:
-        status = GateStatus.INCONCLUSIVE
-        more = more_rows_for_certainty(len(labels), new.f1 - old.f1, low)
-        advice = "" if more is None else f"; about {more:,} more evaluation rows would tell, if it stays as it is"
-        sentence = f"{measured}, but the difference may be chance: it could be as low as {low:+.3f}{advice}"
-    else:
-        status, sentence = GateStatus.PASS, f"{measured}, at least {low:+.3f}"
-    return GateResult(name, status, improvement_pct, wanted, sentence, low, high)
-
-
-def _brier_degradation(new: ScoreMetrics, old: ScoreMetrics | None, limits: GateLimits) -> GateResult:
-    name, allowed = "brier_degradation", limits.max_brier_degradation
-    if old is None:
-        return GateResult(name, GateStatus.NOT_APPLICABLE, None, allowed, "no champion to compare with")
-    change = new.brier - old.brier
-    status = GateStatus.PASS if change <= allowed else GateStatus.FAIL
-    return GateResult(
-        name, status, change, allowed, f"Brier score {old.brier:.4f} -> {new.brier:.4f} (+{allowed:g} allowed)"
+def segment_differences(evaluation: Evaluation, seed: int) -> tuple[SegmentDifference, ...]:
+    """F1 of both models within each band, with bounds that hold for all bands together (Bonferroni): a band's own level is
+    `SEGMENTS_LEVEL` over the number of bands, half of it on each side."""
+    champion = evaluation.champion
+    if champion is None or _problem(evaluation) is not None:
+        return ()
+    level = SEGMENTS_LEVEL / (2 * max(1, len(evaluation.bands)))
+    kinds = (evaluation.labels, evaluation.challenger.predictions, champion.predictions)
+    return tuple(
+        _segment_difference(name, kind_counts(*(values[is_within] for values in kinds)), level, seed)
+        for name, is_within in evaluation.bands.items()
     )
 
 
+def shadow_scoring_gate(scoring: ShadowScoring | None) -> GateResult:
+    """The challenger must give a probability for each of the champion's newest predictions."""
+    name = SHADOW_SCORING_GATE
+    if scoring is None:
+        return GateResult(
+            name, GateStatus.NOT_APPLICABLE, None, None, "no live traffic of a champion to score", n_rows=0
+        )
+    n_rows, agreement = scoring.n_rows, scoring.agreement
+    if scoring.problem is not None:
+        sentence = f"the challenger fails on the champion's {n_rows:,} newest predictions: {scoring.problem}"
+        return GateResult(name, GateStatus.FAIL, None, None, sentence, n_rows=n_rows)
+    assert agreement is not None, "all rows are scored"
+    sentence = f"scored the champion's {n_rows:,} newest predictions and agrees on {100 * agreement:.1f} %"
+    return _result(name, GateStatus.PASS, agreement, None, sentence, n_rows, scoring.agreement_interval)
+
+
+def _result(
+    name: str,
+    status: GateStatus,
+    value: float | None,
+    threshold: float | None,
+    sentence: str,
+    n_rows: int,
+    interval: Interval | None = None,
+) -> GateResult:
+    low, high = (None, None) if interval is None else (interval.low, interval.high)
+    return GateResult(name, status, value, threshold, sentence, low, high, n_rows)
+
+
+def _metrics(labels: IntArray, scores: Scores | None) -> ScoreMetrics | None:
+    if scores is None or scores.problem is not None:
+        return None
+    return score_metrics(labels, scores.probabilities, scores.threshold)
+
+
+def _problem(evaluation: Evaluation) -> tuple[GateStatus, str] | None:
+    """Why the models cannot be compared: a challenger that does not score fails, a champion that does not leaves it open."""
+    if evaluation.challenger.problem is not None:
+        return GateStatus.FAIL, f"the challenger cannot be judged: {evaluation.challenger.problem}"
+    if evaluation.champion is not None and evaluation.champion.problem is not None:
+        return GateStatus.INCONCLUSIVE, f"the champion cannot be compared with: {evaluation.champion.problem}"
+    return None
+
+
+def _f1_improvement(
+    evaluation: Evaluation, new: ScoreMetrics | None, old: ScoreMetrics | None, limits: GateLimits, look: int
+) -> GateResult:
+    """Value, threshold and interval in percent of the champion's F1."""
+    name, wanted, n_rows = "f1_improvement", limits.min_f1_improvement_pct, len(evaluation.labels)
+    if evaluation.champion is None:
+        return _no_champion(name, wanted, n_rows)
+    if new is None or old is None:
+        return _incomparable(name, wanted, evaluation)
+    counts = kind_counts(evaluation.labels, evaluation.challenger.predictions, evaluation.champion.predictions)
+    bounds = f1_difference_bounds(counts, level_of_look(limits.level, look, n_rows), limits.seed)
+    improvement_pct = _percent_of(old.f1, new.f1 - old.f1)
+    measured = f"F1 {old.f1:.3f} -> {new.f1:.3f} ({improvement_pct:+.1f} %, {wanted:g} % wanted)"
+    if improvement_pct < wanted:
+        status, sentence = GateStatus.FAIL, measured
+    elif bounds.low <= 0:
+        advice = _rows_that_would_tell(n_rows, float(f1_difference(counts)), bounds.low, limits.level, look)
+        chance = f"the difference may be chance: it could be as low as {bounds.low:+.3f}"
+        status, sentence = GateStatus.INCONCLUSIVE, f"{measured}, but {chance}{advice}"
+    else:
+        status, sentence = GateStatus.PASS, f"{measured}, at least {bounds.low:+.3f}"
+    interval = None if old.f1 == 0 else Interval(100 * bounds.low / old.f1, 100 * bounds.high / old.f1)
+    return _result(name, status, improvement_pct, wanted, sentence, n_rows, interval)
+
+
+def _percent_of(before: float, change: float) -> float:
+    """From nothing to something is an improvement by 100 %."""
+    return 100.0 * change / before if before > 0 else 100.0 * (change > 0)
+
+
+def _rows_that_would_tell(n_rows: int, difference: float, low: float, level: float, look: int) -> str:
+    spent = level_of_look(level, look, n_rows)
+    more = more_rows_for_certainty(n_rows, difference, low, spent, lambda rows: level_of_look(level, look + 1, rows))
+    if more is None:
+        return ""
+    return f"; about {more:,} more evaluation rows would tell, if it stays as it is: {_labels_for(more)}"
+
+
+def _labels_for(n_evaluation_rows: int) -> str:
+    """Most labels go to training."""
+    return f"about {math.ceil(n_evaluation_rows / EVALUATION_SHARE):,} more labels"
+
+
+def _brier_degradation(
+    evaluation: Evaluation, new: ScoreMetrics | None, old: ScoreMetrics | None, limits: GateLimits
+) -> GateResult:
+    name, allowed, n_rows = "brier_degradation", limits.max_brier_degradation, len(evaluation.labels)
+    if evaluation.champion is None:
+        return _no_champion(name, allowed, n_rows)
+    if new is None or old is None:
+        return _incomparable(name, allowed, evaluation)
+    change = new.brier - old.brier
+    status = GateStatus.PASS if change <= allowed else GateStatus.FAIL
+    sentence = f"Brier score {old.brier:.4f} -> {new.brier:.4f} (+{allowed:g} allowed)"
+    losses = [
+        (scores.probabilities - evaluation.labels) ** 2 for scores in (evaluation.challenger, evaluation.champion)
+    ]
+    return _result(name, status, change, allowed, sentence, n_rows, _change_interval(losses[0] - losses[1], change))
+
+
+def _change_interval(differences: FloatArray, change: float) -> Interval:
+    """95 %, of the mean of a bounded difference; all that is known of a single row, or of equal ones, is the mean."""
+    half = Z * float(np.std(differences, ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return Interval(change - half, change + half)
+
+
 def _labelled_samples(n_rows: int, limits: GateLimits) -> GateResult:
-    enough = n_rows >= limits.min_samples
+    missing = limits.min_samples - n_rows
     sentence = f"{n_rows:,} labelled evaluation rows, {limits.min_samples:,} wanted"
-    if not enough:
-        sentence += f": {limits.min_samples - n_rows:,} more needed"
-    status = GateStatus.PASS if enough else GateStatus.INCONCLUSIVE
-    return GateResult("labelled_samples", status, float(n_rows), float(limits.min_samples), sentence)
+    if missing > 0:
+        sentence += f": {missing:,} more needed, {_labels_for(missing)}"
+    status = GateStatus.PASS if missing <= 0 else GateStatus.INCONCLUSIVE
+    return _result("labelled_samples", status, float(n_rows), float(limits.min_samples), sentence, n_rows)
 
 
-def _label_coverage(coverage_pct: float | None, limits: GateLimits) -> GateResult:
-    name, wanted = "label_coverage", limits.min_coverage_pct
-    if coverage_pct is None:
-        return GateResult(name, GateStatus.NOT_APPLICABLE, None, wanted, "the rows are not logged predictions")
-    status = GateStatus.PASS if coverage_pct >= wanted else GateStatus.INCONCLUSIVE
-    sentence = f"{coverage_pct:.0f} % of the predictions are labelled, {wanted:g} % wanted"
-    return GateResult(name, status, coverage_pct, wanted, sentence)
+def _label_coverage(evaluation: Evaluation, limits: GateLimits) -> GateResult:
+    name, wanted, pct = "label_coverage", limits.min_coverage_pct, evaluation.label_coverage_pct
+    if pct is None:
+        sentence = "the rows are not logged predictions"
+        return _result(name, GateStatus.NOT_APPLICABLE, None, wanted, sentence, len(evaluation.labels))
+    sentence = f"{pct:.0f} % of the predictions are labelled, {wanted:g} % wanted"
+    if pct >= wanted:
+        return _result(name, GateStatus.PASS, pct, wanted, sentence, evaluation.n_labels)
+    missing = evaluation.n_labels * (wanted / pct - 1) if pct > 0 else math.inf
+    if 0 < missing < math.inf:
+        sentence += f": about {math.ceil(missing):,} more labels"
+    return _result(name, GateStatus.INCONCLUSIVE, pct, wanted, sentence, evaluation.n_labels)
 
 
-def _recall(new: ScoreMetrics, limits: GateLimits) -> GateResult:
+def _recall(evaluation: Evaluation, new: ScoreMetrics | None, limits: GateLimits) -> GateResult:
+    name, wanted = "recall", limits.min_recall
+    if new is None:
+        return _incomparable(name, wanted, evaluation)
     if new.n_positive == 0:
         sentence = "no positive label among the evaluation rows: recall is unknown"
-        return GateResult("recall", GateStatus.INCONCLUSIVE, None, limits.min_recall, sentence)
-    status = GateStatus.PASS if new.recall >= limits.min_recall else GateStatus.FAIL
-    sentence = f"recall {new.recall:.3f}, {limits.min_recall:g} wanted"
-    return GateResult("recall", status, new.recall, limits.min_recall, sentence)
+        return _result(name, GateStatus.INCONCLUSIVE, None, wanted, sentence, 0)
+    status = GateStatus.PASS if new.recall >= wanted else GateStatus.FAIL
+    sentence = f"recall {new.recall:.3f} of {new.n_positive:,} true events, {wanted:g} wanted"
+    interval = wilson(round(new.recall * new.n_positive), new.n_positive)
+    return _result(name, status, new.recall, wanted, sentence, new.n_positive, interval)
 
 
-def _auc(new: ScoreMetrics, limits: GateLimits) -> GateResult:
+def _auc(evaluation: Evaluation, new: ScoreMetrics | None, limits: GateLimits) -> GateResult:
+    name, wanted, n_rows = "auc_roc", limits.min_auc, len(evaluation.labels)
+    if new is None:
+        return _incomparable(name, wanted, evaluation)
     if new.auc_roc is None:
         sentence = "only one class among the evaluation rows: AUC-ROC is unknown"
-        return GateResult("auc_roc", GateStatus.INCONCLUSIVE, None, limits.min_auc, sentence)
-    status = GateStatus.PASS if new.auc_roc >= limits.min_auc else GateStatus.FAIL
-    sentence = f"AUC-ROC {new.auc_roc:.3f}, {limits.min_auc:g} wanted"
-    return GateResult("auc_roc", status, new.auc_roc, limits.min_auc, sentence)
+        return _result(name, GateStatus.INCONCLUSIVE, None, wanted, sentence, n_rows)
+    status = GateStatus.PASS if new.auc_roc >= wanted else GateStatus.FAIL
+    interval = auc_interval(evaluation.labels, evaluation.challenger.probabilities)
+    return _result(name, status, new.auc_roc, wanted, f"AUC-ROC {new.auc_roc:.3f}, {wanted:g} wanted", n_rows, interval)
+
+
+def _segments(evaluation: Evaluation, found: Sequence[SegmentDifference], limits: GateLimits) -> GateResult:
+    """The value is the largest loss of F1 in a segment. Unless enforced, the gate only tells."""
+    name, n_rows = SEGMENTS_GATE, len(evaluation.labels)
+    problem = _problem(evaluation)
+    if problem is not None and limits.segments == "enforce":
+        return _incomparable(name, 0.0, evaluation)
+    if not found:
+        why = "no champion to compare with" if evaluation.champion is None else "no segment to compare in"
+        return _result(name, GateStatus.NOT_APPLICABLE, None, 0.0, why if problem is None else problem[1], n_rows)
+    worst = min(found, key=lambda s: s.challenger_f1 - s.champion_f1)
+    worse = [s for s in found if s.interval_high is not None and s.interval_high < 0]
+    change = worst.challenger_f1 - worst.champion_f1
+    sentence = f"F1 {change:+.3f} where it changes for the worst ({worst.segment}, {worst.n_rows:,} rows)"
+    sentence += (
+        f"; worse for certain: {', '.join(s.segment for s in worse)}" if worse else "; nowhere worse for certain"
+    )
+    status = GateStatus.FAIL if worse else GateStatus.PASS
+    if limits.segments == "report":
+        status, sentence = GateStatus.NOT_APPLICABLE, f"{sentence} (reported, GATE_SEGMENTS=report)"
+    assert worst.interval_low is not None, "segments are compared with intervals"
+    assert worst.interval_high is not None, "segments are compared with intervals"
+    return _result(name, status, change, 0.0, sentence, n_rows, Interval(worst.interval_low, worst.interval_high))
+
+
+def _segment_difference(name: str, counts: IntArray, level: float, seed: int) -> SegmentDifference:
+    champion, challenger = (float(f1(counts, says_so)) for says_so in (CHAMPION_SAYS_SO, CHALLENGER_SAYS_SO))
+    bounds = f1_difference_bounds(counts, level, seed)
+    return SegmentDifference(name, int(counts.sum()), champion, challenger, bounds.low, bounds.high)
+
+
+def _no_champion(name: str, threshold: float, n_rows: int) -> GateResult:
+    return _result(name, GateStatus.NOT_APPLICABLE, None, threshold, "no champion to compare with", n_rows)
+
+
+def _incomparable(name: str, threshold: float, evaluation: Evaluation) -> GateResult:
+    problem = _problem(evaluation)
+    assert problem is not None, "metrics are unknown only where a model does not score"
+    return _result(name, problem[0], None, threshold, problem[1], len(evaluation.labels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -10,29 +11,44 @@ import numpy as np
 from selfheal.code_version import code_version
 from selfheal.contract import TRUE_LABEL
 from selfheal.decision_log import record_decision
-from selfheal.errors import IntegrityError
+from selfheal.errors import IntegrityError, MissingArtifactError
+from selfheal.monitoring.label_delay import MATURED_SHARE, label_delay, observed_until
 from selfheal.records import (
     Action,
     Decision,
     GateVerdict,
+    ModelVersion,
     ShadowModel,
     Trigger,
-    Verdict,
     digest_of,
     to_dict,
 )
 from selfheal.retraining.conditions import (
+    MaturedLabels,
     RetrainingLimits,
     RetrainingSignals,
     evaluate_conditions,
     is_allowed,
+    names_of_unmet,
     unmet,
 )
-from selfheal.retraining.dataset import EVALUATION, EVALUATION_SHARE, TrainingSet, training_set
-from selfheal.retraining.gates import GateLimits, evaluate_gates, segment_differences
-from selfheal.retraining.training import train
-from selfheal.stages.scoring import score_rows
-from selfheal.store import decisions, models, monitoring, predictions
+from selfheal.retraining.dataset import (
+    EVALUATION,
+    EVALUATION_SHARE,
+    WEIGHT,
+    OriginalRows,
+    TrainingSet,
+    training_set,
+)
+from selfheal.retraining.fitting import Parallelism
+from selfheal.retraining.gates import Evaluation, GateLimits, evaluate_gates, segment_bands, shadow_scoring_gate
+from selfheal.retraining.training import Progress, train
+from selfheal.stages.monitoring import last_look_at_feed
+from selfheal.stages.scoring import try_scores
+from selfheal.stages.shadow_scoring import score_live_traffic
+from selfheal.store import decisions, models, predictions
+from selfheal.store.label_delays import label_delay_sample
+from selfheal.store.reference import read_baseline
 
 if TYPE_CHECKING:
     from selfheal.datasets import Dataset
@@ -45,31 +61,62 @@ def retraining_signals(platform: Platform, trigger: Trigger, episode_id: str | N
     champion = models.production_version(platform.store)
     if champion is None:
         return RetrainingSignals(trigger, None, None, 0, 0)
-    tick = monitoring.latest_tick(platform.store, champion.version)
-    n_predictions, n_labels = predictions.count_labels(platform.store, since=champion.promoted_at)
-    return RetrainingSignals(
+    look = last_look_at_feed(platform, champion.version)
+    n_predictions, n_labels = predictions.count_labels(platform.store, since=champion.promoted_at, sound_only=True)
+    matured, maturity = matured_labels(platform, champion)
+    signals = RetrainingSignals(
         trigger=trigger,
         champion=champion,
-        latest_verdict=None if tick is None else Verdict(tick.verdict),
+        is_feed_broken=None if look is None else look.is_broken,
         n_labels=n_labels,
         n_predictions=n_predictions,
-        attempts=() if episode_id is None else decisions.attempts_of(platform.store, episode_id),
+        matured=matured,
+        maturity=maturity,
     )
+    return replace(signals, attempts=_attempts(platform, episode_id, signals.n_usable_labels))
 
 
-def decide_retraining(
-    platform: Platform, trigger: Trigger, *, episode_id: str | None, actor: str, reason: str, now: datetime
+def matured_labels(platform: Platform, champion: ModelVersion) -> tuple[MaturedLabels | None, str]:
+    """What of the traffic since the champion went live has matured; None where that is not identifiable, with the reason."""
+    store, since = platform.store, champion.promoted_at or champion.registered_at
+    n_predictions, n_labels = predictions.count_labels(store, since=since, sound_only=True)
+    if n_labels >= MATURED_SHARE * n_predictions > 0:
+        reason = f"at least {MATURED_SHARE:.0%} of the predictions are labelled"
+        return MaturedLabels(n_predictions, n_labels, None, reason), reason
+    window = predictions.window_of(store, champion.version, since)
+    if window is None:
+        return None, "not identifiable: there is no traffic"
+    observed = observed_until(window)
+    delay = label_delay(label_delay_sample(store, champion.version, since, observed))
+    if delay.matured_after_s is None:
+        return None, delay.reason
+    until = observed - timedelta(seconds=delay.matured_after_s)
+    newer, newer_labels = predictions.count_labels(store, since=until, sound_only=True)
+    return MaturedLabels(n_predictions - newer, n_labels - newer_labels, until, delay.reason), delay.reason
+
+
+def consider_retraining(
+    platform: Platform,
+    trigger: Trigger,
+    *,
+    episode_id: str | None,
+    actor: str,
+    reason: str,
+    now: datetime,
+    request_id: str | None = None,
 ) -> Decision:
-    """Whether to train now (`evaluate_conditions`), kept as a decision either way."""
+    """Whether to train now (`evaluate_conditions`); keeps nothing."""
     signals = retraining_signals(platform, trigger, episode_id)
     conditions = evaluate_conditions(signals, retraining_limits(platform.settings), now)
     action = Action.TRAIN if is_allowed(conditions) else Action.SKIP
     champion = None if signals.champion is None else signals.champion.version
     attempt = len(signals.attempts) + 1
-    decision = Decision(
-        decision_id=digest_of("retrain", trigger, episode_id, attempt, champion, signals.n_labels, action, conditions)[
-            :16
-        ],
+    # What makes it another decision: to train, any other sentence; to skip, another set of unmet conditions (a label more is
+    # none). Who asks by hand is answered each time, and so is the calendar.
+    state = (signals.n_usable_labels, conditions) if action is Action.TRAIN else names_of_unmet(conditions)
+    asked = {Trigger.MANUAL: (actor, reason, request_id), Trigger.SCHEDULE: f"{now:%G-W%V}"}.get(trigger)
+    return Decision(
+        decision_id=digest_of("retrain", trigger, asked, episode_id, attempt, champion, action, state)[:16],
         created_at=now,
         model_name=platform.contract.name,
         trigger_reason=trigger.value,
@@ -79,48 +126,109 @@ def decide_retraining(
         champion_version=champion,
         episode_id=episode_id,
         attempt=attempt,
-        n_labels=signals.n_labels,
+        n_labels=signals.n_usable_labels,
         conditions=conditions,
         code_version=code_version(),
     )
+
+
+def decide_retraining(
+    platform: Platform,
+    trigger: Trigger,
+    *,
+    episode_id: str | None,
+    actor: str,
+    reason: str,
+    now: datetime,
+    request_id: str | None = None,
+) -> Decision:
+    """Whether to train now (`consider_retraining`), kept as a decision either way; the same state is kept once."""
+    considered = consider_retraining(
+        platform, trigger, episode_id=episode_id, actor=actor, reason=reason, now=now, request_id=request_id
+    )
+    return keep_decision(platform, considered)
+
+
+def keep_decision(platform: Platform, decision: Decision) -> Decision:
+    """Keeps a decision on retraining, once."""
     return record_decision(platform.store, platform.settings.data_dir, decision)
 
 
 def gather_training_set(platform: Platform, decision: Decision, bootstrap_data: Dataset | None) -> TrainingSet:
     """The labelled rows to learn from: the champion's traffic, or the bootstrap data where there is no champion yet.
 
-    Raises:
-        InvalidDataError: if there are too few rows of a class.
-    """
-    from selfheal.datasets import frame_digest
+    Of the traffic, what has matured, and nothing of what a broken feed sent; beside it the champion's own training rows.
 
+    Raises:
+        InvalidDataError: if there are too few rows of a class, or a feature gives the label away.
+        IntegrityError: if the champion's training rows are not what was kept of them.
+    """
     settings, contract = platform.settings, platform.contract
     coverage: float | None
+    original: OriginalRows | None
     if decision.trigger_reason == Trigger.BOOTSTRAP:
         assert bootstrap_data is not None, "a bootstrap trains on the data set it is given"
         rows = contract.feature_frame(bootstrap_data.frame)
         rows[TRUE_LABEL] = bootstrap_data.frame[TRUE_LABEL]
-        source, coverage = bootstrap_data.description, None
+        source, coverage, original = bootstrap_data.description, None, None
     else:
-        since = models.champion(platform.store).promoted_at
+        champion = models.champion(platform.store)
+        since = champion.promoted_at
+        matured, _ = matured_labels(platform, champion)
         rows = predictions.labelled_rows(
-            platform.store, since=since, max_rows=settings.training_max_rows, sound_only=True
+            platform.store,
+            since=since,
+            until=None if matured is None else matured.until,
+            max_rows=settings.training_max_rows,
+            sound_only=True,
         )
-        n_predictions, n_labels = predictions.count_labels(platform.store, since=since)
+        counts = predictions.count_labels(platform.store, since=since, sound_only=True)
+        n_predictions, n_labels = counts if matured is None else (matured.n_predictions, matured.n_labels)
         source, coverage = f"{len(rows):,} labelled predictions", 100.0 * n_labels / max(1, n_predictions)
+        original = original_rows(platform, champion)
     return training_set(
         rows,
         contract,
         source=source,
         min_evaluation_rows=settings.min_samples_for_decision,
         label_coverage_pct=coverage,
-        digest=frame_digest(rows),
         decision_id=decision.decision_id,
+        original=original,
+        seed=settings.random_seed,
     )
 
 
-def train_shadow(platform: Platform, rows: TrainingSet, now: datetime) -> ShadowModel:
-    """Trains (`train`) and logs a candidate. The same rows, settings, code and decision train once."""
+def original_rows(platform: Platform, champion: ModelVersion) -> OriginalRows | None:
+    """The newest rows that the champion learned from or was judged on, with the weights they had; else the first baseline.
+
+    None if the contract has changed since: they have other features.
+
+    Raises:
+        IntegrityError: if they are not what was kept.
+    """
+    if champion.contract_hash != platform.contract.hash:
+        return None
+    max_rows = platform.settings.training_max_rows
+    try:
+        kept = platform.registry.training_set(champion)
+    except MissingArtifactError:  # registered before training sets were kept, or not by a training of ours
+        baseline = read_baseline(platform.store, platform.settings.data_dir)
+        if baseline is None:
+            return None
+        frame = platform.contract.feature_frame(baseline)
+        frame[TRUE_LABEL], frame[WEIGHT] = baseline[TRUE_LABEL], 1.0
+        return OriginalRows(frame.iloc[-max_rows:], "the first baseline")
+    source = f"the training set of version {champion.version} ({kept.info.source})"
+    return OriginalRows(kept.frame.iloc[-max_rows:], source)
+
+
+def train_shadow(platform: Platform, rows: TrainingSet, now: datetime, on_fits: Progress | None = None) -> ShadowModel:
+    """Trains (`train`) and logs a candidate. The same rows, settings, code and decision train once.
+
+    Raises:
+        TrainingFailedError: if no model comes of it.
+        IntegrityError: if the decision that the rows were gathered for is not recorded.
+    """
     contract, seed = platform.contract, platform.settings.random_seed
     decision = None if rows.info.decision_id is None else decisions.find(platform.store, rows.info.decision_id)
     if decision is None:
@@ -132,7 +240,7 @@ def train_shadow(platform: Platform, rows: TrainingSet, now: datetime) -> Shadow
     if known is not None:
         return known
     return platform.registry.log_shadow(
-        train(rows, contract, seed),
+        train(rows, contract, seed, parallelism(platform.settings), on_fits),
         rows,
         shadow_key=key,
         decision_id=decision.decision_id,
@@ -142,27 +250,26 @@ def train_shadow(platform: Platform, rows: TrainingSet, now: datetime) -> Shadow
 
 
 def judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datetime) -> GateVerdict:
-    """Lets the gates compare challenger and champion on the evaluation rows (`evaluate_gates`); keeps the decision."""
+    """Lets the gates compare challenger and champion on the evaluation rows and on live traffic; keeps the decision.
+
+    The same challenger is judged once against the same champion by the same limits: later calls give the decision that was
+    kept, whose look does not count again.
+
+    Raises:
+        ModelRefusedError, IntegrityError: if a model does not load. One that loads and does not score is rejected.
+    """
     training_decision = decisions.find(platform.store, shadow.decision_id)
     assert training_decision is not None, "a shadow model is trained by a recorded decision"
-    champion = models.production_version(platform.store)
-    if champion is not None and champion.mlflow_run_id == shadow.mlflow_run_id and champion.decision_id:
-        # Judged and promoted before: the comparison was with its predecessor.
-        champion = (
-            None
-            if champion.previous_version is None
-            else models.model_version(platform.store, champion.previous_version)
-        )
-    evaluation = rows.part(EVALUATION)
-    labels = evaluation[TRUE_LABEL].to_numpy(dtype=np.int64)
-    challenger_scores = score_rows(platform, shadow, evaluation)
-    champion_scores = None if champion is None else score_rows(platform, champion, evaluation)
-    limits = gate_limits(platform.settings)
-    outcome = evaluate_gates(
-        labels, challenger_scores, champion_scores, rows.info.label_coverage_pct, limits, platform.settings.random_seed
-    )
+    champion, limits = champion_to_beat(platform, shadow), gate_limits(platform.settings)
+    decision_id = digest_of("gates", shadow.mlflow_run_id, champion and champion.version, to_dict(limits))[:16]
+    look = _look(platform, champion, decision_id)
+    evaluation = evaluation_of(platform, shadow, champion, rows, training_decision.n_labels)
+    outcome = evaluate_gates(evaluation, limits, look or 1)
+    live = None if champion is None else score_live_traffic(platform, shadow, champion)
+    scoring = None if live is None else live.scoring
+    outcome = replace(outcome, gates=(*outcome.gates, shadow_scoring_gate(scoring)))
     decision = Decision(
-        decision_id=digest_of("gates", shadow.mlflow_run_id, champion and champion.version, to_dict(limits))[:16],
+        decision_id=decision_id,
         created_at=now,
         model_name=shadow.model_name,
         trigger_reason=shadow.trigger_reason,
@@ -179,14 +286,67 @@ def judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datet
         model_sha256=shadow.artifact_sha256,
         gate_config_sha256=digest_of(to_dict(limits)),
         code_version=code_version(),
+        look=look,
+        gate_config=to_dict(limits),
     )
     kept = record_decision(platform.store, platform.settings.data_dir, decision)
-    segments = (
-        ()
-        if champion_scores is None
-        else segment_differences(evaluation, labels, challenger_scores, champion_scores, platform.contract.segments)
+    return GateVerdict(
+        decision=kept,
+        shadow=shadow,
+        champion_metrics=outcome.champion,
+        challenger_metrics=outcome.challenger,
+        segments=outcome.segments,
+        shadow_scoring=scoring,
+        worth_labelling=live.disputed if live is not None and kept.action is Action.INCONCLUSIVE else (),
     )
-    return GateVerdict(kept, shadow, outcome.champion, outcome.challenger, segments)
+
+
+def evaluation_of(
+    platform: Platform,
+    challenger: ShadowModel | ModelVersion,
+    champion: ModelVersion | None,
+    rows: TrainingSet,
+    n_labels: int,
+) -> Evaluation:
+    """What both models say of a training set's evaluation rows: what `evaluate_gates` judges, then or again years later.
+
+    Raises:
+        ModelRefusedError, IntegrityError: if a model does not load.
+    """
+    evaluation = rows.part(EVALUATION)
+    return Evaluation(
+        labels=evaluation[TRUE_LABEL].to_numpy(dtype=np.int64),
+        challenger=try_scores(platform, challenger, evaluation),
+        champion=None if champion is None else try_scores(platform, champion, evaluation),
+        label_coverage_pct=rows.info.label_coverage_pct,
+        n_labels=n_labels,
+        bands=segment_bands(evaluation, platform.contract.segments),
+    )
+
+
+def champion_to_beat(platform: Platform, shadow: ShadowModel) -> ModelVersion | None:
+    """The version in production; of a shadow that was promoted before, the one it replaced."""
+    champion = models.production_version(platform.store)
+    if champion is None or champion.mlflow_run_id != shadow.mlflow_run_id or champion.decision_id is None:
+        return champion
+    if champion.previous_version is None:
+        return None
+    return models.model_version(platform.store, champion.previous_version)
+
+
+def _look(platform: Platform, champion: ModelVersion | None, decision_id: str) -> int | None:
+    """The how-manieth verdict on this champion since it went live; None at bootstrap. A verdict that was kept has its look."""
+    if champion is None:
+        return None
+    known = decisions.find(platform.store, decision_id)
+    if known is not None:
+        return known.look
+    since = champion.promoted_at or champion.registered_at
+    return decisions.looks_at(platform.store, champion.version, since) + 1
+
+
+def parallelism(settings: Settings) -> Parallelism:
+    return Parallelism(settings.training_jobs, settings.training_backend, settings.dask_scheduler)
 
 
 def retraining_limits(settings: Settings) -> RetrainingLimits:
@@ -208,5 +368,22 @@ def gate_limits(settings: Settings) -> GateLimits:
         min_recall=settings.min_recall,
         min_auc=settings.min_auc,
         level=settings.gate_level,
-        max_attempts=settings.max_attempts_per_episode,
+        segments=settings.gate_segments,
+        seed=settings.random_seed,
+    )
+
+
+def _attempts(platform: Platform, episode_id: str | None, n_labels: int) -> tuple[Decision, ...]:
+    """What has been tried in this episode: the verdicts, and the trainings that came to none.
+
+    A training on just as many labels as there are now may be the one that is under way.
+    """
+    if episode_id is None:
+        return ()
+    made = decisions.attempts_of(platform.store, episode_id, actions=(Action.TRAIN, *decisions.JUDGED))
+    judged = {decision.attempt for decision in made if decision.action is not Action.TRAIN}
+    return tuple(
+        decision
+        for decision in made
+        if decision.action is not Action.TRAIN or (decision.attempt not in judged and decision.n_labels != n_labels)
     )

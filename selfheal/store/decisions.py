@@ -9,13 +9,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, select, text
+from sqlalchemy import Connection, Row, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from selfheal.records import Action, Decision, digest_of, from_dict, to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import datetime
 
     from selfheal.store import Store
 
@@ -24,7 +25,13 @@ CHAIN_LOCK = 7_352_003
 
 GENESIS = "0" * 64
 
+JUDGED = (Action.PROMOTE, Action.REJECT, Action.INCONCLUSIVE)
+"""What a verdict on a challenger may be."""
+
 STORE_COLUMNS = ("position", "failed_gates", "prev_hash", "hash")
+
+NESTED = ("conditions", "gates")
+"""Fields that are lists of records."""
 
 ADDED_LATER = frozenset({"look", "gate_config"})
 """Fields that decisions from before do not have: a hash covers them only where they are known, so that old ones hold."""
@@ -42,22 +49,27 @@ class ChainedDecision:
 
 def append(store: Store, decision: Decision) -> bool:
     """Adds a decision to the chain; False if it is there already (the same `decision_id`)."""
+    with store.engine.begin() as connection:
+        return append_on(store, connection, decision)
+
+
+def append_on(store: Store, connection: Connection, decision: Decision) -> bool:
+    """As `append`, as a part of the connection's transaction: nobody else can append before that ends."""
     table = store.tables.retraining_decisions
     content = to_dict(decision)
-    with store.engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CHAIN_LOCK})
-        known = select(table.c.decision_id).where(table.c.decision_id == decision.decision_id)
-        if connection.execute(known).first() is not None:
-            return False
-        previous = _last_hash(store, connection)
-        values = content | {
-            "created_at": decision.created_at,
-            "failed_gates": list(decision.failed_gates),
-            "prev_hash": previous,
-            "hash": _hash(previous, content),
-        }
-        connection.execute(insert(table).values(**values))
-        return True
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CHAIN_LOCK})
+    known = select(table.c.decision_id).where(table.c.decision_id == decision.decision_id)
+    if connection.execute(known).first() is not None:
+        return False
+    previous = _last_hash(store, connection)
+    values = content | {
+        "created_at": decision.created_at,
+        "failed_gates": list(decision.failed_gates),
+        "prev_hash": previous,
+        "hash": _hash(previous, content),
+    }
+    connection.execute(insert(table).values(**values))
+    return True
 
 
 def find(store: Store, decision_id: str) -> Decision | None:
@@ -112,21 +124,37 @@ def find_chained(store: Store, decision_id: str) -> ChainedDecision | None:
     return None if row is None else _chained(row)
 
 
-def attempts_of(store: Store, episode_id: str) -> list[Decision]:
-    """The judged retrainings of one drift episode, the oldest first."""
+def attempts_of(store: Store, episode_id: str, actions: Collection[Action] = JUDGED) -> list[Decision]:
+    """The judged retrainings (or other actions) of one drift episode, the oldest first."""
     table = store.tables.retraining_decisions
-    judged = [action.value for action in (Action.PROMOTE, Action.REJECT, Action.INCONCLUSIVE)]
     query = (
         select(table)
         .where(
             table.c.model_name == store.contract.name,
             table.c.episode_id == episode_id,
-            table.c.action.in_(judged),
+            table.c.action.in_([action.value for action in actions]),
         )
         .order_by(table.c.position)
     )
     with store.engine.connect() as connection:
         return [_record(row) for row in connection.execute(query)]
+
+
+def looks_at(store: Store, champion_version: int | None, since: datetime) -> int:
+    """How many verdicts on a challenger against this champion there have been from `since` on, of whatever trigger."""
+    table = store.tables.retraining_decisions
+    query = (
+        select(func.count())
+        .select_from(table)
+        .where(
+            table.c.model_name == store.contract.name,
+            table.c.champion_version.is_not_distinct_from(champion_version),
+            table.c.action.in_([action.value for action in JUDGED]),
+            table.c.created_at >= since,
+        )
+    )
+    with store.engine.connect() as connection:
+        return connection.execute(query).scalar_one()
 
 
 def chain_problems(store: Store) -> list[str]:
@@ -138,12 +166,62 @@ def chain_problems(store: Store) -> list[str]:
         for row in connection.execute(select(table).order_by(table.c.position)):
             if row.prev_hash != previous:
                 problems.append(f"decision {row.decision_id}: the decision before it is missing or was changed")
-            decision = _record(row)
-            is_whole = _hash(row.prev_hash, to_dict(decision)) == row.hash
-            if not is_whole or row.failed_gates != list(decision.failed_gates):
+            if not _is_as_hashed(row):
                 problems.append(f"decision {row.decision_id}: its content does not match its hash")
             previous = row.hash
     return problems
+
+
+def all_readable(store: Store) -> dict[str, Decision | None]:
+    """Every decision by its id, the oldest first; None where the row is no decision record any more."""
+    table = store.tables.retraining_decisions
+    with store.engine.connect() as connection:
+        rows = connection.execute(select(table).order_by(table.c.position))
+        return {row.decision_id: _record_or_none(row) for row in rows}
+
+
+def chain_head(store: Store) -> str:
+    """The newest hash: who has noted it elsewhere can tell later that nothing up to it has changed."""
+    with store.engine.connect() as connection:
+        return _last_hash(store, connection)
+
+
+def decisions_after(store: Store, head: str) -> int | None:
+    """How many decisions follow the one with this hash (all, after `GENESIS`); None if there is none with it."""
+    table = store.tables.retraining_decisions
+    with store.engine.connect() as connection:
+        position = -1 if head == GENESIS else _position_of(store, connection, head)
+        if position is None:
+            return None
+        later = select(func.count()).select_from(table).where(table.c.position > position)
+        return connection.execute(later).scalar_one()
+
+
+def _position_of(store: Store, connection: Connection, head: str) -> int | None:
+    table = store.tables.retraining_decisions
+    return connection.execute(select(table.c.position).where(table.c.hash == head)).scalar()
+
+
+def _is_as_hashed(row: Row[Any]) -> bool:
+    decision = _record_or_none(row)
+    if decision is None or row.failed_gates != list(decision.failed_gates):
+        return False
+    content = to_dict(decision)
+    for name in NESTED:
+        content[name] = _with_keys_of(getattr(row, name), content[name])
+    return bool(_hash(row.prev_hash, content) == row.hash)
+
+
+def _with_keys_of(stored: list[dict[str, Any]], read: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was read back, without the fields that were added to the records since it was stored."""
+    return [{name: now[name] for name in then if name in now} for then, now in zip(stored, read, strict=True)]
+
+
+def _record_or_none(row: Row[Any]) -> Decision | None:
+    try:
+        return _record(row)
+    except ValueError:  # a pydantic.ValidationError is a ValueError
+        return None
 
 
 def _hash(previous: str, content: dict[str, Any]) -> str:

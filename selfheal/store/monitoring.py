@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MONITORING, SERVING, TRAFFIC = "monitoring", "serving", "traffic"
 """Sources of alerts: a tick, the API, and the sensor that sees that no traffic comes. Each opens and resolves its own."""
 
+PROMOTION, REGISTRY = "promotion", "registry"
+"""Two more: a promotion or rollback that was refused, and MLflow found astray."""
+
 
 def record_tick(
     store: Store, proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, triage: Triage, now: datetime

@@ -144,6 +144,20 @@ def newest_rows(store: Store, window: Window, n_rows: int) -> pd.DataFrame:
     return _frame(store, query, _bounds(window) | {"n_rows": n_rows}).iloc[::-1].reset_index(drop=True)
 
 
+def newest_of_version(store: Store, model_version: int, max_rows: int) -> pd.DataFrame:
+    """The version's newest predictions, labelled or not: `prediction_id`, `created_at`, features, `probability`, `prediction`,
+    `is_labelled` (0 or 1); oldest first."""
+    query = f"""
+        SELECT p.prediction_id, p.created_at, {_columns(store, "p.")}, p.probability, p.prediction,
+               (l.prediction_id IS NOT NULL)::int AS is_labelled
+        FROM (SELECT * FROM prediction_logs WHERE model_version = %(version)s
+              ORDER BY created_at DESC, prediction_id DESC LIMIT %(max_rows)s) p
+        LEFT JOIN label_store l USING (prediction_id)
+        ORDER BY p.created_at, p.prediction_id
+    """
+    return _frame(store, query, {"version": model_version, "max_rows": max_rows})
+
+
 def labelled_rows(
     store: Store,
     *,

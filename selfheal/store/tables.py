@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from selfheal.records import Action, Severity, Stage, Verdict
+from selfheal.records import Action, ProbationOutcome, Severity, Stage, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,6 +54,7 @@ class Tables:
     retraining_decisions: Table
     retraining_requests: Table
     promotions: Table
+    probations: Table
     monitoring_alerts: Table
     reference_data: Table
     journal_positions: Table
@@ -73,6 +74,7 @@ def build_tables(contract: ModelContract) -> Tables:
         retraining_decisions=_retraining_decisions(metadata),
         retraining_requests=_retraining_requests(metadata),
         promotions=_promotions(metadata),
+        probations=_probations(metadata),
         monitoring_alerts=_monitoring_alerts(metadata),
         reference_data=_reference_data(metadata),
         journal_positions=_journal_positions(metadata),
@@ -315,6 +317,24 @@ def _promotions(metadata: MetaData) -> Table:
         Column("decision_id", Text, ForeignKey("retraining_decisions.decision_id"), nullable=False, unique=True),
         _time("promoted_at", required=True),
         Index("promotions_by_time", "model_name", "promoted_at"),
+    )
+
+
+def _probations(metadata: MetaData) -> Table:
+    """How each probation ended, a row for each time that a version was watched. A trigger (in the migration) refuses changes."""
+    return Table(
+        "probations",
+        metadata,
+        Column("model_name", Text, primary_key=True),
+        Column("version", Integer, primary_key=True, autoincrement=False),
+        Column("promoted_at", DateTime(timezone=True), primary_key=True),
+        _time("ended_at", required=True),
+        Column("outcome", Text, nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("n_labels", Integer, nullable=False),
+        Column("brier_change", Double),
+        Column("brier_change_low", Double),
+        _one_of("outcome", ProbationOutcome, "probations_outcome"),
     )
 
 

@@ -32,13 +32,14 @@ def production_model(
     if not gate_verdict.is_promotion:
         context.log.info(f"Not promoted ({gate_verdict.decision.action}): {gate_verdict.decision.reason}")
         return
-    version = promote(platform.open(), gate_verdict, datetime.now(UTC))
+    version = promote(platform.open(), gate_verdict, datetime.now(UTC), on_step=context.log.info)
     yield dg.Output(
         version,
         metadata={
             "version": version.version,
             "stage": version.stage.value,
             "replaced_version": version.previous_version or "none",
+            "decision_id": version.decision_id or "none",
             "threshold": version.threshold,
             "trigger": version.trigger_reason,
             "rows_learned_and_judged_on": version.n_samples,
@@ -54,19 +55,25 @@ def production_model(
     code_version="1",
     io_manager_key="record_io",
     deps=[production_model, prediction_logs, label_store],
-    description="The new version watched by the one it replaced: both score the labelled rows served since the promotion. "
-    "A paired loss beyond noise rolls back by itself. **Runs** while a version is on probation and new labels come in.",
+    retry_policy=dg.RetryPolicy(max_retries=3, delay=20, backoff=dg.Backoff.EXPONENTIAL),
+    description="The new version watched by the one it replaced: both score the matured, labelled rows served since the "
+    "promotion. A paired loss beyond noise rolls back by itself, once. **Runs** while a version is on probation and new labels "
+    "come in. **`no_evidence`?** Too few labels came in time: the version serves on, unproven.",
 )
 def probation_report(platform: PlatformResource) -> dg.Output[ProbationReport]:
+    from selfheal.notify import tell
     from selfheal.stages.probation import watch_probation
 
-    report = watch_probation(platform.open(), datetime.now(UTC))
+    opened = platform.open()
+    report = watch_probation(opened, datetime.now(UTC))
+    tell(opened.settings, opened.store, datetime.now(UTC))
     metadata: dict[str, object] = {
         "version": report.version,
         "is_on_probation": report.is_on_probation,
+        "outcome": "none yet" if report.outcome is None else report.outcome.value,
         "labels": report.n_labels,
         "finding": report.reason,
-        "rolled_back": report.is_harmful,
+        "ends_at": "-" if report.ends_at is None else dg.MetadataValue.timestamp(report.ends_at),
     }
     if report.brier_change is not None and report.brier_change_low is not None:
         metadata |= {"brier_change": report.brier_change, "brier_change_low": report.brier_change_low}

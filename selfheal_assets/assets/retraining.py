@@ -1,14 +1,25 @@
 """From a request for a better model to a verdict on it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from selfheal.datasets import Dataset
-from selfheal.records import Action, Decision, GateStatus, GateVerdict, ShadowModel, Trigger, to_dict
+from selfheal.records import (
+    Action,
+    Calibration,
+    Decision,
+    GateStatus,
+    GateVerdict,
+    ShadowModel,
+    TrainingRecord,
+    TrainingSetInfo,
+    Trigger,
+    to_dict,
+)
 from selfheal.retraining.dataset import TrainingSet
-from selfheal.retraining.gates import GATE_NAMES
+from selfheal.retraining.gates import ALL_GATE_NAMES
 from selfheal_assets.assets import OWNERS
 from selfheal_assets.assets.monitoring import monitoring_alerts
 from selfheal_assets.assets.reference import training_data
@@ -25,6 +36,7 @@ class RetrainingRequest(dg.Config):
     reason: str = "asked for by hand"
     actor: str = "dagster"
     episode_id: str | None = None
+    request_id: str | None = None
 
 
 @dg.asset(
@@ -34,7 +46,7 @@ class RetrainingRequest(dg.Config):
     code_version="1",
     io_manager_key="record_io",
     deps=[monitoring_alerts],
-    description="Whether to train now: cooldown, labels, coverage, a sound feed, attempts left, back-off; each condition "
+    description="Whether to train now: cooldown, labels, matured ones, coverage, a sound feed, attempts left, back-off; each condition "
     "with its reason. A skip is a decision too and is kept. **Runs** when a sensor, the weekly schedule or a person asks.",
 )
 def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -> dg.Output[Decision]:
@@ -47,6 +59,7 @@ def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -
         actor=config.actor,
         reason=config.reason,
         now=datetime.now(UTC),
+        request_id=config.request_id,
     )
     conditions = "\n".join(f"- {'met' if c.is_met else '**not met**'}: {c.reason}" for c in decision.conditions)
     return dg.Output(
@@ -70,9 +83,10 @@ def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -
     io_manager_key="frame_io",
     output_required=False,
     deps=[training_data, prediction_logs, label_store],
-    description="The rows to learn from and, strictly later, the rows to be judged on: labelled predictions, or "
-    "`training_data` at bootstrap. Gives nothing if the decision is to skip. **Red?** Too few rows of a class: wait for "
-    "labels.",
+    description="The rows to learn from and, strictly later, the rows to be judged on: labelled predictions beside the "
+    "champion's own rows, which count as much as the recent ones say; or `training_data` at bootstrap. Gives nothing if the "
+    "decision is to skip. **Red?** Too few rows of a class: wait for labels. A feature gives the label away: the message "
+    "names it.",
 )
 def training_set(
     context: dg.AssetExecutionContext,
@@ -97,7 +111,29 @@ def training_set(
     }
     if rows.info.label_coverage_pct is not None:
         metadata["label_coverage_pct"] = rows.info.label_coverage_pct
-    yield dg.Output(rows, metadata=metadata)
+    yield dg.Output(rows, metadata=metadata | _what_was_weighed(rows.info) | _what_was_dropped(rows.info))
+
+
+def _what_was_weighed(info: TrainingSetInfo) -> dict[str, object]:
+    if info.original_weight is None:
+        return {}
+    losses = [
+        {"weight": weight, "log_loss": loss} for weight, loss in info.weight_log_losses.items() if loss is not None
+    ]
+    return {
+        "original_rows": info.n_original,
+        "original_source": info.original_source or "",
+        "original_weight": info.original_weight,
+        "original_weight_reason": info.weight_reason,
+        "original_weight_log_losses": dg.MetadataValue.table(
+            [dg.TableRecord(loss) for loss in losses],
+            schema=dg.TableSchema([dg.TableColumn("weight", "string"), dg.TableColumn("log_loss", "float")]),
+        ),
+    }
+
+
+def _what_was_dropped(info: TrainingSetInfo) -> dict[str, object]:
+    return {"dropped_copies": info.n_copied_inputs, "dropped_repeated_predictions": info.n_repeated_predictions}
 
 
 @dg.asset(
@@ -106,14 +142,20 @@ def training_set(
     owners=OWNERS,
     code_version="1",
     io_manager_key="record_io",
-    description="A candidate: tuned by grid search, its threshold chosen, all on training rows; its metrics come from the "
-    "later evaluation rows. Logged to MLflow with everything needed to judge it; not registered yet.",
+    description="A candidate: tuned by grid search, calibrated, its threshold chosen, all on training rows; its metrics come "
+    "from the later evaluation rows. Logged to MLflow with everything needed to judge it and to train it again; not registered "
+    "yet. **Red?** The estimator cannot be fitted or does not converge: the message says what to change; production is untouched.",
 )
-def shadow_model(training_set: TrainingSet, platform: PlatformResource) -> dg.Output[ShadowModel]:
+def shadow_model(
+    context: dg.AssetExecutionContext, training_set: TrainingSet, platform: PlatformResource
+) -> dg.Output[ShadowModel]:
     from selfheal.stages.retraining import train_shadow
 
+    def tell(n_done: int, n_fits: int) -> None:
+        context.log.info(f"fits done: {n_done} of {n_fits}")
+
     opened = platform.open()
-    shadow = train_shadow(opened, training_set, datetime.now(UTC))
+    shadow = train_shadow(opened, training_set, datetime.now(UTC), tell)
     settings = opened.settings
     base = settings.mlflow_tracking_uri or f"http://127.0.0.1:{settings.mlflow_port}"
     return dg.Output(
@@ -124,8 +166,26 @@ def shadow_model(training_set: TrainingSet, platform: PlatformResource) -> dg.Ou
             "params": dg.MetadataValue.json(shadow.params),
             "mlflow_run": dg.MetadataValue.url(base + opened.registry.run_url_path(shadow.mlflow_run_id)),
             "model_sha256": shadow.artifact_sha256,
+            **_calibration(shadow.record),
         },
     )
+
+
+def _calibration(record: TrainingRecord | None) -> dict[str, object]:
+    """How honest the probabilities are, before and after what was done about them, and on the later rows."""
+    if record is None:
+        return {}
+    checks = {"out of fold": record.out_of_fold, "recalibrated": record.recalibrated, "evaluation": record.evaluation}
+    rows = [{"rows": name} | _shown(check) for name, check in checks.items() if check is not None]
+    return {
+        "calibration": dg.MetadataValue.table([dg.TableRecord(row) for row in rows]),
+        "recalibration": record.recalibration,
+        **({"notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in record.notes))} if record.notes else {}),
+    }
+
+
+def _shown(check: Calibration) -> dict[str, str | int | float]:
+    return {name: "not known" if value is None else value for name, value in to_dict(check).items()}
 
 
 @dg.asset(
@@ -136,10 +196,12 @@ def shadow_model(training_set: TrainingSet, platform: PlatformResource) -> dg.Ou
     io_manager_key="record_io",
     check_specs=[
         dg.AssetCheckSpec(name, asset="gate_verdict", description=f"Gate: {name.replace('_', ' ')}")
-        for name in GATE_NAMES
+        for name in ALL_GATE_NAMES
     ],
     description="Six gates between the shadow model and production, on the same evaluation rows for both models; all must "
-    "pass. A rejected model is a green run with red checks: that is the gates at work, and production is untouched.",
+    "pass. Beside them: segments, reported or enforced (`GATE_SEGMENTS`), and the challenger on the champion's live traffic. "
+    "A rejected model is a green run with red checks: that is the gates at work, and production is untouched. "
+    "**Inconclusive?** The sentences say how many labels are missing, `worth_labelling` which to get first.",
 )
 def gate_verdict(
     shadow_model: ShadowModel, training_set: TrainingSet, platform: PlatformResource
@@ -156,12 +218,19 @@ def gate_verdict(
             "gates": dg.MetadataValue.table(
                 [dg.TableRecord({"gate": g.name, "status": g.status.value, "sentence": g.sentence}) for g in gates]
             ),
-            **_challenger_metrics(verdict),
+            **_what_was_compared(verdict),
+            **_live_traffic(verdict),
             "decision_id": verdict.decision.decision_id,
         },
     )
     for gate in gates:
-        measured = {"value": gate.value, "threshold": gate.threshold, "interval_low": gate.interval_low}
+        measured = {
+            "value": gate.value,
+            "threshold": gate.threshold,
+            "interval_low": gate.interval_low,
+            "interval_high": gate.interval_high,
+            "rows": gate.n_rows,
+        }
         yield dg.AssetCheckResult(
             check_name=gate.name,
             passed=gate.status in {GateStatus.PASS, GateStatus.NOT_APPLICABLE},
@@ -170,10 +239,25 @@ def gate_verdict(
         )
 
 
-def _challenger_metrics(verdict: GateVerdict) -> dict[str, object]:
-    metadata: dict[str, object] = {"challenger_f1": verdict.challenger_metrics.f1}
-    if verdict.champion_metrics is not None:
-        metadata["champion_f1"] = verdict.champion_metrics.f1
-    if verdict.segments:
-        metadata["segments"] = dg.MetadataValue.table([dg.TableRecord(to_dict(s)) for s in verdict.segments])
-    return metadata
+def _what_was_compared(verdict: GateVerdict) -> dict[str, object]:
+    known = {
+        "challenger_f1": verdict.challenger_metrics and verdict.challenger_metrics.f1,
+        "champion_f1": verdict.champion_metrics and verdict.champion_metrics.f1,
+        "look": verdict.decision.look,
+        "segments": _table(verdict.segments),
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _live_traffic(verdict: GateVerdict) -> dict[str, object]:
+    known: dict[str, object] = {}
+    if verdict.shadow_scoring is not None:
+        known["shadow_scoring"] = dg.MetadataValue.json(to_dict(verdict.shadow_scoring))
+    if verdict.shadow_scoring is not None and verdict.shadow_scoring.agreement is not None:
+        known["agreement"] = verdict.shadow_scoring.agreement
+    wanted = _table(verdict.worth_labelling)
+    return known if wanted is None else known | {"worth_labelling": wanted}
+
+
+def _table(rows: Sequence[object]) -> dg.TableMetadataValue | None:
+    return dg.MetadataValue.table([dg.TableRecord(to_dict(row)) for row in rows]) if rows else None

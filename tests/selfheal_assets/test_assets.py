@@ -14,6 +14,7 @@ from selfheal.platform import Platform
 from selfheal.records import Action, Trigger
 from selfheal.settings import Settings
 from selfheal.store import decisions, models, monitoring
+from selfheal.supervise import FITS_DONE
 from tests.selfheal_assets.conftest import Dagster, metadata_of, retraining_config, table_of
 from tests.traffic import serve, toy_rows
 
@@ -48,6 +49,12 @@ def test_bootstrap_brings_the_first_version_into_production(
     assert champion is not None
     assert champion.trigger_reason == Trigger.BOOTSTRAP
     assert "SYNTHETIC" in metadata_of(result, "training_data")["data"]
+    assert metadata_of(result, "training_set")["dropped_copies"] == 0
+    calibration = {row["rows"]: row for row in table_of(result, "shadow_model", "calibration")}
+    assert calibration["out of fold"]["slope"] == pytest.approx(1.0, abs=0.2)
+    log = [entry.user_message for entry in dagster.instance.all_logs(result.run_id)]
+    told = [found.group(1) for line in log if (found := FITS_DONE.search(f" - {line}"))]
+    assert told[-1] == "fits done: 16 of 16"
     comparing = {g["gate"]: g["status"] for g in table_of(result, "gate_verdict", "gates")}
     assert comparing["f1_improvement"] == "NOT_APPLICABLE"
     assert comparing["auc_roc"] == "PASS"
@@ -58,6 +65,10 @@ def test_drift_is_healed_by_the_jobs_that_the_sensors_launch(dagster: Dagster) -
     result = dagster.run("retraining_job", retraining_config(trigger="drift", reason="test", actor="test"))
     assert result.success
     assert metadata_of(result, "production_model")["version"] == 2
+    gathered = metadata_of(result, "training_set")
+    assert gathered["original_source"].startswith("the training set of version 1")
+    assert gathered["original_weight"] < 1.0, "the relation has changed"
+    assert len(table_of(result, "training_set", "original_weight_log_losses")) > 1
     assert {evaluation.passed for evaluation in result.get_asset_check_evaluations()} == {True}
     probation = dagster.run("probation_job")
     assert metadata_of(probation, "probation_report")["is_on_probation"] is True

@@ -9,10 +9,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from selfheal.records import Alert, Severity
+from selfheal.records import Action, Alert, Severity
 from selfheal.settings import Settings
+from selfheal.store import decisions
 from selfheal.store.monitoring import hold_alert, list_alerts
 from selfheal.store.predictions import latest_activity
+from selfheal.store.retraining_requests import add_request, open_requests
 from tests.selfheal_assets.conftest import Dagster
 from tests.test_notify import Webhook, webhook
 from tests.times import T0
@@ -112,9 +114,39 @@ def test_harm_with_drift_asks_for_one_retraining_of_the_episode_and_attempt(dags
 def test_harm_without_enough_labels_is_told_and_not_trained_on(dagster: Dagster) -> None:
     serve(dagster.platform, toy_rows(1_000, scenario="overheating"), labelled_share=0.35)
     assert dagster.run("monitoring_job").success
-    message = skip_message(evaluate(dagster, "drift_sensor"))
+    for _ in range(3):
+        message = skip_message(evaluate(dagster, "drift_sensor"))
     assert "harmful shift" in message
     assert "labelled predictions" in message
+    (skipped,) = decisions.recent(dagster.platform.store, actions=[Action.SKIP])
+    assert skipped.actor == "drift_sensor"
+    assert skipped.episode_id is not None
+    assert "labelled predictions" in skipped.reason
+    assert dagster.instance.get_runs_count(dg.RunsFilter(job_name="retraining_job")) == 0
+
+
+def test_what_a_person_asked_the_api_for_is_one_run_with_its_actor_and_reason(dagster: Dagster) -> None:
+    store = dagster.platform.store
+    assert "Nobody has asked" in skip_message(evaluate(dagster, "retraining_request_sensor"))
+    asked = [add_request(store, actor="ann", reason=reason, now=T0) for reason in ("audit", "new products")]
+    answer = evaluate(dagster, "retraining_request_sensor")
+    assert isinstance(answer, dg.SensorResult)
+    runs = answer.run_requests or []
+    assert [run.run_key for run in runs] == [f"request {request_id}" for request_id in asked]
+    again = evaluate(dagster, "retraining_request_sensor")
+    assert isinstance(again, dg.SensorResult)
+    assert again.run_requests == runs, "until a run is there, it is asked for"
+
+    ran = dagster.definitions.resolve_job_def("retraining_job").execute_in_process(
+        instance=dagster.instance, run_config=runs[0].run_config, tags=runs[0].tags
+    )
+    assert ran.success
+    decided = decisions.recent(store, 1)[0]
+    assert (decided.trigger_reason, decided.actor, decided.action) == ("manual", "ann", Action.SKIP)
+    third = evaluate(dagster, "retraining_request_sensor")
+    assert isinstance(third, dg.SensorResult)
+    assert third.run_requests == runs[1:]
+    assert [request.request_id for request in open_requests(store)] == asked[1:]
 
 
 def test_probation_is_watched_only_after_a_promotion(dagster: Dagster) -> None:

@@ -43,6 +43,23 @@ def upgrade() -> None:
         FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
     """)
     op.create_table(
+        "probations",
+        sa.Column("model_name", sa.Text(), primary_key=True),
+        sa.Column("version", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("promoted_at", sa.DateTime(timezone=True), primary_key=True),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("n_labels", sa.Integer(), nullable=False),
+        sa.Column("brier_change", sa.Double()),
+        sa.Column("brier_change_low", sa.Double()),
+        sa.CheckConstraint("outcome IN ('passed', 'failed', 'no_evidence')", name="probations_outcome"),
+    )
+    op.execute("""
+        CREATE TRIGGER probations_are_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON probations
+        FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
+    """)
+    op.create_table(
         "retraining_requests",
         sa.Column("request_id", sa.Uuid(), primary_key=True),
         sa.Column("model_name", sa.Text(), nullable=False),
@@ -61,6 +78,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("retraining_requests")
+    op.drop_table("probations")
     op.drop_table("promotions")
     op.drop_column("retraining_decisions", "gate_config")
     op.drop_column("retraining_decisions", "look")

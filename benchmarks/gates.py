@@ -1,0 +1,607 @@
+"""How often do the gates promote a model that is no better, and how often one that is?
+
+    python -m benchmarks.gates --data cs-training.csv [--json gates.json] [--quick]
+
+Models learn from 40 % of the rows; the others are the population. What is true of a model is its F1 there, at its threshold, and
+evaluation rows are drawn from there with replacement: independent rows of a population that is known. A verdict is that of
+`evaluate_gates`, all six of them; to save time it is asked for only where the F1 gate passes. `point_rule` is the usual "F1 +2 %"; `plain_bootstrap` has the other five gates, and for
+F1 the percentile bootstrap of rows at the same level.
+
+- No better: challengers that learned like the champion, from other rows, and whose F1 is at most the champion's, by a point at most.
+  `stricter`: the champion's own scores at a higher threshold that is just as good, for which rows that would show losses are rare.
+- Ten attempts on one champion, each with a new challenger and a quarter more labels of the same traffic, of which the newest 30 % are
+  for evaluation (n at the first attempt): a champion counts as replaced if any attempt does it.
+- Worse by five points: log-odds with noise, at the threshold that is then best.
+- Better (`power`): the rate shock has reached all rows, as the challenger knows; when the champion learned, it had reached a share of
+  them, such that the challenger's gain in F1 is as stated. About 23 % of these rows are positive.
+- Better, rare events (`power_rare_events`): on rows as they are, 6 % of them positive, the champion is the challenger with so much
+  noise in its log-odds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import NormalDist
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from selfheal.contract import TRUE_LABEL, FloatArray
+from selfheal.credit_risk import contract
+from selfheal.datasets import load_csv
+from selfheal.errors import InvalidDataError
+from selfheal.records import Action, GateStatus
+from selfheal.retraining.conditions import NEW_LABELS_GROWTH
+from selfheal.retraining.dataset import EVALUATION_SHARE
+from selfheal.retraining.evidence import (
+    CHAMPION_SAYS_SO,
+    f1,
+    f1_difference,
+    f1_difference_bounds,
+    kind_counts,
+    level_of_look,
+)
+from selfheal.retraining.gates import Evaluation, GateLimits, Scores, evaluate_gates
+from selfheal.retraining.training import f1_optimal_threshold
+
+LIMITS = GateLimits(
+    min_f1_improvement_pct=2.0,
+    max_brier_degradation=0.01,
+    min_samples=200,
+    min_coverage_pct=30.0,
+    min_recall=0.3,
+    min_auc=0.72,
+    level=0.05,
+    segments="report",
+    seed=20,
+)
+"""The shipped settings."""
+
+ROWS = (200, 500, 1_000, 2_000)
+TRUE_GAINS = (0.02, 0.05, 0.09, 0.13)
+ATTEMPTS = 10
+
+LEARN_SHARE = 0.4
+MODELS, ROWS_TO_LEARN = 40, 2_500
+MAX_DIFFERENCE = 0.01
+"""By how much the F1 of a challenger that is no better may be below the champion's: nearer to equal is harder to tell."""
+
+STRICTER_LOSS = 0.02
+"""How far below its best the F1 is at both thresholds of a stricter challenger and its champion."""
+
+LOSS = 0.05
+SCENARIO = "rate_shock"
+WORLDS_PER_GAIN = 3
+
+BOOTSTRAP_RESAMPLES = 20_000
+PARTS = 4
+"""Of each figure's tries: what one process does at a time."""
+
+TEN_ATTEMPTS = "false_promotion_10_attempts"
+POWERS = ("power", "power_rare_events")
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How often each thing is tried, for each number of rows."""
+
+    equal: int
+    histories: int
+    worse: int
+    better: int
+
+
+FULL = Effort(equal=2_000, histories=800, worse=20_000, better=400)
+QUICK = Effort(equal=200, histories=40, worse=1_000, better=20)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Challenger and champion on the whole population."""
+
+    labels: IntArray
+    challenger: Scores
+    champion: Scores
+
+    @cached_property
+    def kinds(self) -> IntArray:
+        """Which of the 8 kinds each row of the population is."""
+        return self.labels * 4 + self.challenger.predictions * 2 + self.champion.predictions
+
+    @cached_property
+    def shares(self) -> FloatArray:
+        return np.bincount(self.kinds, minlength=8) / len(self.kinds)
+
+    @cached_property
+    def rows_of_kind(self) -> list[IntArray]:
+        return [np.flatnonzero(self.kinds == kind) for kind in range(8)]
+
+    @property
+    def true_gain(self) -> float:
+        return float(f1_difference(self.shares))
+
+    def evaluation(self, rows: IntArray) -> Evaluation:
+        challenger, champion = (Scores(s.probabilities[rows], s.threshold) for s in (self.challenger, self.champion))
+        return Evaluation(self.labels[rows], challenger, champion, label_coverage_pct=100.0, n_labels=len(rows))
+
+    def sample(self, counts: IntArray, rng: np.random.Generator) -> IntArray:
+        """Rows of the population, so many of each kind. Counts drawn by `shares` make this a sample of independent rows."""
+        parts = [rng.choice(rows, count) for rows, count in zip(self.rows_of_kind, counts, strict=True) if count]
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Worlds:
+    """What is tried: pairs by figure and true gain (None where it is not asked for), and a row of challengers a champion."""
+
+    pairs: dict[tuple[str, float | None], list[Pair]]
+    histories: list[list[Pair]]
+
+
+@dataclass
+class Tally:
+    """How often it happened, by rule."""
+
+    n: int = 0
+    hits: dict[str, int] = field(default_factory=dict)
+
+    def add(self, **happened: bool) -> None:
+        self.n += 1
+        for rule, hit in happened.items():
+            self.hits[rule] = self.hits.get(rule, 0) + int(hit)
+
+    def merge(self, other: Tally) -> None:
+        self.n += other.n
+        for rule, hits in other.hits.items():
+            self.hits[rule] = self.hits.get(rule, 0) + hits
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of tries and its 95 % bounds (Clopper and Pearson, 1934, Biometrika 26)."""
+
+    share: float
+    low: float
+    high: float
+    tries: int
+
+    @classmethod
+    def of(cls, hits: int, tries: int) -> Share:
+        from scipy.stats import beta
+
+        low = 0.0 if hits == 0 else float(beta.ppf(0.025, hits, tries - hits + 1))
+        high = 1.0 if hits == tries else float(beta.ppf(0.975, hits + 1, tries - hits))
+        return cls(hits / tries, low, high, tries)
+
+
+# The worlds
+
+
+def build_worlds(frame: pd.DataFrame, seed: int, progress: Progress) -> Worlds:
+    """Everything that is tried, from the file's rows.
+
+    Raises:
+        InvalidDataError: if no two models are alike enough to be tried against each other.
+    """
+    rng = np.random.default_rng(seed)
+    learn, population = np.split(rng.permutation(len(frame)), [round(LEARN_SHARE * len(frame))])
+    features, labels = matrix(frame), frame[TRUE_LABEL].to_numpy(dtype=np.int64)
+    task = progress.add_task("models", total=MODELS + len(TRUE_GAINS) * WORLDS_PER_GAIN)
+    models: list[Scores] = []
+    for _ in range(MODELS):
+        models.append(fitted(features, labels, learn, rng)(features[population]))
+        progress.advance(task)
+    truth = labels[population]
+    by_champion = [no_better(truth, models, i) for i in range(MODELS)]
+    equal = [pair for pairs in by_champion for pair in pairs]
+    if not equal:
+        raise InvalidDataError("no two models have about the same F1: more rows are needed")
+    pairs: dict[tuple[str, float | None], list[Pair]] = {
+        ("false_promotion", None): equal,
+        ("false_promotion_stricter", None): [stricter_pair(truth, scores) for scores in models[:10]],
+        ("worse_challenger", None): [exchanged(noisy_champion(truth, m, LOSS, rng)) for m in models[:WORLDS_PER_GAIN]],
+    }
+    shock = Shock(frame, features, labels, rng)
+    for gain in TRUE_GAINS:
+        pairs["power", gain], pairs["power_rare_events", gain] = [], []
+        for number in range(WORLDS_PER_GAIN):
+            pairs["power", gain].append(older_champion(shock, learn, population, gain, rng))
+            pairs["power_rare_events", gain].append(noisy_champion(truth, models[number], gain, rng))
+            progress.advance(task)
+    most = max(len(found) for found in by_champion)
+    return Worlds(pairs, histories=[found for found in by_champion if len(found) >= min(ATTEMPTS, most)])
+
+
+def matrix(frame: pd.DataFrame) -> FloatArray:
+    return contract.feature_frame(frame)[list(contract.feature_names)].to_numpy(dtype=np.float64)
+
+
+def fitted(
+    features: FloatArray, labels: IntArray, learn: IntArray, rng: np.random.Generator
+) -> Callable[[FloatArray], Scores]:
+    """A model of some of the rows to learn from, as the contract's estimator is, with its F1-optimal threshold there."""
+    rows = rng.choice(learn, min(ROWS_TO_LEARN, round(0.8 * len(learn))), replace=False)
+    model = contract.build_estimator(int(rng.integers(2**31))).fit(features[rows], labels[rows])
+    threshold = f1_optimal_threshold(labels[rows], model.predict_proba(features[rows])[:, 1])
+    return lambda others: Scores(model.predict_proba(others)[:, 1], threshold)
+
+
+def no_better(truth: IntArray, models: list[Scores], champion: int) -> list[Pair]:
+    """The models whose F1 is at most the champion's, by a point at most."""
+    pairs = [Pair(truth, model, models[champion]) for i, model in enumerate(models) if i != champion]
+    return [pair for pair in pairs if -MAX_DIFFERENCE <= pair.true_gain <= 0]
+
+
+def f1_by_threshold(truth: IntArray, probabilities: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """A grid of thresholds, ascending, and F1 at each."""
+    thresholds = np.quantile(probabilities, np.linspace(0.5, 0.995, 100))
+    says = [(probabilities >= threshold).astype(np.int64) for threshold in thresholds]
+    return thresholds, np.array([float(f1(kind_counts(truth, s, s), CHAMPION_SAYS_SO)) for s in says])
+
+
+def stricter_pair(truth: IntArray, scores: Scores) -> Pair:
+    """The same scores at a threshold below the best and at one above it with no better F1."""
+    thresholds, quality = f1_by_threshold(truth, scores.probabilities)
+    best = int(quality.argmax())
+    lower = max((i for i in range(best) if quality[i] <= quality[best] - STRICTER_LOSS), default=0)
+    higher = next((i for i in range(best, len(quality)) if quality[i] <= quality[lower]), len(quality) - 1)
+    challenger, champion = (Scores(scores.probabilities, float(thresholds[i])) for i in (higher, lower))
+    return Pair(truth, challenger, champion)
+
+
+def noisy_champion(truth: IntArray, scores: Scores, gain: float, rng: np.random.Generator) -> Pair:
+    """A champion whose log-odds are the challenger's with as much noise as costs the gain, at the threshold that is then best."""
+    odds, noise = np.log(scores.probabilities / (1 - scores.probabilities)), rng.normal(size=len(truth))
+
+    def with_noise(size: float) -> Pair:
+        probabilities = 1 / (1 + np.exp(-(odds + size * noise)))
+        thresholds, quality = f1_by_threshold(truth, probabilities)
+        return Pair(truth, scores, Scores(probabilities, float(thresholds[quality.argmax()])))
+
+    return nearest(with_noise, 6.0, gain)
+
+
+def exchanged(pair: Pair) -> Pair:
+    return Pair(pair.labels, pair.champion, pair.challenger)
+
+
+class Shock:
+    """The rows once the rate shock has reached a share of them: features and labels. The same rows are reached first."""
+
+    def __init__(self, frame: pd.DataFrame, features: FloatArray, labels: IntArray, rng: np.random.Generator) -> None:
+        inputs, self._labels_after = contract.scenario(SCENARIO).apply(frame[list(contract.input_names)], labels, rng)
+        self._before, self._labels_before, self._after = features, labels, matrix(inputs)
+        self._reached_at = rng.random(len(labels))
+
+    def at(self, share: float) -> tuple[FloatArray, IntArray]:
+        is_reached = self._reached_at < share
+        features = np.where(is_reached[:, None], self._after, self._before)
+        return features, np.where(is_reached, self._labels_after, self._labels_before)
+
+
+def older_champion(shock: Shock, learn: IntArray, population: IntArray, gain: float, rng: np.random.Generator) -> Pair:
+    """A challenger that knows the world after the shock, and a champion that learned when it had reached fewer rows."""
+    after, truth = shock.at(1.0)
+    challenger, seed = fitted(after, truth, learn, rng)(after[population]), int(rng.integers(2**31))
+
+    def with_missed(share: float) -> Pair:
+        champion = fitted(*shock.at(1.0 - share), learn, np.random.default_rng(seed))
+        return Pair(truth[population], challenger, champion(after[population]))
+
+    return nearest(with_missed, 1.0, gain)
+
+
+def nearest(pair_at: Callable[[float], Pair], most: float, gain: float) -> Pair:
+    """The pair with the true gain, which grows with the number (0 to `most`), or a little more: ten halvings."""
+    low, high = 0.0, most
+    for _ in range(10):
+        middle = (low + high) / 2
+        low, high = (low, middle) if pair_at(middle).true_gain >= gain else (middle, high)
+    return pair_at(high)
+
+
+# The tries
+
+
+def passes_point_rule(counts: IntArray) -> bool:
+    old = float(f1(counts, CHAMPION_SAYS_SO))
+    return float(f1_difference(counts)) >= LIMITS.min_f1_improvement_pct / 100 * old
+
+
+def is_hopeless(counts: IntArray, level: float) -> bool:
+    """No bound at the level passes 0 if the difference is not even half of what a normal one takes.
+
+    On the rows on which the models differ: a hit weighs 2 - F1, a false alarm F1, and the spread is that without a difference.
+    """
+    quality = max(float(f1(counts, CHAMPION_SAYS_SO)), float(f1_difference(counts)))
+    hits, alarms = (2 - quality) * (counts[6] - counts[5]), quality * (counts[2] - counts[1])
+    spread = math.sqrt((2 - quality) ** 2 * (counts[6] + counts[5]) + quality**2 * (counts[2] + counts[1]))
+    return bool(hits - alarms < -0.5 * NormalDist().inv_cdf(level) * spread)
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What three rules say of the same rows."""
+
+    point_rule: bool
+    plain_bootstrap: bool
+    ours: bool
+
+
+def judge(pair: Pair, rows: IntArray | None, counts: IntArray, look: int, rng: np.random.Generator) -> Verdicts:
+    """All verdicts on evaluation rows of the population that have these counts of kinds.
+
+    Args:
+        rows: None: any with these counts.
+    """
+    if not passes_point_rule(counts):
+        return Verdicts(point_rule=False, plain_bootstrap=False, ours=False)
+    level = level_of_look(LIMITS.level, look, int(counts.sum()))
+    if is_hopeless(counts, level):
+        return Verdicts(point_rule=True, plain_bootstrap=False, ours=False)
+    is_certain_by_bootstrap = bootstrap_low(counts, level, rng) > 0
+    if not is_certain_by_bootstrap and f1_difference_bounds(counts, level, LIMITS.seed).low <= 0:
+        return Verdicts(point_rule=True, plain_bootstrap=False, ours=False)
+    outcome = evaluate_gates(pair.evaluation(pair.sample(counts, rng) if rows is None else rows), LIMITS, look)
+    others = {gate.status for gate in outcome.gates if gate.name != "f1_improvement"}
+    return Verdicts(
+        point_rule=True,
+        plain_bootstrap=is_certain_by_bootstrap and others <= {GateStatus.PASS, GateStatus.NOT_APPLICABLE},
+        ours=outcome.action is Action.PROMOTE,
+    )
+
+
+def bootstrap_low(counts: IntArray, level: float, rng: np.random.Generator) -> float:
+    """The percentile bound that resampling rows in pairs gives (Efron, 1979)."""
+    draws = rng.multinomial(counts.sum(), counts / counts.sum(), size=BOOTSTRAP_RESAMPLES)
+    return float(np.quantile(f1_difference(draws), level))
+
+
+def try_pairs(pairs: list[Pair], n_rows: int, tries: int, rng: np.random.Generator) -> Tally:
+    """A first look at so many rows, each time at one of the pairs."""
+    tally = Tally()
+    for pair, n_tries in zip(pairs, rng.multinomial(tries, np.full(len(pairs), 1 / len(pairs))), strict=True):
+        for counts in rng.multinomial(n_rows, pair.shares, size=n_tries):
+            tally.add(**asdict(judge(pair, None, counts, 1, rng)))
+    return tally
+
+
+def try_histories(histories: list[list[Pair]], n_rows: int, tries: int, rng: np.random.Generator) -> Tally:
+    """Ten attempts on one champion, which share rows as real ones do."""
+    tally = Tally()
+    first = n_rows / EVALUATION_SHARE
+    ends = [round(first * NEW_LABELS_GROWTH**attempt) for attempt in range(ATTEMPTS)]
+    for _ in range(tries):
+        pairs = histories[rng.integers(len(histories))]
+        chosen = [pairs[i] for i in rng.choice(len(pairs), ATTEMPTS, replace=len(pairs) < ATTEMPTS)]
+        traffic = rng.integers(len(chosen[0].labels), size=ends[-1])
+        replaced: dict[str, bool] = {}
+        for look, (pair, end) in enumerate(zip(chosen, ends, strict=True), start=1):
+            rows = traffic[end - round(EVALUATION_SHARE * end) : end]
+            counts = np.bincount(pair.kinds[rows], minlength=8)
+            for rule, is_promoted in asdict(judge(pair, rows, counts, look, rng)).items():
+                replaced[rule] = replaced.get(rule, False) or is_promoted
+        tally.add(**replaced)
+    return tally
+
+
+@dataclass(frozen=True)
+class Job:
+    """A part of one figure, for one process."""
+
+    figure: str
+    gain: float | None
+    n_rows: int
+    tries: int
+    seed: tuple[int, ...]
+
+    def run(self, worlds: Worlds) -> Tally:
+        rng = np.random.default_rng(self.seed)
+        if self.figure == TEN_ATTEMPTS:
+            return try_histories(worlds.histories, self.n_rows, self.tries, rng)
+        return try_pairs(worlds.pairs[self.figure, self.gain], self.n_rows, self.tries, rng)
+
+
+def jobs(effort: Effort, seed: int, n_parts: int) -> Iterator[Job]:
+    """All that is to be done, the longest first."""
+    figures: list[tuple[str, float | None, int]] = [
+        (TEN_ATTEMPTS, None, effort.histories),
+        *((figure, gain, effort.better) for figure in POWERS for gain in TRUE_GAINS),
+        ("false_promotion", None, effort.equal),
+        ("false_promotion_stricter", None, effort.equal),
+        ("worse_challenger", None, effort.worse),
+    ]
+    for number, (figure, gain, tries) in enumerate(figures):
+        for n_rows in sorted(ROWS, reverse=True):
+            for part in range(n_parts):
+                yield Job(figure, gain, n_rows, math.ceil(tries / n_parts), (seed, number, n_rows, part))
+
+
+_worlds: Worlds | None = None
+"""Of this process: inherited by the processes that it forks, so that nothing is sent to them."""
+
+
+def run_job(job: Job) -> tuple[Job, Tally]:
+    assert _worlds is not None, "the worlds are built before the processes start"
+    return job, job.run(_worlds)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that is measured: shares by figure (and true gain, for power), number of rows and rule."""
+
+    source: str
+    seed: int
+    true_gains: dict[str, float]
+    shares: dict[tuple[str, float | None], dict[str, dict[str, Share]]]
+
+
+def measure(frame: pd.DataFrame, source: str, seed: int, effort: Effort, progress: Progress) -> Outcome:
+    global _worlds  # noqa: PLW0603  (see there)
+    _worlds = build_worlds(frame, seed, progress)
+    todo = list(jobs(effort, seed, PARTS))
+    tallies: dict[tuple[str, float | None, int], Tally] = {(job.figure, job.gain, job.n_rows): Tally() for job in todo}
+    task = progress.add_task("tries", total=len(todo))
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("fork")) as pool:
+        for done in as_completed([pool.submit(run_job, job) for job in todo]):
+            job, tally = done.result()
+            tallies[job.figure, job.gain, job.n_rows].merge(tally)
+            progress.advance(task)
+    shares: dict[tuple[str, float | None], dict[str, dict[str, Share]]] = {}
+    for (figure, gain, n_rows), tally in sorted(tallies.items(), key=lambda item: item[0][2]):
+        by_rule = {rule: Share.of(hits, tally.n) for rule, hits in tally.hits.items()}
+        shares.setdefault((figure, gain), {})[str(n_rows)] = by_rule
+    means = {
+        figure if gain is None else f"{figure}, {gain:g}": float(np.mean([pair.true_gain for pair in pairs]))
+        for (figure, gain), pairs in _worlds.pairs.items()
+    }
+    return Outcome(source, seed, means, shares)
+
+
+# What is shown
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A figure, the edge it must keep to, and whether it does. `unclear`: its bounds hold the edge."""
+
+    name: str
+    figure: Share
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        if self.at_most is not None:
+            if self.figure.high <= self.at_most:
+                return "met"
+            return "missed" if self.figure.low > self.at_most else "unclear"
+        assert self.at_least is not None, "a judgement has an edge"
+        if self.figure.share >= self.at_least:
+            return "met"
+        return "missed" if self.figure.high < self.at_least else "unclear"
+
+    @property
+    def target(self) -> str:
+        return f"upper bound <= {self.at_most:.2%}" if self.at_most is not None else f">= {self.at_least:.0%}"
+
+
+MAX_REPLACED, MAX_WORSE_PROMOTED, MIN_POWER, MAX_POWER_LOST = 0.06, 0.001, 0.85, 0.10
+POWER_GAIN, POWER_ROWS = 0.13, "1000"
+
+
+def targets(outcome: Outcome) -> list[Judgement]:
+    """The worst of the numbers of rows and gains, for each target."""
+
+    def ours(figure: str) -> Share:
+        return max((rules["ours"] for rules in outcome.shares[figure, None].values()), key=lambda share: share.high)
+
+    found = [
+        Judgement("champion replaced in ten attempts", ours(TEN_ATTEMPTS), at_most=MAX_REPLACED),
+        Judgement("five points worse promoted", ours("worse_challenger"), at_most=MAX_WORSE_PROMOTED),
+    ]
+    for figure in POWERS:
+        name = figure.replace("_", " ")
+        share = outcome.shares[figure, POWER_GAIN][POWER_ROWS]["ours"]
+        found.append(Judgement(f"{name}, +13 points, 1,000 rows", share, at_least=MIN_POWER))
+        cells = [rules for gain in TRUE_GAINS for rules in outcome.shares[figure, gain].values()]
+        worst = min(cells, key=lambda rules: rules["ours"].share - rules["plain_bootstrap"].share)
+        least = max(0.0, worst["plain_bootstrap"].share - MAX_POWER_LOST)
+        found.append(Judgement(f"{name}, farthest below the plain bootstrap", worst["ours"], at_least=least))
+    return found
+
+
+def share_table(title: str, by_rows: dict[str, dict[str, Share]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    rules = list(next(iter(by_rows.values())))
+    for heading in ("rows", *(rule.replace("_", " ") for rule in rules)):
+        table.add_column(heading, justify="right")
+    for n, shares in by_rows.items():
+        cells = (f"{s.share:.2%} ({s.low:.2%} - {s.high:.2%})" for s in (shares[rule] for rule in rules))
+        table.add_row(f"{int(n):,}", *cells)
+    return table
+
+
+def target_table(judgements: list[Judgement]) -> Table:
+    table = Table(title="Targets", title_justify="left")
+    for heading in ("figure", "measured (95 % bounds)", "target", "verdict"):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    colours = {"met": "green", "unclear": "yellow", "missed": "red"}
+    for j in judgements:
+        measured = f"{j.figure.share:.2%} ({j.figure.low:.2%} - {j.figure.high:.2%})"
+        table.add_row(j.name, measured, j.target, f"[{colours[j.verdict]}]{j.verdict}[/]")
+    return table
+
+
+TITLES = {
+    "false_promotion": "A challenger that is no better is promoted at the first look",
+    "false_promotion_stricter": "A stricter threshold that is no better is promoted at the first look",
+    TEN_ATTEMPTS: "A champion is replaced by a model that is no better, in ten attempts",
+    "worse_challenger": "A challenger that is five points worse is promoted at the first look",
+    "power": "A challenger that is better is promoted at the first look",
+    "power_rare_events": "A challenger that is better where events are rare is promoted at the first look",
+}
+
+
+def tables(outcome: Outcome) -> Iterator[Table]:
+    for (figure, gain), by_rows in outcome.shares.items():
+        better = "" if gain is None else f", {100 * gain:g} points of F1"
+        yield share_table(f"{TITLES[figure]}{better}: share of tries (95 % bounds)", by_rows)
+
+
+def summary(outcome: Outcome, judgements: list[Judgement]) -> dict[str, object]:
+    """As JSON: figure, gain (for power), rows, rule."""
+    figures: dict[str, dict[str, object]] = {}
+    for (figure, gain), by_rows in outcome.shares.items():
+        plain = {n: {rule: asdict(share) for rule, share in rules.items()} for n, rules in by_rows.items()}
+        figures.setdefault(figure, {}).update(plain if gain is None else {f"{gain:g}": plain})
+    return {
+        "data": outcome.source,
+        "seed": outcome.seed,
+        "mean_true_gain": outcome.true_gains,
+        **figures,
+        "targets": [{"name": j.name, "target": j.target, "verdict": j.verdict} | asdict(j.figure) for j in judgements],
+    }
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="labelled rows in the shape of cs-training.csv")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures here")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="a tenth of the tries: wide bounds")] = False,
+    seed: Annotated[int, typer.Option(help="of models, worlds and rows")] = 20,
+) -> None:
+    """Measure the error rates and the power of the gates."""
+    console = Console()
+    try:
+        frame = load_csv(data, contract)
+        with Progress(console=console) as progress:
+            outcome = measure(frame, data.name, seed, QUICK if quick else FULL, progress)
+    except InvalidDataError as error:
+        raise typer.BadParameter(str(error), param_hint="--data") from error
+    for table in tables(outcome):
+        console.print(table)
+    judgements = targets(outcome)
+    console.print(target_table(judgements))
+    if json_file is not None:
+        json_file.write_text(json.dumps(summary(outcome, judgements), indent=2) + "\n", encoding="utf-8")
+        console.print(f"written: {json_file}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
