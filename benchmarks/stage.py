@@ -24,9 +24,9 @@ from rich.console import Console
 
 from selfheal.contract import ModelContract
 from selfheal.datasets import Dataset, load_dataset
-from selfheal.final_validation import validate
 from selfheal.platform import Platform, open_platform
-from selfheal.promotion import promote, stage
+from selfheal.promotion.final_validation import validate
+from selfheal.promotion.going_live import promote, stage
 from selfheal.records import Trigger
 from selfheal.settings import Settings, load_settings
 from selfheal.simulate.traffic import request_bodies

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from selfheal.channels import check_channels
+from selfheal.alerting.channels import check_channels
 from selfheal.errors import SelfhealError, ServiceUnavailableError
 from selfheal.settings import load_settings, settings_sources
 
@@ -281,7 +281,7 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="Without a verdict of the gates.")] = False,
 ) -> None:
     """Put a registered version into production by hand. It goes on probation."""
-    from selfheal.promotion import force_promote
+    from selfheal.promotion.going_live import force_promote
 
     if not force:
         raise typer.BadParameter("the gates promote by themselves; promoting by hand needs --force")
@@ -300,7 +300,7 @@ def rollback(
     to: Annotated[int | None, typer.Option(help="The version to go back to; default: the predecessor.")] = None,
 ) -> None:
     """Put an earlier version back into production."""
-    from selfheal.promotion import rollback as roll_back
+    from selfheal.promotion.going_live import rollback as roll_back
 
     with _open_platform(load_settings()) as platform:
         now = datetime.now(UTC)
@@ -350,8 +350,8 @@ def history(
     as_json: JsonFlag = False,
 ) -> None:
     """Say which version served when, and by which decision."""
-    from selfheal.history import history as all_of_it
-    from selfheal.history import live_at, parse_moment
+    from selfheal.promotion.history import history as all_of_it
+    from selfheal.promotion.history import live_at, parse_moment
 
     moment = None if at is None else parse_moment(at)
     with _open_platform(load_settings()) as platform:

@@ -117,7 +117,7 @@ class ModelContract:
     `derive` maps arrays of the raw inputs (float64, NaN where missing, shape (n,)) to arrays of the derived features; it
     is the only derivation, used by serving, training and monitoring alike. `build_estimator(seed)` returns an unfitted
     scikit-learn pipeline over the feature matrix in the order of `feature_names`; `param_grid` is searched.
-    `trusted_types` are types beyond the platform's list (`selfheal.model_file`) that its model files may hold, such as
+    `trusted_types` are types beyond the platform's list (`selfheal.model.file`) that its model files may hold, such as
     `sklearn.tree._tree.Tree`: trust them only if nobody but you can write into the registry.
     `synthesize(n_rows, seed)` returns a stand-in data set (raw inputs and `true_label`) for where the real file is absent.
     """

@@ -1,7 +1,7 @@
 """The model registry: the only module that imports MLflow.
 
 It logs what training made, registers versions, moves aliases, and brings artifacts to this machine, checked by digest.
-Which version is in production is decided by Postgres (`selfheal.promotion`); the alias `production` follows it.
+Which version is in production is decided by Postgres (`selfheal.promotion.going_live`); the alias `production` follows it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from selfheal.contract import ModelContract
 from selfheal.errors import MissingArtifactError, ModelRefusedError
-from selfheal.model_cache import MODEL_SUFFIX, ModelCache
-from selfheal.model_file import TRUSTED_TYPES, check_size, load_trusted
+from selfheal.model.cache import MODEL_SUFFIX, ModelCache
+from selfheal.model.file import TRUSTED_TYPES, check_size, load_trusted
 from selfheal.records import ModelVersion, ShadowModel, Stage, TrainingRecord, from_dict, to_dict, to_json
 from selfheal.retraining import snapshot
 from selfheal.store.reference import from_parquet, to_parquet

@@ -9,8 +9,8 @@ from urllib.parse import quote
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
+from selfheal.alerting.channels import parse_channels
 from selfheal.api_keys import first_plain_key, parse_api_keys
-from selfheal.channels import parse_channels
 from selfheal.errors import ConfigurationError
 
 TICK_SECONDS_PER_DAY = 86_400

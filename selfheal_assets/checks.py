@@ -57,7 +57,7 @@ def labels_have_predictions(platform: PlatformResource) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=production_model, description="MLflow's aliases and stage tags are where Postgres says.")
 def alias_follows_postgres(platform: PlatformResource) -> dg.AssetCheckResult:
-    from selfheal.projections import watch_registry
+    from selfheal.promotion.projections import watch_registry
 
     strayed = watch_registry(platform.open(), datetime.now(UTC))
     return dg.AssetCheckResult(

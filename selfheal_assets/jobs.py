@@ -113,7 +113,7 @@ class Rollback(dg.Config):
 
 @dg.op(description="Puts a registered version into production on a person's word. It goes on probation.")
 def put_into_production(context: dg.OpExecutionContext, config: ForcedPromotion, platform: PlatformResource) -> None:
-    from selfheal.promotion import force_promote
+    from selfheal.promotion.going_live import force_promote
 
     live = force_promote(
         platform.open(),
@@ -129,7 +129,7 @@ def put_into_production(context: dg.OpExecutionContext, config: ForcedPromotion,
 
 @dg.op(description="Puts an earlier version back into production.")
 def put_back(context: dg.OpExecutionContext, config: Rollback, platform: PlatformResource) -> None:
-    from selfheal.promotion import rollback
+    from selfheal.promotion.going_live import rollback
 
     live = rollback(
         platform.open(),

@@ -17,7 +17,7 @@ EVERY_SECONDS = 60
     "that a crash kept from having one. Launches no run.",
 )
 def registry_sensor(platform: PlatformResource) -> dg.SkipReason:
-    from selfheal.projections import watch_registry
+    from selfheal.promotion.projections import watch_registry
 
     strayed = watch_registry(platform.open(), datetime.now(UTC))
     return dg.SkipReason(f"Set right: {'; '.join(strayed)}." if strayed else "MLflow follows Postgres.")

@@ -22,7 +22,7 @@ FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
     description="Opens an alert when a run fails that is not tried again, and tells people of it.",
 )
 def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformResource) -> dg.SkipReason | None:
-    from selfheal.notify import tell
+    from selfheal.alerting.notify import tell
     from selfheal.store.monitoring import hold_alert
 
     run = context.dagster_run
@@ -46,7 +46,7 @@ def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformRes
     description="Resolves the alert of a job that had failed and has succeeded again.",
 )
 def run_success(context: dg.RunStatusSensorContext, platform: PlatformResource) -> dg.SkipReason | None:
-    from selfheal.notify import tell
+    from selfheal.alerting.notify import tell
     from selfheal.store.monitoring import resolve_alert
 
     job, opened, now = context.dagster_run.job_name, platform.open(), datetime.now(UTC)

@@ -38,7 +38,7 @@ def build_sensors(monitoring_interval_seconds: int) -> Sequence[dg.SensorDefinit
     def monitoring_sensor(
         context: dg.SensorEvaluationContext, platform: PlatformResource
     ) -> dg.SensorResult | dg.SkipReason:
-        from selfheal.notify import tell
+        from selfheal.alerting.notify import tell
         from selfheal.stages.monitoring import watch_traffic
         from selfheal.store.models import production_version
         from selfheal.store.predictions import latest_activity

@@ -11,7 +11,7 @@ from pathlib import Path
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from selfheal.channels import check_channels
+from selfheal.alerting.channels import check_channels
 from selfheal.contract import ModelContract, load_contract
 from selfheal.journal import LABEL_JOURNAL, Journal, JournalKind, prediction_journal
 from selfheal.platform import open_platform

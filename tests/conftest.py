@@ -121,7 +121,7 @@ def empty_platform(settings: Settings) -> Iterator[Platform]:
 def bootstrapped_template(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder (and databases named `template_...`) with version 1 of the toy use case in production."""
     from selfheal.datasets import load_dataset
-    from selfheal.promotion import promote
+    from selfheal.promotion.going_live import promote
     from selfheal.store.reference import write_baseline_once
 
     data_dir = tmp_path_factory.mktemp("template") / "data"

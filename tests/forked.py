@@ -10,7 +10,7 @@ PRELOADED = [
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
     "selfheal.platform",
-    "selfheal.promotion",
+    "selfheal.promotion.going_live",
     "skops.io",
     "sklearn.linear_model",
     "tests.toy_use_case",

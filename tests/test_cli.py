@@ -16,7 +16,7 @@ from selfheal.api_keys import ApiKey, Scope, digest_of, parse_api_keys
 from selfheal.cli import app
 from selfheal.errors import ConfigurationError
 from selfheal.platform import open_platform
-from selfheal.promotion import stage
+from selfheal.promotion.going_live import stage
 from selfheal.records import Action, Alert, Severity
 from selfheal.settings import Settings
 from selfheal.simulate.demo import settings_environment

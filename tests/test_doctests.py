@@ -8,7 +8,7 @@ import pkgutil
 
 import selfheal
 
-EXAMPLES_EXPECTED_IN = {"selfheal.monitoring.shift", "selfheal.retraining.evidence", "selfheal.probation"}
+EXAMPLES_EXPECTED_IN = {"selfheal.monitoring.shift", "selfheal.retraining.evidence", "selfheal.promotion.probation"}
 
 
 def test_every_example_gives_what_it_says() -> None:

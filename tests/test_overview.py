@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from selfheal.overview import SENTENCES, overview
 from selfheal.platform import Platform
-from selfheal.promotion import promote, rollback
+from selfheal.promotion.going_live import promote, rollback
 from selfheal.records import Alert, ProxyMetrics, Severity, Triage, Verdict
 from selfheal.store import monitoring
 from tests import builders

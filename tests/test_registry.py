@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from selfheal.errors import IntegrityError, MissingArtifactError, ModelRefusedError
-from selfheal.model_cache import CACHED_FILES
+from selfheal.model.cache import CACHED_FILES
 from selfheal.platform import Platform
 from selfheal.records import ModelVersion, ShadowModel
 from selfheal.registry import EXPERIMENT, STAGING_ALIAS, Registry, open_registry

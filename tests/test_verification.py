@@ -20,7 +20,7 @@ from selfheal.decision_log import decision_folder
 from selfheal.errors import IntegrityError, PermanentError
 from selfheal.journal import LABEL_JOURNAL, prediction_journal
 from selfheal.platform import Platform, open_platform
-from selfheal.promotion import promote
+from selfheal.promotion.going_live import promote
 from selfheal.records import Action, Decision, GateStatus, Promotion, Stage, Trigger
 from selfheal.registry import PRODUCTION_ALIAS
 from selfheal.retraining import snapshot

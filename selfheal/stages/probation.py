@@ -11,7 +11,8 @@ from selfheal.contract import TRUE_LABEL
 from selfheal.errors import IntegrityError, ModelRefusedError, PermanentError
 from selfheal.monitoring.drift import PROBABILITY
 from selfheal.monitoring.label_delay import label_delay, matured_period, observed_until
-from selfheal.probation import (
+from selfheal.promotion.going_live import rollback
+from selfheal.promotion.probation import (
     BACK_TO_VERSION,
     BLIND,
     FAILED,
@@ -27,7 +28,6 @@ from selfheal.probation import (
     not_on_probation,
     rollback_alert,
 )
-from selfheal.promotion import rollback
 from selfheal.records import Alert, ModelVersion, ProbationReport, Severity, Trigger
 from selfheal.stages.scoring import try_scores
 from selfheal.store import models, monitoring, predictions, probations

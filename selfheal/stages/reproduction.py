@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from selfheal.code_version import code_version
 from selfheal.errors import PermanentError
-from selfheal.model_content import canonical_content, differences
+from selfheal.model.content import canonical_content, differences
 from selfheal.records import Reproduction, TrainingRecord, to_dict
 from selfheal.retraining.dataset import rows_digest
 from selfheal.retraining.training import grid_as_text, library_versions, train

@@ -1,4 +1,4 @@
-"""Queries over registered model versions. The rules of promotion are `selfheal.promotion`'s; this is their storage."""
+"""Queries over registered model versions. The rules of promotion are `selfheal.promotion.going_live`'s; this is their storage."""
 
 from __future__ import annotations
 

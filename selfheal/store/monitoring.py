@@ -159,7 +159,7 @@ def hold_alert(
     """Opens an alert of a source, or updates the open one of this kind and version; True if it was newly opened.
 
     The source has to `resolve_alert` it. `model_version` is None for trouble that is no version's. Several processes may
-    hold the same alert: one of them opens it. `told`: channels that have heard of it already (`selfheal.notify.notify`).
+    hold the same alert: one of them opens it. `told`: channels that have heard of it already (`selfheal.alerting.notify.notify`).
     """
     table = store.tables.monitoring_alerts
     is_this = (table.c.kind == alert.kind) & table.c.model_version.is_not_distinct_from(model_version)

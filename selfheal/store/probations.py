@@ -1,4 +1,4 @@
-"""How each probation ended: kept once, for good. The rule is `selfheal.probation`'s."""
+"""How each probation ended: kept once, for good. The rule is `selfheal.promotion.probation`'s."""
 
 from __future__ import annotations
 

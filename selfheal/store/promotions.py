@@ -1,4 +1,4 @@
-"""What went live when, by which decision. The rules of promotion are `selfheal.promotion`'s; rows are added by `store.models`
+"""What went live when, by which decision. The rules of promotion are `selfheal.promotion.going_live`'s; rows are added by `store.models`
 in the transaction that makes a version live, and never changed.
 """
 

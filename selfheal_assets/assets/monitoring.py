@@ -187,8 +187,8 @@ def monitoring_alerts(
     performance_report: PerformanceReport,
     platform: PlatformResource,
 ) -> dg.Output[Triage]:
+    from selfheal.alerting.notify import tell
     from selfheal.monitoring.report import results_folder, save_tick
-    from selfheal.notify import tell
     from selfheal.reports import is_worth_a_page, write_overview
     from selfheal.stages.monitoring import conclude
 

@@ -27,7 +27,7 @@ GROUP = "promotion"
 def production_model(
     context: dg.AssetExecutionContext, gate_verdict: GateVerdict, platform: PlatformResource
 ) -> Iterator[dg.Output[ModelVersion]]:
-    from selfheal.promotion import promote
+    from selfheal.promotion.going_live import promote
 
     if not gate_verdict.is_promotion:
         context.log.info(f"Not promoted ({gate_verdict.decision.action}): {gate_verdict.decision.reason}")
@@ -61,7 +61,7 @@ def production_model(
     "come in. **`no_evidence`?** Too few labels came in time: the version serves on, unproven.",
 )
 def probation_report(platform: PlatformResource) -> dg.Output[ProbationReport]:
-    from selfheal.notify import tell
+    from selfheal.alerting.notify import tell
     from selfheal.stages.probation import watch_probation
 
     opened = platform.open()

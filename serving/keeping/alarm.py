@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from selfheal.notify import notify, tell_beside
+from selfheal.alerting.notify import notify, tell_beside
 from selfheal.store.monitoring import SERVING, hold_alert, resolve_alert
 
 if TYPE_CHECKING:

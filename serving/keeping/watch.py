@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from selfheal.alerting.notify import tell
 from selfheal.monitoring.silence import MONITOR_SILENT, Pulse, Sight, Watched, monitor_alert, pulse
-from selfheal.notify import tell
 from selfheal.store import models, monitoring, with_own_connections
 from selfheal.store.predictions import oldest_prediction_after
 from serving.keeping.alarm import Alarm

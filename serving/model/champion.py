@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from selfheal.alerting.notify import tell_beside
 from selfheal.errors import SelfhealError
-from selfheal.examination import examine
-from selfheal.notify import tell_beside
-from selfheal.plain_scoring import plain_scoring
+from selfheal.model.examination import examine
+from selfheal.model.plain_scoring import plain_scoring
 from selfheal.records import Alert, Severity
 from selfheal.store.models import production_version
 from selfheal.store.monitoring import SERVING, hold_alert, resolve_alert

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Depends, Query
 
 from selfheal.errors import TooManyRequestsError
-from selfheal.promotion import force_promote, rollback
+from selfheal.promotion.going_live import force_promote, rollback
 from selfheal.store.promotions import list_promotions
 from selfheal.store.retraining_requests import add_request
 from serving.doors.auth import Caller, Scope, requires

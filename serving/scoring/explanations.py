@@ -1,4 +1,4 @@
-"""Adds to answers why they are what they are. What takes the score apart is `selfheal.explanation`."""
+"""Adds to answers why they are what they are. What takes the score apart is `selfheal.model.explanation`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal.errors import ModelNotExplainableError
-from selfheal.explanation import Baseline, Explainer, build_explainer
+from selfheal.model.explanation import Baseline, Explainer, build_explainer
 from serving.wire.explained import plain_explanations
 
 if TYPE_CHECKING:

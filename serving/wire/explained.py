@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, Field
 
 if TYPE_CHECKING:
-    from selfheal.explanation import Explanation
+    from selfheal.model.explanation import Explanation
 
 
 class AdverseReason(BaseModel):

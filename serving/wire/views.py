@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from selfheal.promotion import MAX_REASON_CHARACTERS
+from selfheal.promotion.going_live import MAX_REASON_CHARACTERS
 from selfheal.records import Action, GateStatus, Severity, Stage, Verdict, to_dict
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from sklearn.preprocessing import StandardScaler
 
 from selfheal.contract import TRUE_LABEL, ModelContract
 from selfheal.errors import ConfigurationError, TrainingFailedError
-from selfheal.explanation import build_explainer
+from selfheal.model.explanation import build_explainer
+from selfheal.model.plain_scoring import plain_scoring
 from selfheal.monitoring.performance import score_metrics
-from selfheal.plain_scoring import plain_scoring
 from selfheal.retraining.dataset import EVALUATION, ORIGIN, ORIGINAL, SPLIT, TRAIN, OriginalRows, TrainingSet
 from selfheal.retraining.fitting import Parallelism
 from selfheal.retraining.training import (

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from selfheal.contract import TRUE_LABEL
-from selfheal.promotion import force_promote, stage
+from selfheal.promotion.going_live import force_promote, stage
 from selfheal.records import Action
 from selfheal.settings import Settings
 from selfheal.store import decisions, models, monitoring

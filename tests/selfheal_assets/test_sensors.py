@@ -15,8 +15,8 @@ from selfheal.store import decisions
 from selfheal.store.monitoring import hold_alert, list_alerts
 from selfheal.store.predictions import latest_activity
 from selfheal.store.retraining_requests import add_request, open_requests
+from tests.alerting.test_notify import Webhook, webhook
 from tests.selfheal_assets.conftest import Dagster
-from tests.test_notify import Webhook, webhook
 from tests.times import T0
 from tests.traffic import serve, toy_rows
 

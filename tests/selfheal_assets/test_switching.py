@@ -23,7 +23,7 @@ WORD = {"reason": "the auditor wants it", "actor": "ada"}
 @pytest.fixture
 def two(dagster: Dagster) -> Dagster:
     """Version 1 in production, version 2 staged."""
-    from selfheal.promotion import stage
+    from selfheal.promotion.going_live import stage
 
     verdict = passed(dagster.platform, twin_of_champion(dagster.platform))
     stage(dagster.platform, verdict.shadow, verdict.decision, T0)

@@ -16,11 +16,11 @@ from selfheal.platform import open_platform
 from selfheal.records import Trigger
 from selfheal.settings import Settings
 from selfheal.store.embedded import EmbeddedServer
+from tests.alerting.test_notify import Webhook
 from tests.conftest import TEMPLATE, settings_for
 from tests.local_server import served
 from tests.serving.history import ADA, API_KEYS, platform_of, write_past
 from tests.serving.running import Api, api_in_thread, query
-from tests.test_notify import Webhook
 from tests.times import T0
 
 TWO_VERSIONS = "two_versions"
@@ -98,7 +98,7 @@ def two_versions_template(
 ) -> Path:
     """The template with a second, staged version, trained on other rows."""
     from selfheal.datasets import load_dataset
-    from selfheal.promotion import stage
+    from selfheal.promotion.going_live import stage
     from selfheal.stages.retraining import decide_retraining, gather_training_set, train_shadow
 
     data_dir = tmp_path_factory.mktemp(TWO_VERSIONS) / "data"

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from selfheal.platform import Platform, open_platform
-from selfheal.promotion import force_promote
+from selfheal.promotion.going_live import force_promote
 from selfheal.store.embedded import EmbeddedServer
 from tests.serving.conftest import TWO_VERSIONS, WITH_MLFLOW, clone
 from tests.serving.observability.test_metrics import Samples, scrape

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from selfheal.decision_log import verify_decisions
 from selfheal.platform import Platform
-from selfheal.promotion import promote
+from selfheal.promotion.going_live import promote
 from selfheal.records import (
     Action,
     GateStatus,

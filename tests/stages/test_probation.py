@@ -14,8 +14,8 @@ from sqlalchemy import text
 from selfheal.contract import TRUE_LABEL
 from selfheal.errors import ModelRefusedError
 from selfheal.platform import Platform, open_platform
-from selfheal.probation import BLIND, FAILED, NO_EVIDENCE, ROLLBACK_FAILED
-from selfheal.promotion import force_promote, rollback, stage
+from selfheal.promotion.going_live import force_promote, rollback, stage
+from selfheal.promotion.probation import BLIND, FAILED, NO_EVIDENCE, ROLLBACK_FAILED
 from selfheal.records import Action, ModelVersion, ProbationOutcome, SpoiledPeriod, Stage
 from selfheal.registry import PRODUCTION_ALIAS
 from selfheal.stages.probation import due_look, settle_alerts, watch_probation

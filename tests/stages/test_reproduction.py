@@ -8,7 +8,7 @@ import pytest
 
 from selfheal.errors import MissingArtifactError, PermanentError
 from selfheal.platform import Platform
-from selfheal.promotion import promote
+from selfheal.promotion.going_live import promote
 from selfheal.stages.reproduction import changed_since, reproduce
 from tests.candidates import log_worse_model, passed, twin_of_champion
 from tests.times import T0

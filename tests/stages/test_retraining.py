@@ -15,7 +15,7 @@ import pytest
 
 from selfheal.errors import IntegrityError, InvalidDataError
 from selfheal.platform import Platform, open_platform
-from selfheal.promotion import promote, rollback
+from selfheal.promotion.going_live import promote, rollback
 from selfheal.records import (
     Action,
     Trigger,

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from selfheal.notify import LEASE, MAX_FAILURES, tell
+from selfheal.alerting.notify import LEASE, MAX_FAILURES, tell
 from selfheal.records import Alert, Severity
 from selfheal.settings import Settings, load_settings
 from selfheal.store import Store, monitoring, notices
+from tests.alerting.test_notify import Webhook
 from tests.at_once import at_once
 from tests.local_server import served
-from tests.test_notify import Webhook
 from tests.times import T0
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -199,7 +199,7 @@ def test_an_end_that_was_looked_at_before_the_beginning_was_kept_is_told_after_a
 def test_the_most_severe_are_told_first_and_the_rest_by_later_calls(
     store: Store, settings: Settings, chat: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfheal.notify.MAX_ALERTS_AT_ONCE", 2)
+    monkeypatch.setattr("selfheal.alerting.notify.MAX_ALERTS_AT_ONCE", 2)
     for number, severity in enumerate((Severity.WARNING, Severity.WARNING, Severity.CRITICAL)):
         hold(store, Alert(f"trouble_{number}", severity, "trouble"), number)
     now = T0 + 5 * MINUTE
@@ -210,6 +210,6 @@ def test_the_most_severe_are_told_first_and_the_rest_by_later_calls(
 
 
 def key_of(webhook: Webhook) -> str:
-    from selfheal.channels import Channel
+    from selfheal.alerting.channels import Channel
 
     return Channel(webhook.url).key

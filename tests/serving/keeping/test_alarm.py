@@ -13,8 +13,8 @@ from selfheal.platform import Platform, open_platform
 from selfheal.records import Alert, Severity
 from selfheal.settings import Settings
 from serving.keeping.alarm import Alarm
+from tests.alerting.test_notify import Webhook
 from tests.serving.running import eventually, query
-from tests.test_notify import Webhook
 
 KIND = "journal_lag"
 ALERT = Alert(KIND, Severity.CRITICAL, "the journal is not copied", {"lag_seconds": 61})

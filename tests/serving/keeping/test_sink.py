@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from selfheal.settings import Settings
 from selfheal.store.embedded import EmbeddedServer, ensure_running
 from serving.keeping.sink import Sink
+from tests.alerting.test_notify import Webhook
 from tests.forwarder import forwarded
 from tests.serving.history import platform_of
 from tests.serving.running import (
@@ -27,7 +28,6 @@ from tests.serving.running import (
     query,
     with_database,
 )
-from tests.test_notify import Webhook
 
 
 def score(api: Api, n_rows: int, seed: int) -> set[str]:

@@ -15,9 +15,9 @@ from selfheal.settings import Settings
 from selfheal.store import monitoring
 from serving.keeping import watch as watching
 from serving.keeping.watch import MonitorWatch, sight_of_monitor
+from tests.alerting.test_notify import Webhook
 from tests.serving.history import add_tick
 from tests.serving.running import api_in_thread, bodies, eventually, query
-from tests.test_notify import Webhook
 from tests.traffic import serve, toy_rows
 
 MINUTE = timedelta(minutes=1)

@@ -14,20 +14,20 @@ import pytest
 from pydantic import SecretStr
 
 from selfheal.platform import Platform, open_platform
-from selfheal.promotion import force_promote, rollback
+from selfheal.promotion.going_live import force_promote, rollback
 from selfheal.records import Alert, Severity, Stage
 from selfheal.settings import Settings
 from selfheal.store.embedded import EmbeddedServer
 from selfheal.store.models import production_version, register_staging
 from selfheal.store.monitoring import hold_alert
 from serving.model.champion import MODEL_REFUSED, ChampionHolder
+from tests.alerting.test_notify import Webhook
 from tests.candidates import put_live
 from tests.conftest import TEMPLATE
 from tests.hostile_models import HOSTILE_FILES, HostileFile
 from tests.serving.conftest import clone
 from tests.serving.followed import following, served
 from tests.serving.running import Api, api_in_thread, bodies, eventually, expected_probabilities, load_on, query
-from tests.test_notify import Webhook
 from tests.times import T0
 
 LATER = T0 + timedelta(hours=1)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from selfheal.errors import ConfigurationError
-from selfheal.model_cache import SERVED_FILE
+from selfheal.model.cache import SERVED_FILE
 from selfheal.platform import Platform, open_platform
 from selfheal.settings import Settings
 from selfheal.store.embedded import EmbeddedServer

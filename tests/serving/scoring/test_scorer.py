@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 30.0
 
 @pytest.fixture(scope="module")
 def pipeline() -> Pipeline:
-    """Of trees: nothing that `selfheal.plain_scoring` knows a formula for."""
+    """Of trees: nothing that `selfheal.model.plain_scoring` knows a formula for."""
     rows = contract.synthesize(500, 1)
     matrix = contract.feature_frame(rows).to_numpy(dtype=np.float64)
     trees = GradientBoostingClassifier(n_estimators=20, random_state=1)

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from selfheal.contract import TRUE_LABEL
-from selfheal.explanation import MAX_REASONS, Explanation, build_explainer
+from selfheal.model.explanation import MAX_REASONS, Explanation, build_explainer
 from serving.wire.explained import Explained, plain_explanations
 from tests.toy_use_case import contract
 

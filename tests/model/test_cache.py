@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from selfheal.errors import IntegrityError, ModelRefusedError
-from selfheal.model_cache import CACHED_FILES, SERVED_FILE, ModelCache
+from selfheal.model.cache import CACHED_FILES, SERVED_FILE, ModelCache
 from selfheal.records import ModelVersion
 from tests import builders
 from tests.at_once import at_once

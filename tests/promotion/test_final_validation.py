@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from selfheal.errors import IntegrityError, ModelRefusedError
-from selfheal.final_validation import (
+from selfheal.platform import Platform
+from selfheal.promotion.final_validation import (
     BATCH_ROWS,
     FLOOR_MS,
     Latency,
@@ -18,9 +19,8 @@ from selfheal.final_validation import (
     measure,
     validate,
 )
-from selfheal.platform import Platform
 from tests.candidates import champion, log_model_without_scores, log_worse_model, twin_of_champion
-from tests.test_examination import Scores, two_columns
+from tests.model.test_examination import Scores, two_columns
 
 MATRIX = np.linspace(0.0, 1.0, 12).reshape(4, 3)
 

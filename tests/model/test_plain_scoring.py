@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, QuantileTransformer, StandardScaler
 
 from selfheal.contract import FloatArray
-from selfheal.plain_scoring import plain_scoring
+from selfheal.model.plain_scoring import plain_scoring
 from tests import toy_use_case
 
 N_FEATURES = 4

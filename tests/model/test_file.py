@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, QuantileTransformer
 
 from selfheal.errors import ModelRefusedError
-from selfheal.model_file import check_size, load_trusted
+from selfheal.model.file import check_size, load_trusted
 from tests import hostile_models
 from tests.hostile_models import HOSTILE_FILES, HostileFile
 from tests.toy_use_case import contract

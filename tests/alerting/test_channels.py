@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from selfheal.channels import Channel, check_channels, routes_of
+from selfheal.alerting.channels import Channel, check_channels, routes_of
 from selfheal.errors import ConfigurationError
 from selfheal.records import Severity
 from selfheal.settings import load_settings

@@ -16,8 +16,8 @@ import pytest
 
 from selfheal.decision_log import verify_decisions
 from selfheal.platform import Platform, open_platform
-from selfheal.projections import watch_registry
-from selfheal.promotion import PROMOTION_STEPS, SWITCH_STEPS, force_promote, promote, rollback, stage
+from selfheal.promotion.going_live import PROMOTION_STEPS, SWITCH_STEPS, force_promote, promote, rollback, stage
+from selfheal.promotion.projections import watch_registry
 from selfheal.records import GateVerdict, Stage
 from selfheal.registry import PRODUCTION_ALIAS, STAGING_ALIAS
 from selfheal.settings import Settings

@@ -21,7 +21,7 @@ from selfheal.errors import (
     UnknownVersionError,
 )
 from selfheal.platform import Platform, open_platform
-from selfheal.promotion import (
+from selfheal.promotion.going_live import (
     MAX_REASON_CHARACTERS,
     PROMOTION_STEPS,
     SWITCH_STEPS,
@@ -194,7 +194,7 @@ def test_a_promotion_stands_although_mlflow_cannot_follow(
 
     verdict = passed(platform, twin_of_champion(platform))
     with monkeypatch.context() as patched:
-        patched.setattr("selfheal.projections.reconcile_registry", unreachable)
+        patched.setattr("selfheal.promotion.projections.reconcile_registry", unreachable)
         assert promote(platform, verdict, LATER).version == 2
     assert "MLflow is away" in caplog.text
     assert platform.registry.alias_version(PRODUCTION_ALIAS) == 1

@@ -30,7 +30,7 @@ from sklearn.preprocessing import (
 from selfheal.contract import TRUE_LABEL, AdverseReason, Feature, FloatArray, ModelContract
 from selfheal.credit_risk import contract as credit
 from selfheal.errors import ConfigurationError, ModelNotExplainableError
-from selfheal.explanation import (
+from selfheal.model.explanation import (
     MAX_REASONS,
     MIN_REASON_LOG_ODDS,
     Baseline,

@@ -1,4 +1,4 @@
-"""Telling people of alerts, through `selfheal.channels`, without ever waiting long for a channel or losing an alert.
+"""Telling people of alerts, through `selfheal.alerting.channels`, without ever waiting long for a channel or losing an alert.
 
 The table of alerts is the queue: a row says which channel has been told what, and from when on somebody should look whether
 there is more to tell. `tell` is called by whoever is awake (each tick, the monitoring sensor, the API's watch); a channel
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from selfheal.channels import Channel, Message, Routes, routes_of, send
+from selfheal.alerting.channels import Channel, Message, Routes, routes_of, send
 from selfheal.records import Alert, Severity
 
 if TYPE_CHECKING:

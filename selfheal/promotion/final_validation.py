@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from selfheal.errors import ModelRefusedError, SelfhealError
-from selfheal.examination import examine
-from selfheal.plain_scoring import plain_scoring
+from selfheal.model.examination import examine
+from selfheal.model.plain_scoring import plain_scoring
 from selfheal.records import ShadowModel
 
 if TYPE_CHECKING:

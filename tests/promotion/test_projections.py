@@ -8,7 +8,7 @@ import pytest
 
 from selfheal.decision_log import decision_folder, verify_decisions
 from selfheal.platform import Platform
-from selfheal.projections import REGISTRY_STRAYED, SETTLING, project, reconcile_registry, watch_registry
+from selfheal.promotion.projections import REGISTRY_STRAYED, SETTLING, project, reconcile_registry, watch_registry
 from selfheal.records import Action, Stage
 from selfheal.registry import PRODUCTION_ALIAS, STAGING_ALIAS
 from selfheal.store import decisions, models
@@ -23,7 +23,7 @@ LATER = T0 + timedelta(hours=1)
 @pytest.fixture
 def two(platform: Platform) -> Platform:
     """Version 2 was promoted at `LATER`, by what Postgres says; MLflow knows nothing of it yet."""
-    from selfheal.promotion import stage
+    from selfheal.promotion.going_live import stage
 
     verdict = passed(platform, twin_of_champion(platform))
     stage(platform, verdict.shadow, verdict.decision, LATER)
@@ -58,7 +58,7 @@ def test_there_is_nothing_to_set_right_before_the_bootstrap(empty_platform: Plat
 
 
 def test_the_alias_of_a_version_that_still_waits_stays(platform: Platform) -> None:
-    from selfheal.promotion import stage
+    from selfheal.promotion.going_live import stage
 
     verdict = passed(platform, twin_of_champion(platform))
     stage(platform, verdict.shadow, verdict.decision, LATER)

@@ -1,7 +1,7 @@
 """Files of models on this machine's disk, by their digest, and which versions were served here last.
 
 With both, the API starts and serves while Postgres and MLflow are down. Nothing read from here is trusted: a file is
-checked against the digest asked for, a record is validated. What a model file holds is `selfheal.model_file`'s business.
+checked against the digest asked for, a record is validated. What a model file holds is `selfheal.model.file`'s business.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from selfheal.errors import IntegrityError
-from selfheal.model_file import check_size
+from selfheal.model.file import check_size
 from selfheal.records import ModelVersion, from_dict, to_json
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """What two skops files say, compared: the fitted parameters to the bit, not the times and object ids that every writing changes.
 
-Nothing of a file is executed or turned into objects; `selfheal.model_file` is where a model is opened.
+Nothing of a file is executed or turned into objects; `selfheal.model.file` is where a model is opened.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from selfheal.model_file import SCHEMA, ZIP_START
+from selfheal.model.file import SCHEMA, ZIP_START
 
 OBJECT_ID, FILE = "__id__", "file"
 MAX_SHOWN_CHARACTERS = 80

@@ -11,7 +11,7 @@ import pytest
 from selfheal import credit_risk
 from selfheal.contract import TRUE_LABEL, ModelContract
 from selfheal.errors import ModelRefusedError
-from selfheal.examination import examine
+from selfheal.model.examination import examine
 from tests import toy_use_case
 
 

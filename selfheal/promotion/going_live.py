@@ -1,7 +1,7 @@
 """From a passed verdict to production, and back: staging -> final validation -> production -> archive, rollback.
 
 What is in production is one event in Postgres (`store.models.go_live`), by compare-and-set on the predecessor; MLflow and the
-files of decisions follow it (`selfheal.projections`). Every step may be repeated: a crash anywhere converges on the next run.
+files of decisions follow it (`selfheal.promotion.projections`). Every step may be repeated: a crash anywhere converges on the next run.
 A version that could not be brought into production leaves a decision to skip it, with the reason, and no other trace.
 """
 
@@ -22,8 +22,8 @@ from selfheal.errors import (
     PromotionConflictError,
     UnknownVersionError,
 )
-from selfheal.final_validation import check_answers, validate
-from selfheal.projections import PROJECTION_STEPS, project
+from selfheal.promotion.final_validation import check_answers, validate
+from selfheal.promotion.projections import PROJECTION_STEPS, project
 from selfheal.records import (
     Action,
     Alert,

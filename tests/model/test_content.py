@@ -14,13 +14,13 @@ import scipy.sparse
 import skops.io
 
 from selfheal.contract import TRUE_LABEL
-from selfheal.model_content import canonical_content, differences
+from selfheal.model.content import canonical_content, differences
 from tests.toy_use_case import contract
 from tests.traffic import toy_rows
 
 FIT = """
 import skops.io, sys
-from tests.test_model_content import fitted
+from tests.model.test_content import fitted
 sys.stdout.buffer.write(skops.io.dumps(fitted()))
 """
 
@@ -33,7 +33,7 @@ def fitted(c: float = 1.0) -> object:
 
 def test_the_same_fit_in_another_process_is_the_same_content_in_other_bytes() -> None:
     here = skops.io.dumps(fitted())
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     there = subprocess.run([sys.executable, "-c", FIT], capture_output=True, check=True, env=environment).stdout
     assert here != there, "object ids and times differ"
     assert differences(canonical_content(here), canonical_content(there)) == []

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal.contract import FloatArray
-from selfheal.probation import (
+from selfheal.promotion.probation import (
     BLIND,
     FAILED,
     MAX_ROWS,

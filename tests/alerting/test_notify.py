@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfheal.channels import Channel, Routes
-from selfheal.notify import FIRST_PAUSE, LONGEST_PAUSE, MAX_FAILURES, _pause, closing, due_notices, notify
+from selfheal.alerting.channels import Channel, Routes
+from selfheal.alerting.notify import FIRST_PAUSE, LONGEST_PAUSE, MAX_FAILURES, _pause, closing, due_notices, notify
 from selfheal.records import Alert, Severity
 from selfheal.settings import load_settings
 from tests.local_server import served
@@ -86,7 +86,7 @@ def test_a_channel_that_fails_is_logged_and_stops_neither_the_others_nor_the_loo
     told = notify(load_settings(notify_urls=f"{dead.url},{webhook.url}"), [DRIFT, FLAG])
     assert len(webhook.received) == 2
     assert told == {Channel(webhook.url).key: "warning"}, "of the last one"
-    warnings = [record.getMessage() for record in caplog.records if record.name == "selfheal.notify"]
+    warnings = [record.getMessage() for record in caplog.records if record.name == "selfheal.alerting.notify"]
     assert warnings == [
         f"alert {kind} could not be delivered to 1 of 2 channels (json://...); it is not tried again"
         for kind in ("dataset_drift", "feature_drift")
@@ -96,7 +96,7 @@ def test_a_channel_that_fails_is_logged_and_stops_neither_the_others_nor_the_loo
 def test_a_channel_that_hangs_is_not_waited_for_and_gets_no_second_thread(
     webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfheal.notify.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("selfheal.alerting.notify.PATIENCE_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
         hanging = f"json://127.0.0.1:{silent.getsockname()[1]}/?rto=30"
         settings = load_settings(notify_urls=f"{hanging},{webhook.url}")
