@@ -31,6 +31,8 @@ _numbers = itertools.count(1)
 hypothesis.settings.register_profile("selfheal", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("selfheal")
 
+ROOMY_BYTES = 8 << 30
+
 for name in [name for name in os.environ if name.lower() in Settings.model_fields]:
     del os.environ[name]  # what the developer has set must not decide a test
 
@@ -65,7 +67,7 @@ def server() -> Iterator[EmbeddedServer]:
 
     Not below pytest's own folder: that is closed to other users, and as root the server runs as one.
     """
-    with tempfile.TemporaryDirectory(prefix="selfheal-tests-") as folder:
+    with tempfile.TemporaryDirectory(prefix="selfheal-tests-", dir=_roomy_memory()) as folder:
         Path(folder).chmod(0o755)
         running = ensure_running(Path(folder) / "postgres")
         with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
@@ -76,6 +78,12 @@ def server() -> Iterator[EmbeddedServer]:
         postmaster.send_signal(signal.SIGQUIT)  # at once: what is thrown away needs no checkpoint
         psutil.wait_procs([postmaster], timeout=20)
         running.release()
+
+
+def _roomy_memory() -> Path | None:
+    """Where files are memory, if there is room for the hundreds of small databases of a session; None: where temporary files go."""
+    memory = Path("/dev/shm")  # noqa: S108
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free > ROOMY_BYTES else None
 
 
 def settings_for(server: EmbeddedServer, data_dir: Path, name: str, **overrides: Any) -> Settings:
