@@ -82,7 +82,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 def _roomy_memory() -> Path | None:
     """Where files are memory, if there is room for the hundreds of small databases of a session; None: where temporary files go."""
-    memory = Path("/dev/shm")  # noqa: S108
+    memory = Path("/dev/shm")
     return memory if memory.is_dir() and shutil.disk_usage(memory).free > ROOMY_BYTES else None
 
 
