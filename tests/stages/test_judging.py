@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from selfheal import cli
+from selfheal.cli import versions
 from selfheal.contract import FloatArray
 from selfheal.platform import Platform, open_platform
 from selfheal.records import Action, GateStatus, GateVerdict, ShadowModel, Trigger, digest_of, from_dict
@@ -212,7 +213,7 @@ def test_an_inconclusive_verdict_lists_what_is_worth_labelling_and_so_does_the_c
         scores = wanted.champion_probability, wanted.challenger_probability
         assert (scores[0] >= thresholds[0]) != (scores[1] >= thresholds[1])
 
-    monkeypatch.setattr(cli, "load_settings", lambda: platform.settings)
+    monkeypatch.setattr(versions, "load_settings", lambda: platform.settings)
     result = CliRunner().invoke(cli.app, ["worth-labelling", "--json"])
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)

@@ -1,0 +1,48 @@
+"""The application that commands are added to, and the platform that they open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from selfheal.platform import Platform
+    from selfheal.settings import Settings
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="A self-healing ML platform: it serves a model, sees drift, retrains, judges, promotes and rolls back.",
+)
+alerts_app = typer.Typer(pretty_exceptions_enable=False, help="Open alerts; acknowledge one.")
+app.add_typer(alerts_app, name="alerts", rich_help_panel="Watch")
+console = Console()
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the decision record.")]
+
+
+@contextmanager
+def opened_platform(settings: Settings) -> Iterator[Platform]:
+    from selfheal import supervise
+    from selfheal.platform import open_platform
+
+    supervise.prepare_data_dir(settings)
+    platform = open_platform(settings)
+    try:
+        yield platform
+    finally:
+        platform.close()
+
+
+def production(platform: Platform) -> int | None:
+    from selfheal.store.models import production_version
+
+    version = production_version(platform.store)
+    return None if version is None else version.version

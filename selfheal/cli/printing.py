@@ -1,0 +1,88 @@
+"""Tables, JSON and progress bars, the same in all commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from selfheal.cli.app import console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@contextmanager
+def step_progress(title: str, steps: tuple[str, ...]) -> Iterator[Callable[[str], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from selfheal import supervise
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=len(steps))
+
+        def done(step: str) -> None:
+            if step in steps:
+                progress.update(task, advance=1, description=f"{title}: {step.replace('_', ' ')}")
+            elif step.startswith(supervise.FITS):
+                progress.update(task, description=f"{title}: {step}")
+
+        yield done
+
+
+@contextmanager
+def fit_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """On stderr, so that JSON on stdout stays JSON."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"{title}: fits", total=None)
+        yield lambda n_done, n_fits: progress.update(task, completed=n_done, total=n_fits)
+
+
+def shown(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return "********" if value.get_secret_value() else ""
+    return "" if value is None else str(value)
+
+
+def print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def print_rows(title: str, values: Mapping[str, Any] | None) -> None:
+    table = Table("", "", title=title, title_justify="left", show_header=False)
+    table.columns[1].overflow = "fold"
+    for name, value in (values or {"": "nothing yet"}).items():
+        table.add_row(name.replace("_", " "), cell(value))
+    console.print(table)
+
+
+def print_table(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    if not rows:
+        console.print(f"{title}: none")
+        return
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(cell(row[column]) for column in columns))
+    console.print(table)
+
+
+def cell(value: object) -> str:
+    """A value for a table: times to the second, numbers to four digits, what is not known as `-`."""
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value is None else str(value)

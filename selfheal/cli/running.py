@@ -1,0 +1,139 @@
+"""Starting the platform, its first version, and traffic."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from selfheal.alerting.channels import check_channels
+from selfheal.cli.app import app, console, opened_platform, production
+from selfheal.cli.printing import step_progress
+from selfheal.settings import load_settings
+
+if TYPE_CHECKING:
+    from selfheal.settings import Settings
+
+
+@app.command(rich_help_panel="Run")
+def up() -> None:
+    """Run the platform on this machine: Postgres, Dagster, API and MLflow, until Ctrl-C."""
+    from selfheal import supervise
+
+    settings = load_settings()
+    check_channels(settings)
+    supervise.stop_in_order_on_signals()
+    folder = supervise.prepare_data_dir(settings)
+    with supervise.only_one(folder):
+        supervise.refuse_busy_ports(settings)
+        with opened_platform(settings) as platform:
+            if production(platform) is None:
+                _bootstrap(settings)
+            from selfheal.registry import mlflow_store_uri
+
+            code = supervise.supervise(settings, mlflow_store_uri(settings), lambda: _print_addresses(settings))
+    raise typer.Exit(code)
+
+
+@app.command(rich_help_panel="Run")
+def demo(
+    data: Annotated[Path | None, typer.Option(help="Labelled CSV; default: DATA, else synthetic rows.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running at the end.")] = False,
+    scenario: Annotated[str, typer.Option(help="The change of the world to live through.")] = "rate_shock",
+    rate: Annotated[float, typer.Option(min=1, max=500, help="Requests per second.")] = 30.0,
+    interval: Annotated[int, typer.Option(min=5, max=300, help="MONITORING_INTERVAL for the demo, seconds.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the scenario and of training.")] = 20,
+) -> None:
+    """Live through the whole loop with real processes, in a few minutes, and judge it honestly."""
+    from selfheal.simulate.demo import DemoOptions, run_demo
+
+    options = DemoOptions(
+        data=data,
+        json_file=json_file,
+        keep=keep,
+        scenario=scenario,
+        rate_per_second=rate,
+        interval_seconds=interval,
+        seed=seed,
+    )
+    raise typer.Exit(asyncio.run(run_demo(options, console)))
+
+
+@app.command(rich_help_panel="Run")
+def bootstrap() -> None:
+    """Train and promote a first version, if none is in production."""
+    settings = load_settings()
+    with opened_platform(settings) as platform:
+        version = production(platform)
+        if version is None:
+            _bootstrap(settings)
+            version = production(platform)
+        console.print(f"Version {version} is in production.")
+
+
+@app.command(rich_help_panel="Run")
+def simulate(
+    scenario: Annotated[str, typer.Option(help="`calm`, or a scenario of the contract.")] = "calm",
+    rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows to send.")] = 500,
+    rate: Annotated[float, typer.Option(min=0.1, max=1_000, help="Requests per second.")] = 20.0,
+    label_delay: Annotated[float, typer.Option(min=0, help="Seconds between a prediction and its label.")] = 5.0,
+    start: Annotated[int, typer.Option(min=0, help="First row of the data set to use.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the scenario.")] = 20,
+    url: Annotated[str | None, typer.Option(help="The API; default: API_HOST and API_PORT.")] = None,
+) -> None:
+    """Send traffic with delayed labels to a running API."""
+    from selfheal.simulate.session import send_scenario
+
+    settings = load_settings()
+    api_url = url or f"http://{settings.api_host}:{settings.api_port}"
+    stats = asyncio.run(
+        send_scenario(
+            settings,
+            api_url,
+            scenario,
+            n_rows=rows,
+            rate_per_second=rate,
+            label_delay_seconds=label_delay,
+            start=start,
+            seed=seed,
+            console=console,
+        )
+    )
+    console.print(
+        f"{stats.predictions:,} predictions, {stats.labels:,} labels, {stats.failed_requests} failed requests"
+    )
+    if stats.first_failure:
+        console.print(f"[red]first failure: {stats.first_failure}[/]")
+        raise typer.Exit(1)
+
+
+@app.command("dagster-home", rich_help_panel="Run")
+def dagster_home() -> None:
+    """Lay out DAGSTER_HOME below DATA_DIR and print it: `DAGSTER_HOME=$(selfheal dagster-home) dagster dev`."""
+    from selfheal import supervise
+
+    typer.echo(supervise.dagster_home(load_settings()))
+
+
+def _bootstrap(settings: Settings) -> None:
+    from selfheal import supervise
+    from selfheal.contract import load_contract
+    from selfheal.datasets import load_dataset
+
+    dataset = load_dataset(settings, load_contract(settings.use_case))
+    console.print(f"No version is in production: training the first one on {dataset.description}.")
+    with step_progress("Bootstrap", supervise.BOOTSTRAP_STEPS) as on_step:
+        supervise.run_job(settings, "bootstrap_job", on_step)
+
+
+def _print_addresses(settings: Settings) -> None:
+    from selfheal import supervise
+
+    table = Table(title="The platform is up. Ctrl-C stops it.", title_style="bold green", show_header=False)
+    for address in supervise.addresses(settings):
+        table.add_row(address.name, address.url, address.note)
+    console.print(table)

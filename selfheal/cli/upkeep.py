@@ -1,0 +1,129 @@
+"""Settings, keys, data and the files that the platform keeps."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selfheal.cli.app import JsonFlag, app, console, opened_platform
+from selfheal.cli.printing import print_json, print_rows, print_table, shown
+from selfheal.errors import ServiceUnavailableError
+from selfheal.settings import load_settings, settings_sources
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command(rich_help_panel="Upkeep")
+def config(as_json: JsonFlag = False) -> None:
+    """Print the settings in force and where each came from."""
+    settings = load_settings()
+    sources = settings_sources(settings)
+    rows = [
+        {
+            "name": name.upper(),
+            "value": shown(getattr(settings, name)),
+            "source": sources[name],
+            "meaning": field.description or "",
+        }
+        for name, field in type(settings).model_fields.items()
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table("Settings", rows, ("name", "value", "source", "meaning"))
+
+
+@app.command("api-key", rich_help_panel="Upkeep")
+def api_key(
+    name: Annotated[str, typer.Option(help="Who will use it, for example the client's name.")],
+    scopes: Annotated[str, typer.Option(help="What for: score, label, read, admin; comma-separated.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Make an API key: once the key itself, for the client, and its hashed entry for API_KEYS."""
+    from selfheal.api_keys import hashed_entry, new_api_key, parse_scopes
+
+    key = new_api_key()
+    entry = hashed_entry(name, parse_scopes(scopes), key)
+    if as_json:
+        print_json({"key": key, "entry": entry})
+        return
+    typer.echo(f"Key, shown only now; give it to the client, who sends it in the header X-API-Key:\n{key}")
+    typer.echo(f"Entry for API_KEYS on the server, beside the others, comma-separated:\n{entry}")
+
+
+@app.command("check-data", rich_help_panel="Upkeep")
+def check_data(
+    csv: Annotated[Path | None, typer.Argument(help="Labelled CSV; default: what a bootstrap would use.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check labelled data against the contract, and show what is in it. Nothing is written."""
+    from selfheal.contract import TRUE_LABEL, load_contract
+    from selfheal.datasets import load_dataset
+
+    settings = load_settings(**({"data": csv} if csv else {}))
+    dataset = load_dataset(settings, load_contract(settings.use_case), all_rows=True)
+    frame = dataset.frame
+    columns = [
+        {
+            "column": name,
+            "missing_pct": round(100 * float(frame[name].isna().mean()), 2),
+            **{f"q{q:g}": round(float(frame[name].quantile(q / 100)), 4) for q in (5, 50, 95)},
+            "max": round(float(frame[name].max()), 4),
+        }
+        for name in frame.columns
+    ]
+    summary = {"data": dataset.description, "positive_rate": float(frame[TRUE_LABEL].mean()), "sha256": dataset.sha256}
+    if as_json:
+        print_json(summary | {"columns": columns})
+        return
+    print_rows("Valid", summary)
+    print_table("Columns", columns, ("column", "missing_pct", "q5", "q50", "q95", "max"))
+
+
+@app.command("replay-journal", rich_help_panel="Upkeep")
+def replay_journal() -> None:
+    """Copy the whole journal into Postgres again; rows that are there stay as they are."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from selfheal.journal import LABEL_JOURNAL, prediction_journal
+    from selfheal.store.ingest import ingest
+
+    with opened_platform(load_settings()) as platform:
+        data_dir = platform.settings.data_dir
+        for kind in (prediction_journal(platform.contract), LABEL_JOURNAL):
+            total = sum(path.stat().st_size for path in kind.files(data_dir))
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+            with Progress(*columns, console=console) as progress:
+                task = progress.add_task(kind.name, total=total)
+
+                def advance(n_bytes: int, task: Any = task, progress: Progress = progress) -> None:
+                    progress.advance(task, n_bytes)
+
+                result = ingest(platform.store, kind, data_dir, from_start=True, on_progress=advance)
+            console.print(f"{kind.name}: {result.n_read:,} lines read, {result.n_new:,} rows were missing")
+            for place in result.corrupt:
+                console.print(f"[red]damaged line left out: {place}[/]")
+
+
+@app.command(rich_help_panel="Upkeep")
+def maintain(as_json: JsonFlag = False) -> None:
+    """Delete what is old now, as every night at 03:30 UTC, and print what went."""
+    from selfheal import supervise
+    from selfheal.maintenance import last_report
+    from selfheal.records import to_dict
+
+    settings = load_settings()
+    with opened_platform(settings):
+        began = datetime.now(UTC)
+        supervise.run_job(settings, "maintenance_job", lambda _step: None)
+    report = last_report(settings.data_dir)
+    if report is None or report.started_at < began:
+        raise ServiceUnavailableError("another maintenance is under way; try again when it is done")
+    if as_json:
+        print_json(to_dict(report))
+    else:
+        print_rows("Deleted", to_dict(report))

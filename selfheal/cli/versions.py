@@ -1,0 +1,116 @@
+"""Changing what serves, and helping the gates to tell."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
+
+import typer
+from rich.markup import escape
+
+from selfheal.cli.app import JsonFlag, Reason, app, console, opened_platform
+from selfheal.cli.printing import fit_progress, print_json, print_table, step_progress
+from selfheal.settings import load_settings
+
+if TYPE_CHECKING:
+    from selfheal.platform import Platform
+
+
+@app.command(rich_help_panel="Change what serves")
+def retrain(reason: Reason) -> None:
+    """Ask for a retraining now; the conditions and the gates decide as ever."""
+    from selfheal import supervise
+
+    settings = load_settings()
+    request = {"trigger": "manual", "reason": reason, "actor": getpass.getuser(), "request_id": str(uuid4())}
+    config = {"ops": {"retraining_decision": {"config": request}}}
+    with opened_platform(settings) as platform:
+        with step_progress("Retraining", supervise.RETRAINING_STEPS) as on_step:
+            supervise.run_job(settings, "retraining_job", on_step, config)
+        _print_decisions(platform, limit=2)
+
+
+@app.command(rich_help_panel="Change what serves")
+def promote(
+    version: Annotated[int, typer.Argument(help="A registered version.")],
+    reason: Reason,
+    force: Annotated[bool, typer.Option("--force", help="Without a verdict of the gates.")] = False,
+) -> None:
+    """Put a registered version into production by hand. It goes on probation."""
+    from selfheal.promotion.going_live import force_promote
+
+    if not force:
+        raise typer.BadParameter("the gates promote by themselves; promoting by hand needs --force")
+    with opened_platform(load_settings()) as platform:
+        now = datetime.now(UTC)
+        promoted = force_promote(platform, version, reason=reason, actor=getpass.getuser(), now=now)
+        console.print(
+            f"Version {promoted.version} is in production on probation; it replaced version {promoted.previous_version} "
+            f"(decision {promoted.decision_id})."
+        )
+
+
+@app.command(rich_help_panel="Change what serves")
+def rollback(
+    reason: Reason,
+    to: Annotated[int | None, typer.Option(help="The version to go back to; default: the predecessor.")] = None,
+) -> None:
+    """Put an earlier version back into production."""
+    from selfheal.promotion.going_live import rollback as roll_back
+
+    with opened_platform(load_settings()) as platform:
+        now = datetime.now(UTC)
+        version = roll_back(platform, to_version=to, reason=reason, actor=getpass.getuser(), now=now)
+        console.print(
+            f"Version {version.version} is in production again; version {version.previous_version} is not "
+            f"(decision {version.decision_id})."
+        )
+
+
+@app.command(rich_help_panel="Change what serves")
+def reproduce(
+    version: Annotated[int, typer.Argument(help="A registered version.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a version again from its record and compare it to the bit; exit 1 if it differs. Nothing is kept."""
+    from selfheal.records import to_dict
+    from selfheal.stages.reproduction import reproduce as train_again
+
+    with opened_platform(load_settings()) as platform, fit_progress(f"Version {version} again") as on_fits:
+        found = train_again(platform, version, on_fits)
+    if as_json:
+        print_json(to_dict(found) | {"is_identical": found.is_identical})
+    else:
+        for difference in found.differences:
+            console.print(f"[red]-[/] {escape(difference)}")
+        for change in found.changed_since:
+            console.print(f"changed since: {escape(change)}")
+        outcome = "is the same to the bit" if found.is_identical else f"differs in {len(found.differences)} places"
+        console.print(f"Version {version}, trained again on rows {found.data_sha256[:12]}, {outcome}.")
+    raise typer.Exit(0 if found.is_identical else 1)
+
+
+@app.command("worth-labelling", rich_help_panel="Change what serves")
+def worth_labelling(as_json: JsonFlag = False) -> None:
+    """List the predictions whose labels would settle an inconclusive verdict soonest: the models disagree on them."""
+    from selfheal.records import to_dict
+    from selfheal.stages.shadow_scoring import wanted_labels
+
+    with opened_platform(load_settings()) as platform:
+        wanted = wanted_labels(platform)
+    if as_json:
+        print_json(to_dict(wanted))
+        return
+    console.print(escape(wanted.reason))
+    columns = ("prediction_id", "created_at", "champion_probability", "challenger_probability")
+    print_table("Worth labelling first", [asdict(prediction) for prediction in wanted.predictions], columns)
+
+
+def _print_decisions(platform: Platform, limit: int) -> None:
+    from selfheal.store.decisions import recent
+
+    for decision in reversed(recent(platform.store, limit)):
+        console.print(f"[bold]{decision.action}[/]: {decision.reason}")
