@@ -18,7 +18,7 @@ def write_whole(path: Path, data: bytes, *, is_durable: bool = False) -> Path:
         OSError: if that failed; then nothing has changed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)

@@ -10,17 +10,16 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from secrets import token_hex
 
 from selfheal.errors import IntegrityError
 from selfheal.model.file import check_size
 from selfheal.records import ModelVersion, from_dict, to_json
+from selfheal.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class ModelCache:
         """
         others = [one for one in self.remembered() if one.version.version != version.version]
         latest = (ServedVersion(version, now), *others)[:REMEMBERED_VERSIONS]
-        self._write(self._folder / SERVED_FILE, to_json(ServedVersions(latest)))
+        write_whole(self._folder / SERVED_FILE, to_json(ServedVersions(latest)), is_durable=True)
 
     def remembered(self) -> tuple[ServedVersion, ...]:
         """The versions served here last, the latest first; none if the record is damaged, which is logged."""
@@ -114,24 +113,10 @@ class ModelCache:
 
     def _keep(self, path: Path, data: bytes) -> None:
         try:
-            self._write(path, data)
+            write_whole(path, data, is_durable=True)
             self._prune()
         except OSError as error:  # a full disk: the model can be served all the same
             logger.warning("%s could not be kept on this machine's disk: %s", path, error)
-
-    def _write(self, path: Path, data: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / f".{path.name}.{token_hex(4)}.tmp"
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(self._folder)
 
     def _prune(self) -> None:
         pinned = {self._path(one.version.artifact_sha256, MODEL_SUFFIX) for one in self.remembered()}
@@ -151,11 +136,3 @@ def _modified_at(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:  # another process has pruned it
         return 0.0
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
