@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from selfheal.code_version import code_version
@@ -151,13 +152,8 @@ def rollback(
     current = _champion(platform, from_version)
     target = _rollback_target(platform, current, to_version)
     attempt = _switch_decision(Action.ROLLBACK, current, target, reason, actor, now)
-    with _noting_failure(platform, attempt, target, now):
-        on_step("validate")
-        check_answers(platform, target)
-        _go_live(platform, target, attempt, now, is_watched=False, on_step=on_step)
-    if is_projected:
-        _project(platform, on_step)
-    return _version(platform, target.version)
+    check = partial(check_answers, platform, target)
+    return _switch(platform, target, attempt, now, check, is_watched=False, is_projected=is_projected, on_step=on_step)
 
 
 def force_promote(
@@ -181,10 +177,26 @@ def force_promote(
     current = _champion(platform, from_version)
     target = _other_version(platform, current, version)
     attempt = _switch_decision(Action.FORCE_PROMOTE, current, target, reason, actor, now)
+    check = partial(validate, platform, target)
+    return _switch(platform, target, attempt, now, check, is_watched=True, is_projected=is_projected, on_step=on_step)
+
+
+def _switch(
+    platform: Platform,
+    target: ModelVersion,
+    attempt: Decision,
+    now: datetime,
+    check: Callable[[], None],
+    *,
+    is_watched: bool,
+    is_projected: bool,
+    on_step: OnStep,
+) -> ModelVersion:
+    """Takes `SWITCH_STEPS`."""
     with _noting_failure(platform, attempt, target, now):
         on_step("validate")
-        validate(platform, target)
-        _go_live(platform, target, attempt, now, is_watched=True, on_step=on_step)
+        check()
+        _go_live(platform, target, attempt, now, is_watched=is_watched, on_step=on_step)
     if is_projected:
         _project(platform, on_step)
     return _version(platform, target.version)
