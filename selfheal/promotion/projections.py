@@ -15,7 +15,8 @@ from selfheal.decision_log import write_missing_files
 from selfheal.records import Alert, Severity, Stage
 from selfheal.registry import PRODUCTION_ALIAS, STAGING_ALIAS
 from selfheal.store import models
-from selfheal.store.alone import alone_with_registry
+from selfheal.store.alone import alone_with
+from selfheal.store.locks import Lock
 from selfheal.store.monitoring import REGISTRY, hold_alert, resolve_alert
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def watch_registry(platform: Platform, now: datetime) -> list[str]:
 
 def reconcile_registry(platform: Platform, on_step: Callable[[str], None] = lambda _: None) -> list[str]:
     """Makes MLflow's aliases and stage tags follow Postgres; returns what had strayed, a sentence each."""
-    with alone_with_registry(platform.store):
+    with alone_with(platform.store, Lock.REGISTRY):
         production = models.production_version(platform.store)
         if production is None:
             return []

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from selfheal.records import Action, Decision, digest_of, from_dict, to_dict
+from selfheal.store.locks import Lock
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from selfheal.store import Store
 
-CHAIN_LOCK = 7_352_003
-"""Key of the advisory lock under which the chain grows; any constant of ours will do."""
 
 GENESIS = "0" * 64
 
@@ -57,7 +56,7 @@ def append_on(store: Store, connection: Connection, decision: Decision) -> bool:
     """As `append`, as a part of the connection's transaction: nobody else can append before that ends."""
     table = store.tables.retraining_decisions
     content = to_dict(decision)
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CHAIN_LOCK})
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": Lock.CHAIN})
     known = select(table.c.decision_id).where(table.c.decision_id == decision.decision_id)
     if connection.execute(known).first() is not None:
         return False

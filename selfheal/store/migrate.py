@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from selfheal.errors import ConfigurationError, ServiceUnavailableError
+from selfheal.store.locks import Lock
 from selfheal.store.tables import feature_columns
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from selfheal.store import Store
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-
-MIGRATION_LOCK = 7_352_001
-"""Key of the advisory lock that lets one process at a time migrate; any constant of ours will do."""
 
 
 def ensure_database(url: str, *, is_patient: bool = True) -> None:
@@ -50,7 +48,7 @@ def _create_if_missing_at_once(server: str, database: str) -> None:
     engine = create_engine(server, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 5})
     try:
         with engine.connect() as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": Lock.MIGRATION})
             exists = connection.execute(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": database})
             if exists.first() is None:
                 connection.execute(text(f'CREATE DATABASE "{database}"'))
@@ -82,7 +80,7 @@ def migrate(store: Store) -> None:
         ConfigurationError: if a feature's column exists with another type.
     """
     with store.engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": Lock.MIGRATION})
         if not _is_at_head(connection):
             from alembic import command  # a second to import: only when there is something to migrate
 

@@ -12,12 +12,10 @@ from sqlalchemy.dialects.postgresql import insert
 from selfheal.errors import NoProductionModelError, PromotionConflictError, UnknownVersionError
 from selfheal.records import Action, Decision, ModelVersion, Stage, from_dict, to_dict
 from selfheal.store import decisions
+from selfheal.store.locks import Lock
 
 if TYPE_CHECKING:
     from selfheal.store import Store
-
-PROMOTION_LOCK = 7_352_002
-"""Key of the advisory lock under which stages change; any constant of ours will do."""
 
 GO_LIVE_STEPS = ("keep_decision", "archive_predecessor", "make_live", "write_promotion", "commit")
 """What `go_live` does, in order."""
@@ -93,7 +91,7 @@ def go_live(
         UnknownVersionError: if there is no such version.
     """
     with store.engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PROMOTION_LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": Lock.PROMOTION})
         current = _production_number(store, connection)
         if current == version and _has_taken_effect(store, connection, decision):
             return

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from selfheal.store.locks import Lock
 from selfheal.store.tables import HOUR_OF_PREDICTION
 
 if TYPE_CHECKING:
     from selfheal.store import Store
-
-MAINTENANCE_LOCK = 7_352_005
-"""Key of the advisory lock under which old rows and files are deleted; any constant of ours will do."""
 
 ROWS_PER_TRANSACTION = 5_000
 
@@ -46,7 +44,7 @@ OLD_ALERTS = """
 def only_one(store: Store) -> Iterator[bool]:
     """Whether this is the only maintenance of the database; if so, it stays so until the context ends or its process dies."""
     with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        key = {"key": MAINTENANCE_LOCK}
+        key = {"key": Lock.MAINTENANCE}
         is_mine = bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar())
         try:
             yield is_mine

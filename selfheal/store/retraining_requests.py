@@ -11,6 +11,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from selfheal.errors import TooManyRequestsError
+from selfheal.store.locks import Lock
 from selfheal.time_ordered import new_id
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 MAX_OPEN = 10
 """Requests that wait at once. Each costs a run, and a second one on the same rows learns nothing new."""
-
-REQUEST_LOCK = 7_352_006
-"""Key of the advisory lock under which requests are counted; any constant of ours will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ def add_request(store: Store, *, actor: str, reason: str, now: datetime) -> UUID
     is_open = (table.c.model_name == store.contract.name) & table.c.taken_at.is_(None)
     request_id = new_id()
     with store.engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": REQUEST_LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": Lock.REQUESTS})
         n_open = connection.execute(select(func.count()).select_from(table).where(is_open)).scalar_one()
         if n_open >= MAX_OPEN:
             raise TooManyRequestsError(

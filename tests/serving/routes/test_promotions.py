@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from selfheal.settings import Settings
-from selfheal.store.models import PROMOTION_LOCK
+from selfheal.store.locks import Lock
 from selfheal.store.retraining_requests import MAX_OPEN as MAX_OPEN_REQUESTS
 from serving.keeping.switchboard import MAX_OPEN
 from tests.serving.history import ADA, API_KEYS, READER
@@ -144,7 +144,7 @@ def test_a_switch_that_waits_keeps_nobody_else_waiting_and_too_many_are_refused(
     """As while another process promotes."""
     url = two.settings.external_database_url(two.settings.mlops_db_name)
     with psycopg.connect(url) as other, ThreadPoolExecutor(MAX_OPEN) as callers:
-        other.execute("SELECT pg_advisory_xact_lock(%s)", (PROMOTION_LOCK,))
+        other.execute("SELECT pg_advisory_xact_lock(%s)", (Lock.PROMOTION,))
         waiting = [callers.submit(promote, two, 2) for _ in range(MAX_OPEN)]
         refused = eventually(lambda: promote_if_full(two), "the switchboard is full")
         assert refused["type"] == "busy"

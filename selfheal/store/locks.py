@@ -1,0 +1,26 @@
+"""The keys of Postgres' advisory locks, all in one place so that no two things share one."""
+
+from __future__ import annotations
+
+from enum import IntEnum, unique
+
+
+@unique
+class Lock(IntEnum):
+    """What is done by one process at a time; the number is any constant of ours that no other lock has."""
+
+    MIGRATION = 7_352_001
+    PROMOTION = 7_352_002
+    """Stages of versions change."""
+    CHAIN = 7_352_003
+    """A decision is appended."""
+    ROLLUPS = 7_352_004
+    """Predictions and labels are counted; taken by the triggers of migration 0004."""
+    MAINTENANCE = 7_352_005
+    """Old rows and files are deleted."""
+    REQUESTS = 7_352_006
+    """Requests for a retraining are counted."""
+    REGISTRY = 7_352_007
+    """MLflow's versions, aliases and tags change (`store.alone`)."""
+    JUDGING = 7_352_008
+    """The gates look at a challenger (`store.alone`)."""
