@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from selfheal.contract import ModelContract
 from selfheal.errors import MissingArtifactError, ModelRefusedError
 from selfheal.model.cache import MODEL_SUFFIX, ModelCache
 from selfheal.model.file import TRUSTED_TYPES, check_size, load_trusted
+from selfheal.model.requirements import model_requirements
 from selfheal.records import ModelVersion, ShadowModel, Stage, TrainingRecord, from_dict, to_dict, to_json
 from selfheal.retraining import snapshot
 from selfheal.store.reference import from_parquet, to_parquet
@@ -38,8 +38,6 @@ EXPERIMENT = "selfheal"
 PRODUCTION_ALIAS, STAGING_ALIAS = "production", "staging"
 STAGE_TAG = "stage"
 SHADOW_KEY_TAG = "selfheal.shadow_key"
-
-MODEL_REQUIREMENTS = ("scikit-learn", "skops", "numpy", "scipy", "pandas")
 
 MODEL_FILE = "model.skops"
 
@@ -97,7 +95,7 @@ class Registry:
         from and is judged on, training_set.parquet.
         """
         mlflow = self._mlflow()
-        requirements = [f"{name}=={installed_version(name)}" for name in MODEL_REQUIREMENTS]
+        requirements = list(model_requirements())
         reference = to_parquet(trained.reference)
         with mlflow.start_run(
             experiment_id=self._experiment_id(), run_name=f"{trigger_reason} {now:%Y-%m-%d %H:%M}"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from selfheal.errors import IntegrityError
 from selfheal.model.file import check_size
+from selfheal.model.requirements import model_requirements
 from selfheal.records import ModelVersion, from_dict, to_json
 from selfheal.whole_file import write_whole
 
@@ -34,10 +35,11 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
-    """A version that this machine served, as Postgres had it then, and since when."""
+    """A version that this machine served, as Postgres had it then, since when, and with which libraries."""
 
     version: ModelVersion
     served_since: datetime
+    libraries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class ModelCache:
             OSError: if it could not be written; what was remembered before still is.
         """
         others = [one for one in self.remembered() if one.version.version != version.version]
-        latest = (ServedVersion(version, now), *others)[:REMEMBERED_VERSIONS]
+        latest = (ServedVersion(version, now, model_requirements()), *others)[:REMEMBERED_VERSIONS]
         write_whole(self._folder / SERVED_FILE, to_json(ServedVersions(latest)), is_durable=True)
 
     def remembered(self) -> tuple[ServedVersion, ...]:
@@ -95,6 +97,15 @@ class ModelCache:
         except (OSError, ValueError, RecursionError) as error:  # a pydantic.ValidationError is a ValueError
             logger.error("%s is damaged, so no version is remembered: %s", path, error)
             return ()
+
+    def has_answered(self, version: ModelVersion) -> bool:
+        """Whether this very file was served here with the libraries that are installed now, so that it will answer again."""
+        return any(
+            one.version.artifact_sha256 == version.artifact_sha256
+            and one.version.contract_hash == version.contract_hash
+            and one.libraries == model_requirements()
+            for one in self.remembered()
+        )
 
     def _path(self, sha256: str, suffix: str) -> Path:
         if not SHA256.fullmatch(sha256):

@@ -23,7 +23,7 @@ from selfheal.errors import (
     PromotionConflictError,
     UnknownVersionError,
 )
-from selfheal.promotion.final_validation import check_answers, validate
+from selfheal.promotion.final_validation import check_answers_again, validate
 from selfheal.promotion.projections import PROJECTION_STEPS, project
 from selfheal.records import (
     Action,
@@ -39,7 +39,8 @@ from selfheal.records import (
 )
 from selfheal.registry import STAGING_ALIAS
 from selfheal.store import models, promotions
-from selfheal.store.alone import alone_with_registry
+from selfheal.store.alone import alone_with
+from selfheal.store.locks import Lock
 from selfheal.store.models import GO_LIVE_STEPS
 from selfheal.store.monitoring import PROMOTION, hold_alert, resolve_alert
 
@@ -106,7 +107,7 @@ def stage(
         IntegrityError: if MLflow gives it the number of another model.
     """
     on_step("register")
-    with alone_with_registry(platform.store):
+    with alone_with(platform.store, Lock.REGISTRY):
         number = platform.registry.register(shadow)
     on_step("write_staging")
     models.register_staging(platform.store, _as_version(shadow, number, decision, now))
@@ -152,7 +153,7 @@ def rollback(
     current = _champion(platform, from_version)
     target = _rollback_target(platform, current, to_version)
     attempt = _switch_decision(Action.ROLLBACK, current, target, reason, actor, now)
-    check = partial(check_answers, platform, target)
+    check = partial(check_answers_again, platform, target)
     return _switch(platform, target, attempt, now, check, is_watched=False, is_projected=is_projected, on_step=on_step)
 
 

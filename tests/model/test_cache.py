@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,27 @@ def test_the_last_two_served_versions_are_remembered_the_latest_first(cache: Mod
     assert (before.version, before.served_since) == (version(2), T0 + HOUR)
     cache.remember(version(2), T0 + 3 * HOUR)
     assert remembered(cache) == [2, 3]
+
+
+def test_a_version_has_answered_if_its_file_was_served_here_with_the_libraries_of_today(
+    cache: ModelCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not cache.has_answered(version(1))
+    cache.remember(version(1), T0)
+    assert cache.has_answered(version(1))
+    assert not cache.has_answered(version(1, b"another file"))
+    assert not cache.has_answered(replace(version(1), contract_hash="f" * 64))
+    monkeypatch.setattr("selfheal.model.cache.model_requirements", lambda: ("scikit-learn==99",))
+    assert not cache.has_answered(version(1))
+
+
+def test_what_was_served_before_libraries_were_written_down_has_not_answered(cache: ModelCache, folder: Path) -> None:
+    cache.remember(version(1), T0)
+    record = json.loads((folder / SERVED_FILE).read_bytes())
+    del record["served"][0]["libraries"]
+    (folder / SERVED_FILE).write_bytes(json.dumps(record).encode())
+    assert remembered(cache) == [1]
+    assert not cache.has_answered(version(1))
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,26 @@ from selfheal.promotion.final_validation import (
     BATCH_ROWS,
     FLOOR_MS,
     Latency,
+    check_answers_again,
     check_latency,
     check_parity,
     measure,
     validate,
 )
+from selfheal.records import ModelVersion, ShadowModel
 from tests.candidates import champion, log_model_without_scores, log_worse_model, twin_of_champion
 from tests.model.test_examination import Scores, two_columns
+from tests.times import T0
+
+
+def as_version(platform: Platform, shadow: ShadowModel) -> ModelVersion:
+    return replace(
+        champion(platform),
+        mlflow_run_id=shadow.mlflow_run_id,
+        artifact_uri=shadow.artifact_uri,
+        artifact_sha256=shadow.artifact_sha256,
+    )
+
 
 MATRIX = np.linspace(0.0, 1.0, 12).reshape(4, 3)
 
@@ -56,6 +69,31 @@ def test_a_model_that_scores_otherwise_than_in_training_is_refused(
 def test_a_model_without_scores_is_refused(platform: Platform) -> None:
     with pytest.raises(ModelRefusedError, match="gives nan to nan as probabilities"):
         validate(platform, log_model_without_scores(platform))
+
+
+def test_a_version_that_was_served_here_goes_back_unopened_if_its_file_is_the_same(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = champion(platform)
+    platform.registry.cache.remember(live, T0)
+    monkeypatch.setattr(platform.registry, "load", raising)
+    check_answers_again(platform, live)
+    with pytest.raises(ModelRefusedError, match="trained under contract ffffffffffff"):
+        monkeypatch.undo()
+        check_answers_again(platform, replace(live, contract_hash="f" * 64))
+
+
+def test_a_version_whose_file_changed_does_not_go_back_though_it_was_served_here(platform: Platform) -> None:
+    changed = replace(champion(platform), artifact_sha256="0" * 64)
+    platform.registry.cache.remember(changed, T0)
+    with pytest.raises(IntegrityError, match=r"model\.skops has changed"):
+        check_answers_again(platform, changed)
+
+
+def test_a_version_that_was_served_elsewhere_is_opened_and_asked(platform: Platform) -> None:
+    without_scores = log_model_without_scores(platform)
+    with pytest.raises(ModelRefusedError, match="gives nan to nan"):
+        check_answers_again(platform, as_version(platform, without_scores))
 
 
 def test_a_champion_that_does_not_load_keeps_nobody_out(platform: Platform) -> None:
