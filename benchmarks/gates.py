@@ -369,19 +369,30 @@ def judge(pair: Pair, rows: IntArray | None, counts: IntArray, look: int, rng: n
     """
     if not passes_point_rule(counts):
         return Verdicts(point_rule=False, plain_bootstrap=False, ours=False)
-    level = level_of_look(LIMITS.level, look, int(counts.sum()))
-    if is_hopeless(counts, level):
+    n_rows = int(counts.sum())
+    if is_hopeless(counts, level_of_look(LIMITS.level, look, n_rows, has_brier_risen=False)):
         return Verdicts(point_rule=True, plain_bootstrap=False, ours=False)
+    evaluation = pair.evaluation(pair.sample(counts, rng) if rows is None else rows)
+    level = level_of_look(LIMITS.level, look, n_rows, has_brier_risen=has_brier_risen(evaluation))
     is_certain_by_bootstrap = bootstrap_low(counts, level, rng) > 0
     if not is_certain_by_bootstrap and f1_difference_bounds(counts, level, LIMITS.seed).low <= 0:
         return Verdicts(point_rule=True, plain_bootstrap=False, ours=False)
-    outcome = evaluate_gates(pair.evaluation(pair.sample(counts, rng) if rows is None else rows), LIMITS, look)
+    outcome = evaluate_gates(evaluation, LIMITS, look)
     others = {gate.status for gate in outcome.gates if gate.name != "f1_improvement"}
     return Verdicts(
         point_rule=True,
         plain_bootstrap=is_certain_by_bootstrap and others <= {GateStatus.PASS, GateStatus.NOT_APPLICABLE},
         ours=outcome.action is Action.PROMOTE,
     )
+
+
+def has_brier_risen(evaluation: Evaluation) -> bool:
+    assert evaluation.champion is not None, "all verdicts here are on a pair"
+    new, old = (
+        ((scores.probabilities - evaluation.labels) ** 2).mean()
+        for scores in (evaluation.challenger, evaluation.champion)
+    )
+    return bool(new > old)
 
 
 def bootstrap_low(counts: IntArray, level: float, rng: np.random.Generator) -> float:

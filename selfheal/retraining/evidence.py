@@ -31,8 +31,8 @@ PRIOR_ROWS = 0.5
 SPENDING_SUM = math.pi**2 / 6
 """The sum of 1 / look^2 over all looks (Euler)."""
 
-FULL_LEVEL_ROWS = 1_500
-"""From so many rows on, a look spends its whole share of the level."""
+FULL_LEVEL_ROWS, FULL_LEVEL_ROWS_BRIER_ROSE = 1_000, 1_500
+"""From so many rows on, a look spends its whole share of the level; more if the Brier score speaks against the challenger."""
 
 MIN_DRAWS, MAX_DRAWS, TAIL_DRAWS = 20_000, 4_000_000, 50
 """So many draws as leave `TAIL_DRAWS` beyond the bound. The most take about two seconds and serve the first hundred looks."""
@@ -44,25 +44,32 @@ DRAWS_AT_ONCE = 100_000
 """Bounds the memory of the draws."""
 
 
-def level_of_look(level: float, look: int, n_rows: int) -> float:
+def level_of_look(level: float, look: int, n_rows: int, *, has_brier_risen: bool) -> float:
     """What of the whole `level` is spent at a look (1, 2, 3, ...) at so many rows.
 
     It is level x 6 / (pi look)^2, and with fewer than `FULL_LEVEL_ROWS` rows that times the square of their share of them.
-    The looks' levels add up to `level` at most, so the chance of an error at any look is at most that, however many looks
-    there are and however they depend on each other (the union bound): alpha spending over a sequence without end (Foster and
-    Stine, 2008, JRSS B 70; Tian and Ramdas, 2021, Stat. Methods Med. Res. 30). What a look spends may depend on its number of
-    rows, which says nothing of the outcome.
+    The looks' shares add up to `level`, and none spends more than its share, so the chance of an error at any look is at most
+    that, however many looks there are and however they depend on each other (the union bound): alpha spending over a sequence
+    without end (Foster and Stine, 2008, JRSS B 70; Tian and Ramdas, 2021, Stat. Methods Med. Res. 30).
 
     Each look has a quarter more rows than the one before, so later looks need less of the level: with slower decay the first
     look finds less and a better model waits longer; with faster decay a small gain is found later. On few rows the level buys
-    little: what passes there is luck too often, and may be a model that is a good deal worse.
+    little: what passes there is luck too often, and may be a model that is a good deal worse. The Brier score of the same rows
+    is a witness: it counts by how much each probability is off, where F1 counts who crossed the threshold, so that a worse
+    model that is lucky in F1 has seldom luck in both.
 
-    >>> [round(level_of_look(0.05, look, 1_500), 4) for look in (1, 2, 10)]
+    Args:
+        has_brier_risen: whether the challenger's Brier score on these rows is above the champion's.
+
+    >>> [round(level_of_look(0.05, look, 1_500, has_brier_risen=True), 4) for look in (1, 2, 10)]
     [0.0304, 0.0076, 0.0003]
-    >>> [round(level_of_look(0.05, 1, n_rows), 4) for n_rows in (200, 500, 1_000)]
+    >>> [round(level_of_look(0.05, 1, n_rows, has_brier_risen=False), 4) for n_rows in (200, 500, 1_000)]
+    [0.0012, 0.0076, 0.0304]
+    >>> [round(level_of_look(0.05, 1, n_rows, has_brier_risen=True), 4) for n_rows in (200, 500, 1_000)]
     [0.0005, 0.0034, 0.0135]
     """
-    return level / (SPENDING_SUM * look**2) * min(1.0, n_rows / FULL_LEVEL_ROWS) ** 2
+    full = FULL_LEVEL_ROWS_BRIER_ROSE if has_brier_risen else FULL_LEVEL_ROWS
+    return level / (SPENDING_SUM * look**2) * min(1.0, n_rows / full) ** 2
 
 
 def kind_counts(labels: IntArray, challenger_says: IntArray, champion_says: IntArray) -> IntArray:

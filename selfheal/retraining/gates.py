@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -248,15 +249,17 @@ def _f1_improvement(
     if new is None or old is None:
         return _incomparable(name, wanted, evaluation)
     counts = kind_counts(evaluation.labels, evaluation.challenger.predictions, evaluation.champion.predictions)
-    bounds = f1_difference_bounds(counts, level_of_look(limits.level, look, n_rows), limits.seed)
+    level_at = partial(level_of_look, limits.level, has_brier_risen=new.brier > old.brier)
+    bounds = f1_difference_bounds(counts, level_at(look, n_rows), limits.seed)
     improvement_pct = _percent_of(old.f1, new.f1 - old.f1)
     measured = f"F1 {old.f1:.3f} -> {new.f1:.3f} ({improvement_pct:+.1f} %, {wanted:g} % wanted)"
     if improvement_pct < wanted:
         status, sentence = GateStatus.FAIL, measured
     elif bounds.low <= 0:
-        advice = _rows_that_would_tell(n_rows, float(f1_difference(counts)), bounds.low, limits.level, look)
+        spent, at_next_look = level_at(look, n_rows), partial(level_at, look + 1)
+        more = more_rows_for_certainty(n_rows, float(f1_difference(counts)), bounds.low, spent, at_next_look)
         chance = f"the difference may be chance: it could be as low as {bounds.low:+.3f}"
-        status, sentence = GateStatus.INCONCLUSIVE, f"{measured}, but {chance}{advice}"
+        status, sentence = GateStatus.INCONCLUSIVE, f"{measured}, but {chance}{_advice(more)}"
     else:
         status, sentence = GateStatus.PASS, f"{measured}, at least {bounds.low:+.3f}"
     interval = None if old.f1 == 0 else Interval(100 * bounds.low / old.f1, 100 * bounds.high / old.f1)
@@ -268,9 +271,7 @@ def _percent_of(before: float, change: float) -> float:
     return 100.0 * change / before if before > 0 else 100.0 * (change > 0)
 
 
-def _rows_that_would_tell(n_rows: int, difference: float, low: float, level: float, look: int) -> str:
-    spent = level_of_look(level, look, n_rows)
-    more = more_rows_for_certainty(n_rows, difference, low, spent, lambda rows: level_of_look(level, look + 1, rows))
+def _advice(more: int | None) -> str:
     if more is None:
         return ""
     return f"; about {more:,} more evaluation rows would tell, if it stays as it is: {_labels_for(more)}"

@@ -47,7 +47,9 @@ from selfheal.stages.monitoring import last_look_at_feed
 from selfheal.stages.scoring import try_scores
 from selfheal.stages.shadow_scoring import score_live_traffic
 from selfheal.store import decisions, models, predictions
+from selfheal.store.alone import alone_with
 from selfheal.store.label_delays import label_delay_sample
+from selfheal.store.locks import Lock
 from selfheal.store.reference import read_baseline
 
 if TYPE_CHECKING:
@@ -253,11 +255,17 @@ def judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datet
     """Lets the gates compare challenger and champion on the evaluation rows and on live traffic; keeps the decision.
 
     The same challenger is judged once against the same champion by the same limits: later calls give the decision that was
-    kept, whose look does not count again.
+    kept, whose look does not count again. One verdict at a time: two would have the same look.
 
     Raises:
         ModelRefusedError, IntegrityError: if a model does not load. One that loads and does not score is rejected.
+        ServiceUnavailableError: if another process has been judging for too long.
     """
+    with alone_with(platform.store, Lock.JUDGING):
+        return _judge(platform, shadow, rows, now)
+
+
+def _judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datetime) -> GateVerdict:
     training_decision = decisions.find(platform.store, shadow.decision_id)
     assert training_decision is not None, "a shadow model is trained by a recorded decision"
     champion, limits = champion_to_beat(platform, shadow), gate_limits(platform.settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ from selfheal.retraining.evidence import (
 )
 
 COUNTS = st.lists(st.integers(0, 400), min_size=8, max_size=8).map(np.array)
+level_at = partial(level_of_look, has_brier_risen=False)
+
 TYPICAL = np.array([870, 25, 20, 18, 25, 8, 18, 16])
 """1,000 rows, 67 of them positive; the challenger finds 34 of those, the champion 24."""
 
@@ -55,22 +58,30 @@ def test_f1_where_nobody_has_or_predicts_a_positive_is_0_not_unknown() -> None:
 
 @given(st.floats(1e-4, 0.4), st.integers(1, 3_000), st.integers(1, 10**9))
 def test_no_number_of_looks_spends_more_than_the_level(level: float, n_looks: int, n_rows: int) -> None:
-    spent = [level_of_look(level, look, n_rows) for look in range(1, n_looks + 1)]
-    assert sum(spent) < level
-    assert all(later < earlier for earlier, later in itertools.pairwise(spent))
+    for has_brier_risen in (False, True):
+        looks = range(1, n_looks + 1)
+        spent = [level_of_look(level, look, n_rows, has_brier_risen=has_brier_risen) for look in looks]
+        assert sum(spent) < level
+        assert all(later < earlier for earlier, later in itertools.pairwise(spent))
 
 
 def test_the_whole_level_is_there_to_be_spent() -> None:
-    assert sum(level_of_look(1.0, look, 1_500) for look in range(1, 100_000)) == pytest.approx(1.0, abs=1e-5)
+    assert sum(level_at(1.0, look, 1_000) for look in range(1, 100_000)) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_the_tenth_look_still_has_a_hundredth_of_the_first() -> None:
-    assert level_of_look(0.05, 10, 5_000) == pytest.approx(level_of_look(0.05, 1, 5_000) / 100)
+    assert level_at(0.05, 10, 5_000) == pytest.approx(level_at(0.05, 1, 5_000) / 100)
 
 
 def test_few_rows_spend_little_and_more_than_enough_spend_no_more() -> None:
-    spent = [level_of_look(0.05, 1, n_rows) for n_rows in (150, 750, 1_500, 50_000)]
+    spent = [level_at(0.05, 1, n_rows) for n_rows in (100, 500, 1_000, 50_000)]
     assert spent == pytest.approx([spent[2] / 100, spent[2] / 4, spent[2], spent[2]])
+
+
+@given(st.integers(1, 100), st.integers(1, 10**6))
+def test_a_risen_brier_score_never_adds_to_the_level(look: int, n_rows: int) -> None:
+    risen = level_of_look(0.05, look, n_rows, has_brier_risen=True)
+    assert risen == level_at(0.05, look, n_rows) if n_rows >= 1_500 else risen < level_at(0.05, look, n_rows)
 
 
 # The bounds
@@ -154,15 +165,15 @@ def test_a_model_that_is_no_better_seldom_passes_for_better(kinds: npt.NDArray[n
 def test_about_as_many_rows_as_are_asked_for_suffice() -> None:
     counts = np.array([174, 6, 5, 4, 5, 2, 4, 3])
     n_rows, difference = int(counts.sum()), float(f1_difference(counts))
-    level = level_of_look(0.05, 1, n_rows)
+    level = level_at(0.05, 1, n_rows)
     low = f1_difference_bounds(counts, level, seed=1).low
     assert low < 0 < difference
-    more = more_rows_for_certainty(n_rows, difference, low, level, lambda rows: level_of_look(0.05, 2, rows))
+    more = more_rows_for_certainty(n_rows, difference, low, level, partial(level_at, 0.05, 2))
     assert more is not None
 
     def low_with(rows: float) -> float:
         tiled = np.rint(counts * rows / n_rows).astype(int)
-        return f1_difference_bounds(tiled, level_of_look(0.05, 2, round(rows)), seed=1).low
+        return f1_difference_bounds(tiled, level_at(0.05, 2, round(rows)), seed=1).low
 
     assert low_with(1.5 * (n_rows + more)) > 0
     assert low_with(0.6 * (n_rows + more)) < 0

@@ -266,6 +266,16 @@ def test_a_later_look_asks_for_more_evidence() -> None:
     assert len(set(lows)) == 4
 
 
+def test_a_brier_score_that_rose_asks_for_more_evidence() -> None:
+    labels, good, worse = world(500)
+    blurred = np.clip(good, 0.35, 0.45)  # the same side of both thresholds: F1 is as before
+    agreed, opposed = (judged(labels=labels, challenger=new, champion=worse) for new in (good, blurred))
+    assert gate(agreed, "f1_improvement").value == gate(opposed, "f1_improvement").value
+    assert gate(agreed, "brier_degradation").value < 0 < gate(opposed, "brier_degradation").value
+    lows = [gate(outcome, "f1_improvement").interval_low or 0.0 for outcome in (agreed, opposed)]
+    assert lows[0] > lows[1]
+
+
 def test_what_passes_at_the_first_look_may_be_inconclusive_at_the_thirtieth() -> None:
     n_rows = 600
     mixed = np.where(np.arange(n_rows) % 3 == 0, GOOD[:n_rows], WORSE[:n_rows])

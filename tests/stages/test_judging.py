@@ -25,6 +25,7 @@ from selfheal.stages.retraining import evaluation_of, gather_training_set, judge
 from selfheal.stages.scoring import try_scores
 from selfheal.stages.shadow_scoring import score_live_traffic, wanted_labels
 from selfheal.store import decisions, models
+from tests.at_once import at_once
 from tests.candidates import twin_of_champion
 from tests.stages.steps import decide, tick
 from tests.times import T0
@@ -79,6 +80,13 @@ def test_each_verdict_on_a_champion_is_a_look_whatever_asked_for_it(platform: Pl
         looks.append(judge(platform, shadow, rows, now).decision.look)
         assert judge(platform, shadow, rows, now + HOUR).decision.look == seed, "judging again is no new look"
     assert looks == [1, 2]
+
+
+def test_two_verdicts_at_once_are_two_looks(platform: Platform) -> None:
+    candidates = [candidate(platform, seed=seed) for seed in (1, 2)]
+    now = candidates[1][2]
+    verdicts = at_once([lambda s=shadow, r=rows: judge(platform, s, r, now) for shadow, rows, _ in candidates])
+    assert sorted(verdict.decision.look or 0 for verdict in verdicts) == [1, 2]
 
 
 def test_a_verdict_keeps_what_it_takes_to_reach_it_again(platform: Platform) -> None:
