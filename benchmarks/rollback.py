@@ -1,0 +1,143 @@
+"""How long from the wish to go back until the old version serves: `selfheal rollback`, and `POST /rollbacks`.
+
+    python -m benchmarks.rollback --data cs-training.csv [--json rollback.json] [--quick]
+
+A running API serves version 2, promoted by force; each round goes back to version 1 and forward again. The moment of serving is
+when `GET /health` names the version, asked every 10 ms. From the shell a fresh process starts first.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import psutil
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.stage import api_command, api_environment, free_port, prepare, server, start
+
+MAX_SHELL_SECONDS = 5.0
+"""The target: from the command to the old version being served."""
+
+PATIENCE_SECONDS = 60.0
+POLL_SECONDS = 0.01
+ROUNDS, QUICK_ROUNDS = 10, 2
+REASON = "a benchmark"
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Of several rollbacks, from the wish to the old version being served."""
+
+    median: float
+    longest: float
+    rollbacks: int
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> Seconds:
+        return cls(statistics.median(seconds), max(seconds), len(seconds))
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running API, and the commands beside it."""
+
+    address: str
+    environment: dict[str, str]
+    log: Path
+
+    def served(self) -> int:
+        return int(httpx.get(f"{self.address}/health").json()["model_version"])
+
+    def seconds_until_served(self, version: int, wish: Callable[[], object]) -> float:
+        """Raises:
+        RuntimeError: if it is not served within `PATIENCE_SECONDS`.
+        """
+        began = time.perf_counter()
+        wish()
+        while self.served() != version:
+            if time.perf_counter() - began > PATIENCE_SECONDS:
+                raise RuntimeError(f"version {version} is not served; the log is {self.log}")
+            time.sleep(POLL_SECONDS)
+        return time.perf_counter() - began
+
+    def run(self, *words: str) -> psutil.Process:
+        return start([sys.executable, "-m", "selfheal", *words, "--reason", REASON], self.log, self.environment)
+
+    def post(self, path: str, **body: object) -> None:
+        httpx.post(
+            f"{self.address}{path}", json={"reason": REASON, **body}, timeout=PATIENCE_SECONDS
+        ).raise_for_status()
+
+
+def by_shell(service: Service) -> float:
+    """Its end is waited for outside the measured time: MLflow follows after the switch."""
+    processes: list[psutil.Process] = []
+    seconds = service.seconds_until_served(1, lambda: processes.append(service.run("rollback")))
+    psutil.wait_procs(processes, PATIENCE_SECONDS)
+    return seconds
+
+
+def by_api(service: Service) -> float:
+    return service.seconds_until_served(1, lambda: service.post("/rollbacks"))
+
+
+def measure(service: Service, rounds: int, console: Console) -> dict[str, Seconds]:
+    found: dict[str, list[float]] = {"selfheal rollback": [], "POST /rollbacks": []}
+    for _ in track(range(rounds), "rollbacks", console=console):
+        for name, go_back in (("selfheal rollback", by_shell), ("POST /rollbacks", by_api)):
+            service.seconds_until_served(2, lambda: service.post("/promotions", model_version=2))
+            found[name].append(go_back(service))
+    return {name: Seconds.of(seconds) for name, seconds in found.items()}
+
+
+def table(found: dict[str, Seconds]) -> Table:
+    shown = Table(title="From the wish to the old version being served", title_justify="left")
+    for heading in ("", "median", "longest", "target", "verdict"):
+        shown.add_column(heading, justify="left" if not heading else "right")
+    for name, seconds in found.items():
+        is_met = seconds.longest <= MAX_SHELL_SECONDS
+        verdict = "[green]met[/]" if is_met else "[red]missed[/]"
+        shown.add_row(
+            name, f"{seconds.median:.2f} s", f"{seconds.longest:.2f} s", f"<= {MAX_SHELL_SECONDS:g} s", verdict
+        )
+    return shown
+
+
+def main(
+    data: Annotated[Path | None, typer.Option(help="Labelled CSV; default: synthetic rows.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two rollbacks each way.")] = False,
+) -> None:
+    """Measure how soon the old version serves after a rollback by hand."""
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="selfheal-rollback-") as name:
+        folder, port = Path(name), free_port()
+        platform, _ = prepare(folder, data, console)
+        address, log = f"http://127.0.0.1:{port}", folder / "api.log"
+        environment = api_environment(platform.settings, port)
+        service = Service(address, environment, log)
+        try:
+            with server(api_command(), f"{address}/health", log, **environment):
+                found = measure(service, QUICK_ROUNDS if quick else ROUNDS, console)
+        finally:
+            platform.close()
+    console.print(table(found))
+    if json_file is not None:
+        json_file.write_text(json.dumps({name: asdict(seconds) for name, seconds in found.items()}, indent=2) + "\n")
+        console.print(f"written: {json_file}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
