@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfheal.contract import ModelContract
-from selfheal.errors import MissingArtifactError, ModelRefusedError
+from selfheal.errors import MissingArtifactError, ModelRefusedError, ServiceUnavailableError
 from selfheal.model.cache import MODEL_SUFFIX, ModelCache
 from selfheal.model.file import TRUSTED_TYPES, check_size, load_trusted
 from selfheal.model.requirements import model_requirements
@@ -255,17 +255,7 @@ class Registry:
         Raises:
             MissingArtifactError: if it is not there.
         """
-        from mlflow.exceptions import MlflowException
-
-        uri = f"{model.artifact_uri}/{MODEL_FILE}"
-        try:
-            return self._download(uri)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            raise MissingArtifactError(f"{uri} is not there; restore MLflow's artifacts from a backup") from error
-        except FileNotFoundError as error:
-            raise MissingArtifactError(f"{uri} is not there; restore MLflow's artifacts from a backup") from error
+        return self._download(f"{model.artifact_uri}/{MODEL_FILE}")
 
     def stored_reference(self, model: ModelVersion | ShadowModel) -> bytes:
         """The model's reference as the artifact store has it now, past this machine's cache and unchecked.
@@ -293,7 +283,7 @@ class Registry:
         """
         run_id, _, name = uri.removeprefix("runs:/").partition("/")
         if name not in {file.path for file in self._client().list_artifacts(run_id)}:
-            raise MissingArtifactError(f"{uri} is not there; restore MLflow's artifacts from a backup")
+            raise _missing(uri)
         return self._download(uri)
 
     def _fetch(self, uri: str, sha256: str, suffix: str) -> bytes:
@@ -303,7 +293,9 @@ class Registry:
         """One file, as bytes. `models:/` URIs name a folder only, so the folder is fetched for those.
 
         Raises:
-            ModelRefusedError: if it is larger than a model file may be, or MLflow does not have it.
+            MissingArtifactError: if MLflow does not have it (any more).
+            ModelRefusedError: if it is larger than a model file may be.
+            ServiceUnavailableError: if MLflow does not answer as it should.
         """
         from mlflow.exceptions import MlflowException
 
@@ -313,10 +305,14 @@ class Registry:
             try:
                 fetched = Path(self._mlflow().artifacts.download_artifacts(source, dst_path=folder))
             except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                raise ModelRefusedError("MLflow does not have its files (any more)") from error
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    raise _missing(uri) from error
+                raise ServiceUnavailableError(
+                    f"MLflow does not give {uri}: {error.message.partition(':')[0][:200]}; is it running and in good health?"
+                ) from error
             path = fetched / uri.rpartition("/")[2] if is_model else fetched
+            if not path.is_file():
+                raise _missing(uri)
             check_size(path.stat().st_size, uri, self._max_model_bytes)
             return path.read_bytes()
 
@@ -376,6 +372,10 @@ def _calibration_metrics(record: TrainingRecord | None) -> dict[str, float | Non
     checks = {"out_of_fold": record.out_of_fold, "evaluation": record.evaluation}
     names = ("slope", "intercept", "spiegelhalter_z")
     return {f"calibration_{name}_{rows}": getattr(check, name) for rows, check in checks.items() for name in names}
+
+
+def _missing(uri: str) -> MissingArtifactError:
+    return MissingArtifactError(f"{uri} is not there; restore MLflow's artifacts from a backup")
 
 
 def _refuse_download() -> bytes:

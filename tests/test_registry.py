@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfheal.errors import IntegrityError, MissingArtifactError, ModelRefusedError
+from selfheal.errors import IntegrityError, MissingArtifactError, ModelRefusedError, ServiceUnavailableError
 from selfheal.model.cache import CACHED_FILES
 from selfheal.platform import Platform
 from selfheal.records import ModelVersion, ShadowModel
-from selfheal.registry import EXPERIMENT, STAGING_ALIAS, Registry, open_registry
+from selfheal.registry import EXPERIMENT, MODEL_FILE, STAGING_ALIAS, Registry, open_registry
 from selfheal.retraining.dataset import rows_digest
 from tests import hostile_models
 from tests.at_once import at_once
@@ -174,6 +174,27 @@ def test_what_was_loaded_once_loads_while_mlflow_is_unreachable(platform: Platfo
     registry = open_registry(away, platform.contract)
     np.testing.assert_array_equal(scores(registry, live), expected)
     assert registry.reference(live).equals(reference)
+
+
+def test_what_was_never_loaded_waits_for_mlflow_and_says_so(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    live = champion(platform)
+    cached(platform, f"{live.artifact_sha256}.skops").unlink()
+    away = platform.settings.model_copy(update={"mlflow_tracking_uri": "http://127.0.0.1:9"})
+    with pytest.raises(ServiceUnavailableError, match=r"MLflow does not give .* is it running and in good health"):
+        open_registry(away, platform.contract).load(live)
+
+
+def test_a_model_whose_files_are_gone_is_missed_by_name(platform: Platform, logged: ShadowModel) -> None:
+    stored = mlflow_client(platform).get_logged_model(logged.artifact_uri.removeprefix("models:/"))
+    (Path(stored.artifact_location.removeprefix("file://")) / MODEL_FILE).unlink()
+    with pytest.raises(MissingArtifactError, match=r"model\.skops is not there; restore"):
+        platform.registry.stored_model(logged)
+    gone = replace(logged, artifact_uri="models:/m-00000000000000000000000000000000")
+    with pytest.raises(MissingArtifactError, match=r"model\.skops is not there; restore"):
+        platform.registry.stored_model(gone)
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_anew(platform: Platform) -> None:
