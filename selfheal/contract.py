@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from selfheal.errors import ConfigurationError
+from selfheal.model.default_estimator import DEFAULT_GRID, default_estimator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +35,23 @@ Columns: TypeAlias = Mapping[str, FloatArray]
 
 TRUE_LABEL = "true_label"
 """The label's column, in every frame and table, whatever the source file calls it."""
+
+TAKEN_NAMES = frozenset(
+    {
+        *("prediction_id", "created_at", "model_version", "prediction", "probability", "threshold", "request_source"),
+        *("latency_ms", "explain", "split", "origin", "weight"),
+    }
+)
+"""Columns and fields that stand beside the features in requests, journal, tables and training sets."""
+
+FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+"""A field of JSON, a column of Postgres (63 characters at most) and of CSV, without quotes in any of them."""
+
+MAX_INT = 2**31 - 1
+"""Whole numbers are kept in 32 bits."""
+
+CALM = "calm"
+"""The scenario that every contract has: nothing changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,33 +132,47 @@ class Scenario:
     ]
 
 
+def _derive_nothing(_columns: Columns) -> dict[str, FloatArray]:
+    return {}
+
+
 @dataclass(frozen=True)
 class ModelContract:
-    """Everything the platform needs to know of a use case.
+    """Everything the platform needs to know of a use case. Name, description, label and inputs are enough.
 
     `derive` maps arrays of the raw inputs (float64, NaN where missing, shape (n,)) to arrays of the derived features; it
     is the only derivation, used by serving, training and monitoring alike. `build_estimator(seed)` returns an unfitted
     scikit-learn pipeline over the feature matrix in the order of `feature_names`; `param_grid` is searched.
     `trusted_types` are types beyond the platform's list (`selfheal.model.file`) that its model files may hold, such as
     `sklearn.tree._tree.Tree`: trust them only if nobody but you can write into the registry.
-    `synthesize(n_rows, seed)` returns a stand-in data set (raw inputs and `true_label`) for where the real file is absent.
+    `synthesize(n_rows, seed)` returns a stand-in data set (raw inputs and `true_label`) for where the real file is absent;
+    without it there has to be a file. `default_csv` is its name in DATA_DIR; by default the contract's name and `.csv`.
     """
 
     name: str
     description: str
     label: Label
     inputs: tuple[Feature, ...]
-    derived: tuple[DerivedFeature, ...]
-    derive: Callable[[Columns], dict[str, FloatArray]]
-    build_estimator: Callable[[int], Pipeline]
-    param_grid: Mapping[str, Sequence[Any]]
-    synthesize: Callable[[int, int], pd.DataFrame]
-    default_csv: str
+    derived: tuple[DerivedFeature, ...] = ()
+    derive: Callable[[Columns], dict[str, FloatArray]] = _derive_nothing
+    build_estimator: Callable[[int], Pipeline] = default_estimator
+    param_grid: Mapping[str, Sequence[Any]] = field(default_factory=lambda: DEFAULT_GRID)
+    synthesize: Callable[[int, int], pd.DataFrame] | None = None
+    default_csv: str = ""
     trusted_types: tuple[str, ...] = ()
     segments: tuple[Segment, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
 
     def __post_init__(self) -> None:
+        self._refuse_double_names()
+        self._refuse_ambiguous_reasons()
+        problems = [*_problems_of_inputs(self.inputs), *self._problems_of_names(), *self._problems_of_slices()]
+        if problems:
+            raise ConfigurationError(f"contract {self.name!r}: {'; '.join(problems)}")
+        if not self.default_csv:
+            object.__setattr__(self, "default_csv", f"{self.name}.csv")
+
+    def _refuse_double_names(self) -> None:
         meanings = [
             *({fold_name(name) for name in (f.name, *f.aliases)} for f in self.inputs),
             *({fold_name(f.name)} for f in self.derived),
@@ -146,13 +182,29 @@ class ModelContract:
         doubles = {name for name in names if names.count(name) > 1}
         if doubles:
             raise ConfigurationError(f"contract {self.name!r} declares {sorted(doubles)} more than once")
-        self._refuse_ambiguous_reasons()
 
     def _refuse_ambiguous_reasons(self) -> None:
         texts: dict[str, str] = {}
         for reason in self.adverse_reasons:
             if texts.setdefault(reason.code, reason.text) != reason.text:
                 raise ConfigurationError(f"contract {self.name!r} gives the adverse reason {reason.code!r} two texts")
+
+    def _problems_of_names(self) -> Iterator[str]:
+        for name in self.feature_names:
+            if not FEATURE_NAME.fullmatch(name):
+                yield f"{name!r} cannot name a feature: use a letter, then lower-case letters, digits and _, 63 at most"
+            if name in TAKEN_NAMES:
+                yield f"{name!r} is a column of the platform's own; name the feature otherwise, with {name!r} as alias"
+
+    def _problems_of_slices(self) -> Iterator[str]:
+        for segment in self.segments:
+            if segment.feature not in self.feature_names:
+                yield f"segment {segment.description!r} cuts {segment.feature!r}, which is no feature"
+            if not segment.edges or list(segment.edges) != sorted(set(segment.edges)):
+                yield f"the edges of segment {segment.description!r} are {segment.edges}; they must rise"
+        names = [CALM, *(scenario.name for scenario in self.scenarios)]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"the scenario {name!r} is there already; give it another name"
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:
@@ -185,6 +237,17 @@ class ModelContract:
 
     def is_label_name(self, name: str) -> bool:
         return fold_name(name) in {fold_name(alias) for alias in (TRUE_LABEL, self.label.name, *self.label.aliases)}
+
+    @property
+    def first_scenario(self) -> Scenario:
+        """The change of the world that a demo lives through unless told otherwise.
+
+        Raises:
+            ConfigurationError: if the contract has no scenario.
+        """
+        if not self.scenarios:
+            raise ConfigurationError(f"contract {self.name!r} has no scenario to live through; give it a Scenario")
+        return self.scenarios[0]
 
     def scenario(self, name: str) -> Scenario:
         for scenario in self.scenarios:
@@ -239,24 +302,53 @@ class ModelContract:
         return probe
 
 
+def _problems_of_inputs(inputs: Sequence[Feature]) -> Iterator[str]:
+    """What is impossible in the inputs' declarations, a sentence each with the remedy."""
+    if not inputs:
+        yield "it has no inputs; declare at least one Feature"
+    for feature in inputs:
+        if feature.kind not in {"float", "int"}:
+            yield f"{feature.name!r} is of kind {feature.kind!r}; use 'float' or 'int' (yes and no are an int of 0 to 1)"
+        if not (np.isfinite(feature.lower) and np.isfinite(feature.upper) and feature.lower < feature.upper):
+            yield f"{feature.name!r} has the limits {feature.lower:g} to {feature.upper:g}; two finite, rising numbers are needed"
+        elif not feature.lower <= feature.example <= feature.upper:
+            yield f"the example {feature.example:g} of {feature.name!r} is not within {feature.lower:g} to {feature.upper:g}"
+        if feature.kind == "int" and max(abs(feature.lower), abs(feature.upper)) > MAX_INT:
+            yield f"{feature.name!r} is an int beyond {MAX_INT:,}; declare it as a float"
+        if feature.kind == "int" and any(value % 1 for value in (feature.lower, feature.upper, feature.example)):
+            yield f"{feature.name!r} is an int, but its limits or its example are not whole numbers"
+
+
 def fold_name(name: str) -> str:
     """How names are compared at the doors: surrounding blanks dropped, `-` read as `_`."""
     return name.strip().replace("-", "_")
 
 
 def load_contract(use_case: str) -> ModelContract:
-    """The contract a setting names as `package.module:attribute`.
+    """The contract a setting names as `package.module:attribute`; modules in the working directory are found too.
 
     Raises:
-        ConfigurationError: if it cannot be imported or is not a `ModelContract`.
+        ConfigurationError: if it cannot be imported, is not a `ModelContract`, or declares what is impossible.
     """
     module_name, separator, attribute = use_case.partition(":")
     if not separator or not module_name or not attribute:
         raise ConfigurationError(f"USE_CASE={use_case!r} is not of the form package.module:contract")
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)  # last: nothing there can take the place of what is installed
     try:
         contract = getattr(import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"USE_CASE={use_case!r} cannot be loaded: {error}") from error
+    except ConfigurationError:
+        raise
+    except Exception as error:  # whatever a module of somebody else's raises while it is imported
+        raise ConfigurationError(f"USE_CASE={use_case!r} cannot be loaded: {_told(error)}") from error
     if not isinstance(contract, ModelContract):
         raise ConfigurationError(f"USE_CASE={use_case!r} is a {type(contract).__name__}, not a ModelContract")
     return contract
+
+
+def _told(error: Exception) -> str:
+    """An error of a use case's module, with the place in it where it was raised."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    return f"{type(error).__name__}: {error}{place}"

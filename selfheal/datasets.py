@@ -56,13 +56,18 @@ def load_dataset(settings: Settings, contract: ModelContract, *, all_rows: bool 
         all_rows: ignore `DATA_ROWS` (a simulation's traffic comes from the rows that training left out).
 
     Raises:
-        InvalidDataError: if the file named by `DATA` is missing or breaks the contract.
+        InvalidDataError: if the file named by `DATA` is missing or breaks the contract, or if there is neither a file nor a
+            stand-in.
     """
     default = settings.data_dir / contract.default_csv
     path = settings.data or (default if default.exists() else None)
     origin: Literal["real", "synthetic"]
     if path is not None:
         frame, origin, source = load_csv(path, contract), "real", path.name
+    elif contract.synthesize is None:
+        raise InvalidDataError(
+            f"there is no data for {contract.name!r}: name a labelled CSV in DATA, or put it at {default}"
+        )
     else:
         frame = contract.synthesize(settings.synthetic_rows, settings.random_seed)
         frame = _checked(frame.astype("float64"), contract, "the synthetic stand-in", "row")

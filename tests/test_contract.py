@@ -6,11 +6,22 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from selfheal.contract import Columns, DerivedFeature, Feature, FloatArray, Label, ModelContract, load_contract
+from selfheal.contract import (
+    TAKEN_NAMES,
+    Columns,
+    DerivedFeature,
+    Feature,
+    FloatArray,
+    Label,
+    ModelContract,
+    Segment,
+    load_contract,
+)
 from selfheal.errors import ConfigurationError
 from tests.toy_use_case import contract, derive
 
@@ -40,7 +51,7 @@ def same_derivation_written_otherwise(columns: Columns) -> dict[str, FloatArray]
     [
         pytest.param(changed(name="other"), id="name"),
         pytest.param(with_first_input(name="temperature_k"), id="input name"),
-        pytest.param(with_first_input(kind="int"), id="kind"),
+        pytest.param(with_first_input(kind="int", example=61), id="kind"),
         pytest.param(with_first_input(lower=-49.0), id="lower limit"),
         pytest.param(with_first_input(upper=299.0), id="upper limit"),
         pytest.param(with_first_input(is_nullable=False), id="nullable"),
@@ -176,3 +187,126 @@ def test_importing_the_contract_imports_no_framework() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "[]"
+
+
+# What a contract may leave out, and what it may not say
+
+MINIMAL = ModelContract(
+    name="minimal",
+    description="",
+    label=Label("fell", ""),
+    inputs=(Feature("height_m", "float", 0, 100, "m", "Height", 3.0),),
+)
+
+
+def test_name_description_label_and_inputs_are_enough() -> None:
+    assert MINIMAL.feature_names == ("height_m",)
+    assert MINIMAL.default_csv == "minimal.csv"
+    assert set(MINIMAL.param_grid) <= set(MINIMAL.build_estimator(0).get_params())
+    assert MINIMAL.matrix({"height_m": np.array([1.0, 2.0])}).tolist() == [[1.0], [2.0]]
+
+
+def test_a_contract_without_scenarios_cannot_be_lived_through() -> None:
+    assert contract.first_scenario.name == "overheating"
+    with pytest.raises(ConfigurationError, match="'minimal' has no scenario"):
+        _ = MINIMAL.first_scenario
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        pytest.param({"name": "Temp"}, "'Temp' cannot name a feature", id="capital letter"),
+        pytest.param({"name": "temp-c"}, "'temp-c' cannot name a feature", id="dash"),
+        pytest.param({"name": "probability"}, "a column of the platform's own", id="taken name"),
+        pytest.param({"kind": "bool"}, "use 'float' or 'int'", id="kind"),
+        pytest.param({"lower": 300.0}, "limits 300 to 300", id="no room"),
+        pytest.param({"upper": float("inf")}, "two finite, rising numbers", id="infinite"),
+        pytest.param({"lower": float("nan")}, "two finite, rising numbers", id="not a number"),
+        pytest.param({"example": 301.0}, "example 301 .* is not within -50 to 300", id="example"),
+        pytest.param({"kind": "int"}, "not whole numbers", id="int with a fraction"),
+        pytest.param({"kind": "int", "example": 1, "upper": 2.0**31}, "declare it as a float", id="int too large"),
+    ],
+)
+def test_an_impossible_input_is_refused_with_the_remedy(changes: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        with_first_input(**changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        pytest.param({"inputs": ()}, "has no inputs", id="no inputs"),
+        pytest.param({"segments": (Segment("rpm", (1.0,), "speed"),)}, "'rpm', which is no feature", id="segment"),
+        pytest.param({"segments": (Segment("restarts", (2.0, 1.0), "s"),)}, "they must rise", id="edges fall"),
+        pytest.param({"segments": (Segment("restarts", (), "s"),)}, "they must rise", id="no edges"),
+        pytest.param({"scenarios": contract.scenarios * 2}, "'overheating' is there already", id="scenario twice"),
+        pytest.param(
+            {"scenarios": (dataclasses.replace(contract.scenarios[0], name="calm"),)},
+            "'calm' is there already",
+            id="scenario named calm",
+        ),
+    ],
+)
+def test_a_contract_that_contradicts_itself_is_refused(changes: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        changed(**changes)
+
+
+def test_the_taken_names_are_those_of_requests_tables_and_training_sets() -> None:
+    import sqlalchemy
+
+    from selfheal.retraining import dataset
+    from selfheal.store.tables import build_tables
+    from serving.wire.schemas import RowBase
+
+    columns = sqlalchemy.inspect(build_tables(MINIMAL).prediction_logs).columns
+    beside = {column.name for column in columns} - {"height_m"}
+    assert {*beside, *RowBase.model_fields, dataset.SPLIT, dataset.ORIGIN, dataset.WEIGHT} == TAKEN_NAMES
+
+
+# Modules of the reader's own
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Writes a module into the folder that the test then runs in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def write(name: str, source: str) -> None:
+        (tmp_path / f"{name}.py").write_text(source)
+
+    return write
+
+
+def test_a_module_in_the_working_directory_is_found(module: Callable[[str, str], None]) -> None:
+    module("own_use_case", "from tests.toy_use_case import contract\n")
+    assert load_contract("own_use_case:contract") is contract
+
+
+def test_the_working_directory_takes_no_installed_modules_place(module: Callable[[str, str], None]) -> None:
+    module("tomllib", "contract = None\n")
+    with pytest.raises(ConfigurationError, match="has no attribute 'contract'"):
+        load_contract("tomllib:contract")
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "told"),
+    [
+        ("own_typo", "x = 1\ncontract = Contrct()\n", r"NameError: .*Contrct.*\(own_typo.py, line 2\)"),
+        ("own_syntax", "contract = (\n", r"SyntaxError: .*own_syntax.py, line 1"),
+        (
+            "own_refusal",
+            "from tests.test_contract import with_first_input\ncontract = with_first_input(kind='bool')\n",
+            "'bool'",
+        ),
+    ],
+)
+def test_a_module_that_does_not_load_is_told_in_one_line_with_its_place(
+    name: str, source: str, told: str, module: Callable[[str, str], None]
+) -> None:
+    module(name, source)
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        load_contract(f"{name}:contract")
+    assert "\n" not in str(caught.value)

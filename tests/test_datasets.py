@@ -271,3 +271,11 @@ def test_the_digest_is_of_the_rows_and_names() -> None:
     assert frame_digest(frame) != frame_digest(frame.iloc[::-1])
     assert frame_digest(frame) != frame_digest(frame.rename(columns={"restarts": "starts"}))
     assert frame_digest(frame) != frame_digest(frame.assign(load_ratio=frame["load_ratio"] + 1e-12))
+
+
+def test_without_a_file_and_without_a_stand_in_there_is_no_data(settings_here: Settings) -> None:
+    with pytest.raises(
+        InvalidDataError,
+        match=r"no data for 'machine_failure': name a labelled CSV in DATA, or put it at .*machines\.csv",
+    ):
+        load_dataset(settings_here, dataclasses.replace(contract, synthesize=None))

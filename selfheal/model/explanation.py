@@ -309,6 +309,9 @@ def _weights(coefficients: FloatArray, sources: IntArray, n_features: int) -> Fl
 
 
 def _stand_in_rows(contract: ModelContract) -> FloatArray:
+    """Rows of the stand-in; where the contract has none, what it calls possible."""
+    if contract.synthesize is None:
+        return contract.matrix(contract.probe_rows())
     return contract.feature_frame(contract.synthesize(TRIAL_ROWS, 0)).to_numpy(dtype=np.float64)
 
 

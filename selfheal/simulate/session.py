@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfheal.contract import TRUE_LABEL, ModelContract, load_contract
+from selfheal.contract import CALM, TRUE_LABEL, ModelContract, load_contract
 from selfheal.datasets import load_dataset
 from selfheal.errors import ConfigurationError
 from selfheal.simulate.traffic import TrafficStats, traffic_to
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from selfheal.settings import Settings
-
-CALM = "calm"
 
 
 def scenario_rows(rows: pd.DataFrame, contract: ModelContract, scenario: str, seed: int) -> pd.DataFrame:
