@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,21 +83,30 @@ def write_overview(platform: Platform, tick: TickRecord, now: datetime) -> Path:
     return path
 
 
-def report_now(platform: Platform, now: datetime) -> Path | None:
+REPORT_PHASES = ("the window", "drift", "quality", "writing pages")
+
+
+def report_now(platform: Platform, now: datetime, on_phase: Callable[[str], None] = lambda _phase: None) -> Path | None:
     """A report of the champion's traffic as it is, with Evidently's page; None if it has served nothing yet.
 
-    Nothing is recorded and nobody is told: it is for looking, at any time. Takes seconds.
+    Nothing is recorded and nobody is told: it is for looking, at any time. Takes seconds; `on_phase` hears of each of
+    `REPORT_PHASES` as it begins.
 
     Raises:
         NoProductionModelError: if no version is in production.
     """
     from selfheal.stages.monitoring import assess, compare, look, measure
 
+    window, drift, quality, pages = REPORT_PHASES
+    on_phase(window)
     proxy = look(platform, now)
     if proxy is None:
         return None
+    on_phase(drift)
     compared = compare(platform, proxy.window)
+    on_phase(quality)
     performance = measure(platform, proxy.window)
+    on_phase(pages)
     if compared.snapshot is not None:
         save_html(compared.snapshot, reports_folder(platform.settings.data_dir), report_name(proxy.window))
     outcome = assess(platform, compared.report, performance)
@@ -131,12 +140,12 @@ def _history(platform: Platform, now: datetime) -> list[PastTick]:
     rows = monitoring.ticks_since(platform.store, now - HISTORY, MAX_HISTORY_TICKS)
     folder = results_folder(platform.settings.data_dir)
     return [
-        _past_tick(row, read_tick_values(folder, row.window_end, row.tick_id) if place < MAX_INTERVAL_TICKS else None)
+        past_tick(row, read_tick_values(folder, row.window_end, row.tick_id) if place < MAX_INTERVAL_TICKS else None)
         for place, row in enumerate(rows)
     ]
 
 
-def _past_tick(row: Row[Any], kept: Any) -> PastTick:
+def past_tick(row: Row[Any], kept: Any) -> PastTick:
     """From the row, and from the tick's file what only that has; of a file that is gone or of another release, nothing."""
     performance = kept.get("performance") if isinstance(kept, dict) else None
     performance = performance if isinstance(performance, dict) else {}

@@ -16,9 +16,11 @@ from selfheal.contract import ModelContract, load_contract
 from selfheal.journal import LABEL_JOURNAL, Journal, JournalKind, prediction_journal
 from selfheal.platform import open_platform
 from selfheal.settings import Settings, load_settings
+from serving.dashboard.files import DashboardFiles
 from serving.doors.auth import Doorkeeper, KeyBeforeBody, Scope, describe_without_keys, refuse_open_door, requires
 from serving.doors.body_limit import BodyLimit
 from serving.doors.foreign_pages import OwnPagesOnly
+from serving.doors.report_tickets import ReportTickets
 from serving.doors.security_headers import SecurityHeaders
 from serving.keeping.durable_log import DurableLog
 from serving.keeping.inquiries import Inquiries
@@ -28,9 +30,10 @@ from serving.keeping.switchboard import Switchboard
 from serving.keeping.watch import MonitorWatch
 from serving.model.champion import ChampionHolder
 from serving.model.follower import Follower
+from serving.observability.distributions import Distributions
 from serving.observability.live import Live
 from serving.observability.metrics import MetricsPage, ServiceCollector
-from serving.routes import decisions, labels, live, metrics, monitoring, predict, promotions, state
+from serving.routes import dashboard, decisions, labels, live, metrics, monitoring, overview, predict, promotions, state
 from serving.scoring.explanations import ExplanationDesk
 from serving.scoring.lane import FastLane
 from serving.scoring.once import MAX_OPEN_LOOK_UPS, OnceOnly
@@ -94,6 +97,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     problems.install(app)
     app.state.doorkeeper = doorkeeper
+    app.state.dashboard = DashboardFiles(asks_for_keys=doorkeeper.asks_for_keys)
+    app.state.report_tickets = ReportTickets(in_force.data_dir) if doorkeeper.asks_for_keys else None
     app.add_middleware(BodyLimit)
     app.add_middleware(KeyBeforeBody, doorkeeper=doorkeeper, scopes=SCOPES_OF_BODIES)
     app.add_middleware(OwnPagesOnly, doorkeeper=doorkeeper)
@@ -105,8 +110,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=at_the_door,
     )
     app.include_router(labels.router, dependencies=[Depends(requires(Scope.LABEL))], responses=at_the_door)
-    for router in (state.router, promotions.router, monitoring.router, decisions.router, live.router, metrics.router):
-        app.include_router(router)
+    subjects = (overview, state, promotions, monitoring, decisions, live, metrics, dashboard)
+    for subject in subjects:
+        app.include_router(subject.router)
     if not doorkeeper.asks_for_keys:
         describe_without_keys(app)
     app.middleware_stack = FastLane(app, doorkeeper, parser)  # outside of Starlette's own, too
@@ -157,6 +163,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
             labels=label_desk,
             sink=sink,
             inquiries=inquiries,
+            distributions=Distributions(platform),
             switchboard=switchboard,
             live=live_feed,
         )

@@ -14,6 +14,7 @@ from serving.keeping.labels import LabelDesk
 from serving.keeping.sink import Sink
 from serving.keeping.switchboard import Switchboard
 from serving.model.champion import ChampionHolder
+from serving.observability.distributions import Distributions
 from serving.observability.live import Live
 from serving.scoring.explanations import ExplanationDesk
 from serving.scoring.once import OnceOnly
@@ -30,6 +31,7 @@ class Service:
     labels: LabelDesk
     sink: Sink
     inquiries: Inquiries
+    distributions: Distributions
     switchboard: Switchboard
     live: Live
 

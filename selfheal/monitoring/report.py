@@ -87,7 +87,7 @@ def ensure_scripts(folder: Path) -> tuple[str, str]:
     """Puts plotly.js and our drawing script beside the reports, unless they are there; returns their file names."""
     library, drawing = script_names()
     folder.mkdir(parents=True, exist_ok=True)
-    for name, source in ((library, _plotly_script()), (drawing, DRAWING_SCRIPT)):
+    for name, source in ((library, plotly_script()), (drawing, DRAWING_SCRIPT)):
         if not (folder / name).is_file():
             write_whole(folder / name, source.read_bytes())
     prune(folder, "plotly-*.js", keep=KEPT_SCRIPTS)
@@ -104,7 +104,8 @@ def script_names() -> tuple[str, str]:
     return f"plotly-{installed_version('plotly')}.min.js", f"page-{digest}.js"
 
 
-def _plotly_script() -> Path:
+def plotly_script() -> Path:
+    """Plotly's own bundle, as the installed package brings it."""
     from importlib.util import find_spec
 
     spec = find_spec("plotly")  # found, not imported: only its file is wanted

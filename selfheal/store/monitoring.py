@@ -31,9 +31,24 @@ def record_tick(
 
     Ticks are ordered by `created_at`: if the clock was set back meanwhile, it is just after the newest one's.
     """
+    values = tick_values(proxy, drift, performance, triage, now)
+    with store.engine.begin() as connection:
+        table = store.tables.monitoring_metrics
+        newest = select(func.max(table.c.created_at)).where(table.c.model_name == triage.window.model_name)
+        before = connection.execute(newest).scalar()
+        if before is not None:
+            values["created_at"] = max(now, before + timedelta(microseconds=1))
+        statement = insert(table).values(**values).on_conflict_do_nothing().returning(table.c.tick_id)
+        return connection.execute(statement).first() is not None
+
+
+def tick_values(
+    proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, triage: Triage, now: datetime
+) -> dict[str, Any]:
+    """The row of `monitoring_metrics` that keeps a tick, by column."""
     window = triage.window
     performance_fields = to_dict(performance)
-    values = {
+    return {
         "tick_id": window.tick_id,
         "created_at": now,
         "model_name": window.model_name,
@@ -61,14 +76,6 @@ def record_tick(
         "report_ref": drift.report_ref,
         "episode_id": triage.episode_id,
     }
-    with store.engine.begin() as connection:
-        table = store.tables.monitoring_metrics
-        newest = select(func.max(table.c.created_at)).where(table.c.model_name == window.model_name)
-        before = connection.execute(newest).scalar()
-        if before is not None:
-            values["created_at"] = max(now, before + timedelta(microseconds=1))
-        statement = insert(table).values(**values).on_conflict_do_nothing().returning(table.c.tick_id)
-        return connection.execute(statement).first() is not None
 
 
 def latest_tick(store: Store, model_version: int | None = None, min_predictions: int = 0) -> Row[Any] | None:

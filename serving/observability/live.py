@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ INTERVAL_SECONDS = 1.0
 LOOK_PATIENCE_SECONDS = 0.8
 """Less than the interval: a Postgres that hangs does not slow the snapshots down."""
 
+LATENCY_SECONDS = 10.0
+"""Over how long the latency in a snapshot is taken."""
+
 MAX_LISTENERS = 100
 
 MAX_NEWS = 100
@@ -63,6 +67,11 @@ class Snapshot(BaseModel):
     predictions_per_second: float | None = Field(
         description="acknowledged by this worker since the last snapshot; null in the first"
     )
+    latency_p50_ms: float | None = Field(
+        description=f"median time from arrival to acknowledgement, of this worker's requests of the last "
+        f"{LATENCY_SECONDS:g} s; null if there were none",
+    )
+    latency_p99_ms: float | None = Field(description="the 99th percentile of the same; null if there were none")
     serving_version: int | None = Field(description="the version that this worker answers with; null if it has none")
     production_version: int | None = Field(description="the version in production; null if there is none, or unknown")
     verdict: Verdict | None = Field(description="of that version's latest tick; null if there is none, or unknown")
@@ -262,9 +271,12 @@ class Live:
     def _snapshot(self, now: Look | None, problem: str | None) -> Snapshot:
         champion = self._holder.current
         tick = None if now is None else now.tick
+        latencies = sorted(self._scorer.latency.recent_seconds(time.perf_counter() - LATENCY_SECONDS))
         return Snapshot(
             at=datetime.now(UTC),
             predictions_per_second=self._predictions_per_second(),
+            latency_p50_ms=_quantile_ms(latencies, 0.5),
+            latency_p99_ms=_quantile_ms(latencies, 0.99),
             serving_version=None if champion is None else champion.version.version,
             production_version=None if now is None else _number(now.production),
             verdict=None if tick is None else tick.verdict,
@@ -280,3 +292,10 @@ class Live:
         if before is None or now <= before[0]:
             return None
         return (counted - before[1]) / (now - before[0])
+
+
+def _quantile_ms(sorted_seconds: list[float], q: float) -> float | None:
+    """The smallest value that at least the share `q` does not exceed, in milliseconds; None of none."""
+    if not sorted_seconds:
+        return None
+    return round(1_000 * sorted_seconds[max(0, math.ceil(q * len(sorted_seconds)) - 1)], 3)

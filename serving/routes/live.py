@@ -38,14 +38,15 @@ Each message is a JSON text with a `type`:
 
 | `type` | when |
 |---|---|
-| `snapshot` | every {INTERVAL_SECONDS:g} s: predictions per second, versions, verdict, drift ratio, open alerts |
+| `snapshot` | every {INTERVAL_SECONDS:g} s: predictions per second, latency, versions, verdict, drift ratio, open alerts |
 | `verdict` | the monitor has looked at the version in production |
 | `promotion` | another version is in production, by a promotion or a rollback |
 | `decision` | the loop has decided something |
 | `alert_opened`, `alert_resolved` | a person should know; it is over |
 
 Events come from the moment of listening on; older ones are under `/decisions` and `/monitoring`. What Postgres cannot tell
-at the moment is null, and `problem` says why. `predictions_per_second` is that of the worker which holds the socket.
+at the moment is null, and `problem` says why. `predictions_per_second` and latencies are those of the worker which
+holds the socket.
 
 **Keys** (scope `read`): `X-API-Key` or `Authorization: Bearer`; browsers, which cannot set headers here, offer the
 subprotocols `{SUBPROTOCOL}` and `{KEY_SUBPROTOCOL}<key>`: `new WebSocket(url, ["{SUBPROTOCOL}", "{KEY_SUBPROTOCOL}" + key])`.

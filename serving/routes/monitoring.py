@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, RedirectResponse
 
 from selfheal.monitoring.report import (
@@ -24,7 +25,7 @@ from selfheal.store import models, monitoring
 from selfheal.store.predictions import oldest_prediction_after
 from serving.doors.auth import Caller, Scope, requires
 from serving.doors.report_pages import report_response
-from serving.service import ServiceDependency
+from serving.service import Service, ServiceDependency
 from serving.wire.problems import ProblemError, documented
 from serving.wire.views import (
     Acknowledgement,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from selfheal.store import Store
+    from serving.doors.report_tickets import ReportTickets
 
 router = APIRouter(prefix="/monitoring", tags=["monitoring"], responses=documented(401, 403, 422, 429, 503))
 reading = [Depends(requires(Scope.READ))]
@@ -64,7 +66,7 @@ async def get_stats(service: ServiceDependency, _: Annotated[Question, Query()])
     """The latest tick of the version in production: counts, positive rate, probabilities, estimated and realised quality, and
     the verdict with all reasons. `tick_age_seconds` and `is_overdue` tell whether the monitor is still looking."""
     interval = timedelta(seconds=service.platform.settings.monitoring_interval)
-    return await service.inquiries.ask(partial(_stats, interval=interval, now=datetime.now(UTC)))
+    return await service.inquiries.ask(partial(monitoring_stats, interval=interval, now=datetime.now(UTC)))
 
 
 @router.get("/drift", summary="Drift, now and before", dependencies=reading)
@@ -103,10 +105,16 @@ async def acknowledge_alert(
 
 
 @router.get("/reports", summary="The reports there are", dependencies=reading)
-async def get_reports(service: ServiceDependency, question: Annotated[LimitedQuestion, Query()]) -> Reports:
+async def get_reports(
+    request: Request, service: ServiceDependency, question: Annotated[LimitedQuestion, Query()]
+) -> Reports:
     """Pages for people: one is written when the state changes, hourly while drifted, and on demand (`selfheal report`)."""
+    tickets: ReportTickets | None = request.app.state.report_tickets
     found = await asyncio.to_thread(list_reports, reports_folder(service.platform.settings.data_dir))
-    return Reports(reports=[_report_info(report) for report in found[: question.limit]])
+    return Reports(
+        reports=[_report_info(report) for report in found[: question.limit]],
+        ticket=None if tickets is None else await asyncio.to_thread(tickets.issue, time.time()),
+    )
 
 
 @router.get(
@@ -135,6 +143,23 @@ async def get_report(service: ServiceDependency, _: Annotated[Question, Query()]
 )
 async def get_report_file(service: ServiceDependency, _: Annotated[Question, Query()], name: str) -> FileResponse:
     """Shown without any right to reach other hosts, or this service in the name of whoever looks at it."""
+    return await _report_file(service, name)
+
+
+@router.get("/tickets/{ticket}/{name}", include_in_schema=False)
+async def get_report_file_by_ticket(
+    request: Request, service: ServiceDependency, ticket: str, name: str
+) -> FileResponse:
+    """As above, for a browser that follows a link. The page's own links and scripts, which are relative, carry the ticket on."""
+    tickets: ReportTickets | None = request.app.state.report_tickets
+    if tickets is not None and not await asyncio.to_thread(tickets.is_valid, ticket, time.time()):
+        raise ProblemError(403, "ticket_expired", "this link is over; open the report from the dashboard again")
+    answer = await _report_file(service, name)
+    answer.headers["referrer-policy"] = "no-referrer"
+    return answer
+
+
+async def _report_file(service: Service, name: str) -> FileResponse:
     path = await asyncio.to_thread(find_file, reports_folder(service.platform.settings.data_dir), name)
     if path is None:
         raise ProblemError(404, "not_found", "there is no such report; GET /monitoring/reports lists them")
@@ -150,7 +175,7 @@ def _report_info(report: ReportFiles) -> ReportInfo:
     )
 
 
-def _stats(store: Store, interval: timedelta, now: datetime) -> MonitoringStats:
+def monitoring_stats(store: Store, interval: timedelta, now: datetime) -> MonitoringStats:
     version = models.production_version(store)
     if version is None:
         return MonitoringStats(

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -75,13 +75,22 @@ class LatencyHistogram:
 
     BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
+    MAX_RECENT = 4_096
+
     def __init__(self) -> None:
         self.counts = [0] * (len(self.BOUNDS_SECONDS) + 1)
         self.sum_seconds = 0.0
+        self._recent: deque[tuple[float, float]] = deque(maxlen=self.MAX_RECENT)
 
-    def observe(self, seconds: float) -> None:
+    def observe(self, seconds: float, now: float) -> None:
+        """`now` is of `time.perf_counter`."""
         self.counts[bisect_left(self.BOUNDS_SECONDS, seconds)] += 1
         self.sum_seconds += seconds
+        self._recent.append((now, seconds))
+
+    def recent_seconds(self, since: float) -> list[float]:
+        """Of the requests acknowledged from then (of `time.perf_counter`) on, of the newest `MAX_RECENT`; the newest first."""
+        return [seconds for _, seconds in takewhile(lambda one: one[0] >= since, reversed(self._recent))]
 
 
 class Scorer:
@@ -194,7 +203,7 @@ class Scorer:
         for waiting, answers in zip(scored.group, scored.answers, strict=True):
             self._n_waiting_rows -= len(answers)
             self.n_acknowledged += len(answers)
-            self.latency.observe(now - waiting.arrived_at)
+            self.latency.observe(now - waiting.arrived_at, now)
             if not waiting.answers.done():
                 waiting.answers.set_result(answers)
         n_rows = self.n_acknowledged - n_before

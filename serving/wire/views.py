@@ -212,6 +212,9 @@ class PromotionInfo(View):
     replaced_version: int | None = Field(description="what was in production before; null if nothing was")
     decision_id: str = Field(description="what decided it: `GET /decisions/{decision_id}`")
     promoted_at: datetime
+    action: Action = Field(description="how it went live: `promote`, `force_promote` or `rollback`")
+    reason: str = Field(description="of the decision")
+    actor: str = Field(description="who asked for it: a person, a sensor, a schedule")
 
 
 class Promotions(BaseModel):
@@ -336,7 +339,10 @@ class AlertInfo(View):
     """Something that a person should know."""
 
     alert_id: UUID
-    source: str = Field(description="who raised it, and will say when it is over: `monitoring`, `serving` or `traffic`")
+    source: str = Field(
+        description="who raised it, and will say when it is over: `monitoring`, `serving`, `traffic`, `runs`, `promotion`, "
+        "`registry` or `probation`"
+    )
     kind: str
     model_version: int | None = Field(description="the version it is about; null if it is about none")
     severity: Severity
@@ -375,6 +381,10 @@ class ReportInfo(BaseModel):
 
 class Reports(BaseModel):
     reports: list[ReportInfo] = Field(description="the newest first")
+    ticket: str | None = Field(
+        description="a browser, whose links send no key, may open the pages as `/monitoring/tickets/{ticket}/{file name}` "
+        "for some minutes; null where no key is asked for"
+    )
 
 
 class Alerts(BaseModel):

@@ -32,6 +32,9 @@ ENDPOINTS = {
     ("GET", "/decisions"),
     ("GET", "/decisions/{decision_id}"),
     ("GET", "/live/schema"),
+    ("GET", "/overview"),
+    ("GET", "/monitoring/history"),
+    ("GET", "/monitoring/drift/{column}"),
 }
 
 

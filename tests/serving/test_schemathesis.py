@@ -43,6 +43,7 @@ OPEN_TO_ALL = {"GET /health", "GET /health/live", "GET /health/ready", "GET /liv
 NEEDS_AN_ID = {
     "GET /decisions/{decision_id}",
     "POST /monitoring/alerts/{alert_id}/acknowledge",
+    "GET /monitoring/drift/{column}",
     "GET /monitoring/report",
     "GET /monitoring/reports/{name}",
 }
@@ -61,12 +62,15 @@ READ = {
     "GET /model/versions",
     "GET /monitoring/alerts",
     "GET /monitoring/drift",
+    "GET /monitoring/drift/{column}",
+    "GET /monitoring/history",
     "GET /monitoring/report",
     "GET /monitoring/reports",
     "GET /monitoring/reports/{name}",
     "GET /monitoring/stats",
+    "GET /overview",
 }
-N_OPERATIONS = 23
+N_OPERATIONS = 26
 
 
 @dataclass

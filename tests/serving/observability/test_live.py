@@ -107,10 +107,12 @@ def test_a_snapshot_tells_what_answers_how_often_and_what_is_known_of_it(api: Ap
         assert first["verdict"] is first["feature_drift_ratio"] is first["tick_at"] is first["problem"] is None
         idle = next_message(connection)
         assert idle["predictions_per_second"] == 0.0
+        assert idle["latency_p50_ms"] is idle["latency_p99_ms"] is None, "nothing was asked: no latency, not 0"
         assert api.post("/predict/batch", {"instances": bodies(200)}).status_code == 200
         busy = next_message(connection)
         since = datetime.fromisoformat(busy["at"]) - datetime.fromisoformat(idle["at"])
         assert busy["predictions_per_second"] * since.total_seconds() == pytest.approx(200, rel=0.2)
+        assert 0 < busy["latency_p50_ms"] <= busy["latency_p99_ms"]
         with platform_of(api.settings) as platform:
             add_tick(platform, datetime.now(UTC), alerts=[alert("dataset_drift")])
         seen = next_message(connection, lambda m: m.get("tick_at") and m["n_open_alerts"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from selfheal.monitoring.report import ensure_scripts, reports_folder, save_overview
+from serving.doors.report_tickets import LASTS_SECONDS, ReportTickets
 from tests.serving.history import SCORER
 from tests.serving.routes.test_monitoring import as_reader, as_stranger
 from tests.serving.running import Api
@@ -34,7 +36,7 @@ def policy_of(answer: httpx.Response) -> str:
 
 def test_without_a_report_the_remedy_is_told(api: Api) -> None:
     assert "selfheal report" in assert_problem(api.client.get("/monitoring/report"), 404)["detail"]
-    assert api.client.get("/monitoring/reports").json() == {"reports": []}
+    assert api.client.get("/monitoring/reports").json() == {"reports": [], "ticket": None}
 
 
 def test_the_latest_report_is_one_step_away(api: Api, folder: Path) -> None:
@@ -102,3 +104,34 @@ def test_looking_at_reports_takes_the_scope_read(watched_api: Api, path: str) ->
     assert_problem(httpx.get(f"{watched_api.client.base_url}{path}", headers={"X-API-Key": SCORER}), 403)
     with as_reader(watched_api) as reader:
         assert reader.get(path).status_code in {200, 404}
+
+
+# Tickets, for browsers, which send no key with a link
+
+
+def test_a_ticket_opens_pages_and_their_scripts_without_a_key(watched_api: Api) -> None:
+    folder = reports_folder(watched_api.settings.data_dir)
+    save_overview("<p>overview</p>", folder, NAME)
+    library, _ = ensure_scripts(folder)
+    with as_reader(watched_api) as reader:
+        ticket = reader.get("/monitoring/reports").json()["ticket"]
+    with as_stranger(watched_api) as stranger:
+        page = stranger.get(f"/monitoring/tickets/{ticket}/{NAME}-overview.html")
+        assert (page.status_code, page.text) == (200, "<p>overview</p>")
+        assert "sandbox allow-scripts" in policy_of(page)
+        assert page.headers["referrer-policy"] == "no-referrer"
+        assert stranger.get(f"/monitoring/tickets/{ticket}/{library}").status_code == 200
+        assert_problem(stranger.get(f"/monitoring/tickets/{ticket}/secret.html"), 404)
+        assert_problem(stranger.get(f"/monitoring/reports/{NAME}-overview.html"), 401)
+
+
+def test_a_ticket_that_is_over_or_made_up_opens_nothing(watched_api: Api) -> None:
+    tickets = ReportTickets(watched_api.settings.data_dir)
+    save_overview("<p>overview</p>", reports_folder(watched_api.settings.data_dir), NAME)
+    over = tickets.issue(time.time() - LASTS_SECONDS - 1)
+    end, signature = tickets.issue(time.time()).split("-")
+    with as_stranger(watched_api) as stranger:
+        for ticket in (over, f"{int(end) + 1}-{signature}", f"{end}-{'0' * 64}", "x"):
+            refused = stranger.get(f"/monitoring/tickets/{ticket}/{NAME}-overview.html")
+            assert assert_problem(refused, 403)["type"] == "ticket_expired"
+        assert stranger.get(f"/monitoring/tickets/{end}-{signature}/{NAME}-overview.html").status_code == 200

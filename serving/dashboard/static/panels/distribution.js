@@ -1,0 +1,120 @@
+// One feature: its values in the reference and now, in the same bars.
+import { draw } from "../charts.js";
+import { el, facts, tableOf, tag } from "../dom.js";
+import { empty } from "../panel.js";
+import { count, fixed, moment } from "../format.js";
+import { colour } from "../theme.js";
+
+export function showDistribution(body, found, aside) {
+  const { column, unit, description, bars, drift, compared } = found;
+  aside.textContent = column;
+  body.append(
+    el(
+      "p",
+      { class: "line" },
+      el("b", { text: column }),
+      drift
+        ? tag(
+            drift.is_drifted || drift.is_missing_rate_drifted ? "drifted" : "as before",
+            drift.is_drifted || drift.is_missing_rate_drifted ? "bad" : "good",
+          )
+        : tag("not compared", "unknown"),
+    ),
+  );
+  body.append(el("p", { class: "soft", text: `${description} (${unit})` }));
+  if (!compared) {
+    body.append(
+      empty("The version in production has not been looked at yet. The monitor looks once predictions have come."),
+    );
+    return;
+  }
+  if (bars) {
+    const place = el("div", { class: "chart column" });
+    body.append(place, legend(compared), table(found));
+    drawBars(place, found);
+  } else {
+    body.append(empty("No value is known on either side."));
+  }
+  body.append(
+    facts([
+      ["shift", drift ? `${fixed(drift.effect, 3)}, by ${drift.method}` : "not compared"],
+      ["p-value", drift ? `${scientific(drift.p_value)}, drifted below ${scientific(drift.threshold)}` : null],
+      [
+        "missing",
+        `${compared.current_missing_pct.toFixed(1)} % now, ${compared.reference_missing_pct.toFixed(1)} % before`,
+      ],
+      [
+        "window",
+        `${moment(compared.window_start)} to ${moment(compared.window_end)}, version ${compared.model_version}`,
+      ],
+    ]),
+  );
+}
+
+const scientific = (value) => (value >= 0.001 ? value.toFixed(3) : value.toExponential(1));
+
+function legend({ n_current: n, n_reference: nReference }) {
+  return el(
+    "p",
+    { class: "legend" },
+    el("span", {}, el("span", { class: "swatch then" }), `reference, ${count(nReference)} rows`),
+    el("span", {}, el("span", { class: "swatch present" }), `now, ${count(n)} rows`),
+  );
+}
+
+function drawBars(place, { column, bars }) {
+  const places = bars.labels.map((_, which) => which);
+  const side = (name, y, marker) => ({
+    type: "bar",
+    name,
+    x: places,
+    y,
+    marker,
+    text: bars.labels,
+    textposition: "none",
+    hovertemplate: `%{text}: %{y:.1f} % ${name}<extra></extra>`,
+  });
+  draw(
+    place,
+    `Distribution of ${column}: reference and now, percent of rows a bar; the table below has the numbers`,
+    [
+      side("before", bars.reference_pct, { color: colour("reference") }),
+      side("now", bars.current_pct, {
+        color: colour("realised-band"),
+        line: { color: colour("realised"), width: 1.4 },
+      }),
+    ],
+    {
+      barmode: "overlay",
+      bargap: bars.labels.length > 12 ? 0.04 : 0.25,
+      hovermode: "closest",
+      margin: { l: 40, r: 6, t: 8, b: 28 },
+      xaxis: {
+        tickvals: bars.ticks.map(({ place: x }) => x),
+        ticktext: bars.ticks.map(({ text }) => text),
+        range: [-0.6, places.length - 0.4],
+        tickangle: 0,
+        fixedrange: true,
+      },
+      yaxis: {
+        rangemode: "tozero",
+        ticksuffix: " %",
+        nticks: 5,
+        gridcolor: colour("line"),
+        zeroline: false,
+        fixedrange: true,
+      },
+    },
+  );
+}
+
+function table({ column, bars }) {
+  const columns = [{ title: "Values" }, { title: "Reference, %", isNumber: true }, { title: "Now, %", isNumber: true }];
+  return tableOf(`Distribution of ${column}`, columns, () =>
+    bars.labels.map((label, which) => [
+      label,
+      bars.reference_pct[which].toFixed(1),
+      bars.current_pct[which].toFixed(1),
+    ]),
+  );
+}

@@ -1,0 +1,110 @@
+"""The columns of the newest tick's window beside the reference, for a page to draw. Kept for one tick, for all columns."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selfheal.monitoring.drift import PROBABILITY
+from selfheal.monitoring.histogram import Distribution, distribution
+from selfheal.monitoring.report import read_tick, results_folder
+from selfheal.records import Window
+from selfheal.store import models, monitoring, predictions
+from serving.wire.problems import ProblemError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sqlalchemy import Row
+
+    from selfheal.platform import Platform
+    from selfheal.records import ColumnDrift, ModelVersion
+    from selfheal.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ComparedColumn:
+    """`bars` is None if no value is known on either side, `drift` if the tick did not compare or its file is not on this host."""
+
+    bars: Distribution | None
+    drift: ColumnDrift | None
+    reference_missing_pct: float
+    current_missing_pct: float
+
+
+@dataclass(frozen=True)
+class ComparedWindow:
+    """All columns of a tick's window (the very rows that the tick compared) and of its version's reference."""
+
+    tick: Row[Any]
+    n_reference: int
+    n_current: int
+    columns: Mapping[str, ComparedColumn]
+
+
+class Distributions:
+    """Reads the rows of a tick once, whoever asks and for whichever column. For the threads of inquiries."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._lock = threading.Lock()
+        self._kept: ComparedWindow | None = None
+
+    def latest(self, store: Store) -> ComparedWindow | None:
+        """Of the version in production; None before its first tick.
+
+        Raises:
+            ProblemError: 503 if its reference cannot be read.
+        """
+        version = models.production_version(store)
+        tick = None if version is None else monitoring.latest_tick(store, version.version)
+        if version is None or tick is None:
+            return None
+        with self._lock:
+            if self._kept is None or self._kept.tick.tick_id != tick.tick_id:
+                self._kept = self._compare(store, version, tick)
+            return self._kept
+
+    def _compare(self, store: Store, version: ModelVersion, tick: Row[Any]) -> ComparedWindow:
+        window = Window(
+            model_name=tick.model_name,
+            model_version=tick.model_version,
+            start=tick.window_start,
+            end=tick.window_end,
+            n_predictions=tick.n_predictions,
+            n_labels=tick.n_labels,
+        )
+        current = predictions.window_rows(store, window, self._platform.settings.monitoring_max_rows)
+        reference = self._reference(version)
+        names = [*self._platform.contract.feature_names, PROBABILITY]
+        drift = self._drift(tick)
+        columns = {name: _compared(current, reference, name, drift.get(name)) for name in names}
+        return ComparedWindow(tick, len(reference), len(current), columns)
+
+    def _drift(self, tick: Row[Any]) -> Mapping[str, ColumnDrift]:
+        record = read_tick(results_folder(self._platform.settings.data_dir), tick.window_end, tick.tick_id)
+        return {} if record is None else {column.column: column for column in record.drift.columns}
+
+    def _reference(self, version: ModelVersion) -> pd.DataFrame:
+        try:
+            return self._platform.registry.reference(version)
+        except Exception as error:  # MLflow, the network, the file: whatever it is, there is nothing to compare with
+            logger.warning("the reference of version %d cannot be read: %s", version.version, error)
+            detail = f"the reference data of version {version.version} cannot be read now; the service's log says why"
+            raise ProblemError(503, "reference_unavailable", detail, retry_after_seconds=60) from None
+
+
+def _compared(current: pd.DataFrame, reference: pd.DataFrame, name: str, drift: ColumnDrift | None) -> ComparedColumn:
+    """A feature that the reference does not have yet is missing in each of its rows."""
+    now, then = (frame.reindex(columns=[name])[name].to_numpy(dtype=np.float64) for frame in (current, reference))
+    return ComparedColumn(distribution(now, then), drift, _missing_pct(then), _missing_pct(now))
+
+
+def _missing_pct(values: Any) -> float:
+    return round(100.0 * float(np.isnan(values).mean()), 2) if len(values) else 0.0

@@ -1,0 +1,57 @@
+"""The state at a glance, in the words of `selfheal.overview`, from Postgres."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from selfheal.overview import facts_for, probation_sentence, state_of
+from selfheal.records import ProbationOutcome, Severity
+from selfheal.store import models, monitoring, predictions, probations
+from serving.wire.dashboard_views import CallerInfo, Overview
+from serving.wire.views import MonitoringStats, version_info
+
+if TYPE_CHECKING:
+    from selfheal.platform import Platform
+    from selfheal.records import ModelVersion
+    from selfheal.store import Store
+    from serving.doors.auth import Caller
+
+MAX_ALERTS = 500
+SEVERITIES = list(Severity)
+
+
+def overview(
+    platform: Platform, stats: MonitoringStats, caller: Caller, *, asks_for_keys: bool, now: datetime
+) -> Overview:
+    """`stats` are of the same moment."""
+    store = platform.store
+    champion = models.production_version(store)
+    outcome = None if champion is None else _probation_outcome(store, champion)
+    alerts = monitoring.alerts_open_first(store, MAX_ALERTS, only_open=True)
+    newest, _ = predictions.latest_activity(store, now)
+    tick = None if champion is None else monitoring.latest_tick(store, champion.version)
+    state = state_of(facts_for(platform, champion, tick, alerts, now))
+    return Overview(
+        at=now,
+        use_case=store.contract.name,
+        description=store.contract.description,
+        sentence=state.sentence,
+        tone=state.tone,
+        reasons=[] if stats.tick is None else stats.tick.reasons,
+        model=None if champion is None else version_info(champion),
+        probation=None if champion is None else probation_sentence(champion, outcome, now),
+        is_on_probation=champion is not None and champion.probation_until is not None and outcome is None,
+        stats=stats,
+        newest_prediction_at=newest,
+        n_open_alerts=len(alerts),
+        worst_severity=max((Severity(row.severity) for row in alerts), key=SEVERITIES.index, default=None),
+        monitoring_interval_seconds=platform.settings.monitoring_interval,
+        caller=CallerInfo(name=caller.name, scopes=sorted(caller.scopes)),
+        asks_for_keys=asks_for_keys,
+    )
+
+
+def _probation_outcome(store: Store, champion: ModelVersion) -> ProbationOutcome | None:
+    report = probations.outcome_of(store, champion)
+    return None if report is None else report.outcome

@@ -1,0 +1,68 @@
+"""`GET /`: the dashboard's page, and the files it is made of. They hold no data, so nobody is asked for a key."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request, Response
+
+from serving.dashboard.files import DashboardFiles, PackedFile
+from serving.wire.problems import ProblemError
+
+router = APIRouter(include_in_schema=False)
+
+PLOTLYS_STYLES = (
+    "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='",  # an empty one, which it fills rule by rule
+    "'sha256-gG0b4ixT/IQUp7JJLbyKcpYcYDjq2Wp8NGv3f+aasqo='",  # that of the map library within it
+)
+"""Inline styles that Plotly's bundle adds as it loads, by their digests: no other inline style is let through."""
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        f"style-src 'self' {' '.join(PLOTLYS_STYLES)}",
+        "img-src 'self' data:",  # Plotly tries out formats with tiny images
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+"""No inline script, no other host."""
+
+KEPT_FOR_GOOD = "public, max-age=31536000, immutable"
+"""For files whose path changes with what is in them."""
+
+ASKED_FOR_AGAIN = "no-cache"
+"""For the page: whether it changed is asked each time, and answered without sending it again."""
+
+
+@router.get("/")
+async def get_page(request: Request) -> Response:
+    files: DashboardFiles = request.app.state.dashboard
+    headers = {
+        "cache-control": ASKED_FOR_AGAIN,
+        "etag": files.index.etag,
+        "content-security-policy": POLICY,
+        "referrer-policy": "no-referrer",
+    }
+    if files.index.etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return _response(request, files.index, headers)
+
+
+@router.get("/dashboard/{folder}/{name:path}")
+async def get_file(request: Request, folder: str, name: str) -> Response:
+    files: DashboardFiles = request.app.state.dashboard
+    found = await asyncio.to_thread(files.find, folder, name)
+    if found is None:
+        raise ProblemError(404, "not_found", "there is no such file; load the dashboard anew")
+    return _response(request, found, {"cache-control": KEPT_FOR_GOOD})
+
+
+def _response(request: Request, file: PackedFile, headers: dict[str, str]) -> Response:
+    headers = headers | {"content-type": file.media_type, "vary": "accept-encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(file.packed, headers=headers | {"content-encoding": "gzip"})
+    return Response(file.plain, headers=headers)

@@ -1,0 +1,129 @@
+"""`GET /overview`, `GET /monitoring/history` and `GET /monitoring/drift/{column}`: what the dashboard is made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+
+from selfheal.monitoring.drift import PROBABILITY
+from selfheal.monitoring.report import results_folder
+from serving.doors.auth import Caller, Doorkeeper, Scope, requires
+from serving.observability.overview import overview
+from serving.observability.past import history
+from serving.routes.monitoring import monitoring_stats
+from serving.service import ServiceDependency
+from serving.wire.dashboard_views import (
+    AxisTick,
+    Bars,
+    ColumnDistribution,
+    ComparedRows,
+    History,
+    HistoryQuestion,
+    Overview,
+)
+from serving.wire.problems import ProblemError, documented
+from serving.wire.views import ColumnInfo, Question
+
+if TYPE_CHECKING:
+    from selfheal.contract import ModelContract
+    from selfheal.monitoring.histogram import Distribution
+    from selfheal.store import Store
+    from serving.observability.distributions import ComparedWindow
+
+router = APIRouter(responses=documented(401, 403, 422, 429, 503))
+reading = [Depends(requires(Scope.READ))]
+
+ColumnName = Annotated[str, Path(min_length=1, max_length=200, description="a feature, or `probability`")]
+
+
+@router.get("/overview", tags=["state"], summary="How the model is, in a sentence")
+async def get_overview(
+    request: Request,
+    service: ServiceDependency,
+    caller: Annotated[Caller, Depends(requires(Scope.READ))],
+    _: Annotated[Question, Query()],
+) -> Overview:
+    """The state in the words of `selfheal status`, the version in production and its probation, the latest tick, how many
+    alerts are open, and what the key that asks is good for. What cannot be known is null, and the tone `unknown`."""
+    doorkeeper: Doorkeeper = request.app.state.doorkeeper
+    now, interval = datetime.now(UTC), timedelta(seconds=service.platform.settings.monitoring_interval)
+
+    def ask(store: Store) -> Overview:
+        stats = monitoring_stats(store, interval, now)
+        platform = replace(service.platform, store=store, server_lease=None)
+        return overview(platform, stats, caller, asks_for_keys=doorkeeper.asks_for_keys, now=now)
+
+    return await service.inquiries.ask(ask)
+
+
+@router.get("/monitoring/history", tags=["monitoring"], summary="What the monitor saw over time", dependencies=reading)
+async def get_history(service: ServiceDependency, question: Annotated[HistoryQuestion, Query()]) -> History:
+    """Verdicts, drift of every column, proxy metrics and quality with intervals, thinned to at most so many points: each is the
+    newest tick of a step, with the gravest verdict and the drift of all ticks of the step. All versions."""
+    ask = partial(
+        history,
+        now=datetime.now(UTC),
+        period=timedelta(hours=question.hours),
+        max_points=question.points,
+        folder=results_folder(service.platform.settings.data_dir),
+    )
+    return await service.inquiries.ask(ask)
+
+
+@router.get(
+    "/monitoring/drift/{column}",
+    tags=["monitoring"],
+    summary="One column, now and in the reference",
+    dependencies=reading,
+    responses=documented(404),
+)
+async def get_column(
+    service: ServiceDependency, column: ColumnName, _: Annotated[Question, Query()]
+) -> ColumnDistribution:
+    """The values of the rows that the latest tick compared and those of the reference of the version in production, in the same
+    bars. Heavier than its neighbours for the first column of a tick; the others are kept from it."""
+    if column not in {*service.platform.contract.feature_names, PROBABILITY}:
+        raise ProblemError(404, "not_found", "there is no such column; GET /monitoring/drift lists them")
+    description, unit = _wording(service.platform.contract, column)
+    window = await service.inquiries.ask(service.distributions.latest)
+    found = None if window is None else window.columns[column]
+    return ColumnDistribution(
+        column=column,
+        description=description,
+        unit=unit,
+        compared=None if window is None else _compared_rows(window, column),
+        bars=None if found is None or found.bars is None else _bars(found.bars),
+        drift=None if found is None or found.drift is None else ColumnInfo.model_validate(found.drift),
+    )
+
+
+def _compared_rows(window: ComparedWindow, column: str) -> ComparedRows:
+    return ComparedRows(
+        model_version=window.tick.model_version,
+        window_start=window.tick.window_start,
+        window_end=window.tick.window_end,
+        n_current=window.n_current,
+        n_reference=window.n_reference,
+        current_missing_pct=window.columns[column].current_missing_pct,
+        reference_missing_pct=window.columns[column].reference_missing_pct,
+    )
+
+
+def _bars(found: Distribution) -> Bars:
+    return Bars(
+        labels=list(found.labels),
+        reference_pct=list(found.reference_pct),
+        current_pct=list(found.current_pct),
+        ticks=[AxisTick(place=place, text=text) for place, text in found.ticks],
+    )
+
+
+def _wording(contract: ModelContract, column: str) -> tuple[str, str]:
+    """Description and unit, as the contract declares them."""
+    declared = {feature.name: (feature.description, feature.unit) for feature in contract.inputs}
+    derived = {feature.name: (f"{feature.formula}: {feature.reason}", feature.unit) for feature in contract.derived}
+    return (declared | derived).get(column, ("What the model predicts", "probability"))
