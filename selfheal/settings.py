@@ -159,6 +159,14 @@ class Settings(BaseSettings):
             raise ValueError("must be of the form package.module:contract")
         return value
 
+    @field_validator("database_url")
+    @classmethod
+    def _is_of_postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        scheme, separator, _ = ("" if value is None else value.get_secret_value()).partition("://")
+        if value is not None and not (separator and scheme.split("+")[0] in {"postgresql", "postgres"}):
+            raise ValueError("must be of the form postgresql://user:password@host:port/database")
+        return value
+
     @field_validator("training_jobs")
     @classmethod
     def _is_a_number_of_fits(cls, value: int) -> int:

@@ -9,6 +9,9 @@ from selfheal_assets.assets.reference import reference_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
 from selfheal_assets.resources import PlatformResource
 
+MAX_LAG_BYTES = 1_000_000
+"""Some 5,000 predictions: the API copies them within a second or two."""
+
 MAX_ORPHAN_LABELS_PCT = 5.0
 """Labels may run ahead of their predictions by seconds; more than this share says the ids do not match."""
 
@@ -24,8 +27,12 @@ def reference_is_unchanged(platform: PlatformResource) -> dg.AssetCheckResult:
     except IntegrityError as error:
         return dg.AssetCheckResult(passed=False, description=str(error))
     if baseline is None:
-        return dg.AssetCheckResult(passed=False, description="there is no baseline yet: run `selfheal bootstrap`")
-    return dg.AssetCheckResult(passed=True, description=f"{len(baseline):,} rows, digest as written")
+        return dg.AssetCheckResult(passed=False, description="There is no baseline yet: run `selfheal bootstrap`.")
+    return dg.AssetCheckResult(
+        passed=True,
+        description=f"Table and file hold the {len(baseline):,} rows that were written: the digests agree.",
+        metadata={"rows": len(baseline)},
+    )
 
 
 @dg.asset_check(asset=prediction_logs, description="Everything in the journal is in Postgres.")
@@ -36,7 +43,9 @@ def journal_is_copied(platform: PlatformResource) -> dg.AssetCheckResult:
     opened = platform.open()
     lag = lag_bytes(opened.store, prediction_journal(opened.contract), opened.settings.data_dir)
     return dg.AssetCheckResult(
-        passed=lag < 1_000_000, description=f"{lag:,} bytes of journal are not copied yet", metadata={"lag_bytes": lag}
+        passed=lag <= MAX_LAG_BYTES,
+        description=f"{lag:,} bytes of journal are not copied yet; up to {MAX_LAG_BYTES:,} are a matter of seconds.",
+        metadata={"lag_bytes": lag},
     )
 
 
@@ -50,7 +59,8 @@ def labels_have_predictions(platform: PlatformResource) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=share_pct <= MAX_ORPHAN_LABELS_PCT,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{orphans:,} of {total:,} labels have no prediction in the log",
+        description=f"{orphans:,} of {total:,} labels ({share_pct:.1f} %) have no prediction in the log; up to "
+        f"{MAX_ORPHAN_LABELS_PCT:g} % may run ahead of theirs.",
         metadata={"orphan_labels": orphans, "orphan_pct": share_pct},
     )
 
@@ -61,7 +71,10 @@ def alias_follows_postgres(platform: PlatformResource) -> dg.AssetCheckResult:
 
     strayed = watch_registry(platform.open(), datetime.now(UTC))
     return dg.AssetCheckResult(
-        passed=not strayed, description=("; ".join(strayed) + "; set right") if strayed else "they agree"
+        passed=not strayed,
+        description=f"Set right: {'; '.join(strayed)}."
+        if strayed
+        else "Aliases and stage tags are where Postgres says.",
     )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from selfheal.settings import load_settings
+from selfheal.settings import Settings, load_settings
+from selfheal_assets import links
 from selfheal_assets.assets import monitoring, promotion, reference, reports, retraining, serving_logs
 from selfheal_assets.checks import ALL_CHECKS
 from selfheal_assets.io import FrameIOManager, RecordIOManager
@@ -26,7 +27,7 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     settings = load_settings(**overrides)
     platform = PlatformResource(overrides=overrides)
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([reference, serving_logs, monitoring, reports, retraining, promotion]),
+        assets=[_with_dashboard(asset, settings) for asset in load_assets()],
         asset_checks=ALL_CHECKS,
         jobs=ALL_JOBS,
         schedules=ALL_SCHEDULES,
@@ -38,6 +39,17 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
         },
         executor=dg.in_process_executor,
     )
+
+
+def load_assets() -> list[dg.AssetsDefinition]:
+    found = dg.load_assets_from_modules([reference, serving_logs, monitoring, reports, retraining, promotion])
+    return [asset for asset in found if isinstance(asset, dg.AssetsDefinition)]
+
+
+def _with_dashboard(asset: dg.AssetsDefinition, settings: Settings) -> dg.AssetsDefinition:
+    """From every asset's page one click leads to the dashboard."""
+    link = {"dashboard": links.dashboard(settings)}
+    return asset.map_asset_specs(lambda spec: spec.merge_attributes(metadata=link))
 
 
 defs = build_definitions()

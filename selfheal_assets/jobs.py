@@ -25,7 +25,7 @@ FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.Dagster
 MAX_RUNS_DELETED_A_DAY = 5_000
 """Of a job. More than a day brings: a tick every 5 minutes, a look during probation for every tenth more labels."""
 
-MONITORING = dg.AssetSelection.groups("serving_logs", "monitoring")
+MONITORING = dg.AssetSelection.groups("serving_logs", "monitoring") - dg.AssetSelection.assets("monitoring_report")
 RETRAINING = dg.AssetSelection.groups("retraining") | dg.AssetSelection.assets("production_model")
 BOOTSTRAP = dg.AssetSelection.groups("reference") | RETRAINING
 PROBATION = dg.AssetSelection.groups("serving_logs") | dg.AssetSelection.assets("probation_report")
@@ -34,10 +34,14 @@ monitoring_job = dg.define_asset_job(
     "monitoring_job",
     MONITORING,
     tags=MONITORING_TAG,
-    description="One look at the traffic: logs, drift, harm, verdict.",
+    description="One look at the traffic: logs, drift, harm, verdict. Launched by `monitoring_sensor`; a run by hand does no harm.",
 )
 retraining_job = dg.define_asset_job(
-    "retraining_job", RETRAINING, tags=RETRAINING_TAG, description="Decide, train a shadow model, judge it, promote it."
+    "retraining_job",
+    RETRAINING,
+    tags=RETRAINING_TAG,
+    description="Decide, train a shadow model, judge it, promote it. Launched by sensors, the weekly schedule, `selfheal retrain`; "
+    "production changes only if all gates pass.",
 )
 bootstrap_job = dg.define_asset_job(
     "bootstrap_job",

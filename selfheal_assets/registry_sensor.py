@@ -20,4 +20,5 @@ def registry_sensor(platform: PlatformResource) -> dg.SkipReason:
     from selfheal.promotion.projections import watch_registry
 
     strayed = watch_registry(platform.open(), datetime.now(UTC))
-    return dg.SkipReason(f"Set right: {'; '.join(strayed)}." if strayed else "MLflow follows Postgres.")
+    told = f"Set right: {'; '.join(strayed)}." if strayed else "MLflow follows Postgres."
+    return dg.SkipReason(f"{told} Looks again in {EVERY_SECONDS} s.")

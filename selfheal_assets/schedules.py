@@ -20,7 +20,8 @@ weekly_retraining = dg.ScheduleDefinition(
         }
     },
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Monday 02:00 UTC: asks for a retraining; the conditions decide whether there is anything to gain.",
+    description="Every Monday at 02:00 UTC: asks for a retraining; the conditions decide whether there is anything to gain, and the "
+    "decision, to train or to skip, is kept with its reasons.",
 )
 
 daily_maintenance = dg.ScheduleDefinition(
@@ -29,7 +30,7 @@ daily_maintenance = dg.ScheduleDefinition(
     cron_schedule="30 3 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="03:30 UTC: deletes what is old: runs, files and rows, by the settings `*_KEEP_DAYS`.",
+    description="Every day at 03:30 UTC: deletes what is old: runs, files and rows, by the settings `*_KEEP_DAYS`.",
 )
 
 ALL_SCHEDULES = (weekly_retraining, daily_maintenance)

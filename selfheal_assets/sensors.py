@@ -1,15 +1,17 @@
 """Sensors that turn what the store says into runs. Each reads, asks a pure rule of `selfheal`, and yields or explains.
 
-`run_key` dedupes for ever, a failed run included: each key holds what must have changed for another run.
+`run_key` dedupes for ever, a failed run included: each key holds what must have changed for another run. A skip says in a
+sentence what is waited for, with its number, and when the sensor looks again.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from selfheal.records import Action, Trigger
+from selfheal.wording import span
 from selfheal_assets.jobs import monitoring_job, probation_job, retraining_job
 from selfheal_assets.resources import PlatformResource
 from selfheal_assets.run_alerts import RUN_ALERTS
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from selfheal.store.retraining_requests import RetrainingRequest
 
 REQUEST_TAG = "selfheal/request"
+
+CALLS = {
+    Trigger.DRIFT: "Waits for a harmful shift with at least 1 drifted feature.",
+    Trigger.PERFORMANCE: "Waits for a harmful shift with 0 drifted features: the relation has changed.",
+}
 
 BUSY = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
 
@@ -48,36 +55,42 @@ def build_sensors(monitoring_interval_seconds: int) -> Sequence[dg.SensorDefinit
         tell(opened.settings, opened.store, datetime.now(UTC))
         champion = production_version(opened.store)
         if champion is None:
-            return dg.SkipReason("No version is in production yet: run `selfheal bootstrap`.")
+            return _waits("No version is in production yet: run `selfheal bootstrap`.", monitoring_interval_seconds)
         newest_prediction, newest_label = latest_activity(opened.store, datetime.now(UTC))
         if newest_prediction is None:
-            return dg.SkipReason("No prediction has been logged yet.")
+            return _waits("No prediction has been logged yet: waits for the first one.", monitoring_interval_seconds)
         state = f"v{champion.version} predictions:{newest_prediction.isoformat()} labels:{newest_label}"
         if state == context.cursor:
-            return dg.SkipReason(f"Nothing new since the last tick (last prediction {newest_prediction:%H:%M:%S} UTC).")
+            return _waits(
+                f"Nothing new since the last tick (last prediction {newest_prediction:%Y-%m-%d %H:%M:%S} UTC): waits for one "
+                "new prediction or label.",
+                monitoring_interval_seconds,
+            )
         if _is_busy(context, monitoring_job.name):
-            return dg.SkipReason("The tick before is still running.")
+            return _waits("The tick before is still running.", monitoring_interval_seconds)
         return dg.SensorResult(run_requests=[dg.RunRequest(run_key=state)], cursor=state)
 
     @dg.sensor(
         job=retraining_job,
         minimum_interval_seconds=follow_up_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Asks for a retraining when a shift of the inputs does harm.",
+        description="Asks for a retraining when a shift of the inputs does harm: verdict `harmful_shift` with drifted features, and "
+        "every condition met. Its skips say which is not, and how many labels are missing.",
     )
     def drift_sensor(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.RunRequest | dg.SkipReason:
-        return _retraining_request(context, platform.open(), Trigger.DRIFT)
+        return _retraining_request(context, platform.open(), Trigger.DRIFT, follow_up_seconds)
 
     @dg.sensor(
         job=retraining_job,
         minimum_interval_seconds=follow_up_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Asks for a retraining when the model loses although its inputs look as ever.",
+        description="Asks for a retraining when the model loses although its inputs look as ever: verdict `harmful_shift` without "
+        "drifted features. Its skips say which condition is not met.",
     )
     def performance_sensor(
         context: dg.SensorEvaluationContext, platform: PlatformResource
     ) -> dg.RunRequest | dg.SkipReason:
-        return _retraining_request(context, platform.open(), Trigger.PERFORMANCE)
+        return _retraining_request(context, platform.open(), Trigger.PERFORMANCE, follow_up_seconds)
 
     @dg.sensor(
         job=probation_job,
@@ -94,9 +107,9 @@ def build_sensors(monitoring_interval_seconds: int) -> Sequence[dg.SensorDefinit
         settle_alerts(opened, now)
         look, sentence = due_look(opened, now)
         if look is None or look == context.cursor:
-            return dg.SkipReason(f"{sentence} No look is due.")
+            return _waits(f"{sentence} No look is due.", follow_up_seconds)
         if _is_busy(context, probation_job.name):
-            return dg.SkipReason("The look before is still running.")
+            return _waits("The look before is still running.", follow_up_seconds)
         return dg.SensorResult(run_requests=[dg.RunRequest(run_key=look)], cursor=look)
 
     @dg.sensor(
@@ -116,7 +129,11 @@ def build_sensors(monitoring_interval_seconds: int) -> Sequence[dg.SensorDefinit
         for request_id in launched:  # only now: a request whose run was never launched is asked for again
             take_request(store, request_id, datetime.now(UTC))
         runs = [_run_of_request(request) for request in waiting if request.request_id not in launched]
-        return dg.SensorResult(run_requests=runs) if runs else dg.SkipReason("Nobody has asked for a retraining.")
+        if not runs:
+            return _waits(
+                "Nobody has asked for a retraining (`selfheal retrain`, `POST /retrainings`).", follow_up_seconds
+            )
+        return dg.SensorResult(run_requests=runs)
 
     return (
         monitoring_sensor,
@@ -129,7 +146,7 @@ def build_sensors(monitoring_interval_seconds: int) -> Sequence[dg.SensorDefinit
 
 
 def _retraining_request(
-    context: dg.SensorEvaluationContext, platform: "Platform", trigger: Trigger
+    context: dg.SensorEvaluationContext, platform: "Platform", trigger: Trigger, every_seconds: int
 ) -> dg.RunRequest | dg.SkipReason:
     """A run if the latest tick calls for this trigger and the conditions hold; else the reasons, kept as a decision."""
     from selfheal.retraining.requests import wish_for_retraining
@@ -139,9 +156,9 @@ def _retraining_request(
     tick = latest_tick(platform)
     wish = wish_for_retraining(tick)
     if wish.trigger is not trigger or tick is None:
-        return dg.SkipReason(f"No call for a retraining here: {wish.reason}.")
+        return _waits(f"No call for a retraining here: {wish.reason}. {CALLS[trigger]}", every_seconds)
     if _is_busy(context, retraining_job.name):
-        return dg.SkipReason("A retraining is running.")
+        return _waits("A retraining is running.", every_seconds)
     decision = consider_retraining(
         platform,
         trigger,
@@ -152,7 +169,7 @@ def _retraining_request(
     )
     if decision.action is Action.SKIP:
         keep_decision(platform, decision)
-        return dg.SkipReason(f"{wish.reason}, but: {decision.reason}.")
+        return _waits(f"{wish.reason.capitalize()}, but: {decision.reason}.", every_seconds)
     config = {
         "trigger": trigger.value,
         "reason": wish.reason,
@@ -164,6 +181,10 @@ def _retraining_request(
         run_config={"ops": {"retraining_decision": {"config": config}}},
         tags={"selfheal/episode": tick.episode_id or "", "selfheal/trigger": trigger.value},
     )
+
+
+def _waits(sentence: str, every_seconds: int) -> dg.SkipReason:
+    return dg.SkipReason(f"{sentence} Looks again in {span(timedelta(seconds=every_seconds))}.")
 
 
 def _run_of_request(request: "RetrainingRequest") -> dg.RunRequest:

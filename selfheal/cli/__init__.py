@@ -5,24 +5,43 @@ A module a group of commands, as `selfheal --help` shows them.
 
 from __future__ import annotations
 
+import os
 import sys
 
-from rich.console import Console
+import typer
 
-from selfheal.cli import record, running, upkeep, versions, watching
-from selfheal.cli.app import app
-from selfheal.errors import SelfhealError
+from selfheal.cli import contracts, postgres, record, running, upkeep, versions, watching
+from selfheal.cli.app import app, progress_console
+from selfheal.cli.errors import one_line, usage_line
 
-__all__ = ["app", "main", "record", "running", "upkeep", "versions", "watching"]
+__all__ = ["app", "contracts", "main", "postgres", "record", "running", "upkeep", "versions", "watching"]
+
+
+UsageError = typer.BadParameter.__mro__[1]
+"""What a wrong argument, option or command raises; typer has a public name only for the first."""
 
 PANELS = ("Run", "Watch", "Change what serves", "Look back", "Upkeep")
 app.registered_commands.sort(key=lambda command: PANELS.index(str(command.rich_help_panel)))
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script. Exit 0: done; 1: the answer is no; 2: it could not be done; 130: Ctrl-C."""
     try:
-        app()
-    except SelfhealError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]selfheal:[/] {error}", highlight=False)
+        sys.exit(app(prog_name="selfheal", standalone_mode=False))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        told = usage_line(error) if isinstance(error, UsageError) else one_line(error)
+        if told is None:
+            raise
+        if told:
+            _complain(told)
         sys.exit(2)
+
+
+def _complain(told: str) -> None:
+    progress_console.print("[bold red]selfheal:[/]", end=" ", highlight=False)
+    progress_console.print(told, markup=False, highlight=False, soft_wrap=True)

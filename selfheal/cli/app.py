@@ -23,6 +23,8 @@ app = typer.Typer(
 alerts_app = typer.Typer(pretty_exceptions_enable=False, help="Open alerts; acknowledge one.")
 app.add_typer(alerts_app, name="alerts", rich_help_panel="Watch")
 console = Console()
+progress_console = Console(stderr=True)
+"""Progress and errors, so that what is on stdout can be read by a program."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the decision record.")]

@@ -10,23 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from pydantic import SecretStr
-from rich.console import Console
 from rich.table import Table
 
-from selfheal.cli.app import console
+from selfheal.cli.app import console, progress_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from rich.progress import Progress
+
 
 @contextmanager
 def step_progress(title: str, steps: tuple[str, ...]) -> Iterator[Callable[[str], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+    """A bar over named steps; within the training's, how many fits are done."""
     from selfheal import supervise
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
+    with _progress_bar() as progress:
         task = progress.add_task(title, total=len(steps))
 
         def done(step: str) -> None:
@@ -40,13 +39,25 @@ def step_progress(title: str, steps: tuple[str, ...]) -> Iterator[Callable[[str]
 
 @contextmanager
 def fit_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    with _progress_bar(is_transient=True) as progress:
+        task = progress.add_task(f"{title}: fits", total=None)
+        yield lambda n_done, n_fits: progress.update(task, completed=n_done, total=n_fits)
+
+
+@contextmanager
+def phase_progress(title: str, n_phases: int) -> Iterator[Callable[[str], None]]:
+    """A bar over phases that say their names as they begin."""
+    with _progress_bar(is_transient=True) as progress:
+        task = progress.add_task(title, total=n_phases, completed=-1)
+        yield lambda phase: progress.update(task, advance=1, description=f"{title}: {phase}")
+
+
+def _progress_bar(*, is_transient: bool = False) -> Progress:
     """On stderr, so that JSON on stdout stays JSON."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"{title}: fits", total=None)
-        yield lambda n_done, n_fits: progress.update(task, completed=n_done, total=n_fits)
+    return Progress(*columns, console=progress_console, transient=is_transient)
 
 
 def shown(value: object) -> str:
@@ -77,6 +88,15 @@ def print_table(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]
     for row in rows:
         table.add_row(*(cell(row[column]) for column in columns))
     console.print(table)
+
+
+def printable(text: str) -> str:
+    """Text from outside for a terminal: what would move the cursor, hide or colour something is shown as `?`.
+
+    >>> printable("as it is\\x1b[2Jor not")
+    'as it is?[2Jor not'
+    """
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 def cell(value: object) -> str:

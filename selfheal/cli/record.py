@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from selfheal.cli.app import JsonFlag, app, console, opened_platform
+from selfheal.cli.app import JsonFlag, app, console, opened_platform, progress_console
 from selfheal.cli.printing import cell, print_json, print_rows
 from selfheal.settings import load_settings
 
@@ -96,13 +95,12 @@ def _print_history(entries: list[dict[str, Any]]) -> None:
 
 @contextmanager
 def _verification_progress() -> Iterator[Listener]:
-    """On stderr, so that JSON on stdout stays JSON."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from selfheal.verification.run import Listener
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=progress_console, transient=True) as progress:
         task = progress.add_task("Verifying", total=None)
         yield Listener(
             on_step=lambda step: progress.update(task, description=f"Verifying: {step}", completed=0, total=None),

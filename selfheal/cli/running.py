@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from selfheal.alerting.channels import check_channels
-from selfheal.cli.app import app, console, opened_platform, production
-from selfheal.cli.printing import step_progress
+from selfheal.cli import completion
+from selfheal.cli.app import JsonFlag, app, console, opened_platform, production, progress_console
+from selfheal.cli.printing import print_json, step_progress
+from selfheal.errors import NoProductionModelError
 from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
+    from selfheal.platform import Platform
     from selfheal.settings import Settings
 
 
@@ -30,8 +34,7 @@ def up() -> None:
     with supervise.only_one(folder):
         supervise.refuse_busy_ports(settings)
         with opened_platform(settings) as platform:
-            if production(platform) is None:
-                _bootstrap(settings)
+            _ensure_first_version(platform)
             from selfheal.registry import mlflow_store_uri
 
             code = supervise.supervise(settings, mlflow_store_uri(settings), lambda: _print_addresses(settings))
@@ -43,19 +46,26 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="Labelled CSV; default: DATA, else synthetic rows.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running at the end.")] = False,
-    scenario: Annotated[str, typer.Option(help="The change of the world to live through.")] = "rate_shock",
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            help="The change of the world to live through; default: the contract's first.",
+            autocompletion=completion.scenarios,
+        ),
+    ] = None,
     rate: Annotated[float, typer.Option(min=1, max=500, help="Requests per second.")] = 30.0,
     interval: Annotated[int, typer.Option(min=5, max=300, help="MONITORING_INTERVAL for the demo, seconds.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scenario and of training.")] = 20,
 ) -> None:
     """Live through the whole loop with real processes, in a few minutes, and judge it honestly."""
+    from selfheal.contract import load_contract
     from selfheal.simulate.demo import DemoOptions, run_demo
 
     options = DemoOptions(
         data=data,
         json_file=json_file,
         keep=keep,
-        scenario=scenario,
+        scenario=scenario or load_contract(load_settings().use_case).first_scenario.name,
         rate_per_second=rate,
         interval_seconds=interval,
         seed=seed,
@@ -64,26 +74,29 @@ def demo(
 
 
 @app.command(rich_help_panel="Run")
-def bootstrap() -> None:
+def bootstrap(as_json: JsonFlag = False) -> None:
     """Train and promote a first version, if none is in production."""
     settings = load_settings()
     with opened_platform(settings) as platform:
-        version = production(platform)
-        if version is None:
-            _bootstrap(settings)
-            version = production(platform)
+        version = _ensure_first_version(platform)
+    if as_json:
+        print_json({"version": version})
+    else:
         console.print(f"Version {version} is in production.")
 
 
 @app.command(rich_help_panel="Run")
 def simulate(
-    scenario: Annotated[str, typer.Option(help="`calm`, or a scenario of the contract.")] = "calm",
+    scenario: Annotated[
+        str, typer.Option(help="`calm`, or a scenario of the contract.", autocompletion=completion.scenarios)
+    ] = "calm",
     rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows to send.")] = 500,
     rate: Annotated[float, typer.Option(min=0.1, max=1_000, help="Requests per second.")] = 20.0,
     label_delay: Annotated[float, typer.Option(min=0, help="Seconds between a prediction and its label.")] = 5.0,
     start: Annotated[int, typer.Option(min=0, help="First row of the data set to use.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scenario.")] = 20,
     url: Annotated[str | None, typer.Option(help="The API; default: API_HOST and API_PORT.")] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Send traffic with delayed labels to a running API."""
     from selfheal.simulate.session import send_scenario
@@ -100,15 +113,21 @@ def simulate(
             label_delay_seconds=label_delay,
             start=start,
             seed=seed,
-            console=console,
+            console=progress_console,
         )
     )
-    console.print(
-        f"{stats.predictions:,} predictions, {stats.labels:,} labels, {stats.failed_requests} failed requests"
-    )
+    if as_json:
+        print_json({name: getattr(stats, name) for name in STATS_TOLD})
+    else:
+        console.print(
+            f"{stats.predictions:,} predictions, {stats.labels:,} labels, {stats.failed_requests} failed requests"
+        )
     if stats.first_failure:
-        console.print(f"[red]first failure: {stats.first_failure}[/]")
+        progress_console.print(f"[red]first failure: {escape(stats.first_failure)}[/]", soft_wrap=True)
         raise typer.Exit(1)
+
+
+STATS_TOLD = ("predictions", "labels", "failed_requests", "first_failure")
 
 
 @app.command("dagster-home", rich_help_panel="Run")
@@ -119,13 +138,33 @@ def dagster_home() -> None:
     typer.echo(supervise.dagster_home(load_settings()))
 
 
+def _ensure_first_version(platform: Platform) -> int:
+    """The version in production, after a bootstrap if there was none.
+
+    Raises:
+        NoProductionModelError: if the gates rejected what the bootstrap trained.
+    """
+    from selfheal.store import decisions
+
+    if production(platform) is None:
+        _bootstrap(platform.settings)
+    version = production(platform)
+    if version is None:
+        reason = next((decision.reason for decision in decisions.recent(platform.store, 1)), "there is no decision")
+        raise NoProductionModelError(
+            f"the gates did not let the first version go live: {reason}; better features or another limit may help "
+            "(`selfheal check-contract` tells beforehand), then bootstrap again"
+        )
+    return version
+
+
 def _bootstrap(settings: Settings) -> None:
     from selfheal import supervise
     from selfheal.contract import load_contract
     from selfheal.datasets import load_dataset
 
     dataset = load_dataset(settings, load_contract(settings.use_case))
-    console.print(f"No version is in production: training the first one on {dataset.description}.")
+    progress_console.print(f"No version is in production: training the first one on {dataset.description}.")
     with step_progress("Bootstrap", supervise.BOOTSTRAP_STEPS) as on_step:
         supervise.run_job(settings, "bootstrap_job", on_step)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from selfheal.cli.app import JsonFlag, app, console, opened_platform
+from selfheal.cli.app import JsonFlag, app, console, opened_platform, progress_console
 from selfheal.cli.printing import print_json, print_rows, print_table, shown
 from selfheal.errors import ServiceUnavailableError
 from selfheal.settings import load_settings, settings_sources
 
 if TYPE_CHECKING:
-    pass
+    from selfheal.store.ingest import IngestResult
 
 
 @app.command(rich_help_panel="Upkeep")
@@ -85,28 +87,33 @@ def check_data(
 
 
 @app.command("replay-journal", rich_help_panel="Upkeep")
-def replay_journal() -> None:
+def replay_journal(as_json: JsonFlag = False) -> None:
     """Copy the whole journal into Postgres again; rows that are there stay as they are."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     from selfheal.journal import LABEL_JOURNAL, prediction_journal
     from selfheal.store.ingest import ingest
 
+    replayed: dict[str, IngestResult] = {}
     with opened_platform(load_settings()) as platform:
         data_dir = platform.settings.data_dir
         for kind in (prediction_journal(platform.contract), LABEL_JOURNAL):
             total = sum(path.stat().st_size for path in kind.files(data_dir))
             columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-            with Progress(*columns, console=console) as progress:
+            with Progress(*columns, console=progress_console) as progress:
                 task = progress.add_task(kind.name, total=total)
 
                 def advance(n_bytes: int, task: Any = task, progress: Progress = progress) -> None:
                     progress.advance(task, n_bytes)
 
-                result = ingest(platform.store, kind, data_dir, from_start=True, on_progress=advance)
-            console.print(f"{kind.name}: {result.n_read:,} lines read, {result.n_new:,} rows were missing")
-            for place in result.corrupt:
-                console.print(f"[red]damaged line left out: {place}[/]")
+                replayed[kind.name] = ingest(platform.store, kind, data_dir, from_start=True, on_progress=advance)
+    if as_json:
+        print_json({name: asdict(result) for name, result in replayed.items()})
+        return
+    for name, result in replayed.items():
+        console.print(f"{name}: {result.n_read:,} lines read, {result.n_new:,} rows were missing")
+        for place in result.corrupt:
+            console.print(f"[red]damaged line left out: {escape(place)}[/]")
 
 
 @app.command(rich_help_panel="Upkeep")

@@ -11,6 +11,7 @@ from uuid import uuid4
 import typer
 from rich.markup import escape
 
+from selfheal.cli import completion
 from selfheal.cli.app import JsonFlag, Reason, app, console, opened_platform
 from selfheal.cli.printing import fit_progress, print_json, print_table, step_progress
 from selfheal.settings import load_settings
@@ -19,60 +20,77 @@ if TYPE_CHECKING:
     from selfheal.platform import Platform
 
 
+Version = Annotated[int, typer.Argument(help="A registered version.", autocompletion=completion.versions)]
+
+
 @app.command(rich_help_panel="Change what serves")
-def retrain(reason: Reason) -> None:
+def retrain(reason: Reason, as_json: JsonFlag = False) -> None:
     """Ask for a retraining now; the conditions and the gates decide as ever."""
     from selfheal import supervise
 
     settings = load_settings()
     request = {"trigger": "manual", "reason": reason, "actor": getpass.getuser(), "request_id": str(uuid4())}
     config = {"ops": {"retraining_decision": {"config": request}}}
+    began = datetime.now(UTC)
     with opened_platform(settings) as platform:
         with step_progress("Retraining", supervise.RETRAINING_STEPS) as on_step:
             supervise.run_job(settings, "retraining_job", on_step, config)
-        _print_decisions(platform, limit=2)
+        _print_decisions(platform, since=began, as_json=as_json)
 
 
 @app.command(rich_help_panel="Change what serves")
 def promote(
-    version: Annotated[int, typer.Argument(help="A registered version.")],
+    version: Version,
     reason: Reason,
     force: Annotated[bool, typer.Option("--force", help="Without a verdict of the gates.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Put a registered version into production by hand. It goes on probation."""
     from selfheal.promotion.going_live import force_promote
+    from selfheal.records import to_dict
 
     if not force:
         raise typer.BadParameter("the gates promote by themselves; promoting by hand needs --force")
     with opened_platform(load_settings()) as platform:
         now = datetime.now(UTC)
         promoted = force_promote(platform, version, reason=reason, actor=getpass.getuser(), now=now)
-        console.print(
-            f"Version {promoted.version} is in production on probation; it replaced version {promoted.previous_version} "
-            f"(decision {promoted.decision_id})."
-        )
+    if as_json:
+        print_json(to_dict(promoted))
+        return
+    console.print(
+        f"Version {promoted.version} is in production on probation; it replaced version {promoted.previous_version} "
+        f"(decision {promoted.decision_id})."
+    )
 
 
 @app.command(rich_help_panel="Change what serves")
 def rollback(
     reason: Reason,
-    to: Annotated[int | None, typer.Option(help="The version to go back to; default: the predecessor.")] = None,
+    to: Annotated[
+        int | None,
+        typer.Option(help="The version to go back to; default: the predecessor.", autocompletion=completion.versions),
+    ] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Put an earlier version back into production."""
     from selfheal.promotion.going_live import rollback as roll_back
+    from selfheal.records import to_dict
 
     with opened_platform(load_settings()) as platform:
         now = datetime.now(UTC)
         version = roll_back(platform, to_version=to, reason=reason, actor=getpass.getuser(), now=now)
-        console.print(
-            f"Version {version.version} is in production again; version {version.previous_version} is not "
-            f"(decision {version.decision_id})."
-        )
+    if as_json:
+        print_json(to_dict(version))
+        return
+    console.print(
+        f"Version {version.version} is in production again; version {version.previous_version} is not "
+        f"(decision {version.decision_id})."
+    )
 
 
 @app.command(rich_help_panel="Change what serves")
 def reproduce(
-    version: Annotated[int, typer.Argument(help="A registered version.")],
+    version: Version,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a version again from its record and compare it to the bit; exit 1 if it differs. Nothing is kept."""
@@ -109,8 +127,14 @@ def worth_labelling(as_json: JsonFlag = False) -> None:
     print_table("Worth labelling first", [asdict(prediction) for prediction in wanted.predictions], columns)
 
 
-def _print_decisions(platform: Platform, limit: int) -> None:
+def _print_decisions(platform: Platform, *, since: datetime, as_json: bool) -> None:
+    """What has been decided from then on, the oldest first."""
+    from selfheal.records import to_dict
     from selfheal.store.decisions import recent
 
-    for decision in reversed(recent(platform.store, limit)):
-        console.print(f"[bold]{decision.action}[/]: {decision.reason}")
+    found = [decision for decision in reversed(recent(platform.store, 2)) if decision.created_at >= since]
+    if as_json:
+        print_json([to_dict(decision) for decision in found])
+        return
+    for decision in found:
+        console.print(f"[bold]{decision.action}[/]: {escape(decision.reason)}")

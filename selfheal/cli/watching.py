@@ -3,38 +3,69 @@
 from __future__ import annotations
 
 import getpass
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from uuid import UUID
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from selfheal.cli import completion
 from selfheal.cli.app import JsonFlag, alerts_app, app, console, opened_platform
-from selfheal.cli.printing import cell, print_json, print_rows, print_table
+from selfheal.cli.printing import cell, phase_progress, print_json
+from selfheal.errors import PermanentError
 from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from selfheal.platform import Platform
+
+WATCH_SECONDS = 2.0
+
 
 @app.command(rich_help_panel="Watch")
-def status(as_json: JsonFlag = False) -> None:
-    """What serves, how its traffic looks, what was decided lately."""
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every 2 seconds, until Ctrl-C.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """How it is, in one screen: what serves, its traffic, its quality, open alerts, and what was decided."""
     from selfheal.overview import overview
 
+    if watch and as_json:
+        raise typer.BadParameter("--watch is for people, --json for programs; choose one")
     with opened_platform(load_settings()) as platform:
+        if watch:
+            _watch(platform)
         found = overview(platform)
-        if as_json:
-            print_json(found)
-            return
-        console.print(f"[bold]{found['sentence']}[/]")
-        print_rows("Model", found["model"])
-        print_rows("Latest look at the traffic", found["latest_tick"])
-        print_table("Open alerts", found["open_alerts"], ("kind", "severity", "message", "created_at"))
-        print_table("Latest decisions", found["decisions"], ("created_at", "trigger_reason", "action", "reason"))
+    if as_json:
+        print_json(found)
+    else:
+        from selfheal.cli.status import status_screen
+
+        console.print(status_screen(found), highlight=False)
+
+
+def _watch(platform: Platform) -> NoReturn:
+    """Shows the state anew until Ctrl-C; while Postgres is away, what was seen last, and that it is old."""
+    from rich.live import Live
+    from sqlalchemy.exc import OperationalError
+
+    from selfheal.cli.status import status_screen
+    from selfheal.overview import overview
+
+    found, is_old = overview(platform), False
+    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+        while True:
+            live.update(status_screen(found, is_old=is_old), refresh=True)
+            time.sleep(WATCH_SECONDS)
+            try:
+                found, is_old = overview(platform), False
+            except OperationalError:
+                is_old = True
 
 
 @alerts_app.callback(invoke_without_command=True)
@@ -52,15 +83,18 @@ def alerts(
     with opened_platform(load_settings()) as platform:
         found = [dict(row._mapping) for row in alerts_open_first(platform.store, limit, only_open=not with_resolved)]
     if as_json:
-        print_json([{name: row[name] for name in ALERT_FIELDS} for row in found])
+        print_json([_as_told(row) for row in found])
         return
     _print_alerts("Alerts" if with_resolved else "Open alerts", found)
 
 
 @alerts_app.command()
 def acknowledge(
-    alert_id: Annotated[UUID, typer.Argument(help="As `selfheal alerts` prints it.")],
+    alert_id: Annotated[
+        UUID, typer.Argument(help="As `selfheal alerts` prints it.", autocompletion=completion.open_alerts)
+    ],
     note: Annotated[str | None, typer.Option(help="What to tell those who look at it later.")] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Say that you have seen an alert. Nobody is told of it again unless it becomes more severe."""
     from selfheal.store.monitoring import acknowledge_alert, find_alert
@@ -69,7 +103,10 @@ def acknowledge(
         is_first = acknowledge_alert(platform.store, alert_id, getpass.getuser(), datetime.now(UTC), note)
         alert = find_alert(platform.store, alert_id)
     if alert is None:
-        raise typer.BadParameter(f"there is no alert {alert_id}; `selfheal alerts --all` lists them")
+        raise PermanentError(f"there is no alert {alert_id}; `selfheal alerts --all` lists them")
+    if as_json:
+        print_json(_as_told(alert._mapping) | {"is_first": is_first})
+        return
     told = f"by {alert.acknowledged_by} at {cell(alert.acknowledged_at)} UTC"
     console.print(
         f"{alert.kind} is acknowledged {told}." if is_first else f"{alert.kind} was acknowledged {told} already."
@@ -79,16 +116,21 @@ def acknowledge(
 @app.command(rich_help_panel="Watch")
 def report(
     open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser of this machine.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Write a report of the traffic as it is now: verdict, distributions, drift, quality. Takes some seconds."""
-    from selfheal.reports import report_now
+    from selfheal.reports import REPORT_PHASES, report_now
 
-    with opened_platform(load_settings()) as platform:
-        page = report_now(platform, datetime.now(UTC))
-    if page is None:
+    with opened_platform(load_settings()) as platform, phase_progress("Report", len(REPORT_PHASES)) as on_phase:
+        page = report_now(platform, datetime.now(UTC), on_phase)
+    if as_json:
+        print_json({"page": None if page is None else page.resolve()})
+    elif page is None:
         console.print("The version in production has served nothing yet: there is nothing to report on.")
+    else:
+        typer.echo(page.resolve())
+    if page is None:
         raise typer.Exit(1)
-    typer.echo(page.resolve())
     if open_it and typer.launch(page.resolve().as_uri()) != 0:
         console.print("No browser could be opened here; open the file above in one.")
 
@@ -113,6 +155,10 @@ ALERT_FIELDS = (
     "resolved_by",
 )
 """As the API tells them."""
+
+
+def _as_told(alert: Any) -> dict[str, Any]:
+    return {name: alert[name] for name in ALERT_FIELDS}
 
 
 def _print_alerts(title: str, alerts: list[dict[str, Any]]) -> None:

@@ -143,6 +143,16 @@ def look_number(n_labels: int, min_labels: int) -> int | None:
     return math.floor(math.log(n_labels / min_labels) / math.log(LOOK_GROWTH) + 1e-9)
 
 
+def labels_of_next_look(n_labels: int, min_labels: int) -> int:
+    """How many labels the look after those that are due at `n_labels` waits for.
+
+    >>> [labels_of_next_look(n, 200) for n in (0, 199, 200, 219, 220)]
+    [200, 200, 220, 220, 242]
+    """
+    look = look_number(n_labels, min_labels)
+    return min_labels if look is None else math.ceil(min_labels * LOOK_GROWTH ** (look + 1) - 1e-9)
+
+
 def may_have_ended(version: ModelVersion, now: datetime) -> bool:
     """Whether the clock alone calls for a look: it may end probation, or find that labels are waited for."""
     return version.probation_until is not None and now >= version.probation_until

@@ -37,6 +37,7 @@ from selfheal.simulate.outcome import DemoOutcome
 from selfheal.simulate.session import scenario_rows
 from selfheal.simulate.timeline import Timeline
 from selfheal.simulate.traffic import TrafficSender, traffic_to
+from selfheal.supervise import addresses
 
 if TYPE_CHECKING:
     import httpx
@@ -122,7 +123,7 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
     finally:
         outcome.seconds_total = round(time.monotonic() - started, 1)
         if options.keep and succeeded:
-            console.print(f"Left running (--keep): stop it with [bold]kill {platform_process.pid}[/]")
+            _tell_what_is_left(console, settings, platform_process.pid)
         else:
             stop_platform(platform_process)
             if succeeded and outcome.healed:
@@ -133,6 +134,12 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
         options.json_file.write_text(json.dumps(asdict(outcome), indent=2) + "\n")
     timeline.print_verdict(outcome)
     return 0 if outcome.healed else 1
+
+
+def _tell_what_is_left(console: Console, settings: Settings, pid: int) -> None:
+    console.print(f"Left running (--keep); stop it with [bold]kill {pid}[/]. To look around:")
+    for address in addresses(settings):
+        console.print(f"  {address.name:<8} {address.url}", highlight=False)
 
 
 def divide(dataset: Dataset, contract: ModelContract, options: DemoOptions) -> DemoRows:
@@ -157,7 +164,10 @@ def divide(dataset: Dataset, contract: ModelContract, options: DemoOptions) -> D
 
 
 def demo_settings(base: Settings, options: DemoOptions, folder: Path, n_bootstrap: int) -> Settings:
-    """The platform's settings for the demo: a folder and ports of its own, a short interval, no cooldown."""
+    """The platform's settings for the demo: a folder and ports of its own, a short interval, no cooldown.
+
+    It asks for the user's API keys if it knows one to send its own traffic with.
+    """
     api_port, dagster_port, code_server_port, mlflow_port = free_ports(4)
     csv = options.data or base.data or default_csv(base)
     return base.model_copy(
@@ -170,7 +180,7 @@ def demo_settings(base: Settings, options: DemoOptions, folder: Path, n_bootstra
             "postgres_host": None,
             "mlflow_tracking_uri": None,
             "api_host": "127.0.0.1",
-            "api_keys": SecretStr(""),
+            "api_keys": base.api_keys if base.own_api_key is not None else SecretStr(""),
             "api_port": api_port,
             "dagster_port": dagster_port,
             "code_server_port": code_server_port,
@@ -249,11 +259,15 @@ async def _live_through(
     async with httpx.AsyncClient(timeout=20.0) as client:
         timeline.phase("starting Postgres, Dagster, API and MLflow; training version 1")
         outcome.version_before = await _wait_until_ready(client, api, dagster, process, settings.data_dir / "up.log")
-        timeline.event(f"the API serves version {outcome.version_before}")
+        timeline.event(f"the API serves version {outcome.version_before}; watch it at {api}")
         watch = Watch(version=outcome.version_before)
         async with (
             traffic_to(
-                api, rate_per_second=options.rate_per_second, label_delay_seconds=LABEL_DELAY_SECONDS, source="demo"
+                api,
+                rate_per_second=options.rate_per_second,
+                label_delay_seconds=LABEL_DELAY_SECONDS,
+                source="demo",
+                api_key=settings.own_api_key,
             ) as sender,
             _background(_observe(client, api, DagsterReader(client, dagster), sender, watch, timeline, process)),
         ):

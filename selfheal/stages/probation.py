@@ -23,6 +23,7 @@ from selfheal.promotion.probation import (
     alert_of,
     is_settled,
     judge_probation,
+    labels_of_next_look,
     look_number,
     may_have_ended,
     not_on_probation,
@@ -79,7 +80,8 @@ def due_look(platform: Platform, now: datetime) -> tuple[str | None, str]:
     window = predictions.window_of(platform.store, champion.version, champion.promoted_at)
     n_labels = 0 if window is None else window.n_labels
     look = look_number(n_labels, platform.settings.min_probation_labels)
-    sentence = f"Version {champion.version} has {n_labels:,} labels."
+    following = labels_of_next_look(n_labels, platform.settings.min_probation_labels)
+    sentence = f"Version {champion.version} has {n_labels:,} labels; the next look is at {following:,}."
     if may_have_ended(champion, now):
         return f"{name} look {look} {hour}", sentence
     return (None if look is None else f"{name} look {look}"), sentence

@@ -40,7 +40,7 @@ class EmbeddedServer:
     _owner_pid: int
 
     def url(self, database: str) -> str:
-        return f"postgresql://postgres@/{database}?host={quote(str(self.socket_dir), safe='')}"
+        return socket_url(self.socket_dir, database)
 
     def release(self) -> None:
         """Lets go of the server; stops it if nobody else uses it. Does nothing in a forked child."""
@@ -58,6 +58,19 @@ class EmbeddedServer:
                     _stop(instance)
             finally:
                 self._lock_file.close()
+
+
+def socket_url(socket_dir: Path, database: str) -> str:
+    return f"postgresql://postgres@/{database}?host={quote(str(socket_dir), safe='')}"
+
+
+def url_if_running(pgdata: Path, database: str) -> str | None:
+    """Where this folder's server is reached; None if it does not run. Starts nothing, and does not keep it running."""
+    pgdata = pgdata.expanduser().resolve()
+    if not _runs(pgdata):
+        return None
+    lines = (pgdata / "postmaster.pid").read_text().splitlines()
+    return socket_url(Path(lines[4]), database) if len(lines) >= 5 else None  # number, folder, start, port, socket
 
 
 class Lease:

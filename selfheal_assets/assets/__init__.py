@@ -1,7 +1,26 @@
 """The asset graph, a module a group, in the order of the loop: reference, serving_logs, monitoring, retraining, promotion.
 
-An asset loads, calls one function of `selfheal.stages`, and returns the record with metadata for people. What stands in
-a description: what it is, when it runs, what to do when it is red.
+An asset loads, calls one function of `selfheal.stages`, and returns the record with metadata for people: numbers under names
+that never change (the UI plots them), links to where one looks next. `described` holds every description to its three parts.
 """
 
 OWNERS = ["team:ml-platform"]
+
+
+def described(what: str, *, runs: str, red: str) -> str:
+    """What an asset is, when it runs, and what to do when it is red: the three things that a person in the UI asks.
+
+    >>> described("The log.", runs="with each tick.", red="Free some disk.")
+    'The log.\\n\\n**Runs** with each tick.\\n\\n**Red?** Free some disk.'
+    """
+    return f"{what}\n\n**Runs** {runs}\n\n**Red?** {red}"
+
+
+RUNS_TAG = "selfheal/runs"
+"""The tag that says when an asset runs, to filter by: EACH_TICK, ON_REQUEST, AT_BOOTSTRAP, ON_PROBATION or BY_HAND."""
+
+EACH_TICK = {RUNS_TAG: "each_tick"}
+ON_REQUEST = {RUNS_TAG: "on_request"}
+AT_BOOTSTRAP = {RUNS_TAG: "at_bootstrap"}
+ON_PROBATION = {RUNS_TAG: "on_probation"}
+BY_HAND = {RUNS_TAG: "by_hand"}

@@ -5,13 +5,24 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from selfheal.records import DriftReport, Interval, PerformanceReport, ProxyMetrics, TickRecord, Triage, to_dict
-from selfheal_assets.assets import OWNERS
+from selfheal.records import (
+    DriftReport,
+    Interval,
+    PerformanceReport,
+    ProxyMetrics,
+    TickRecord,
+    Triage,
+    Verdict,
+    to_dict,
+)
+from selfheal_assets import links
+from selfheal_assets.assets import EACH_TICK, OWNERS, described
 from selfheal_assets.assets.reference import reference_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
 from selfheal_assets.resources import PlatformResource
 
 GROUP = "monitoring"
+FEED_IS_SOUND, MODEL_DOES_NO_HARM = "feed_is_sound", "model_does_no_harm"
 
 
 @dg.asset(
@@ -22,9 +33,14 @@ GROUP = "monitoring"
     io_manager_key="record_io",
     output_required=False,
     deps=[prediction_logs, label_store],
-    description="The window of the champion's newest traffic (`MONITORING_LOOKBACK` hours, nothing from before it went "
-    "live), and what it shows without labels: positive rate, mean and spread of the probability, entropy. Gives nothing "
-    "while the champion has served nothing. **Runs** every `MONITORING_INTERVAL` if there is new traffic.",
+    tags=EACH_TICK,
+    description=described(
+        "The window of the champion's newest traffic (`MONITORING_LOOKBACK` hours, nothing from before it went live), and what "
+        "it shows without labels: positive rate, mean and spread of the probability, entropy. Gives nothing while the "
+        "champion has served nothing.",
+        runs="with each tick: every `MONITORING_INTERVAL` seconds if there is new traffic.",
+        red="No version is in production (`selfheal bootstrap`), or Postgres does not answer: the message says which.",
+    ),
 )
 def proxy_metrics(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[dg.Output[ProxyMetrics]]:
     from selfheal.stages.monitoring import look
@@ -57,9 +73,14 @@ PROXY_FIELDS = ("positive_rate", "probability_mean", "probability_std", "entropy
     code_version="1",
     io_manager_key="record_io",
     deps=[reference_data],
-    description="Each feature and the predicted probability against the reference frozen with the champion (this one "
-    "acts) and the first baseline (informs). Significant under the false-alarm budget *and* material, or not drifted. "
-    "**Runs** with each tick. The HTML report is written when the state changes and hourly while drifted.",
+    tags=EACH_TICK,
+    description=described(
+        "Each feature and the predicted probability against the reference frozen with the champion (this one acts) and the "
+        "first baseline (informs). Significant under the false-alarm budget *and* material, or not drifted. The page behind "
+        "`report` is written when the state changes and hourly while drifted.",
+        runs="with each tick.",
+        red="The champion's reference cannot be read: MLflow's artifacts are away or were changed; the message names the file.",
+    ),
 )
 def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.Output[DriftReport]:
     from selfheal.stages.monitoring import compare
@@ -92,7 +113,8 @@ def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.
         metadata["columns"] = dg.MetadataValue.table(rows)
     if report.report_ref is not None:
         page = opened.settings.data_dir.resolve() / report.report_ref
-        metadata["report"] = dg.MetadataValue.url(page.as_uri())
+        metadata["report"] = links.report_page(opened.settings, page.name)
+        metadata["report_file"] = dg.MetadataValue.path(page)
     return dg.Output(report, metadata=metadata)
 
 
@@ -103,10 +125,15 @@ def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.
     code_version="1",
     io_manager_key="record_io",
     deps=[label_store],
-    description="How well the champion does in the window: realised on labelled rows, estimated without labels by CBPE. "
-    "All with 95 % intervals. Realised are rows old enough to have been labelled, where that age can be told. "
-    "`brier_excess` is the loss beyond what the model's own probabilities announce. `concept_drift` is by labels alone: an "
-    "estimate is never proof of health. **Runs** with each tick.",
+    tags=EACH_TICK,
+    description=described(
+        "How well the champion does in the window: realised on labelled rows, estimated without labels by CBPE. All with 95 % "
+        "intervals. Realised are rows old enough to have been labelled, where that age can be told. `brier_excess` is the "
+        "loss beyond what the model's own probabilities announce. `concept_drift` is by labels alone: an estimate is never "
+        "proof of health.",
+        runs="with each tick.",
+        red="The champion's reference cannot be read, or Postgres does not answer: the message says which.",
+    ),
 )
 def performance_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.Output[PerformanceReport]:
     from selfheal.stages.monitoring import measure
@@ -177,16 +204,30 @@ def _figure(value: float | None, interval: Interval | None) -> str:
     owners=OWNERS,
     code_version="1",
     io_manager_key="record_io",
-    description="The verdict of the tick: `stable`, `benign_shift`, `harmful_shift`, `broken_feed` or `insufficient`, with "
-    "every reason; a row of `monitoring_metrics`; alerts opened, updated and resolved, and sent to `NOTIFY_URLS`; on a change "
-    "of state, and hourly while drifted, the overview page of `monitoring_report`. **Runs** with each tick. A harmful shift makes the drift sensor ask for a retraining.",
+    tags=EACH_TICK,
+    check_specs=[
+        dg.AssetCheckSpec(FEED_IS_SOUND, asset="monitoring_alerts", description="The feed is not broken."),
+        dg.AssetCheckSpec(
+            MODEL_DOES_NO_HARM,
+            asset="monitoring_alerts",
+            description="The traffic is enough to tell, and shows no harm.",
+        ),
+    ],
+    description=described(
+        "The verdict of the tick: `stable`, `benign_shift`, `harmful_shift`, `broken_feed` or `insufficient`, with every "
+        "reason; a row of `monitoring_metrics`; alerts opened, updated and resolved, and sent to `NOTIFY_URLS`; on a change of "
+        "state, and hourly while drifted, the overview page of a report. A harmful shift makes a sensor ask for a retraining.",
+        runs="with each tick.",
+        red="The reports it rests on are of different windows: materialise them together, with the job `monitoring_job`. Are "
+        "only its checks red? That is the verdict: broken feed, repair the sender; harm, the loop retrains by itself.",
+    ),
 )
 def monitoring_alerts(
     proxy_metrics: ProxyMetrics,
     drift_report: DriftReport,
     performance_report: PerformanceReport,
     platform: PlatformResource,
-) -> dg.Output[Triage]:
+) -> Iterator[dg.Output[Triage] | dg.AssetCheckResult]:
     from selfheal.alerting.notify import tell
     from selfheal.monitoring.report import results_folder, save_tick
     from selfheal.reports import is_worth_a_page, write_overview
@@ -200,19 +241,36 @@ def monitoring_alerts(
     folder = results_folder(opened.settings.data_dir)
     save_tick(tick, folder)
     tell(opened.settings, opened.store, datetime.now(UTC))
-    if is_worth_a_page(opened, tick):
-        write_overview(opened, tick, datetime.now(UTC))
-    return dg.Output(
+    page = write_overview(opened, tick, datetime.now(UTC)) if is_worth_a_page(opened, tick) else None
+    yield dg.Output(
         triage,
         metadata={
             "verdict": triage.verdict.value,
             "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in triage.reasons)),
+            **({} if page is None else {"report": links.report_page(opened.settings, page.name)}),
             "open_alerts": len(triage.alerts),
             "alerts": dg.MetadataValue.md(
                 "\n".join(f"- **{a.severity}** {a.message}" for a in triage.alerts) or "none"
             ),
             "episode": triage.episode_id or "none",
         },
+    )
+    yield from _verdict_checks(triage)
+
+
+def _verdict_checks(triage: Triage) -> Iterator[dg.AssetCheckResult]:
+    """The verdict as two checks. Too little to tell is no pass: unknown is not healthy."""
+    told = f"{triage.verdict.value.replace('_', ' ')}: {'; '.join(triage.reasons)}"
+    seen = {"predictions": triage.window.n_predictions, "labels": triage.window.n_labels}
+    yield dg.AssetCheckResult(
+        check_name=FEED_IS_SOUND, passed=triage.verdict is not Verdict.BROKEN_FEED, description=told, metadata=seen
+    )
+    yield dg.AssetCheckResult(
+        check_name=MODEL_DOES_NO_HARM,
+        passed=triage.verdict in {Verdict.STABLE, Verdict.BENIGN_SHIFT},
+        severity=dg.AssetCheckSeverity.ERROR if triage.verdict is Verdict.HARMFUL_SHIFT else dg.AssetCheckSeverity.WARN,
+        description=told,
+        metadata=seen,
     )
 
 

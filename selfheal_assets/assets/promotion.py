@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from selfheal.records import GateVerdict, ModelVersion, ProbationReport
-from selfheal_assets.assets import OWNERS
+from selfheal_assets import links
+from selfheal_assets.assets import ON_PROBATION, ON_REQUEST, OWNERS, described
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
 from selfheal_assets.resources import PlatformResource
 
@@ -20,9 +21,14 @@ GROUP = "promotion"
     code_version="1",
     io_manager_key="record_io",
     output_required=False,
-    description="The version in production. Staging, a last validation, then production if its predecessor is still the one "
-    "the gates compared with; the API swaps to it within seconds. Gives nothing if the gates did not pass. **Red?** The "
-    "last validation failed, or another version went live meanwhile: production is as it was.",
+    tags=ON_REQUEST,
+    description=described(
+        "The version in production. Staging, a last validation, then production if its predecessor is still the one the gates "
+        "compared with; the API swaps to it within seconds. Gives nothing if the gates did not pass.",
+        runs="at the end of each retraining and of the bootstrap.",
+        red="The last validation failed, or another version went live meanwhile: production is as it was, and the message says "
+        "what to change. To go back to an earlier version: the job `rollback_job`, or `selfheal rollback --reason ...`.",
+    ),
 )
 def production_model(
     context: dg.AssetExecutionContext, gate_verdict: GateVerdict, platform: PlatformResource
@@ -32,7 +38,8 @@ def production_model(
     if not gate_verdict.is_promotion:
         context.log.info(f"Not promoted ({gate_verdict.decision.action}): {gate_verdict.decision.reason}")
         return
-    version = promote(platform.open(), gate_verdict, datetime.now(UTC), on_step=context.log.info)
+    opened = platform.open()
+    version = promote(opened, gate_verdict, datetime.now(UTC), on_step=context.log.info)
     yield dg.Output(
         version,
         metadata={
@@ -43,6 +50,7 @@ def production_model(
             "threshold": version.threshold,
             "trigger": version.trigger_reason,
             "rows_learned_and_judged_on": version.n_samples,
+            "mlflow_run": links.mlflow_run(opened, version.mlflow_run_id),
             **{f"evaluation_{k}": v for k, v in version.metrics.items() if isinstance(v, int | float)},
         },
     )
@@ -56,9 +64,16 @@ def production_model(
     io_manager_key="record_io",
     deps=[production_model, prediction_logs, label_store],
     retry_policy=dg.RetryPolicy(max_retries=3, delay=20, backoff=dg.Backoff.EXPONENTIAL),
-    description="The new version watched by the one it replaced: both score the matured, labelled rows served since the "
-    "promotion. A paired loss beyond noise rolls back by itself, once. **Runs** while a version is on probation and new labels "
-    "come in. **`no_evidence`?** Too few labels came in time: the version serves on, unproven.",
+    tags=ON_PROBATION,
+    description=described(
+        "The new version watched by the one it replaced: both score the matured, labelled rows served since the promotion. "
+        "A paired loss beyond noise rolls back by itself, once. Outcome `no_evidence`: too few labels came in time, the "
+        "version serves on, unproven.",
+        runs="while a version is on probation: a look for every tenth more labels from `MIN_PROBATION_LABELS` on, and at the "
+        "end.",
+        red="Postgres or MLflow does not answer: it is tried again three times, then by the next look. A rollback that failed "
+        "is an alert and is taken up again every hour.",
+    ),
 )
 def probation_report(platform: PlatformResource) -> dg.Output[ProbationReport]:
     from selfheal.alerting.notify import tell

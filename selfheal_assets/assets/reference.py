@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from selfheal.datasets import Dataset
-from selfheal_assets.assets import OWNERS
+from selfheal_assets.assets import AT_BOOTSTRAP, OWNERS, described
 from selfheal_assets.resources import PlatformResource
 
 GROUP = "reference"
@@ -17,9 +17,14 @@ GROUP = "reference"
     owners=OWNERS,
     code_version="1",
     io_manager_key="frame_io",
-    description="Labelled rows to bootstrap from: the CSV named by `DATA`, or the synthetic stand-in where there is none. "
-    "Every row is checked against the contract. **Runs** at bootstrap and on demand. **Red?** The message names file, "
-    "line, column and value: correct the file and materialise again; nothing was kept of the wrong one.",
+    tags=AT_BOOTSTRAP,
+    description=described(
+        "Labelled rows to bootstrap from: the CSV named by `DATA`, or the synthetic stand-in where there is none. "
+        "Every row is checked against the contract.",
+        runs="at bootstrap and on demand.",
+        red="The message names file, line, column and value: correct the file and materialise again; nothing was kept of the "
+        "wrong one.",
+    ),
 )
 def training_data(platform: PlatformResource) -> dg.Output[Dataset]:
     from selfheal.contract import TRUE_LABEL
@@ -47,9 +52,13 @@ def training_data(platform: PlatformResource) -> dg.Output[Dataset]:
     kinds={"postgres", "parquet"},
     owners=OWNERS,
     code_version="1",
-    description="The first baseline: written once from `training_data`, then only read and checked by digest. Long-term "
-    "drift is measured against it. **Runs** at bootstrap. **Red?** Table or file was changed: restore what the message "
-    "names; the platform overwrites neither.",
+    tags=AT_BOOTSTRAP,
+    description=described(
+        "The first baseline: written once from `training_data`, then only read and checked by digest. Long-term drift is "
+        "measured against it.",
+        runs="at bootstrap and on demand.",
+        red="Table or file was changed: restore what the message names from a backup; the platform overwrites neither.",
+    ),
 )
 def reference_data(training_data: Dataset, platform: PlatformResource) -> dg.MaterializeResult[None]:
     from selfheal.store.reference import baseline_path, baseline_row, write_baseline_once

@@ -4,11 +4,12 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from selfheal_assets.assets import OWNERS
+from selfheal_assets import links
+from selfheal_assets.assets import BY_HAND, OWNERS, described
 from selfheal_assets.assets.monitoring import monitoring_alerts
 from selfheal_assets.resources import PlatformResource
 
-GROUP = "reports"
+GROUP = "monitoring"
 
 
 @dg.asset(
@@ -17,9 +18,13 @@ GROUP = "reports"
     owners=OWNERS,
     code_version="1",
     deps=[monitoring_alerts],
-    description="A report of the champion's traffic as it is now: verdict, distributions, shifts, missing values, quality over "
-    "time, and Evidently's page. Records nothing and tells nobody. **Runs** when a person materialises it, like "
-    "`selfheal report`; each change of state writes one by itself.",
+    tags=BY_HAND,
+    description=described(
+        "A report of the champion's traffic as it is now: verdict, distributions, shifts, missing values, quality over time, "
+        "and Evidently's page. Records nothing and tells nobody.",
+        runs="when a person materialises it, like `selfheal report`. Each change of state writes one by itself.",
+        red="No version is in production yet, or the folder of reports cannot be written: the message says which.",
+    ),
 )
 def monitoring_report(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult[None]:
     from selfheal.reports import report_now
@@ -29,8 +34,9 @@ def monitoring_report(context: dg.AssetExecutionContext, platform: PlatformResou
     if page is None:
         context.log.info("The champion has served nothing yet: there is nothing to report on.")
         return dg.MaterializeResult(metadata={"report": "none: the champion has served nothing yet"})
-    settings = opened.settings
-    served_at = f"http://{settings.api_host}:{settings.api_port}/monitoring/reports/{page.name}"
     return dg.MaterializeResult(
-        metadata={"report": dg.MetadataValue.url(served_at), "file": dg.MetadataValue.path(page.resolve())}
+        metadata={
+            "report": links.report_page(opened.settings, page.name),
+            "file": dg.MetadataValue.path(page.resolve()),
+        }
     )

@@ -19,14 +19,27 @@ from selfheal.records import (
     to_dict,
 )
 from selfheal.retraining.dataset import TrainingSet
-from selfheal.retraining.gates import ALL_GATE_NAMES
-from selfheal_assets.assets import OWNERS
+from selfheal.retraining.gates import ALL_GATE_NAMES, GATE_NAMES, SEGMENTS_GATE, SHADOW_SCORING_GATE
+from selfheal_assets import links
+from selfheal_assets.assets import ON_REQUEST, OWNERS, described
 from selfheal_assets.assets.monitoring import monitoring_alerts
 from selfheal_assets.assets.reference import training_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
 from selfheal_assets.resources import PlatformResource
 
 GROUP = "retraining"
+
+
+GATE_RULES = {
+    "f1_improvement": "F1 must improve by `MIN_F1_IMPROVEMENT_PCT` percent, and by more than chance would show.",
+    "brier_degradation": "The Brier score may rise by `MAX_BRIER_DEGRADATION` at most.",
+    "labelled_samples": "Both models are judged on at least `MIN_SAMPLES_FOR_DECISION` labelled rows.",
+    "label_coverage": "At least `MIN_COVERAGE_PCT` percent of the predictions are labelled.",
+    "recall": "The challenger finds at least the share `MIN_RECALL` of the true events.",
+    "auc_roc": "The challenger's AUC-ROC reaches `MIN_AUC`.",
+    SEGMENTS_GATE: "No segment is worse for certain: reported, or enforced with `GATE_SEGMENTS=enforce`.",
+    SHADOW_SCORING_GATE: "The challenger scores every one of the champion's newest live predictions.",
+}
 
 
 class RetrainingRequest(dg.Config):
@@ -46,8 +59,13 @@ class RetrainingRequest(dg.Config):
     code_version="1",
     io_manager_key="record_io",
     deps=[monitoring_alerts],
-    description="Whether to train now: cooldown, labels, matured ones, coverage, a sound feed, attempts left, back-off; each condition "
-    "with its reason. A skip is a decision too and is kept. **Runs** when a sensor, the weekly schedule or a person asks.",
+    tags=ON_REQUEST,
+    description=described(
+        "Whether to train now: cooldown, labels, matured ones, coverage, a sound feed, attempts left, back-off; each condition "
+        "with its reason. A skip is a decision too and is kept.",
+        runs="when a sensor, the weekly schedule (Monday 02:00 UTC) or a person asks.",
+        red="Postgres does not answer: the message says so; the request stands and is taken up again.",
+    ),
 )
 def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -> dg.Output[Decision]:
     from selfheal.stages.retraining import decide_retraining
@@ -70,6 +88,7 @@ def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -
             "conditions": dg.MetadataValue.md(conditions),
             "labels": decision.n_labels,
             "attempt": decision.attempt,
+            "conditions_unmet": sum(not condition.is_met for condition in decision.conditions),
             "decision_id": decision.decision_id,
         },
     )
@@ -83,10 +102,14 @@ def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -
     io_manager_key="frame_io",
     output_required=False,
     deps=[training_data, prediction_logs, label_store],
-    description="The rows to learn from and, strictly later, the rows to be judged on: labelled predictions beside the "
-    "champion's own rows, which count as much as the recent ones say; or `training_data` at bootstrap. Gives nothing if the "
-    "decision is to skip. **Red?** Too few rows of a class: wait for labels. A feature gives the label away: the message "
-    "names it.",
+    tags=ON_REQUEST,
+    description=described(
+        "The rows to learn from and, strictly later, the rows to be judged on: labelled predictions beside the champion's own "
+        "rows, which count as much as the recent ones say; or `training_data` at bootstrap. Gives nothing if the decision is "
+        "to skip.",
+        runs="after each `retraining_decision` to train.",
+        red="Too few rows of a class: wait for labels. A feature gives the label away: the message names it.",
+    ),
 )
 def training_set(
     context: dg.AssetExecutionContext,
@@ -142,9 +165,13 @@ def _what_was_dropped(info: TrainingSetInfo) -> dict[str, object]:
     owners=OWNERS,
     code_version="1",
     io_manager_key="record_io",
-    description="A candidate: tuned by grid search, calibrated, its threshold chosen, all on training rows; its metrics come "
-    "from the later evaluation rows. Logged to MLflow with everything needed to judge it and to train it again; not registered "
-    "yet. **Red?** The estimator cannot be fitted or does not converge: the message says what to change; production is untouched.",
+    tags=ON_REQUEST,
+    description=described(
+        "A candidate: tuned by grid search, calibrated, its threshold chosen, all on training rows; its metrics come from the "
+        "later evaluation rows. Logged to MLflow with everything needed to judge it and to train it again; not registered yet.",
+        runs="after each `training_set`.",
+        red="The estimator cannot be fitted or does not converge: the message says what to change. Production is untouched.",
+    ),
 )
 def shadow_model(
     context: dg.AssetExecutionContext, training_set: TrainingSet, platform: PlatformResource
@@ -156,15 +183,13 @@ def shadow_model(
 
     opened = platform.open()
     shadow = train_shadow(opened, training_set, datetime.now(UTC), tell)
-    settings = opened.settings
-    base = settings.mlflow_tracking_uri or f"http://127.0.0.1:{settings.mlflow_port}"
     return dg.Output(
         shadow,
         metadata={
             **{k: v for k, v in to_dict(shadow.metrics).items() if v is not None},
             "threshold": shadow.threshold,
             "params": dg.MetadataValue.json(shadow.params),
-            "mlflow_run": dg.MetadataValue.url(base + opened.registry.run_url_path(shadow.mlflow_run_id)),
+            "mlflow_run": links.mlflow_run(opened, shadow.mlflow_run_id),
             "model_sha256": shadow.artifact_sha256,
             **_calibration(shadow.record),
         },
@@ -195,20 +220,26 @@ def _shown(check: Calibration) -> dict[str, str | int | float]:
     code_version="1",
     io_manager_key="record_io",
     check_specs=[
-        dg.AssetCheckSpec(name, asset="gate_verdict", description=f"Gate: {name.replace('_', ' ')}")
-        for name in ALL_GATE_NAMES
+        dg.AssetCheckSpec(name, asset="gate_verdict", description=GATE_RULES[name]) for name in ALL_GATE_NAMES
     ],
-    description="Six gates between the shadow model and production, on the same evaluation rows for both models; all must "
-    "pass. Beside them: segments, reported or enforced (`GATE_SEGMENTS`), and the challenger on the champion's live traffic. "
-    "A rejected model is a green run with red checks: that is the gates at work, and production is untouched. "
-    "**Inconclusive?** The sentences say how many labels are missing, `worth_labelling` which to get first.",
+    tags=ON_REQUEST,
+    description=described(
+        "Six gates between the shadow model and production, on the same evaluation rows for both models; all must pass. "
+        "Beside them: segments, reported or enforced (`GATE_SEGMENTS`), and the challenger on the champion's live traffic. "
+        "A rejected model is a green run with red checks: that is the gates at work, and production is untouched. "
+        "Inconclusive: the sentences say how many labels are missing, `worth_labelling` which to get first.",
+        runs="after each `shadow_model`.",
+        red="Champion or challenger cannot score the evaluation rows, or MLflow does not answer: the message says which. "
+        "Production is untouched.",
+    ),
 )
 def gate_verdict(
     shadow_model: ShadowModel, training_set: TrainingSet, platform: PlatformResource
 ) -> Iterator[dg.Output[GateVerdict] | dg.AssetCheckResult]:
     from selfheal.stages.retraining import judge
 
-    verdict = judge(platform.open(), shadow_model, training_set, datetime.now(UTC))
+    opened = platform.open()
+    verdict = judge(opened, shadow_model, training_set, datetime.now(UTC))
     gates = verdict.decision.gates
     yield dg.Output(
         verdict,
@@ -220,6 +251,9 @@ def gate_verdict(
             ),
             **_what_was_compared(verdict),
             **_live_traffic(verdict),
+            **{f"gate_{gate.name}": gate.value for gate in gates if gate.value is not None},
+            "gates_passed": sum(gate.status is GateStatus.PASS for gate in gates if gate.name in GATE_NAMES),
+            "mlflow_run": links.mlflow_run(opened, shadow_model.mlflow_run_id),
             "decision_id": verdict.decision.decision_id,
         },
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from selfheal.journal import LABEL_JOURNAL, JournalKind, prediction_journal
-from selfheal_assets.assets import OWNERS
+from selfheal_assets.assets import EACH_TICK, OWNERS, described
 from selfheal_assets.resources import PlatformResource
 
 if TYPE_CHECKING:
@@ -22,9 +22,14 @@ GROUP = "serving_logs"
     kinds={"csv", "postgres"},
     owners=OWNERS,
     code_version="1",
-    description="Every prediction the API acknowledged, with all features as the model saw them. The API copies its journal "
-    "here within a second; this asset copies what may be left. **Runs** with each monitoring tick. **Red?** Postgres does "
-    "not answer, or a journal file is damaged: the message says which; nothing acknowledged is lost.",
+    tags=EACH_TICK,
+    description=described(
+        "Every prediction the API acknowledged, with all features as the model saw them. The API copies its journal here "
+        "within a second; this asset copies what may be left.",
+        runs="with each monitoring tick: every `MONITORING_INTERVAL` seconds if there is new traffic.",
+        red="Postgres does not answer, or a journal file is damaged: the message says which. Nothing acknowledged is lost; "
+        "`selfheal replay-journal` copies all of it again.",
+    ),
 )
 def prediction_logs(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult[None]:
     from selfheal.store.predictions import summary_of_predictions
@@ -38,9 +43,13 @@ def prediction_logs(context: dg.AssetExecutionContext, platform: PlatformResourc
     kinds={"csv", "postgres"},
     owners=OWNERS,
     code_version="1",
-    description="What became of the predictions. A label may come early (before its prediction is copied), late, or be "
-    "corrected. **Runs** with each monitoring tick. **Red?** As `prediction_logs`. Labels for ids nobody issued are "
-    "counted as orphans.",
+    tags=EACH_TICK,
+    description=described(
+        "What became of the predictions. A label may come early (before its prediction is copied), late, or be corrected. "
+        "Labels for ids nobody issued are counted as orphans.",
+        runs="with each monitoring tick.",
+        red="As `prediction_logs`. Is its check red? The sender of labels uses other ids than `POST /predict` answered with.",
+    ),
 )
 def label_store(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult[None]:
     from selfheal.store.predictions import count_orphan_labels, summary_of_labels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +17,15 @@ from selfheal.records import Action, Trigger
 from selfheal.settings import Settings
 from selfheal.store import decisions, models, monitoring
 from selfheal.supervise import FITS_DONE
+from selfheal_assets.assets import RUNS_TAG
+from selfheal_assets.definitions import build_definitions
 from tests.selfheal_assets.conftest import Dagster, metadata_of, retraining_config, table_of
 from tests.traffic import serve, toy_rows
 
 pytestmark = pytest.mark.integration
 
 DRIFTED_ROWS = 1_000
+GROUPS = {"reference", "serving_logs", "monitoring", "retraining", "promotion"}
 
 
 def live_through_drift(dagster: Dagster) -> None:
@@ -50,6 +55,9 @@ def test_bootstrap_brings_the_first_version_into_production(
     assert champion.trigger_reason == Trigger.BOOTSTRAP
     assert "SYNTHETIC" in metadata_of(result, "training_data")["data"]
     assert metadata_of(result, "training_set")["dropped_copies"] == 0
+    assert metadata_of(result, "gate_verdict")["gates_passed"] >= 1
+    for asset in ("shadow_model", "gate_verdict", "production_model"):
+        assert "/#/experiments/" in metadata_of(result, asset)["mlflow_run"], asset
     calibration = {row["rows"]: row for row in table_of(result, "shadow_model", "calibration")}
     assert calibration["out of fold"]["slope"] == pytest.approx(1.0, abs=0.2)
     log = [entry.user_message for entry in dagster.instance.all_logs(result.run_id)]
@@ -133,15 +141,71 @@ def test_a_skipped_retraining_is_a_kept_decision_with_its_reasons(dagster: Dagst
     assert {e.asset_key.to_user_string() for e in result.get_asset_materialization_events()} == {"retraining_decision"}
 
 
-def test_every_asset_tells_people_what_it_is(dagster: Dagster) -> None:
-    graph = dagster.definitions.resolve_asset_graph()
+def test_every_asset_tells_people_what_it_is_when_it_runs_and_what_to_do_when_it_is_red() -> None:
+    graph = build_definitions().resolve_asset_graph()
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
-        assert node.description, key
+        what, runs, red = (node.description or "").split("\n\n")
+        assert len(what) > 40, key
+        assert runs.startswith("**Runs** "), key
+        assert red.startswith("**Red?** "), key
         assert node.owners, key
         assert node.kinds, key
-        assert node.group_name != "default", key
+        assert node.tags.get(RUNS_TAG), key
+        assert node.group_name in GROUPS, key
         assert node.code_version, key
+
+
+def test_from_every_asset_one_click_leads_to_the_dashboard() -> None:
+    graph = build_definitions(api_host="0.0.0.0", api_port=8123).resolve_asset_graph()
+    links = {graph.get(key).metadata["dashboard"].value for key in graph.get_all_asset_keys()}
+    assert links == {"http://127.0.0.1:8123/"}
+
+
+def test_checks_jobs_sensors_and_schedules_say_in_a_sentence_what_they_are_for() -> None:
+    definitions = build_definitions()
+    graph = definitions.resolve_asset_graph()
+    told = {str(key): graph.get_check_spec(key).description for key in graph.asset_check_keys}
+    told |= {sensor.name: sensor.description for sensor in definitions.sensors or ()}
+    told |= {schedule.name: schedule.description for schedule in definitions.schedules or ()}
+    told |= {job.name: job.description for job in definitions.jobs or ()}
+    assert len(told) > 20
+    for name, description in told.items():
+        assert description is not None, name
+        assert len(description) > 20, name
+        assert description.endswith("."), name
+
+
+def test_the_code_location_loads_fast_enough_for_dagster_to_start_it_often() -> None:
+    """Heavy libraries are imported inside the functions that use them."""
+    script = "import sys, selfheal_assets.definitions; print(*sorted(m for m in sys.modules if '.' not in m))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"evidently", "mlflow", "sklearn", "pandas"} & set(done.stdout.split())
+
+
+def test_checks_say_what_they_found_with_value_and_limit(dagster: Dagster) -> None:
+    serve(dagster.platform, toy_rows(30), labelled_share=0.5)
+    everything = dagster.definitions.resolve_implicit_global_asset_job_def()
+    checks = {
+        dg.AssetCheckKey(dg.AssetKey(asset), name)
+        for asset, name in (("prediction_logs", "journal_is_copied"), ("label_store", "labels_have_predictions"))
+    }
+    result = everything.get_subset(asset_check_selection=checks, asset_selection=set()).execute_in_process(
+        instance=dagster.instance
+    )
+    assert {evaluation.description for evaluation in result.get_asset_check_evaluations()} == {
+        "0 bytes of journal are not copied yet; up to 1,000,000 are a matter of seconds.",
+        "0 of 15 labels (0.0 %) have no prediction in the log; up to 5 % may run ahead of theirs.",
+    }
+
+
+def test_the_verdict_of_a_tick_is_shown_as_checks_with_sentences(dagster: Dagster) -> None:
+    serve(dagster.platform, toy_rows(30))
+    few = {e.check_name: e for e in dagster.run("monitoring_job").get_asset_check_evaluations()}
+    assert few["feed_is_sound"].passed
+    assert not few["model_does_no_harm"].passed, "unknown is not healthy"
+    assert few["model_does_no_harm"].severity is dg.AssetCheckSeverity.WARN
+    assert "insufficient: only 30 predictions" in (few["model_does_no_harm"].description or "")
 
 
 def test_a_change_of_state_writes_a_report_and_so_does_a_person(dagster: Dagster) -> None:
@@ -153,6 +217,10 @@ def test_a_change_of_state_writes_a_report_and_so_does_a_person(dagster: Dagster
     tick = monitoring.latest_tick(dagster.platform.store)
     assert tick is not None
     assert Path(tick.report_ref).name == written.evidently.name
+    (event,) = dagster.instance.fetch_materializations(dg.AssetKey("drift_report"), limit=1).records
+    assert event.asset_materialization is not None
+    link = event.asset_materialization.metadata["report"].value
+    assert link == f"http://127.0.0.1:8000/monitoring/reports/{written.evidently.name}", "a page cannot open files"
     for path in written.files:
         path.unlink()
     result = dagster.materialize("monitoring_report")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -47,7 +48,8 @@ def test_without_a_champion_the_monitoring_sensor_says_how_to_get_one(
 
 
 def test_no_traffic_launches_no_run(dagster: Dagster) -> None:
-    assert "No prediction" in skip_message(evaluate(dagster, "monitoring_sensor"))
+    message = skip_message(evaluate(dagster, "monitoring_sensor"))
+    assert message == "No prediction has been logged yet: waits for the first one. Looks again in 5 min."
 
 
 def test_the_sensor_tells_what_could_not_be_told_before_and_sees_that_no_traffic_comes(
@@ -88,7 +90,10 @@ def test_calm_traffic_asks_for_no_retraining(dagster: Dagster) -> None:
     assert "not been looked at" in skip_message(evaluate(dagster, "drift_sensor"))
     assert dagster.run("monitoring_job").success
     for name in ("drift_sensor", "performance_sensor"):
-        assert "stable" in skip_message(evaluate(dagster, name))
+        message = skip_message(evaluate(dagster, name))
+        assert "the latest verdict is stable" in message
+        assert "drifted feature" in message, "what it waits for"
+        assert message.endswith("Looks again in 30 s.")
 
 
 def test_harm_with_drift_asks_for_one_retraining_of_the_episode_and_attempt(dagster: Dagster) -> None:
@@ -116,8 +121,8 @@ def test_harm_without_enough_labels_is_told_and_not_trained_on(dagster: Dagster)
     assert dagster.run("monitoring_job").success
     for _ in range(3):
         message = skip_message(evaluate(dagster, "drift_sensor"))
-    assert "harmful shift" in message
-    assert "labelled predictions" in message
+    assert message.startswith("Harmful shift")
+    assert re.search(r"350 labelled predictions, [0-9,]+ wanted", message), "how many it has, and how many it waits for"
     (skipped,) = decisions.recent(dagster.platform.store, actions=[Action.SKIP])
     assert skipped.actor == "drift_sensor"
     assert skipped.episode_id is not None

@@ -1,0 +1,51 @@
+"""What the shell offers behind a half-typed argument: versions and open alerts of the platform that the settings name.
+
+Nothing is said of what goes wrong: whoever pressed Tab is typing, and an offer that fails is no offer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from selfheal.errors import SelfhealError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from selfheal.settings import Settings
+
+Offers = list[tuple[str, str]]
+
+
+def versions(incomplete: str) -> Offers:
+    """Registered versions, the newest first, each with its stage."""
+    from selfheal.store import hints
+
+    return _matching(hints.versions, incomplete)
+
+
+def open_alerts(incomplete: str) -> Offers:
+    """Ids of open alerts, the newest first, each with what it is about."""
+    from selfheal.store import hints
+
+    return _matching(hints.open_alerts, incomplete)
+
+
+def scenarios(incomplete: str) -> Offers:
+    """`calm` and the scenarios of the contract."""
+    from selfheal.contract import CALM, load_contract
+
+    def named(settings: Settings) -> Offers:
+        contract = load_contract(settings.use_case)
+        return [(CALM, "as it is"), *((scenario.name, scenario.description) for scenario in contract.scenarios)]
+
+    return _matching(named, incomplete)
+
+
+def _matching(known: Callable[[Settings], Offers], incomplete: str) -> Offers:
+    from selfheal.settings import load_settings
+
+    try:
+        return [offer for offer in known(load_settings()) if offer[0].startswith(incomplete)]
+    except (SelfhealError, OSError):
+        return []

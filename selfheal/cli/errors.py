@@ -1,0 +1,49 @@
+"""What goes wrong at the command line, in one line: what it is and what to do about it.
+
+The platform's own errors say both. Here are the others that a person can cause or cure: a wrong option, a server that has
+gone away in the middle, a full disk. What is not here is a defect, and its traceback is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from selfheal.errors import SelfhealError
+
+REMEDIES = {
+    "sqlalchemy.exc.OperationalError": "Postgres does not answer: {error}; check DATABASE_URL or POSTGRES_*, and try again",
+    "psycopg.OperationalError": "Postgres does not answer: {error}; check DATABASE_URL or POSTGRES_*, and try again",
+    "mlflow.exceptions.MlflowException": "MLflow refuses or does not answer: {error}; check MLFLOW_TRACKING_URI and try again",
+    "httpx.HTTPError": "no answer: {error}; is the platform up (`selfheal up`)?",
+    "builtins.ConnectionError": "no answer: {error}; is the platform up (`selfheal up`)?",
+    "builtins.OSError": "{error}; see that the disk has room and the folder may be written",
+}
+"""By the name of the class, so that none of these libraries is imported to fail."""
+
+MAX_CHARACTERS = 240
+
+
+def one_line(error: BaseException) -> str | None:
+    """The error for a person; None if it is a defect."""
+    if isinstance(error, SelfhealError):
+        return " ".join(str(error).split())
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+    remedy = next((REMEDIES[name] for name in names if name in REMEDIES), None)
+    return None if remedy is None else remedy.format(error=_first_words(error))
+
+
+def usage_line(error: Any) -> str:
+    """A wrong command, argument or option (typer's `UsageError`), and where the right ones are listed.
+
+    Empty if there was none at all: then the help has been printed.
+    """
+    told = " ".join(error.format_message().split()).removeprefix("Invalid value: ").rstrip(".")
+    where = "selfheal" if error.ctx is None else error.ctx.command_path
+    return f"{told}; see `{where} --help`" if told else ""
+
+
+def _first_words(error: BaseException) -> str:
+    """What the error says without its address list, SQL or chain of causes."""
+    original = getattr(error, "orig", None) or error
+    text = " ".join(str(original).split())
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."
