@@ -15,9 +15,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --no-deps --require-hashes
 # Many tests wait for processes they started. Each of the two has a Postgres of its own.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+BRANCHES := import json, sys; total = json.load(open(".coverage.json"))["totals"]; \
+	percent = 100 * total["covered_branches"] / total["num_branches"]; \
+	print(f"{percent:.1f} % of the branches of selfheal"); sys.exit(percent < 90)
 ARGS ?=
 
-.PHONY: help demo up test test-quick lint format requirements build clean
+.PHONY: help demo up test test-quick coverage docs screenshots lint format requirements build clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,12 +31,24 @@ demo: $(VENV)/.run ## The whole loop on this machine, with real processes (DATA=
 up: $(VENV)/.run ## Run the platform until Ctrl-C: Dagster, API, MLflow
 	@$(BIN)/selfheal up
 
-test test-quick: export OMP_NUM_THREADS ?= 1
-test: $(VENV)/.dev ## All tests, against the real thing
+test test-quick coverage docs: export OMP_NUM_THREADS ?= 1
+test: $(VENV)/.dev ## All tests, against the real thing (ARGS="tests/store -k alerts")
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-quick: $(VENV)/.dev ## The tests that start no server
 	@$(BIN)/python -m pytest -m "not integration and not e2e" $(ARGS)
+
+coverage: $(VENV)/.dev ## All tests, and which branches of the code none took; fails below 90 % in selfheal
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report= $(ARGS)
+	@$(BIN)/python -m coverage report --skip-covered --show-missing
+	@$(BIN)/python -m coverage json -q --include 'selfheal/*' -o .coverage.json
+	@$(BIN)/python -c '$(BRANCHES)'
+
+docs: $(VENV)/.dev ## The tests of the pages: commands, links, tables, diagrams
+	@$(BIN)/python -m pytest tests/docs $(ARGS)
+
+screenshots: $(VENV)/.dev ## The pictures in docs/images, from a demo that heals (DATA=file.csv; needs Chromium)
+	@$(BIN)/python docs/screenshots.py $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import rules
 	@$(BIN)/ruff check .

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
+from selfheal.api_keys import Scope, hashed_entry
 from selfheal.contract import TRUE_LABEL, Scenario
 from selfheal.datasets import Dataset
 from selfheal.errors import InvalidDataError
@@ -29,6 +30,7 @@ from selfheal.simulate.demo import (
 from tests.environment import forget_settings
 from tests.toy_use_case import contract
 
+KEY = "selfheal_a-plain-key-may-do-everything"
 OPTIONS = DemoOptions(
     data=None, json_file=None, keep=False, scenario="overheating", rate_per_second=50.0, interval_seconds=10, seed=4
 )
@@ -122,6 +124,14 @@ def test_the_demo_lowers_nothing_but_interval_and_cooldown(tmp_path: Path) -> No
     changed = {name for name in type(base).model_fields if getattr(base, name) != getattr(settings, name)}
     assert changed - own == {"monitoring_interval", "promotion_cooldown_days"}
     assert (settings.monitoring_interval, settings.data_rows, settings.random_seed) == (10, 3_600, 4)
+
+
+def test_the_demo_asks_for_the_users_keys_only_if_it_has_one_to_send(tmp_path: Path) -> None:
+    hashed = hashed_entry("ada", frozenset(Scope), f"another-{KEY}")
+    for keys, own in ((f"{hashed},{KEY}", KEY), (KEY, KEY), (hashed, None), ("", None)):
+        _, settings = settings_of(tmp_path, api_keys=keys)
+        assert settings.own_api_key == own
+        assert bool(settings.api_keys.get_secret_value()) is (own is not None), "or its own traffic would be refused"
 
 
 @pytest.mark.parametrize("where", ["option", "setting", "data folder"])

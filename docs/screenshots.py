@@ -1,0 +1,225 @@
+"""`make screenshots`: the pictures in `docs/images`, taken from a platform that has just healed itself.
+
+It lives through `selfheal demo --keep` in a temporary folder, sends the new version some traffic of its own, opens dashboard and
+Dagster in Chromium, and stops everything. With `DATA=path/to/cs-training.csv` on real data, else on the synthetic stand-in.
+Nothing here is made up: a demo that does not heal leaves the old pictures as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+from playwright.sync_api import Browser, Page, sync_playwright
+
+IMAGES = Path(__file__).with_name("images")
+MAX_BYTES = 300_000
+COLOURS = 128
+"""Of a picture's palette: enough for flat pages and a heat map."""
+
+ROWS_FOR_NEW_VERSION = 900
+ROWS_MEANWHILE = 10_000
+"""While pictures are taken: a page of a service that nobody uses shows little."""
+
+FIRST_FRESH_ROW = 15_000
+"""Beyond the rows that the demo has sent."""
+
+SETTLE_TIMEOUT_SECONDS = 180.0
+STOP_TIMEOUT_SECONDS = 40.0
+ADDRESS = re.compile(r"^ *(API|Dagster|MLflow) +(http://\S+)", re.MULTILINE)
+KEPT = re.compile(r"kill (\d+)")
+
+
+@dataclass(frozen=True)
+class Healed:
+    """A platform that a demo left running."""
+
+    api: str
+    dagster: str
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=IMAGES, help="where the pictures go (default: docs/images)")
+    out: Path = parser.parse_args().out
+    with tempfile.TemporaryDirectory(prefix="selfheal-pictures-") as folder, healed_platform(Path(folder)) as healed:
+        let_the_new_version_be_judged(healed, Path(folder))
+        with traffic(healed, Path(folder), ROWS_MEANWHILE), sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+            taken = Path(folder) / "pictures"
+            take_pictures(browser, healed, taken)
+            browser.close()
+        out.mkdir(parents=True, exist_ok=True)
+        for picture in sorted(taken.glob("*.png")):
+            n_bytes = compress(picture, out / picture.name)
+            print(f"{out / picture.name}: {n_bytes:,} bytes")  # noqa: T201
+    return 0
+
+
+@contextmanager
+def healed_platform(folder: Path) -> Iterator[Healed]:
+    """Runs the demo and gives what it leaves running; stops that in the end, whatever happens.
+
+    Raises:
+        SystemExit: if the demo does not heal, with what it said.
+    """
+    command = [sys.executable, "-m", "selfheal", "demo", "--keep"]
+    print("living through a demo: some minutes")  # noqa: T201
+    done = subprocess.run(  # noqa: S603  (our own command, no shell)
+        command, env=environment(folder), stdout=subprocess.PIPE, text=True, check=False
+    )
+    kept = KEPT.search(done.stdout)
+    try:
+        if done.returncode != 0 or kept is None:
+            raise SystemExit(f"the demo did not heal, so there is nothing to take pictures of:\n{done.stdout}")
+        addresses = dict(ADDRESS.findall(done.stdout))
+        yield Healed(addresses["API"], addresses["Dagster"])
+    finally:
+        if kept is not None:
+            stop(int(kept.group(1)))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Ours, with paths that mean the same from another folder."""
+    data = os.environ.get("DATA")
+    found = {"DATA": str(Path(data).resolve())} if data else {}
+    return os.environ | found | {"DATA_DIR": str(folder / "data"), "COLUMNS": "200"}
+
+
+def stop(pid: int) -> None:
+    """Asks the platform to stop, as `kill` does, and waits for all of it."""
+    try:
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    family[0].terminate()
+    _, alive = psutil.wait_procs(family, STOP_TIMEOUT_SECONDS)
+    for process in alive:
+        process.kill()
+
+
+@contextmanager
+def traffic(healed: Healed, folder: Path, n_rows: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Drifted traffic for the new version; it ends with the block."""
+    options = {"--scenario": "rate_shock", "--rows": n_rows, "--start": FIRST_FRESH_ROW, "--rate": 30}
+    words = [str(word) for option in options.items() for word in option]
+    command = [sys.executable, "-m", "selfheal", "simulate", "--url", healed.api, *words]
+    sender = subprocess.Popen(  # noqa: S603  (our own command, no shell)
+        command, env=environment(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield sender
+    finally:
+        sender.terminate()
+        sender.wait()
+
+
+def let_the_new_version_be_judged(healed: Healed, folder: Path) -> None:
+    """Sends traffic until the monitor can tell how the new version does."""
+    with traffic(healed, folder, ROWS_FOR_NEW_VERSION) as sender:
+        sender.wait()
+    deadline = time.monotonic() + SETTLE_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        stats = httpx.get(f"{healed.api}/monitoring/stats", timeout=20).json()
+        tick = stats["tick"]
+        if tick is not None and tick["verdict"] != "insufficient" and stats["unseen_since"] is None:
+            return
+        time.sleep(2)
+    raise SystemExit(f"the monitor has not looked at all of the traffic within {SETTLE_TIMEOUT_SECONDS:.0f} s")
+
+
+def chromium() -> str | None:
+    """The system's Chromium; None: the one that playwright has installed."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def take_pictures(browser: Browser, healed: Healed, folder: Path) -> None:
+    folder.mkdir()
+    for name, width, height, scheme in (
+        ("dashboard-light", 1280, 1360, "light"),
+        ("dashboard-dark", 1280, 1360, "dark"),
+        ("dashboard-phone", 390, 1200, "light"),
+    ):
+        with opened(browser, width, height, scheme) as page:
+            show_dashboard(page, healed.api)
+            page.screenshot(path=folder / f"{name}.png")
+            if name == "dashboard-light":
+                page.locator("#decisions").screenshot(path=folder / "dashboard-gates.png")
+    with opened(browser, 1920, 900, "light") as page:
+        show_asset_graph(page, healed.dagster)
+        page.screenshot(path=folder / "dagster-asset-graph.png")
+    with opened(browser, 1900, 1180, "light") as page:
+        show_asset(page, healed.dagster, "gate_verdict")
+        page.screenshot(path=folder / "dagster-asset.png")
+
+
+@contextmanager
+def opened(browser: Browser, width: int, height: int, scheme: str) -> Iterator[Page]:
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if scheme == "dark" else "light",
+        reduced_motion="reduce",
+    )
+    yield context.new_page()
+    context.close()
+
+
+def show_dashboard(page: Page, api: str) -> None:
+    page.goto(f"{api}/")
+    page.get_by_role("radio", name="1 h").check(force=True)
+    page.locator("main:not(:has([aria-busy=true]))").wait_for()
+    page.wait_for_timeout(30_000)  # rate and latency of so many seconds
+
+
+def show_asset_graph(page: Page, dagster: str) -> None:
+    """All groups open: the loop from left to right."""
+    page.goto(f"{dagster}/asset-groups/")
+    page.get_by_text("serving_logs").first.wait_for()
+    page.wait_for_timeout(2_000)
+    page.keyboard.press("Alt+KeyE")
+    page.get_by_text("gate_verdict").first.wait_for()
+    page.wait_for_timeout(5_000)
+    page.mouse.move(1200, 500)
+    page.mouse.wheel(60, -190)  # it does not centre what has grown
+    page.wait_for_timeout(2_000)
+
+
+def show_asset(page: Page, dagster: str, asset: str) -> None:
+    page.goto(f"{dagster}/assets/{asset}")
+    page.get_by_text("Latest materialization").first.wait_for()
+    page.wait_for_timeout(4_000)
+
+
+def compress(picture: Path, target: Path) -> int:
+    """Writes the picture with a palette, where pillow is installed; returns its size.
+
+    Raises:
+        SystemExit: if it is too large for the repository.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        shutil.copy(picture, target)
+    else:
+        with Image.open(picture) as image:
+            image.convert("RGB").quantize(COLOURS).save(target, optimize=True)
+    n_bytes = target.stat().st_size
+    if n_bytes > MAX_BYTES:
+        raise SystemExit(f"{target} has {n_bytes:,} bytes, more than {MAX_BYTES:,}; install pillow, or show less")
+    return n_bytes
+
+
+if __name__ == "__main__":
+    sys.exit(main())
