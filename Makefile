@@ -13,8 +13,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The requirement files are complete: with --no-deps pip installs exactly them and has nothing to resolve.
 INSTALL := $(PIP) install --no-deps --require-hashes
-# Many tests wait for processes they started. Each of the two has a Postgres of its own.
-SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Many tests wait for processes they started, so three keep two cores busy. Each of the three has a Postgres of its own.
+SIDE_BY_SIDE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 BRANCHES := import json, sys; total = json.load(open(".coverage.json"))["totals"]; \
 	percent = 100 * total["covered_branches"] / total["num_branches"]; \
 	print(f"{percent:.1f} % of the branches of selfheal"); sys.exit(percent < 90)

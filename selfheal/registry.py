@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from selfheal.retraining.training import TrainedModel
     from selfheal.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 EXPERIMENT = "selfheal"
 PRODUCTION_ALIAS, STAGING_ALIAS = "production", "staging"
 STAGE_TAG = "stage"
@@ -307,8 +309,9 @@ class Registry:
             except MlflowException as error:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                     raise _missing(uri) from error
+                logger.warning("MLflow does not give %s: %s", uri, error)
                 raise ServiceUnavailableError(
-                    f"MLflow does not give {uri}: {error.message.partition(':')[0][:200]}; is it running and in good health?"
+                    f"MLflow does not give {_name_of(uri)}; is it running and in good health? The log says more"
                 ) from error
             path = fetched / uri.rpartition("/")[2] if is_model else fetched
             if not path.is_file():
@@ -375,7 +378,12 @@ def _calibration_metrics(record: TrainingRecord | None) -> dict[str, float | Non
 
 
 def _missing(uri: str) -> MissingArtifactError:
-    return MissingArtifactError(f"{uri} is not there; restore MLflow's artifacts from a backup")
+    return MissingArtifactError(f"{_name_of(uri)} is not there; restore MLflow's artifacts from a backup")
+
+
+def _name_of(uri: str) -> str:
+    """Without the place: clients of the API are told why a version is refused, but not how we keep it."""
+    return uri.rpartition("/")[2]
 
 
 def _refuse_download() -> bytes:

@@ -23,7 +23,7 @@ def devcontainer() -> dict[str, Any]:
 
 def test_make_help_lists_every_target_aligned_and_within_a_terminal() -> None:
     lines = subprocess.run(
-        ["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     phony = re.search(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)
     assert phony is not None
