@@ -192,7 +192,7 @@ def show_asset_graph(page: Page, dagster: str) -> None:
     page.get_by_text("gate_verdict").first.wait_for()
     page.wait_for_timeout(5_000)
     page.mouse.move(1200, 500)
-    page.mouse.wheel(60, -190)  # it does not centre what has grown
+    page.mouse.wheel(45, -145)  # it does not centre what has grown
     page.wait_for_timeout(2_000)
 
 
