@@ -50,6 +50,9 @@ FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 MAX_INT = 2**31 - 1
 """Whole numbers are kept in 32 bits."""
 
+PROBE_ROWS = 16
+"""Enough for both limits, three missing values, and some between."""
+
 CALM = "calm"
 """The scenario that every contract has: nothing changes."""
 
@@ -289,11 +292,11 @@ class ModelContract:
         return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
 
     def probe_rows(self) -> dict[str, FloatArray]:
-        """Sixteen fixed rows of raw inputs: the limits, values between them, and missing ones where they are allowed."""
+        """`PROBE_ROWS` fixed rows of raw inputs: the limits, values between them, and missing ones where they are allowed."""
         rng = np.random.default_rng(20)
         probe: dict[str, FloatArray] = {}
         for feature in self.inputs:
-            values = rng.uniform(feature.lower, min(feature.upper, feature.lower + 100.0), size=16)
+            values = rng.uniform(feature.lower, min(feature.upper, feature.lower + 100.0), size=PROBE_ROWS)
             values = np.floor(values) if feature.kind == "int" else values
             values[:2] = feature.lower, feature.upper
             if feature.is_nullable:

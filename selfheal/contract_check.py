@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from selfheal.contract import TRUE_LABEL, FloatArray, ModelContract
+from selfheal.contract import PROBE_ROWS, TRUE_LABEL, FloatArray, ModelContract
 from selfheal.errors import InvalidDataError, ModelNotExplainableError, ModelRefusedError, SelfhealError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _check_derivation(contract: ModelContract) -> Iterator[Finding]:
     try:
         with np.errstate(all="ignore"):
             derived = contract.derive(rows)
-            alone = [contract.derive({name: values[i : i + 1] for name, values in rows.items()}) for i in range(16)]
+            alone = [contract.derive({n: values[i : i + 1] for n, values in rows.items()}) for i in range(PROBE_ROWS)]
     except Exception as error:  # somebody else's function
         yield Finding("problem", f"derive fails on rows within the limits: {type(error).__name__}: {error}")
         return
@@ -90,8 +90,8 @@ def _check_derivation(contract: ModelContract) -> Iterator[Finding]:
 
 def _problem_of(values: FloatArray, apart: FloatArray, kind: str, is_nullable: bool) -> str | None:
     """What is wrong with a derived column on the probe rows; `apart` is what each row gave by itself."""
-    if values.shape != (16,) or apart.shape != (16,):
-        return f"has shape {values.shape} for 16 rows; derive must work on arrays and return one value a row"
+    if values.shape != (PROBE_ROWS,) or apart.shape != (PROBE_ROWS,):
+        return f"has shape {values.shape} for {PROBE_ROWS} rows; derive must work on arrays and return one value a row"
     if not np.allclose(values, apart, rtol=1e-9, equal_nan=True):
         return "depends on the rows beside it; a row must give the same by itself"
     if np.isinf(values).any():

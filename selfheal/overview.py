@@ -69,7 +69,8 @@ class State:
 class Facts:
     """What the state is told from. Absent: not known, or there is none.
 
-    `unseen_for`: how long the oldest prediction has waited for a look of the monitor. `silent_for`: since the newest prediction.
+    `unseen_for`: how long the oldest prediction has waited for a look of the monitor. `silent_for`: since the newest prediction,
+    which came at `newest_prediction_at`.
     """
 
     champion_version: int | None
@@ -78,6 +79,7 @@ class Facts:
     max_silence: timedelta
     unseen_for: timedelta | None = None
     silent_for: timedelta | None = None
+    newest_prediction_at: datetime | None = None
     critical_alerts: int = 0
     """Open ones, other than of the monitor's own verdict."""
 
@@ -129,14 +131,15 @@ def overview(platform: Platform, now: datetime | None = None) -> dict[str, Any]:
     champion = models.production_version(platform.store)
     tick = None if champion is None else monitoring.latest_tick(platform.store, champion.version)
     alerts = monitoring.list_alerts(platform.store, only_open=True)
-    state = state_of(facts_for(platform, champion, tick, alerts, now))
+    facts = facts_for(platform, champion, tick, alerts, now)
+    state = state_of(facts)
     judged = decisions.recent(platform.store, 1, decisions.JUDGED)
     return {
         "at": now,
         "sentence": state.sentence,
         "tone": state.tone.value,
         "model": None if champion is None else _model(platform, champion, now),
-        "traffic": None if champion is None else _traffic(platform, champion, now),
+        "traffic": None if champion is None else _traffic(platform, champion, facts, now),
         "latest_tick": None if tick is None else _tick(tick),
         "quality": None
         if champion is None
@@ -161,6 +164,7 @@ def facts_for(
         max_silence=timedelta(hours=settings.traffic_silence_hours),
         unseen_for=None if champion is None else _unseen_for(platform, champion, tick, now),
         silent_for=None if newest is None else now - newest,
+        newest_prediction_at=newest,
         critical_alerts=len(critical),
     )
 
@@ -186,12 +190,14 @@ def _model(platform: Platform, champion: ModelVersion, now: datetime) -> dict[st
     }
 
 
-def _traffic(platform: Platform, champion: ModelVersion, now: datetime) -> dict[str, Any]:
+def _traffic(platform: Platform, champion: ModelVersion, facts: Facts, now: datetime) -> dict[str, Any]:
     """What has come in the last minute, as far as the journal has been copied, and when the newest prediction was made."""
-    newest, _ = predictions.latest_activity(platform.store, now)
     window = predictions.window_of(platform.store, champion.version, now - RATE_WINDOW, now)
     n_recent = 0 if window is None else window.n_predictions
-    return {"predictions_per_second": n_recent / RATE_WINDOW.total_seconds(), "newest_prediction_at": newest}
+    return {
+        "predictions_per_second": n_recent / RATE_WINDOW.total_seconds(),
+        "newest_prediction_at": facts.newest_prediction_at,
+    }
 
 
 def _tick(tick: Row[Any]) -> dict[str, Any]:

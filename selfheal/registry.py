@@ -214,7 +214,8 @@ class Registry:
         if model.contract_hash != self.contract.hash:
             raise ModelRefusedError(
                 f"the model was trained under contract {model.contract_hash[:12]}, this process has "
-                f"{self.contract.hash[:12]} ({self.contract.name}); deploy the code it was trained with, or bootstrap the new contract in a DATA_DIR of its own"
+                f"{self.contract.hash[:12]} ({self.contract.name}); deploy the code it was trained with, or bootstrap the new "
+                "contract in a DATA_DIR of its own"
             )
         uri = f"{model.artifact_uri}/{MODEL_FILE}"
         if may_download:

@@ -169,7 +169,7 @@ def _retraining_request(
     )
     if decision.action is Action.SKIP:
         keep_decision(platform, decision)
-        return _waits(f"{wish.reason.capitalize()}, but: {decision.reason}.", every_seconds)
+        return _waits(f"{wish.reason[:1].upper()}{wish.reason[1:]}, but: {decision.reason}.", every_seconds)
     config = {
         "trigger": trigger.value,
         "reason": wish.reason,

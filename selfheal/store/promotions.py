@@ -40,10 +40,12 @@ def list_promotions(store: Store, limit: int = 100) -> list[Promotion]:
         return [_record(row) for row in connection.execute(query.limit(limit))]
 
 
-def promotions_since(store: Store, since: datetime, limit: int) -> list[Row[Any]]:
-    """The newest first, none from before `since`: the columns of `promotions`, and action, reason and actor of the decision."""
+def promotions_since(store: Store, since: datetime | None, limit: int) -> list[Row[Any]]:
+    """The newest first, none from before `since` (None: from the first on): the columns of `promotions`, and action, reason and actor of the decision."""
     table, decided = store.tables.promotions, store.tables.retraining_decisions
-    query = _with_actions(store).add_columns(decided.c.reason, decided.c.actor).where(table.c.promoted_at >= since)
+    query = _with_actions(store).add_columns(decided.c.reason, decided.c.actor)
+    if since is not None:
+        query = query.where(table.c.promoted_at >= since)
     with store.engine.connect() as connection:
         return list(connection.execute(query.order_by(table.c.position.desc()).limit(limit)))
 

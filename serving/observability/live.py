@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from selfheal.records import Verdict
 from selfheal.store import decisions, models, monitoring
+from serving.scoring.scorer import LatencyHistogram
 from serving.wire.problems import ProblemError
 from serving.wire.views import (
     AlertInfo,
@@ -69,7 +70,7 @@ class Snapshot(BaseModel):
     )
     latency_p50_ms: float | None = Field(
         description=f"median time from arrival to acknowledgement, of this worker's requests of the last "
-        f"{LATENCY_SECONDS:g} s; null if there were none",
+        f"{LATENCY_SECONDS:g} s, at most the newest {LatencyHistogram.MAX_RECENT:,}; null if there were none",
     )
     latency_p99_ms: float | None = Field(description="the 99th percentile of the same; null if there were none")
     serving_version: int | None = Field(description="the version that this worker answers with; null if it has none")

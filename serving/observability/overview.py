@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from selfheal.overview import facts_for, probation_sentence, state_of
 from selfheal.records import ProbationOutcome, Severity
-from selfheal.store import models, monitoring, predictions, probations
+from selfheal.store import models, monitoring, probations
 from serving.wire.dashboard_views import CallerInfo, Overview
 from serving.wire.views import MonitoringStats, version_info
 
@@ -29,9 +29,9 @@ def overview(
     champion = models.production_version(store)
     outcome = None if champion is None else _probation_outcome(store, champion)
     alerts = monitoring.alerts_open_first(store, MAX_ALERTS, only_open=True)
-    newest, _ = predictions.latest_activity(store, now)
     tick = None if champion is None else monitoring.latest_tick(store, champion.version)
-    state = state_of(facts_for(platform, champion, tick, alerts, now))
+    facts = facts_for(platform, champion, tick, alerts, now)
+    state = state_of(facts)
     return Overview(
         at=now,
         use_case=store.contract.name,
@@ -43,7 +43,7 @@ def overview(
         probation=None if champion is None else probation_sentence(champion, outcome, now),
         is_on_probation=champion is not None and champion.probation_until is not None and outcome is None,
         stats=stats,
-        newest_prediction_at=newest,
+        newest_prediction_at=facts.newest_prediction_at,
         n_open_alerts=len(alerts),
         worst_severity=max((Severity(row.severity) for row in alerts), key=SEVERITIES.index, default=None),
         monitoring_interval_seconds=platform.settings.monitoring_interval,

@@ -32,15 +32,13 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["promotions"], responses=documented(401, 403, 422, 429, 503))
 
-BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC)
-
 Admin = Annotated[Caller, Depends(requires(Scope.ADMIN))]
 
 
 @router.get("/model/promotions", summary="What went live when", dependencies=[Depends(requires(Scope.READ))])
 async def get_promotions(service: ServiceDependency, question: Annotated[LimitedQuestion, Query()]) -> Promotions:
     """Every version that went live, by a promotion or a rollback, and the decision behind it."""
-    found = await service.inquiries.ask(partial(promotions_since, since=BEFORE_ALL, limit=question.limit))
+    found = await service.inquiries.ask(partial(promotions_since, since=None, limit=question.limit))
     return Promotions(promotions=[PromotionInfo.model_validate(promotion) for promotion in found])
 
 

@@ -71,11 +71,13 @@ class _Scored:
 
 
 class LatencyHistogram:
-    """Counts of requests by the time from their arrival to their acknowledgement; what Prometheus calls a histogram."""
+    """Counts of requests by the time from their arrival to their acknowledgement, what Prometheus calls a histogram; and the times of
+    the newest, for the quantiles of the moment."""
 
     BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
     MAX_RECENT = 4_096
+    """A p99 over 40 of them; at thousands a second they are those of the last second."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(self.BOUNDS_SECONDS) + 1)

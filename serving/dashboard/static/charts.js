@@ -132,14 +132,20 @@ export function byVersion(steps) {
   return runs;
 }
 
-/** The last values as a curve; null leaves a gap. */
-export function sparkline(canvas, values, colourName) {
+/** An empty canvas of the screen's own pixels, to be drawn on in those of the page. */
+export function drawingOn(canvas) {
   const { clientWidth: width, clientHeight: height } = canvas;
   const ratio = devicePixelRatio || 1;
   canvas.width = width * ratio;
   canvas.height = height * ratio;
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
+  return { context, width, height };
+}
+
+/** The last values as a curve; null leaves a gap. */
+export function sparkline(canvas, values, colourName) {
+  const { context, width, height } = drawingOn(canvas);
   const top = Math.max(...values.filter((value) => value !== null), 1e-9);
   context.strokeStyle = colour(colourName);
   context.lineWidth = 1.5;

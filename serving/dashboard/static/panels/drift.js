@@ -1,6 +1,7 @@
 // The heat map: a row a feature, a cell a step of time. Rows are options of a list: arrows choose, left and right read out cells.
 import { el, tableOf } from "../dom.js";
 import { empty } from "../panel.js";
+import { drawingOn } from "../charts.js";
 import { colour } from "../theme.js";
 import { fixed, moment, percent, words } from "../format.js";
 
@@ -97,12 +98,7 @@ function rowOf(column, { steps }) {
 }
 
 function paint(canvas, { drifted_share: shares, effect: effects }, { promotions }, { first, seconds, places, n }) {
-  const { clientWidth: width, clientHeight: height } = canvas;
-  const ratio = devicePixelRatio || 1;
-  canvas.width = width * ratio;
-  canvas.height = height * ratio;
-  const context = canvas.getContext("2d");
-  context.scale(ratio, ratio);
+  const { context, width, height } = drawingOn(canvas);
   const cell = width / n;
   const hues = {
     from: channels(colour("heat-0")),
