@@ -149,7 +149,9 @@ class ModelContract:
     `trusted_types` are types beyond the platform's list (`selfheal.model.file`) that its model files may hold, such as
     `sklearn.tree._tree.Tree`: trust them only if nobody but you can write into the registry.
     `synthesize(n_rows, seed)` returns a stand-in data set (raw inputs and `true_label`) for where the real file is absent;
-    without it there has to be a file. `default_csv` is its name in DATA_DIR; by default the contract's name and `.csv`.
+    without it there has to be a file. `equal_inputs_are_one_case` says what two rows with the same inputs are: by default the same
+    case twice, which must not be learned from and judged on; False, where inputs are coarse: cases that look alike.
+    `default_csv` is its name in DATA_DIR; by default the contract's name and `.csv`.
     """
 
     name: str
@@ -162,6 +164,7 @@ class ModelContract:
     param_grid: Mapping[str, Sequence[Any]] = field(default_factory=lambda: DEFAULT_GRID)
     synthesize: Callable[[int, int], pd.DataFrame] | None = None
     default_csv: str = ""
+    equal_inputs_are_one_case: bool = True
     trusted_types: tuple[str, ...] = ()
     segments: tuple[Segment, ...] = ()
     scenarios: tuple[Scenario, ...] = ()

@@ -166,7 +166,7 @@ def _bootstrap_rows(contract: ModelContract, settings: Settings, dataset: Datase
 
 
 def _notes_on(rows: TrainingSet, settings: Settings) -> Iterator[Finding]:
-    from selfheal.retraining.dataset import EVALUATION, EVALUATION_SHARE, TRAIN
+    from selfheal.retraining.dataset import ALIKE, EVALUATION, EVALUATION_SHARE, TRAIN
 
     info = rows.info
     rates = [100 * rows.part(part)[TRUE_LABEL].mean() for part in (TRAIN, EVALUATION)]
@@ -179,8 +179,8 @@ def _notes_on(rows: TrainingSet, settings: Settings) -> Iterator[Finding]:
     if copied > MANY_COPIES:
         yield Finding(
             "note",
-            f"{100 * copied:.0f} % of the earlier rows are left out of training: a later row has the very same inputs. Fine "
-            "where different cases look alike; if it is the same case twice, keep one of them",
+            f"{100 * copied:.0f} % of the earlier rows are left out of training: a later row has the very same inputs. Right "
+            f"for the same case twice; {ALIKE}",
         )
     n_labels = math.ceil(settings.min_samples_for_decision / EVALUATION_SHARE)
     yield Finding("ok", f"a retraining will ask for at least {n_labels:,} labelled predictions")

@@ -42,6 +42,8 @@ LOG_COLUMNS = ("prediction_id", "created_at", "model_version", "probability")
 MIN_ROWS_PER_CLASS = 10
 """Each part needs so many rows of each class: five folds with two of each."""
 
+ALIKE = "if different cases look alike, say so in the contract: equal_inputs_are_one_case=False"
+
 MAX_SINGLE_AUC = 0.999
 """A feature that alone tells the classes apart as well as this was written with the outcome at hand. The best honest single
 features of credit data reach 0.8."""
@@ -83,7 +85,8 @@ def training_set(
     """Splits labelled rows in time: the last 30 %, but at least `min_evaluation_rows`, are for evaluation.
 
     Predictions made at the same moment are never parted: all of them are for evaluation. Training rows whose inputs occur
-    among the evaluation rows too are dropped, or a model could be praised for its memory. Original rows join the training part
+    among the evaluation rows too are dropped, or a model could be praised for its memory, unless the contract says that they are
+    different cases (`equal_inputs_are_one_case`). Original rows join the training part
     with the weight that `choose_weight` finds; with weight 0 they stay out.
 
     Args:
@@ -99,13 +102,13 @@ def training_set(
     unique = _without_repeated_predictions(rows)
     n_evaluation = _n_evaluation(unique, max(round(len(unique) * EVALUATION_SHARE), min_evaluation_rows))
     learn, judge = unique.iloc[: len(unique) - n_evaluation], unique.iloc[len(unique) - n_evaluation :]
-    is_copied = _occurs_in(learn, judge, contract)
+    is_copied = _copies_of(judge, learn, contract)
     learn = learn[~is_copied]
     for name, part in ((TRAIN, learn), (EVALUATION, judge)):
         _refuse_few(name, part[TRUE_LABEL], len(rows), int(is_copied.sum()))
     _refuse_give_away(learn, contract)
 
-    old = None if original is None else original.frame[~_occurs_in(original.frame, judge, contract)]
+    old = None if original is None else original.frame[~_copies_of(judge, original.frame, contract)]
     choice = None if old is None else choose_weight(learn, old, contract, seed)
     is_mixed = choice is not None and choice.weight > 0
     frames = [_labelled(learn, contract, TRAIN), _labelled(judge, contract, EVALUATION)]
@@ -180,19 +183,21 @@ def _n_evaluation(rows: pd.DataFrame, wanted: int) -> int:
 # What is refused or dropped
 
 
-def _occurs_in(rows: pd.DataFrame, others: pd.DataFrame, contract: ModelContract) -> BoolArray:
-    """Which rows have the very inputs of one of the others; shape (n,), bool."""
+def _copies_of(judge: pd.DataFrame, rows: pd.DataFrame, contract: ModelContract) -> BoolArray:
+    """Which rows are a case of `judge` once more, by their inputs; shape (n,), bool."""
     import pandas as pd
 
+    if not contract.equal_inputs_are_one_case:
+        return np.zeros(len(rows), dtype=np.bool_)
     inputs = list(contract.input_names)
-    keys = [pd.util.hash_pandas_object(part[inputs].astype("float64") + 0.0, index=False) for part in (rows, others)]
+    keys = [pd.util.hash_pandas_object(part[inputs].astype("float64") + 0.0, index=False) for part in (rows, judge)]
     return np.asarray(keys[0].isin(set(keys[1])))
 
 
 def _refuse_few(name: str, labels: pd.Series[int], n_rows: int, n_copied: int) -> None:
     fewest = int(min(labels.sum(), len(labels) - labels.sum()))
     if fewest < MIN_ROWS_PER_CLASS:
-        dropped = f", {n_copied} training rows repeat the inputs of evaluation rows" if n_copied else ""
+        dropped = f"; {n_copied} training rows repeat the inputs of evaluation rows ({ALIKE})" if n_copied else ""
         raise InvalidDataError(
             f"the {name} part has {len(labels)} rows, only {fewest} of one class; at least {MIN_ROWS_PER_CLASS} of "
             f"each are needed: wait for more labels ({n_rows} now{dropped})"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from selfheal.contract import TRUE_LABEL
+from selfheal.contract import TRUE_LABEL, ModelContract
 from selfheal.retraining.dataset import TrainingSet, training_set
 from tests.times import T0
 from tests.toy_use_case import contract
@@ -23,10 +23,12 @@ def labelled(n_rows: int, seed: int = 1) -> pd.DataFrame:
     return contract.feature_frame(raw).assign(**{TRUE_LABEL: raw[TRUE_LABEL], "created_at": pd.DatetimeIndex(times)})
 
 
-def split(rows: pd.DataFrame, min_evaluation_rows: int = 100, **options: Any) -> TrainingSet:
+def split(
+    rows: pd.DataFrame, min_evaluation_rows: int = 100, use_case: ModelContract = contract, **options: Any
+) -> TrainingSet:
     return training_set(
         rows,
-        contract,
+        use_case,
         source="test rows",
         min_evaluation_rows=min_evaluation_rows,
         label_coverage_pct=50.0,

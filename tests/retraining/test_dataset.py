@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from selfheal.retraining.dataset import (
 )
 from selfheal.retraining.weighting import CANDIDATE_WEIGHTS
 from tests.retraining.rows import FEATURES, labelled, shifted, split
+from tests.toy_use_case import contract
 
 # The cut in time
 
@@ -127,6 +129,17 @@ def test_training_rows_with_the_inputs_of_an_evaluation_row_are_dropped_and_coun
     assert (halves.info.n_train, halves.info.n_evaluation) == (660, 300)
     inputs = [set(halves.part(name)[FEATURES].itertuples(index=False, name=None)) for name in (TRAIN, EVALUATION)]
     assert not {row for row in inputs[0] if not np.isnan(row).any()} & inputs[1]
+
+
+def test_rows_that_the_contract_says_are_different_cases_all_count() -> None:
+    rows, original = labelled(700).round(0), OriginalRows(shifted(2_000, 5).round(0), "version 1")
+    kept, dropped = (
+        split(rows, use_case=replace(contract, equal_inputs_are_one_case=is_one), original=original)
+        for is_one in (False, True)
+    )
+    assert (kept.info.n_copied_inputs, kept.info.n_train - kept.info.n_original) == (0, 490)
+    assert dropped.info.n_copied_inputs > 0
+    assert dropped.info.n_original < kept.info.n_original == 2_000
 
 
 def test_rows_that_are_all_copies_are_refused_saying_so() -> None:
