@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from selfheal.monitoring.silence import OVERDUE_AFTER_INTERVALS, SHORTEST_SILENCE
+from selfheal.monitoring.silence import patience
 from selfheal.records import Decision, ModelVersion, ProbationOutcome, Severity, TickRecord, Verdict, to_dict
 from selfheal.store import decisions, models, monitoring, predictions, probations
 from selfheal.wording import span
@@ -88,8 +88,7 @@ def state_of(facts: Facts) -> State:
     """The state in one sentence. What hides the truth (no model, no monitor, no traffic) goes before what was seen last."""
     if facts.champion_version is None:
         return State("No version is in production: run `selfheal bootstrap`.", Tone.UNKNOWN)
-    patience = max(OVERDUE_AFTER_INTERVALS * facts.monitoring_interval, SHORTEST_SILENCE)
-    if facts.unseen_for is not None and facts.unseen_for > patience:
+    if facts.unseen_for is not None and facts.unseen_for > patience(facts.monitoring_interval):
         return State(
             f"The monitor is late: predictions have waited {span(facts.unseen_for)} for a look, which is due every "
             f"{span(facts.monitoring_interval)}. How the model does now is unknown.",

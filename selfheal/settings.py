@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from selfheal.alerting.channels import parse_channels
@@ -99,6 +99,11 @@ class Settings(BaseSettings):
     dagster_port: int = Field(3000, ge=1, le=65_535)
     code_server_port: int = Field(4000, ge=1, le=65_535)
     mlflow_port: int = Field(5000, ge=1, le=65_535)
+    api_public_url: HttpUrl | None = Field(
+        None,
+        description="where people's browsers reach the API, if not at API_HOST and API_PORT; links in Dagster lead there",
+    )
+    mlflow_public_url: HttpUrl | None = Field(None, description="the same of MLflow's pages")
     api_workers: int = Field(1, ge=1, le=64, description="processes that serve the API on this machine")
     otel_exporter_otlp_endpoint: str | None = Field(
         None, description="OpenTelemetry collector (OTLP over HTTP) that gets a trace of each request; absent: none"

@@ -24,12 +24,17 @@ def report_page(settings: Settings, file_name: str) -> dg.UrlMetadataValue:
 
 
 def mlflow_run(platform: Platform, run_id: str) -> dg.UrlMetadataValue:
-    """A training run, on the tracking server or where `selfheal up` shows it."""
+    """A training run: at `MLFLOW_PUBLIC_URL`, on the tracking server, or where `selfheal up` shows it."""
     settings = platform.settings
-    base = settings.mlflow_tracking_uri or ""
-    shown_at = base.rstrip("/") if base.startswith("http") else f"http://127.0.0.1:{settings.mlflow_port}"
-    return dg.MetadataValue.url(shown_at + platform.registry.run_url_path(run_id))
+    server = settings.mlflow_tracking_uri or ""
+    own = server if server.startswith("http") else _listening(settings, "MLFLOW_PORT")
+    base = str(settings.mlflow_public_url or own).rstrip("/")
+    return dg.MetadataValue.url(base + platform.registry.run_url_path(run_id))
 
 
 def _api(settings: Settings) -> str:
-    return next(address.url for address in addresses(settings) if address.setting == "API_PORT")
+    return str(settings.api_public_url or _listening(settings, "API_PORT")).rstrip("/")
+
+
+def _listening(settings: Settings, setting: str) -> str:
+    return next(address.url for address in addresses(settings) if address.setting == setting)

@@ -53,6 +53,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
         ("use_case", "credit_risk", "of the form package.module:contract"),
         ("log_level", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
         ("data_rows", "499", "greater than or equal to 500"),
+        ("api_public_url", "risk.example", "valid URL"),
+        ("mlflow_public_url", "file:///etc", "'http' or 'https'"),
         ("rate_limit_per_second", "0", "greater than or equal to 0.01"),
         ("rate_limit_per_second", "nan", "less than or equal to 1000000"),
     ],

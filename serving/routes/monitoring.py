@@ -20,7 +20,7 @@ from selfheal.monitoring.report import (
     reports_folder,
     results_folder,
 )
-from selfheal.monitoring.silence import OVERDUE_AFTER_INTERVALS
+from selfheal.monitoring.silence import patience
 from selfheal.store import models, monitoring
 from selfheal.store.predictions import oldest_prediction_after
 from serving.doors.auth import Caller, Scope, requires
@@ -189,7 +189,7 @@ def monitoring_stats(store: Store, interval: timedelta, now: datetime) -> Monito
         tick=None if tick is None else WindowInfo.model_validate(tick),
         tick_age_seconds=None if tick is None else max(0.0, (now - tick.created_at).total_seconds()),
         unseen_since=unseen_since,
-        is_overdue=unseen_since is not None and now - unseen_since > OVERDUE_AFTER_INTERVALS * interval,
+        is_overdue=unseen_since is not None and now - unseen_since > patience(interval),
     )
 
 

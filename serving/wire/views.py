@@ -300,7 +300,7 @@ class MonitoringStats(BaseModel):
         description="when the oldest prediction was made that no tick has looked at; null if there is none"
     )
     is_overdue: bool = Field(
-        description="predictions have waited for a look for more than 3 x MONITORING_INTERVAL: the monitor is dead or late"
+        description="predictions have waited for a look for more than 3 x MONITORING_INTERVAL (2 min if that is shorter): the monitor is dead or late"
     )
 
 
