@@ -184,24 +184,31 @@ class Journal:
             raise
 
     def _open_next(self) -> None:
-        """Opens the next file; its header and its name are on disk before the first record."""
+        """Opens the next file; its header and its name are on disk before the first record.
+
+        It gets its name only when it has its lock and its header: a file that others can see without the lock passes for
+        finished, and would be compressed and removed.
+        """
         if self._descriptor is not None and self._has_unsynced:
             with self._giving_up_on_error():
                 os.fdatasync(self._descriptor)
         self._close()
         opened_at = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
         path = self._folder / f"{opened_at}-{os.getpid()}-{token_hex(4)}.csv"
+        unnamed = path.with_name(f".{path.name}.tmp")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+            self._descriptor = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             _write_all(self._descriptor, self._header)
             os.fsync(self._descriptor)
+            unnamed.rename(path)
             _sync_folder(self._folder)
         except OSError as error:
             self._close()
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)  # tried again and again on a full disk, empty files would pile up
+            for empty in (unnamed, path):  # tried again and again on a full disk, they would pile up
+                with contextlib.suppress(OSError):
+                    empty.unlink(missing_ok=True)
             if error.errno == errno.EIO:
                 self.failure = _disk_failure(path, error)
             reason = self.failure or f"no journal file can be opened in {self._folder}: {error.strerror}"

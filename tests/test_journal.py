@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -64,6 +66,57 @@ def test_records_come_back_in_order(tmp_path: Path) -> None:
     assert chunk.columns == KIND.columns
     assert chunk.lines == (b"a,1", b"b,", "ü,3".encode())
     assert chunk.corrupt == ()
+
+
+def test_a_file_is_its_writers_before_anybody_can_see_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen without its writer's lock it would pass for finished: it would be compressed and removed while it is written."""
+    taking_the_lock = fcntl.flock
+    seen: list[list[Path]] = []
+
+    def look_and_lock(descriptor: int, how: int) -> None:
+        seen.append(KIND.files(tmp_path))
+        taking_the_lock(descriptor, how)
+
+    monkeypatch.setattr("selfheal.journal.fcntl.flock", look_and_lock)
+    journal = Journal(KIND, tmp_path, NO_ROTATION)
+    journal.append([("a", "1")])
+    assert seen == [[]]
+    assert journal.path is not None
+    assert KIND.files(tmp_path) == [journal.path]
+    monkeypatch.undo()
+    assert has_writer(journal.path)
+    journal.close()
+
+
+def test_a_busy_compressor_takes_nothing_from_writers(tmp_path: Path) -> None:
+    """Two threads write 200 files of a record each while two others compress whatever has no writer."""
+    folder = KIND.folder(tmp_path)
+    folder.mkdir(parents=True)
+    is_over = threading.Event()
+
+    def compress_all() -> None:
+        while not is_over.is_set():
+            for path in folder.glob("*.csv"):
+                with suppress(FileNotFoundError):
+                    if not has_writer(path):
+                        compress(path)
+
+    def write_many(name: str) -> None:
+        journal = Journal(KIND, tmp_path, max_bytes=1)
+        for i in range(200):
+            journal.append([(name, str(i))])
+        journal.close()
+
+    compressors = [threading.Thread(target=compress_all) for _ in range(2)]
+    writers = [threading.Thread(target=write_many, args=(name,)) for name in "ab"]
+    for thread in (*compressors, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    is_over.set()
+    for thread in compressors:
+        thread.join()
+    assert sorted(lines_of(tmp_path)) == sorted(b"%b,%d" % (name, i) for name in (b"a", b"b") for i in range(200))
 
 
 def test_the_file_is_a_plain_csv_with_a_header(tmp_path: Path) -> None:

@@ -108,9 +108,13 @@ def test_old_files_go_but_those_of_ticks_that_were_decided_on(platform: Platform
     young = result_file(platform, "20270301T000000-young.json", LATER - DAY)
     torn = result_file(platform, "20260301T000000-torn.99.tmp", T0)
     being_written = result_file(platform, "20270301T000000-now.99.tmp", LATER)
+    unnamed = platform.settings.data_dir / "audit" / "labels" / ".20260301T000000000000Z-9-0a.csv.tmp"
+    unnamed.parent.mkdir(parents=True)
+    unnamed.touch()
+    os.utime(unnamed, (T0.timestamp(), T0.timestamp()))
     report = maintain(platform, LATER, no_runs)
-    assert (report.n_results, report.n_left_behind) == (1, 1)
-    kept = [path for path in (old, decided, young, torn, being_written) if path.exists()]
+    assert (report.n_results, report.n_left_behind) == (1, 2)
+    kept = [path for path in (old, decided, young, torn, being_written, unnamed) if path.exists()]
     assert kept == [decided, young, being_written]
 
 

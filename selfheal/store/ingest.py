@@ -128,8 +128,8 @@ def compress_copied(store: Store, kind: JournalKind, data_dir: Path) -> list[Pat
     compressed: list[Path] = []
     for path in kind.files(data_dir):
         try:
-            is_copied = path.stat().st_size <= done.get(file_key(path), 0)
-            if path.suffix != COMPRESSED_SUFFIX and is_copied and not has_writer(path):
+            is_finished = path.suffix != COMPRESSED_SUFFIX and not has_writer(path)  # from here on it does not grow
+            if is_finished and path.stat().st_size <= done.get(file_key(path), 0):
                 compressed.append(compress(path))
         except FileNotFoundError:
             continue  # another process has just compressed it
