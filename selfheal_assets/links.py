@@ -19,7 +19,9 @@ def dashboard(settings: Settings) -> dg.UrlMetadataValue:
 
 
 def report_page(settings: Settings, file_name: str) -> dg.UrlMetadataValue:
-    """A page of a report, as the API serves it."""
+    """A page of a report, as the API serves it; where it asks for keys, which a link cannot carry, the dashboard's list of reports."""
+    if settings.api_keys.get_secret_value():
+        return dg.MetadataValue.url(f"{_api(settings)}/#reports")
     return dg.MetadataValue.url(f"{_api(settings)}/monitoring/reports/{file_name}")
 
 

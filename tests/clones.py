@@ -5,13 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import psycopg
-
 from selfheal.settings import Settings
 from selfheal.store.embedded import EmbeddedServer
-from tests.conftest import settings_for
-
-WITH_MLFLOW = ("platform", "mlflow")
+from tests.conftest import clone_databases, settings_for
 
 
 def copy_of(
@@ -23,12 +19,7 @@ def copy_of(
     kinds: tuple[str, ...] = ("platform",),
 ) -> Settings:
     """Settings of a copy. By default it shares MLflow's tables with what it was copied from."""
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        for kind in kinds:  # pools keep connections for ever, and a database in use cannot be a template
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (f"{source}_{kind}",)
-            )
-            connection.execute(f"CREATE DATABASE {name}_{kind} TEMPLATE {source}_{kind}")
+    clone_databases(server, source, name, kinds)
     shutil.copytree(source_dir, data_dir)
     settings = settings_for(server, data_dir, name)
     shared = settings_for(server, data_dir, source).mlflow_tracking_uri

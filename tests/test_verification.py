@@ -40,8 +40,8 @@ from selfheal.verification.journaled import check_journals
 from selfheal.verification.run import verify_decision, verify_everything
 from selfheal.verification.verdicts import verdict_differences
 from tests import builders
-from tests.clones import WITH_MLFLOW, copy_of
-from tests.conftest import TEMPLATE, drop_databases
+from tests.clones import copy_of
+from tests.conftest import TEMPLATE, WITH_MLFLOW, drop_databases
 from tests.stages.steps import decide, retrain, tick_with_evidently
 from tests.times import T0
 from tests.traffic import SECOND, Sent, ingest_all, journal_labels, journal_predictions, serve, toy_rows

@@ -30,7 +30,7 @@ class RetrainingSignals:
 
     `is_feed_broken` is None before a tick has seen enough of the champion's traffic. `matured` is None where the delay of
     labels is not identifiable, for which `maturity` has the reason. `attempts` of this episode are those that were judged and
-    those that failed.
+    those that failed. `is_contract_its_own`: the champion was trained under the contract that this process has.
     """
 
     trigger: Trigger
@@ -41,6 +41,7 @@ class RetrainingSignals:
     matured: MaturedLabels | None = None
     maturity: str = "not identifiable: there is no traffic"
     attempts: Sequence[Decision] = ()
+    is_contract_its_own: bool = True
 
     @property
     def n_usable_labels(self) -> int:
@@ -60,7 +61,7 @@ def evaluate_conditions(signals: RetrainingSignals, limits: RetrainingLimits, no
     """All conditions for this trigger. A bootstrap needs only that there is no champion yet."""
     if signals.trigger is Trigger.BOOTSTRAP:
         return (_no_champion(signals.champion),)
-    champion = _has_champion(signals.champion)
+    champion = _has_champion(signals.champion, signals.is_contract_its_own)
     if signals.trigger is Trigger.MANUAL:
         return (champion, _labels(signals, limits), _matured(signals, limits), _sound_feed(signals.is_feed_broken))
     return (
@@ -95,9 +96,17 @@ def _no_champion(champion: ModelVersion | None) -> Condition:
     return Condition("no_champion", False, f"version {champion.version} is in production already")
 
 
-def _has_champion(champion: ModelVersion | None) -> Condition:
+def _has_champion(champion: ModelVersion | None, is_contract_its_own: bool) -> Condition:
+    """One that a candidate can be compared with."""
     if champion is None:
         return Condition("champion", False, "no version is in production; run `selfheal bootstrap` first")
+    if not is_contract_its_own:
+        return Condition(
+            "champion",
+            False,
+            f"version {champion.version} is in production, but was trained under another contract, so that nothing can be compared "
+            "with it; deploy the code it was trained with, or bootstrap the new contract in a DATA_DIR of its own",
+        )
     return Condition("champion", True, f"version {champion.version} is in production")
 
 

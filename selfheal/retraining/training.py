@@ -97,10 +97,11 @@ def train(
     whatever the parallelism.
 
     Raises:
-        TrainingFailedError: if no candidate can be fitted, the best does not converge with ten times its iterations either, or
+        TrainingFailedError: if the contract builds no pipeline, no candidate can be fitted, the best does not converge with ten times its iterations either, or
             its probabilities are not numbers.
         ConfigurationError: if the parallelism asked for is not to be had.
     """
+    _refuse_no_pipeline(contract, seed)
     judge = training_set.part(EVALUATION)
     rows = _rows(training_set.part(TRAIN), contract, seed)
     x_judge, y_judge = _matrix(judge, contract), judge[TRUE_LABEL].to_numpy(dtype=np.int64)
@@ -192,6 +193,18 @@ def _matrix(rows: pd.DataFrame, contract: ModelContract) -> FloatArray:
 
 
 # Tuning and fitting
+
+
+def _refuse_no_pipeline(contract: ModelContract, seed: int) -> None:
+    """A bare estimator would do until rows are weighed for the first time, months after the bootstrap."""
+    from sklearn.pipeline import Pipeline
+
+    estimator = contract.build_estimator(seed)
+    if not isinstance(estimator, Pipeline):
+        name = type(estimator).__name__
+        raise TrainingFailedError(
+            f"build_estimator of {contract.name!r} returns a {name}; wrap it: Pipeline([('classify', {name}(...))])"
+        )
 
 
 def _search(rows: _Rows, contract: ModelContract, seed: int, on_fits: Callable[[int], None]) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def retraining_signals(platform: Platform, trigger: Trigger, episode_id: str | N
         n_predictions=n_predictions,
         matured=matured,
         maturity=maturity,
+        is_contract_its_own=champion.contract_hash == platform.contract.hash,
     )
     return replace(signals, attempts=_attempts(platform, episode_id, signals.n_usable_labels))
 

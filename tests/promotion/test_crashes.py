@@ -24,9 +24,9 @@ from selfheal.settings import Settings
 from selfheal.store import decisions, models, promotions
 from selfheal.store.embedded import EmbeddedServer
 from tests.candidates import champion, passed, twin_of_champion
-from tests.conftest import TEMPLATE, drop_databases
+from tests.conftest import TEMPLATE, WITH_MLFLOW, drop_databases
 from tests.forked import forking
-from tests.serving.conftest import WITH_MLFLOW, clone
+from tests.serving.conftest import clone
 from tests.times import T0
 
 LATER = T0 + timedelta(hours=1)

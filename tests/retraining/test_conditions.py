@@ -60,6 +60,11 @@ def test_where_all_conditions_are_met_a_retraining_may_start(trigger: Trigger) -
     [
         ("champion", {"champion": None}, "run `selfheal bootstrap` first"),
         (
+            "champion",
+            {"is_contract_its_own": False},
+            "was trained under another contract, so that nothing can be compared",
+        ),
+        (
             "cooldown",
             {"now": NOW - timedelta(seconds=1)},
             "cooling down until 2026-03-09 12:00 UTC, since version 2 went live",

@@ -312,6 +312,12 @@ def test_an_estimator_that_gives_no_numbers_or_cannot_be_fitted_is_a_clear_failu
         train(split(labelled(600)), with_last_step(estimator), seed=3)
 
 
+def test_a_bare_estimator_is_refused_before_it_can_fail_in_a_later_training() -> None:
+    bare = replace(contract, build_estimator=lambda _seed: LogisticRegression(), param_grid={"C": [1.0]})
+    with pytest.raises(TrainingFailedError, match="returns a LogisticRegression; wrap it: Pipeline"):
+        train(split(labelled(600)), bare, seed=3)
+
+
 class OverwhelmedClassifier(NanClassifier):
     """Copes with the rows of a fold, not with all."""
 

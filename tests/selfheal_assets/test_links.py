@@ -18,6 +18,11 @@ def test_a_service_that_listens_everywhere_is_reached_on_this_machine() -> None:
     assert page.value == "http://127.0.0.1:8123/monitoring/reports/20260302T120000-v1.html"
 
 
+def test_where_keys_are_asked_for_a_report_is_opened_from_the_dashboard() -> None:
+    settings = load_settings(api_keys="selfheal_a-plain-key-may-do-everything")
+    assert links.report_page(settings, "r.html").value == "http://127.0.0.1:8000/#reports"
+
+
 def test_links_lead_to_the_public_addresses_if_there_are_some(platform: Platform) -> None:
     settings = load_settings(api_public_url="https://risk.example/heal/", mlflow_public_url="https://runs.example")
     assert links.dashboard(settings).value == "https://risk.example/heal/"

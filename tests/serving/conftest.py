@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psycopg
 import pytest
 from pydantic import SecretStr
 
@@ -17,14 +16,13 @@ from selfheal.records import Trigger
 from selfheal.settings import Settings
 from selfheal.store.embedded import EmbeddedServer
 from tests.alerting.test_notify import Webhook
-from tests.conftest import TEMPLATE, settings_for
+from tests.conftest import TEMPLATE, WITH_MLFLOW, clone_databases, settings_for
 from tests.local_server import served
 from tests.serving.history import ADA, API_KEYS, platform_of, write_past
 from tests.serving.running import Api, api_in_thread, query
 from tests.times import T0
 
 TWO_VERSIONS = "two_versions"
-WITH_MLFLOW = ("platform", "mlflow")
 _numbers = itertools.count(1)
 
 
@@ -37,13 +35,7 @@ def clone(
     kinds: tuple[str, ...] = ("platform",),
 ) -> Settings:
     """Settings of a copy of a platform. MLflow's tables are copied on request: serving has the model in its cache."""
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        for kind in kinds:
-            # Pools keep connections for ever, and a database in use cannot be a template.
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (f"{template}_{kind}",)
-            )
-            connection.execute(f"CREATE DATABASE {name}_{kind} TEMPLATE {template}_{kind}")
+    clone_databases(server, template, name, kinds)
     shutil.copytree(template_dir, data_dir)
     return settings_for(server, data_dir, name, champion_poll_seconds=0.1, sink_interval_seconds=0.05)
 

@@ -29,8 +29,8 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import Status, events, from_schema
 
 from selfheal.store.embedded import EmbeddedServer
-from tests.conftest import TEMPLATE
-from tests.serving.conftest import WITH_MLFLOW, clone
+from tests.conftest import TEMPLATE, WITH_MLFLOW
+from tests.serving.conftest import clone
 from tests.serving.history import ADA, API_KEYS, READER, SCORER, platform_of, write_past
 from tests.serving.running import Api, api_in_thread, bodies, eventually
 

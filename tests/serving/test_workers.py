@@ -21,7 +21,8 @@ import pytest
 from selfheal.platform import Platform, open_platform
 from selfheal.promotion.going_live import force_promote
 from selfheal.store.embedded import EmbeddedServer
-from tests.serving.conftest import TWO_VERSIONS, WITH_MLFLOW, clone
+from tests.conftest import WITH_MLFLOW
+from tests.serving.conftest import TWO_VERSIONS, clone
 from tests.serving.observability.test_metrics import Samples, scrape
 from tests.serving.raw_http import connected, post
 from tests.serving.running import (

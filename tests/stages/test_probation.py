@@ -23,8 +23,8 @@ from selfheal.store import decisions, models, monitoring, probations
 from selfheal.store.embedded import EmbeddedServer
 from selfheal.store.spoiled import record_spoiled_period
 from tests.candidates import log_worse_model, passed, twin_of_champion
-from tests.clones import WITH_MLFLOW, copy_of
-from tests.conftest import TEMPLATE, drop_databases
+from tests.clones import copy_of
+from tests.conftest import TEMPLATE, WITH_MLFLOW, drop_databases
 from tests.times import T0
 from tests.traffic import SECOND, Sent, ingest_all, journal_labels, serve, toy_rows
 

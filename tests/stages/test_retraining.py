@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from selfheal.errors import IntegrityError, InvalidDataError
 from selfheal.platform import Platform, open_platform
@@ -59,6 +60,16 @@ def test_a_broken_feed_is_not_trained_on(platform: Platform) -> None:
         decision = decide(platform, trigger, sent.last_at + HOUR, "e1")
         assert decision.action is Action.SKIP
         assert unmet(decision) == {"sound_feed"}
+
+
+def test_a_champion_of_another_contract_is_told_before_anything_is_trained(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(N_ROWS))
+    tick(platform, sent.last_at + SECOND)
+    with platform.store.engine.begin() as connection:
+        connection.execute(text("UPDATE model_metadata SET contract_hash = 'another'"))
+    decision = decide(platform, Trigger.MANUAL, sent.last_at + HOUR)
+    assert (decision.action, unmet(decision)) == (Action.SKIP, {"champion"})
+    assert "version 1 is in production, but was trained under another contract" in decision.reason
 
 
 def test_what_a_broken_feed_sent_is_never_learned_from_and_what_came_before_and_after_is(platform: Platform) -> None:

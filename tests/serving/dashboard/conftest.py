@@ -14,7 +14,8 @@ from selfheal.monitoring.report import ensure_scripts, reports_folder, save_over
 from selfheal.platform import Platform
 from selfheal.store.embedded import EmbeddedServer
 from tests.browser import browser
-from tests.serving.conftest import TWO_VERSIONS, WITH_MLFLOW, clone
+from tests.conftest import WITH_MLFLOW
+from tests.serving.conftest import TWO_VERSIONS, clone
 from tests.serving.history import ADA, API_KEYS, platform_of
 from tests.serving.running import Api, api_in_thread
 from tests.traffic import serve, toy_rows
