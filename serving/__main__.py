@@ -22,6 +22,10 @@ STARTUP_FAILED = 3
 GRACE_SECONDS = 10
 """How long requests that are being answered may take once a stop was asked for."""
 
+KEEP_ALIVE_SECONDS = 75
+"""For an idle connection: longer than clients (5 s in httpx) and load balancers (mostly 60 s) keep theirs. Whoever closes first must be
+the one that sends next: a request on its way to a connection that is being closed is lost to its client."""
+
 WORKER_PATIENCE_SECONDS = 30
 """For a worker that does not answer its supervisor; it is replaced then. One that starts on a busy machine answers late."""
 
@@ -65,6 +69,7 @@ def main() -> int:
         proxy_headers=False,
         server_header=False,
         lifespan="on",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_worker_healthcheck=WORKER_PATIENCE_SECONDS,
         ws_max_size=MAX_CLIENT_MESSAGE_BYTES,

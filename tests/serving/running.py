@@ -30,6 +30,7 @@ from selfheal.platform import Platform, open_platform
 from selfheal.settings import Settings
 from selfheal.simulate.traffic import request_bodies
 from selfheal.store.models import model_version, production_version, register_staging
+from serving.__main__ import KEEP_ALIVE_SECONDS
 from serving.app import create_app
 from serving.scoring.express import ExpressProtocol
 from serving.served import Served
@@ -89,7 +90,13 @@ def api_in_thread(settings: Settings, **options: Any) -> Iterator[Api]:
     """
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(settings)
-    as_served: dict[str, Any] = {"http": ExpressProtocol, "proxy_headers": False, "log_config": None, "lifespan": "on"}
+    as_served: dict[str, Any] = {
+        "http": ExpressProtocol,
+        "proxy_headers": False,
+        "log_config": None,
+        "lifespan": "on",
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+    }
     server = uvicorn.Server(uvicorn.Config(Served(app), **(as_served | options)))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()

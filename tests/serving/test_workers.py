@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,6 +102,19 @@ def test_both_workers_answer_and_the_metrics_of_both_are_told_by_each(
     assert n_acknowledged >= 40
     eventually(lambda: n_told(api) == n_acknowledged, "all are counted, and by one worker each")
     assert by_worker(scrape(api), "selfheal_ready") == dict.fromkeys(workers_of(process), 1.0)
+
+
+def test_a_connection_that_was_idle_for_as_long_as_clients_keep_theirs_still_answers(
+    running: tuple[Api, subprocess.Popen[str]],
+) -> None:
+    """Closed by the service at the moment in which a client uses it again, it would cost that request."""
+    api, _ = running
+    (row,) = bodies(1)
+    with connected(api) as connection:
+        for pause in (0.0, 6.0):
+            time.sleep(pause)
+            connection.send(post(row))
+            assert connection.answer().status == 200
 
 
 def test_one_worker_copies_for_both(running: tuple[Api, subprocess.Popen[str]]) -> None:
