@@ -35,5 +35,6 @@ def wish_for_retraining(tick: LatestTick | None) -> RetrainingWish:
     if tick.verdict is not Verdict.HARMFUL_SHIFT:
         return RetrainingWish(None, f"the latest verdict is {tick.verdict.value}")
     if tick.num_drifted_features:
-        return RetrainingWish(Trigger.DRIFT, f"harmful shift with {tick.num_drifted_features} drifted features")
+        features = "feature" if tick.num_drifted_features == 1 else "features"
+        return RetrainingWish(Trigger.DRIFT, f"harmful shift with {tick.num_drifted_features} drifted {features}")
     return RetrainingWish(Trigger.PERFORMANCE, "harmful shift although no feature has drifted")

@@ -380,6 +380,20 @@ def test_a_full_disk_puts_compression_off_and_harms_nothing(
     assert len(compress_copied(store, PREDICTIONS, data_dir)) == 1
 
 
+def test_a_crash_between_the_steps_of_a_compression_leaves_nothing_behind_for_long(
+    store: Store, data_dir: Path
+) -> None:
+    journaled(data_dir, 20)
+    ingest(store, PREDICTIONS, data_dir)
+    (plain,) = PREDICTIONS.files(data_dir)
+    text = plain.read_bytes()
+    (packed,) = compress_copied(store, PREDICTIONS, data_dir)
+    plain.write_bytes(text)
+    assert PREDICTIONS.files(data_dir) == [packed], "read once"
+    assert compress_copied(store, PREDICTIONS, data_dir) == []
+    assert list(PREDICTIONS.folder(data_dir).iterdir()) == [packed]
+
+
 def test_two_processes_may_compress_at_once(open_again: Callable[[], Store], data_dir: Path) -> None:
     for seed in range(6):
         journaled(data_dir, 20, seed)

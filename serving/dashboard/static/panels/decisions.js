@@ -45,6 +45,13 @@ export function showDecisions(body, { decisions, more }, aside) {
     );
 }
 
+/** A candidate has no version yet while it is judged. */
+function versionsOf(action, from, to) {
+  if (to !== null) return from === null ? `version ${to}` : `version ${from} → ${to}`;
+  if (from === null) return "";
+  return JUDGED.includes(action) ? `against version ${from}` : `while version ${from} served`;
+}
+
 function row(decision) {
   const {
     decision_id: id,
@@ -55,14 +62,6 @@ function row(decision) {
     challenger_version: to,
     reason,
   } = decision;
-  const versions =
-    to === null
-      ? from === null
-        ? ""
-        : `version ${from}`
-      : from === null
-        ? `version ${to}`
-        : `version ${from} → ${to}`;
   const inside = el("div", { class: "inside" });
   const element = el(
     "details",
@@ -75,7 +74,7 @@ function row(decision) {
         { class: "line" },
         tag(words(action), TONES[action]),
         el("b", { text: words(trigger) }),
-        el("span", { class: "soft", text: versions }),
+        el("span", { class: "soft", text: versionsOf(action, from, to) }),
         el("span", { class: "soft push" }, ago(when)),
       ),
       el("span", { class: "why", text: reason }),
