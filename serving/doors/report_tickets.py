@@ -54,6 +54,8 @@ def _secret_in(path: Path) -> bytes:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(SECRET_BYTES))
+            file.flush()
+            os.fsync(file.fileno())  # a power failure must not leave an empty secret, which anybody could sign with
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
         temporary.unlink()
