@@ -300,7 +300,8 @@ class MonitoringStats(BaseModel):
         description="when the oldest prediction was made that no tick has looked at; null if there is none"
     )
     is_overdue: bool = Field(
-        description="predictions have waited for a look for more than 3 x MONITORING_INTERVAL (2 min if that is shorter): the monitor is dead or late"
+        description="predictions have waited for a look for more than 3 x MONITORING_INTERVAL, and 2 minutes: "
+        "the monitor is dead or late"
     )
 
 
