@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from selfheal.contract import PROBE_ROWS, TRUE_LABEL, FloatArray, ModelContract
-from selfheal.errors import InvalidDataError, ModelNotExplainableError, ModelRefusedError, SelfhealError
+from selfheal.errors import (
+    InvalidDataError,
+    ModelNotExplainableError,
+    ModelRefusedError,
+    SelfhealError,
+    TrainingFailedError,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,18 +110,20 @@ def _problem_of(values: FloatArray, apart: FloatArray, kind: str, is_nullable: b
 
 
 def _check_grid(contract: ModelContract) -> Iterator[Finding]:
+    from selfheal.retraining.fitting import build_pipeline
+
     try:
-        estimator = contract.build_estimator(0)
-        unknown = sorted(set(contract.param_grid) - set(estimator.get_params()))
+        estimator = build_pipeline(contract, 0)
+    except TrainingFailedError as error:
+        yield Finding("problem", str(error))
+        return
     except Exception as error:  # somebody else's function
         yield Finding("problem", f"build_estimator fails: {type(error).__name__}: {error}")
         return
+    unknown = sorted(set(contract.param_grid) - set(estimator.get_params()))
     if unknown:
         yield Finding("problem", f"param_grid has {', '.join(unknown)}, which the estimator does not know")
-    name = type(estimator).__name__
-    if not hasattr(estimator, "steps"):
-        yield Finding("problem", f"build_estimator returns a {name}; wrap it: Pipeline([('classify', {name}(...))])")
-    elif not hasattr(estimator, "predict_proba"):
+    if not hasattr(estimator, "predict_proba"):
         yield Finding("problem", f"the {type(estimator.steps[-1][1]).__name__} of build_estimator has no predict_proba")
 
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from selfheal.errors import ConfigurationError
+from selfheal.errors import ConfigurationError, TrainingFailedError
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from selfheal.contract import FloatArray
+    from selfheal.contract import FloatArray, ModelContract
 
 IntArray = npt.NDArray[np.int64]
 
@@ -84,6 +84,22 @@ def fold_probabilities(
     fit(copy, x[learn], y[learn], weights[learn])
     with threadpool_limits(limits=1):
         return np.asarray(copy.predict_proba(x[predict])[:, 1], dtype=np.float64)
+
+
+def build_pipeline(contract: ModelContract, seed: int) -> Pipeline:
+    """What the contract builds, not fitted.
+
+    Raises:
+        TrainingFailedError: if it is no pipeline. A bare estimator would do until rows are weighed for the first time, months
+            after the bootstrap.
+    """
+    from sklearn.pipeline import Pipeline
+
+    estimator = contract.build_estimator(seed)
+    if not isinstance(estimator, Pipeline):
+        name = type(estimator).__name__
+        raise TrainingFailedError(f"build_estimator returns a {name}; wrap it: Pipeline([('classify', {name}(...))])")
+    return estimator
 
 
 def weight_argument(pipeline: Pipeline, weights: FloatArray) -> dict[str, FloatArray]:

@@ -26,6 +26,7 @@ from selfheal.retraining.dataset import EVALUATION, ORIGIN, ORIGINAL, TRAIN, WEI
 from selfheal.retraining.fitting import (
     IntArray,
     Parallelism,
+    build_pipeline,
     converges,
     fit,
     fold_probabilities,
@@ -97,11 +98,10 @@ def train(
     whatever the parallelism.
 
     Raises:
-        TrainingFailedError: if the contract builds no pipeline, no candidate can be fitted, the best does not converge with ten times its iterations either, or
-            its probabilities are not numbers.
+        TrainingFailedError: if the contract builds no pipeline, no candidate can be fitted, the best does not converge with ten
+            times its iterations either, or its probabilities are not numbers.
         ConfigurationError: if the parallelism asked for is not to be had.
     """
-    _refuse_no_pipeline(contract, seed)
     judge = training_set.part(EVALUATION)
     rows = _rows(training_set.part(TRAIN), contract, seed)
     x_judge, y_judge = _matrix(judge, contract), judge[TRUE_LABEL].to_numpy(dtype=np.int64)
@@ -110,7 +110,7 @@ def train(
     told = on_fits or _unheard
     with (parallelism or Parallelism()).in_force():
         best = _search(rows, contract, seed, lambda n_done: told(n_done, n_fits))
-        pipeline, more_iterations = _fitted(contract.build_estimator(seed).set_params(**best), rows)
+        pipeline, more_iterations = _fitted(build_pipeline(contract, seed).set_params(**best), rows)
         told(n_searched + 1, n_fits)
         out_of_fold = _out_of_fold(pipeline, rows)
         told(n_fits, n_fits)
@@ -195,18 +195,6 @@ def _matrix(rows: pd.DataFrame, contract: ModelContract) -> FloatArray:
 # Tuning and fitting
 
 
-def _refuse_no_pipeline(contract: ModelContract, seed: int) -> None:
-    """A bare estimator would do until rows are weighed for the first time, months after the bootstrap."""
-    from sklearn.pipeline import Pipeline
-
-    estimator = contract.build_estimator(seed)
-    if not isinstance(estimator, Pipeline):
-        name = type(estimator).__name__
-        raise TrainingFailedError(
-            f"build_estimator of {contract.name!r} returns a {name}; wrap it: Pipeline([('classify', {name}(...))])"
-        )
-
-
 def _search(rows: _Rows, contract: ModelContract, seed: int, on_fits: Callable[[int], None]) -> dict[str, Any]:
     """The parameters with the best mean score over the folds; of equals, the first of the grid.
 
@@ -221,7 +209,7 @@ def _search(rows: _Rows, contract: ModelContract, seed: int, on_fits: Callable[[
     failure = "the score of every candidate is not a number"
     for portion in _portions(candidates, math.ceil(effective_n_jobs() / FOLDS)):
         grids = [{name: [value] for name, value in candidate.items()} for candidate in portion]
-        estimator = contract.build_estimator(seed)
+        estimator = build_pipeline(contract, seed)
         search = GridSearchCV(estimator, grids, scoring=SCORING, cv=rows.folds, refit=False)
         try:
             with threadpool_limits(limits=1), _quiet():

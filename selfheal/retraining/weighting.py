@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal.contract import TRUE_LABEL
-from selfheal.retraining.fitting import can_weigh, fit
+from selfheal.retraining.fitting import build_pipeline, can_weigh, fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,7 @@ def choose_weight(recent: pd.DataFrame, original: pd.DataFrame, contract: ModelC
     earlier, later = recent.iloc[: len(recent) - n_later], recent.iloc[len(recent) - n_later :]
     if len(original) == 0 or n_later == 0:
         return WeightChoice(0.0, {}, "there are no original rows to weigh")
-    pipeline = contract.build_estimator(seed)
+    pipeline = build_pipeline(contract, seed)
     candidates = CANDIDATE_WEIGHTS if can_weigh(pipeline) else (0.0, 1.0)
     losses = {w: _later_log_loss(original, earlier, later, w, contract, seed) for w in candidates}
     known = {w: loss for w, loss in losses.items() if loss is not None}
@@ -84,7 +84,7 @@ def _later_log_loss(
     y: IntArray = np.concatenate([original[TRUE_LABEL], earlier[TRUE_LABEL]]).astype(np.int64)
     if len(set(y[weights > 0].tolist())) < 2:
         return None
-    pipeline = contract.build_estimator(seed)
+    pipeline = build_pipeline(contract, seed)
     try:
         fit(pipeline, x, y, weights)
         probabilities = pipeline.predict_proba(_features(later, contract))[:, 1]
