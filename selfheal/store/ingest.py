@@ -129,9 +129,8 @@ def compress_copied(store: Store, kind: JournalKind, data_dir: Path) -> list[Pat
     for path in kind.files(data_dir):
         try:
             if path.suffix == COMPRESSED_SUFFIX:
-                path.with_name(file_key(path)).unlink(
-                    missing_ok=True
-                )  # left by a crash between the two steps of `compress`
+                # A crash between the two steps of `compress` leaves both.
+                path.with_name(file_key(path)).unlink(missing_ok=True)
                 continue
             is_finished = not has_writer(path)  # from here on it does not grow
             if is_finished and path.stat().st_size <= done.get(file_key(path), 0):
