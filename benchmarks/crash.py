@@ -52,15 +52,15 @@ from benchmarks.stage import (
     start,
 )
 from benchmarks.witness import SCORE_TOLERANCE, Acknowledged, Client, Door, Ledger, number_of
-from selfheal.journal import LABEL_JOURNAL, prediction_journal, read_chunk
-from selfheal.registry import mlflow_store_uri
-from selfheal.store import server_url
-from selfheal.store.ingest import compress_copied, ingest, lag_bytes
+from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal, read_chunk
+from selfheal.adapters.mlflow_registry import mlflow_store_uri
+from selfheal.adapters.postgres.ingest import compress_copied, ingest, lag_bytes
+from selfheal.adapters.postgres.store import server_url
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from selfheal.platform import Platform
+    from selfheal.services.platform import Platform
 
 N_DOORS = 4
 CONNECTIONS_A_DOOR = 16

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.monitored_past import write_monitored_past
 from benchmarks.stage import api_command, api_environment, free_port, prepare, server
-from selfheal.supervise import stop_in_order_on_signals
+from selfheal.cli.supervisor import stop_in_order_on_signals
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -12,7 +12,7 @@ with replacement in runs of neighbouring rows, so that ties, tails and dependenc
 - Detection: single windows of n shifted rows; and how many shifted rows it takes after a calm day.
 - Triage: verdicts on windows of 500 rows, through feed check, drift, performance and triage.
 
-Belongs here: simulating and counting. The rules are those of `selfheal.monitoring`.
+Belongs here: simulating and counting. The rules are those of `selfheal.domain.monitoring`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from rich.progress import Progress
 from rich.table import Column, Table
 from scipy.stats import chi2
 
-from selfheal.contract import TRUE_LABEL, FloatArray
+from selfheal.adapters.datasets import load_dataset
 from selfheal.credit_risk import contract
-from selfheal.datasets import load_dataset
-from selfheal.monitoring.drift import (
+from selfheal.domain.contract import TRUE_LABEL, FloatArray
+from selfheal.domain.monitoring.drift import (
     PROBABILITY,
     RECENT_ROWS,
     DriftLimits,
@@ -45,14 +45,14 @@ from selfheal.monitoring.drift import (
     drift_of_columns,
     drift_report,
 )
-from selfheal.monitoring.feed import feed_problems
-from selfheal.monitoring.multivariate import MATERIAL_AUC, domain_check
-from selfheal.monitoring.performance import performance_report, score_metrics
-from selfheal.monitoring.shift import column_shift, ks_distance, ks_p_value
-from selfheal.monitoring.thresholds import Thresholds, derive_thresholds
-from selfheal.monitoring.triage import HarmLimits, triage
-from selfheal.records import Verdict, Window
-from selfheal.retraining.training import f1_optimal_threshold
+from selfheal.domain.monitoring.feed import feed_problems
+from selfheal.domain.monitoring.multivariate import MATERIAL_AUC, domain_check
+from selfheal.domain.monitoring.performance import performance_report, score_metrics
+from selfheal.domain.monitoring.shift import column_shift, ks_distance, ks_p_value
+from selfheal.domain.monitoring.thresholds import Thresholds, derive_thresholds
+from selfheal.domain.monitoring.triage import HarmLimits, triage
+from selfheal.domain.records import Verdict, Window
+from selfheal.domain.retraining.training import f1_optimal_threshold
 from selfheal.settings import load_settings
 
 IntArray: TypeAlias = npt.NDArray[np.int64]

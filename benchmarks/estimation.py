@@ -30,15 +30,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from selfheal.contract import TRUE_LABEL, FloatArray
+from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
-from selfheal.datasets import load_csv
-from selfheal.errors import InvalidDataError
-from selfheal.monitoring.estimation import relation_p_value
-from selfheal.monitoring.intervals import metric_intervals
-from selfheal.monitoring.performance import concept_drift, performance_report, score_metrics
-from selfheal.records import ConceptDrift, Estimate, PerformanceReport, ScoreMetrics, Window
-from selfheal.retraining.training import f1_optimal_threshold
+from selfheal.domain.contract import TRUE_LABEL, FloatArray
+from selfheal.domain.monitoring.estimation import relation_p_value
+from selfheal.domain.monitoring.intervals import metric_intervals
+from selfheal.domain.monitoring.performance import concept_drift, performance_report, score_metrics
+from selfheal.domain.records import ConceptDrift, Estimate, PerformanceReport, ScoreMetrics, Window
+from selfheal.domain.retraining.training import f1_optimal_threshold
+from selfheal.kit.errors import InvalidDataError
 
 TRAIN_SHARE, CALIBRATION_SHARE = 0.2, 0.3
 """Of all rows. The rest is for windows: half of the rows, since covariate shift uses up several rows for each it takes."""

@@ -42,14 +42,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from selfheal.contract import TRUE_LABEL, FloatArray
+from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
-from selfheal.datasets import load_csv
-from selfheal.errors import InvalidDataError
-from selfheal.records import Action, GateStatus
-from selfheal.retraining.conditions import NEW_LABELS_GROWTH
-from selfheal.retraining.dataset import EVALUATION_SHARE
-from selfheal.retraining.evidence import (
+from selfheal.domain.contract import TRUE_LABEL, FloatArray
+from selfheal.domain.records import Action, GateStatus
+from selfheal.domain.retraining.conditions import NEW_LABELS_GROWTH
+from selfheal.domain.retraining.dataset import EVALUATION_SHARE
+from selfheal.domain.retraining.evidence import (
     CHAMPION_SAYS_SO,
     f1,
     f1_difference,
@@ -57,8 +56,9 @@ from selfheal.retraining.evidence import (
     kind_counts,
     level_of_look,
 )
-from selfheal.retraining.gates import Evaluation, GateLimits, Scores, evaluate_gates
-from selfheal.retraining.training import f1_optimal_threshold
+from selfheal.domain.retraining.gates import Evaluation, GateLimits, Scores, evaluate_gates
+from selfheal.domain.retraining.training import f1_optimal_threshold
+from selfheal.kit.errors import InvalidDataError
 
 LIMITS = GateLimits(
     min_f1_improvement_pct=2.0,

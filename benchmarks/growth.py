@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import Progress
 from sqlalchemy import create_engine, text
 
-from selfheal.maintenance import maintain
-from selfheal.monitoring.report import reports_folder
-from selfheal.store import DAGSTER_DATABASE, MLFLOW_DATABASE, models, server_url, with_driver
-from selfheal.supervise import dagster_home
+from selfheal.adapters.postgres import model_versions
+from selfheal.adapters.postgres.store import DAGSTER_DATABASE, MLFLOW_DATABASE, server_url, with_driver
+from selfheal.cli.supervisor import dagster_home
+from selfheal.services.maintenance import maintain
+from selfheal.services.reports.files import reports_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from selfheal.platform import Platform
+    from selfheal.services.platform import Platform
 
 TICKS_PER_DAY = 288
 MINUTES_PER_DAY = 1_440
@@ -128,7 +129,7 @@ def _dagster(platform: Platform) -> Iterator[tuple[Any, Any]]:
 def _add_traffic(platform: Platform, tick: int) -> None:
     """Five minutes of rows from `scored`, all labelled."""
     names = ", ".join(f'"{name}"' for name in platform.contract.feature_names)
-    champion = models.champion(platform.store)
+    champion = model_versions.champion(platform.store)
     insert = f"""
         INSERT INTO prediction_logs (prediction_id, created_at, model_version, prediction, probability, threshold,
                                      request_source, latency_ms, {names})

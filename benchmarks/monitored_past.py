@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sqlalchemy import insert
 
-from selfheal.decision_log import record_decision
-from selfheal.monitoring.report import results_folder, save_tick
-from selfheal.records import (
+from selfheal.adapters.decision_log import record_decision
+from selfheal.adapters.postgres import alerts as alert_queries
+from selfheal.adapters.postgres import model_versions
+from selfheal.adapters.postgres import ticks as tick_queries
+from selfheal.domain.records import (
     Action,
     Alert,
     ColumnDrift,
@@ -37,11 +39,11 @@ from selfheal.records import (
     Verdict,
     Window,
 )
-from selfheal.store import models, monitoring
+from selfheal.services.reports.files import results_folder, save_tick
 
 if TYPE_CHECKING:
-    from selfheal.contract import ModelContract
-    from selfheal.platform import Platform
+    from selfheal.domain.contract import ModelContract
+    from selfheal.services.platform import Platform
 
 DAYS = 30
 LOOKBACK = timedelta(hours=24)
@@ -90,7 +92,7 @@ def write_monitored_past(platform: Platform, now: datetime, every: timedelta) ->
     folder = results_folder(platform.settings.data_dir)
     ticks = [_tick(platform.contract, days_ago, now) for days_ago in _moments(every)]
     values = [
-        monitoring.tick_values(tick.proxy, tick.drift, tick.performance, tick.triage, tick.triage.window.end)
+        tick_queries.tick_values(tick.proxy, tick.drift, tick.performance, tick.triage, tick.triage.window.end)
         for tick in ticks
     ]
     with platform.store.engine.begin() as connection:
@@ -189,7 +191,7 @@ def _decide(platform: Platform, now: datetime) -> None:
     record_decision(store, data_dir, reject)
     at = now - timedelta(days=PROMOTED_DAYS_AGO)
     promote = _decision(platform, "promoted", at, Action.PROMOTE, "all applicable gates passed", gates=GATES, attempt=2)
-    models.go_live(store, 2, replaces=1, decision=promote, now=at, probation_until=now + timedelta(days=1))
+    model_versions.go_live(store, 2, replaces=1, decision=promote, now=at, probation_until=now + timedelta(days=1))
     skip = _decision(platform, "skipped", now - timedelta(days=1), Action.SKIP, "the shift does no harm so far")
     record_decision(store, data_dir, skip)
 
@@ -235,10 +237,10 @@ def _alert(platform: Platform, ticks: list[TickRecord], now: datetime) -> None:
         Alert("dataset_drift", Severity.WARNING, "half of the features have drifted"),
     )
     open_since, closed = harmful.window.end, calm.window.end
-    monitoring.sync_alerts(platform.store, _with_alerts(harmful, alerts), open_since)
-    monitoring.sync_alerts(platform.store, calm, closed)
+    alert_queries.sync_alerts(platform.store, _with_alerts(harmful, alerts), open_since)
+    alert_queries.sync_alerts(platform.store, calm, closed)
     shift = Alert("feature_drift", Severity.WARNING, "the share of drifted features is above 20 %: look at the inputs")
-    monitoring.sync_alerts(platform.store, _with_alerts(ticks[-1].triage, (shift,)), now - timedelta(hours=7))
+    alert_queries.sync_alerts(platform.store, _with_alerts(ticks[-1].triage, (shift,)), now - timedelta(hours=7))
 
 
 def _with_alerts(triage: Triage, alerts: tuple[Alert, ...]) -> Triage:

@@ -32,12 +32,12 @@ from sqlalchemy import text
 
 from benchmarks.growth import Growth, measure_growth
 from benchmarks.stage import prepare
-from selfheal.store import models, predictions
-from selfheal.supervise import stop_in_order_on_signals
+from selfheal.adapters.postgres import model_versions, predictions
+from selfheal.cli.supervisor import stop_in_order_on_signals
 
 if TYPE_CHECKING:
-    from selfheal.datasets import Dataset
-    from selfheal.platform import Platform
+    from selfheal.adapters.datasets import Dataset
+    from selfheal.services.platform import Platform
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 EVIDENTLY_ROWS = 1_000_000
@@ -128,7 +128,7 @@ def measure(folder: Path, data: Path | None, console: Console, sizes: tuple[int,
 def keep_scored_rows(platform: Platform, dataset: Dataset) -> None:
     """The data set's rows with the champion's scores, as table `scored`, numbered from 0."""
     contract = platform.contract
-    champion = models.champion(platform.store)
+    champion = model_versions.champion(platform.store)
     features = contract.feature_frame(dataset.frame)
     scores = platform.registry.load(champion).predict_proba(features.to_numpy(dtype=np.float64))[:, 1]
     columns = {"prediction": (scores >= champion.threshold).astype(int), "probability": scores}
@@ -170,7 +170,7 @@ def fill_window(platform: Platform, n_rows: int, on_rows: Any) -> None:
         INSERT INTO label_store (prediction_id, true_label, labelled_at, received_at, label_source)
         SELECT prediction_id, true_label, created_at, created_at, 'benchmark' FROM ({chosen}) c WHERE n % 10 < 3
     """  # noqa: S608
-    champion = models.champion(platform.store)
+    champion = model_versions.champion(platform.store)
     assert champion.promoted_at is not None
     for first in range(1, n_rows + 1, ROWS_PER_INSERT):
         last = min(n_rows, first + ROWS_PER_INSERT - 1)
@@ -217,9 +217,9 @@ def in_fresh_process(platform: Platform, what: str) -> dict[str, Any]:
 
 def tick_here() -> None:
     """Prints what a tick costs in this process."""
-    from selfheal.platform import open_platform
+    from selfheal.services.platform import open_platform
+    from selfheal.services.tick import compare, conclude, look, measure
     from selfheal.settings import load_settings
-    from selfheal.stages.monitoring import compare, conclude, look, measure
 
     platform = open_platform(load_settings())
     ticks: list[float] = []
@@ -242,9 +242,9 @@ def evidently_here() -> None:
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    from selfheal.platform import open_platform
+    from selfheal.services.platform import open_platform
+    from selfheal.services.tick import look
     from selfheal.settings import load_settings
-    from selfheal.stages.monitoring import look
 
     platform = open_platform(load_settings())
     proxy = look(platform, datetime.now(UTC))
@@ -252,7 +252,7 @@ def evidently_here() -> None:
     began = time.perf_counter()
     rows = predictions.window_rows(platform.store, proxy.window, proxy.window.n_predictions)
     names = [*platform.contract.feature_names, "probability"]
-    reference = platform.registry.reference(models.champion(platform.store))
+    reference = platform.registry.reference(model_versions.champion(platform.store))
     definition = DataDefinition(numerical_columns=names)
     Report([DataDriftPreset()]).run(
         Dataset.from_pandas(rows[names], definition), Dataset.from_pandas(reference[names], definition)

@@ -3,7 +3,7 @@
     python -m benchmarks.probation --data cs-training.csv [--json probation.json] [--quick]
 
 Labels come in one after the other, and probation looks at every 50 of them, from MIN_PROBATION_LABELS on, by the rule that the
-platform runs (`selfheal.promotion.probation.judge_probation`). Both versions are fitted on rows of their own; the rows they are compared
+platform runs (`selfheal.domain.probation.judge_probation`). Both versions are fitted on rows of their own; the rows they are compared
 on are drawn, with replacement, from the rest, which is therefore known. Where two versions are to be *exactly* equal, rows are
 drawn with weights exp(t d), d being the difference of their squared errors, and t such that its mean is 0: d keeps its shape.
 
@@ -36,13 +36,13 @@ from scipy.special import expit, logit
 from scipy.stats import beta
 from sklearn.metrics import f1_score, roc_auc_score
 
-from selfheal.contract import TRUE_LABEL, FloatArray
+from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
-from selfheal.datasets import load_csv
-from selfheal.errors import InvalidDataError
-from selfheal.promotion.probation import FALSE_ROLLBACK_LEVEL, PairedScores, ProbationLimits, judge_probation
-from selfheal.records import ModelVersion, Stage
-from selfheal.retraining.training import f1_optimal_threshold
+from selfheal.domain.contract import TRUE_LABEL, FloatArray
+from selfheal.domain.probation import FALSE_ROLLBACK_LEVEL, PairedScores, ProbationLimits, judge_probation
+from selfheal.domain.records import ModelVersion, Stage
+from selfheal.domain.retraining.training import f1_optimal_threshold
+from selfheal.kit.errors import InvalidDataError
 from selfheal.settings import Settings
 
 TRAIN_SHARE = 0.25

@@ -32,11 +32,12 @@ from rich.table import Table
 
 from benchmarks.load import LoadResult, http_request, run_load
 from benchmarks.stage import api_command, api_environment, free_port, prepare, request_rows, server
-from selfheal.contract import FloatArray, ModelContract
-from selfheal.platform import Platform
-from selfheal.records import Action, Decision, Trigger, digest_of
-from selfheal.store import models
-from selfheal.supervise import stop_in_order_on_signals
+from selfheal.adapters.postgres import model_versions
+from selfheal.cli.supervisor import stop_in_order_on_signals
+from selfheal.domain.contract import FloatArray, ModelContract
+from selfheal.domain.records import Action, Decision, Trigger
+from selfheal.kit.serialization import digest_of
+from selfheal.services.platform import Platform
 
 N_CONNECTIONS = 256
 BATCH_ROWS = 1_000
@@ -190,9 +191,9 @@ def take_turns(
 
 def mlflow_server(platform: Platform, port: int, log: Path) -> Any:
     """MLflow's own scoring server for the production version, with one worker."""
-    from selfheal.registry import mlflow_store_uri
+    from selfheal.adapters.mlflow_registry import mlflow_store_uri
 
-    version = models.champion(platform.store)
+    version = model_versions.champion(platform.store)
     command = [
         sys.executable,
         "-m",
@@ -229,7 +230,7 @@ def matrix_of(contract: ModelContract, rows: list[dict[str, Any]]) -> FloatArray
 
 def batches(platform: Platform, port: int, bodies: list[bytes], n_turns: int, seconds: float) -> tuple[float, float]:
     """Rows per second of `/predict/batch`, and of JSON -> predict_proba -> JSON in this process, in turns."""
-    version = models.champion(platform.store)
+    version = model_versions.champion(platform.store)
     pipeline = platform.registry.load(version)
     body = b'{"instances":[' + b",".join(bodies[:BATCH_ROWS]) + b"]}"
 
@@ -272,7 +273,7 @@ def _put_live(platform: Platform, version: int, replaces: int, swap: int) -> Non
         champion_version=replaces,
         challenger_version=version,
     )
-    models.go_live(platform.store, version, replaces=replaces, decision=decision, now=now, probation_until=None)
+    model_versions.go_live(platform.store, version, replaces=replaces, decision=decision, now=now, probation_until=None)
 
 
 def swap_under_load(
@@ -322,7 +323,7 @@ def mismatched(platform: Platform, bodies: list[bytes], result: LoadResult) -> i
     matrix = matrix_of(platform.contract, [orjson.loads(body) for body in bodies])
     scores: dict[int, FloatArray] = {}
     thresholds: dict[int, float] = {}
-    for version in models.list_versions(platform.store):
+    for version in model_versions.list_versions(platform.store):
         scores[version.version] = platform.registry.load(version).predict_proba(matrix)[:, 1]
         thresholds[version.version] = version.threshold
     assert np.abs(scores[1] - scores[2]).max() > 1e-3, "the two versions must differ for the check to mean anything"

@@ -22,16 +22,16 @@ import httpx
 import psutil
 from rich.console import Console
 
-from selfheal.contract import ModelContract
-from selfheal.datasets import Dataset, load_dataset
-from selfheal.platform import Platform, open_platform
-from selfheal.promotion.final_validation import validate
-from selfheal.promotion.going_live import promote, stage
-from selfheal.records import Trigger
+from selfheal.adapters.datasets import Dataset, load_dataset
+from selfheal.adapters.postgres.baseline import write_baseline_once
+from selfheal.domain.contract import ModelContract
+from selfheal.domain.records import Trigger
+from selfheal.services.platform import Platform, open_platform
+from selfheal.services.promotion.final_validation import validate
+from selfheal.services.promotion.going_live import promote, stage
+from selfheal.services.retraining import decide_retraining, gather_training_set, judge, train_shadow
 from selfheal.settings import Settings, load_settings
 from selfheal.simulate.traffic import request_bodies
-from selfheal.stages.retraining import decide_retraining, gather_training_set, judge, train_shadow
-from selfheal.store.reference import write_baseline_once
 
 START_TIMEOUT_SECONDS = 120.0
 STOP_TIMEOUT_SECONDS = 30.0

@@ -26,10 +26,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from selfheal.contract import TRUE_LABEL, FloatArray
+from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import LATE_CODE_FROM, LATE_COUNTS, contract
-from selfheal.datasets import load_csv
-from selfheal.errors import InvalidDataError
+from selfheal.domain.contract import TRUE_LABEL, FloatArray
+from selfheal.kit.errors import InvalidDataError
 
 QUANTILE_LEVELS = (0.01, 0.05, 0.25, 0.50, 0.75, 0.95, 0.99)
 QUICK_ROWS = 5_000

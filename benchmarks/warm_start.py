@@ -14,7 +14,7 @@ import sys
 import sklearn.linear_model  # noqa: F401
 import skops.io  # noqa: F401
 
-import serving.served
+import serving.asgi
 from serving.__main__ import main
 
 
@@ -29,7 +29,7 @@ def serve(environment: dict[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    assert serving.served
+    assert serving.asgi
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
     for line in sys.stdin:
         pid = os.fork()

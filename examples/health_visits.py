@@ -5,7 +5,7 @@ The data is that of the RAND Health Insurance Experiment (public domain): a row 
 
 import numpy as np
 
-from selfheal.contract import DerivedFeature, Feature, Label, ModelContract, Scenario, Segment
+from selfheal.domain.contract import DerivedFeature, Feature, Label, ModelContract, Scenario, Segment
 
 
 def derive(columns):

@@ -1,6 +1,6 @@
 """The logic of the self-healing loop. Imports neither Dagster nor FastAPI.
 
-The map, in the order the data travels (each arrow is one record type of `selfheal.records`):
+The map, in the order the data travels (each arrow is one record type of `selfheal.domain.records.monitoring`):
 
     POST /predict -> journal -> store.prediction_logs -> monitoring.window
         -> {proxy metrics (SQL), monitoring.drift, monitoring.performance} -> monitoring.triage

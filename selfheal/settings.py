@@ -9,9 +9,9 @@ from urllib.parse import quote
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
-from selfheal.alerting.channels import parse_channels
-from selfheal.api_keys import first_plain_key, parse_api_keys
-from selfheal.errors import ConfigurationError
+from selfheal.kit.api_keys import first_plain_key, parse_api_keys
+from selfheal.kit.errors import ConfigurationError
+from selfheal.kit.notify_urls import parse_channels
 
 TICK_SECONDS_PER_DAY = 86_400
 

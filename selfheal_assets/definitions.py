@@ -8,14 +8,14 @@ import dagster as dg
 
 from selfheal.settings import Settings, load_settings
 from selfheal_assets import links
+from selfheal_assets.asset_checks import ALL_CHECKS
 from selfheal_assets.assets import monitoring, promotion, reference, reports, retraining, serving_logs
-from selfheal_assets.checks import ALL_CHECKS
-from selfheal_assets.io import FrameIOManager, RecordIOManager
+from selfheal_assets.io_managers import FrameIOManager, RecordIOManager
 from selfheal_assets.jobs import ALL_JOBS
-from selfheal_assets.registry_sensor import registry_sensor
 from selfheal_assets.resources import PlatformResource
 from selfheal_assets.schedules import ALL_SCHEDULES
-from selfheal_assets.sensors import build_sensors
+from selfheal_assets.sensors.registry import registry_sensor
+from selfheal_assets.sensors.sensors import build_sensors
 
 
 def build_definitions(**overrides: Any) -> dg.Definitions:

@@ -6,7 +6,7 @@ from functools import partial
 import dagster as dg
 from pydantic import Field
 
-from selfheal.records import ModelVersion
+from selfheal.domain.records import ModelVersion
 from selfheal_assets.resources import PlatformResource
 
 IF_KILLED = {"dagster/max_retries": "2", "dagster/retry_strategy": "ALL_STEPS"}
@@ -63,8 +63,8 @@ probation_job = dg.define_asset_job(
 
 @dg.op(description="Deletes what is old by the settings `*_KEEP_DAYS`; nothing that a decision rests on.")
 def delete_what_is_old(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
-    from selfheal.maintenance import maintain
-    from selfheal.records import to_dict
+    from selfheal.kit.serialization import to_dict
+    from selfheal.services.maintenance import maintain
 
     report = maintain(platform.open(), datetime.now(UTC), partial(delete_old_runs, context.instance))
     if report.is_skipped:
@@ -117,7 +117,7 @@ class Rollback(dg.Config):
 
 @dg.op(description="Puts a registered version into production on a person's word. It goes on probation.")
 def put_into_production(context: dg.OpExecutionContext, config: ForcedPromotion, platform: PlatformResource) -> None:
-    from selfheal.promotion.going_live import force_promote
+    from selfheal.services.promotion.going_live import force_promote
 
     live = force_promote(
         platform.open(),
@@ -133,7 +133,7 @@ def put_into_production(context: dg.OpExecutionContext, config: ForcedPromotion,
 
 @dg.op(description="Puts an earlier version back into production.")
 def put_back(context: dg.OpExecutionContext, config: Rollback, platform: PlatformResource) -> None:
-    from selfheal.promotion.going_live import rollback
+    from selfheal.services.promotion.going_live import rollback
 
     live = rollback(
         platform.open(),

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from selfheal.supervise import addresses
+from selfheal.services.addresses import addresses
 
 if TYPE_CHECKING:
-    from selfheal.platform import Platform
+    from selfheal.services.platform import Platform
     from selfheal.settings import Settings
 
 

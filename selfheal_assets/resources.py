@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 if TYPE_CHECKING:
-    from selfheal.platform import Platform
+    from selfheal.services.platform import Platform
     from selfheal.settings import Settings
 
 _open: "dict[str, Platform]" = {}
@@ -27,7 +27,7 @@ class PlatformResource(dg.ConfigurableResource[Any]):
         """The platform, opened at first use in this process."""
         key = json.dumps(self.overrides, sort_keys=True, default=str)
         if key not in _open:
-            from selfheal.platform import open_platform
+            from selfheal.services.platform import open_platform
 
             _open[key] = open_platform(self.settings())
         return _open[key]

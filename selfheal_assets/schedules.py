@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from selfheal.records import Trigger
+from selfheal.domain.records import Trigger
 from selfheal_assets.jobs import maintenance_job, retraining_job
 
 weekly_retraining = dg.ScheduleDefinition(

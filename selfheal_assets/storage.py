@@ -17,9 +17,9 @@ class SelfhealPostgresStorage(DagsterPostgresStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> SelfhealPostgresStorage:
+        from selfheal.adapters.postgres.migrate import ensure_database
+        from selfheal.adapters.postgres.store import DAGSTER_DATABASE, server_url, with_driver
         from selfheal.settings import load_settings
-        from selfheal.store import DAGSTER_DATABASE, server_url, with_driver
-        from selfheal.store.migrate import ensure_database
 
         url = server_url(load_settings(), DAGSTER_DATABASE)
         ensure_database(url)

@@ -9,11 +9,11 @@ import sys
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from selfheal.api_keys import parse_api_keys
-from selfheal.contract import load_contract
-from selfheal.errors import ConfigurationError, SelfhealError
+from selfheal.domain.contract import load_contract
+from selfheal.kit.api_keys import parse_api_keys
+from selfheal.kit.errors import ConfigurationError, SelfhealError
 from selfheal.settings import Settings, load_settings
-from serving.doors.auth import refuse_open_door
+from serving.security.auth import refuse_open_door
 
 WRONG_SETTING = 2
 STARTUP_FAILED = 3
@@ -57,13 +57,13 @@ def main() -> int:
         print(f"selfheal: {error}", file=sys.stderr)  # noqa: T201  (the command's own output)
         return WRONG_SETTING
     config = uvicorn.Config(
-        "serving.served:served",
+        "serving.asgi:served",
         factory=True,
         workers=settings.api_workers,
         # A trace is made by the framework, so with tracing no request takes the shortcut.
-        http="serving.doors.strict_http:StrictHttpProtocol"
+        http="serving.security.http_protocol:StrictHttpProtocol"
         if settings.otel_exporter_otlp_endpoint
-        else "serving.scoring.express:ExpressProtocol",
+        else "serving.scoring.http_fast_path:ExpressProtocol",
         log_level=settings.log_level.lower(),
         access_log=False,
         proxy_headers=False,

@@ -11,37 +11,55 @@ from pathlib import Path
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from selfheal.alerting.channels import check_channels
-from selfheal.contract import ModelContract, load_contract
-from selfheal.journal import LABEL_JOURNAL, Journal, JournalKind, prediction_journal
-from selfheal.platform import open_platform
+from selfheal.adapters.alerting.channels import check_channels
+from selfheal.adapters.journal import LABEL_JOURNAL, Journal, JournalKind, prediction_journal
+from selfheal.domain.contract import ModelContract, load_contract
+from selfheal.services.platform import open_platform
 from selfheal.settings import Settings, load_settings
+from serving.alerts.monitor_watchdog import MonitorWatch
+from serving.champion.follower import Follower
+from serving.champion.holder import ChampionHolder
 from serving.dashboard.files import DashboardFiles
-from serving.doors.auth import Doorkeeper, KeyBeforeBody, Scope, describe_without_keys, refuse_open_door, requires
-from serving.doors.body_limit import BodyLimit
-from serving.doors.foreign_pages import OwnPagesOnly
-from serving.doors.report_tickets import ReportTickets
-from serving.doors.security_headers import SecurityHeaders
-from serving.keeping.durable_log import DurableLog
-from serving.keeping.inquiries import Inquiries
-from serving.keeping.labels import LabelDesk
-from serving.keeping.sink import Sink
-from serving.keeping.switchboard import Switchboard
-from serving.keeping.watch import MonitorWatch
-from serving.model.champion import ChampionHolder
-from serving.model.follower import Follower
+from serving.database.command_pool import Switchboard
+from serving.database.read_pool import Inquiries
+from serving.dependencies import Service
+from serving.ingest.journal_writer import DurableLog
+from serving.ingest.labels import LabelDesk
+from serving.ingest.worker import Sink
 from serving.observability.distributions import Distributions
 from serving.observability.live import Live
 from serving.observability.metrics import MetricsPage, ServiceCollector
-from serving.routes import dashboard, decisions, labels, live, metrics, monitoring, overview, predict, promotions, state
+from serving.routes import (
+    dashboard,
+    decisions,
+    health,
+    labels,
+    live,
+    metrics,
+    monitoring,
+    overview,
+    predict,
+    promotions,
+)
+from serving.schemas import problems
 from serving.scoring.explanations import ExplanationDesk
-from serving.scoring.lane import FastLane
-from serving.scoring.once import MAX_OPEN_LOOK_UPS, OnceOnly
-from serving.scoring.requests import RequestParser
-from serving.scoring.scorer import Scorer
-from serving.service import Service
+from serving.scoring.fast_path import FastLane
+from serving.scoring.idempotency import MAX_OPEN_LOOK_UPS, OnceOnly
+from serving.scoring.micro_batcher import Scorer
+from serving.scoring.request_parser import RequestParser
+from serving.security.auth import (
+    Doorkeeper,
+    KeyBeforeBody,
+    Scope,
+    describe_without_keys,
+    refuse_open_door,
+    requires,
+)
+from serving.security.body_limit import BodyLimit
+from serving.security.origin_check import OwnPagesOnly
+from serving.security.security_headers import SecurityHeaders
+from serving.security.signed_links import ReportTickets
 from serving.tracing import stop_tracing, tracing
-from serving.wire import problems
 
 DESCRIPTION = """
 Scores, logs, and follows the platform's promotions. Every answered prediction is on disk; send what became of it to
@@ -110,7 +128,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=at_the_door,
     )
     app.include_router(labels.router, dependencies=[Depends(requires(Scope.LABEL))], responses=at_the_door)
-    subjects = (overview, state, promotions, monitoring, decisions, live, metrics, dashboard)
+    subjects = (overview, health, promotions, monitoring, decisions, live, metrics, dashboard)
     for subject in subjects:
         app.include_router(subject.router)
     if not doorkeeper.asks_for_keys:

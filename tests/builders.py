@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from selfheal.records import (
+from selfheal.domain.records import (
     Action,
     ColumnDrift,
     ConceptDrift,

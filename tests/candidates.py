@@ -14,10 +14,11 @@ from uuid import uuid4
 
 import numpy as np
 
-from selfheal.contract import TRUE_LABEL
-from selfheal.records import Action, GateVerdict, ScoreMetrics, ShadowModel, TrainingSetInfo, from_dict
-from selfheal.registry import EXPERIMENT
-from selfheal.store import models
+from selfheal.adapters.mlflow_registry import EXPERIMENT
+from selfheal.adapters.postgres import model_versions
+from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.records import Action, GateVerdict, ScoreMetrics, ShadowModel, TrainingSetInfo
+from selfheal.kit.serialization import from_dict
 from tests import builders
 from tests.times import T0
 from tests.traffic import toy_rows
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from sklearn.pipeline import Pipeline
 
-    from selfheal.platform import Platform
-    from selfheal.records import ModelVersion
-    from selfheal.store import Store
+    from selfheal.adapters.postgres.store import Store
+    from selfheal.domain.records import ModelVersion
+    from selfheal.services.platform import Platform
 
 
 def champion(platform: Platform) -> ModelVersion:
-    found = models.production_version(platform.store)
+    found = model_versions.production_version(platform.store)
     assert found is not None, "nothing is in production"
     return found
 
@@ -106,7 +107,7 @@ def put_live(store: Store, version: int, replaces: int | None, now: datetime) ->
         champion_version=replaces,
         challenger_version=version,
     )
-    models.go_live(store, version, replaces=replaces, decision=decision, now=now, probation_until=None)
+    model_versions.go_live(store, version, replaces=replaces, decision=decision, now=now, probation_until=None)
 
 
 def log_worse_model(platform: Platform) -> ShadowModel:
@@ -124,8 +125,8 @@ def log_model_without_scores(platform: Platform) -> ShadowModel:
 
 
 def _logged(platform: Platform, shadow_key: str, spoil: Callable[[Pipeline], None]) -> ShadowModel:
-    from selfheal.retraining.dataset import TrainingSet, rows_digest
-    from selfheal.retraining.training import TrainedModel
+    from selfheal.domain.retraining.dataset import TrainingSet, rows_digest
+    from selfheal.domain.retraining.training import TrainedModel
 
     twin = twin_of_champion(platform)
     features = platform.contract.feature_frame(toy_rows(500))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.settings import Settings
-from selfheal.store.embedded import EmbeddedServer
 from tests.conftest import clone_databases, settings_for
 
 

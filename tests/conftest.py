@@ -16,12 +16,12 @@ import psutil
 import psycopg
 import pytest
 
-from selfheal.platform import Platform, open_platform
-from selfheal.records import Trigger
+from selfheal.adapters.postgres.embedded import EmbeddedServer, ensure_running
+from selfheal.adapters.postgres.migrate import ensure_database
+from selfheal.domain.records import Trigger
+from selfheal.services.platform import Platform, open_platform
+from selfheal.services.retraining import decide_retraining, gather_training_set, judge, train_shadow
 from selfheal.settings import Settings, load_settings
-from selfheal.stages.retraining import decide_retraining, gather_training_set, judge, train_shadow
-from selfheal.store.embedded import EmbeddedServer, ensure_running
-from selfheal.store.migrate import ensure_database
 from tests.times import T0
 
 TOY = "tests.toy_use_case:contract"
@@ -142,9 +142,9 @@ def empty_platform(settings: Settings) -> Iterator[Platform]:
 @pytest.fixture(scope="session")
 def bootstrapped_template(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder (and databases named `template_...`) with version 1 of the toy use case in production."""
-    from selfheal.datasets import load_dataset
-    from selfheal.promotion.going_live import promote
-    from selfheal.store.reference import write_baseline_once
+    from selfheal.adapters.datasets import load_dataset
+    from selfheal.adapters.postgres.baseline import write_baseline_once
+    from selfheal.services.promotion.going_live import promote
 
     data_dir = tmp_path_factory.mktemp("template") / "data"
     platform = open_platform(settings_for(server, data_dir, TEMPLATE))

@@ -13,22 +13,22 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from selfheal.adapters.datasets import load_csv
+from selfheal.adapters.postgres import decisions
 from selfheal.cli import app
-from selfheal.contract import load_contract
-from selfheal.datasets import load_csv
-from selfheal.errors import ConfigurationError, NoProductionModelError
-from selfheal.platform import Platform, open_platform
-from selfheal.promotion.going_live import promote
-from selfheal.records import Action, Trigger, Verdict
+from selfheal.domain.contract import load_contract
+from selfheal.domain.records import Action, Trigger, Verdict
+from selfheal.kit.errors import ConfigurationError, NoProductionModelError
+from selfheal.services.platform import Platform, open_platform
+from selfheal.services.promotion.going_live import promote
 from selfheal.settings import Settings, load_settings
 from selfheal.simulate.demo import settings_environment
-from selfheal.store import decisions
 from tests import builders
 from tests.docs.conftest import bootstrap
 from tests.docs.pages import Command, blocks, commands, fenced
 from tests.processes import REPOSITORY
+from tests.services.steps import decide, retrain, tick_with_evidently
 from tests.serving.running import START_PATIENCE_SECONDS, Api, api_in_thread, eventually
-from tests.stages.steps import decide, retrain, tick_with_evidently
 
 PAGE = "docs/bring_your_own_model.md"
 EXAMPLE = REPOSITORY / "examples" / "health_visits.py"
@@ -96,7 +96,7 @@ def test_a_bootstrap_that_the_gates_reject_ends_with_the_gate_that_failed(
         )
         platform.close()
 
-    monkeypatch.setattr("selfheal.supervise.run_job", reject)
+    monkeypatch.setattr("selfheal.cli.supervisor.run_job", reject)
     result = run("bootstrap")
     assert isinstance(result.exception, NoProductionModelError)
     assert "AUC-ROC 0.667, 0.72 wanted; better features or another limit may help" in str(result.exception)
@@ -132,7 +132,7 @@ def send_the_pages_traffic(run: Run, api: Api, platform: Platform) -> None:
 
 
 def wait_for_labels(platform: Platform) -> None:
-    from selfheal.store.predictions import count_labels
+    from selfheal.adapters.postgres.predictions import count_labels
 
     def all_are_copied() -> bool:
         n_predictions, n_labels = count_labels(platform.store)

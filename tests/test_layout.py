@@ -12,32 +12,32 @@ from tests.processes import REPOSITORY
 PACKAGES = ("selfheal", "selfheal_assets", "serving")
 
 ELSEWHERE: dict[str, str] = {
-    "selfheal.code_version": "tests/stages/test_reproduction.py",
-    "selfheal.model.default_estimator": "tests/test_bring_your_own_model.py",
-    "selfheal.model.requirements": "tests/test_registry.py",
-    "selfheal.promotion.history": "tests/test_cli.py",
+    "selfheal.kit.code_version": "tests/services/verification/test_reproduction.py",
+    "selfheal.domain.default_estimator": "tests/test_bring_your_own_model.py",
+    "selfheal.domain.model.requirements": "tests/adapters/test_mlflow_registry.py",
+    "selfheal.services.promotion.history": "tests/cli/test_cli.py",
     "selfheal.simulate.observer": "tests/test_end_to_end.py",
-    "selfheal.store.journal_check": "tests/test_verification.py",
-    "selfheal.store.probations": "tests/promotion/test_probation.py",
-    "selfheal.store.retention": "tests/test_maintenance.py",
-    "selfheal.whole_file": "tests/test_decision_log.py",
+    "selfheal.adapters.postgres.journal_audit": "tests/services/verification/test_verification.py",
+    "selfheal.adapters.postgres.probations": "tests/domain/test_probation.py",
+    "selfheal.adapters.postgres.retention": "tests/services/test_maintenance.py",
+    "selfheal.kit.atomic_file": "tests/adapters/test_decision_log.py",
     "selfheal_assets.__main__": "tests/test_end_to_end.py",
-    "selfheal_assets.checks": "tests/selfheal_assets/test_switching.py",
-    "selfheal_assets.registry_sensor": "tests/selfheal_assets/test_switching.py",
+    "selfheal_assets.asset_checks": "tests/selfheal_assets/test_switching.py",
+    "selfheal_assets.sensors.registry": "tests/selfheal_assets/test_switching.py",
     "selfheal_assets.schedules": "tests/selfheal_assets/test_assets.py",
     "selfheal_assets.storage": "tests/test_end_to_end.py",
-    "serving.doors.report_pages": "tests/serving/routes/test_reports.py",
-    "serving.keeping.switchboard": "tests/serving/routes/test_promotions.py",
+    "serving.security.report_responses": "tests/serving/routes/test_reports.py",
+    "serving.database.command_pool": "tests/serving/routes/test_promotions.py",
     "serving.observability.distributions": "tests/serving/routes/test_overview.py",
     "serving.observability.overview": "tests/serving/routes/test_overview.py",
-    "serving.observability.past": "tests/serving/routes/test_overview.py",
+    "serving.observability.history": "tests/serving/routes/test_overview.py",
     "serving.routes.dashboard": "tests/serving/dashboard/test_files.py",
-    "serving.routes.labels": "tests/serving/keeping/test_labels.py",
+    "serving.routes.labels": "tests/serving/ingest/test_labels.py",
     "serving.routes.live": "tests/serving/observability/test_live.py",
     "serving.routes.metrics": "tests/serving/observability/test_metrics.py",
-    "serving.scoring.requests": "tests/serving/wire/test_schemas.py",
-    "serving.wire.dashboard_views": "tests/serving/routes/test_overview.py",
-    "serving.wire.views": "tests/serving/test_schemathesis.py",
+    "serving.scoring.request_parser": "tests/serving/schemas/test_requests.py",
+    "serving.schemas.dashboard": "tests/serving/routes/test_overview.py",
+    "serving.schemas.responses": "tests/serving/test_schemathesis.py",
 }
 """Modules whose tests are not beside their neighbours': where they are."""
 
@@ -54,7 +54,7 @@ def dotted(module: Path) -> str:
 
 
 def folder_of_tests(module: Path) -> Path:
-    """`selfheal/store/models.py` -> `tests/store`; the other packages keep their name."""
+    """`selfheal/adapters/postgres/model_versions.py` -> `tests/store`; the other packages keep their name."""
     parts = module.parent.parts[1:] if module.parts[0] == "selfheal" else module.parent.parts
     return REPOSITORY.joinpath("tests", *parts)
 

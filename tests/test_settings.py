@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from selfheal.errors import ConfigurationError
+from selfheal.kit.errors import ConfigurationError
 from selfheal.settings import Settings, load_settings, settings_sources
 from tests.environment import forget_settings
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfheal.contract import (
+from selfheal.domain.contract import (
     TRUE_LABEL,
     AdverseReason,
     Columns,

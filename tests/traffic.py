@@ -15,20 +15,21 @@ from uuid import UUID
 
 import numpy as np
 
-from selfheal.contract import TRUE_LABEL, FloatArray, ModelContract
-from selfheal.journal import LABEL_JOURNAL, Journal, column_values, format_time, prediction_journal
-from selfheal.simulate.session import CALM, scenario_rows
-from selfheal.store import models
-from selfheal.store.ingest import IngestResult, ingest
-from selfheal.time_ordered import new_id
+from selfheal.adapters.journal import LABEL_JOURNAL, Journal, column_values, format_time, prediction_journal
+from selfheal.adapters.postgres import model_versions
+from selfheal.adapters.postgres.ingest import IngestResult, ingest
+from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract
+from selfheal.domain.scenarios import scenario_rows
+from selfheal.kit.ids import new_id
+from selfheal.simulate.session import CALM
 from tests import toy_use_case
 from tests.times import T0
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from selfheal.platform import Platform
-    from selfheal.records import ModelVersion
+    from selfheal.domain.records import ModelVersion
+    from selfheal.services.platform import Platform
 
 MAX_BYTES = 64_000_000
 SECOND = timedelta(seconds=1)
@@ -131,7 +132,7 @@ def serve(
         labelled_share: the share of the rows, the oldest, that get their `true_label`; 0: none.
         labels_at: when the labels are received; None: a second after the last prediction.
     """
-    version = version or models.production_version(platform.store)
+    version = version or model_versions.production_version(platform.store)
     assert version is not None, "nothing is in production"
     features = platform.contract.feature_frame(rows).to_numpy(dtype=np.float64)
     sent = journal_predictions(

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from selfheal.platform import Platform
+    from selfheal.services.platform import Platform
     from selfheal.settings import Settings
 
 
@@ -32,10 +32,10 @@ Reason = Annotated[str, typer.Option(help="Why; kept in the decision record.")]
 
 @contextmanager
 def opened_platform(settings: Settings) -> Iterator[Platform]:
-    from selfheal import supervise
-    from selfheal.platform import open_platform
+    from selfheal.cli import supervisor
+    from selfheal.services.platform import open_platform
 
-    supervise.prepare_data_dir(settings)
+    supervisor.prepare_data_dir(settings)
     platform = open_platform(settings)
     try:
         yield platform
@@ -44,7 +44,7 @@ def opened_platform(settings: Settings) -> Iterator[Platform]:
 
 
 def production(platform: Platform) -> int | None:
-    from selfheal.store.models import production_version
+    from selfheal.adapters.postgres.model_versions import production_version
 
     version = production_version(platform.store)
     return None if version is None else version.version

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from selfheal.errors import SelfhealError
+from selfheal.kit.errors import SelfhealError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,21 +19,21 @@ Offers = list[tuple[str, str]]
 
 def versions(incomplete: str) -> Offers:
     """Registered versions, the newest first, each with its stage."""
-    from selfheal.store import hints
+    from selfheal.adapters.postgres import completions
 
-    return _matching(hints.versions, incomplete)
+    return _matching(completions.versions, incomplete)
 
 
 def open_alerts(incomplete: str) -> Offers:
     """Ids of open alerts, the newest first, each with what it is about."""
-    from selfheal.store import hints
+    from selfheal.adapters.postgres import completions
 
-    return _matching(hints.open_alerts, incomplete)
+    return _matching(completions.open_alerts, incomplete)
 
 
 def scenarios(incomplete: str) -> Offers:
     """`calm` and the scenarios of the contract."""
-    from selfheal.contract import CALM, load_contract
+    from selfheal.domain.contract import CALM, load_contract
 
     def named(settings: Settings) -> Offers:
         contract = load_contract(settings.use_case)

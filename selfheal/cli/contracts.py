@@ -11,12 +11,12 @@ from rich.markup import escape
 
 from selfheal.cli.app import JsonFlag, app, console, opened_platform
 from selfheal.cli.printing import print_json, print_table
-from selfheal.errors import ConfigurationError
+from selfheal.kit.errors import ConfigurationError
 from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
-    from selfheal.contract_check import Finding
-    from selfheal.datasets import Dataset
+    from selfheal.adapters.datasets import Dataset
+    from selfheal.services.contract_rehearsal import Finding
 
 MARKS = {"ok": "[green]ok[/]     ", "note": "[yellow]note[/]   ", "problem": "[bold red]problem[/]"}
 COLUMNS = ("input", "kind", "limits", "unit", "may_be_missing", "missing_pct", "min", "median", "max")
@@ -30,20 +30,20 @@ def check_contract(
     as_json: JsonFlag = False,
 ) -> None:
     """Rehearse a bootstrap in seconds: contract, data, estimator. Nothing is written."""
-    from selfheal import contract_check
-    from selfheal.contract import load_contract
-    from selfheal.datasets import load_dataset
+    from selfheal.adapters.datasets import load_dataset
+    from selfheal.domain.contract import load_contract
+    from selfheal.services import contract_rehearsal
 
     given = {"use_case": use_case, "data": data}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     contract = load_contract(settings.use_case)
     dataset = load_dataset(settings, contract)
-    findings = contract_check.check_contract(contract, settings, dataset)
+    findings = contract_rehearsal.check_contract(contract, settings, dataset)
     if as_json:
-        columns = contract_check.column_summary(contract, dataset.frame)
+        columns = contract_rehearsal.column_summary(contract, dataset.frame)
         print_json({"contract": contract.name, "columns": columns, "findings": [asdict(one) for one in findings]})
     else:
-        _print(contract.name, contract_check.column_summary(contract, dataset.frame), dataset, findings)
+        _print(contract.name, contract_rehearsal.column_summary(contract, dataset.frame), dataset, findings)
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(PROBLEM_EXIT_CODE)
 
@@ -55,8 +55,8 @@ def export_data(
     as_json: JsonFlag = False,
 ) -> None:
     """Write labelled predictions of a sound feed to a CSV that a bootstrap reads, oldest first."""
-    from selfheal.contract import TRUE_LABEL
-    from selfheal.store.predictions import labelled_rows
+    from selfheal.adapters.postgres.predictions import labelled_rows
+    from selfheal.domain.contract import TRUE_LABEL
 
     with opened_platform(load_settings()) as platform:
         contract = platform.contract

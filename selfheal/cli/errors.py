@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from selfheal.errors import SelfhealError
+from selfheal.kit.errors import SelfhealError
 
 REMEDIES = {
     "sqlalchemy.exc.OperationalError": "Postgres does not answer: {error}; check DATABASE_URL or POSTGRES_*, and try again",

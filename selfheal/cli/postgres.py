@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from selfheal.cli.app import app
-from selfheal.errors import ConfigurationError
+from selfheal.kit.errors import ConfigurationError
 from selfheal.settings import load_settings
 
 
@@ -22,7 +22,7 @@ def postgres(
     arguments: Annotated[list[str] | None, typer.Argument(help="Its arguments, as they are.")] = None,
 ) -> None:
     """Run one of Postgres' own programs on the platform's server: `selfheal postgres psql`. Its exit code is ours."""
-    from selfheal.store.clients import client_environment
+    from selfheal.adapters.postgres.client_tools import client_environment
 
     environment = client_environment(load_settings())
     found = shutil.which(program, path=environment["PATH"])

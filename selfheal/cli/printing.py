@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @contextmanager
 def step_progress(title: str, steps: tuple[str, ...]) -> Iterator[Callable[[str], None]]:
     """A bar over named steps; within the training's, how many fits are done."""
-    from selfheal import supervise
+    from selfheal.services import addresses
 
     with _progress_bar() as progress:
         task = progress.add_task(title, total=len(steps))
@@ -31,7 +31,7 @@ def step_progress(title: str, steps: tuple[str, ...]) -> Iterator[Callable[[str]
         def done(step: str) -> None:
             if step in steps:
                 progress.update(task, advance=1, description=f"{title}: {step.replace('_', ' ')}")
-            elif step.startswith(supervise.FITS):
+            elif step.startswith(addresses.FITS):
                 progress.update(task, description=f"{title}: {step}")
 
         yield done

@@ -15,8 +15,8 @@ from selfheal.cli.printing import cell, print_json, print_rows
 from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
-    from selfheal.verification.findings import Verification
-    from selfheal.verification.run import Listener
+    from selfheal.services.verification.findings import Verification
+    from selfheal.services.verification.run import Listener
 
 
 @app.command(rich_help_panel="Look back")
@@ -28,8 +28,8 @@ def history(
     as_json: JsonFlag = False,
 ) -> None:
     """Say which version served when, and by which decision."""
-    from selfheal.promotion.history import history as all_of_it
-    from selfheal.promotion.history import live_at, parse_moment
+    from selfheal.services.promotion.history import history as all_of_it
+    from selfheal.services.promotion.history import live_at, parse_moment
 
     moment = None if at is None else parse_moment(at)
     with opened_platform(load_settings()) as platform:
@@ -63,8 +63,8 @@ def verify(
 
     Exit 1 if anything differs, 3 if nothing does but something could not be looked at.
     """
-    from selfheal.records import to_dict
-    from selfheal.verification.run import verify_decision, verify_everything
+    from selfheal.kit.serialization import to_dict
+    from selfheal.services.verification.run import verify_decision, verify_everything
 
     with opened_platform(load_settings()) as platform, _verification_progress() as listener:
         if decision_id is not None:
@@ -97,7 +97,7 @@ def _print_history(entries: list[dict[str, Any]]) -> None:
 def _verification_progress() -> Iterator[Listener]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from selfheal.verification.run import Listener
+    from selfheal.services.verification.run import Listener
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=progress_console, transient=True) as progress:

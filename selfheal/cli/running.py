@@ -10,34 +10,34 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from selfheal.alerting.channels import check_channels
+from selfheal.adapters.alerting.channels import check_channels
 from selfheal.cli import completion
 from selfheal.cli.app import JsonFlag, app, console, opened_platform, production, progress_console
 from selfheal.cli.printing import print_json, step_progress
-from selfheal.errors import NoProductionModelError
+from selfheal.kit.errors import NoProductionModelError
 from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
-    from selfheal.platform import Platform
+    from selfheal.services.platform import Platform
     from selfheal.settings import Settings
 
 
 @app.command(rich_help_panel="Run")
 def up() -> None:
     """Run the platform on this machine: Postgres, Dagster, API and MLflow, until Ctrl-C."""
-    from selfheal import supervise
+    from selfheal.cli import supervisor
 
     settings = load_settings()
     check_channels(settings)
-    supervise.stop_in_order_on_signals()
-    folder = supervise.prepare_data_dir(settings)
-    with supervise.only_one(folder):
-        supervise.refuse_busy_ports(settings)
+    supervisor.stop_in_order_on_signals()
+    folder = supervisor.prepare_data_dir(settings)
+    with supervisor.only_one(folder):
+        supervisor.refuse_busy_ports(settings)
         with opened_platform(settings) as platform:
             _ensure_first_version(platform)
-            from selfheal.registry import mlflow_store_uri
+            from selfheal.adapters.mlflow_registry import mlflow_store_uri
 
-            code = supervise.supervise(settings, mlflow_store_uri(settings), lambda: _print_addresses(settings))
+            code = supervisor.supervise(settings, mlflow_store_uri(settings), lambda: _print_addresses(settings))
     raise typer.Exit(code)
 
 
@@ -58,7 +58,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scenario and of training.")] = 20,
 ) -> None:
     """Live through the whole loop with real processes, in a few minutes, and judge it honestly."""
-    from selfheal.contract import load_contract
+    from selfheal.domain.contract import load_contract
     from selfheal.simulate.demo import DemoOptions, run_demo
 
     options = DemoOptions(
@@ -133,9 +133,9 @@ STATS_TOLD = ("predictions", "labels", "failed_requests", "first_failure")
 @app.command("dagster-home", rich_help_panel="Run")
 def dagster_home() -> None:
     """Lay out DAGSTER_HOME below DATA_DIR and print it: `DAGSTER_HOME=$(selfheal dagster-home) dagster dev`."""
-    from selfheal import supervise
+    from selfheal.cli import supervisor
 
-    typer.echo(supervise.dagster_home(load_settings()))
+    typer.echo(supervisor.dagster_home(load_settings()))
 
 
 def _ensure_first_version(platform: Platform) -> int:
@@ -144,7 +144,7 @@ def _ensure_first_version(platform: Platform) -> int:
     Raises:
         NoProductionModelError: if the gates rejected what the bootstrap trained.
     """
-    from selfheal.store import decisions
+    from selfheal.adapters.postgres import decisions
 
     if production(platform) is None:
         _bootstrap(platform.settings)
@@ -159,20 +159,21 @@ def _ensure_first_version(platform: Platform) -> int:
 
 
 def _bootstrap(settings: Settings) -> None:
-    from selfheal import supervise
-    from selfheal.contract import load_contract
-    from selfheal.datasets import load_dataset
+    from selfheal.adapters.datasets import load_dataset
+    from selfheal.cli import supervisor
+    from selfheal.domain.contract import load_contract
+    from selfheal.services import addresses
 
     dataset = load_dataset(settings, load_contract(settings.use_case))
     progress_console.print(f"No version is in production: training the first one on {dataset.description}.")
-    with step_progress("Bootstrap", supervise.BOOTSTRAP_STEPS) as on_step:
-        supervise.run_job(settings, "bootstrap_job", on_step)
+    with step_progress("Bootstrap", addresses.BOOTSTRAP_STEPS) as on_step:
+        supervisor.run_job(settings, "bootstrap_job", on_step)
 
 
 def _print_addresses(settings: Settings) -> None:
-    from selfheal import supervise
+    from selfheal.services import addresses
 
     table = Table(title="The platform is up. Ctrl-C stops it.", title_style="bold green", show_header=False)
-    for address in supervise.addresses(settings):
+    for address in addresses.addresses(settings):
         table.add_row(address.name, address.url, address.note)
     console.print(table)

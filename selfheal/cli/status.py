@@ -1,6 +1,6 @@
 """How `selfheal status` looks: the dashboard's first screen for a terminal of 80 columns, without colour if need be.
 
-The words are `selfheal.overview`'s. A tone is a word as well as a colour: pipes and colour-blind readers see it too.
+The words are `selfheal.services.status`'s. A tone is a word as well as a colour: pipes and colour-blind readers see it too.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from selfheal.cli.printing import printable
-from selfheal.overview import TONE_WORDS, Tone
-from selfheal.wording import span
+from selfheal.domain.records import Tone
+from selfheal.kit.durations import span
+from selfheal.services.status import TONE_WORDS
 
 TONE_STYLES = {Tone.GOOD: "bold green", Tone.WARNING: "bold yellow", Tone.BAD: "bold red", Tone.UNKNOWN: "bold dim"}
 SEVERITY_STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
@@ -30,7 +31,7 @@ METRIC_NAMES = {
 
 
 def status_screen(found: dict[str, Any], *, is_old: bool = False) -> RenderableType:
-    """What `selfheal.overview.overview` found. `is_old`: it cannot be asked again at the moment."""
+    """What `selfheal.services.status.overview` found. `is_old`: it cannot be asked again at the moment."""
     parts: list[RenderableType] = [_headline(found)]
     if is_old:
         parts = [Text("Postgres does not answer. This is what was seen last:", style="bold red"), *parts]

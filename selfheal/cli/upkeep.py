@@ -12,11 +12,11 @@ from rich.markup import escape
 
 from selfheal.cli.app import JsonFlag, app, console, opened_platform, progress_console
 from selfheal.cli.printing import print_json, print_rows, print_table, shown
-from selfheal.errors import ServiceUnavailableError
+from selfheal.kit.errors import ServiceUnavailableError
 from selfheal.settings import load_settings, settings_sources
 
 if TYPE_CHECKING:
-    from selfheal.store.ingest import IngestResult
+    from selfheal.adapters.postgres.ingest import IngestResult
 
 
 @app.command(rich_help_panel="Upkeep")
@@ -46,7 +46,7 @@ def api_key(
     as_json: JsonFlag = False,
 ) -> None:
     """Make an API key: once the key itself, for the client, and its hashed entry for API_KEYS."""
-    from selfheal.api_keys import hashed_entry, new_api_key, parse_scopes
+    from selfheal.kit.api_keys import hashed_entry, new_api_key, parse_scopes
 
     key = new_api_key()
     entry = hashed_entry(name, parse_scopes(scopes), key)
@@ -63,8 +63,8 @@ def check_data(
     as_json: JsonFlag = False,
 ) -> None:
     """Check labelled data against the contract, and show what is in it. Nothing is written."""
-    from selfheal.contract import TRUE_LABEL, load_contract
-    from selfheal.datasets import load_dataset
+    from selfheal.adapters.datasets import load_dataset
+    from selfheal.domain.contract import TRUE_LABEL, load_contract
 
     settings = load_settings(**({"data": csv} if csv else {}))
     dataset = load_dataset(settings, load_contract(settings.use_case), all_rows=True)
@@ -91,8 +91,8 @@ def replay_journal(as_json: JsonFlag = False) -> None:
     """Copy the whole journal into Postgres again; rows that are there stay as they are."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from selfheal.journal import LABEL_JOURNAL, prediction_journal
-    from selfheal.store.ingest import ingest
+    from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
+    from selfheal.adapters.postgres.ingest import ingest
 
     replayed: dict[str, IngestResult] = {}
     with opened_platform(load_settings()) as platform:
@@ -119,14 +119,14 @@ def replay_journal(as_json: JsonFlag = False) -> None:
 @app.command(rich_help_panel="Upkeep")
 def maintain(as_json: JsonFlag = False) -> None:
     """Delete what is old now, as every night at 03:30 UTC, and print what went."""
-    from selfheal import supervise
-    from selfheal.maintenance import last_report
-    from selfheal.records import to_dict
+    from selfheal.cli import supervisor
+    from selfheal.kit.serialization import to_dict
+    from selfheal.services.maintenance import last_report
 
     settings = load_settings()
     with opened_platform(settings):
         began = datetime.now(UTC)
-        supervise.run_job(settings, "maintenance_job", lambda _step: None)
+        supervisor.run_job(settings, "maintenance_job", lambda _step: None)
     report = last_report(settings.data_dir)
     if report is None or report.started_at < began:
         raise ServiceUnavailableError("another maintenance is under way; try again when it is done")

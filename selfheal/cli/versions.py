@@ -17,7 +17,7 @@ from selfheal.cli.printing import fit_progress, print_json, print_table, step_pr
 from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
-    from selfheal.platform import Platform
+    from selfheal.services.platform import Platform
 
 
 Version = Annotated[int, typer.Argument(help="A registered version.", autocompletion=completion.versions)]
@@ -26,15 +26,16 @@ Version = Annotated[int, typer.Argument(help="A registered version.", autocomple
 @app.command(rich_help_panel="Change what serves")
 def retrain(reason: Reason, as_json: JsonFlag = False) -> None:
     """Ask for a retraining now; the conditions and the gates decide as ever."""
-    from selfheal import supervise
+    from selfheal.cli import supervisor
+    from selfheal.services import addresses
 
     settings = load_settings()
     request = {"trigger": "manual", "reason": reason, "actor": getpass.getuser(), "request_id": str(uuid4())}
     config = {"ops": {"retraining_decision": {"config": request}}}
     began = datetime.now(UTC)
     with opened_platform(settings) as platform:
-        with step_progress("Retraining", supervise.RETRAINING_STEPS) as on_step:
-            supervise.run_job(settings, "retraining_job", on_step, config)
+        with step_progress("Retraining", addresses.RETRAINING_STEPS) as on_step:
+            supervisor.run_job(settings, "retraining_job", on_step, config)
         _print_decisions(platform, since=began, as_json=as_json)
 
 
@@ -46,8 +47,8 @@ def promote(
     as_json: JsonFlag = False,
 ) -> None:
     """Put a registered version into production by hand. It goes on probation."""
-    from selfheal.promotion.going_live import force_promote
-    from selfheal.records import to_dict
+    from selfheal.kit.serialization import to_dict
+    from selfheal.services.promotion.going_live import force_promote
 
     if not force:
         raise typer.BadParameter("the gates promote by themselves; promoting by hand needs --force")
@@ -73,8 +74,8 @@ def rollback(
     as_json: JsonFlag = False,
 ) -> None:
     """Put an earlier version back into production."""
-    from selfheal.promotion.going_live import rollback as roll_back
-    from selfheal.records import to_dict
+    from selfheal.kit.serialization import to_dict
+    from selfheal.services.promotion.going_live import rollback as roll_back
 
     with opened_platform(load_settings()) as platform:
         now = datetime.now(UTC)
@@ -94,8 +95,8 @@ def reproduce(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a version again from its record and compare it to the bit; exit 1 if it differs. Nothing is kept."""
-    from selfheal.records import to_dict
-    from selfheal.stages.reproduction import reproduce as train_again
+    from selfheal.kit.serialization import to_dict
+    from selfheal.services.verification.reproduction import reproduce as train_again
 
     with opened_platform(load_settings()) as platform, fit_progress(f"Version {version} again") as on_fits:
         found = train_again(platform, version, on_fits)
@@ -114,8 +115,8 @@ def reproduce(
 @app.command("worth-labelling", rich_help_panel="Change what serves")
 def worth_labelling(as_json: JsonFlag = False) -> None:
     """List the predictions whose labels would settle an inconclusive verdict soonest: the models disagree on them."""
-    from selfheal.records import to_dict
-    from selfheal.stages.shadow_scoring import wanted_labels
+    from selfheal.kit.serialization import to_dict
+    from selfheal.services.live_traffic import wanted_labels
 
     with opened_platform(load_settings()) as platform:
         wanted = wanted_labels(platform)
@@ -129,8 +130,8 @@ def worth_labelling(as_json: JsonFlag = False) -> None:
 
 def _print_decisions(platform: Platform, *, since: datetime, as_json: bool) -> None:
     """What has been decided from then on, the oldest first."""
-    from selfheal.records import to_dict
-    from selfheal.store.decisions import recent
+    from selfheal.adapters.postgres.decisions import recent
+    from selfheal.kit.serialization import to_dict
 
     found = [decision for decision in reversed(recent(platform.store, 2)) if decision.created_at >= since]
     if as_json:

@@ -16,13 +16,13 @@ from rich.table import Table
 from selfheal.cli import completion
 from selfheal.cli.app import JsonFlag, alerts_app, app, console, opened_platform
 from selfheal.cli.printing import cell, phase_progress, print_json
-from selfheal.errors import PermanentError
+from selfheal.kit.errors import PermanentError
 from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from selfheal.platform import Platform
+    from selfheal.services.platform import Platform
 
 WATCH_SECONDS = 2.0
 
@@ -33,7 +33,7 @@ def status(
     as_json: JsonFlag = False,
 ) -> None:
     """How it is, in one screen: what serves, its traffic, its quality, open alerts, and what was decided."""
-    from selfheal.overview import overview
+    from selfheal.services.status import overview
 
     if watch and as_json:
         raise typer.BadParameter("--watch is for people, --json for programs; choose one")
@@ -55,7 +55,7 @@ def _watch(platform: Platform) -> NoReturn:
     from sqlalchemy.exc import OperationalError
 
     from selfheal.cli.status import status_screen
-    from selfheal.overview import overview
+    from selfheal.services.status import overview
 
     found, is_old = overview(platform), False
     with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
@@ -78,7 +78,7 @@ def alerts(
     """List the open alerts: what a person should know, since when, and who knows."""
     if context.invoked_subcommand is not None:
         return
-    from selfheal.store.monitoring import alerts_open_first
+    from selfheal.adapters.postgres.alerts import alerts_open_first
 
     with opened_platform(load_settings()) as platform:
         found = [dict(row._mapping) for row in alerts_open_first(platform.store, limit, only_open=not with_resolved)]
@@ -97,7 +97,7 @@ def acknowledge(
     as_json: JsonFlag = False,
 ) -> None:
     """Say that you have seen an alert. Nobody is told of it again unless it becomes more severe."""
-    from selfheal.store.monitoring import acknowledge_alert, find_alert
+    from selfheal.adapters.postgres.alerts import acknowledge_alert, find_alert
 
     with opened_platform(load_settings()) as platform:
         is_first = acknowledge_alert(platform.store, alert_id, getpass.getuser(), datetime.now(UTC), note)
@@ -119,7 +119,7 @@ def report(
     as_json: JsonFlag = False,
 ) -> None:
     """Write a report of the traffic as it is now: verdict, distributions, drift, quality. Takes some seconds."""
-    from selfheal.reports import REPORT_PHASES, report_now
+    from selfheal.services.reports.writer import REPORT_PHASES, report_now
 
     with opened_platform(load_settings()) as platform, phase_progress("Report", len(REPORT_PHASES)) as on_phase:
         page = report_now(platform, datetime.now(UTC), on_phase)

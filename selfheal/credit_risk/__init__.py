@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfheal.contract import AdverseReason, Columns, DerivedFeature, Feature, FloatArray, Label, ModelContract, Segment
 from selfheal.credit_risk.scenarios import SCENARIOS
+from selfheal.domain.contract import (
+    AdverseReason,
+    Columns,
+    DerivedFeature,
+    Feature,
+    FloatArray,
+    Label,
+    ModelContract,
+    Segment,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from selfheal.contract import Scenario
+from selfheal.domain.contract import Scenario
 
 if TYPE_CHECKING:
     import pandas as pd

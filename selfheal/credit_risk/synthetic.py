@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from selfheal.contract import TRUE_LABEL, Columns, FloatArray
+from selfheal.domain.contract import TRUE_LABEL, Columns, FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -243,7 +243,7 @@ def synthesize(n_rows: int, seed: int) -> pd.DataFrame:
     """The stand-in data set: `n_rows` independent rows, the same for the same `n_rows` and `seed`.
 
     Returns the contract's ten raw inputs (float64, in its order and units, NaN where missing) and `true_label` (int64,
-    0 or 1): the columns and types of `selfheal.datasets.load_csv`. With 0 rows: an empty frame of these.
+    0 or 1): the columns and types of `selfheal.adapters.datasets.load_csv`. With 0 rows: an empty frame of these.
 
     Raises:
         ValueError: if `n_rows` is negative.

@@ -28,23 +28,23 @@ import numpy as np
 from pydantic import SecretStr
 from rich.markup import escape
 
-from selfheal.contract import TRUE_LABEL, ModelContract, load_contract
-from selfheal.datasets import Dataset, load_dataset
-from selfheal.errors import InvalidDataError, ServiceUnavailableError
+from selfheal.adapters.datasets import Dataset, load_dataset
+from selfheal.domain.contract import TRUE_LABEL, ModelContract, load_contract
+from selfheal.domain.scenarios import scenario_rows
+from selfheal.kit.errors import InvalidDataError, ServiceUnavailableError
+from selfheal.services.addresses import addresses
 from selfheal.settings import Settings, load_settings
 from selfheal.simulate.observer import DagsterReader
 from selfheal.simulate.outcome import DemoOutcome
-from selfheal.simulate.session import scenario_rows
 from selfheal.simulate.timeline import Timeline
 from selfheal.simulate.traffic import TrafficSender, traffic_to
-from selfheal.supervise import addresses
 
 if TYPE_CHECKING:
     import httpx
     import pandas as pd
     from rich.console import Console
 
-    from selfheal.records import ScoreMetrics
+    from selfheal.domain.records import ScoreMetrics
 
 BOOTSTRAP_SHARE, EVALUATION_SHARE = 0.6, 0.15
 """Shares of the data set: the first rows train version 1, the last ones judge the outcome, those between are traffic."""
@@ -369,7 +369,7 @@ async def _observe(
 
 def _compare(settings: Settings, rows: pd.DataFrame, outcome: DemoOutcome) -> None:
     """Scores both versions on the same later rows, as their files have them."""
-    from selfheal.platform import open_platform
+    from selfheal.services.platform import open_platform
 
     platform = open_platform(settings)
     try:
@@ -388,8 +388,8 @@ def _compare(settings: Settings, rows: pd.DataFrame, outcome: DemoOutcome) -> No
 
 
 def _metrics(platform: Any, number: int, features: Any, labels: Any) -> ScoreMetrics:
-    from selfheal.monitoring.performance import score_metrics
-    from selfheal.store.models import model_version
+    from selfheal.adapters.postgres.model_versions import model_version
+    from selfheal.domain.monitoring.performance import score_metrics
 
     version = model_version(platform.store, number)
     assert version is not None

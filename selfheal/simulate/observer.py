@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from selfheal.errors import ServiceUnavailableError
+from selfheal.kit.errors import ServiceUnavailableError
 
 if TYPE_CHECKING:
     import httpx

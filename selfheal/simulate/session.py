@@ -7,27 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfheal.contract import CALM, TRUE_LABEL, ModelContract, load_contract
-from selfheal.datasets import load_dataset
-from selfheal.errors import ConfigurationError
+from selfheal.adapters.datasets import load_dataset
+from selfheal.domain.contract import load_contract
+from selfheal.kit.errors import ConfigurationError
 from selfheal.simulate.traffic import TrafficStats, traffic_to
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
 
     from selfheal.settings import Settings
-
-
-def scenario_rows(rows: pd.DataFrame, contract: ModelContract, scenario: str, seed: int) -> pd.DataFrame:
-    """The rows as the scenario has them, inputs and `true_label`; `calm` leaves them as they are."""
-    if scenario == CALM:
-        return rows
-    labels = rows[TRUE_LABEL].to_numpy(dtype=np.int64)
-    inputs, changed = contract.scenario(scenario).apply(
-        rows[list(contract.input_names)], labels, np.random.default_rng(seed)
-    )
-    return inputs.assign(**{TRUE_LABEL: changed})
+from selfheal.domain.scenarios import scenario_rows
 
 
 async def send_scenario(

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfheal.contract import TRUE_LABEL
+from selfheal.domain.contract import TRUE_LABEL
 
 if TYPE_CHECKING:
     import httpx
     import pandas as pd
 
-    from selfheal.contract import ModelContract
+    from selfheal.domain.contract import ModelContract
 
 MAX_IN_FLIGHT = 32
 LABELS_PER_CALL = 100

@@ -1,6 +1,6 @@
 """The asset graph, a module a group, in the order of the loop: reference, serving_logs, monitoring, retraining, promotion.
 
-An asset loads, calls one function of `selfheal.stages`, and returns the record with metadata for people: numbers under names
+An asset loads, calls one function of `selfheal.services`, and returns the record with metadata for people: numbers under names
 that never change (the UI plots them), links to where one looks next. `described` holds every description to its three parts.
 """
 

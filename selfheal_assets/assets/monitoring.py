@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from selfheal.records import (
+from selfheal.domain.records import (
     DriftReport,
     Interval,
     PerformanceReport,
@@ -13,8 +13,8 @@ from selfheal.records import (
     TickRecord,
     Triage,
     Verdict,
-    to_dict,
 )
+from selfheal.kit.serialization import to_dict
 from selfheal_assets import links
 from selfheal_assets.assets import EACH_TICK, OWNERS, described
 from selfheal_assets.assets.reference import reference_data
@@ -43,7 +43,7 @@ FEED_IS_SOUND, MODEL_DOES_NO_HARM = "feed_is_sound", "model_does_no_harm"
     ),
 )
 def proxy_metrics(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[dg.Output[ProxyMetrics]]:
-    from selfheal.stages.monitoring import look
+    from selfheal.services.tick import look
 
     proxy = look(platform.open(), datetime.now(UTC))
     if proxy is None:
@@ -83,7 +83,7 @@ PROXY_FIELDS = ("positive_rate", "probability_mean", "probability_std", "entropy
     ),
 )
 def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.Output[DriftReport]:
-    from selfheal.stages.monitoring import compare
+    from selfheal.services.tick import compare
 
     opened = platform.open()
     result = compare(opened, proxy_metrics.window)
@@ -136,7 +136,7 @@ def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.
     ),
 )
 def performance_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.Output[PerformanceReport]:
-    from selfheal.stages.monitoring import measure
+    from selfheal.services.tick import measure
 
     report = measure(platform.open(), proxy_metrics.window)
     realised = {} if report.realised is None else to_dict(report.realised)
@@ -228,10 +228,10 @@ def monitoring_alerts(
     performance_report: PerformanceReport,
     platform: PlatformResource,
 ) -> Iterator[dg.Output[Triage] | dg.AssetCheckResult]:
-    from selfheal.alerting.notify import tell
-    from selfheal.monitoring.report import results_folder, save_tick
-    from selfheal.reports import is_worth_a_page, write_overview
-    from selfheal.stages.monitoring import conclude
+    from selfheal.adapters.alerting.delivery import tell
+    from selfheal.services.reports.files import results_folder, save_tick
+    from selfheal.services.reports.writer import is_worth_a_page, write_overview
+    from selfheal.services.tick import conclude
 
     opened = platform.open()
     if not proxy_metrics.window == drift_report.window == performance_report.window:
@@ -278,8 +278,8 @@ def _with_page(platform: PlatformResource, report: DriftReport, snapshot: object
     """Renders Evidently's page if the state calls for one, and refers to it."""
     import dataclasses
 
-    from selfheal.monitoring.report import report_name, reports_folder, save_html, should_render
-    from selfheal.store.monitoring import recent_ticks
+    from selfheal.adapters.postgres.ticks import recent_ticks
+    from selfheal.services.reports.files import report_name, reports_folder, save_html, should_render
 
     opened = platform.open()
     if snapshot is None:

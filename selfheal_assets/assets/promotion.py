@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from selfheal.records import GateVerdict, ModelVersion, ProbationReport
+from selfheal.domain.records import GateVerdict, ModelVersion, ProbationReport
 from selfheal_assets import links
 from selfheal_assets.assets import ON_PROBATION, ON_REQUEST, OWNERS, described
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
@@ -33,7 +33,7 @@ GROUP = "promotion"
 def production_model(
     context: dg.AssetExecutionContext, gate_verdict: GateVerdict, platform: PlatformResource
 ) -> Iterator[dg.Output[ModelVersion]]:
-    from selfheal.promotion.going_live import promote
+    from selfheal.services.promotion.going_live import promote
 
     if not gate_verdict.is_promotion:
         context.log.info(f"Not promoted ({gate_verdict.decision.action}): {gate_verdict.decision.reason}")
@@ -76,8 +76,8 @@ def production_model(
     ),
 )
 def probation_report(platform: PlatformResource) -> dg.Output[ProbationReport]:
-    from selfheal.alerting.notify import tell
-    from selfheal.stages.probation import watch_probation
+    from selfheal.adapters.alerting.delivery import tell
+    from selfheal.services.probation import watch_probation
 
     opened = platform.open()
     report = watch_probation(opened, datetime.now(UTC))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from selfheal.datasets import Dataset
+from selfheal.adapters.datasets import Dataset
 from selfheal_assets.assets import AT_BOOTSTRAP, OWNERS, described
 from selfheal_assets.resources import PlatformResource
 
@@ -27,8 +27,8 @@ GROUP = "reference"
     ),
 )
 def training_data(platform: PlatformResource) -> dg.Output[Dataset]:
-    from selfheal.contract import TRUE_LABEL
-    from selfheal.datasets import load_dataset
+    from selfheal.adapters.datasets import load_dataset
+    from selfheal.domain.contract import TRUE_LABEL
 
     opened = platform.open()
     dataset = load_dataset(opened.settings, opened.contract)
@@ -61,7 +61,7 @@ def training_data(platform: PlatformResource) -> dg.Output[Dataset]:
     ),
 )
 def reference_data(training_data: Dataset, platform: PlatformResource) -> dg.MaterializeResult[None]:
-    from selfheal.store.reference import baseline_path, baseline_row, write_baseline_once
+    from selfheal.adapters.postgres.baseline import baseline_path, baseline_row, write_baseline_once
 
     opened = platform.open()
     data_dir = opened.settings.data_dir

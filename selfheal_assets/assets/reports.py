@@ -27,7 +27,7 @@ GROUP = "monitoring"
     ),
 )
 def monitoring_report(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult[None]:
-    from selfheal.reports import report_now
+    from selfheal.services.reports.writer import report_now
 
     opened = platform.open()
     page = report_now(opened, datetime.now(UTC))

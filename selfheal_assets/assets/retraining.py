@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from selfheal.datasets import Dataset
-from selfheal.records import (
+from selfheal.adapters.datasets import Dataset
+from selfheal.domain.records import (
     Action,
     Calibration,
     Decision,
@@ -16,10 +16,10 @@ from selfheal.records import (
     TrainingRecord,
     TrainingSetInfo,
     Trigger,
-    to_dict,
 )
-from selfheal.retraining.dataset import TrainingSet
-from selfheal.retraining.gates import ALL_GATE_NAMES, GATE_NAMES, SEGMENTS_GATE, SHADOW_SCORING_GATE
+from selfheal.domain.retraining.dataset import TrainingSet
+from selfheal.domain.retraining.gates import ALL_GATE_NAMES, GATE_NAMES, SEGMENTS_GATE, SHADOW_SCORING_GATE
+from selfheal.kit.serialization import to_dict
 from selfheal_assets import links
 from selfheal_assets.assets import ON_REQUEST, OWNERS, described
 from selfheal_assets.assets.monitoring import monitoring_alerts
@@ -68,7 +68,7 @@ class RetrainingRequest(dg.Config):
     ),
 )
 def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -> dg.Output[Decision]:
-    from selfheal.stages.retraining import decide_retraining
+    from selfheal.services.retraining import decide_retraining
 
     decision = decide_retraining(
         platform.open(),
@@ -116,7 +116,7 @@ def training_set(
     retraining_decision: Decision,
     platform: PlatformResource,
 ) -> Iterator[dg.Output[TrainingSet]]:
-    from selfheal.stages.retraining import gather_training_set
+    from selfheal.services.retraining import gather_training_set
 
     if retraining_decision.action is not Action.TRAIN:
         context.log.info(f"Nothing to train: {retraining_decision.reason}")
@@ -176,7 +176,7 @@ def _what_was_dropped(info: TrainingSetInfo) -> dict[str, object]:
 def shadow_model(
     context: dg.AssetExecutionContext, training_set: TrainingSet, platform: PlatformResource
 ) -> dg.Output[ShadowModel]:
-    from selfheal.stages.retraining import train_shadow
+    from selfheal.services.retraining import train_shadow
 
     def tell(n_done: int, n_fits: int) -> None:
         context.log.info(f"fits done: {n_done} of {n_fits}")
@@ -236,7 +236,7 @@ def _shown(check: Calibration) -> dict[str, str | int | float]:
 def gate_verdict(
     shadow_model: ShadowModel, training_set: TrainingSet, platform: PlatformResource
 ) -> Iterator[dg.Output[GateVerdict] | dg.AssetCheckResult]:
-    from selfheal.stages.retraining import judge
+    from selfheal.services.retraining import judge
 
     opened = platform.open()
     verdict = judge(opened, shadow_model, training_set, datetime.now(UTC))

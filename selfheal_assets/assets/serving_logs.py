@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from selfheal.journal import LABEL_JOURNAL, JournalKind, prediction_journal
+from selfheal.adapters.journal import LABEL_JOURNAL, JournalKind, prediction_journal
 from selfheal_assets.assets import EACH_TICK, OWNERS, described
 from selfheal_assets.resources import PlatformResource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from selfheal.store import Store
-    from selfheal.store.predictions import TableSummary
+    from selfheal.adapters.postgres.predictions import TableSummary
+    from selfheal.adapters.postgres.store import Store
 
 GROUP = "serving_logs"
 
@@ -32,7 +32,7 @@ GROUP = "serving_logs"
     ),
 )
 def prediction_logs(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult[None]:
-    from selfheal.store.predictions import summary_of_predictions
+    from selfheal.adapters.postgres.predictions import summary_of_predictions
 
     kind = prediction_journal(platform.open().contract)
     return dg.MaterializeResult(metadata=_ingested(context, platform, kind, summary_of_predictions))
@@ -52,7 +52,7 @@ def prediction_logs(context: dg.AssetExecutionContext, platform: PlatformResourc
     ),
 )
 def label_store(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult[None]:
-    from selfheal.store.predictions import count_orphan_labels, summary_of_labels
+    from selfheal.adapters.postgres.predictions import count_orphan_labels, summary_of_labels
 
     metadata = _ingested(context, platform, LABEL_JOURNAL, summary_of_labels)
     return dg.MaterializeResult(metadata=metadata | {"orphan_labels": count_orphan_labels(platform.open().store)})
@@ -64,7 +64,7 @@ def _ingested(
     kind: JournalKind,
     summarise: "Callable[[Store], TableSummary]",
 ) -> dict[str, dg.MetadataValue]:
-    from selfheal.store.ingest import ingest
+    from selfheal.adapters.postgres.ingest import ingest
 
     opened = platform.open()
     result = ingest(opened.store, kind, opened.settings.data_dir)

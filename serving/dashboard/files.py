@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from string import Template
 
-from selfheal.monitoring.report import plotly_script, script_names
+from selfheal.services.reports.files import plotly_script, script_names
 
 STATIC = Path(__file__).with_name("static")
 INDEX = "index.html"

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfheal.monitoring.drift import PROBABILITY
-from selfheal.monitoring.histogram import Distribution, distribution
-from selfheal.monitoring.report import read_tick, results_folder
-from selfheal.records import Window
-from selfheal.store import models, monitoring, predictions
-from serving.wire.problems import ProblemError
+from selfheal.adapters.postgres import model_versions, predictions, ticks
+from selfheal.domain.monitoring.drift import PROBABILITY
+from selfheal.domain.monitoring.histogram import Distribution, distribution
+from selfheal.domain.records import Window
+from selfheal.services.reports.files import read_tick, results_folder
+from serving.schemas.problems import ProblemError
 
 if TYPE_CHECKING:
     import pandas as pd
     from sqlalchemy import Row
 
-    from selfheal.platform import Platform
-    from selfheal.records import ColumnDrift, ModelVersion
-    from selfheal.store import Store
+    from selfheal.adapters.postgres.store import Store
+    from selfheal.domain.records import ColumnDrift, ModelVersion
+    from selfheal.services.platform import Platform
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ class Distributions:
         Raises:
             ProblemError: 503 if its reference cannot be read.
         """
-        version = models.production_version(store)
-        tick = None if version is None else monitoring.latest_tick(store, version.version)
+        version = model_versions.production_version(store)
+        tick = None if version is None else ticks.latest_tick(store, version.version)
         if version is None or tick is None:
             return None
         with self._lock:

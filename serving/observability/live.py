@@ -19,11 +19,12 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from selfheal.records import Verdict
-from selfheal.store import decisions, models, monitoring
-from serving.scoring.scorer import LatencyHistogram
-from serving.wire.problems import ProblemError
-from serving.wire.views import (
+from selfheal.adapters.postgres import alerts as alert_queries
+from selfheal.adapters.postgres import decisions, model_versions, ticks
+from selfheal.domain.records import Verdict
+from selfheal.kit.latency import LatencyHistogram
+from serving.schemas.problems import ProblemError
+from serving.schemas.responses import (
     AlertInfo,
     DecisionInfo,
     TickInfo,
@@ -35,10 +36,10 @@ from serving.wire.views import (
 )
 
 if TYPE_CHECKING:
-    from selfheal.store import Store
-    from serving.keeping.inquiries import Inquiries
-    from serving.model.champion import ChampionHolder
-    from serving.scoring.scorer import Scorer
+    from selfheal.adapters.postgres.store import Store
+    from serving.champion.holder import ChampionHolder
+    from serving.database.read_pool import Inquiries
+    from serving.scoring.micro_batcher import Scorer
 
 logger = logging.getLogger(__name__)
 
@@ -142,10 +143,10 @@ class Look:
 
 def look(store: Store, before: Look | None) -> Look:
     """Asks Postgres for what has come since `before`; None: the first look, of which nothing is news."""
-    production = models.production_version(store)
-    tick = None if production is None else monitoring.latest_tick(store, production.version)
+    production = model_versions.production_version(store)
+    tick = None if production is None else ticks.latest_tick(store, production.version)
     known = () if before is None else before.open_alerts.keys()
-    alerts = map(alert_info, monitoring.alerts_open_or_among(store, known, MAX_NEWS))
+    alerts = map(alert_info, alert_queries.alerts_open_or_among(store, known, MAX_NEWS))
     if before is None:
         news: list[DecisionInfo] = []
         last_position = max((newest.position for newest in decisions.page(store, 1)), default=0)

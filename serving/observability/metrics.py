@@ -31,12 +31,12 @@ from prometheus_client.core import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from selfheal.whole_file import write_whole
+from selfheal.kit.atomic_file import write_whole
 
 if TYPE_CHECKING:
-    from serving.doors.auth import Doorkeeper
-    from serving.scoring.lane import FastLane
-    from serving.service import Service
+    from serving.dependencies import Service
+    from serving.scoring.fast_path import FastLane
+    from serving.security.auth import Doorkeeper
 
 logger = logging.getLogger(__name__)
 

@@ -1,21 +1,22 @@
-"""The state at a glance, in the words of `selfheal.overview`, from Postgres."""
+"""The state at a glance, in the words of `selfheal.services.status`, from Postgres."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from selfheal.overview import facts_for, probation_sentence, state_of
-from selfheal.records import ProbationOutcome, Severity
-from selfheal.store import models, monitoring, probations
-from serving.wire.dashboard_views import CallerInfo, Overview
-from serving.wire.views import MonitoringStats, version_info
+from selfheal.adapters.postgres import alerts as alert_queries
+from selfheal.adapters.postgres import model_versions, probations, ticks
+from selfheal.domain.records import ProbationOutcome, Severity
+from selfheal.services.status import facts_for, probation_sentence, state_of
+from serving.schemas.dashboard import CallerInfo, Overview
+from serving.schemas.responses import MonitoringStats, version_info
 
 if TYPE_CHECKING:
-    from selfheal.platform import Platform
-    from selfheal.records import ModelVersion
-    from selfheal.store import Store
-    from serving.doors.auth import Caller
+    from selfheal.adapters.postgres.store import Store
+    from selfheal.domain.records import ModelVersion
+    from selfheal.services.platform import Platform
+    from serving.security.auth import Caller
 
 MAX_ALERTS = 500
 SEVERITIES = list(Severity)
@@ -26,10 +27,10 @@ def overview(
 ) -> Overview:
     """`stats` are of the same moment."""
     store = platform.store
-    champion = models.production_version(store)
+    champion = model_versions.production_version(store)
     outcome = None if champion is None else _probation_outcome(store, champion)
-    alerts = monitoring.alerts_open_first(store, MAX_ALERTS, only_open=True)
-    tick = None if champion is None else monitoring.latest_tick(store, champion.version)
+    alerts = alert_queries.alerts_open_first(store, MAX_ALERTS, only_open=True)
+    tick = None if champion is None else ticks.latest_tick(store, champion.version)
     facts = facts_for(platform, champion, tick, alerts, now)
     state = state_of(facts)
     return Overview(

@@ -7,7 +7,7 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from serving.dashboard.files import DashboardFiles, PackedFile
-from serving.wire.problems import ProblemError
+from serving.schemas.problems import ProblemError
 
 router = APIRouter(include_in_schema=False)
 

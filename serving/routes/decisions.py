@@ -7,11 +7,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
 
-from selfheal.store.decisions import find_chained, page
-from serving.doors.auth import Scope, requires
-from serving.service import ServiceDependency
-from serving.wire.problems import ProblemError, documented
-from serving.wire.views import DecisionDetail, Decisions, DecisionsQuestion, decision_detail, decision_info
+from selfheal.adapters.postgres.decisions import find_chained, page
+from serving.dependencies import ServiceDependency
+from serving.schemas.problems import ProblemError, documented
+from serving.schemas.responses import DecisionDetail, Decisions, DecisionsQuestion, decision_detail, decision_info
+from serving.security.auth import Scope, requires
 
 router = APIRouter(
     tags=["decisions"],

@@ -6,10 +6,10 @@ import asyncio
 
 from fastapi import APIRouter
 
-from selfheal.errors import JournalUnavailableError, LabelConflictError
-from serving.service import ServiceDependency
-from serving.wire.problems import ProblemError, documented
-from serving.wire.schemas import LabelBatch, LabelBody, LabelsResponse
+from selfheal.kit.errors import JournalUnavailableError, LabelConflictError
+from serving.dependencies import ServiceDependency
+from serving.schemas.problems import ProblemError, documented
+from serving.schemas.requests import LabelBatch, LabelBody, LabelsResponse
 
 router = APIRouter(tags=["label"], responses=documented(409, 422, 503))
 

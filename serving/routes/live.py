@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from serving.doors.auth import Scope, key_of
-from serving.doors.foreign_pages import refuse_foreign_page
+from serving.dependencies import ServiceDependency
 from serving.observability.live import INTERVAL_SECONDS, MAX_LISTENERS, message_schema
-from serving.service import ServiceDependency
-from serving.wire.problems import ProblemError, problem_for
+from serving.schemas.problems import ProblemError, problem_for
+from serving.security.auth import Scope, key_of
+from serving.security.origin_check import refuse_foreign_page
 
 if TYPE_CHECKING:
-    from serving.doors.auth import Doorkeeper
     from serving.observability.live import Listener
+    from serving.security.auth import Doorkeeper
 
 router = APIRouter(tags=["live"])
 

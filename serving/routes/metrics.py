@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from serving.doors.auth import Scope, requires
 from serving.observability.metrics import MetricsPage
-from serving.wire.problems import documented
+from serving.schemas.problems import documented
+from serving.security.auth import Scope, requires
 
 router = APIRouter(tags=["state"])
 

@@ -12,7 +12,10 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, RedirectResponse
 
-from selfheal.monitoring.report import (
+from selfheal.adapters.postgres import alerts, model_versions, ticks
+from selfheal.adapters.postgres.predictions import oldest_prediction_after
+from selfheal.domain.monitoring.silence import patience
+from selfheal.services.reports.files import (
     ReportFiles,
     find_file,
     list_reports,
@@ -20,14 +23,9 @@ from selfheal.monitoring.report import (
     reports_folder,
     results_folder,
 )
-from selfheal.monitoring.silence import patience
-from selfheal.store import models, monitoring
-from selfheal.store.predictions import oldest_prediction_after
-from serving.doors.auth import Caller, Scope, requires
-from serving.doors.report_pages import report_response
-from serving.service import Service, ServiceDependency
-from serving.wire.problems import ProblemError, documented
-from serving.wire.views import (
+from serving.dependencies import Service, ServiceDependency
+from serving.schemas.problems import ProblemError, documented
+from serving.schemas.responses import (
     Acknowledgement,
     AlertInfo,
     Alerts,
@@ -46,14 +44,16 @@ from serving.wire.views import (
     alert_info,
     tick_info,
 )
+from serving.security.auth import Caller, Scope, requires
+from serving.security.report_responses import report_response
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Row
 
-    from selfheal.store import Store
-    from serving.doors.report_tickets import ReportTickets
+    from selfheal.adapters.postgres.store import Store
+    from serving.security.signed_links import ReportTickets
 
 router = APIRouter(prefix="/monitoring", tags=["monitoring"], responses=documented(401, 403, 422, 429, 503))
 reading = [Depends(requires(Scope.READ))]
@@ -81,7 +81,7 @@ async def get_drift(service: ServiceDependency, question: Annotated[DriftQuestio
 @router.get("/alerts", summary="What a person should know", dependencies=reading)
 async def get_alerts(service: ServiceDependency, question: Annotated[AlertsQuestion, Query()]) -> Alerts:
     """Open alerts first. An alert is open until the monitor no longer sees its cause; acknowledging does not close it."""
-    ask = partial(monitoring.alerts_open_first, limit=question.limit, only_open=question.only_open)
+    ask = partial(alerts.alerts_open_first, limit=question.limit, only_open=question.only_open)
     return Alerts(alerts=[alert_info(row) for row in await service.inquiries.ask(ask)])
 
 
@@ -176,12 +176,12 @@ def _report_info(report: ReportFiles) -> ReportInfo:
 
 
 def monitoring_stats(store: Store, interval: timedelta, now: datetime) -> MonitoringStats:
-    version = models.production_version(store)
+    version = model_versions.production_version(store)
     if version is None:
         return MonitoringStats(
             model_version=None, tick=None, tick_age_seconds=None, unseen_since=None, is_overdue=False
         )
-    tick = monitoring.latest_tick(store, version.version)
+    tick = ticks.latest_tick(store, version.version)
     seen_until = BEFORE_ALL if tick is None else tick.window_end
     unseen_since = oldest_prediction_after(store, version.version, seen_until)
     return MonitoringStats(
@@ -194,9 +194,9 @@ def monitoring_stats(store: Store, interval: timedelta, now: datetime) -> Monito
 
 
 def _drift(store: Store, since: datetime, limit: int, folder: Path) -> Drift:
-    version = models.production_version(store)
-    latest = None if version is None else monitoring.latest_tick(store, version.version)
-    history = [tick_info(tick) for tick in monitoring.ticks_since(store, since, limit)]
+    version = model_versions.production_version(store)
+    latest = None if version is None else ticks.latest_tick(store, version.version)
+    history = [tick_info(tick) for tick in ticks.ticks_since(store, since, limit)]
     return Drift(
         model_version=None if version is None else version.version,
         latest=None if latest is None else _with_columns(latest, folder),
@@ -214,8 +214,8 @@ def _with_columns(tick: Row[Any], folder: Path) -> DriftInfo:
 
 
 def _acknowledge(store: Store, alert_id: UUID, actor: str, now: datetime, note: str | None) -> AlertInfo | None:
-    if monitoring.find_alert(store, alert_id) is None:
+    if alerts.find_alert(store, alert_id) is None:
         return None
-    monitoring.acknowledge_alert(store, alert_id, actor, now, note)
-    row = monitoring.find_alert(store, alert_id)
+    alerts.acknowledge_alert(store, alert_id, actor, now, note)
+    row = alerts.find_alert(store, alert_id)
     return None if row is None else alert_info(row)

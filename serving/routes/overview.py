@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
-from selfheal.monitoring.drift import PROBABILITY
-from selfheal.monitoring.report import results_folder
-from serving.doors.auth import Caller, Doorkeeper, Scope, requires
+from selfheal.domain.monitoring.drift import PROBABILITY
+from selfheal.services.reports.files import results_folder
+from serving.dependencies import ServiceDependency
+from serving.observability.history import history
 from serving.observability.overview import overview
-from serving.observability.past import history
 from serving.routes.monitoring import monitoring_stats
-from serving.service import ServiceDependency
-from serving.wire.dashboard_views import (
+from serving.schemas.dashboard import (
     AxisTick,
     Bars,
     ColumnDistribution,
@@ -25,13 +24,14 @@ from serving.wire.dashboard_views import (
     HistoryQuestion,
     Overview,
 )
-from serving.wire.problems import ProblemError, documented
-from serving.wire.views import ColumnInfo, Question
+from serving.schemas.problems import ProblemError, documented
+from serving.schemas.responses import ColumnInfo, Question
+from serving.security.auth import Caller, Doorkeeper, Scope, requires
 
 if TYPE_CHECKING:
-    from selfheal.contract import ModelContract
-    from selfheal.monitoring.histogram import Distribution
-    from selfheal.store import Store
+    from selfheal.adapters.postgres.store import Store
+    from selfheal.domain.contract import ModelContract
+    from selfheal.domain.monitoring.histogram import Distribution
     from serving.observability.distributions import ComparedWindow
 
 router = APIRouter(responses=documented(401, 403, 422, 429, 503))

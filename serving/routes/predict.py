@@ -1,12 +1,12 @@
-"""`POST /predict` and `POST /predict/batch`, as documentation shows them. The answers are given by `serving.scoring.lane`."""
+"""`POST /predict` and `POST /predict/batch`, as documentation shows them. The answers are given by `serving.scoring.fast_path`."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from serving.scoring.requests import RequestParser
-from serving.wire.problems import documented
-from serving.wire.schemas import BatchBase, BatchResponse, Prediction, RowBase
+from serving.schemas.problems import documented
+from serving.schemas.requests import BatchBase, BatchResponse, Prediction, RowBase
+from serving.scoring.request_parser import RequestParser
 
 Explain = Annotated[bool, Query(description="adds `explanation` to each answer")]
 
@@ -31,4 +31,4 @@ def build_router(parser: RequestParser) -> APIRouter:
 
 
 def _left_the_lane() -> AssertionError:
-    return AssertionError("serving.scoring.lane answers scoring requests before the framework sees them")
+    return AssertionError("serving.scoring.fast_path answers scoring requests before the framework sees them")

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from selfheal.errors import TooManyRequestsError
-from selfheal.promotion.going_live import force_promote, rollback
-from selfheal.store.promotions import promotions_since
-from selfheal.store.retraining_requests import add_request
-from serving.doors.auth import Caller, Scope, requires
-from serving.service import ServiceDependency
-from serving.wire.problems import ProblemError, documented
-from serving.wire.views import (
+from selfheal.adapters.postgres.promotions import promotions_since
+from selfheal.adapters.postgres.retraining_requests import add_request
+from selfheal.kit.errors import TooManyRequestsError
+from selfheal.services.promotion.going_live import force_promote, rollback
+from serving.dependencies import ServiceDependency
+from serving.schemas.problems import ProblemError, documented
+from serving.schemas.responses import (
     LimitedQuestion,
     PromotionInfo,
     Promotions,
@@ -25,10 +24,11 @@ from serving.wire.views import (
     RollbackWish,
     Switched,
 )
+from serving.security.auth import Caller, Scope, requires
 
 if TYPE_CHECKING:
-    from selfheal.platform import Platform
-    from selfheal.records import ModelVersion
+    from selfheal.domain.records import ModelVersion
+    from selfheal.services.platform import Platform
 
 router = APIRouter(tags=["promotions"], responses=documented(401, 403, 422, 429, 503))
 

@@ -1,4 +1,4 @@
-"""Adds to answers why they are what they are. What takes the score apart is `selfheal.model.explanation`."""
+"""Adds to answers why they are what they are. What takes the score apart is `selfheal.domain.model.explanation`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfheal.errors import ModelNotExplainableError
-from selfheal.model.explanation import Baseline, Explainer, build_explainer
-from serving.wire.explained import plain_explanations
+from selfheal.domain.model.explanation import Baseline, Explainer, build_explainer
+from selfheal.kit.errors import ModelNotExplainableError
+from serving.schemas.explanations import plain_explanations
 
 if TYPE_CHECKING:
-    from selfheal.contract import FloatArray
-    from selfheal.platform import Platform
-    from serving.model.champion import Champion, ChampionHolder
-    from serving.scoring.scorer import Answer, Row
+    from selfheal.domain.contract import FloatArray
+    from selfheal.services.platform import Platform
+    from serving.champion.holder import Champion, ChampionHolder
+    from serving.scoring.micro_batcher import Answer, Row
 
 logger = logging.getLogger(__name__)
 

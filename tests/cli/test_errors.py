@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from selfheal.cli import main
 from selfheal.cli.errors import MAX_CHARACTERS, one_line
-from selfheal.errors import PermanentError
+from selfheal.kit.errors import PermanentError
 from tests.environment import forget_settings
 
 Command = Callable[..., tuple[int, str, str]]
@@ -70,7 +70,7 @@ def test_a_wrong_input_is_one_line_with_what_would_be_right(
 
 
 def test_a_postgres_that_is_away_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from selfheal.store import migrate
+    from selfheal.adapters.postgres import migrate
 
     monkeypatch.setattr(migrate, "_create_if_missing", migrate._create_if_missing_at_once)  # no 10 s of patience
     with socket.socket() as taken:

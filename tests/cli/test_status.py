@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from selfheal.cli.status import status_screen
-from selfheal.overview import TONE_WORDS, Tone
+from selfheal.domain.records import Tone
+from selfheal.services.status import TONE_WORDS
 from tests.times import T0
 
 HOSTILE = "[/] [red]not markup[/red] \x1b[31mnor an escape"

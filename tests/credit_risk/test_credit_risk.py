@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfheal.contract import TRUE_LABEL, Columns, Feature, Scenario
 from selfheal.credit_risk import LATE_COUNTS, contract, derive
+from selfheal.domain.contract import TRUE_LABEL, Columns, Feature, Scenario
 
 KAGGLE_HEADER = (
     "SeriousDlqin2yrs",

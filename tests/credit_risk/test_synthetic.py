@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from selfheal.contract import TRUE_LABEL, Feature
 from selfheal.credit_risk import LATE_CODE_FROM, LATE_COUNTS, contract
 from selfheal.credit_risk.synthetic import MAXED_OUT, synthesize
+from selfheal.domain.contract import TRUE_LABEL, Feature
 
 N_ROWS = 20_000
 N_MANY_ROWS = 200_000

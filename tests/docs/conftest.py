@@ -13,14 +13,14 @@ from unittest.mock import patch
 import pytest
 from typer.testing import CliRunner, Result
 
+from selfheal.adapters.postgres.embedded import release
+from selfheal.adapters.postgres.migrate import ensure_database
+from selfheal.adapters.postgres.store import DAGSTER_DATABASE, server_url
 from selfheal.cli import app
-from selfheal.platform import Platform, open_platform
-from selfheal.records import Trigger
+from selfheal.domain.records import Trigger
+from selfheal.services.platform import Platform, open_platform
+from selfheal.services.retraining import decide_retraining, gather_training_set, judge, train_shadow
 from selfheal.settings import load_settings
-from selfheal.stages.retraining import decide_retraining, gather_training_set, judge, train_shadow
-from selfheal.store import DAGSTER_DATABASE, server_url
-from selfheal.store.embedded import release
-from selfheal.store.migrate import ensure_database
 from tests.serving.running import Api, api_in_thread
 
 SYNTHETIC_ROWS = 3_000
@@ -76,9 +76,9 @@ def at_home(folder: Path) -> Iterator[None]:
 
 def bootstrap(platform: Platform, now: datetime) -> None:
     """Trains and promotes a first version, as `bootstrap_job` does, without Dagster."""
-    from selfheal.datasets import load_dataset
-    from selfheal.promotion.going_live import promote
-    from selfheal.store.reference import write_baseline_once
+    from selfheal.adapters.datasets import load_dataset
+    from selfheal.adapters.postgres.baseline import write_baseline_once
+    from selfheal.services.promotion.going_live import promote
 
     dataset = load_dataset(platform.settings, platform.contract)
     write_baseline_once(platform.store, dataset.frame, dataset.description, now, platform.settings.data_dir)

@@ -13,10 +13,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from selfheal.api_keys import Scope
+from selfheal.kit.api_keys import Scope
 from selfheal.settings import load_settings
 from serving.app import create_app
-from serving.wire.problems import KINDS
+from serving.schemas.problems import KINDS
 from tests.docs.pages import codes, table
 from tests.processes import REPOSITORY
 

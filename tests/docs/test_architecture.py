@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from selfheal import records
+from selfheal.adapters.postgres.tables import build_tables
 from selfheal.credit_risk import contract
-from selfheal.promotion.going_live import PROMOTION_STEPS
-from selfheal.store.tables import build_tables
+from selfheal.domain import records
+from selfheal.services.promotion.going_live import PROMOTION_STEPS
 from selfheal_assets.definitions import defs
 from tests.docs.pages import codes, fenced, table
 from tests.processes import REPOSITORY

@@ -20,9 +20,9 @@ import psycopg
 import pytest
 import typer
 
+from selfheal.adapters.postgres.store import server_url
 from selfheal.cli import app
 from selfheal.settings import Settings, load_settings
-from selfheal.store import server_url
 from tests.docs.conftest import House
 from tests.docs.pages import PAGES, SHELL, Block, Command, blocks, codes, commands, fenced, inline_commands, table
 from tests.processes import REPOSITORY, wait_until
@@ -50,12 +50,12 @@ TOO_LONG_OR_TOO_DEEP = {
     "demo": "two minutes; tests/test_end_to_end.py runs it",
     "maintain": "starts Dagster; tests/selfheal_assets/test_maintenance.py",
     "postgres": "of the runbook's backup, run below; else what its arguments say",
-    "promote": "names a version that only the reader has; tests/test_cli.py",
+    "promote": "names a version that only the reader has; tests/cli/test_cli.py",
     "replay-journal": "run below, in the runbook's order",
-    "report": "imports Evidently for seconds; tests/test_reports.py",
-    "reproduce": "trains; tests/test_cli.py",
-    "retrain": "trains; tests/test_cli.py",
-    "rollback": "names a version that only the reader has; tests/test_cli.py",
+    "report": "imports Evidently for seconds; tests/services/reports/test_writer.py",
+    "reproduce": "trains; tests/cli/test_cli.py",
+    "retrain": "trains; tests/cli/test_cli.py",
+    "rollback": "names a version that only the reader has; tests/cli/test_cli.py",
     "up": "runs until Ctrl-C; tests/test_end_to_end.py runs it",
 }
 """Commands of ours whose options are only parsed, and why."""

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Column
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
-from selfheal.platform import Platform
-from selfheal.store.tables import build_tables, feature_columns
+from selfheal.adapters.postgres.tables import build_tables, feature_columns
+from selfheal.services.platform import Platform
 from tests.docs.pages import fenced, tables_by_heading, text_of
 from tests.toy_use_case import contract
 

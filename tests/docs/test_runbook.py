@@ -7,9 +7,9 @@ import importlib
 import re
 from collections.abc import Iterator
 
-from selfheal.records import Severity
+from selfheal.domain.records import Severity
 from selfheal_assets.jobs import ALL_JOBS
-from selfheal_assets.run_alerts import alert_kind
+from selfheal_assets.sensors.run_status import alert_kind
 from tests.docs.pages import codes, table, text_of
 from tests.processes import REPOSITORY
 

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from selfheal.platform import Platform
+from selfheal.services.platform import Platform
 from selfheal.settings import Settings
 from selfheal_assets.definitions import build_definitions
 from selfheal_assets.resources import PlatformResource, close_all

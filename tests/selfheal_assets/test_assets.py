@@ -11,12 +11,12 @@ import dagster as dg
 import pytest
 from sqlalchemy import text
 
-from selfheal.monitoring.report import list_reports, reports_folder
-from selfheal.platform import Platform
-from selfheal.records import Action, Trigger
+from selfheal.adapters.postgres import decisions, model_versions, ticks
+from selfheal.domain.records import Action, Trigger
+from selfheal.services.addresses import FITS_DONE
+from selfheal.services.platform import Platform
+from selfheal.services.reports.files import list_reports, reports_folder
 from selfheal.settings import Settings
-from selfheal.store import decisions, models, monitoring
-from selfheal.supervise import FITS_DONE
 from selfheal_assets.assets import RUNS_TAG
 from selfheal_assets.definitions import build_definitions
 from tests.selfheal_assets.conftest import Dagster, metadata_of, retraining_config, table_of
@@ -50,7 +50,7 @@ def test_bootstrap_brings_the_first_version_into_production(
     dagster = make_dagster(settings)
     result = dagster.run("bootstrap_job")
     assert result.success
-    champion = models.production_version(dagster.platform.store)
+    champion = model_versions.production_version(dagster.platform.store)
     assert champion is not None
     assert champion.trigger_reason == Trigger.BOOTSTRAP
     assert "SYNTHETIC" in metadata_of(result, "training_data")["data"]
@@ -87,12 +87,12 @@ def test_a_rejected_shadow_leaves_production_untouched_and_the_run_green(
 ) -> None:
     dagster = make_dagster(make_settings(min_auc=0.99))
     live_through_drift(dagster)
-    before = models.list_versions(dagster.platform.store)
+    before = model_versions.list_versions(dagster.platform.store)
     result = dagster.run("retraining_job", retraining_config(trigger="drift"))
     assert result.success
     failed = {e.check_name for e in result.get_asset_check_evaluations() if not e.passed}
     assert failed == {"auc_roc"}
-    assert models.list_versions(dagster.platform.store) == before
+    assert model_versions.list_versions(dagster.platform.store) == before
     assert decisions.recent(dagster.platform.store, 1)[0].action is Action.REJECT
 
 
@@ -214,7 +214,7 @@ def test_a_change_of_state_writes_a_report_and_so_does_a_person(dagster: Dagster
     (written,) = list_reports(folder)
     assert written.overview is not None
     assert written.evidently is not None
-    tick = monitoring.latest_tick(dagster.platform.store)
+    tick = ticks.latest_tick(dagster.platform.store)
     assert tick is not None
     assert Path(tick.report_ref).name == written.evidently.name
     (event,) = dagster.instance.fetch_materializations(dg.AssetKey("drift_report"), limit=1).records
@@ -234,7 +234,7 @@ def test_reports_of_different_windows_are_refused(dagster: Dagster) -> None:
     serve(
         dagster.platform,
         toy_rows(300, seed=5),
-        start=models.production_version(dagster.platform.store).promoted_at.replace(hour=15),
+        start=model_versions.production_version(dagster.platform.store).promoted_at.replace(hour=15),
     )  # type: ignore[union-attr]
     assert dagster.materialize("proxy_metrics").success
     result = dagster.materialize("monitoring_alerts")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from selfheal.platform import Platform
+from selfheal.services.platform import Platform
 from selfheal.settings import load_settings
 from selfheal_assets import links
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from selfheal.maintenance import last_report
+from selfheal.services.maintenance import last_report
 from selfheal_assets.jobs import delete_old_runs
 from tests.selfheal_assets.conftest import Dagster
 

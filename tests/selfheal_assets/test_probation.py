@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
-from selfheal.contract import TRUE_LABEL
-from selfheal.promotion.going_live import force_promote, stage
-from selfheal.records import Action
+from selfheal.adapters.postgres import alerts, decisions, model_versions
+from selfheal.adapters.postgres.predictions import window_of
+from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.records import Action
+from selfheal.services.promotion.going_live import force_promote, stage
 from selfheal.settings import Settings
-from selfheal.store import decisions, models, monitoring
-from selfheal.store.predictions import window_of
 from tests.candidates import log_worse_model, passed
 from tests.selfheal_assets.conftest import Dagster, metadata_of
-from tests.selfheal_assets.test_sensors import evaluate, skip_message
+from tests.selfheal_assets.sensors.test_sensors import evaluate, skip_message
 from tests.serving.running import Api, api_in_thread, eventually
 from tests.times import T0
 from tests.toy_use_case import contract
@@ -57,7 +57,7 @@ def test_a_wrongly_promoted_version_is_rolled_back_by_the_sensor_and_the_api_fol
     assert "No version is on probation" in skip_message(evaluate(dagster, "probation_sensor", cursor=asked.cursor))
     (recorded,) = decisions.recent(platform.store, actions=[Action.ROLLBACK])
     assert (recorded.actor, recorded.champion_version, recorded.challenger_version) == ("probation", 2, 1)
-    (alert,) = (row for row in monitoring.list_alerts(platform.store, only_open=True) if row.source == "probation")
+    (alert,) = (row for row in alerts.list_alerts(platform.store, only_open=True) if row.source == "probation")
     assert (alert.kind, alert.severity) == ("probation_failed", "critical")
 
 
@@ -77,7 +77,7 @@ def send_labelled_traffic(api: Api) -> None:
 
 def n_labels(dagster: Dagster) -> int:
     store = dagster.platform.store
-    champion = models.champion(store)
+    champion = model_versions.champion(store)
     assert champion.promoted_at is not None
     window = window_of(store, champion.version, champion.promoted_at)
     return 0 if window is None else window.n_labels

@@ -7,12 +7,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from selfheal.records import Action
-from selfheal.registry import PRODUCTION_ALIAS
-from selfheal.store import decisions, models
+from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS
+from selfheal.adapters.postgres import decisions, model_versions
+from selfheal.domain.records import Action
 from tests.candidates import passed, put_live, twin_of_champion
 from tests.selfheal_assets.conftest import Dagster
-from tests.selfheal_assets.test_sensors import evaluate, skip_message
+from tests.selfheal_assets.sensors.test_sensors import evaluate, skip_message
 from tests.times import T0
 
 pytestmark = pytest.mark.integration
@@ -23,7 +23,7 @@ WORD = {"reason": "the auditor wants it", "actor": "ada"}
 @pytest.fixture
 def two(dagster: Dagster) -> Dagster:
     """Version 1 in production, version 2 staged."""
-    from selfheal.promotion.going_live import stage
+    from selfheal.services.promotion.going_live import stage
 
     verdict = passed(dagster.platform, twin_of_champion(dagster.platform))
     stage(dagster.platform, verdict.shadow, verdict.decision, T0)
@@ -37,10 +37,10 @@ def switch(dagster: Dagster, job: str, op: str, **config: Any) -> dg.ExecuteInPr
 def test_a_version_is_promoted_and_rolled_back_with_actor_and_reason(two: Dagster) -> None:
     assert switch(two, "promote_job", "put_into_production", version=2, **WORD).success
     store = two.platform.store
-    assert models.champion(store).version == two.platform.registry.alias_version(PRODUCTION_ALIAS) == 2
+    assert model_versions.champion(store).version == two.platform.registry.alias_version(PRODUCTION_ALIAS) == 2
     result = switch(two, "rollback_job", "put_back", from_version=2, **WORD)
     assert result.success
-    assert models.champion(store).version == two.platform.registry.alias_version(PRODUCTION_ALIAS) == 1
+    assert model_versions.champion(store).version == two.platform.registry.alias_version(PRODUCTION_ALIAS) == 1
     back, forth = decisions.recent(store, 2)
     assert [(one.action, one.actor, one.reason) for one in (forth, back)] == [
         (Action.FORCE_PROMOTE, "ada", WORD["reason"]),
@@ -51,7 +51,7 @@ def test_a_version_is_promoted_and_rolled_back_with_actor_and_reason(two: Dagste
 def test_a_rollback_from_a_version_that_is_not_live_is_a_red_run_and_changes_nothing(two: Dagster) -> None:
     result = switch(two, "rollback_job", "put_back", from_version=2, **WORD)
     assert not result.success
-    assert models.champion(two.platform.store).version == 1
+    assert model_versions.champion(two.platform.store).version == 1
 
 
 def test_the_sensor_sets_the_registry_right_while_no_traffic_comes(two: Dagster) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from selfheal.journal import Journal
-from serving.scoring.scorer import Scorer
+from selfheal.adapters.journal import Journal
+from serving.scoring.micro_batcher import Scorer
 from tests.serving.running import PATIENCE_SECONDS, Api, eventually
 
 

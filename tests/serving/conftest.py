@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from selfheal.platform import open_platform
-from selfheal.records import Trigger
+from selfheal.adapters.postgres.embedded import EmbeddedServer
+from selfheal.domain.records import Trigger
+from selfheal.services.platform import open_platform
 from selfheal.settings import Settings
-from selfheal.store.embedded import EmbeddedServer
-from tests.alerting.test_notify import Webhook
+from tests.adapters.alerting.test_delivery import Webhook
 from tests.conftest import TEMPLATE, WITH_MLFLOW, clone_databases, settings_for
 from tests.local_server import served
 from tests.serving.history import ADA, API_KEYS, platform_of, write_past
@@ -89,9 +89,9 @@ def two_versions_template(
     server: EmbeddedServer, bootstrapped_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The template with a second, staged version, trained on other rows."""
-    from selfheal.datasets import load_dataset
-    from selfheal.promotion.going_live import stage
-    from selfheal.stages.retraining import decide_retraining, gather_training_set, train_shadow
+    from selfheal.adapters.datasets import load_dataset
+    from selfheal.services.promotion.going_live import stage
+    from selfheal.services.retraining import decide_retraining, gather_training_set, train_shadow
 
     data_dir = tmp_path_factory.mktemp(TWO_VERSIONS) / "data"
     platform = open_platform(clone(server, TEMPLATE, bootstrapped_template, TWO_VERSIONS, data_dir, WITH_MLFLOW))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from selfheal.platform import open_platform
+from selfheal.services.platform import open_platform
 from selfheal.settings import Settings
-from serving.model.champion import ChampionHolder
-from serving.model.follower import Follower
+from serving.champion.follower import Follower
+from serving.champion.holder import ChampionHolder
 
 
 @contextmanager

@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from selfheal.api_keys import ALL_SCOPES, hashed_entry, new_api_key
-from selfheal.api_keys import Scope as ApiScope
-from selfheal.decision_log import record_decision
-from selfheal.monitoring.report import results_folder, save_tick
-from selfheal.platform import Platform, open_platform
-from selfheal.records import (
+from selfheal.adapters.decision_log import record_decision
+from selfheal.adapters.postgres import alerts as alert_queries
+from selfheal.adapters.postgres import model_versions, ticks
+from selfheal.domain.records import (
     Action,
     Alert,
     Condition,
@@ -27,8 +25,11 @@ from selfheal.records import (
     Verdict,
     Window,
 )
+from selfheal.kit.api_keys import ALL_SCOPES, hashed_entry, new_api_key
+from selfheal.kit.api_keys import Scope as ApiScope
+from selfheal.services.platform import Platform, open_platform
+from selfheal.services.reports.files import results_folder, save_tick
 from selfheal.settings import Settings
-from selfheal.store import models, monitoring
 from tests import builders
 
 ADA, READER, SCORER = new_api_key(), new_api_key(), new_api_key()
@@ -94,8 +95,8 @@ def add_tick(
     )
     performance = builders.performance(window=seen, realised=builders.score(f1=0.59), estimated_auc_roc=None)
     triage = Triage(seen, verdict, ("losing", "load_ratio drifted"), tuple(alerts), "episode")
-    monitoring.record_tick(platform.store, proxy, drift, performance, triage, at)
-    monitoring.sync_alerts(platform.store, triage, at)
+    ticks.record_tick(platform.store, proxy, drift, performance, triage, at)
+    alert_queries.sync_alerts(platform.store, triage, at)
     if has_file:
         save_tick(TickRecord(triage, proxy, drift, performance), results_folder(platform.settings.data_dir))
     return triage
@@ -112,7 +113,7 @@ def add_version(platform: Platform, version: int, **changes: Any) -> None:
         "promoted_at": None,
         "mlflow_run_id": f"{version}",
     }
-    models.register_staging(platform.store, builders.model_version(**(values | changes)))
+    model_versions.register_staging(platform.store, builders.model_version(**(values | changes)))
 
 
 def add_decision(platform: Platform, decision_id: str, action: Action, **changes: Any) -> Decision:

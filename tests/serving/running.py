@@ -24,16 +24,16 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from selfheal.contract import ModelContract, load_contract
-from selfheal.journal import LABEL_JOURNAL, JournalKind, prediction_journal, read_chunk
-from selfheal.platform import Platform, open_platform
+from selfheal.adapters.journal import LABEL_JOURNAL, JournalKind, prediction_journal, read_chunk
+from selfheal.adapters.postgres.model_versions import model_version, production_version, register_staging
+from selfheal.domain.contract import ModelContract, load_contract
+from selfheal.services.platform import Platform, open_platform
 from selfheal.settings import Settings
 from selfheal.simulate.traffic import request_bodies
-from selfheal.store.models import model_version, production_version, register_staging
 from serving.__main__ import KEEP_ALIVE_SECONDS
 from serving.app import create_app
-from serving.scoring.express import ExpressProtocol
-from serving.served import Served
+from serving.asgi import Served
+from serving.scoring.http_fast_path import ExpressProtocol
 from tests import toy_use_case
 from tests.traffic import toy_rows
 

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from selfheal.adapters.postgres.embedded import ensure_running, release
 from selfheal.settings import Settings
-from selfheal.store.embedded import ensure_running, release
 from serving.__main__ import STARTUP_FAILED, WRONG_SETTING, main
 from tests.serving.running import (
     api_in_thread,

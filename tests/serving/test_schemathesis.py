@@ -28,7 +28,7 @@ from pydantic import SecretStr
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import Status, events, from_schema
 
-from selfheal.store.embedded import EmbeddedServer
+from selfheal.adapters.postgres.embedded import EmbeddedServer
 from tests.conftest import TEMPLATE, WITH_MLFLOW
 from tests.serving.conftest import clone
 from tests.serving.history import ADA, API_KEYS, READER, SCORER, platform_of, write_past

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from selfheal.settings import Settings
 from serving import tracing
 from serving.app import create_app
-from serving.doors.strict_http import StrictHttpProtocol
+from serving.security.http_protocol import StrictHttpProtocol
 from tests.local_server import served
 from tests.serving.running import api_in_thread, bodies, free_port
 

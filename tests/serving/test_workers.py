@@ -19,9 +19,9 @@ import httpx
 import psutil
 import pytest
 
-from selfheal.platform import Platform, open_platform
-from selfheal.promotion.going_live import force_promote
-from selfheal.store.embedded import EmbeddedServer
+from selfheal.adapters.postgres.embedded import EmbeddedServer
+from selfheal.services.platform import Platform, open_platform
+from selfheal.services.promotion.going_live import force_promote
 from tests.conftest import WITH_MLFLOW
 from tests.serving.conftest import TWO_VERSIONS, clone
 from tests.serving.observability.test_metrics import Samples, scrape

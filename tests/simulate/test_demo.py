@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from selfheal.api_keys import Scope, hashed_entry
-from selfheal.contract import TRUE_LABEL, Scenario
-from selfheal.datasets import Dataset
-from selfheal.errors import InvalidDataError
+from selfheal.adapters.datasets import Dataset
+from selfheal.domain.contract import TRUE_LABEL, Scenario
+from selfheal.kit.api_keys import Scope, hashed_entry
+from selfheal.kit.errors import InvalidDataError
 from selfheal.settings import load_settings
 from selfheal.simulate.demo import (
     CALM_ROWS,

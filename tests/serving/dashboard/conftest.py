@@ -10,9 +10,9 @@ import pytest
 from pydantic import SecretStr
 
 from benchmarks.monitored_past import write_monitored_past
-from selfheal.monitoring.report import ensure_scripts, reports_folder, save_overview
-from selfheal.platform import Platform
-from selfheal.store.embedded import EmbeddedServer
+from selfheal.adapters.postgres.embedded import EmbeddedServer
+from selfheal.services.platform import Platform
+from selfheal.services.reports.files import ensure_scripts, reports_folder, save_overview
 from tests.browser import browser
 from tests.conftest import WITH_MLFLOW
 from tests.serving.conftest import TWO_VERSIONS, clone

@@ -10,7 +10,7 @@ import pytest
 
 from serving.dashboard.files import STATIC, DashboardFiles
 from tests.serving.running import Api
-from tests.serving.wire.test_problems import assert_problem
+from tests.serving.schemas.test_problems import assert_problem
 
 MAX_BYTES = 1_000_000
 

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from selfheal.overview import SENTENCES
-from selfheal.records import Verdict
+from selfheal.domain.records import Verdict
+from selfheal.services.status import SENTENCES
 from selfheal.settings import Settings
 from tests.browser import (
     NARROW,

@@ -19,9 +19,9 @@ from jsonschema_rs import validator_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from selfheal.records import Action, Verdict
-from selfheal.store import decisions
-from selfheal.store.embedded import EmbeddedServer
+from selfheal.adapters.postgres import decisions
+from selfheal.adapters.postgres.embedded import EmbeddedServer
+from selfheal.domain.records import Action, Verdict
 from serving.observability import live as live_module
 from serving.observability.live import MAX_NEWS, MAX_QUEUED_MESSAGES, Listener, Live
 from serving.routes.live import POLICY_VIOLATION, TRY_AGAIN_LATER

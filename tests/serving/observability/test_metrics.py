@@ -14,8 +14,8 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.settings import Settings
-from selfheal.store.embedded import EmbeddedServer
 from serving.observability.metrics import STALE_AFTER_SECONDS, MetricsPage
 from tests.forwarder import forwarded
 from tests.serving.history import READER, SCORER

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.serving.running import Api, query
-from tests.serving.wire.test_problems import assert_problem
+from tests.serving.schemas.test_problems import assert_problem
 
 
 def ids(answer: Any) -> list[str]:

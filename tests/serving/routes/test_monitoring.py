@@ -10,13 +10,13 @@ import httpx
 import psycopg
 import pytest
 
-from selfheal.monitoring.report import results_folder
-from selfheal.records import Verdict
+from selfheal.adapters.postgres import alerts
+from selfheal.domain.records import Verdict
+from selfheal.services.reports.files import results_folder
 from selfheal.settings import Settings
-from selfheal.store import monitoring
 from tests.serving.history import READER, add_tick, alert, platform_of
 from tests.serving.running import Api, api_in_thread, bodies, eventually, query
-from tests.serving.wire.test_problems import assert_problem
+from tests.serving.schemas.test_problems import assert_problem
 
 READING = (
     "/model/info",
@@ -168,7 +168,7 @@ def test_the_first_to_acknowledge_an_alert_stays_and_the_alert_stays_open(watche
     assert acknowledged.json()["acknowledged_by"] == "ada"
     assert acknowledged.json()["resolved_at"] is None
     with platform_of(watched_api.settings) as platform:
-        assert not monitoring.acknowledge_alert(platform.store, first["alert_id"], "bob", datetime.now(UTC))
+        assert not alerts.acknowledge_alert(platform.store, first["alert_id"], "bob", datetime.now(UTC))
     assert watched_api.client.post(path).json() == acknowledged.json()
     assert acknowledged.json() in answer_of(watched_api, "/monitoring/alerts", only_open=True)["alerts"]
 
@@ -248,7 +248,7 @@ def test_while_postgres_is_away_nothing_is_told_and_nothing_old_either(api: Api,
     name = api.settings.mlops_db_name
     with platform_of(api.settings) as platform:
         add_tick(platform, datetime.now(UTC), alerts=[alert("dataset_drift")])
-        (row,) = monitoring.list_alerts(platform.store)
+        (row,) = alerts.list_alerts(platform.store)
     asked = [("GET", path) for path in FROM_POSTGRES]
     asked.append(("POST", f"/monitoring/alerts/{row.alert_id}/acknowledge"))
     assert answer_of(api, "/monitoring/stats")["tick"]["verdict"] == Verdict.HARMFUL_SHIFT

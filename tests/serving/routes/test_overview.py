@@ -10,14 +10,14 @@ import httpx
 import psycopg
 import pytest
 
-from selfheal.monitoring.report import results_folder
-from selfheal.overview import SENTENCES, overview
-from selfheal.records import Action, Verdict
+from selfheal.domain.records import Action, Verdict
+from selfheal.services.reports.files import results_folder
+from selfheal.services.status import SENTENCES, overview
 from selfheal.settings import Settings
 from tests.serving.history import SCORER, add_tick, alert, platform_of
 from tests.serving.routes.test_monitoring import answer_of, as_reader, as_stranger
 from tests.serving.running import Api, api_in_thread
-from tests.serving.wire.test_problems import assert_problem
+from tests.serving.schemas.test_problems import assert_problem
 from tests.traffic import serve, toy_rows
 
 PATHS = ("/overview", "/monitoring/history", "/monitoring/drift/load_ratio")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from selfheal.platform import Platform, open_platform
+from selfheal.services.platform import Platform, open_platform
 from selfheal.settings import Settings
 from tests.serving.running import (
     Api,
@@ -150,7 +150,7 @@ def test_a_disk_that_refuses_to_write_means_503_and_no_acknowledgement(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("selfheal.journal.os.fdatasync", full)
+        patched.setattr("selfheal.adapters.journal.os.fdatasync", full)
         answers = [api.post("/predict", bodies(1)[0]), api.post("/predict/batch", {"instances": bodies(3)})]
     for answer in answers:
         assert answer.status_code == 503

@@ -11,13 +11,13 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from selfheal.adapters.postgres.lock_keys import Lock
+from selfheal.adapters.postgres.retraining_requests import MAX_OPEN as MAX_OPEN_REQUESTS
 from selfheal.settings import Settings
-from selfheal.store.locks import Lock
-from selfheal.store.retraining_requests import MAX_OPEN as MAX_OPEN_REQUESTS
-from serving.keeping.switchboard import MAX_OPEN
+from serving.database.command_pool import MAX_OPEN
 from tests.serving.history import ADA, API_KEYS, READER
 from tests.serving.running import Api, api_in_thread, bodies, eventually, load_on, query
-from tests.serving.wire.test_problems import assert_problem
+from tests.serving.schemas.test_problems import assert_problem
 
 WORD = {"reason": "the auditor wants it"}
 SWITCHES = ("/promotions", "/rollbacks", "/retrainings")

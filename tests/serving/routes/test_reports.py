@@ -8,12 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from selfheal.monitoring.report import ensure_scripts, reports_folder, save_overview
-from serving.doors.report_tickets import LASTS_SECONDS, ReportTickets
+from selfheal.services.reports.files import ensure_scripts, reports_folder, save_overview
+from serving.security.signed_links import LASTS_SECONDS, ReportTickets
 from tests.serving.history import SCORER
 from tests.serving.routes.test_monitoring import as_reader, as_stranger
 from tests.serving.running import Api
-from tests.serving.wire.test_problems import assert_problem
+from tests.serving.schemas.test_problems import assert_problem
 
 NAME = "20260302T120000-v1"
 

@@ -14,10 +14,10 @@ from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 
-from selfheal.contract import TRUE_LABEL
-from selfheal.registry import Registry
-from serving.model.champion import ChampionHolder, ready_champion
-from serving.wire.explained import Explained
+from selfheal.adapters.mlflow_registry import Registry
+from selfheal.domain.contract import TRUE_LABEL
+from serving.champion.holder import ChampionHolder, ready_champion
+from serving.schemas.explanations import Explained
 from tests.serving.running import Api, bodies, journal_rows
 from tests.toy_use_case import contract
 

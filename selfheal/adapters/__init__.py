@@ -1,0 +1,1 @@
+"""Input and output: Postgres, journal, MLflow, model cache, alert channels, decision files, data sets."""

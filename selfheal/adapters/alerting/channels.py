@@ -1,0 +1,108 @@
+"""Where alerts go: the addresses of NOTIFY_URLS and its siblings, which severity goes to which, and one message to one address.
+
+An address is an apprise URL and may hold a secret (a token, a password): it is never printed, only its scheme is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from selfheal.domain.records import Severity
+from selfheal.kit.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from selfheal.settings import Settings
+from selfheal.kit.notify_urls import Channel, parse_channels
+
+SETTINGS: Mapping[str, tuple[Severity, ...]] = {
+    "notify_urls": tuple(Severity),
+    "notify_urls_info": (Severity.INFO,),
+    "notify_urls_warning": (Severity.WARNING,),
+    "notify_urls_critical": (Severity.CRITICAL,),
+}
+"""Each setting and the severities that go to its addresses."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one channel is told. `kind` is apprise's: info, success, warning or failure."""
+
+    title: str
+    body: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Who hears of which severity; an address that is given twice hears once."""
+
+    by_severity: Mapping[Severity, tuple[Channel, ...]]
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        return tuple(dict.fromkeys(channel for channels in self.by_severity.values() for channel in channels))
+
+
+def routes_of(settings: Settings) -> Routes:
+    """Who hears of what under these settings."""
+    given = {name: parse_channels(getattr(settings, name).get_secret_value()) for name in SETTINGS}
+    return Routes(
+        {
+            severity: tuple(
+                dict.fromkeys(c for name, channels in given.items() if severity in SETTINGS[name] for c in channels)
+            )
+            for severity in Severity
+        }
+    )
+
+
+def check_channels(settings: Settings) -> None:
+    """For a service that starts. Apprise takes a second to load: short commands do without.
+
+    Raises:
+        ConfigurationError: naming the setting, place and scheme of an address that apprise cannot use.
+    """
+    for name in SETTINGS:
+        channels = parse_channels(getattr(settings, name).get_secret_value())
+        for place, channel in enumerate(channels, 1):
+            if _plugin(channel) is None:
+                raise ConfigurationError(
+                    f"{name.upper()}=***: apprise cannot use address {place} of {len(channels)} ({channel.scheme}://...): "
+                    "the scheme is unknown or the rest of the address is incomplete; see the list of services of apprise"
+                )
+
+
+def send(channel: Channel, message: Message) -> bool:
+    """Sends and waits; False if the channel did not take it. May take as long as the service at the other end lets it."""
+    import apprise
+
+    plugin = _plugin(channel)
+    if plugin is None:
+        return False
+    sender = apprise.Apprise()
+    sender.add(plugin)
+    return bool(sender.notify(title=message.title, body=message.body, notify_type=message.kind))
+
+
+def _plugin(channel: Channel) -> Any | None:
+    """Apprise's object for the address; None if it makes none of it."""
+    import apprise
+
+    with _nothing_told_by("apprise"):
+        return apprise.Apprise.instantiate(channel.url, suppress_exceptions=True)
+
+
+@contextmanager
+def _nothing_told_by(name: str) -> Iterator[None]:
+    """Apprise logs parts of an address that it does not understand."""
+    logger = logging.getLogger(name)
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before

@@ -1,0 +1,89 @@
+"""Keeping decisions twice: in Postgres' hash chain and as a JSON file each, so that neither can be edited unseen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfheal.adapters.postgres import decisions
+from selfheal.domain.records import Decision
+from selfheal.kit.atomic_file import write_whole
+from selfheal.kit.serialization import from_dict, to_dict, to_json
+
+if TYPE_CHECKING:
+    from selfheal.adapters.postgres.store import Store
+
+
+NEWEST = 10
+"""Decisions that are looked after when their file is missing: a crash came between the two. That an older one has no file is
+no accident; `verify` finds it."""
+
+
+def decision_folder(data_dir: Path) -> Path:
+    return data_dir / "decisions"
+
+
+def record_decision(store: Store, data_dir: Path, decision: Decision) -> Decision:
+    """Keeps a decision; one with the same id is kept once, as it was first. Returns the one that is kept."""
+    decisions.append(store, decision)
+    kept = decisions.find(store, decision.decision_id)
+    assert kept is not None
+    _write_file(data_dir, kept)
+    write_missing_files(store, data_dir)
+    return kept
+
+
+def write_missing_files(store: Store, data_dir: Path) -> None:
+    """Writes the files that the `NEWEST` decisions do not have yet."""
+    for decision in decisions.recent(store, NEWEST):
+        _write_file(data_dir, decision)
+
+
+def _write_file(data_dir: Path, decision: Decision) -> None:
+    path = decision_folder(data_dir) / f"{decision.created_at:%Y%m%dT%H%M%S}-{decision.decision_id}.json"
+    if not path.exists():
+        write_whole(path, to_json(decision), is_durable=True)  # another process may be writing the same one
+
+
+def verify_decisions(store: Store, data_dir: Path) -> list[str]:
+    """Every difference between the chain, its hashes and the JSON files, a sentence each. Empty: all is as it was."""
+    return decisions.chain_problems(store) + file_problems(store, data_dir)
+
+
+def file_problems(store: Store, data_dir: Path) -> list[str]:
+    """Every difference between Postgres and the JSON files, a sentence each."""
+    stored = decisions.all_readable(store)
+    problems: list[str] = []
+    seen: set[str] = set()
+    for path in sorted(decision_folder(data_dir).glob("*.json")):
+        try:
+            content = json.loads(path.read_bytes())
+            decision_id = str(content["decision_id"])
+        except (OSError, ValueError, KeyError, TypeError):
+            problems.append(f"{path.name} is not a decision record")
+            continue
+        seen.add(decision_id)
+        if decision_id not in stored:
+            problems.append(f"decision {decision_id} is in {path.name} but not in Postgres")
+        elif not _is_same(content, stored[decision_id]):
+            problems.append(f"decision {decision_id} in Postgres differs from {path.name}")
+    return problems + [f"decision {decision_id} has no JSON file" for decision_id in stored if decision_id not in seen]
+
+
+def _is_same(content: dict[str, Any], stored: Decision | None) -> bool:
+    """Whether a file says what Postgres says. One from before a field was added does not have it."""
+    try:
+        in_file = from_dict(Decision, content)
+    except ValueError:  # a pydantic.ValidationError is a ValueError
+        return False
+    return in_file == stored and _is_within(content, to_dict(in_file))
+
+
+def _is_within(part: Any, whole: Any) -> bool:
+    """Whether all that `part` says is in `whole`: nothing may hide under a name that a record does not have."""
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(name in whole and _is_within(value, whole[name]) for name, value in part.items())
+    if isinstance(part, list) and isinstance(whole, list):
+        return len(part) == len(whole) and all(map(_is_within, part, whole))
+    return bool(part == whole)

@@ -1,0 +1,426 @@
+"""The append-only CSV audit trail, which is also the write-ahead log of predictions and labels.
+
+A record is acknowledged once `Journal.append` has returned; Postgres is filled behind it by `selfheal.adapters.postgres.ingest`.
+Each writer has a file of its own, opened anew at every start and never reopened, so a line torn by a crash can only be
+the last of its file. The last column, `crc32`, is the checksum of the text before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import gzip
+import os
+import shutil
+import struct
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+from typing import BinaryIO, Literal, TypeAlias, cast
+
+import numpy as np
+import orjson
+
+from selfheal.domain.contract import FloatArray, ModelContract
+from selfheal.kit.errors import InvalidDataError, JournalUnavailableError
+
+CHECKSUM_COLUMN = "crc32"
+COMPRESSED_SUFFIX = ".gz"
+
+TAIL_BYTES = 8_000_000
+"""How much of the end of a file `last_lines` looks at."""
+
+Field: TypeAlias = str | float | int | bool | None
+Record: TypeAlias = Sequence[Field]
+"""One line's fields. Text without commas, quotes, brackets and line breaks: the doors see to that. None and NaN: missing."""
+
+PREDICTION_META_COLUMNS = (
+    "prediction_id",
+    "created_at",
+    "model_version",
+    "prediction",
+    "probability",
+    "threshold",
+    "request_source",
+    "latency_ms",
+)
+LABEL_COLUMNS = ("prediction_id", "true_label", "labelled_at", "received_at", "label_source", "is_correction")
+
+
+@dataclass(frozen=True)
+class JournalKind:
+    """One of the two journals: its folder below DATA_DIR/audit and its columns, the checksum left out."""
+
+    name: str
+    columns: tuple[str, ...]
+
+    def folder(self, data_dir: Path) -> Path:
+        return data_dir / "audit" / self.name
+
+    def files(self, data_dir: Path) -> list[Path]:
+        """All files, the oldest first (names begin with the time they were opened), compressed or not."""
+        found = {
+            file_key(path): path for pattern in ("*.csv", "*.csv.gz") for path in self.folder(data_dir).glob(pattern)
+        }
+        return [found[key] for key in sorted(found)]
+
+
+def prediction_journal(contract: ModelContract) -> JournalKind:
+    return JournalKind("predictions", (*PREDICTION_META_COLUMNS, *contract.feature_names))
+
+
+LABEL_JOURNAL = JournalKind("labels", LABEL_COLUMNS)
+
+
+FsyncMode: TypeAlias = Literal["always", "interval", "off"]
+"""When what was appended is forced to disk: before `append` returns, whenever `sync` is called, or never."""
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""A full disk passes; any other error while writing or syncing means that the disk cannot be trusted."""
+
+
+class Journal:
+    """One writer's end of a journal. Safe to use from several threads.
+
+    The writer holds a lock on its file for as long as it may append, so that readers can tell a line that is being written
+    from one that a crash has torn, and so that nobody compresses a file in use.
+
+    Args:
+        kind: which journal.
+        data_dir: the platform's data folder.
+        max_bytes: the size at which a file is closed and the next one opened.
+        fsync: `always`: on return from `append` the records are on disk. `interval`: they are with the operating system
+            (and survive a crash of the process), and `sync` brings them to disk. `off`: nobody does.
+    """
+
+    def __init__(self, kind: JournalKind, data_dir: Path, max_bytes: int, fsync: FsyncMode = "always") -> None:
+        self.kind = kind
+        self._header = (",".join((*kind.columns, CHECKSUM_COLUMN)) + "\n").encode()
+        self._folder = kind.folder(data_dir)
+        self._max_bytes = max_bytes
+        self._fsync = fsync
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        self._size = 0
+        self._has_unsynced = False
+        self.path: Path | None = None
+        self.failure: str | None = None
+        """Why this journal takes nothing any more, once a disk has failed it."""
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Writes the records (fields in the order of the kind's columns) as `encode_lines` has them.
+
+        Raises: as `write`.
+        """
+        if records:
+            self.write(encode_lines(records))
+
+    def write(self, lines: bytes) -> None:
+        """Writes encoded lines; on return they are as durable as `fsync` says.
+
+        Raises:
+            JournalUnavailableError: if they could not be; then none of them counts as written. The file is given up: after
+                a failed sync its pages may be lost without another error, so it is never synced again. A full disk is
+                worth another try, which opens another file; any other failure is final.
+        """
+        with self._lock:
+            if self.failure is not None:
+                raise JournalUnavailableError(self.failure)
+            if self._descriptor is None or self._size >= self._max_bytes:
+                self._open_next()
+            assert self._descriptor is not None
+            with self._giving_up_on_error():
+                self._write_whole(self._descriptor, lines)
+                if self._fsync == "always":
+                    os.fdatasync(self._descriptor)
+            self._has_unsynced = self._fsync == "interval"
+            self._size += len(lines)
+
+    def sync(self) -> None:
+        """Brings to disk what `interval` has left with the operating system.
+
+        Raises: as `write`.
+        """
+        with self._lock:
+            if self._descriptor is not None and self._has_unsynced:
+                with self._giving_up_on_error():
+                    os.fdatasync(self._descriptor)
+                self._has_unsynced = False
+
+    def probe(self) -> None:
+        """Tries whether a file can be opened and written, as the next `write` would.
+
+        Raises: as `write`.
+        """
+        with self._lock:
+            if self.failure is not None:
+                raise JournalUnavailableError(self.failure)
+            if self._descriptor is None:
+                self._open_next()
+
+    def close(self) -> None:
+        with contextlib.suppress(JournalUnavailableError):
+            self.sync()
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._has_unsynced = False
+
+    def _write_whole(self, descriptor: int, lines: bytes) -> None:
+        try:
+            _write_all(descriptor, lines)
+        except OSError as error:
+            if error.errno in NO_ROOM and self._has_unsynced:
+                os.fdatasync(descriptor)  # the file is given up, and holds what was acknowledged
+            raise
+
+    def _open_next(self) -> None:
+        """Opens the next file; its header and its name are on disk before the first record.
+
+        It gets its name only when it has its lock and its header: a file that others can see without the lock passes for
+        finished, and would be compressed and removed.
+        """
+        if self._descriptor is not None and self._has_unsynced:
+            with self._giving_up_on_error():
+                os.fdatasync(self._descriptor)
+        self._close()
+        opened_at = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+        path = self._folder / f"{opened_at}-{os.getpid()}-{token_hex(4)}.csv"
+        unnamed = path.with_name(f".{path.name}.tmp")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            _write_all(self._descriptor, self._header)
+            os.fsync(self._descriptor)
+            unnamed.rename(path)
+            _sync_folder(self._folder)
+        except OSError as error:
+            self._close()
+            for empty in (unnamed, path):  # tried again and again on a full disk, they would pile up
+                with contextlib.suppress(OSError):
+                    empty.unlink(missing_ok=True)
+            if error.errno == errno.EIO:
+                self.failure = _disk_failure(path, error)
+            reason = self.failure or f"no journal file can be opened in {self._folder}: {error.strerror}"
+            raise JournalUnavailableError(reason) from error
+        self.path, self._size = path, len(self._header)
+
+    @contextlib.contextmanager
+    def _giving_up_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            assert self._descriptor is not None and self.path is not None
+            if error.errno in NO_ROOM:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, self._size)  # what was not acknowledged should not be read either
+                    if self._size == len(self._header):
+                        self.path.unlink()  # or files without a record would pile up
+            else:
+                self.failure = _disk_failure(self.path, error)
+            self._close()
+            raise JournalUnavailableError(self.failure or f"{self.path}: {error.strerror}") from error
+
+
+def _disk_failure(path: Path, error: OSError) -> str:
+    return (
+        f"the disk failed while {path} was written ({error.strerror}); nothing is acknowledged until the disk has been "
+        "checked and the service restarted"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole, checked lines of one file.
+
+    `lines` are without checksum and line break, `starts` are their byte offsets; `end_offset` is where to read on.
+    """
+
+    columns: tuple[str, ...]
+    lines: tuple[bytes, ...]
+    starts: tuple[int, ...]
+    end_offset: int
+    corrupt: tuple[str, ...]
+
+
+def read_chunk(path: Path, offset: int, max_bytes: int = 8_000_000) -> Chunk:
+    """The next whole lines of a journal file, from `offset` (0: the beginning; of the text, if it is compressed).
+
+    A last line without its line break is still being written, or torn: it is left for the next call. A line whose
+    checksum is wrong is left out and reported as `file: byte offset`; those after it are read all the same.
+
+    Raises:
+        InvalidDataError: if the file has no header of a journal, or is compressed and damaged.
+    """
+    with _text(path) as file:
+        header = file.readline(max_bytes)
+        names = header.decode("utf-8", "replace").rstrip("\n").split(",")
+        if not header.endswith(b"\n") or names[-1] != CHECKSUM_COLUMN:
+            if header.endswith(b"\n") or len(header) >= max_bytes:
+                raise InvalidDataError(f"{path} is not a journal file: its header is {header[:80]!r}")
+            return Chunk((), (), (), 0, ())  # the writer has not finished the header yet
+        position = max(offset, len(header))
+        file.seek(position)
+        data = file.read(max_bytes)
+    whole = data[: data.rfind(b"\n") + 1]
+    lines: list[bytes] = []
+    starts: list[int] = []
+    corrupt: list[str] = []
+    line_start = position
+    for line in whole.splitlines(keepends=True):
+        text, _, checksum = line[:-1].rpartition(b",")
+        if checksum == b"%08x" % zlib.crc32(text):
+            lines.append(text)
+            starts.append(line_start)
+        else:
+            corrupt.append(f"{path}: byte {line_start}")
+        line_start += len(line)
+    return Chunk(tuple(names[:-1]), tuple(lines), tuple(starts), position + len(whole), tuple(corrupt))
+
+
+def last_lines(kind: JournalKind, data_dir: Path, max_lines: int) -> list[dict[str, str]]:
+    """The newest sound records of the files that are not compressed yet, the oldest first.
+
+    Raises:
+        InvalidDataError: if a file in the folder is no journal file.
+    """
+    found: list[dict[str, str]] = []
+    for path in reversed(kind.files(data_dir)):
+        if len(found) >= max_lines:
+            break
+        if path.suffix == COMPRESSED_SUFFIX:
+            continue  # a file that was opened before it may still be in use
+        try:
+            chunk = read_chunk(path, max(0, path.stat().st_size - TAIL_BYTES))
+        except FileNotFoundError:  # it has just been compressed, so Postgres has it
+            continue
+        newest = [dict(zip(chunk.columns, line.decode().split(","), strict=True)) for line in chunk.lines[-max_lines:]]
+        found = newest + found
+    return found[-max_lines:]
+
+
+def file_key(path: Path) -> str:
+    """A journal file's name, the same before and after it is compressed."""
+    return path.name.removesuffix(COMPRESSED_SUFFIX)
+
+
+def compressed_path(path: Path) -> Path:
+    """What the file is called once it is compressed."""
+    return path.with_name(file_key(path) + COMPRESSED_SUFFIX)
+
+
+def text_size(path: Path) -> int:
+    """Bytes of text in a journal file; of a compressed one, as its trailer says."""
+    size = path.stat().st_size
+    if path.suffix != COMPRESSED_SUFFIX or size < 4:
+        return size
+    with path.open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        (n_bytes,) = struct.unpack("<I", file.read(4))
+        return int(n_bytes)
+
+
+def has_writer(path: Path) -> bool:
+    """Whether some process may still append to the file."""
+    if path.suffix == COMPRESSED_SUFFIX:
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def compress(path: Path) -> Path:
+    """Replaces a file that has no writer by a compressed one; at every moment one of the two is whole.
+
+    Raises:
+        OSError: if there is no room; the file stays as it is.
+    """
+    target = compressed_path(path)
+    unfinished = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
+    try:
+        with path.open("rb") as source, unfinished.open("xb") as file:
+            with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0) as packed:
+                shutil.copyfileobj(source, packed, 1_000_000)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    path.unlink(missing_ok=True)  # another process may have compressed it, too
+    return target
+
+
+def encode_lines(records: Sequence[Record]) -> bytes:
+    """The records as journal lines, checksums included. Floats keep their last bit; None and NaN are empty fields.
+
+    JSON does the formatting, for all records in one call: an array of numbers is a CSV line once its brackets are gone.
+    `null` is told from text because text still has its quotes then.
+    """
+    text = orjson.dumps(records)[2:-2].replace(b",null", b",").replace(b'"', b"")
+    lines = text.split(b"],[")
+    n_commas = len(records) * len(records[0]) - 1
+    assert b"\\" not in text, "text for the journal holds a quote, a backslash or a control character"
+    assert len(lines) == len(records) and text.count(b",") == n_commas, (
+        "text for the journal holds a comma or a bracket"
+    )
+    crc32 = zlib.crc32
+    return b"".join([b"%b,%08x\n" % (line, crc32(line)) for line in lines])
+
+
+def column_values(values: FloatArray, kind: str) -> list[Field]:
+    """A feature's values (NaN where missing) as journal fields: whole numbers without a fraction if it is an `int`."""
+    if kind == "int" and not np.isnan(values).any():
+        return list(values.astype(np.int64).tolist())
+    floats: list[float] = values.tolist()
+    if kind == "int":
+        return [int(value) if value == value else None for value in floats]  # noqa: PLR0124  (only NaN differs from itself)
+    if np.isinf(values).any():  # JSON knows no infinity and would call it missing
+        return [str(value) if np.isinf(value) else value for value in floats]
+    return list[Field](floats)
+
+
+def format_time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+@contextlib.contextmanager
+def _text(path: Path) -> Iterator[BinaryIO]:
+    """The file's text, unpacked if it is compressed."""
+    with path.open("rb") as raw:
+        if path.suffix != COMPRESSED_SUFFIX:
+            yield raw
+            return
+        try:
+            with gzip.GzipFile(fileobj=raw, mode="rb") as unpacked:
+                yield cast(BinaryIO, unpacked)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InvalidDataError(f"{path} is damaged and cannot be unpacked: {error}") from error
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a new file's name durable, not only its content."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,405 @@
+"""The model registry: the only module that imports MLflow.
+
+It logs what training made, registers versions, moves aliases, and brings artifacts to this machine, checked by digest.
+Which version is in production is decided by Postgres (`selfheal.services.promotion.going_live`); the alias `production` follows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfheal.adapters.model_cache import MODEL_SUFFIX, ModelCache
+from selfheal.adapters.postgres.baseline import from_parquet, to_parquet
+from selfheal.domain.contract import ModelContract
+from selfheal.domain.model.file import TRUSTED_TYPES, check_size, load_trusted
+from selfheal.domain.model.requirements import model_requirements
+from selfheal.domain.records import ModelVersion, ShadowModel, Stage, TrainingRecord
+from selfheal.domain.retraining import snapshot
+from selfheal.kit.errors import MissingArtifactError, ModelRefusedError, ServiceUnavailableError
+from selfheal.kit.serialization import from_dict, to_dict, to_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+    from selfheal.domain.retraining.dataset import TrainingSet
+    from selfheal.domain.retraining.training import TrainedModel
+    from selfheal.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+EXPERIMENT = "selfheal"
+PRODUCTION_ALIAS, STAGING_ALIAS = "production", "staging"
+STAGE_TAG = "stage"
+SHADOW_KEY_TAG = "selfheal.shadow_key"
+
+MODEL_FILE = "model.skops"
+
+REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+"""For a tracking server that does not answer. MLflow's defaults keep the caller for up to 20 minutes: who follows
+promotions would be deaf to a rollback meanwhile."""
+
+
+class Registry:
+    """MLflow for one model, with a cache of its files on this machine.
+
+    Args:
+        tracking_uri: of MLflow; a callable is asked at first use (the embedded Postgres may have to start).
+        artifact_folder: where artifacts go if MLflow's store is a database; None: the tracking server decides.
+        max_model_bytes: a model file that is larger, or unpacks to more, is refused.
+    """
+
+    def __init__(
+        self,
+        contract: ModelContract,
+        tracking_uri: Callable[[], str],
+        cache_folder: Path,
+        artifact_folder: Path | None,
+        max_model_bytes: int,
+    ) -> None:
+        self.contract = contract
+        self.cache = ModelCache(cache_folder, max_model_bytes)
+        self._tracking_uri = tracking_uri
+        self._artifact_folder = artifact_folder
+        self._max_model_bytes = max_model_bytes
+
+    def find_shadow(self, shadow_key: str) -> ShadowModel | None:
+        """The finished run of the same training, if there is one: the same rows, settings and code train once."""
+        client = self._client()
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return None
+        filter_string = f"tags.`{SHADOW_KEY_TAG}` = '{shadow_key}' AND attributes.status = 'FINISHED'"
+        runs = client.search_runs([experiment.experiment_id], filter_string, max_results=1)
+        return self.shadow_of_run(runs[0].info.run_id) if runs else None
+
+    def log_shadow(
+        self,
+        trained: TrainedModel,
+        training_set: TrainingSet,
+        *,
+        shadow_key: str,
+        decision_id: str,
+        trigger_reason: str,
+        now: datetime,
+    ) -> ShadowModel:
+        """Logs parameters, metrics, the model (skops) and its files as one run.
+
+        Run artifacts: metrics.json, params.json, metadata.json, requirements.txt, reference.parquet, and the rows it learned
+        from and is judged on, training_set.parquet.
+        """
+        mlflow = self._mlflow()
+        requirements = list(model_requirements())
+        reference = to_parquet(trained.reference)
+        with mlflow.start_run(
+            experiment_id=self._experiment_id(), run_name=f"{trigger_reason} {now:%Y-%m-%d %H:%M}"
+        ) as run:
+            mlflow.log_params(trained.params | {"n_train": training_set.info.n_train, "data": training_set.info.source})
+            measured = to_dict(trained.metrics) | _calibration_metrics(trained.record)
+            mlflow.log_metrics({name: v for name, v in measured.items() if v is not None})
+            model = mlflow.sklearn.log_model(
+                trained.pipeline,
+                name="model",
+                serialization_format="skops",
+                skops_trusted_types=[*TRUSTED_TYPES, *self.contract.trusted_types],
+                pip_requirements=requirements,
+            )
+            shadow = ShadowModel(
+                model_name=self.contract.name,
+                mlflow_run_id=run.info.run_id,
+                artifact_uri=model.model_uri,
+                artifact_sha256=hashlib.sha256(self._download(f"{model.model_uri}/{MODEL_FILE}")).hexdigest(),
+                reference_sha256=hashlib.sha256(reference).hexdigest(),
+                contract_hash=self.contract.hash,
+                threshold=trained.threshold,
+                params=trained.params,
+                metrics=trained.metrics,
+                training_set=training_set.info,
+                trained_at=now,
+                trigger_reason=trigger_reason,
+                decision_id=decision_id,
+                record=trained.record,
+            )
+            files = {
+                "metrics.json": to_json(trained.metrics),
+                "params.json": json.dumps(trained.params, indent=1).encode(),
+                "metadata.json": to_json(shadow),
+                "requirements.txt": "\n".join(requirements).encode(),
+                "reference.parquet": reference,
+                snapshot.FILE_NAME: snapshot.to_parquet(training_set),
+            }
+            with tempfile.TemporaryDirectory() as folder:
+                for name, data in files.items():
+                    (Path(folder) / name).write_bytes(data)
+                mlflow.log_artifacts(folder)
+            mlflow.set_tags({SHADOW_KEY_TAG: shadow_key, "trigger_reason": trigger_reason})
+        return shadow
+
+    def register(self, shadow: ShadowModel) -> int:
+        """The version number of this run in the registry; a run is registered once, if by one caller at a time."""
+        from mlflow.exceptions import MlflowException
+
+        client = self._client()
+        try:
+            client.create_registered_model(self.contract.name, description=self.contract.description)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        known = client.search_model_versions(f"run_id = '{shadow.mlflow_run_id}'")
+        if known:
+            return min(int(version.version) for version in known)
+        created = client.create_model_version(
+            self.contract.name, source=shadow.artifact_uri, run_id=shadow.mlflow_run_id, tags={STAGE_TAG: Stage.STAGING}
+        )
+        return int(created.version)
+
+    def alias_version(self, alias: str) -> int | None:
+        """The version an alias points at, or None."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return int(self._client().get_model_version_by_alias(self.contract.name, alias).version)
+        except MlflowException as error:
+            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise
+
+    def point_alias(self, alias: str, version: int) -> None:
+        """Moves an alias. MLflow inserts or updates without a lock: two that insert at once are one failure, tried again."""
+        from mlflow.exceptions import MlflowException
+        from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
+
+        @retry(
+            retry=retry_if_exception_type(MlflowException),
+            stop=stop_after_attempt(4),
+            wait=wait_random(0, 0.2),
+            reraise=True,
+        )
+        def point() -> None:
+            self._client().set_registered_model_alias(self.contract.name, alias, str(version))
+
+        point()
+
+    def drop_alias(self, alias: str) -> None:
+        self._client().delete_registered_model_alias(self.contract.name, alias)
+
+    def stage_tags(self, limit: int = 100) -> dict[int, str | None]:
+        """The stage that each of the newest versions is tagged with."""
+        found = self._client().search_model_versions(
+            f"name = '{self.contract.name}'", max_results=limit, order_by=["version_number DESC"]
+        )
+        return {int(version.version): version.tags.get(STAGE_TAG) for version in found}
+
+    def tag_stage(self, version: int, stage: Stage) -> None:
+        self._client().set_model_version_tag(self.contract.name, str(version), STAGE_TAG, stage.value)
+
+    def load(self, model: ModelVersion | ShadowModel, *, may_download: bool = True) -> Pipeline:
+        """The fitted pipeline, if it may be served.
+
+        Args:
+            may_download: False asks nobody: the file is in this machine's cache or the model is refused.
+
+        Raises:
+            ModelRefusedError: if the contract or a type in the file is not what it should be, or it does not load.
+            IntegrityError: if the file's digest is not the recorded one.
+        """
+        if model.contract_hash != self.contract.hash:
+            raise ModelRefusedError(
+                f"the model was trained under contract {model.contract_hash[:12]}, this process has "
+                f"{self.contract.hash[:12]} ({self.contract.name}); deploy the code it was trained with, or bootstrap the new "
+                "contract in a DATA_DIR of its own"
+            )
+        uri = f"{model.artifact_uri}/{MODEL_FILE}"
+        if may_download:
+            data = self._fetch(uri, model.artifact_sha256, MODEL_SUFFIX)
+        else:
+            data = self.cache.fetch(model.artifact_sha256, MODEL_SUFFIX, origin=uri, download=_refuse_download)
+        return load_trusted(data, MODEL_FILE, self._max_model_bytes, self.contract.trusted_types)
+
+    def model_bytes(self, model: ModelVersion | ShadowModel) -> bytes:
+        """The model's file as it was logged; to be compared, not opened.
+
+        Raises:
+            IntegrityError: if its digest is not the recorded one.
+        """
+        return self._fetch(f"{model.artifact_uri}/{MODEL_FILE}", model.artifact_sha256, MODEL_SUFFIX)
+
+    def reference(self, model: ModelVersion | ShadowModel) -> pd.DataFrame:
+        """The reference window frozen with this model: all features, `probability`, `true_label`.
+
+        Raises:
+            IntegrityError: if the file's digest is not the recorded one.
+        """
+        uri = f"runs:/{model.mlflow_run_id}/reference.parquet"
+        return from_parquet(self._fetch(uri, model.reference_sha256, "parquet"))
+
+    def training_set(self, model: ModelVersion | ShadowModel) -> TrainingSet:
+        """The rows this model learned from and was judged on, as they were gathered.
+
+        Raises:
+            MissingArtifactError: if its run has no such file.
+            IntegrityError: if its rows do not have the recorded digest.
+        """
+        shadow = model if isinstance(model, ShadowModel) else self.shadow_of_run(model.mlflow_run_id)
+        uri = f"runs:/{model.mlflow_run_id}/{snapshot.FILE_NAME}"
+        return snapshot.from_parquet(self._kept_file(uri), uri, shadow.training_set.sha256)
+
+    def stored_model(self, model: ModelVersion | ShadowModel) -> bytes:
+        """The model's file as the artifact store has it now, past this machine's cache and unchecked.
+
+        Raises:
+            MissingArtifactError: if it is not there.
+        """
+        return self._download(f"{model.artifact_uri}/{MODEL_FILE}")
+
+    def stored_reference(self, model: ModelVersion | ShadowModel) -> bytes:
+        """The model's reference as the artifact store has it now, past this machine's cache and unchecked.
+
+        Raises:
+            MissingArtifactError: if it is not there.
+        """
+        return self._kept_file(f"runs:/{model.mlflow_run_id}/reference.parquet")
+
+    def run_url_path(self, mlflow_run_id: str) -> str:
+        """The run's page, relative to the MLflow UI."""
+        return f"/#/experiments/{self._experiment_id()}/runs/{mlflow_run_id}"
+
+    def shadow_of_run(self, run_id: str) -> ShadowModel:
+        """What `log_shadow` recorded of a run.
+
+        Raises:
+            MissingArtifactError: if it is not the finished run of a training.
+        """
+        return from_dict(ShadowModel, json.loads(self._kept_file(f"runs:/{run_id}/metadata.json")))
+
+    def _kept_file(self, uri: str) -> bytes:
+        """Raises:
+        MissingArtifactError: if there is no such file in the run.
+        """
+        run_id, _, name = uri.removeprefix("runs:/").partition("/")
+        if name not in {file.path for file in self._client().list_artifacts(run_id)}:
+            raise _missing(uri)
+        return self._download(uri)
+
+    def _fetch(self, uri: str, sha256: str, suffix: str) -> bytes:
+        return self.cache.fetch(sha256, suffix, origin=uri, download=lambda: self._download(uri))
+
+    def _download(self, uri: str) -> bytes:
+        """One file, as bytes. `models:/` URIs name a folder only, so the folder is fetched for those.
+
+        Raises:
+            MissingArtifactError: if MLflow does not have it (any more).
+            ModelRefusedError: if it is larger than a model file may be.
+            ServiceUnavailableError: if MLflow does not answer as it should.
+        """
+        from mlflow.exceptions import MlflowException
+
+        is_model = uri.startswith("models:/")
+        source = uri.rpartition("/")[0] if is_model else uri
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                fetched = Path(self._mlflow().artifacts.download_artifacts(source, dst_path=folder))
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    raise _missing(uri) from error
+                logger.warning("MLflow does not give %s: %s", uri, error)
+                raise ServiceUnavailableError(
+                    f"MLflow does not give {_name_of(uri)}; is it running and in good health? The log says more"
+                ) from error
+            path = fetched / uri.rpartition("/")[2] if is_model else fetched
+            if not path.is_file():
+                raise _missing(uri)
+            check_size(path.stat().st_size, uri, self._max_model_bytes)
+            return path.read_bytes()
+
+    def _experiment_id(self) -> str:
+        client = self._client()
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        location = None if self._artifact_folder is None else self._artifact_folder.resolve().as_uri()
+        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+    def _client(self) -> Any:
+        return self._mlflow().MlflowClient()
+
+    def _mlflow(self) -> Any:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        for name, value in REQUEST_LIMITS.items():
+            os.environ.setdefault(name, value)
+        for name in ("alembic", "mlflow.store.db.utils"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        import mlflow  # seconds to import: only where the registry is really asked
+
+        with _unchanged_environment("MLFLOW_TRACKING_URI"):
+            mlflow.set_tracking_uri(self._tracking_uri())
+        return mlflow
+
+
+def open_registry(settings: Settings, contract: ModelContract) -> Registry:
+    """The registry of the settings: a tracking server, or MLflow's tables in our Postgres and files in DATA_DIR/mlflow."""
+    is_server = (settings.mlflow_tracking_uri or "").startswith("http")
+    return Registry(
+        contract,
+        tracking_uri=lambda: mlflow_store_uri(settings),
+        cache_folder=settings.data_dir / "cache",
+        artifact_folder=None if is_server else settings.data_dir / "mlflow",
+        max_model_bytes=int(settings.max_model_mb * 1_000_000),
+    )
+
+
+def mlflow_store_uri(settings: Settings) -> str:
+    """Where MLflow keeps runs and versions; creates its database if needed."""
+    if settings.mlflow_tracking_uri:
+        return settings.mlflow_tracking_uri
+    from selfheal.adapters.postgres.migrate import ensure_database
+    from selfheal.adapters.postgres.store import MLFLOW_DATABASE, server_url, with_driver
+
+    url = server_url(settings, MLFLOW_DATABASE)
+    ensure_database(url)
+    return with_driver(url, "psycopg2")
+
+
+def _calibration_metrics(record: TrainingRecord | None) -> dict[str, float | None]:
+    """Of the evaluation rows and, before anything was done about it, out of fold."""
+    if record is None:
+        return {}
+    checks = {"out_of_fold": record.out_of_fold, "evaluation": record.evaluation}
+    names = ("slope", "intercept", "spiegelhalter_z")
+    return {f"calibration_{name}_{rows}": getattr(check, name) for rows, check in checks.items() for name in names}
+
+
+def _missing(uri: str) -> MissingArtifactError:
+    return MissingArtifactError(f"{_name_of(uri)} is not there; restore MLflow's artifacts from a backup")
+
+
+def _name_of(uri: str) -> str:
+    """Without the place: clients of the API are told why a version is refused, but not how we keep it."""
+    return uri.rpartition("/")[2]
+
+
+def _refuse_download() -> bytes:
+    raise ModelRefusedError("the file is not in this machine's cache any more")
+
+
+@contextmanager
+def _unchanged_environment(name: str) -> Iterator[None]:
+    """MLflow exports the address it is given; our own settings, and child processes, would take it for a setting."""
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before

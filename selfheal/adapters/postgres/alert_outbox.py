@@ -1,0 +1,68 @@
+"""The alerts as a queue of messages to people: `notify_after` says from when on somebody should look at a row.
+
+A row is taken by moving its `notify_after` into the future (a lease), so that several processes do not send the same.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Row, case, func, literal, select, update
+from sqlalchemy.dialects.postgresql import JSONB
+
+from selfheal.domain.records import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from selfheal.adapters.postgres.store import Store
+
+
+def claim_due(store: Store, now: datetime, lease: timedelta, limit: int) -> list[Row[Any]]:
+    """Takes alerts that are due, the most severe and oldest first; `notify_failures` counts this try until it is recorded."""
+    table = store.tables.monitoring_alerts
+    with store.engine.connect() as connection:
+        is_due = (table.c.model_name == store.contract.name) & (table.c.notify_after <= now)
+        if connection.execute(select(table.c.alert_id).where(is_due).limit(1)).first() is None:
+            return []
+    urgency = case((table.c.severity == Severity.CRITICAL.value, 0), else_=1)
+    oldest = select(table.c.alert_id).where(is_due).order_by(urgency, table.c.created_at).limit(limit)
+    chosen = oldest.with_for_update(skip_locked=True).cte("chosen")
+    statement = (
+        update(table)
+        .where(table.c.alert_id.in_(select(chosen.c.alert_id)))
+        .values(notify_after=now + lease, notify_failures=table.c.notify_failures + 1)
+        .returning(table)
+    )
+    with store.engine.begin() as connection:
+        return list(connection.execute(statement))
+
+
+def record_told(
+    store: Store,
+    claimed: Row[Any],
+    heard: Mapping[str, str],
+    *,
+    is_done: bool,
+    retry_at: datetime | None,
+    now: datetime,
+) -> None:
+    """Keeps who heard what of an alert that was claimed.
+
+    What has changed in the meantime stays due, and is due again if somebody has heard of what was: another process may have
+    looked at the change before this was kept.
+    """
+    table = store.tables.monitoring_alerts
+    is_unchanged = table.c.notify_after == claimed.notify_after
+    values: dict[str, Any] = {
+        "notify_after": case((is_unchanged, retry_at), else_=now if heard else table.c.notify_after),
+        "notify_failures": case(
+            (is_unchanged, 0 if is_done else claimed.notify_failures), else_=table.c.notify_failures
+        ),
+    }
+    if heard:
+        values["told"] = table.c.told.op("||")(literal(dict(heard), JSONB))
+        values["notified_at"] = func.greatest(table.c.notified_at, now)
+    with store.engine.begin() as connection:
+        connection.execute(update(table).where(table.c.alert_id == claimed.alert_id).values(**values))

@@ -1,0 +1,215 @@
+"""Queries over alerts: open, update, resolve, acknowledge, list."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from selfheal.domain.records import Alert, Severity, Triage, Verdict
+from selfheal.kit.ids import new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from selfheal.adapters.postgres.store import Store
+
+
+MONITORING, SERVING, TRAFFIC = "monitoring", "serving", "traffic"
+"""Sources of alerts: a tick, the API, and the sensor that sees that no traffic comes. Each opens and resolves its own."""
+
+
+PROMOTION, REGISTRY = "promotion", "registry"
+"""Two more: a promotion or rollback that was refused, and MLflow found astray."""
+
+
+def sync_alerts(store: Store, triage: Triage, now: datetime) -> list[Alert]:
+    """Opens what is new, updates what goes on, resolves what is over, for one version. Returns the newly opened.
+
+    One alert a kind and episode: the same trouble in another episode is another alert. Only monitoring's own alerts: whether
+    another source's trouble is over, a tick cannot know. Nor does one know that saw too little: it leaves them open.
+    """
+    table = store.tables.monitoring_alerts
+    window = triage.window
+    holding = {alert.kind: alert for alert in triage.alerts}
+    with store.engine.begin() as connection:
+        rows = connection.execute(select(table).where(_is_open(store, MONITORING)).with_for_update()).all()
+        going_on: set[str] = set()
+        for row in rows:
+            is_about_this = row.model_version == window.model_version and _is_same_episode(row, triage)
+            alert = holding.get(row.kind) if is_about_this else None
+            if alert is not None:
+                _update(store, connection, row, alert, now, episode_id=row.episode_id or triage.episode_id)
+                going_on.add(row.kind)
+            elif not is_about_this or triage.verdict is not Verdict.INSUFFICIENT:
+                _resolve(store, connection, table.c.alert_id == row.alert_id, MONITORING, now)
+        return [
+            alert
+            for kind, alert in holding.items()
+            if kind not in going_on
+            and _open(store, connection, MONITORING, window.model_version, alert, triage.episode_id, now)
+        ]
+
+
+def _is_same_episode(row: Row[Any], triage: Triage) -> bool:
+    """A broken feed belongs to no episode: what was open goes on through it."""
+    return row.episode_id is None or triage.episode_id is None or row.episode_id == triage.episode_id
+
+
+def hold_alert(
+    store: Store,
+    source: str,
+    model_version: int | None,
+    alert: Alert,
+    now: datetime,
+    told: Mapping[str, str] | None = None,
+) -> bool:
+    """Opens an alert of a source, or updates the open one of this kind and version; True if it was newly opened.
+
+    The source has to `resolve_alert` it. `model_version` is None for trouble that is no version's. Several processes may
+    hold the same alert: one of them opens it. `told`: channels that have heard of it already (`selfheal.adapters.alerting.delivery.notify`).
+    """
+    table = store.tables.monitoring_alerts
+    is_this = (table.c.kind == alert.kind) & table.c.model_version.is_not_distinct_from(model_version)
+    with store.engine.begin() as connection:
+        query = select(table).where(_is_open(store, source), is_this).with_for_update()
+        row = connection.execute(query).first()
+        if row is None:
+            return _open(store, connection, source, model_version, alert, None, now, told)
+        _update(store, connection, row, alert, now, episode_id=None)
+        return False
+
+
+def resolve_alert(store: Store, source: str, kind: str, now: datetime) -> bool:
+    """Resolves the open alerts of this kind of a source, whatever version they are about; True if there was one."""
+    is_this = _is_open(store, source) & (store.tables.monitoring_alerts.c.kind == kind)
+    with store.engine.begin() as connection:
+        return _resolve(store, connection, is_this, source, now)
+
+
+def _is_open(store: Store, source: str) -> ColumnElement[bool]:
+    table = store.tables.monitoring_alerts
+    return and_(table.c.model_name == store.contract.name, table.c.source == source, table.c.resolved_at.is_(None))
+
+
+def _open(
+    store: Store,
+    connection: Connection,
+    source: str,
+    model_version: int | None,
+    alert: Alert,
+    episode_id: str | None,
+    now: datetime,
+    told: Mapping[str, str] | None = None,
+) -> bool:
+    """False if another process opened it first."""
+    table = store.tables.monitoring_alerts
+    statement = insert(table).values(
+        alert_id=new_id(),
+        model_name=store.contract.name,
+        model_version=model_version,
+        source=source,
+        kind=alert.kind,
+        severity=alert.severity.value,
+        message=alert.message,
+        metrics=alert.metrics,
+        episode_id=episode_id,
+        created_at=now,
+        updated_at=now,
+        told=dict(told or {}),
+        notified_at=now if told else None,
+        notify_after=now,
+    )
+    is_new = connection.execute(statement.on_conflict_do_nothing().returning(table.c.alert_id)).first()
+    return is_new is not None
+
+
+def _update(
+    store: Store, connection: Connection, row: Row[Any], alert: Alert, now: datetime, *, episode_id: str | None
+) -> None:
+    """Message and metrics follow what is true now. Whoever has to hear of a higher severity is due to be told."""
+    table = store.tables.monitoring_alerts
+    fields: dict[str, Any] = {
+        "message": alert.message,
+        "severity": alert.severity.value,
+        "metrics": alert.metrics,
+        "episode_id": episode_id,
+    }
+    if all(getattr(row, name) == value for name, value in fields.items()):
+        return
+    levels = list(Severity)
+    if levels.index(alert.severity) > levels.index(Severity(row.severity)):
+        fields |= {"notify_after": now, "notify_failures": 0}
+    connection.execute(update(table).where(table.c.alert_id == row.alert_id).values(**fields, updated_at=now))
+
+
+def _resolve(store: Store, connection: Connection, which: ColumnElement[bool], by: str, now: datetime) -> bool:
+    """Whoever was told of the alert is due to be told that it is over."""
+    statement = update(store.tables.monitoring_alerts).where(which)
+    values = {"resolved_at": now, "resolved_by": by, "notify_after": now, "notify_failures": 0}
+    return connection.execute(statement.values(**values)).rowcount > 0
+
+
+def list_alerts(store: Store, *, only_open: bool = False, limit: int = 100) -> list[Row[Any]]:
+    """The newest alerts first."""
+    table = store.tables.monitoring_alerts
+    query = select(table).where(table.c.model_name == store.contract.name)
+    if only_open:
+        query = query.where(table.c.resolved_at.is_(None))
+    with store.engine.connect() as connection:
+        return list(connection.execute(query.order_by(table.c.created_at.desc()).limit(limit)))
+
+
+def acknowledge_alert(store: Store, alert_id: UUID, actor: str, now: datetime, note: str | None = None) -> bool:
+    """Marks an alert as seen; False if there is no such alert or it was acknowledged before."""
+    table = store.tables.monitoring_alerts
+    statement = (
+        update(table)
+        .where(
+            table.c.model_name == store.contract.name,
+            table.c.alert_id == alert_id,
+            table.c.acknowledged_at.is_(None),
+        )
+        .values(
+            acknowledged_at=now, acknowledged_by=actor, acknowledged_note=note, acknowledged_severity=table.c.severity
+        )
+    )
+    with store.engine.begin() as connection:
+        return connection.execute(statement).rowcount > 0
+
+
+def alerts_open_first(store: Store, limit: int, *, only_open: bool = False) -> list[Row[Any]]:
+    """The open alerts, then the resolved ones; of each, the newest first."""
+    table = store.tables.monitoring_alerts
+    query = select(table).where(table.c.model_name == store.contract.name)
+    if only_open:
+        query = query.where(table.c.resolved_at.is_(None))
+    order = table.c.resolved_at.is_not(None), table.c.created_at.desc(), table.c.alert_id
+    with store.engine.connect() as connection:
+        return list(connection.execute(query.order_by(*order).limit(limit)))
+
+
+def alerts_open_or_among(store: Store, alert_ids: Collection[UUID], limit: int) -> list[Row[Any]]:
+    """The open alerts, and what became of those with one of these ids; the newest first."""
+    table = store.tables.monitoring_alerts
+    query = (
+        select(table)
+        .where(
+            table.c.model_name == store.contract.name,
+            table.c.resolved_at.is_(None) | table.c.alert_id.in_(alert_ids),
+        )
+        .order_by(table.c.created_at.desc(), table.c.alert_id)
+        .limit(limit)
+    )
+    with store.engine.connect() as connection:
+        return list(connection.execute(query))
+
+
+def find_alert(store: Store, alert_id: UUID) -> Row[Any] | None:
+    table = store.tables.monitoring_alerts
+    query = select(table).where(table.c.model_name == store.contract.name, table.c.alert_id == alert_id)
+    with store.engine.connect() as connection:
+        return connection.execute(query).first()

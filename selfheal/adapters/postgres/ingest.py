@@ -1,0 +1,274 @@
+"""Fills Postgres behind the journal: COPY in batches, exactly once by `prediction_id`.
+
+How far each file has been read is stored in the transaction that copies, so a crash repeats at most what the primary key
+then refuses, and an empty database is refilled from the first line by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import psycopg
+from sqlalchemy import Connection, func, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from selfheal.adapters.journal import (
+    COMPRESSED_SUFFIX,
+    NO_ROOM,
+    Chunk,
+    JournalKind,
+    compress,
+    compressed_path,
+    file_key,
+    has_writer,
+    read_chunk,
+    text_size,
+)
+from selfheal.kit.errors import InvalidDataError
+
+if TYPE_CHECKING:
+    from selfheal.adapters.postgres.store import Store
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass
+class IngestResult:
+    """What one pass did.
+
+    `n_read` lines were read and `n_new` rows were new. `n_torn` files ended in a line that a crash had torn (it was never
+    acknowledged). `corrupt` says where a line was left out, and why. `n_conflicts` labels contradict the one that counts:
+    two processes took them before either could know of the other.
+    """
+
+    n_read: int = 0
+    n_new: int = 0
+    n_torn: int = 0
+    n_conflicts: int = 0
+    corrupt: list[str] = field(default_factory=list)
+
+
+def ingest(
+    store: Store,
+    kind: JournalKind,
+    data_dir: Path,
+    *,
+    from_start: bool = False,
+    on_progress: Callable[[int], None] | None = None,
+) -> IngestResult:
+    """Copies everything in the journal that has not been copied. `on_progress` is told the bytes read, chunk by chunk.
+
+    A line that is damaged, or that Postgres refuses, is left out and reported; it never stops those after it.
+
+    Args:
+        from_start: read every file again; rows that are there already stay as they are.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: if Postgres does not answer; nothing is lost, call again.
+    """
+    result = IngestResult()
+    done = {} if from_start else copied_positions(store, kind)
+    for path in kind.files(data_dir):
+        offset = done.get(file_key(path), 0)
+        read = partial(_ingest_file, store, kind, offset=offset, result=result, on_progress=on_progress)
+        try:
+            under_either_name(read, path)
+        except InvalidDataError as error:  # one foreign file must not hold up the others
+            result.corrupt.append(str(error))
+    return result
+
+
+def under_either_name(read: Callable[[Path], ResultT], path: Path) -> ResultT | None:
+    """Reads a listed file, which another process may be compressing; None if it is gone (it held no record)."""
+    for name in (path, compressed_path(path)):
+        with suppress(FileNotFoundError):
+            return read(name)
+    return None
+
+
+def _ingest_file(
+    store: Store,
+    kind: JournalKind,
+    path: Path,
+    offset: int,
+    result: IngestResult,
+    on_progress: Callable[[int], None] | None,
+) -> None:
+    while (size := text_size(path)) > offset:
+        is_finished = not has_writer(path)  # asked before reading: what is torn now is torn for ever
+        chunk = read_chunk(path, offset)
+        end_offset = chunk.end_offset
+        if end_offset <= offset:
+            if not is_finished:
+                return
+            result.n_torn += 1
+            end_offset = size
+        with store.engine.begin() as connection:
+            if chunk.lines:
+                copied = _copy_chunk(store, connection, kind, path, chunk)
+                result.n_new += copied.n_new
+                result.n_conflicts += copied.n_conflicts
+                result.corrupt.extend(copied.refused)
+            _save_position(store, connection, kind, file_key(path), end_offset)
+        result.n_read += len(chunk.lines)
+        result.corrupt.extend(chunk.corrupt)
+        if on_progress is not None:
+            on_progress(end_offset - offset)
+        offset = end_offset
+
+
+def compress_copied(store: Store, kind: JournalKind, data_dir: Path) -> list[Path]:
+    """Compresses the files that are finished and wholly in Postgres; returns their new paths. A full disk can wait."""
+    done = copied_positions(store, kind)
+    compressed: list[Path] = []
+    for path in kind.files(data_dir):
+        try:
+            if path.suffix == COMPRESSED_SUFFIX:
+                # A crash between the two steps of `compress` leaves both.
+                path.with_name(file_key(path)).unlink(missing_ok=True)
+                continue
+            is_finished = not has_writer(path)  # from here on it does not grow
+            if is_finished and path.stat().st_size <= done.get(file_key(path), 0):
+                compressed.append(compress(path))
+        except FileNotFoundError:
+            continue  # another process has just compressed it
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            break
+    return compressed
+
+
+def lag_bytes(store: Store, kind: JournalKind, data_dir: Path) -> int:
+    """Journal bytes that are not in Postgres yet."""
+    done = copied_positions(store, kind)
+    sizes = {file_key(path): under_either_name(text_size, path) or 0 for path in kind.files(data_dir)}
+    return sum(max(0, size - done.get(key, 0)) for key, size in sizes.items())
+
+
+def copied_positions(store: Store, kind: JournalKind) -> dict[str, int]:
+    """How many bytes of each file's text are in Postgres, by `file_key`."""
+    table = store.tables.journal_positions
+    with store.engine.connect() as connection:
+        rows = connection.execute(select(table.c.file, table.c.byte_offset).where(table.c.journal == kind.name))
+        return {row.file: row.byte_offset for row in rows}
+
+
+def _save_position(store: Store, connection: Connection, kind: JournalKind, file: str, offset: int) -> None:
+    table = store.tables.journal_positions
+    statement = insert(table).values(journal=kind.name, file=file, byte_offset=offset, updated_at=func.now())
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["journal", "file"],
+            set_={
+                "byte_offset": func.greatest(table.c.byte_offset, statement.excluded.byte_offset),
+                "updated_at": func.now(),
+            },
+        )
+    )
+
+
+@dataclass
+class _Copied:
+    n_new: int = 0
+    n_conflicts: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+def _copy_chunk(store: Store, connection: Connection, kind: JournalKind, path: Path, chunk: Chunk) -> _Copied:
+    """Copies the lines, or all but those that Postgres refuses: halving finds them in few steps, as they are rare."""
+    copied = _Copied()
+    pieces = [range(len(chunk.lines))]
+    while pieces:
+        piece = pieces.pop()
+        try:
+            with connection.begin_nested():
+                n_new, n_conflicts = _COPIERS[kind.name](
+                    store, connection, chunk.columns, chunk.lines[piece.start : piece.stop]
+                )
+        except psycopg.errors.UndefinedColumn as error:
+            raise InvalidDataError(
+                f"{path} was written under another contract: {error.diag.message_primary}"
+            ) from error
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            if len(piece) == 1:
+                place = f"{path}: byte {chunk.starts[piece.start]}"
+                copied.refused.append(f"{place} ({error.diag.message_primary})")
+            else:
+                pieces += [piece[len(piece) // 2 :], piece[: len(piece) // 2]]  # the last is next: the order stays
+        else:
+            copied.n_new += n_new
+            copied.n_conflicts += n_conflicts
+    return copied
+
+
+@contextmanager
+def incoming_lines(
+    connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...], definition: str
+) -> Iterator[None]:
+    """The lines as a temporary table `incoming`."""
+    connection.execute(text(f"CREATE TEMP TABLE incoming ({definition})"))
+    names = ", ".join(f'"{name}"' for name in columns)
+    cursor = connection.connection.cursor()
+    with cursor.copy(f"COPY incoming ({names}) FROM STDIN (FORMAT csv)") as copy:
+        copy.write(b"\n".join(lines) + b"\n")
+    yield
+    connection.execute(text("DROP TABLE incoming"))
+
+
+def _copy_predictions(
+    store: Store, connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...]
+) -> tuple[int, int]:
+    table = store.tables.prediction_logs.name
+    with incoming_lines(connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"):
+        insert_new = text(f"INSERT INTO {table} SELECT * FROM incoming ON CONFLICT DO NOTHING")
+        return connection.execute(insert_new).rowcount, 0
+
+
+def _copy_labels(
+    store: Store, connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...]
+) -> tuple[int, int]:
+    """The first label of a prediction stays, unless a correction (the latest of them) was sent.
+
+    Decided by when they were received, not by when they are read: the files of several processes come in any order.
+    """
+    table = store.tables.label_store.name
+    names = "prediction_id, true_label, labelled_at, received_at, label_source, is_correction"
+    best = f"""
+        SELECT DISTINCT ON (prediction_id) {names} FROM incoming
+        ORDER BY prediction_id, is_correction DESC,
+                 CASE WHEN is_correction THEN received_at END DESC, received_at
+    """
+    overruled = f"""
+        SELECT count(*) FROM ({best}) i JOIN {table} old USING (prediction_id)
+        WHERE NOT i.is_correction AND NOT old.is_correction AND i.received_at < old.received_at
+          AND i.true_label <> old.true_label
+    """
+    upsert = f"""
+        INSERT INTO {table} AS old ({names}) {best}
+        ON CONFLICT (prediction_id) DO UPDATE SET
+            true_label = excluded.true_label, labelled_at = excluded.labelled_at, received_at = excluded.received_at,
+            label_source = excluded.label_source, is_correction = excluded.is_correction
+        WHERE (excluded.is_correction AND NOT old.is_correction)
+           OR (excluded.is_correction AND old.is_correction AND excluded.received_at > old.received_at)
+           OR (NOT excluded.is_correction AND NOT old.is_correction AND excluded.received_at < old.received_at)
+    """
+    conflicts = f"""
+        SELECT count(*) FROM incoming i JOIN {table} l USING (prediction_id)
+        WHERE NOT i.is_correction AND NOT l.is_correction AND i.true_label <> l.true_label
+    """
+    with incoming_lines(connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"):
+        n_overruled = connection.execute(text(overruled)).scalar_one()
+        n_new = connection.execute(text(upsert)).rowcount
+        return n_new, n_overruled + connection.execute(text(conflicts)).scalar_one()
+
+
+_COPIERS: dict[str, Callable[[Store, Connection, tuple[str, ...], tuple[bytes, ...]], tuple[int, int]]] = {
+    "predictions": _copy_predictions,
+    "labels": _copy_labels,
+}

@@ -1,0 +1,196 @@
+"""Queries that hold journal lines against Postgres. Postgres reads the lines as it does when it copies them, so equal means equal
+to the last bit. Nothing is changed: the lines pass through temporary tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, text
+
+from selfheal.adapters.postgres.ingest import incoming_lines
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from selfheal.adapters.postgres.store import Store
+
+SWAP_TOLERANCE = timedelta(minutes=10)
+"""How long a version may answer after it was replaced: an API swaps within seconds, one that is cut off later."""
+
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""Clocks of several machines differ: for so long a version may seem to answer before it went live."""
+
+SNAPSHOT_COLUMNS = ("prediction_id", "created_at", "model_version", "probability")
+"""Of a training set's rows, besides the features: what says which prediction a row was."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinesAgainstTable:
+    """Ids, as text, of predictions whose line is not what the table has."""
+
+    missing: tuple[str, ...]
+    unserved: tuple[str, ...]
+    first_at: datetime | None
+
+
+class JournalCheck:
+    """One pass over the journal; made by `journal_check`."""
+
+    def __init__(self, store: Store, connection: Connection) -> None:
+        self._store = store
+        self._connection = connection
+        self._table = store.tables.prediction_logs.name
+        names = ", ".join(f'"{name}"' for name in (*SNAPSHOT_COLUMNS, *store.contract.feature_names))
+        self._snapshot_columns = names
+        snapshot_rows = f"""
+            CREATE TEMP TABLE snapshot_rows AS
+            SELECT 0 AS snapshot, false AS is_found, false AS is_equal, {names} FROM {self._table} WHERE false
+        """
+        with connection.begin():
+            connection.execute(text("CREATE TEMP TABLE differing (prediction_id uuid PRIMARY KEY)"))
+            connection.execute(text(snapshot_rows))
+
+    def add_snapshot(self, number: int, rows: pd.DataFrame) -> None:
+        """The logged rows of a training set, to be held against the lines."""
+        names = [*SNAPSHOT_COLUMNS, *self._store.contract.feature_names]
+        data = rows[names].assign(snapshot=number, is_found=False, is_equal=False)
+        for name in self._store.contract.feature_names:
+            if self._store.contract.kinds[name] == "int":
+                data[name] = data[name].astype("Int64")
+        target = f"snapshot_rows ({self._snapshot_columns}, snapshot, is_found, is_equal)"
+        with (
+            self._connection.begin(),
+            self._connection.connection.cursor().copy(f"COPY {target} FROM STDIN (FORMAT csv)") as copy,
+        ):
+            for start in range(0, len(data), 10_000):
+                copy.write(data.iloc[start : start + 10_000].to_csv(index=False, header=False))
+
+    def begin(self) -> None:
+        """After the last snapshot, before the first line."""
+        with self._connection.begin():
+            self._connection.execute(text("CREATE INDEX ON snapshot_rows (prediction_id)"))
+            self._connection.execute(text("ANALYZE snapshot_rows"))
+
+    def predictions(
+        self, columns: tuple[str, ...], lines: tuple[bytes, ...], kept_since: datetime | None
+    ) -> LinesAgainstTable:
+        """Lines of the prediction journal. Those that differ from the table are kept for `forgive_repeated`.
+
+        Args:
+            kept_since: predictions without a label from before then may have been deleted from the table; None: none was.
+        """
+        with self._lines(columns, lines, self._table):
+            self._note_differing()
+            self._mark_snapshot_rows()
+            return LinesAgainstTable(
+                self._ids(MISSING.format(table=self._table), kept_since=kept_since),
+                self._ids(UNSERVED, name=self._store.contract.name, early=CLOCK_TOLERANCE, late=SWAP_TOLERANCE),
+                self._connection.execute(text("SELECT min(created_at) FROM incoming")).scalar(),
+            )
+
+    def forgive_repeated(self, columns: tuple[str, ...], lines: tuple[bytes, ...]) -> None:
+        """A second pass: an id that a client chose may have been scored twice, and the table has one of the lines."""
+        forgiven = f"""
+            DELETE FROM differing d USING incoming i JOIN {self._table} p USING (prediction_id)
+            WHERE d.prediction_id = i.prediction_id AND ROW(i.*) IS NOT DISTINCT FROM ROW(p.*)
+        """
+        with self._lines(columns, lines, self._table):
+            self._connection.execute(text(forgiven))
+
+    def differing(self) -> tuple[str, ...]:
+        """Ids of predictions of which no line that was passed is what the table has."""
+        with self._connection.begin():
+            return self._ids("SELECT prediction_id FROM differing")
+
+    def labels(self, columns: tuple[str, ...], lines: tuple[bytes, ...]) -> tuple[str, ...]:
+        """Ids whose stored label is not the one that this line, with those before it, would have made."""
+        table = self._store.tables.label_store.name
+        with self._lines(columns, lines, table):
+            return self._ids(LABELS.format(table=table))
+
+    def snapshot_results(self) -> list[Row[Any]]:
+        """Of each snapshot: rows, rows without a line, the newest of those, and rows whose line differs."""
+        query = """
+            SELECT snapshot, count(*) AS n_rows, count(*) FILTER (WHERE NOT is_found) AS n_missing,
+                   max(created_at) FILTER (WHERE NOT is_found) AS newest_missing_at,
+                   count(*) FILTER (WHERE is_found AND NOT is_equal) AS n_differing
+            FROM snapshot_rows GROUP BY snapshot ORDER BY snapshot
+        """
+        with self._connection.begin():
+            return list(self._connection.execute(text(query)))
+
+    @contextmanager
+    def _lines(self, columns: tuple[str, ...], lines: tuple[bytes, ...], table: str) -> Iterator[None]:
+        """The lines as table `incoming`, in a transaction of their own: one that fails leaves nothing to the next."""
+        with (
+            self._connection.begin(),
+            incoming_lines(self._connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"),
+        ):
+            yield
+
+    def _note_differing(self) -> None:
+        query = f"""
+            INSERT INTO differing SELECT DISTINCT i.prediction_id FROM incoming i JOIN {self._table} p USING (prediction_id)
+            WHERE ROW(i.*) IS DISTINCT FROM ROW(p.*) ON CONFLICT DO NOTHING
+        """
+        self._connection.execute(text(query))
+
+    def _mark_snapshot_rows(self) -> None:
+        line, row = (
+            ", ".join(f"{prefix}.{name.strip()}" for name in self._snapshot_columns.split(",")) for prefix in ("i", "s")
+        )
+        query = f"""
+            UPDATE snapshot_rows s SET is_found = true, is_equal = s.is_equal OR (({line}) IS NOT DISTINCT FROM ({row}))
+            FROM incoming i WHERE i.prediction_id = s.prediction_id
+        """
+        self._connection.execute(text(query))
+
+    def _ids(self, query: str, **values: Any) -> tuple[str, ...]:
+        return tuple(str(found) for found in self._connection.execute(text(query), values).scalars())
+
+
+MISSING = """
+    SELECT prediction_id FROM incoming i
+    WHERE NOT EXISTS (SELECT 1 FROM {table} p WHERE p.prediction_id = i.prediction_id)
+      AND NOT (i.created_at < coalesce(CAST(:kept_since AS timestamptz), '-infinity')
+               AND NOT EXISTS (SELECT 1 FROM label_store l WHERE l.prediction_id = i.prediction_id))
+    ORDER BY created_at
+"""
+
+UNSERVED = """
+    WITH serving AS (
+        SELECT version, promoted_at AS since, lead(promoted_at) OVER (ORDER BY position) AS until
+        FROM promotions WHERE model_name = :name
+    )
+    SELECT prediction_id FROM incoming i
+    WHERE NOT EXISTS (SELECT 1 FROM serving s WHERE s.version = i.model_version AND i.created_at >= s.since - :early
+                        AND i.created_at <= coalesce(s.until + :late, 'infinity'))
+    ORDER BY created_at
+"""
+
+LABELS = """
+    SELECT DISTINCT i.prediction_id FROM incoming i LEFT JOIN {table} old USING (prediction_id)
+    WHERE old.prediction_id IS NULL
+       OR (i.is_correction AND NOT old.is_correction)
+       OR (i.is_correction AND old.is_correction AND i.received_at > old.received_at)
+       OR (NOT i.is_correction AND NOT old.is_correction AND i.received_at < old.received_at)
+       OR (i.is_correction = old.is_correction AND i.received_at = old.received_at
+           AND (i.true_label, i.labelled_at, i.label_source)
+               IS DISTINCT FROM (old.true_label, old.labelled_at, old.label_source))
+"""
+"""The rule by which labels are copied (`selfheal.adapters.postgres.ingest`): a line that would still change the table contradicts it."""
+
+
+@contextmanager
+def journal_check(store: Store) -> Iterator[JournalCheck]:
+    """A connection of its own, with a transaction for each step, none for as long as the pass takes."""
+    with store.engine.connect() as connection:
+        try:
+            yield JournalCheck(store, connection)
+        finally:
+            connection.invalidate()  # its temporary tables end with it; the pool would hand them out

@@ -1,0 +1,54 @@
+"""The query behind the delay of labels (`selfheal.domain.monitoring.label_delay`)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from selfheal.adapters.postgres.store import Store
+
+N_SLICES, ROWS_PER_SLICE = 50, 200
+
+
+def label_delay_sample(store: Store, model_version: int, since: datetime, until: datetime) -> pd.DataFrame:
+    """Predictions of a version, spread over (since, until]: age at `until`, delay of the label in seconds, `true_label`.
+
+    The span is cut into equal slices and the first rows of each are read from the index: 10,000 rows at most, however many
+    the version has served. A label received after `until` is none yet. Corrected labels are left out with their predictions:
+    when the first one came is not kept, and the correction would pass for a late label.
+    """
+    import pandas as pd
+
+    query = """
+        WITH span AS (
+            SELECT CAST(:since AS timestamptz) AS since, CAST(:until AS timestamptz) AS until,
+                   (CAST(:until AS timestamptz) - CAST(:since AS timestamptz)) / :n_slices AS slice
+        )
+        SELECT extract(epoch FROM until - p.created_at)::float8 AS age_s,
+               CASE WHEN l.received_at <= until THEN extract(epoch FROM l.received_at - p.created_at)::float8 END AS delay_s,
+               CASE WHEN l.received_at <= until THEN l.true_label::float8 END AS true_label
+        FROM span CROSS JOIN generate_series(1, :n_slices) number
+        CROSS JOIN LATERAL (
+            SELECT prediction_id, created_at FROM prediction_logs
+            WHERE model_version = :version AND created_at > since + (number - 1) * slice
+              AND created_at <= (CASE WHEN number = :n_slices THEN until ELSE since + number * slice END)
+            ORDER BY created_at LIMIT :rows_per_slice
+        ) p
+        LEFT JOIN label_store l ON l.prediction_id = p.prediction_id
+        WHERE l.is_correction IS NOT TRUE
+    """
+    values = {
+        "version": model_version,
+        "since": since,
+        "until": until,
+        "n_slices": N_SLICES,
+        "rows_per_slice": ROWS_PER_SLICE,
+    }
+    with store.engine.connect() as connection:
+        rows = connection.execute(text(query), values).all()
+    return pd.DataFrame(rows, columns=["age_s", "delay_s", "true_label"]).astype("float64")

@@ -1,0 +1,12 @@
+"""Alembic's entry: it runs on the connection that `selfheal.adapters.postgres.migrate` holds, inside its transaction."""
+
+from __future__ import annotations
+
+from alembic import context
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=context.config.attributes["metadata"],
+    transaction_per_migration=False,
+)
+context.run_migrations()

@@ -1,0 +1,121 @@
+"""Hearing of changes the moment they happen: LISTEN on a connection of its own.
+
+A notification is a hint to look, never the news itself: whoever listens looks at the tables, and looks from time to time
+anyway. So a connection that is lost costs latency and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import time
+from collections.abc import Callable
+
+import psycopg
+from psycopg import sql
+
+from selfheal.adapters.postgres.circuit_breaker import CONNECT_ARGUMENTS
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
+"""Between two attempts to connect; doubled from one to the next."""
+
+KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""Nothing is ever sent on this connection: without these a peer that vanished would never be missed."""
+
+
+class Listener:
+    """Waits for notifications on one channel. One thread waits; any thread may `wake` it.
+
+    Args:
+        url: gives the database's URL (`postgresql://`) when a connection is made.
+    """
+
+    def __init__(self, url: Callable[[], str], channel: str) -> None:
+        self._url = url
+        self._channel = channel
+        self._connection: psycopg.Connection | None = None
+        self._next_attempt_at = 0.0
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._waked, self._waker = socket.socketpair()
+        self._waked.setblocking(False)
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """True as soon as something may have changed; False after the time-out, or if woken.
+
+        Something may have changed if a notification came, and whenever the connection was lost or made: nothing was heard
+        in between.
+        """
+        now = time.monotonic()
+        if self._connection is None and now >= self._next_attempt_at and self._connect():
+            return True
+        if self._connection is None:
+            timeout_seconds = min(timeout_seconds, max(0.0, self._next_attempt_at - time.monotonic()))
+        return self._wait_for_sockets(timeout_seconds) and self._was_notified()
+
+    def retry_at_once(self) -> None:
+        """Makes the next wait try to connect: the caller knows that Postgres is back."""
+        self._next_attempt_at = 0.0
+
+    def wake(self) -> None:
+        """Ends the wait under way, or the next."""
+        self._waker.send(b"\0")
+
+    def close(self) -> None:
+        """To be called by the thread that waits, or after it ended."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._waked.close()
+        self._waker.close()
+
+    def _connect(self) -> bool:
+        try:
+            self._connection = psycopg.connect(
+                self._url(),
+                autocommit=True,
+                application_name=f"{self._channel} listener",
+                **CONNECT_ARGUMENTS | KEEPALIVE,  # type: ignore[arg-type]
+            )
+            self._connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
+        except Exception as error:  # not only psycopg's: the embedded server may not start
+            self._lose(error)
+            return False
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+        return True
+
+    def _lose(self, error: Exception) -> None:
+        if self._pause_seconds == FIRST_PAUSE_SECONDS:
+            logger.warning("not listening for %s, looking from time to time instead: %s", self._channel, error)
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+        self._next_attempt_at = time.monotonic() + self._pause_seconds
+        self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+
+    def _wait_for_sockets(self, timeout_seconds: float) -> bool:
+        """True if something came from Postgres."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._waked, selectors.EVENT_READ)
+            if self._connection is not None:
+                selector.register(self._connection.fileno(), selectors.EVENT_READ)
+            ready = {key.fileobj for key, _ in selector.select(timeout_seconds)}
+        if self._waked in ready:
+            self._waked.recv(1_024)
+        return bool(ready - {self._waked})
+
+    def _was_notified(self) -> bool:
+        assert self._connection is not None, "only a connection of Postgres is waited for"
+        try:
+            self._connection.pgconn.consume_input()
+            while self._connection.pgconn.notifies() is not None:
+                pass  # many promotions at once are one reason to look
+        except psycopg.OperationalError as error:
+            self._lose(error)
+        return True

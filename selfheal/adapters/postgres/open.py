@@ -1,0 +1,78 @@
+"""Postgres: what is stored, the named queries over it, its migrations, and the embedded server.
+
+`Store` is a handle (engine, contract, tables); the modules beside it hold the queries, a module a subject: `predictions`
+(logs and labels), `models`, `monitoring` (metrics and alerts), `decisions`, `reference`. Rules that must always hold are
+database constraints, in `tables`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from selfheal.adapters.postgres.circuit_breaker import Gate, gated_engine
+from selfheal.adapters.postgres.tables import build_tables
+
+if TYPE_CHECKING:
+    from selfheal.domain.contract import ModelContract
+    from selfheal.settings import Settings
+from selfheal.adapters.postgres.store import Store, server_url, with_driver
+
+
+def open_store(settings: Settings, contract: ModelContract, *, wait_for_database: bool = True) -> Store:
+    """A store whose schema is up to date: creates databases and runs migrations where needed.
+
+    Args:
+        wait_for_database: False contacts nothing. Every query then fails at once until `prepare_store` succeeds.
+
+    Raises:
+        ServiceUnavailableError: if the server does not answer.
+        ConfigurationError: if the database belongs to another contract.
+    """
+    gate = Gate()
+    engine = gated_engine(_engine_url(settings), gate, pool_size=4, max_overflow=8)
+    store = Store(engine, contract, build_tables(contract), gate)
+    if wait_for_database:
+        prepare_store(settings, store, is_patient=True)
+    return store
+
+
+def prepare_store(settings: Settings, store: Store, *, is_patient: bool) -> None:
+    """Finds or creates the database, brings its schema up to date, and opens the store's gate. May be repeated.
+
+    Args:
+        is_patient: try for 10 s before giving up on a server that does not answer.
+
+    Raises:
+        ServiceUnavailableError: if the server does not answer; the gate stays as it was.
+        ConfigurationError: if the database belongs to another contract; the gate is shut.
+    """
+    from sqlalchemy.exc import OperationalError
+
+    from selfheal.adapters.postgres.migrate import ensure_database, migrate
+    from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
+
+    url = server_url(settings, settings.mlops_db_name)
+    ensure_database(url, is_patient=is_patient)
+    own_gate = Gate()
+    own_gate.open()
+    engine = gated_engine(with_driver(url, "psycopg"), own_gate)
+    try:
+        migrate(replace(store, engine=engine))
+    except ConfigurationError:
+        store.gate.shut()
+        raise
+    except OperationalError as error:
+        raise ServiceUnavailableError(
+            f"Postgres stopped answering while its schema was checked: {error.orig}"
+        ) from error
+    finally:
+        engine.dispose()
+    store.gate.open(host=None if settings.has_external_database else str(engine.url.query["host"]))
+
+
+def _engine_url(settings: Settings) -> str:
+    """The platform's database; the embedded server's folder is left to the gate: it is known once that server runs."""
+    if settings.has_external_database:
+        return with_driver(settings.external_database_url(settings.mlops_db_name), "psycopg")
+    return f"postgresql+psycopg://postgres@/{settings.mlops_db_name}"

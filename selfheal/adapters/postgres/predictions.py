@@ -1,0 +1,384 @@
+"""Queries over what was predicted and what turned out to be true. Rows leave in bulk (COPY), aggregates are SQL's.
+
+What a query costs does not depend on how many rows a window holds: whole minutes are read from the rollups, which are
+exact, the rows of the two minutes at a window's ends from the table, and columns from a sample.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, select, text
+
+from selfheal.adapters.postgres.spoiled_periods import COUNT_SPOILED, IS_SOUND
+from selfheal.adapters.postgres.tables import HOUR_OF_PREDICTION, ROLLUP_BUCKET, SAMPLING_HASH
+from selfheal.domain.records import ProxyMetrics, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import pandas as pd
+
+    from selfheal.adapters.postgres.store import Store
+
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""Clocks of several machines differ; by more than this, one of them is wrong."""
+
+
+def latest_activity(store: Store, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """When the newest prediction was made and the newest label received; None where there is none.
+
+    Predictions from after `now` (by more than `CLOCK_TOLERANCE`) were made before a clock was set back: they are left out,
+    else they would hide all that is made until the clock is as far again.
+    """
+    query = """
+        SELECT (SELECT max(last_at) FROM prediction_rollups
+                WHERE bucket_start = (SELECT max(bucket_start) FROM prediction_rollups WHERE bucket_start <= :latest)),
+               (SELECT max(received_at) FROM label_store)
+    """
+    with store.engine.connect() as connection:
+        row = connection.execute(text(query), {"latest": now + CLOCK_TOLERANCE}).one()
+    return row[0], row[1]
+
+
+def window_of(store: Store, model_version: int, since: datetime, until: datetime | None = None) -> Window | None:
+    """The window from `since` to the newest prediction of the version; None if it served nothing since then."""
+    query = """
+        SELECT max(created_at) FROM prediction_logs
+        WHERE model_version = :version AND created_at > :since AND created_at <= coalesce(:until, 'infinity'::timestamptz)
+    """
+    with store.engine.connect() as connection:
+        end = connection.execute(text(query), {"version": model_version, "since": since, "until": until}).scalar()
+        if end is None:
+            return None
+        totals = _totals(connection, model_version, since, end)
+    return Window(
+        model_name=store.contract.name,
+        model_version=model_version,
+        start=since,
+        end=end,
+        n_predictions=totals.n_predictions,
+        n_labels=totals.n_labels,
+        last_label_at=totals.last_label_at,
+    )
+
+
+def oldest_prediction_after(store: Store, model_version: int, moment: datetime) -> datetime | None:
+    """When the version's first prediction after `moment` was made; None if there is none. Read from an index."""
+    query = """
+        SELECT created_at FROM prediction_logs WHERE model_version = :version AND created_at > :moment
+        ORDER BY created_at LIMIT 1
+    """
+    with store.engine.connect() as connection:
+        row = connection.execute(text(query), {"version": model_version, "moment": moment}).first()
+    return None if row is None else row.created_at
+
+
+def proxy_metrics(store: Store, window: Window) -> ProxyMetrics:
+    """Exact aggregates over the whole window, computed by Postgres."""
+    with store.engine.connect() as connection:
+        totals = _totals(connection, window.model_version, window.start, window.end)
+    n = totals.n_predictions
+    if n == 0:
+        return ProxyMetrics(window, None, None, None, None)
+    return ProxyMetrics(
+        window,
+        positive_rate=totals.n_positive / n,
+        probability_mean=totals.sum_probability / n,
+        probability_std=math.sqrt(totals.squared_deviations / (n - 1)) if n > 1 else None,
+        entropy=totals.sum_entropy / n,
+    )
+
+
+def window_rows(store: Store, window: Window, max_rows: int) -> pd.DataFrame:
+    """The window's predictions, or an unbiased sample of `max_rows`: features, `probability`, `prediction`, oldest first.
+
+    The sample is simple random without replacement: the rows whose ids have the smallest hashes. The same window gives the
+    same sample for as long as no row is added to it.
+    """
+    share = 1.0
+    if window.n_predictions > max_rows:
+        # Of so many rows, fewer than `max_rows` have a hash below this share with a chance of 1e-9 (6 standard deviations).
+        share = (max_rows + 6 * math.sqrt(max_rows) + 36) / window.n_predictions
+    while True:
+        rows = _rows_of_smallest_hash(store, window, max_rows, share)
+        if len(rows) == max_rows or share >= 1.0:
+            return rows
+        share *= 4
+
+
+def _rows_of_smallest_hash(store: Store, window: Window, max_rows: int, share: float) -> pd.DataFrame:
+    """Of the rows whose hash is in the lowest `share` of all hashes, the `max_rows` with the smallest.
+
+    OFFSET 0 keeps the planner from merging the inner query into the outer: each hour is then looked up in the index by hour
+    and hash, also on a table that has not been analysed, where it would else read the whole window by its time.
+    """
+    query = f"""
+        SELECT created_at, {_columns(store)}, probability, prediction FROM (
+            SELECT chosen.* FROM generate_series(date_trunc('hour', %(start)s::timestamptz, 'UTC'), %(end)s, '1 hour') hour
+            CROSS JOIN LATERAL (
+                SELECT * FROM prediction_logs
+                WHERE model_version = %(version)s AND {HOUR_OF_PREDICTION} = hour AND {SAMPLING_HASH} <= %(highest)s
+                OFFSET 0
+            ) chosen
+            WHERE created_at > %(start)s AND created_at <= %(end)s
+            ORDER BY {SAMPLING_HASH}, prediction_id LIMIT %(max_rows)s
+        ) sample ORDER BY created_at, prediction_id
+    """
+    highest = min(2**31 - 1, math.ceil(2**32 * share) - 2**31)
+    return _frame(store, query, _bounds(window) | {"max_rows": max_rows, "highest": highest})
+
+
+def newest_rows(store: Store, window: Window, n_rows: int) -> pd.DataFrame:
+    """The newest `n_rows` predictions of the window: features, `probability`, `prediction`, oldest first."""
+    query = f"""
+        SELECT created_at, {_columns(store)}, probability, prediction FROM prediction_logs
+        WHERE model_version = %(version)s AND created_at > %(start)s AND created_at <= %(end)s
+        ORDER BY created_at DESC, prediction_id DESC LIMIT %(n_rows)s
+    """
+    return _frame(store, query, _bounds(window) | {"n_rows": n_rows}).iloc[::-1].reset_index(drop=True)
+
+
+def newest_of_version(store: Store, model_version: int, max_rows: int) -> pd.DataFrame:
+    """The version's newest predictions, labelled or not: `prediction_id`, `created_at`, features, `probability`, `prediction`,
+    `is_labelled` (0 or 1); oldest first."""
+    query = f"""
+        SELECT p.prediction_id, p.created_at, {_columns(store, "p.")}, p.probability, p.prediction,
+               (l.prediction_id IS NOT NULL)::int AS is_labelled
+        FROM (SELECT * FROM prediction_logs WHERE model_version = %(version)s
+              ORDER BY created_at DESC, prediction_id DESC LIMIT %(max_rows)s) p
+        LEFT JOIN label_store l USING (prediction_id)
+        ORDER BY p.created_at, p.prediction_id
+    """
+    return _frame(store, query, {"version": model_version, "max_rows": max_rows})
+
+
+def labelled_rows(
+    store: Store,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    model_version: int | None = None,
+    max_rows: int,
+    sound_only: bool = False,
+) -> pd.DataFrame:
+    """The newest labelled predictions: id, time, features, `probability`, `prediction`, `true_label`; oldest first.
+
+    Args:
+        sound_only: leave out what was predicted while the feed was broken.
+    """
+    is_sound = IS_SOUND.format(row="labelled", time="predicted_at") if sound_only else "true"
+    query = f"""
+        SELECT p.prediction_id, p.created_at, {_columns(store, "p.")}, p.probability, p.prediction, p.model_version,
+               l.true_label
+        FROM (SELECT prediction_id, true_label FROM label_store labelled
+              WHERE {is_sound}
+                AND predicted_at > coalesce(%(since)s, '-infinity'::timestamptz)
+                AND predicted_at <= coalesce(%(until)s, 'infinity'::timestamptz)
+                AND (%(version)s::int IS NULL OR model_version = %(version)s)
+              ORDER BY predicted_at DESC, prediction_id DESC LIMIT %(max_rows)s) l
+        JOIN prediction_logs p USING (prediction_id)
+        ORDER BY p.created_at, p.prediction_id
+    """
+    return _frame(store, query, {"since": since, "until": until, "version": model_version, "max_rows": max_rows})
+
+
+def count_labels(store: Store, *, since: datetime | None = None, sound_only: bool = False) -> tuple[int, int]:
+    """How many predictions were made since then, and how many of them are labelled; of all versions.
+
+    Args:
+        sound_only: without what was predicted while the feed was broken.
+    """
+    query = """
+        WITH counts AS (
+            SELECT n_predictions, n_labels FROM prediction_rollups WHERE bucket_start >= :next_bucket
+            UNION ALL
+            SELECT count(*), count(l.prediction_id)
+            FROM prediction_rollups r
+            JOIN prediction_logs p ON p.model_version = r.model_version AND p.created_at > :since
+                                      AND p.created_at < :next_bucket
+            LEFT JOIN label_store l USING (prediction_id)
+            WHERE r.bucket_start = :bucket
+        )
+        SELECT coalesce(sum(n_predictions), 0)::bigint, coalesce(sum(n_labels), 0)::bigint FROM counts
+    """
+    since = BEFORE_ALL if since is None else since
+    bucket = _bucket_start(since)
+    bounds = {"since": since, "bucket": bucket, "next_bucket": bucket + ROLLUP_BUCKET}
+    with store.engine.connect() as connection:
+        n_predictions, n_labels = connection.execute(text(query), bounds).one()
+        if not sound_only:
+            return n_predictions, n_labels
+        n_spoiled, n_spoiled_labels = connection.execute(COUNT_SPOILED, {"since": since}).one()
+    return n_predictions - n_spoiled, n_labels - n_spoiled_labels
+
+
+class KnownLabel(NamedTuple):
+    """A label as far as it matters for whether another one overrules it."""
+
+    value: int
+    is_correction: bool
+    received_at: datetime
+
+    def overrules(self, other: KnownLabel) -> bool:
+        """The first label of a prediction counts, unless there are corrections; of those the last. As the copy decides it."""
+        if self.is_correction != other.is_correction:
+            return self.is_correction
+        is_later = self.received_at > other.received_at
+        return is_later if self.is_correction else self.received_at < other.received_at
+
+
+def stored_labels(store: Store, prediction_ids: Collection[UUID]) -> dict[UUID, KnownLabel]:
+    """The labels that these predictions have already."""
+    table = store.tables.label_store
+    columns = table.c.prediction_id, table.c.true_label, table.c.is_correction, table.c.received_at
+    query = select(*columns).where(table.c.prediction_id.in_(prediction_ids))
+    with store.engine.connect() as connection:
+        return {prediction_id: KnownLabel(*known) for prediction_id, *known in connection.execute(query)}
+
+
+def stored_predictions(store: Store, prediction_ids: Collection[str]) -> list[dict[str, Any]]:
+    """What was logged under these ids: all columns of `prediction_logs`."""
+    table = store.tables.prediction_logs
+    query = select(table).where(table.c.prediction_id.in_([UUID(text) for text in prediction_ids]))
+    with store.engine.connect() as connection:
+        return [dict(row._mapping) for row in connection.execute(query)]
+
+
+@dataclass(frozen=True, slots=True)
+class TableSummary:
+    """Row count and time span of a table, for a person to see."""
+
+    n_rows: int
+    first: datetime | None
+    last: datetime | None
+
+
+def summary_of_predictions(store: Store) -> TableSummary:
+    """Of `prediction_logs`, by `created_at`."""
+    query = """
+        SELECT coalesce(sum(n_predictions), 0)::bigint,
+               (SELECT min(first_at) FROM prediction_rollups
+                WHERE bucket_start = (SELECT min(bucket_start) FROM prediction_rollups)),
+               (SELECT max(last_at) FROM prediction_rollups
+                WHERE bucket_start = (SELECT max(bucket_start) FROM prediction_rollups))
+        FROM prediction_rollups
+    """
+    with store.engine.connect() as connection:
+        return TableSummary(*connection.execute(text(query)).one())
+
+
+def summary_of_labels(store: Store) -> TableSummary:
+    """Of `label_store`, by `received_at`."""
+    query = """
+        SELECT (SELECT coalesce(sum(n_labels), 0)::bigint FROM prediction_rollups)
+               + (SELECT count(*) FROM label_store WHERE predicted_at IS NULL),
+               (SELECT min(received_at) FROM label_store), (SELECT max(received_at) FROM label_store)
+    """
+    with store.engine.connect() as connection:
+        return TableSummary(*connection.execute(text(query)).one())
+
+
+def count_orphan_labels(store: Store) -> int:
+    """Labels whose prediction is not in the log: early, or for an id nobody issued."""
+    with store.engine.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM label_store WHERE predicted_at IS NULL")).scalar_one())
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """Sums over a window. `squared_deviations` from the window's mean probability; entropy in bits."""
+
+    n_predictions: int
+    n_positive: int
+    sum_probability: float
+    squared_deviations: float
+    sum_entropy: float
+    n_labels: int
+    last_label_at: datetime | None
+
+
+TOTALS = text("""
+    WITH edge AS (
+        SELECT * FROM prediction_logs WHERE model_version = :version AND created_at > :start AND created_at < :first_end
+        UNION ALL
+        SELECT * FROM prediction_logs WHERE model_version = :version AND created_at > :start
+          AND created_at >= :last AND created_at <= :end
+    ),
+    edge_labels AS (
+        SELECT received_at FROM label_store
+        WHERE model_version = :version AND predicted_at > :start AND predicted_at < :first_end
+        UNION ALL
+        SELECT received_at FROM label_store
+        WHERE model_version = :version AND predicted_at > :start AND predicted_at >= :last AND predicted_at <= :end
+    ),
+    parts AS (
+        SELECT n_predictions, n_positive, sum_probability, squared_deviations, sum_entropy, n_labels, last_label_at
+        FROM prediction_rollups
+        WHERE model_version = :version AND bucket_start >= :first_end AND bucket_start < :last
+        UNION ALL
+        SELECT count(*), sum(prediction), sum(probability), count(*) * var_pop(probability),
+               sum(entropy_bits(probability)), 0, NULL
+        FROM edge HAVING count(*) > 0
+        UNION ALL
+        SELECT 0, 0, 0, 0, 0, count(*), max(received_at) FROM edge_labels
+    ),
+    whole AS (SELECT sum(sum_probability) / nullif(sum(n_predictions), 0) AS mean FROM parts)
+    SELECT sum(n_predictions)::bigint, sum(n_positive)::bigint, sum(sum_probability),
+           sum(squared_deviations) + coalesce(sum(n_predictions * (sum_probability / n_predictions - mean) ^ 2)
+                                              FILTER (WHERE n_predictions > 0), 0),
+           sum(sum_entropy), sum(n_labels)::bigint, max(last_label_at)
+    FROM parts, whole
+""")
+
+
+def _totals(connection: Connection, model_version: int, start: datetime, end: datetime) -> _Totals:
+    """Over the version's predictions in (start, end]: whole minutes from the rollups, the rest row by row.
+
+    Spreads are added up after Chan, Golub and LeVeque (1979): the parts' own, and that of their means.
+    """
+    first_end = min(_bucket_start(start) + ROLLUP_BUCKET, end)
+    last = max(first_end, _bucket_start(end))
+    bounds = {"version": model_version, "start": start, "end": end, "first_end": first_end, "last": last}
+    return _Totals(*connection.execute(TOTALS, bounds).one())
+
+
+BEFORE_ALL = datetime(1, 1, 2, tzinfo=UTC)
+
+
+def _bucket_start(moment: datetime) -> datetime:
+    """Of the rollup that holds this moment."""
+    utc = moment.astimezone(UTC)
+    return utc.replace(second=0, microsecond=0)
+
+
+def _columns(store: Store, prefix: str = "") -> str:
+    return ", ".join(f'{prefix}"{name}"' for name in store.contract.feature_names)
+
+
+def _bounds(window: Window) -> dict[str, Any]:
+    return {"version": window.model_version, "start": window.start, "end": window.end}
+
+
+def _frame(store: Store, query: str, parameters: dict[str, Any]) -> pd.DataFrame:
+    """The rows of a query, carried by COPY: an order of magnitude faster than row objects."""
+    import pandas as pd
+
+    with store.engine.connect() as connection:
+        data = _copy_out(connection, query, parameters)
+    # pandas' ordinary float parser is off by a last bit now and then; a score must come back as it was given.
+    frame = pd.read_csv(io.BytesIO(data), float_precision="round_trip", na_values=[""], keep_default_na=False)
+    # Postgres leaves out a fraction that is zero: the times of one column have two formats.
+    frame["created_at"] = pd.to_datetime(frame["created_at"], format="ISO8601", utc=True)
+    return frame.astype(dict.fromkeys(store.contract.feature_names, "float64"))
+
+
+def _copy_out(connection: Connection, query: str, parameters: dict[str, Any]) -> bytes:
+    cursor = connection.connection.cursor()
+    with cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)", parameters) as copy:
+        return b"".join(copy)

@@ -1,0 +1,86 @@
+"""What went live when, by which decision. The rules of promotion are `selfheal.services.promotion.going_live`'s; rows are added by `store.models`
+in the transaction that makes a version live, and never changed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Row, Select, select
+
+from selfheal.domain.records import Action, Promotion
+from selfheal.kit.serialization import from_dict
+
+if TYPE_CHECKING:
+    from selfheal.adapters.postgres.store import Store
+
+
+def production_at(store: Store, moment: datetime) -> Promotion | None:
+    """What had gone live last at that moment; None before the first promotion.
+
+    The last by position: of two with times of different clocks, the one that came after took the other's place.
+    """
+    table = store.tables.promotions
+    query = (
+        select(table)
+        .where(table.c.model_name == store.contract.name, table.c.promoted_at <= moment)
+        .order_by(table.c.position.desc())
+        .limit(1)
+    )
+    with store.engine.connect() as connection:
+        row = connection.execute(query).first()
+    return None if row is None else _record(row)
+
+
+def list_promotions(store: Store, limit: int = 100) -> list[Promotion]:
+    """The newest first."""
+    table = store.tables.promotions
+    query = select(table).where(table.c.model_name == store.contract.name).order_by(table.c.position.desc())
+    with store.engine.connect() as connection:
+        return [_record(row) for row in connection.execute(query.limit(limit))]
+
+
+def promotions_since(store: Store, since: datetime | None, limit: int) -> list[Row[Any]]:
+    """The newest first, none from before `since` (None: from the first on): the columns of `promotions`, and action, reason and actor of the decision."""
+    table, decided = store.tables.promotions, store.tables.retraining_decisions
+    query = _with_actions(store).add_columns(decided.c.reason, decided.c.actor)
+    if since is not None:
+        query = query.where(table.c.promoted_at >= since)
+    with store.engine.connect() as connection:
+        return list(connection.execute(query.order_by(table.c.position.desc()).limit(limit)))
+
+
+def predecessor(store: Store, version: int) -> int | None:
+    """What this version replaced when it last went live by a promotion, forced or not; None if nothing.
+
+    Not by a rollback: what a rollback replaced is what nobody wants back.
+    """
+    table = store.tables.promotions
+    action = store.tables.retraining_decisions.c.action
+    by_promotion = _with_actions(store).where(table.c.version == version, action != Action.ROLLBACK.value)
+    row = _newest(store, by_promotion)
+    return None if row is None else row.replaced_version
+
+
+def was_rolled_back(store: Store, version: int) -> bool:
+    """Whether a rollback ended this version's last time in production."""
+    table = store.tables.promotions
+    row = _newest(store, _with_actions(store).where(table.c.replaced_version == version))
+    return row is not None and row.action == Action.ROLLBACK.value
+
+
+def _with_actions(store: Store) -> Select[Any]:
+    table, decided = store.tables.promotions, store.tables.retraining_decisions
+    of_decision = decided.c.decision_id == table.c.decision_id
+    query = select(table, decided.c.action).join_from(table, decided, of_decision)
+    return query.where(table.c.model_name == store.contract.name)
+
+
+def _newest(store: Store, query: Select[Any]) -> Row[Any] | None:
+    with store.engine.connect() as connection:
+        return connection.execute(query.order_by(store.tables.promotions.c.position.desc()).limit(1)).first()
+
+
+def _record(row: Row[Any]) -> Promotion:
+    return from_dict(Promotion, dict(row._mapping))

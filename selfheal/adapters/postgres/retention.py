@@ -1,0 +1,105 @@
+"""Deletes rows that are old, in short transactions: killed half-way, what is done is done and the rest comes next time.
+
+Nothing that a decision rests on is old: the ticks and alerts of an episode for which a decision was taken stay, and so does
+every labelled prediction (training sets, gates and probation are made of them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from selfheal.adapters.postgres.lock_keys import Lock
+from selfheal.adapters.postgres.tables import HOUR_OF_PREDICTION
+
+if TYPE_CHECKING:
+    from selfheal.adapters.postgres.store import Store
+
+ROWS_PER_TRANSACTION = 5_000
+
+OLD_TICKS = """
+    SELECT tick_id FROM monitoring_metrics m
+    WHERE model_name = :name AND created_at < :before
+      AND NOT EXISTS (SELECT 1 FROM retraining_decisions d WHERE d.episode_id = m.episode_id)
+      AND NOT EXISTS (SELECT 1 FROM monitoring_alerts a WHERE a.episode_id = m.episode_id AND a.resolved_at IS NULL)
+      AND tick_id <> (SELECT n.tick_id FROM monitoring_metrics n
+                      WHERE n.model_name = m.model_name AND n.model_version = m.model_version
+                      ORDER BY n.created_at DESC, n.tick_id LIMIT 1)
+    LIMIT :limit
+"""
+
+OLD_ALERTS = """
+    SELECT alert_id FROM monitoring_alerts a
+    WHERE model_name = :name AND resolved_at < :before
+      AND NOT EXISTS (SELECT 1 FROM retraining_decisions d WHERE d.episode_id = a.episode_id)
+    LIMIT :limit
+"""
+
+
+@contextmanager
+def only_one(store: Store) -> Iterator[bool]:
+    """Whether this is the only maintenance of the database; if so, it stays so until the context ends or its process dies."""
+    with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        key = {"key": Lock.MAINTENANCE}
+        is_mine = bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar())
+        try:
+            yield is_mine
+        finally:
+            if is_mine:
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+
+
+def delete_ticks(store: Store, before: datetime) -> int:
+    """Deletes rows of `monitoring_metrics`, but no version's newest, and none of an episode that is open or was decided on."""
+    return _delete_all(store, f"DELETE FROM monitoring_metrics WHERE tick_id IN ({OLD_TICKS})", before)
+
+
+def delete_alerts(store: Store, before: datetime) -> int:
+    """Deletes alerts that were resolved before then, but none of an episode that was decided on."""
+    return _delete_all(store, f"DELETE FROM monitoring_alerts WHERE alert_id IN ({OLD_ALERTS})", before)
+
+
+def delete_unlabelled_predictions(store: Store, before: datetime) -> int:
+    """Deletes predictions without a label from before the hour of `before`, an hour's a transaction. The journal keeps them."""
+    hours = """
+        SELECT DISTINCT date_trunc('hour', bucket_start, 'UTC'), model_version FROM prediction_rollups
+        WHERE n_predictions > n_labels AND bucket_start < date_trunc('hour', CAST(:before AS timestamptz), 'UTC')
+        ORDER BY 1, 2
+    """
+    unlabelled = f"""
+        DELETE FROM prediction_logs p
+        WHERE model_version = :version AND {HOUR_OF_PREDICTION} = :hour
+          AND NOT EXISTS (SELECT 1 FROM label_store l WHERE l.prediction_id = p.prediction_id)
+    """
+    with store.engine.connect() as connection:
+        found = connection.execute(text(hours), {"before": before}).all()
+    n_deleted = 0
+    for hour, version in found:
+        with store.engine.begin() as connection:
+            n_deleted += connection.execute(text(unlabelled), {"hour": hour, "version": version}).rowcount
+    return n_deleted
+
+
+def ticks_decided_on(store: Store) -> set[str]:
+    """Ids of the ticks of episodes for which a decision was taken."""
+    query = """
+        SELECT m.tick_id FROM monitoring_metrics m
+        WHERE m.model_name = :name AND m.episode_id IN (SELECT episode_id FROM retraining_decisions)
+    """
+    with store.engine.connect() as connection:
+        return set(connection.execute(text(query), {"name": store.contract.name}).scalars())
+
+
+def _delete_all(store: Store, statement: str, before: datetime) -> int:
+    values = {"name": store.contract.name, "before": before, "limit": ROWS_PER_TRANSACTION}
+    n_deleted = 0
+    while True:
+        with store.engine.begin() as connection:
+            n = connection.execute(text(statement), values).rowcount
+        n_deleted += n
+        if n < ROWS_PER_TRANSACTION:
+            return n_deleted

@@ -1,0 +1,76 @@
+"""The handle on the platform's database, and the URL of its server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from selfheal.adapters.postgres.circuit_breaker import Gate, gated_engine
+from selfheal.adapters.postgres.tables import Tables
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from selfheal.adapters.postgres.embedded import Lease
+    from selfheal.domain.contract import ModelContract
+    from selfheal.settings import Settings
+
+
+DAGSTER_DATABASE = "dagster"
+
+
+MLFLOW_DATABASE = "mlflow"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A handle on the platform's database. Cheap to pass; `close` returns its connections.
+
+    Its gate lets connections through once the schema is known to be right.
+    """
+
+    engine: Engine
+    contract: ModelContract
+    tables: Tables
+    gate: Gate = field(default_factory=Gate, repr=False)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def with_own_connections(store: Store, n_connections: int, statement_seconds: float) -> Store:
+    """The same database over at most `n_connections` others, on which Postgres gives up a statement after that time.
+
+    For readers that must not take the connections of those who write. Nothing is connected before the first query.
+    """
+    engine = gated_engine(
+        store.engine.url,
+        store.gate,
+        options=f"-c timezone=UTC -c statement_timeout={round(1000 * statement_seconds)}",
+        pool_size=n_connections,
+        max_overflow=0,
+        pool_timeout=statement_seconds,
+    )
+    return replace(store, engine=engine)
+
+
+def server_url(settings: Settings, database: str) -> str:
+    """The URL (`postgresql://`, no driver) of one database; starts the embedded server if that is what is configured."""
+    if settings.has_external_database:
+        return settings.external_database_url(database)
+    from selfheal.adapters.postgres import embedded
+
+    return embedded.ensure_running(settings.data_dir / "postgres").url(database)
+
+
+def lease_server(settings: Settings) -> Lease | None:
+    """Keeps this process from letting go of the embedded server until the lease ends; None if another server is used."""
+    if settings.has_external_database:
+        return None
+    from selfheal.adapters.postgres import embedded
+
+    return embedded.Lease(settings.data_dir / "postgres")
+
+
+def with_driver(url: str, driver: str) -> str:
+    return url.replace("postgresql://", f"postgresql+{driver}://", 1)

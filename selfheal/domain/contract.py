@@ -1,0 +1,360 @@
+"""The one declaration of a use case: its inputs, its label, its derived features, its estimator.
+
+Belongs here: the *shape* of a use case (`ModelContract`) and what follows from it by pure computation (names, aliases,
+derivation, hash). Does not belong here: any concrete feature (see `selfheal.credit_risk`), and anything that reads or
+writes. The API's request model, the pandera schema, the SQL columns, the journal's header and Evidently's data
+definition are all derived from a contract; nothing else declares a feature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from selfheal.domain.default_estimator import DEFAULT_GRID, default_estimator
+from selfheal.kit.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Columns: TypeAlias = Mapping[str, FloatArray]
+
+TRUE_LABEL = "true_label"
+"""The label's column, in every frame and table, whatever the source file calls it."""
+
+TAKEN_NAMES = frozenset(
+    {
+        *("prediction_id", "created_at", "model_version", "prediction", "probability", "threshold", "request_source"),
+        *("latency_ms", "explain", "split", "origin", "weight"),
+    }
+)
+"""Columns and fields that stand beside the features in requests, journal, tables and training sets."""
+
+FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+"""A field of JSON, a column of Postgres (63 characters at most) and of CSV, without quotes in any of them."""
+
+MAX_INT = 2**31 - 1
+"""Whole numbers are kept in 32 bits."""
+
+PROBE_ROWS = 16
+"""Enough for both limits, three missing values, and some between."""
+
+CALM = "calm"
+"""The scenario that every contract has: nothing changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdverseReason:
+    """What a person is told when a feature spoke against them: a stable `code` for programs, a `text` for the person.
+
+    Features that tell the same story share one reason; their shares are added. The text must be true whichever way the
+    feature spoke ("Level of monthly income", not "Income too low"): how it did is the model's finding, not the contract's.
+    """
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One raw input, as a client sends it.
+
+    `lower` and `upper` are the inclusive limits beyond which a value is refused at every door; they say what is
+    *possible*, not what is usual. `aliases` are names also accepted for it (with `-` or `_` alike).
+    """
+
+    name: str
+    kind: Literal["float", "int"]
+    lower: float
+    upper: float
+    unit: str
+    description: str
+    example: float
+    is_nullable: bool = False
+    aliases: tuple[str, ...] = ()
+    adverse_reason: AdverseReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedFeature:
+    """One feature computed from the raw inputs. `formula` is for people, `reason` says why the model wants it."""
+
+    name: str
+    kind: Literal["float", "int"]
+    unit: str
+    formula: str
+    reason: str
+    is_nullable: bool = False
+    adverse_reason: AdverseReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The binary outcome: 1 is the event the model predicts. `name` and `aliases` are accepted in files."""
+
+    name: str
+    description: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A slice of the rows whose metrics are reported beside the gates: `edges` cut `feature` into bands."""
+
+    feature: str
+    edges: tuple[float, ...]
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A change of the world, for simulations: new inputs and new labels from old ones.
+
+    `apply(inputs, labels, rng)` takes a frame of raw inputs, an int array of labels and a seeded generator, and returns
+    the changed pair without touching what it was given.
+    """
+
+    name: str
+    description: str
+    apply: Callable[
+        [pd.DataFrame, npt.NDArray[np.int64], np.random.Generator], tuple[pd.DataFrame, npt.NDArray[np.int64]]
+    ]
+
+
+def _derive_nothing(_columns: Columns) -> dict[str, FloatArray]:
+    return {}
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """Everything the platform needs to know of a use case. Name, description, label and inputs are enough.
+
+    `derive` maps arrays of the raw inputs (float64, NaN where missing, shape (n,)) to arrays of the derived features; it
+    is the only derivation, used by serving, training and monitoring alike. `build_estimator(seed)` returns an unfitted
+    scikit-learn pipeline over the feature matrix in the order of `feature_names`; `param_grid` is searched.
+    `trusted_types` are types beyond the platform's list (`selfheal.domain.model.file`) that its model files may hold, such as
+    `sklearn.tree._tree.Tree`: trust them only if nobody but you can write into the registry.
+    `synthesize(n_rows, seed)` returns a stand-in data set (raw inputs and `true_label`) for where the real file is absent;
+    without it there has to be a file. `equal_inputs_are_one_case` says what two rows with the same inputs are: by default the same
+    case twice, which must not be learned from and judged on; False, where inputs are coarse: cases that look alike.
+    `default_csv` is its name in DATA_DIR; by default the contract's name and `.csv`.
+    """
+
+    name: str
+    description: str
+    label: Label
+    inputs: tuple[Feature, ...]
+    derived: tuple[DerivedFeature, ...] = ()
+    derive: Callable[[Columns], dict[str, FloatArray]] = _derive_nothing
+    build_estimator: Callable[[int], Pipeline] = default_estimator
+    param_grid: Mapping[str, Sequence[Any]] = field(default_factory=lambda: DEFAULT_GRID)
+    synthesize: Callable[[int, int], pd.DataFrame] | None = None
+    default_csv: str = ""
+    equal_inputs_are_one_case: bool = True
+    trusted_types: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    scenarios: tuple[Scenario, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._refuse_double_names()
+        self._refuse_ambiguous_reasons()
+        problems = [*_problems_of_inputs(self.inputs), *self._problems_of_names(), *self._problems_of_slices()]
+        if problems:
+            raise ConfigurationError(f"contract {self.name!r}: {'; '.join(problems)}")
+        if not self.default_csv:
+            object.__setattr__(self, "default_csv", f"{self.name}.csv")
+
+    def _refuse_double_names(self) -> None:
+        meanings = [
+            *({fold_name(name) for name in (f.name, *f.aliases)} for f in self.inputs),
+            *({fold_name(f.name)} for f in self.derived),
+            {fold_name(name) for name in (TRUE_LABEL, self.label.name, *self.label.aliases)},
+        ]
+        names = [name for meaning in meanings for name in meaning]
+        doubles = {name for name in names if names.count(name) > 1}
+        if doubles:
+            raise ConfigurationError(f"contract {self.name!r} declares {sorted(doubles)} more than once")
+
+    def _refuse_ambiguous_reasons(self) -> None:
+        texts: dict[str, str] = {}
+        for reason in self.adverse_reasons:
+            if texts.setdefault(reason.code, reason.text) != reason.text:
+                raise ConfigurationError(f"contract {self.name!r} gives the adverse reason {reason.code!r} two texts")
+
+    def _problems_of_names(self) -> Iterator[str]:
+        for name in self.feature_names:
+            if not FEATURE_NAME.fullmatch(name):
+                yield f"{name!r} cannot name a feature: use a letter, then lower-case letters, digits and _, 63 at most"
+            if name in TAKEN_NAMES:
+                yield f"{name!r} is a column of the platform's own; name the feature otherwise, with {name!r} as alias"
+
+    def _problems_of_slices(self) -> Iterator[str]:
+        for segment in self.segments:
+            if segment.feature not in self.feature_names:
+                yield f"segment {segment.description!r} cuts {segment.feature!r}, which is no feature"
+            if not segment.edges or list(segment.edges) != sorted(set(segment.edges)):
+                yield f"the edges of segment {segment.description!r} are {segment.edges}; they must rise"
+        names = [CALM, *(scenario.name for scenario in self.scenarios)]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"the scenario {name!r} is there already; give it another name"
+
+    @cached_property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.inputs)
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """Raw inputs, then derived features: the order of the model's matrix and of every table."""
+        return (*self.input_names, *(feature.name for feature in self.derived))
+
+    @cached_property
+    def kinds(self) -> dict[str, Literal["float", "int"]]:
+        return {f.name: f.kind for f in self.inputs} | {f.name: f.kind for f in self.derived}
+
+    @cached_property
+    def adverse_reasons(self) -> tuple[AdverseReason, ...]:
+        """The reason each feature stands for, in the order of `feature_names`; a feature without one stands for itself."""
+        return (
+            *(f.adverse_reason or AdverseReason(f.name, f.description or f.name) for f in self.inputs),
+            *(f.adverse_reason or AdverseReason(f.name, f.formula or f.name) for f in self.derived),
+        )
+
+    @cached_property
+    def _canonical(self) -> dict[str, str]:
+        return {fold_name(alias): feature.name for feature in self.inputs for alias in (feature.name, *feature.aliases)}
+
+    def canonical_name(self, name: str) -> str | None:
+        """The input that `name` stands for (its own name or an alias, `-` and `_` alike), or None."""
+        return self._canonical.get(fold_name(name))
+
+    def is_label_name(self, name: str) -> bool:
+        return fold_name(name) in {fold_name(alias) for alias in (TRUE_LABEL, self.label.name, *self.label.aliases)}
+
+    @property
+    def first_scenario(self) -> Scenario:
+        """The change of the world that a demo lives through unless told otherwise.
+
+        Raises:
+            ConfigurationError: if the contract has no scenario.
+        """
+        if not self.scenarios:
+            raise ConfigurationError(f"contract {self.name!r} has no scenario to live through; give it a Scenario")
+        return self.scenarios[0]
+
+    def scenario(self, name: str) -> Scenario:
+        for scenario in self.scenarios:
+            if scenario.name == name:
+                return scenario
+        known = ", ".join(s.name for s in self.scenarios) or "none"
+        raise ConfigurationError(f"contract {self.name!r} has no scenario {name!r}; it has: {known}")
+
+    def feature_columns(self, columns: Columns) -> dict[str, FloatArray]:
+        """All features, in order, from the raw inputs' columns."""
+        raw = {name: np.asarray(columns[name], dtype=np.float64) for name in self.input_names}
+        derived = self.derive(raw)
+        return raw | {feature.name: derived[feature.name] for feature in self.derived}
+
+    def matrix(self, columns: Columns) -> FloatArray:
+        """The model's input, shape (n, features), from the raw inputs' columns."""
+        return np.column_stack(list(self.feature_columns(columns).values()))
+
+    def feature_frame(self, inputs: pd.DataFrame) -> pd.DataFrame:
+        """A frame of all features from a frame that has the raw inputs; index kept, other columns dropped."""
+        import pandas as pd
+
+        columns = {name: inputs[name].to_numpy(dtype=np.float64) for name in self.input_names}
+        return pd.DataFrame(self.feature_columns(columns), index=inputs.index)
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over the declarations that decide what the model sees, and over the derivation's results.
+
+        Prose (descriptions, examples, adverse reasons) does not count. The derivation counts by what it computes on fixed
+        probe rows (rounded to 9 significant digits, so that another platform's last bit does not matter), not by its source.
+        """
+        declared = {
+            "name": self.name,
+            "inputs": [[f.name, f.kind, f.lower, f.upper, f.is_nullable] for f in self.inputs],
+            "derived": [[f.name, f.kind, f.is_nullable] for f in self.derived],
+            "probe": {name: [f"{v:.9g}" for v in values] for name, values in self.derive(self.probe_rows()).items()},
+        }
+        return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
+
+    def probe_rows(self) -> dict[str, FloatArray]:
+        """`PROBE_ROWS` fixed rows of raw inputs: the limits, values between them, and missing ones where they are allowed."""
+        rng = np.random.default_rng(20)
+        probe: dict[str, FloatArray] = {}
+        for feature in self.inputs:
+            values = rng.uniform(feature.lower, min(feature.upper, feature.lower + 100.0), size=PROBE_ROWS)
+            values = np.floor(values) if feature.kind == "int" else values
+            values[:2] = feature.lower, feature.upper
+            if feature.is_nullable:
+                values[2:5] = np.nan
+            probe[feature.name] = values
+        return probe
+
+
+def _problems_of_inputs(inputs: Sequence[Feature]) -> Iterator[str]:
+    """What is impossible in the inputs' declarations, a sentence each with the remedy."""
+    if not inputs:
+        yield "it has no inputs; declare at least one Feature"
+    for feature in inputs:
+        if feature.kind not in {"float", "int"}:
+            yield f"{feature.name!r} is of kind {feature.kind!r}; use 'float' or 'int' (yes and no are an int of 0 to 1)"
+        if not (np.isfinite(feature.lower) and np.isfinite(feature.upper) and feature.lower < feature.upper):
+            yield f"{feature.name!r} has the limits {feature.lower:g} to {feature.upper:g}; two finite, rising numbers are needed"
+        elif not feature.lower <= feature.example <= feature.upper:
+            yield f"the example {feature.example:g} of {feature.name!r} is not within {feature.lower:g} to {feature.upper:g}"
+        if feature.kind == "int" and max(abs(feature.lower), abs(feature.upper)) > MAX_INT:
+            yield f"{feature.name!r} is an int beyond {MAX_INT:,}; declare it as a float"
+        if feature.kind == "int" and any(value % 1 for value in (feature.lower, feature.upper, feature.example)):
+            yield f"{feature.name!r} is an int, but its limits or its example are not whole numbers"
+
+
+def fold_name(name: str) -> str:
+    """How names are compared at the doors: surrounding blanks dropped, `-` read as `_`."""
+    return name.strip().replace("-", "_")
+
+
+def load_contract(use_case: str) -> ModelContract:
+    """The contract a setting names as `package.module:attribute`; modules in the working directory are found too.
+
+    Raises:
+        ConfigurationError: if it cannot be imported, is not a `ModelContract`, or declares what is impossible.
+    """
+    module_name, separator, attribute = use_case.partition(":")
+    if not separator or not module_name or not attribute:
+        raise ConfigurationError(f"USE_CASE={use_case!r} is not of the form package.module:contract")
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)  # last: nothing there can take the place of what is installed
+    try:
+        contract = getattr(import_module(module_name), attribute)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # whatever a module of somebody else's raises while it is imported
+        raise ConfigurationError(f"USE_CASE={use_case!r} cannot be loaded: {_told(error)}") from error
+    if not isinstance(contract, ModelContract):
+        raise ConfigurationError(f"USE_CASE={use_case!r} is a {type(contract).__name__}, not a ModelContract")
+    return contract
+
+
+def _told(error: Exception) -> str:
+    """An error of a use case's module, with the place in it where it was raised."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    return f"{type(error).__name__}: {error}{place}"

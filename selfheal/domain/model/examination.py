@@ -1,0 +1,64 @@
+"""Models that load and must not answer: what a model gives for the rows that the API lets in. Asked before a promotion and
+before each swap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selfheal.kit.errors import ModelRefusedError
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+    from selfheal.domain.contract import FloatArray, ModelContract
+
+WARM_UP_ROWS = 64
+"""Largest group a new model is warmed with. Small: it runs beside the requests of the old champion."""
+
+GROUP_TOLERANCE = 1e-6
+"""How far the score of a row may depend on the rows scored with it: rounding. Requests are scored in groups."""
+
+
+def examine(pipeline: Pipeline, contract: ModelContract) -> None:
+    """Warms the model and makes sure that it answers what the doors let in.
+
+    The rows are the contract's example, the example without what may be missing, and the lowest and highest values that
+    are accepted.
+
+    Raises:
+        ModelRefusedError: if it gives something that is no probability of two classes, or if a row's score depends on
+            the rows beside it.
+    """
+    matrix = contract.matrix(_probe_columns(contract))
+    expected = _checked(pipeline.predict_proba(matrix), len(matrix))
+    classes = np.asarray(getattr(pipeline, "classes_", ())).tolist()
+    if classes != [0, 1]:
+        raise ModelRefusedError(f"its classes are {classes}, not [0, 1]")
+    alone = [np.array([row]) for row in range(len(matrix))]
+    for rows in (*alone, np.resize(np.arange(len(matrix)), WARM_UP_ROWS)):
+        scores = _checked(pipeline.predict_proba(matrix[rows]), len(rows))
+        difference = float(np.abs(scores - expected[rows]).max())
+        if difference > GROUP_TOLERANCE:
+            raise ModelRefusedError(f"the score of a row depends on the rows scored with it (by {difference:.3g})")
+
+
+def _probe_columns(contract: ModelContract) -> dict[str, FloatArray]:
+    return {
+        feature.name: np.array(
+            [feature.example, np.nan if feature.is_nullable else feature.example, feature.lower, feature.upper]
+        )
+        for feature in contract.inputs
+    }
+
+
+def _checked(probabilities: object, n_rows: int) -> FloatArray:
+    """The probabilities of class 1, if they are what `predict_proba` has to give for so many rows."""
+    given = np.asarray(probabilities, dtype=np.float64)
+    if given.shape != (n_rows, 2):
+        raise ModelRefusedError(f"it answers {n_rows} rows with an array of shape {given.shape}, not ({n_rows}, 2)")
+    if not (np.isfinite(given).all() and (given >= 0.0).all() and (given <= 1.0).all()):
+        raise ModelRefusedError(f"it gives {given.min():g} to {given.max():g} as probabilities")
+    return given[:, 1]

@@ -1,0 +1,364 @@
+"""Why a model gave the score it gave: the exact share of each feature in the log-odds, and reasons in words.
+
+Belongs here: deciding whether a model's score is a sum with one term a feature, taking that sum apart, and choosing the
+reasons a lender must give. Does not belong here: the words (they are the contract's), approximations (a model whose score
+is no such sum has no exact explanation, and none is given), and anything that reads or writes.
+
+The family that is explained is "each column by itself, then a linear model with a logit link": with z = preprocess(x), of
+which every column k depends on one feature only,
+
+    log_odds(x) = intercept + sum_k coefficient_k * z_k(x) = baseline_log_odds + sum_j contribution_j(x)
+    contribution_j(x) = term_j(x) - mean over the baseline rows of term_j,   term_j = sum of coefficient_k * z_k over the
+    columns k that depend on feature j
+
+Since no two features meet in a term, this is also the model's Shapley value; nothing is sampled.
+
+The baseline is the average row of the population that the model was judged on: its frozen reference. Regulation B (12 CFR
+1002.9(b)(2), official interpretation, comment 5) names this method for the principal reasons of a refusal: the factors for
+which the applicant's score fell furthest below the average score of all applicants for each of those factors. Comment 1:
+more than four reasons are not likely to be helpful. Comment 3: a reason need not say how the factor spoke. Comment 4: only
+factors that were scored, and no principal one left out. The choice is made over reasons, not features, so that one story
+told by several features is told once and what they take back from each other is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from selfheal.kit.errors import ModelNotExplainableError
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+    from selfheal.domain.contract import AdverseReason, DerivedFeature, Feature, FloatArray, ModelContract
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+
+MAX_REASONS = 4
+"""Most reasons given for one row (see the comment of Regulation B above)."""
+
+MIN_REASON_LOG_ODDS = 0.01
+"""A reason that raises the odds by less than 1 % is no principal one."""
+
+TOLERANCE_LOG_ODDS = 1e-9
+"""Largest difference between the parts' sum and the model's log-odds, times the largest part if that is above 1."""
+
+MAX_BASELINE_ROWS = 20_000
+"""A reference with more rows is thinned evenly: this many give its mean, and loading a model stays quick."""
+
+TRIAL_ROWS = 1_000
+"""Rows taken from the baseline, and again from the use case's stand-in, to try out what depends on what."""
+
+TRIAL_ROWS_PER_GAP = 8
+"""Trial rows for each nullable feature in which it is missing: imputers may look at other columns only then."""
+
+NO_FEATURE = -1
+
+
+class Baseline(StrEnum):
+    """Whose average row contributions are measured against."""
+
+    REFERENCE = "reference"
+    """The rows frozen with this model version."""
+    STAND_IN = "stand_in"
+    """The use case's synthetic rows, because the model's reference was not at hand."""
+
+
+class Reason(NamedTuple):
+    """One thing that spoke for class 1, and by how much (log-odds above the baseline)."""
+
+    code: str
+    text: str
+    contribution: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The parts of the log-odds of n rows. `baseline_log_odds + contributions.sum(axis=1) == log_odds`.
+
+    `log_odds`, shape (n,), is finite even where the probability rounds to 0 or 1. `contributions`, shape (n, features), is
+    in the contract's order; above 0 speaks for class 1. `is_exact`, shape (n,), is False where a row set off something in
+    the preprocessing that no trial row had (say, a category never seen before): its parts do not add up and must not be
+    shown.
+    """
+
+    feature_names: tuple[str, ...]
+    baseline: Baseline
+    baseline_log_odds: float
+    log_odds: FloatArray
+    contributions: FloatArray
+    is_exact: BoolArray
+    reasons: tuple[AdverseReason, ...]
+    reason_contributions: FloatArray
+
+    def adverse_reasons(self) -> list[tuple[Reason, ...]]:
+        """For each row the reasons that spoke most for class 1, the strongest first; none if nothing did."""
+        strongest = np.argsort(-self.reason_contributions, axis=1, kind="stable")[:, :MAX_REASONS]
+        by_how_much = np.take_along_axis(self.reason_contributions, strongest, axis=1)
+        return [
+            tuple(
+                Reason(self.reasons[which].code, self.reasons[which].text, contribution)
+                for which, contribution in zip(row, shares, strict=True)
+                if contribution > MIN_REASON_LOG_ODDS
+            )
+            for row, shares in zip(strongest.tolist(), by_how_much.tolist(), strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """What is needed to explain the rows that one model scores. Immutable and free to share between threads.
+
+    `weights`, shape (columns, features), has each column's coefficient at the feature it depends on, so that `columns @
+    weights` are the terms; `reason_members`, shape (features, reasons), has a 1 where a feature stands for a reason.
+    """
+
+    linear: LinearModel
+    weights: FloatArray
+    baseline: Baseline
+    baseline_terms: FloatArray
+    baseline_log_odds: float
+    feature_names: tuple[str, ...]
+    reasons: tuple[AdverseReason, ...]
+    reason_members: FloatArray
+
+    def explain(self, matrix: FloatArray) -> Explanation:
+        """Takes the log-odds of each row of the feature matrix, shape (n, features), NaN where missing, into parts."""
+        columns = self.linear.preprocess(matrix)
+        log_odds = self.linear.log_odds(columns)
+        contributions = _product(columns, self.weights) - self.baseline_terms
+        largest = np.maximum(1.0, np.abs(contributions).max(axis=1, initial=0.0))
+        missing = log_odds - self.baseline_log_odds - contributions.sum(axis=1)
+        return Explanation(
+            feature_names=self.feature_names,
+            baseline=self.baseline,
+            baseline_log_odds=self.baseline_log_odds,
+            log_odds=log_odds,
+            contributions=contributions,
+            is_exact=np.abs(missing) <= TOLERANCE_LOG_ODDS * largest,
+            reasons=self.reasons,
+            reason_contributions=contributions @ self.reason_members,
+        )
+
+
+def build_explainer(pipeline: Pipeline, contract: ModelContract, reference: FloatArray | None) -> Explainer:
+    """The explainer of a fitted pipeline. Takes a fraction of a second: for when a model is loaded, not for requests.
+
+    Args:
+        reference: the features of the rows frozen with the model, shape (n, features); None, or no rows, if they are not
+            at hand: then the use case's stand-in rows are the baseline, and every explanation says so.
+
+    Raises:
+        ModelNotExplainableError: with a sentence for clients, if the model does not belong to the family above. It is
+            tried out on rows, not assumed from the names of its steps.
+    """
+    linear = linear_model(pipeline)
+    with _refusing_failures():
+        stand_in = _stand_in_rows(contract)
+        if reference is None or len(reference) == 0:
+            baseline, population = Baseline.STAND_IN, stand_in
+        else:
+            baseline, population = Baseline.REFERENCE, _thinned(reference, MAX_BASELINE_ROWS)
+        trial = _trial_rows(population, stand_in, contract)
+        _check_link(pipeline, linear, trial)
+        sources = _sources(linear, trial, contract.feature_names)
+        return _explainer(linear, sources, contract, baseline, population)
+
+
+def _explainer(
+    linear: LinearModel, sources: IntArray, contract: ModelContract, baseline: Baseline, population: FloatArray
+) -> Explainer:
+    columns = linear.preprocess(population)
+    is_constant = (sources == NO_FEATURE) & (linear.coefficients != 0.0)
+    constant = linear.coefficients[is_constant] @ _dense(linear.preprocess(population[:1]))[0, is_constant]
+    weights = _weights(linear.coefficients, sources, len(contract.feature_names))
+    baseline_terms = _product(columns, weights).mean(axis=0)
+    reasons = tuple(dict.fromkeys(contract.adverse_reasons))
+    return Explainer(
+        linear=linear,
+        weights=weights,
+        baseline=baseline,
+        baseline_terms=baseline_terms,
+        baseline_log_odds=float(linear.intercept + constant + baseline_terms.sum()),
+        feature_names=contract.feature_names,
+        reasons=reasons,
+        reason_members=np.array([[float(own == reason) for reason in reasons] for own in contract.adverse_reasons]),
+    )
+
+
+# The model's two halves
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """A pipeline as preprocessing, coefficients (one for each of its columns) and an intercept, for class 1."""
+
+    preprocess: Callable[[FloatArray], Any]
+    coefficients: FloatArray
+    intercept: float
+
+    def log_odds(self, columns: Any) -> FloatArray:
+        return _product(columns, self.coefficients) + self.intercept
+
+
+def linear_model(pipeline: Pipeline) -> LinearModel:
+    """Takes a fitted pipeline (or a bare classifier) into its halves.
+
+    Raises:
+        ModelNotExplainableError: if it does not end in a linear model of two classes, 0 and 1.
+    """
+    steps = getattr(pipeline, "steps", None)
+    last = steps[-1][1] if steps else pipeline
+    coefficients, intercept = getattr(last, "coef_", None), getattr(last, "intercept_", None)
+    if coefficients is None or intercept is None:
+        raise _not_a_sum(f"it ends in {type(last).__name__}, which is not linear")
+    if list(getattr(last, "classes_", ())) != [0, 1] or np.shape(coefficients) != (1, np.size(coefficients)):
+        raise _not_a_sum("it does not tell class 1 from class 0 by one set of coefficients")
+    return LinearModel(
+        preprocess=pipeline[:-1].transform if steps and len(steps) > 1 else _unchanged,
+        coefficients=np.asarray(coefficients, dtype=np.float64)[0],
+        intercept=float(np.ravel(intercept)[0]),
+    )
+
+
+def _unchanged(matrix: FloatArray) -> FloatArray:
+    return matrix
+
+
+def _check_link(pipeline: Pipeline, linear: LinearModel, trial: FloatArray) -> None:
+    """The probabilities must be the logistic function of the linear part, to `TOLERANCE_LOG_ODDS`.
+
+    Compared as probabilities, which stay finite: an error e of the log-odds is p (1 - p) e there, plus a rounding.
+    """
+    from scipy.special import expit
+
+    columns = linear.preprocess(trial)
+    size = np.maximum(1.0, _product(abs(columns), np.abs(linear.coefficients)))
+    expected = expit(linear.log_odds(columns))
+    given = np.asarray(pipeline.predict_proba(trial), dtype=np.float64)[:, 1]
+    allowed = TOLERANCE_LOG_ODDS * size * expected * (1.0 - expected) + 4 * np.finfo(np.float64).eps
+    if not np.all(np.abs(given - expected) <= allowed):
+        raise _not_a_sum("its probability is not the logistic function of a linear score")
+
+
+# What depends on what
+
+
+def _sources(linear: LinearModel, trial: FloatArray, feature_names: tuple[str, ...]) -> IntArray:
+    """For each preprocessed column the position of the one feature it depends on, or `NO_FEATURE` if it never moved.
+
+    Found by moving: each feature takes the values of the other trial rows while the rest stands still. Then confirmed:
+    all features are shuffled apart, and every column must still be what its own feature makes of it.
+
+    Raises:
+        ModelNotExplainableError: naming features that meet in one column, or if rows look at each other.
+    """
+    still = _dense(linear.preprocess(trial))
+    if not _is_same(_dense(linear.preprocess(trial[:1])), still[:1]).all():
+        raise _not_a_sum("its preprocessing of a row looks at the other rows of the call")
+    depends = np.array([_moves(linear, trial, still, j) for j in range(trial.shape[1])])
+    depends &= linear.coefficients != 0.0  # what the model does not look at may be anything
+    for column in np.flatnonzero(depends.sum(axis=0) > 1):
+        names = [feature_names[j] for j in np.flatnonzero(depends[:, column])]
+        raise _not_a_sum(f"its preprocessing mixes {' and '.join(names)}")
+    sources = np.where(depends.any(axis=0), depends.argmax(axis=0), NO_FEATURE)
+    _confirm(linear, trial, still, sources)
+    return sources
+
+
+def _moves(linear: LinearModel, trial: FloatArray, still: FloatArray, feature: int) -> BoolArray:
+    """Which columns change, in any row, when one feature takes the values of other rows; shape (columns,)."""
+    moved = trial.copy()
+    moved[:, feature] = np.roll(trial[:, feature], 1)
+    return np.asarray((~_is_same(_dense(linear.preprocess(moved)), still)).any(axis=0))
+
+
+def _confirm(linear: LinearModel, trial: FloatArray, still: FloatArray, sources: IntArray) -> None:
+    """Shuffles all features apart at once: catches what only shows when several move, or never moved but is no constant."""
+    shifts = 1 + np.arange(trial.shape[1])
+    apart = np.column_stack([np.roll(column, shift) for column, shift in zip(trial.T, shifts, strict=True)])
+    found = _dense(linear.preprocess(apart))
+    for column in np.flatnonzero(linear.coefficients):
+        source = sources[column]
+        expected = still[0, column] if source == NO_FEATURE else np.roll(still[:, column], shifts[source])
+        if not _is_same(found[:, column], expected).all():
+            raise _not_a_sum("its preprocessing mixes features")
+
+
+def _is_same(left: FloatArray, right: FloatArray | float) -> BoolArray:
+    """Equal but for roundings: the same number may be computed by another instruction at another place of an array."""
+    return np.isclose(left, right, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+def _weights(coefficients: FloatArray, sources: IntArray, n_features: int) -> FloatArray:
+    weights = np.zeros((len(coefficients), n_features))
+    known = np.flatnonzero(sources != NO_FEATURE)
+    weights[known, sources[known]] = coefficients[known]
+    return weights
+
+
+# Rows
+
+
+def _stand_in_rows(contract: ModelContract) -> FloatArray:
+    """Rows of the stand-in; where the contract has none, what it calls possible."""
+    if contract.synthesize is None:
+        return contract.matrix(contract.probe_rows())
+    return contract.feature_frame(contract.synthesize(TRIAL_ROWS, 0)).to_numpy(dtype=np.float64)
+
+
+def _trial_rows(population: FloatArray, stand_in: FloatArray, contract: ModelContract) -> FloatArray:
+    """Rows as the model may meet them: of its population, of the stand-in, and with each nullable feature missing."""
+    rows = np.vstack([_thinned(population, TRIAL_ROWS), stand_in])
+    features: tuple[Feature | DerivedFeature, ...] = (*contract.inputs, *contract.derived)
+    gaps = []
+    for j, feature in enumerate(features):
+        if feature.is_nullable:
+            with_gap = rows[:TRIAL_ROWS_PER_GAP].copy()
+            with_gap[:, j] = np.nan
+            gaps.append(with_gap)
+    return np.vstack([rows, *gaps])
+
+
+def _thinned(rows: FloatArray, max_rows: int) -> FloatArray:
+    return rows[:: -(-len(rows) // max_rows)]
+
+
+# Arithmetic on what preprocessing gives: an array, a frame or a sparse matrix
+
+
+def _product(columns: Any, right: FloatArray) -> FloatArray:
+    return np.asarray(columns @ right, dtype=np.float64)
+
+
+def _dense(columns: Any) -> FloatArray:
+    return np.asarray(columns.toarray() if hasattr(columns, "toarray") else columns, dtype=np.float64)
+
+
+# Refusals
+
+
+def _not_a_sum(why: str) -> ModelNotExplainableError:
+    return ModelNotExplainableError(
+        f"the model has no exact explanation: {why}; one exists for preprocessing of each feature by itself followed by "
+        "a logistic regression"
+    )
+
+
+@contextmanager
+def _refusing_failures() -> Iterator[None]:
+    """A pipeline that fails on trial rows may still serve; it is only not explained."""
+    try:
+        yield
+    except ModelNotExplainableError:
+        raise
+    except Exception as error:
+        raise _not_a_sum(f"it fails on trial rows ({type(error).__name__})") from error

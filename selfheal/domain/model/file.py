@@ -1,0 +1,133 @@
+"""Opening a model file that may be hostile. What is in it is data: nothing of it is ever executed.
+
+Who can write into the registry and into `model_metadata` can give a file of theirs a matching digest; then only what is
+here stands between the file and this process. So there is one format (skops, a zip), one list of types, and a bound on
+what is unpacked. There is no way from here to pickle, joblib or MLflow's own loaders.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from selfheal.kit.errors import ModelRefusedError
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+TRUSTED_TYPES = (
+    "numpy.dtype",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.utils._bunch.Bunch",
+)
+"""Types beyond skops' own list that a model file may hold: plain Python that keeps data. A file with any other is refused
+unread; trees are among the others, since compiled code believes the positions in them, and a crafted one ends the process. A
+contract whose registry is written by its own people only may trust them (`ModelContract.trusted_types`).
+"""
+
+SCHEMA = "schema.json"
+MAX_SCHEMA_BYTES = 64_000_000
+MAX_MEMBERS = 100_000
+ZIP_START = b"PK\x03\x04"
+"""How a member begins that is a zip itself (scipy's sparse matrices): numpy unpacks those too."""
+
+
+def load_trusted(data: bytes, name: str, max_bytes: int, also_trusted: Collection[str] = ()) -> Pipeline:
+    """The classifier in a skops file that holds no type beyond skops' own list, ours, and the contract's.
+
+    Args:
+        name: of the file, for messages.
+        max_bytes: what all that is read from it may come to, unpacked.
+        also_trusted: types that the use case trusts by its author's word (`ModelContract.trusted_types`).
+
+    Raises:
+        ModelRefusedError: naming the types that are not trusted, or why it does not load.
+    """
+    import skops.io
+
+    with _refusing(name):
+        _check_archive(data, name, max_bytes)
+        trusted = [*TRUSTED_TYPES, *also_trusted]
+        untrusted = sorted(set(skops.io.get_untrusted_types(data=data)) - set(trusted))
+        if untrusted:
+            raise ModelRefusedError(f"{name} holds types that are not trusted: {', '.join(untrusted)}")
+        pipeline: Pipeline = skops.io.loads(data, trusted=trusted)
+        if not callable(getattr(pipeline, "predict_proba", None)):
+            raise ModelRefusedError(f"{name} holds a {type(pipeline).__name__}, which is no classifier")
+    return pipeline
+
+
+def check_size(n_bytes: int, name: str, max_bytes: int) -> None:
+    """Raises:
+    ModelRefusedError: if a file has more bytes than one may have; before any of it is read.
+    """
+    if n_bytes > max_bytes:
+        raise ModelRefusedError(f"{name} has {n_bytes:,} bytes; MAX_MODEL_MB allows {max_bytes:,}")
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Whatever a hostile or broken model file makes the loader raise, the answer is a refusal."""
+    try:
+        yield
+    except ModelRefusedError:
+        raise
+    except Exception as error:
+        raise ModelRefusedError(f"{name} does not load: {type(error).__name__}: {error}") from error
+
+
+def _check_archive(data: bytes, name: str, max_bytes: int) -> None:
+    """Refuses what unpacks to more than it should. zipfile reads no more of a member than its entry declares."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+        declared = {entry.filename: entry.file_size for entry in entries}
+        strange = [member for member in declared if not _is_plain_name(member)]
+        if strange:
+            raise ModelRefusedError(f"{name} has a member named {strange[0][:80]!r}, which is no plain file name")
+        if len(declared) != len(entries) or len(entries) > MAX_MEMBERS:
+            raise ModelRefusedError(f"{name} has members of the same name, or more than {MAX_MEMBERS:,}")
+        _check_unpacked(sum(declared.values()), name, max_bytes)
+        _check_unpacked(declared.get(SCHEMA, 0), f"{SCHEMA} of {name}", MAX_SCHEMA_BYTES)
+        mentions = Counter(_mentioned(json.loads(archive.read(SCHEMA))))
+        n_read = sum(n * (declared[member] + _inner_bytes(archive, member)) for member, n in mentions.items())
+        _check_unpacked(n_read, name, max_bytes)
+
+
+def _check_unpacked(n_bytes: int, name: str, max_bytes: int) -> None:
+    if n_bytes > max_bytes:
+        raise ModelRefusedError(f"{name} unpacks to {n_bytes:,} bytes; {max_bytes:,} are allowed (MAX_MODEL_MB)")
+
+
+def _is_plain_name(member: str) -> bool:
+    return PurePosixPath(member).name == member and "\\" not in member and member not in {"", ".", ".."}
+
+
+def _mentioned(schema: Any) -> Iterator[str]:
+    """The members that the schema reads, each as often as it does: one may be read many times over."""
+    waiting = [schema]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if isinstance(node.get("file"), str):
+                yield node["file"]
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+
+
+def _inner_bytes(archive: zipfile.ZipFile, member: str) -> int:
+    """What a member that is a zip itself unpacks to; 0 for all others. No reader goes deeper than that."""
+    with archive.open(member) as file:
+        if file.read(len(ZIP_START)) != ZIP_START:
+            return 0
+    with zipfile.ZipFile(io.BytesIO(archive.read(member))) as inner:
+        return sum(entry.file_size for entry in inner.infolist())

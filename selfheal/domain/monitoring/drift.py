@@ -1,0 +1,321 @@
+"""Drift of each feature and of the predicted probability against a frozen reference.
+
+Evidently computes and renders, by our test (`selfheal.domain.monitoring.shift`) and our thresholds (`selfheal.domain.monitoring.thresholds`).
+A column is drifted if its shift is significant under the false-alarm budget *and* material. Missing values are a channel of
+their own.
+
+Each tick looks at two windows: the whole look-back, which sees small shifts, and its newest rows, which see a fresh shift before
+a day of calm has been outnumbered, and see its end before the last shifted row is a day old.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selfheal.domain.monitoring.multivariate import MATERIAL_AUC, DomainCheck, domain_check
+from selfheal.domain.monitoring.shift import Shift, column_shift, ks_distance, share_p_value
+from selfheal.domain.monitoring.thresholds import Thresholds, derive_thresholds
+from selfheal.domain.records import ColumnDrift, DriftReport, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    import pandas as pd
+
+    from selfheal.domain.contract import FloatArray
+
+PROBABILITY = "probability"
+METHOD = "selfheal_shift"
+METHOD_TITLE = "smaller of Kolmogorov-Smirnov and rank-sum p-value, doubled"
+RECENT_ROWS = 500
+"""The newest rows that are a window of their own."""
+
+DATASET_DRIFT_SHARE = 0.5
+"""Share of drifted features from which the data set as a whole counts as drifted (Evidently's own default)."""
+
+MATERIAL_MISSING_POINTS = 5.0
+"""A missing rate must also move by so many percentage points: a significant 0.1 is nobody's business."""
+
+LONG_TERM_DISTANCE = 0.1
+"""KS distance from the first baseline that people should know of; nothing is decided by it."""
+
+RETURN_LEVEL = 0.001
+"""The newest rows have left a shift behind if they differ from the window's at this level, and are closer to the reference."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriftLimits:
+    """What counts as drift.
+
+    Args:
+        n_ticks: looks that share one false alarm.
+        min_effect: smallest distance (`Shift.effect`) that is material.
+        min_rows: fewer current rows than this are insufficient.
+    """
+
+    n_ticks: float
+    min_effect: float
+    min_rows: int
+
+
+@dataclass(frozen=True)
+class DriftResult:
+    """The record, and Evidently's snapshot to render a page from (None if there was nothing to compare)."""
+
+    report: DriftReport
+    snapshot: Any | None
+
+
+def detect_drift(
+    window: Window,
+    current: pd.DataFrame,
+    reference: pd.DataFrame,
+    *,
+    features: Sequence[str],
+    reference_version: int,
+    limits: DriftLimits,
+    recent: pd.DataFrame | None = None,
+    baseline: pd.DataFrame | None = None,
+    feed_problems: tuple[str, ...] = (),
+    feed_checked_since: datetime | None = None,
+    seed: int = 0,
+) -> DriftResult:
+    """Compares the window's rows with the serving version's reference (acts) and the first baseline (informs).
+
+    A column without any value on one side has no values to compare (Evidently refuses it): only its missing rate speaks.
+
+    Args:
+        current: the features and `probability` of the window, one row a prediction.
+        reference: the same columns, frozen with the model, in the order in which the rows were made.
+        recent: the window's newest `RECENT_ROWS` rows, likewise; None if `current` has no more.
+        baseline: the features of the first baseline, for long-term drift.
+        feed_problems: what `selfheal.domain.monitoring.feed` found, carried along for triage; in rows since `feed_checked_since`.
+        seed: of the domain classifier.
+    """
+    domain: DomainCheck | None = None
+    level = 0.0
+    snapshot: Any | None = None
+    columns: tuple[ColumnDrift, ...] = ()
+    if len(current) >= limits.min_rows:
+        names = [*features, PROBABILITY]
+        thresholds = derive_thresholds(reference, names, limits.n_ticks)
+        known = [name for name in names if current[name].notna().any() and reference[name].notna().any()]
+        snapshot = run_evidently(current[known], reference[known], thresholds) if known else None
+        p_values = evidently_p_values(snapshot, known) if known else {}
+        columns = drift_of_columns(names, current, reference, recent, thresholds, limits, p_values)
+        domain = domain_check(current, reference, features, seed) if len(reference) >= limits.min_rows else None
+        level = thresholds.level
+    report = drift_report(
+        window,
+        columns,
+        n_current=len(current),
+        n_reference=len(reference),
+        n_features=len(features),
+        reference_version=reference_version,
+        limits=limits,
+        feed_problems=feed_problems,
+        feed_checked_since=feed_checked_since,
+        domain=domain,
+        domain_level=level,
+        baseline_drifted_features=()
+        if baseline is None or not columns
+        else tuple(
+            name
+            for name in features
+            if ks_distance(current[name].to_numpy(), baseline[name].to_numpy()) >= LONG_TERM_DISTANCE
+        ),
+    )
+    return DriftResult(report, snapshot)
+
+
+def drift_of_columns(
+    names: Sequence[str],
+    current: pd.DataFrame,
+    reference: pd.DataFrame,
+    recent: pd.DataFrame | None,
+    thresholds: Thresholds,
+    limits: DriftLimits,
+    p_values: Mapping[str, float],
+) -> tuple[ColumnDrift, ...]:
+    """`column_drift` of each name; `p_values` are those that Evidently has computed already."""
+    newest = recent if recent is not None and limits.min_rows <= len(recent) < len(current) else None
+    return tuple(
+        column_drift(
+            name,
+            current[name].to_numpy(dtype=np.float64),
+            reference[name].to_numpy(dtype=np.float64),
+            None if newest is None else newest[name].to_numpy(dtype=np.float64),
+            thresholds,
+            limits,
+            p_values.get(name),
+        )
+        for name in names
+    )
+
+
+def drift_report(
+    window: Window,
+    columns: tuple[ColumnDrift, ...],
+    *,
+    n_current: int,
+    n_reference: int,
+    n_features: int,
+    reference_version: int,
+    limits: DriftLimits,
+    feed_problems: tuple[str, ...] = (),
+    feed_checked_since: datetime | None = None,
+    baseline_drifted_features: tuple[str, ...] = (),
+    domain: DomainCheck | None = None,
+    domain_level: float = 0.0,
+) -> DriftReport:
+    """What the columns say together. `domain_level` is that of the test of all columns at once."""
+    is_sufficient = n_current >= limits.min_rows
+    n_drifted = sum(1 for c in columns if c.column != PROBABILITY and (c.is_drifted or c.is_missing_rate_drifted))
+    ratio = n_drifted / n_features if is_sufficient else None
+    return DriftReport(
+        window=window,
+        reference_version=reference_version,
+        n_reference=n_reference,
+        n_current=n_current,
+        columns=columns,
+        feature_drift_ratio=ratio,
+        dataset_drift_detected=ratio is not None and ratio >= DATASET_DRIFT_SHARE,
+        is_sufficient=is_sufficient,
+        feed_problems=feed_problems,
+        feed_checked_since=feed_checked_since,
+        baseline_drifted_features=baseline_drifted_features,
+        domain_auc=None if domain is None else domain.auc,
+        domain_p_value=None if domain is None else domain.p_value,
+        is_multivariate_drifted=domain is not None and domain.p_value < domain_level and domain.auc >= MATERIAL_AUC,
+    )
+
+
+def run_evidently(current: pd.DataFrame, reference: pd.DataFrame, thresholds: Thresholds) -> Any:
+    """Evidently's drift preset with our test, and for every column its threshold."""
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    _register_method()
+    names = list(current.columns)
+    definition = DataDefinition(numerical_columns=names)
+    preset = DataDriftPreset(
+        columns=names,
+        drift_share=DATASET_DRIFT_SHARE,
+        per_column_method=dict.fromkeys(names, METHOD),
+        per_column_threshold={name: thresholds.of_values[name] for name in names},
+    )
+    return Report([preset]).run(
+        Dataset.from_pandas(current, data_definition=definition),
+        Dataset.from_pandas(reference, data_definition=definition),
+    )
+
+
+def _register_method() -> None:
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+
+    def test(reference: pd.Series, current: pd.Series, _: Any, threshold: float) -> tuple[float, bool]:
+        p_value = column_shift(current.to_numpy(dtype=np.float64), reference.to_numpy(dtype=np.float64)).p_value
+        return p_value, p_value < threshold
+
+    register_stattest(StatTest(METHOD, METHOD_TITLE, [ColumnType.Numerical]), default_impl=test)
+
+
+def evidently_p_values(snapshot: Any, names: Sequence[str]) -> dict[str, float]:
+    """Each column's p-value in a snapshot of `run_evidently`."""
+    found = {
+        metric["config"]["column"]: float(metric["value"])
+        for metric in snapshot.dict()["metrics"]
+        if "column" in metric.get("config", {})
+    }
+    return {name: found[name] for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One column in one window."""
+
+    shift: Shift
+    is_drifted: bool
+    n_rows: int
+    n_missing: int
+    missing_pct: float
+    is_missing_drifted: bool
+
+
+def _look(
+    name: str,
+    values: FloatArray,
+    reference: FloatArray,
+    thresholds: Thresholds,
+    limits: DriftLimits,
+    p_value: float | None = None,
+) -> _Look:
+    shift = column_shift(values, reference)
+    if p_value is not None:
+        shift = shift._replace(p_value=p_value)
+    n_missing, n_missing_reference = int(np.isnan(values).sum()), int(np.isnan(reference).sum())
+    missing_pct = 100.0 * n_missing / len(values)
+    points = abs(missing_pct - 100.0 * n_missing_reference / len(reference))
+    missing_p = share_p_value(n_missing, len(values), n_missing_reference, len(reference))
+    return _Look(
+        shift=shift,
+        is_drifted=shift.p_value < thresholds.of_values[name] and shift.effect >= limits.min_effect,
+        n_rows=len(values),
+        n_missing=n_missing,
+        missing_pct=missing_pct,
+        is_missing_drifted=missing_p < thresholds.of_missing_rates[name] and points >= MATERIAL_MISSING_POINTS,
+    )
+
+
+def column_drift(
+    name: str,
+    current: FloatArray,
+    reference: FloatArray,
+    recent: FloatArray | None,
+    thresholds: Thresholds,
+    limits: DriftLimits,
+    p_value: float | None = None,
+) -> ColumnDrift:
+    """One column of the window and of its newest rows (None: the window has no more) against the reference.
+
+    What either shows is drift, but for a shift of the window that its newest rows have left behind.
+
+    Args:
+        p_value: of the window's shift, where somebody has computed it already.
+    """
+    reference_missing_pct = 100.0 * float(np.isnan(reference).mean())
+    whole = _look(name, current, reference, thresholds, limits, p_value)
+    newest = whole if recent is None else _look(name, recent, reference, thresholds, limits)
+    is_drifted = whole.is_drifted and (recent is None or not _has_returned(current, recent, whole, newest))
+    is_missing_drifted = whole.is_missing_drifted and not _has_returned_missing(whole, newest, reference_missing_pct)
+    shown = newest if newest.is_drifted and not is_drifted else whole
+    return ColumnDrift(
+        column=name,
+        method=METHOD,
+        p_value=shown.shift.p_value,
+        threshold=thresholds.of_values[name],
+        effect=shown.shift.effect,
+        is_drifted=is_drifted or newest.is_drifted,
+        reference_missing_pct=reference_missing_pct,
+        current_missing_pct=newest.missing_pct if newest.is_missing_drifted else whole.missing_pct,
+        is_missing_rate_drifted=is_missing_drifted or newest.is_missing_drifted,
+        ks_distance=shown.shift.ks_distance,
+        rank_shift=shown.shift.rank_shift,
+        n_rows=shown.n_rows,
+    )
+
+
+def _has_returned(current: FloatArray, recent: FloatArray, whole: _Look, newest: _Look) -> bool:
+    is_closer = newest.shift.effect < whole.shift.effect / 2
+    return is_closer and column_shift(recent, current).p_value < RETURN_LEVEL
+
+
+def _has_returned_missing(whole: _Look, newest: _Look, reference_pct: float) -> bool:
+    is_closer = abs(newest.missing_pct - reference_pct) < abs(whole.missing_pct - reference_pct) / 2
+    p_value = share_p_value(newest.n_missing, newest.n_rows, whole.n_missing, whole.n_rows)
+    return is_closer and p_value < RETURN_LEVEL

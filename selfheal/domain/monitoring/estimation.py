@@ -1,0 +1,442 @@
+"""How well the model does where no label has come yet: CBPE on calibrated scores, with intervals that say how far it holds.
+
+Confidence-based performance estimation counts each row as p true and 1 - p false cases. Here p is not the model's own score
+but what the outcomes in the version's frozen reference say of it (rows the model had not seen), with the reference weighted
+so that its inputs are mixed as the window's are: importance-weighted calibration, as in Bialek et al., "Estimating Model
+Performance Under Covariate Shift Without Labels" (arXiv:2401.08348). The intervals are predictive: they are for what the
+labels of *these* rows will show, so they hold the chance in each outcome and the uncertainty of the calibration.
+
+All of it rests on inputs and outcome being related as in the reference. Whether they still are (no concept drift) cannot be
+told without labels: `relation_p_value` asks those that came, and an estimate is never proof of health.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from selfheal.domain.contract import TRUE_LABEL, FloatArray
+from selfheal.domain.monitoring.intervals import INTERVAL_LEVEL
+from selfheal.domain.records import Estimate, Interval, ScoreMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+N_DRAWS = 1_000
+"""Simulated sets of labels; an end of the interval is then uncertain by half a percentage point of coverage."""
+
+MAX_CELLS_PER_BLOCK = 1_000_000
+"""Draws x rows simulated at once (4 MB an array): memory does not grow with the window."""
+
+MIN_EVENTS = 20
+"""Fewer rows of either class among the calibration rows, as weighted, do not fix a calibration curve."""
+
+MAX_DENSITY_RATIO = 20.0
+"""A row of a kind so many times rarer in the reference than in the window has next to nothing to be calibrated on."""
+
+MAX_UNCOVERED_PCT = 10.0
+"""With more of such rows the estimate would be about rows nobody knows an outcome of."""
+
+MAX_MIXTURE_GAP = 0.2
+"""Largest KS distance that an input may keep between the window and the weighted reference, beyond what chance makes of it:
+more, and the weighting has not found the window's mix (a column stuck at one value, say)."""
+
+MIXTURE_PENALTY = 10.0
+"""Ridge penalty of each coefficient of the mixture model, as many rows as it takes to overcome it: with fewer rows than a
+few hundred its coefficients are mostly noise, and noise in the weights only wastes calibration rows."""
+
+CURVE_PENALTY = 1.0
+"""Ridge penalty of the calibration curve's distance from the model's own scores: they hold unless rows say otherwise."""
+
+KNOT_LEVELS = (0.05, 0.35, 0.65, 0.95)
+"""Quantiles of the scores at which the calibration curve may bend (Harrell, Regression Modeling Strategies, 2015, 2.4.6)."""
+
+KS_AT_1_PCT = 1.63
+"""Over the root of the number of rows: the KS distance that one sample in a hundred exceeds (Kolmogorov, 1933)."""
+
+MAX_NEWTON_STEPS = 50
+SMALLEST_PROBABILITY = 1e-4
+"""Scores are cut here before their log-odds are taken: a certain score would weigh infinitely."""
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """log-odds(outcome) = log-odds(score) + curve(log-odds(score)), and how uncertain the curve is.
+
+    The curve is a restricted cubic spline, straight beyond its outer knots: it does not run away where there are no rows.
+    `coefficients` has shape (k,), `covariance` (k, k).
+    """
+
+    knots: FloatArray
+    coefficients: FloatArray
+    covariance: FloatArray
+
+    def probabilities(self, scores: FloatArray) -> FloatArray:
+        """The calibrated probability of class 1 for each score."""
+        log_odds = _log_odds(scores)
+        return _probability(log_odds + _curve_basis(log_odds, self.knots) @ self.coefficients)
+
+
+UNCALIBRATED = Calibration(knots=np.array([]), coefficients=np.zeros(2), covariance=np.zeros((2, 2)))
+"""Scores as they are, taken to be certain."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How the reference rows must be weighted to be mixed like the window, and how much of the window they can speak for.
+
+    `weights` has shape (reference rows,) and mean 1. `uncovered_pct` of the window's rows are of a kind rarer in the reference
+    than `MAX_DENSITY_RATIO` allows, or beyond the range of one of its inputs. `gap` is the KS distance of the input that the
+    weighting brings least into line, less what chance makes of it.
+    """
+
+    weights: FloatArray
+    uncovered_pct: float
+    gap: float
+
+
+def cbpe(probabilities: FloatArray, threshold: float, scores: FloatArray | None = None) -> ScoreMetrics:
+    """Confidence-based performance estimation: the metrics to expect if class 1 has these `probabilities`.
+
+    Each row counts as p true and 1 - p false cases (Guo et al., 2017; NannyML's documentation of CBPE). AUC compares each
+    row with every other one, a tie counting half; it is None where no pair of a true and a false case can be. Blind to a
+    change of the relation between inputs and label: only labels can show that.
+
+    Args:
+        scores: what the model said, which decides and ranks; absent: the probabilities themselves.
+    """
+    said = probabilities if scores is None else scores
+    predicted = said >= threshold
+    true_positive = float(probabilities[predicted].sum())
+    n_predicted, n_positive = float(predicted.sum()), float(probabilities.sum())
+    values, row_of = np.unique(said, return_inverse=True)
+    negatives = np.bincount(row_of, weights=1 - probabilities, minlength=len(values))
+    negatives_below = (np.cumsum(negatives) - negatives)[row_of]
+    negatives_tied = negatives[row_of] - (1 - probabilities)  # the row itself is not a pair
+    pairs = float((probabilities * (negatives.sum() - (1 - probabilities))).sum())
+    return ScoreMetrics(
+        n_rows=len(probabilities),
+        n_positive=round(n_positive),
+        f1=2 * true_positive / (n_predicted + n_positive) if n_predicted + n_positive else 0.0,
+        precision=true_positive / n_predicted if n_predicted else 0.0,
+        recall=true_positive / n_positive if n_positive else 0.0,
+        auc_roc=float((probabilities * (negatives_below + negatives_tied / 2)).sum() / pairs) if pairs > 0 else None,
+        brier=float(np.mean(probabilities * (1 - said) ** 2 + (1 - probabilities) * said**2)),
+    )
+
+
+def estimate_performance(
+    current: pd.DataFrame, reference: pd.DataFrame, inputs: Sequence[str], threshold: float, seed: int
+) -> Estimate:
+    """What the labels of the window's rows are expected to show, with 95 % prediction intervals.
+
+    Args:
+        current: the window's rows, one at least: `inputs` and `probability`.
+        reference: the version's frozen reference: `inputs`, `probability` (of a model that had not seen the row) and
+            `true_label`; a version without outcomes is estimated from its scores as they are.
+        inputs: raw inputs, by which the reference is weighted to the window's mix.
+    """
+    scores = current["probability"].to_numpy(dtype=np.float64)
+    known = _outcomes(reference)
+    if _fewest_events(known, np.ones(len(known))) < MIN_EVENTS:
+        reason = f"not calibrated: the reference has fewer than {MIN_EVENTS} outcomes of a class, scores are taken as they are"
+        basis = Estimate({}, {}, is_identifiable=True, is_calibrated=False, reason=reason, n_calibration_rows=0)
+        return _with_metrics(basis, scores, UNCALIBRATED, threshold, seed)
+    overlap = overlap_of(current, reference, inputs)
+    problem = _why_not_identifiable(known, overlap)
+    effective = _effective_rows(overlap.weights)
+    basis = Estimate(
+        {},
+        {},
+        is_identifiable=problem is None,
+        is_calibrated=problem is None,
+        reason=problem or f"calibrated on {len(known):,} rows with known outcome, worth {effective:,.0f} in this mix",
+        n_calibration_rows=len(known),
+        effective_calibration_rows=effective,
+        uncovered_pct=overlap.uncovered_pct,
+    )
+    if problem is not None:
+        return basis
+    calibration = fit_calibration(reference["probability"].to_numpy(dtype=np.float64), known, overlap.weights)
+    return _with_metrics(basis, scores, calibration, threshold, seed)
+
+
+def relation_p_value(labelled: pd.DataFrame, reference: pd.DataFrame, inputs: Sequence[str]) -> float | None:
+    """How likely the labels are while score and outcome are related as in the reference; None where that is unknowable.
+
+    The score test for a changed level or slope of the calibration: U = sum (y - p) (1, log-odds of the score) has mean 0
+    and covariance G + G_c V G_c' under the old relation, V being the calibration's own uncertainty; U' C^-1 U is chi-square
+    with two degrees of freedom (Cox and Hinkley, Theoretical Statistics, 1974, 9.3). None if there are too few events of a
+    class on either side, or the reference does not hold rows like the labelled ones.
+
+    Args:
+        labelled: `inputs`, `probability` and `true_label`, labelled whatever the outcome was (matured).
+    """
+    known = _outcomes(reference)
+    if labelled.empty or _fewest_events(known, np.ones(len(known))) < MIN_EVENTS:
+        return None
+    overlap = overlap_of(labelled, reference, inputs)
+    if _why_not_identifiable(known, overlap) is not None:
+        return None
+    calibration = fit_calibration(reference["probability"].to_numpy(dtype=np.float64), known, overlap.weights)
+    scores, labels = (labelled[name].to_numpy(dtype=np.float64) for name in ("probability", TRUE_LABEL))
+    expected = calibration.probabilities(scores)
+    if min(expected.sum(), (1 - expected).sum()) < MIN_EVENTS / 2:
+        return None
+    curve = _curve_basis(_log_odds(scores), calibration.knots)
+    direction = curve[:, :2]  # level and slope
+    information = direction * (expected * (1 - expected))[:, None]
+    to_curve = information.T @ curve
+    covariance = information.T @ direction + to_curve @ calibration.covariance @ to_curve.T
+    shift = direction.T @ (labels - expected)
+    statistic = float(shift @ np.linalg.pinv(covariance) @ shift)
+    return math.exp(-max(0.0, statistic) / 2)
+
+
+def overlap_of(current: pd.DataFrame, reference: pd.DataFrame, inputs: Sequence[str]) -> Overlap:
+    """Density ratio window : reference of each row, by a logistic regression that tells the two apart (Bickel et al., 2009).
+
+    It sees each input's rank in the reference, the rank's square and whether the value is missing: tails drown nothing, and a
+    column may be pulled to its middle or to its ends.
+    """
+    then, now = (frame[list(inputs)].to_numpy(dtype=np.float64) for frame in (reference, current))
+    columns = [column for j in range(len(inputs)) for column in _rank_columns(then[:, j], now[:, j])]
+    design = np.column_stack([np.ones(len(then) + len(now)), *columns])
+    is_current = np.repeat([0.0, 1.0], [len(then), len(now)])
+    penalties = np.full(design.shape[1], MIXTURE_PENALTY)
+    penalties[0] = 0.0
+    offset = np.full(len(design), math.log(len(now) / len(then)))
+    coefficients, _ = _fit_logistic(design, is_current, np.ones(len(design)), offset, penalties)
+    ratio = np.exp(np.clip(design @ coefficients, -50.0, 50.0))
+    weights = np.minimum(ratio[: len(then)], MAX_DENSITY_RATIO)
+    is_uncovered = (ratio[len(then) :] > MAX_DENSITY_RATIO) | _is_beyond(then, now)
+    largest = max(_weighted_ks(then[:, j], now[:, j], weights) for j in range(len(inputs)))
+    return Overlap(
+        weights=weights / weights.mean(),
+        uncovered_pct=100.0 * float(is_uncovered.mean()),
+        gap=largest - KS_AT_1_PCT / math.sqrt(len(now)),
+    )
+
+
+def fit_calibration(scores: FloatArray, labels: FloatArray, weights: FloatArray) -> Calibration:
+    """The curve from scores to outcomes, on weighted rows; its covariance is the sandwich, which weights do not fool.
+
+    H^-1 (sum w^2 (y - p)^2 x x') H^-1 (Huber, 1967; White, 1982).
+    """
+    log_odds = _log_odds(scores)
+    knots = np.unique(np.quantile(log_odds, KNOT_LEVELS).round(6))
+    basis = _curve_basis(log_odds, knots)
+    penalties = np.full(basis.shape[1], CURVE_PENALTY)
+    penalties[0] = 0.0
+    coefficients, hessian = _fit_logistic(basis, labels, weights, log_odds, penalties)
+    residuals = weights * (labels - _probability(log_odds + basis @ coefficients))
+    inverse = np.linalg.pinv(hessian)
+    spread = basis * residuals[:, None]
+    return Calibration(knots, coefficients, inverse @ (spread.T @ spread) @ inverse)
+
+
+def simulate_metrics(
+    scores: FloatArray, calibration: Calibration, threshold: float, seed: int
+) -> dict[str, FloatArray]:
+    """The metrics that `N_DRAWS` label sets would show: a curve from its distribution, then a label for each row from it.
+
+    Each metric follows from four sums over the rows with label 1 (their number, those predicted, ranks, change of the
+    squared error), so a draw is a row of one matrix product. NaN where a draw does not define the metric.
+    """
+    rng = np.random.default_rng(seed)
+    n, predicted = len(scores), scores >= threshold
+    of_positives = np.column_stack([np.ones(n), predicted, _midranks(scores) / n, 1 - 2 * scores]).astype(np.float32)
+    log_odds = _log_odds(scores)
+    basis = _curve_basis(log_odds, calibration.knots)
+    curves = rng.multivariate_normal(calibration.coefficients, calibration.covariance, size=N_DRAWS, method="eigh")
+    sums = np.empty((N_DRAWS, 4))
+    for block in np.array_split(np.arange(N_DRAWS), math.ceil(N_DRAWS * n / MAX_CELLS_PER_BLOCK)):
+        chance = _probability((log_odds + curves[block] @ basis.T).astype(np.float32))
+        is_positive = rng.random(chance.shape, dtype=np.float32) < chance
+        sums[block] = is_positive.astype(np.float32) @ of_positives
+    return _metrics_of_sums(sums, n, int(predicted.sum()), float((scores**2).sum()))
+
+
+def prediction_interval(draws: FloatArray) -> Interval | None:
+    """The central 95 % of the draws, by mid-p: a value belongs to it if the draws below it and half of those equal to it do.
+
+    Counts are lumpy: an interval that must hold *at least* 95 % holds 97 % and more in small windows; by mid-p it is 95 % on
+    average (Lancaster, 1961, JASA 56). None if most draws do not define the metric.
+    """
+    defined = draws[np.isfinite(draws)]
+    if 2 * len(defined) < len(draws):
+        return None
+    values, counts = np.unique(defined, return_counts=True)
+    middle = (np.cumsum(counts) - counts / 2) / len(defined)
+    tail = (1 - INTERVAL_LEVEL) / 2
+    inside = values[(middle >= tail) & (middle <= 1 - tail)]
+    # A certain outcome, or two that share the probability, lie in the middle themselves.
+    return (
+        Interval(float(inside[0]), float(inside[-1])) if len(inside) else Interval(float(values[0]), float(values[-1]))
+    )
+
+
+def _with_metrics(
+    basis: Estimate, scores: FloatArray, calibration: Calibration, threshold: float, seed: int
+) -> Estimate:
+    """The estimate with the expected metrics and their intervals; a metric that most draws do not define is left out."""
+    probabilities = calibration.probabilities(scores)
+    expected = cbpe(probabilities, threshold, scores)
+    values = {name: getattr(expected, name) for name in ("f1", "precision", "recall", "auc_roc", "brier")}
+    values["positive_rate"] = float(probabilities.mean())
+    draws = simulate_metrics(scores, calibration, threshold, seed)
+    found = {name: prediction_interval(draws[name]) for name, value in values.items() if value is not None}
+    intervals = {name: interval for name, interval in found.items() if interval is not None}
+    return replace(basis, values={name: values[name] for name in intervals}, intervals=intervals)
+
+
+def _metrics_of_sums(sums: FloatArray, n: int, n_predicted: int, squared_scores: float) -> dict[str, FloatArray]:
+    n_positive, true_positive, mean_ranks, error_change = sums.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        above = mean_ranks * n - n_positive * (n_positive + 1) / 2
+        return {
+            "f1": 2 * true_positive / (n_predicted + n_positive),
+            "precision": true_positive / n_predicted,
+            "recall": true_positive / n_positive,
+            "auc_roc": above / (n_positive * (n - n_positive)),
+            "brier": (squared_scores + error_change) / n,
+            "positive_rate": n_positive / n,
+        }
+
+
+def _why_not_identifiable(known: FloatArray, overlap: Overlap) -> str | None:
+    """Why the reference cannot speak for the window; None if it can."""
+    if overlap.uncovered_pct > MAX_UNCOVERED_PCT:
+        return (
+            f"not identifiable: {overlap.uncovered_pct:.0f} % of the rows are of a kind that the reference, whose outcomes "
+            f"are known, hardly holds; labels for such rows would tell"
+        )
+    if overlap.gap > MAX_MIXTURE_GAP:
+        return (
+            "not identifiable: no weighting of the reference, whose outcomes are known, has the window's mix of inputs"
+        )
+    events = _fewest_events(known, overlap.weights)
+    if events < MIN_EVENTS:
+        return (
+            f"not identifiable: the reference, mixed like the window, is worth {events:.0f} rows of the rarer class, "
+            f"{MIN_EVENTS} are needed"
+        )
+    return None
+
+
+def _outcomes(reference: pd.DataFrame) -> FloatArray:
+    """The known outcomes of the reference rows; none if it was frozen without."""
+    if TRUE_LABEL not in reference.columns:
+        return np.array([])
+    return reference[TRUE_LABEL].to_numpy(dtype=np.float64)
+
+
+def _fewest_events(labels: FloatArray, weights: FloatArray) -> float:
+    """Effective number of rows of the rarer class."""
+    return min(_effective_rows(weights[labels == 1]), _effective_rows(weights[labels == 0]))
+
+
+def _effective_rows(weights: FloatArray) -> float:
+    """Rows that would tell as much if all had the same weight: (sum w)^2 / sum w^2 (Kish, 1965)."""
+    return float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0
+
+
+def _rank_columns(then: FloatArray, now: FloatArray) -> list[FloatArray]:
+    """Standardised columns for one input over reference and window rows; those that do not vary are left out."""
+    both = np.concatenate([then, now])
+    is_missing = np.isnan(both)
+    present = np.sort(then[~np.isnan(then)])
+    ranks = np.searchsorted(present, both, "left") + np.searchsorted(present, both, "right")
+    centred = np.where(is_missing, 0.0, ranks / (2 * max(1, len(present))) - 0.5)
+    columns = (centred, centred**2, is_missing.astype(np.float64))
+    return [(column - column.mean()) / column.std() for column in columns if column.std() > 1e-9]
+
+
+def _is_beyond(then: FloatArray, now: FloatArray) -> BoolArray:
+    """Which window rows have a value beyond all of the reference's, or miss one that the reference never misses.
+
+    Ranks cannot tell how far beyond: for them the largest value and a thousand times that are the same.
+    """
+    beyond = np.zeros(len(now), dtype=np.bool_)
+    for j in range(now.shape[1]):
+        present = then[~np.isnan(then[:, j]), j]
+        if len(present):
+            beyond |= (now[:, j] < present.min()) | (now[:, j] > present.max())
+        if len(present) == len(then):
+            beyond |= np.isnan(now[:, j])
+    return beyond
+
+
+def _weighted_ks(then: FloatArray, now: FloatArray, weights: FloatArray) -> float:
+    """Largest difference of the two distribution functions, the reference's rows weighted; missing values left out."""
+    is_then, is_now = ~np.isnan(then), ~np.isnan(now)
+    if not (is_then.any() and is_now.any()):
+        return 0.0
+    values = np.concatenate([then[is_then], now[is_now]])
+    shares = np.concatenate([weights[is_then] / weights[is_then].sum(), np.full(is_now.sum(), -1 / is_now.sum())])
+    order = np.argsort(values)
+    is_last_of_tie = np.append(np.diff(values[order]) > 0, True)
+    return float(np.abs(np.cumsum(shares[order])[is_last_of_tie]).max())
+
+
+def _curve_basis(log_odds: FloatArray, knots: FloatArray) -> FloatArray:
+    """Columns 1, x and, with three knots or more, the restricted cubic terms (Harrell, 2015, equation 2.25)."""
+    columns = [np.ones_like(log_odds), log_odds]
+    if len(knots) >= 3:
+        last, before_last = knots[-1], knots[-2]
+
+        def cubed(knot: float) -> FloatArray:
+            return np.maximum(log_odds - knot, 0.0) ** 3
+
+        for knot in knots[:-2]:
+            share = (last - knot) / (last - before_last)
+            bend = cubed(knot) - cubed(before_last) * share + cubed(last) * (share - 1)
+            columns.append(bend / (last - knots[0]) ** 2)
+    return np.column_stack(columns)
+
+
+def _fit_logistic(
+    design: FloatArray, labels: FloatArray, weights: FloatArray, offset: FloatArray, penalties: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Ridge-penalised weighted logistic regression by Newton's method: coefficients and the Hessian at them."""
+    coefficients = np.zeros(design.shape[1])
+    hessian = np.diag(penalties)
+    for _ in range(MAX_NEWTON_STEPS):
+        expected = _probability(offset + design @ coefficients)
+        gradient = design.T @ (weights * (labels - expected)) - penalties * coefficients
+        hessian = (design * (weights * expected * (1 - expected))[:, None]).T @ design + np.diag(penalties)
+        step = np.linalg.lstsq(hessian, gradient, rcond=None)[0]
+        step *= min(1.0, 3.0 / max(1e-12, float(np.abs(step).max())))  # far from the solution Newton overshoots
+        coefficients = coefficients + step
+        if np.abs(step).max() < 1e-8:
+            break
+    return coefficients, hessian
+
+
+def _midranks(scores: FloatArray) -> FloatArray:
+    """Rank of each score from 1 on, tied ones sharing their mean rank."""
+    from scipy.stats import rankdata
+
+    ranks: FloatArray = rankdata(scores)
+    return ranks
+
+
+def _log_odds(scores: FloatArray) -> FloatArray:
+    cut = np.clip(scores, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    return np.asarray(np.log(cut / (1 - cut)), dtype=np.float64)
+
+
+def _probability(log_odds: FloatArray) -> FloatArray:
+    """The logistic function, in the precision of its argument."""
+    from scipy.special import expit
+
+    probability: FloatArray = expit(log_odds)
+    return probability

@@ -1,0 +1,97 @@
+"""Two samples in the same bars, for the page of a report. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from selfheal.domain.contract import FloatArray
+
+MAX_BINS, MAX_VALUES = 24, 12
+SKEW = 50.0
+"""Where the top is so many times the median, equal steps would put nearly all rows into one bar: the steps are ratios."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Percent of the known values in each bar, in the reference and now.
+
+    `labels` name the bars, which stand at 0, 1, 2, ...; `ticks` are places and texts for the axis.
+    """
+
+    labels: tuple[str, ...]
+    reference_pct: tuple[float, ...]
+    current_pct: tuple[float, ...]
+    ticks: tuple[tuple[float, str], ...]
+
+
+def distribution(current: FloatArray, reference: FloatArray) -> Distribution | None:
+    """Both samples in the same bars; missing values are left out. None if neither has a value.
+
+    A bar a value where there are few values. Else equal steps over the middle 98 % of each sample, or equal ratios where the
+    sample is skewed; the outer bars hold the rest, so that each side sums to 100.
+    """
+    now, then = current[np.isfinite(current)], reference[np.isfinite(reference)]
+    if not len(now) and not len(then):
+        return None
+    values = np.unique(np.concatenate([now, then]))
+    if len(values) <= MAX_VALUES:
+        labels = tuple(f"{value:g}" for value in values)
+        bars = tuple(tuple(_percent([(side == value).sum() for value in values])) for side in (then, now))
+        return Distribution(labels, bars[0], bars[1], _some(list(enumerate(_compact(value) for value in values)), 6))
+    edges = _edges(now, then)
+    inner = edges[1:-1]
+    counts = [np.bincount(np.searchsorted(inner, side, side="right"), minlength=len(edges) - 1) for side in (then, now)]
+    if (values == np.round(values)).all() and (np.diff(edges) == np.round(np.diff(edges))).all():
+        wholes = [(int(np.ceil(low)), int(np.floor(high))) for low, high in itertools.pairwise(edges)]
+        labels = tuple(f"{low}" if low == high else f"{low} to {high}" for low, high in wholes)
+        ticks = [(float(place), _compact(low)) for place, (low, _) in enumerate(wholes)]
+    else:
+        labels = tuple(f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges))
+        ticks = [(place - 0.5, _compact(edge)) for place, edge in enumerate(edges)]
+    return Distribution(labels, tuple(_percent(counts[0])), tuple(_percent(counts[1])), _some(ticks, 5))
+
+
+def _some(ticks: Sequence[tuple[float, str]], n_ticks: int) -> tuple[tuple[float, str], ...]:
+    """So many of them, evenly."""
+    places = sorted({round(place) for place in np.linspace(0, len(ticks) - 1, min(n_ticks, len(ticks)))})
+    return tuple(ticks[place] for place in places)
+
+
+def _edges(now: FloatArray, then: FloatArray) -> FloatArray:
+    """Increasing; at least two."""
+    sides = [side for side in (now, then) if len(side)]
+    low = min(float(np.quantile(side, 0.01)) for side in sides)
+    high = max(float(np.quantile(side, 0.99)) for side in sides)
+    pooled = np.concatenate(sides)
+    if low >= high:
+        low, high = float(pooled.min()), float(pooled.max())
+    median = float(np.median(pooled))
+    positive = pooled[pooled > 0]
+    if low >= 0 and len(positive) and high > SKEW * max(median, 1e-12):
+        start = max(float(np.quantile(positive, 0.02)), high / 1e6)
+        if start < high:
+            return np.concatenate([[0.0], np.geomspace(start, high, MAX_BINS)])
+    if (pooled == np.round(pooled)).all():
+        step = -(-(round(high) - round(low) + 1) // MAX_BINS)  # whole numbers: each bar holds as many of them
+        return np.arange(round(low) - 0.5, round(high) + step, step)
+    return np.linspace(low, high, MAX_BINS + 1)
+
+
+def _percent(counts: Iterable[Any]) -> list[float]:
+    numbers = [int(count) for count in counts]
+    total = max(1, sum(numbers))
+    return [round(100 * number / total, 2) for number in numbers]
+
+
+def _compact(value: float) -> str:
+    """For an axis: 6250 is 6.3k."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.2g}{letter}" if abs(value) < 100 * size else f"{value / size:.0f}{letter}"
+    return f"{value:.0f}" if abs(value) >= 10 or value == round(value) else f"{value:.2g}"

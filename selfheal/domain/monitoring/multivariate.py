@@ -1,0 +1,68 @@
+"""Whether a classifier can tell the window's rows from the reference: what has changed between columns, not within one.
+
+A classifier learns on one half of the time to tell where a row comes from, and is asked about the other half, both ways. If
+nothing has changed it can only guess: its AUC on rows it has not seen is then a rank statistic around 1/2, whatever it has
+learned, with a known spread. (Classifier two-sample test: Lopez-Paz and Oquab, 2017; spread: Mann and Whitney, 1947.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from selfheal.domain.monitoring.shift import column_shift
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from selfheal.domain.contract import FloatArray
+
+MAX_DOMAIN_ROWS = 2_000
+"""Rows of either side, taken evenly over time: enough to find what matters, and a tick stays quick."""
+
+MATERIAL_AUC = 0.55
+"""A classifier that does no better sees nothing that anybody should hear of."""
+
+
+class DomainCheck(NamedTuple):
+    """How well window and reference are told apart: 0.5 not at all, 1 always. The p-value is one-sided."""
+
+    auc: float
+    p_value: float
+
+
+def domain_check(current: pd.DataFrame, reference: pd.DataFrame, columns: Sequence[str], seed: int) -> DomainCheck:
+    """Tells window from reference by these columns; rows of both are in the order in which they were made."""
+    now, then = (_thinned(rows[list(columns)].to_numpy(dtype=np.float64)) for rows in (current, reference))
+    n_now, n_then = len(now) // 2, len(then) // 2
+    halves = [(now[:n_now], then[:n_then]), (now[n_now:], then[n_then:])]
+    auc = (_auc(halves[0], halves[1], seed) + _auc(halves[1], halves[0], seed)) / 2
+    error = math.sqrt((n_now + n_then + 1) / (12 * n_now * n_then))
+    # Both AUCs lean the same way if the halves do, so their average is no more certain than one of them; it passes a mark
+    # only if one of them does, hence twice the chance of one.
+    return DomainCheck(auc, min(1.0, math.erfc((auc - 0.5) / error / math.sqrt(2))))
+
+
+def _auc(learn: tuple[FloatArray, FloatArray], ask: tuple[FloatArray, FloatArray], seed: int) -> float:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    # Small trees of many rows: on a few hundred rows larger ones learn the rows by heart.
+    classifier = HistGradientBoostingClassifier(
+        max_iter=40, max_leaf_nodes=8, min_samples_leaf=30, early_stopping=False, random_state=seed
+    )
+    rows, origin = np.concatenate(learn), np.repeat([1, 0], [len(part) for part in learn])
+    has_values = ~np.isnan(rows).all(axis=0)
+    if not has_values.any():
+        return 0.5
+    classifier.fit(rows[:, has_values], origin)
+    now, then = (classifier.predict_proba(part[:, has_values])[:, 1] for part in ask)
+    return (column_shift(now, then).rank_shift + 1) / 2
+
+
+def _thinned(rows: FloatArray) -> FloatArray:
+    taken = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_DOMAIN_ROWS)).astype(np.int64))
+    largest = np.finfo(np.float32).max  # the classifier takes no infinity; missing values it does
+    return np.clip(rows[taken], -largest, largest)

@@ -1,0 +1,148 @@
+"""What to call what a tick saw, and what people should hear of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selfheal.domain.records import (
+    Alert,
+    ColumnDrift,
+    ConceptDrift,
+    DriftReport,
+    PerformanceReport,
+    Severity,
+    Triage,
+    Verdict,
+)
+
+INSPECT_DRIFT_RATIO = 0.2
+MANY_FEATURES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class HarmLimits:
+    """When a loss is harm: the Brier score worse than announced by `min_brier_excess`, or AUC estimated below `min_auc`."""
+
+    min_brier_excess: float
+    min_auc: float
+
+
+def triage(
+    drift: DriftReport, performance: PerformanceReport, limits: HarmLimits, previous_episode_id: str | None
+) -> Triage:
+    """Names the state of the window, with every reason.
+
+    A broken feed outranks all else, since nothing measured on it means anything; harm shown by labels outranks the number
+    of rows, harm estimated without them does not; too few rows are `insufficient`, never `stable`. Consecutive shifted ticks share one episode; `insufficient` neither opens
+    nor closes one.
+    """
+    harm = harm_reasons(performance, limits, is_estimate_sufficient=drift.is_sufficient)
+    shift = (*_shift_reasons(drift), *_relation_reasons(performance))
+    if drift.feed_problems:
+        verdict, reasons = Verdict.BROKEN_FEED, drift.feed_problems
+    elif harm:
+        verdict, reasons = Verdict.HARMFUL_SHIFT, (*harm, *shift)
+    elif not drift.is_sufficient:
+        verdict, reasons = Verdict.INSUFFICIENT, (f"only {drift.n_current} predictions to compare",)
+    elif shift:
+        verdict, reasons = Verdict.BENIGN_SHIFT, (*shift, "no loss shown by labels or estimated without them")
+    else:
+        verdict, reasons = (
+            Verdict.STABLE,
+            (f"no column has drifted in {drift.n_current:,} predictions", *_unknown(performance)),
+        )
+    return Triage(
+        window=drift.window,
+        verdict=verdict,
+        reasons=reasons,
+        alerts=_alerts(verdict, reasons, drift, performance),
+        episode_id=_episode_id(verdict, previous_episode_id, drift.window.tick_id),
+    )
+
+
+def harm_reasons(
+    performance: PerformanceReport, limits: HarmLimits, *, is_estimate_sufficient: bool
+) -> tuple[str, ...]:
+    """Why the model is worse than it should be; empty if nothing shows it. Unknown values show nothing.
+
+    Both count only where their bounds leave no doubt; the estimate, which rests on the inputs alone, only on enough rows.
+    """
+    reasons: list[str] = []
+    excess, low = performance.brier_excess, performance.brier_excess_low
+    if excess is not None and low is not None and low > 0 and excess >= limits.min_brier_excess:
+        n = performance.realised.n_rows if performance.realised else 0
+        reasons.append(f"realised Brier score is {excess:.3f} worse than announced (at least {low:.3f}, {n:,} labels)")
+    estimate = performance.estimate
+    interval = None if estimate is None else estimate.intervals.get("auc_roc")
+    auc = performance.estimated_auc_roc if is_estimate_sufficient else None
+    reference_auc = performance.reference.auc_roc
+    is_worse = auc is not None and (reference_auc is None or auc < reference_auc)
+    if is_worse and interval is not None and interval.high < limits.min_auc:
+        reasons.append(f"AUC-ROC is estimated at {auc:.3f} (at most {interval.high:.3f}), below {limits.min_auc:g}")
+    return tuple(reasons)
+
+
+def _shift_reasons(drift: DriftReport) -> tuple[str, ...]:
+    """What has moved, the strongest first."""
+    reasons = [
+        f"{c.column} drifted ({_move(c)})"
+        if c.is_drifted
+        else f"{c.column} missing in {c.current_missing_pct:.0f} % (reference {c.reference_missing_pct:.0f} %)"
+        for c in sorted(drift.columns, key=lambda c: -c.effect)
+        if c.is_drifted or c.is_missing_rate_drifted
+    ]
+    if drift.is_multivariate_drifted and drift.domain_auc is not None:
+        reasons.append(f"the columns together differ from the reference (a classifier's AUC is {drift.domain_auc:.2f})")
+    return tuple(reasons)
+
+
+def _relation_reasons(performance: PerformanceReport) -> tuple[str, ...]:
+    if performance.concept_drift is not ConceptDrift.SHOWN:
+        return ()
+    n = performance.concept_drift_rows
+    return (
+        f"the relation between inputs and outcome has changed (p = {performance.concept_drift_p_value:.1g}, {n:,} labels)",
+    )
+
+
+def _unknown(performance: PerformanceReport) -> tuple[str, ...]:
+    """What a stable window does not say."""
+    if performance.concept_drift is not ConceptDrift.NOT_IDENTIFIABLE:
+        return ()
+    return (
+        "whether the relation between inputs and outcome has changed, only matured labels can tell: there are too few",
+    )
+
+
+def _move(column: ColumnDrift) -> str:
+    if abs(column.rank_shift) < column.ks_distance:
+        return f"KS distance {column.ks_distance:.2f}"
+    return f"{'higher' if column.rank_shift > 0 else 'lower'}, rank shift {column.rank_shift:+.2f}"
+
+
+def _episode_id(verdict: Verdict, previous: str | None, tick_id: str) -> str | None:
+    if verdict.is_shift:
+        return previous or tick_id
+    return previous if verdict is Verdict.INSUFFICIENT else None
+
+
+def _alerts(
+    verdict: Verdict, reasons: tuple[str, ...], drift: DriftReport, performance: PerformanceReport
+) -> tuple[Alert, ...]:
+    n_drifted, ratio = len(drift.drifted_features), drift.feature_drift_ratio
+    metrics: dict[str, float | int | str | None] = {"feature_drift_ratio": ratio, "num_drifted_features": n_drifted}
+    alerts: list[Alert] = []
+    if verdict is Verdict.BROKEN_FEED:
+        alerts.append(Alert("broken_feed", Severity.CRITICAL, "; ".join(reasons), metrics))
+    if verdict is Verdict.HARMFUL_SHIFT:
+        metrics_of_harm = metrics | {"brier_excess": performance.brier_excess}
+        alerts.append(Alert("harmful_shift", Severity.CRITICAL, reasons[0], metrics_of_harm))
+    if ratio is not None and ratio > INSPECT_DRIFT_RATIO:
+        message = f"{ratio:.0%} of the features have drifted: {', '.join(drift.drifted_features)}"
+        alerts.append(Alert("feature_drift", Severity.WARNING, message, metrics))
+    if n_drifted > MANY_FEATURES:
+        alerts.append(Alert("many_features_drifted", Severity.WARNING, f"{n_drifted} features have drifted", metrics))
+    if drift.dataset_drift_detected:
+        message = f"the data set as a whole has drifted ({n_drifted} features)"
+        alerts.append(Alert("dataset_drift", Severity.CRITICAL, message, metrics))
+    return tuple(alerts)

@@ -1,0 +1,17 @@
+"""Which traffic a tick looks at."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from selfheal.domain.records import ModelVersion
+
+
+def window_start(champion: ModelVersion, newest_prediction_at: datetime, lookback_hours: int) -> datetime:
+    """The last `lookback_hours` of traffic, but nothing from before the champion went live.
+
+    Measured from the newest prediction and not from the clock, so that looking twice at the same traffic sees the same
+    window.
+    """
+    start = newest_prediction_at - timedelta(hours=lookback_hours)
+    return start if champion.promoted_at is None else max(start, champion.promoted_at)

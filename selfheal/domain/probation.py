@@ -1,0 +1,242 @@
+"""The rule of probation: is the promoted version worse than the one it replaced, on rows it has served since? Pure.
+
+Also here: how long probation lasts, when the next look is due, and when its alerts are over. Looking and acting is
+`selfheal.services.probation`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+
+from selfheal.domain.contract import FloatArray
+from selfheal.domain.records import Alert, ModelVersion, ProbationOutcome, ProbationReport, Severity
+
+FALSE_ROLLBACK_LEVEL = 0.005
+"""Chance that a version which is no worse is rolled back at all, however often probation looks."""
+
+NOMINAL_LEVEL = FALSE_ROLLBACK_LEVEL / 2
+"""What the bound is computed for. It holds in the limit of many rows; from 200 on, with 4 % of events and a version that scores
+everyone higher, its error was up to 1.3 times the nominal one."""
+
+TIGHTEST_AT_ROWS = 500
+"""Where the bound is tightest. From 300 to 2,000 it makes next to no difference to when a worse version is found."""
+
+MIN_LABELS_PER_CLASS = 10
+"""With fewer of one class, the spread of the differences is not known."""
+
+MAX_ROWS = 20_000
+"""More labelled rows are not waited for: what so many do not show is too small to go back for."""
+
+LOOK_GROWTH = 1.1
+"""A look is due once a tenth more labels are there: some 50 looks from 200 labels to `MAX_ROWS`."""
+
+FAILED, ROLLBACK_FAILED, BLIND, NO_EVIDENCE = (
+    "probation_failed",
+    "rollback_failed",
+    "probation_blind",
+    "probation_without_evidence",
+)
+"""Kinds of alerts."""
+
+BACK_TO_VERSION = "back_to_version"
+"""Among an alert's metrics: the version that a rollback brings back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbationLimits:
+    """`max_duration`: since it went live, a version with too few labels is watched for no longer than this."""
+
+    min_labels: int
+    max_duration: timedelta
+
+
+@dataclass(frozen=True)
+class PairedScores:
+    """Labelled rows that the new version served, and what both versions say of them; shape (n,) each.
+
+    `shortcoming` says why they are no ground to judge on; `previous_probabilities` are None then. `is_blind`: because the old
+    version cannot score them.
+    """
+
+    labels: npt.NDArray[np.int64]
+    probabilities: FloatArray
+    previous_probabilities: FloatArray | None
+    shortcoming: str | None = None
+    is_blind: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAlert:
+    """What decides whether an alert of probation is over."""
+
+    kind: str
+    model_version: int | None
+    created_at: datetime
+    is_acknowledged: bool
+    back_to_version: int | None
+
+
+def judge_probation(
+    version: ModelVersion, scores: PairedScores, limits: ProbationLimits, now: datetime
+) -> ProbationReport:
+    """Compares both versions' squared errors on the same labelled rows, pair by pair, and says whether probation is over.
+
+    A loss beyond noise ends it at once, whatever the time: what nobody has looked at has not passed.
+    """
+    if version.probation_until is None or version.promoted_at is None or version.previous_version is None:
+        return not_on_probation(version)
+    n_rows = len(scores.labels)
+    shortcoming = _shortcoming(scores, limits)
+    if shortcoming is not None:
+        ends_at = max(version.probation_until, version.promoted_at + limits.max_duration)
+        outcome = ProbationOutcome.NO_EVIDENCE if now >= ends_at else None
+        return _report(version, n_rows, shortcoming, outcome, ends_at, is_blind=scores.is_blind)
+    assert scores.previous_probabilities is not None, "nothing is lacking"
+    labels = scores.labels
+    paired = (scores.probabilities - labels) ** 2 - (scores.previous_probabilities - labels) ** 2
+    change, low = float(paired.mean()), lower_bound(paired)
+    word = "worse" if change > 0 else "better"
+    reason = f"Brier score {abs(change):.4f} {word} than version {version.previous_version} on {n_rows:,} rows"
+    outcome = None
+    if low > 0:
+        outcome = ProbationOutcome.FAILED
+    elif now >= version.probation_until or n_rows >= MAX_ROWS:
+        outcome = ProbationOutcome.PASSED
+    return _report(version, n_rows, reason, outcome, version.probation_until, change, low)
+
+
+def not_on_probation(version: ModelVersion) -> ProbationReport:
+    """Of a version that came back by a rollback, or replaced nothing."""
+    return _report(version, 0, f"version {version.version} is not on probation")
+
+
+def lower_bound(differences: FloatArray, level: float = NOMINAL_LEVEL) -> float:
+    """One-sided lower confidence sequence for the mean: below it at all sample sizes at once with a chance of 1 - `level`.
+
+    mean - s sqrt(2 (n r + 1) / (n^2 r) log(1 + sqrt(n r + 1) / (2 level))) with s the standard deviation, and
+    r = (log(1 - 2 log(2 level)) - 2 log(2 level)) / `TIGHTEST_AT_ROWS`. Asymptotic in the first n that is looked at; n >= 1.
+    Depends on the rows through their number, mean and spread, so they may come in any order.
+
+    Source: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), "Time-uniform central limit theory and asymptotic
+    confidence sequences", Annals of Statistics 52, appendix on one-sided sequences.
+    """
+    n = len(differences)
+    log_level = -2 * math.log(2 * level)
+    r = (log_level + math.log(1 + log_level)) / TIGHTEST_AT_ROWS
+    width = math.sqrt(2 * (n * r + 1) / (n * n * r) * math.log(1 + math.sqrt(n * r + 1) / (2 * level)))
+    return float(differences.mean() - differences.std() * width)
+
+
+def look_number(n_labels: int, min_labels: int) -> int | None:
+    """Which look is due at so many labels, counted from 0; None while there are fewer than `min_labels`.
+
+    >>> [look_number(n, 200) for n in (199, 200, 219, 220, 2_000)]
+    [None, 0, 0, 1, 24]
+    """
+    if n_labels < min_labels:
+        return None
+    return math.floor(math.log(n_labels / min_labels) / math.log(LOOK_GROWTH) + 1e-9)
+
+
+def labels_of_next_look(n_labels: int, min_labels: int) -> int:
+    """How many labels the look after those that are due at `n_labels` waits for.
+
+    >>> [labels_of_next_look(n, 200) for n in (0, 199, 200, 219, 220)]
+    [200, 200, 220, 220, 242]
+    """
+    look = look_number(n_labels, min_labels)
+    return min_labels if look is None else math.ceil(min_labels * LOOK_GROWTH ** (look + 1) - 1e-9)
+
+
+def may_have_ended(version: ModelVersion, now: datetime) -> bool:
+    """Whether the clock alone calls for a look: it may end probation, or find that labels are waited for."""
+    return version.probation_until is not None and now >= version.probation_until
+
+
+def alert_of(report: ProbationReport) -> Alert | None:
+    """What a person should know of a look, if anything."""
+    numbers: dict[str, float | int | str | None] = {
+        "n_labels": report.n_labels,
+        "brier_change": report.brier_change,
+        "brier_change_low": report.brier_change_low,
+        BACK_TO_VERSION: report.previous_version,
+    }
+    name = f"version {report.version}"
+    if report.outcome is ProbationOutcome.FAILED:
+        message = (
+            f"{name} failed its probation ({report.reason}): version {report.previous_version} is to take over again"
+        )
+        return Alert(FAILED, Severity.CRITICAL, message, numbers)
+    if report.outcome is ProbationOutcome.NO_EVIDENCE:
+        message = f"the probation of {name} ended without evidence, it stays in production unproven: {report.reason}"
+        return Alert(NO_EVIDENCE, Severity.INFO, message, numbers)
+    if report.outcome is None and report.is_blind:
+        message = f"{name} is on probation and nothing watches it: {report.reason}"
+        return Alert(BLIND, Severity.WARNING, message, numbers)
+    return None
+
+
+def rollback_alert(report: ProbationReport, problem: str) -> Alert:
+    """That a version known to be worse could not be replaced."""
+    message = (
+        f"version {report.version} failed its probation ({report.reason}), but version {report.previous_version} could not "
+        f"take over: {problem}. If version {report.version} still serves, put another in: `selfheal rollback --to`"
+    )
+    return Alert(ROLLBACK_FAILED, Severity.CRITICAL, message, {BACK_TO_VERSION: report.previous_version})
+
+
+def is_settled(alert: OpenAlert, champion: ModelVersion | None) -> bool:
+    """Whether an alert of probation is over: yet another version has gone live since, or a person has seen it.
+
+    The version that a rollback brings back is no other: that is what the alert tells. And as long as the failed, or unwatched,
+    version still serves, the trouble goes on, whoever has seen it.
+    """
+    if champion is None or champion.promoted_at is None:
+        return False
+    is_still_serving = champion.version == alert.model_version and champion.promoted_at <= alert.created_at
+    if is_still_serving:
+        return alert.kind == NO_EVIDENCE and alert.is_acknowledged
+    return alert.is_acknowledged or champion.version != alert.back_to_version
+
+
+def _shortcoming(scores: PairedScores, limits: ProbationLimits) -> str | None:
+    """Why the rows do not suffice to judge by; None if they do."""
+    n_rows, n_events = len(scores.labels), int(scores.labels.sum())
+    if scores.shortcoming is not None:
+        return scores.shortcoming
+    if n_rows < limits.min_labels:
+        return f"{n_rows:,} labels so far, {limits.min_labels:,} wanted"
+    if min(n_events, n_rows - n_events) < MIN_LABELS_PER_CLASS:
+        return f"{n_events:,} of {n_rows:,} labels are 1, at least {MIN_LABELS_PER_CLASS} of each are wanted"
+    return None
+
+
+def _report(
+    version: ModelVersion,
+    n_labels: int,
+    reason: str,
+    outcome: ProbationOutcome | None = None,
+    ends_at: datetime | None = None,
+    change: float | None = None,
+    low: float | None = None,
+    *,
+    is_blind: bool = False,
+) -> ProbationReport:
+    return ProbationReport(
+        model_name=version.model_name,
+        version=version.version,
+        previous_version=version.previous_version,
+        n_labels=n_labels,
+        brier_change=change,
+        brier_change_low=low,
+        is_on_probation=ends_at is not None and outcome is None,
+        reason=reason,
+        outcome=outcome,
+        ends_at=ends_at,
+        is_blind=is_blind,
+    )

@@ -1,0 +1,26 @@
+"""What a person should know: alerts and their severity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One thing a person should know. While open, at most one per kind and model version (a database constraint)."""
+
+    kind: str
+    severity: Severity
+    message: str
+    metrics: dict[str, float | int | str | None] = field(default_factory=dict)

@@ -1,0 +1,187 @@
+"""Model versions: training sets, shadow models, registered versions, promotions, probations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+from selfheal.domain.records.monitoring import ScoreMetrics
+
+
+class Stage(StrEnum):
+    """Where a registered version stands. At most one version of a model is in production (a database constraint)."""
+
+    STAGING = "Staging"
+    PRODUCTION = "Production"
+    ARCHIVED = "Archived"
+
+
+class ProbationOutcome(StrEnum):
+    """How a probation ended. Without enough labels nothing was shown: that is not `passed`."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NO_EVIDENCE = "no_evidence"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A registered version, as `model_metadata` has it."""
+
+    model_name: str
+    version: int
+    stage: Stage
+    registered_at: datetime
+    promoted_at: datetime | None
+    trigger_reason: str
+    mlflow_run_id: str
+    artifact_uri: str
+    artifact_sha256: str
+    reference_sha256: str
+    contract_hash: str
+    threshold: float
+    metrics: dict[str, Any]
+    n_samples: int
+    previous_version: int | None
+    decision_id: str | None
+    training_window_start: datetime | None = None
+    training_window_end: datetime | None = None
+    archived_at: datetime | None = None
+    probation_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """A version going live, by a promotion or a rollback. `position` grows with every one, with gaps."""
+
+    position: int
+    model_name: str
+    version: int
+    replaced_version: int | None
+    decision_id: str
+    promoted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSetInfo:
+    """What a training set holds: counts, time span and digest. The rows travel beside it.
+
+    `decision_id` is the decision to train that it was gathered for. `n_original` of the training rows are the champion's own,
+    with `original_weight` each; `weight_log_losses` are what each candidate weight came to (`selfheal.domain.retraining.weighting`).
+    `n_copied_inputs` rows were dropped from training because their inputs occur among the evaluation rows,
+    `n_repeated_predictions` because the same prediction was there twice.
+    """
+
+    source: str
+    sha256: str
+    n_train: int
+    n_evaluation: int
+    n_positive: int
+    window_start: datetime | None
+    window_end: datetime | None
+    label_coverage_pct: float | None
+    decision_id: str | None = None
+    n_original: int = 0
+    original_source: str | None = None
+    original_weight: float | None = None
+    weight_log_losses: dict[str, float | None] = field(default_factory=dict)
+    weight_reason: str = ""
+    n_repeated_predictions: int = 0
+    n_copied_inputs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How far probabilities mean what they say (`selfheal.domain.retraining.calibration`): intercept 0 and slope 1 are right."""
+
+    n_rows: int
+    intercept: float | None
+    slope: float | None
+    p_value: float | None
+    spiegelhalter_z: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """What it takes to train the same model again, to the bit, and what its training showed.
+
+    `out_of_fold` is the calibration before anything was done about it, `recalibration` what was done, `recalibrated` the
+    calibration after it (None if nothing was), `evaluation` that on the evaluation rows.
+    """
+
+    seed: int
+    code_version: str
+    libraries: dict[str, str]
+    param_grid: dict[str, list[str]]
+    out_of_fold: Calibration
+    recalibration: str
+    recalibrated: Calibration | None
+    evaluation: Calibration
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowModel:
+    """A trained candidate, logged to MLflow and not yet registered."""
+
+    model_name: str
+    mlflow_run_id: str
+    artifact_uri: str
+    artifact_sha256: str
+    reference_sha256: str
+    contract_hash: str
+    threshold: float
+    params: dict[str, Any]
+    metrics: ScoreMetrics
+    training_set: TrainingSetInfo
+    trained_at: datetime
+    trigger_reason: str
+    decision_id: str
+    record: TrainingRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """What came of training a version again. `differences`: in what the new model is not the old one; `changed_since`: what
+    code, libraries, machine and parameter grid are not as they were, and would explain it."""
+
+    model_name: str
+    version: int
+    mlflow_run_id: str
+    data_sha256: str
+    differences: tuple[str, ...]
+    changed_since: tuple[str, ...]
+
+    @property
+    def is_identical(self) -> bool:
+        return not self.differences
+
+
+@dataclass(frozen=True, slots=True)
+class ProbationReport:
+    """How the promoted version does against the one it replaced, on the rows it has served since.
+
+    `brier_change` is the served version's Brier score minus the old version's on the same matured, labelled rows: above 0 the
+    old one was better. It failed only if the one-sided lower bound is above 0 too. `ends_at`: from then on a look ends it;
+    later than planned while labels are waited for. `is_blind`: the old version cannot score these rows.
+    """
+
+    model_name: str
+    version: int
+    previous_version: int | None
+    n_labels: int
+    brier_change: float | None
+    brier_change_low: float | None
+    is_on_probation: bool
+    reason: str
+    outcome: ProbationOutcome | None = None
+    ends_at: datetime | None = None
+    is_blind: bool = False
+
+    @property
+    def is_harmful(self) -> bool:
+        return self.outcome is ProbationOutcome.FAILED

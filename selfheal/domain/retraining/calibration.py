@@ -1,0 +1,130 @@
+"""Whether probabilities mean what they say, and setting them right without changing what kind of model it is.
+
+Belongs here: checks and corrections of a fitted model's probabilities on rows it did not learn from. Does not belong here: the
+calibration of what is monitored (`selfheal.domain.monitoring.estimation`), which mends estimates, not the model.
+"""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selfheal.domain.records import Calibration
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+    from selfheal.domain.contract import FloatArray
+    from selfheal.domain.retraining.fitting import IntArray
+
+LEVEL = 0.01
+"""A model is recalibrated if its probabilities would be so unlikely to miss by this much by chance."""
+
+MIN_SLOPE_ERROR, MIN_INTERCEPT_ERROR = 0.05, 0.05
+"""And if the miss is worth the trouble: 5 % of the log-odds, or 0.05 added to them."""
+
+SMALLEST = 1e-12
+NEWTON_STEPS, HALVINGS = 50, 30
+
+
+def check_calibration(labels: IntArray, probabilities: FloatArray) -> Calibration:
+    """Intercept a and slope b of logit P(y = 1) = a + b logit p, their joint test, and Spiegelhalter's z.
+
+    Calibrated probabilities have a = 0 and b = 1 (Cox, 1958, Biometrika 45); b < 1 says they are too extreme, b > 1 too timid,
+    a > 0 too low. `p_value` is the likelihood ratio test of both at once (2 degrees of freedom). z is standard normal if p is
+    calibrated (Spiegelhalter, 1986, Statistics in Medicine 5):
+
+        z = sum (y - p)(1 - 2p) / sqrt( sum (1 - 2p)^2 p (1 - p) )
+
+    Where the line cannot be fitted (one class, equal probabilities, classes that the scores separate) a, b and the test are None.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(1)
+    >>> p = rng.uniform(0.05, 0.95, 20_000)
+    >>> found = check_calibration((rng.random(20_000) < p).astype(int), p)
+    >>> abs(found.slope - 1) < 0.05, abs(found.intercept) < 0.05, abs(found.spiegelhalter_z) < 3
+    (True, True, True)
+    """
+    p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
+    variance = float(((1 - 2 * p) ** 2 * p * (1 - p)).sum())
+    z = float(((labels - p) * (1 - 2 * p)).sum()) / math.sqrt(variance) if variance > 0 else None
+    line = _fitted_line(labels, _logit(p))
+    if line is None:
+        return Calibration(len(labels), None, None, None, z)
+    gained = _log_likelihood(labels, line[0] + line[1] * _logit(p)) - _log_likelihood(labels, _logit(p))
+    return Calibration(len(labels), *line, p_value=math.exp(-max(0.0, gained)), spiegelhalter_z=z)
+
+
+def needs_recalibration(check: Calibration) -> bool:
+    """Whether the miss is beyond chance and worth it. A slope that is not above 0 cannot be mended: the ranking is wrong."""
+    if check.intercept is None or check.slope is None or check.p_value is None or check.slope <= 0:
+        return False
+    is_material = abs(check.slope - 1) > MIN_SLOPE_ERROR or abs(check.intercept) > MIN_INTERCEPT_ERROR
+    return check.p_value < LEVEL and is_material
+
+
+def corrected(probabilities: FloatArray, check: Calibration) -> FloatArray:
+    """expit(a + b logit p)."""
+    assert check.intercept is not None and check.slope is not None, "only a line that was fitted corrects"
+    p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
+    return _expit(check.intercept + check.slope * _logit(p))
+
+
+def folded_into_linear_step(pipeline: Pipeline, check: Calibration, x: FloatArray) -> Pipeline | None:
+    """A copy of a pipeline that ends in a logistic model, with the line in its coefficients; None if it is no such pipeline.
+
+    a + b (intercept + coefficients . z) is a logistic model again: the same class, the same explanation, as fast. Tried out on the
+    rows `x`, not assumed from the name of the step.
+    """
+    assert check.intercept is not None and check.slope is not None, "only a line that was fitted corrects"
+    copy = deepcopy(pipeline)
+    last: Any = copy.steps[-1][1]
+    coefficients, intercept = getattr(last, "coef_", None), getattr(last, "intercept_", None)
+    if coefficients is None or intercept is None or np.shape(coefficients)[:1] != (1,) or np.size(intercept) != 1:
+        return None
+    last.coef_ = coefficients * check.slope
+    last.intercept_ = intercept * check.slope + check.intercept
+    wanted = corrected(pipeline.predict_proba(x)[:, 1], check)
+    found = copy.predict_proba(x)[:, 1]
+    return copy if np.allclose(found, wanted, rtol=1e-6, atol=1e-9) else None
+
+
+def _fitted_line(labels: IntArray, logits: FloatArray) -> tuple[float, float] | None:
+    """Maximum likelihood by Newton's method from (0, 1), with steps halved until they go uphill. None if there is no maximum."""
+    if len(set(labels.tolist())) < 2 or np.ptp(logits) < 1e-9:
+        return None
+    design = np.column_stack([np.ones_like(logits), logits])
+    line = np.array([0.0, 1.0])
+    for _ in range(NEWTON_STEPS):
+        p = _expit(design @ line)
+        hessian = design.T @ (design * (p * (1 - p))[:, None])
+        try:
+            step = np.linalg.solve(hessian, design.T @ (labels - p))
+        except np.linalg.LinAlgError:
+            return None
+        if not np.isfinite(step).all():
+            return None
+        here = _log_likelihood(labels, design @ line)
+        for _ in range(HALVINGS):
+            if _log_likelihood(labels, design @ (line + step)) >= here:
+                break
+            step = step / 2
+        line = line + step
+        if np.abs(step).max() < 1e-10:
+            return float(line[0]), float(line[1])
+    return None
+
+
+def _log_likelihood(labels: IntArray, log_odds: FloatArray) -> float:
+    return float((labels * log_odds - np.logaddexp(0.0, log_odds)).sum())
+
+
+def _logit(p: FloatArray) -> FloatArray:
+    return np.asarray(np.log(p) - np.log1p(-p), dtype=np.float64)
+
+
+def _expit(log_odds: FloatArray) -> FloatArray:
+    return np.asarray(np.exp(-np.logaddexp(0.0, -log_odds)), dtype=np.float64)

@@ -1,0 +1,254 @@
+"""The rows a shadow model learns from and, strictly later, the rows it is judged on.
+
+Belongs here: which rows count, where the cut in time lies, what would be leakage, and the digest of the whole. Does not belong
+here: how much the champion's own rows count beside the recent ones (`selfheal.domain.retraining.weighting`), reading the rows
+(`selfheal.services.retraining`) and their file (`selfheal.domain.retraining.snapshot`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.records import TrainingSetInfo
+from selfheal.domain.retraining.weighting import choose_weight
+from selfheal.kit.errors import InvalidDataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from selfheal.domain.contract import ModelContract
+
+BoolArray = npt.NDArray[np.bool_]
+
+EVALUATION_SHARE = 0.3
+SPLIT = "split"
+TRAIN, EVALUATION = "train", "evaluation"
+
+ORIGIN = "origin"
+DATASET, LOGGED, ORIGINAL = "dataset", "logged", "original"
+"""Where a row is from: a labelled file (at bootstrap), the log of predictions, or the champion's own training."""
+
+WEIGHT = "weight"
+LOG_COLUMNS = ("prediction_id", "created_at", "model_version", "probability")
+"""What is kept of a logged prediction besides features and label, to find it again; never learned from."""
+
+MIN_ROWS_PER_CLASS = 10
+"""Each part needs so many rows of each class: five folds with two of each."""
+
+ALIKE = "if different cases look alike, say so in the contract: equal_inputs_are_one_case=False"
+
+MAX_SINGLE_AUC = 0.999
+"""A feature that alone tells the classes apart as well as this was written with the outcome at hand. The best honest single
+features of credit data reach 0.8."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """All features, `true_label`, `split` (`train`, `evaluation`), `origin`, `weight` and `LOG_COLUMNS`, in the order of time.
+
+    Rows of `ORIGINAL` come first, are for training only and count by their `weight`; all others have weight 1.
+    """
+
+    frame: pd.DataFrame
+    info: TrainingSetInfo
+
+    def part(self, split: str) -> pd.DataFrame:
+        return self.frame[self.frame[SPLIT] == split]
+
+
+@dataclass(frozen=True)
+class OriginalRows:
+    """What the champion learned from: features, `true_label`, `weight`; and where that was read, for people."""
+
+    frame: pd.DataFrame
+    source: str
+
+
+def training_set(
+    rows: pd.DataFrame,
+    contract: ModelContract,
+    *,
+    source: str,
+    min_evaluation_rows: int,
+    label_coverage_pct: float | None,
+    decision_id: str | None = None,
+    original: OriginalRows | None = None,
+    seed: int = 0,
+) -> TrainingSet:
+    """Splits labelled rows in time: the last 30 %, but at least `min_evaluation_rows`, are for evaluation.
+
+    Predictions made at the same moment are never parted: all of them are for evaluation. Training rows whose inputs occur
+    among the evaluation rows too are dropped, or a model could be praised for its memory, unless the contract says that they are
+    different cases (`equal_inputs_are_one_case`). Original rows join the training part
+    with the weight that `choose_weight` finds; with weight 0 they stay out.
+
+    Args:
+        rows: all features and `true_label`, oldest first; `created_at` where the rows are logged predictions.
+        source: where they come from, for people.
+        decision_id: the decision to train that asked for them.
+        original: the champion's own training rows.
+        seed: of the estimators that choose the weight.
+
+    Raises:
+        InvalidDataError: if a part would hold too few rows of a class to learn or to judge, or a feature gives the label away.
+    """
+    unique = _without_repeated_predictions(rows)
+    n_evaluation = _n_evaluation(unique, max(round(len(unique) * EVALUATION_SHARE), min_evaluation_rows))
+    learn, judge = unique.iloc[: len(unique) - n_evaluation], unique.iloc[len(unique) - n_evaluation :]
+    is_copied = _copies_of(judge, learn, contract)
+    learn = learn[~is_copied]
+    for name, part in ((TRAIN, learn), (EVALUATION, judge)):
+        _refuse_few(name, part[TRUE_LABEL], len(rows), int(is_copied.sum()))
+    _refuse_give_away(learn, contract)
+
+    old = None if original is None else original.frame[~_copies_of(judge, original.frame, contract)]
+    choice = None if old is None else choose_weight(learn, old, contract, seed)
+    is_mixed = choice is not None and choice.weight > 0
+    frames = [_labelled(learn, contract, TRAIN), _labelled(judge, contract, EVALUATION)]
+    if old is not None and choice is not None and is_mixed:
+        frames.insert(0, _original(old, contract, choice.weight))
+    frame = _joined(frames, contract)
+    recent_times = [] if "created_at" not in rows.columns else [unique["created_at"].iloc[i] for i in (0, -1)]
+    return TrainingSet(
+        frame,
+        TrainingSetInfo(
+            source=source,
+            sha256=rows_digest(frame),
+            n_train=int((frame[SPLIT] == TRAIN).sum()),
+            n_evaluation=n_evaluation,
+            n_positive=int(frame[TRUE_LABEL].sum()),
+            window_start=recent_times[0].to_pydatetime() if recent_times else None,
+            window_end=recent_times[1].to_pydatetime() if recent_times else None,
+            label_coverage_pct=label_coverage_pct,
+            decision_id=decision_id,
+            n_original=int((frame[ORIGIN] == ORIGINAL).sum()),
+            original_source=None if original is None else original.source,
+            original_weight=None if choice is None else choice.weight,
+            weight_log_losses={} if choice is None else choice.log_losses,
+            weight_reason="" if choice is None else choice.reason,
+            n_repeated_predictions=len(rows) - len(unique),
+            n_copied_inputs=int(is_copied.sum()),
+        ),
+    )
+
+
+def rows_digest(frame: pd.DataFrame) -> str:
+    """sha256 over names and values, column by column, in their order; of no library's making, so that it can be checked years on.
+
+    A column counts as its name in JSON followed by its values: numbers as little-endian binary64, times as microseconds since
+    1970 in little-endian int64 (the lowest int64: none), everything else as a JSON list of texts.
+    """
+    digest = hashlib.sha256()
+    for name in frame.columns:
+        digest.update(json.dumps(str(name)).encode())
+        digest.update(_column_bytes(frame[name]))
+    return digest.hexdigest()
+
+
+def _column_bytes(column: pd.Series[Any]) -> bytes:
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        naive = column.dt.tz_convert("UTC").dt.tz_localize(None)
+        moments: npt.NDArray[np.int64] = naive.to_numpy().astype("datetime64[us]").astype("<i8")
+        return moments.tobytes()
+    if pd.api.types.is_numeric_dtype(column):
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.where(np.isnan(values), np.nan, values).astype("<f8").tobytes()
+    return json.dumps([None if pd.isna(value) else str(value) for value in column]).encode()
+
+
+# The cut in time
+
+
+def _without_repeated_predictions(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows if "prediction_id" not in rows.columns else rows.drop_duplicates("prediction_id")
+
+
+def _n_evaluation(rows: pd.DataFrame, wanted: int) -> int:
+    """So many of the last rows, and with them all that were predicted at the same moment as the first of these."""
+    if "created_at" not in rows.columns or wanted >= len(rows):
+        return min(wanted, len(rows))
+    times = rows["created_at"]
+    return int((times >= times.iloc[len(rows) - wanted]).sum())
+
+
+# What is refused or dropped
+
+
+def _copies_of(judge: pd.DataFrame, rows: pd.DataFrame, contract: ModelContract) -> BoolArray:
+    """Which rows are a case of `judge` once more, by their inputs; shape (n,), bool."""
+    import pandas as pd
+
+    if not contract.equal_inputs_are_one_case:
+        return np.zeros(len(rows), dtype=np.bool_)
+    inputs = list(contract.input_names)
+    keys = [pd.util.hash_pandas_object(part[inputs].astype("float64") + 0.0, index=False) for part in (rows, judge)]
+    return np.asarray(keys[0].isin(set(keys[1])))
+
+
+def _refuse_few(name: str, labels: pd.Series[int], n_rows: int, n_copied: int) -> None:
+    fewest = int(min(labels.sum(), len(labels) - labels.sum()))
+    if fewest < MIN_ROWS_PER_CLASS:
+        dropped = f"; {n_copied} training rows repeat the inputs of evaluation rows ({ALIKE})" if n_copied else ""
+        raise InvalidDataError(
+            f"the {name} part has {len(labels)} rows, only {fewest} of one class; at least {MIN_ROWS_PER_CLASS} of "
+            f"each are needed: wait for more labels ({n_rows} now{dropped})"
+        )
+
+
+def _refuse_give_away(learn: pd.DataFrame, contract: ModelContract) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    labels = learn[TRUE_LABEL].to_numpy()
+    for name in contract.feature_names:
+        values = learn[name].to_numpy(dtype=np.float64)
+        for filler in (-np.inf, np.inf) if np.isnan(values).any() else (0.0,):
+            ranks = np.unique(np.where(np.isnan(values), filler, values), return_inverse=True)[1]
+            auc = float(roc_auc_score(labels, ranks))
+            if max(auc, 1.0 - auc) >= MAX_SINGLE_AUC:
+                raise InvalidDataError(
+                    f"feature {name!r} alone tells the classes apart (AUC {max(auc, 1.0 - auc):.4f} on {len(learn):,} "
+                    "training rows): it gives the label away, and will not be known when a prediction is asked for; "
+                    "take it out of the contract, or find out how the label got into it"
+                )
+
+
+# The frame
+
+
+def _labelled(rows: pd.DataFrame, contract: ModelContract, split: str) -> pd.DataFrame:
+    kept = [name for name in LOG_COLUMNS if name in rows.columns]
+    origin = LOGGED if "created_at" in rows.columns else DATASET
+    frame = rows[[*contract.feature_names, TRUE_LABEL, *kept]].copy()
+    frame[SPLIT], frame[ORIGIN], frame[WEIGHT] = split, origin, 1.0
+    return frame
+
+
+def _original(rows: pd.DataFrame, contract: ModelContract, weight: float) -> pd.DataFrame:
+    frame = _labelled(rows, contract, TRAIN)
+    frame[ORIGIN], frame[WEIGHT] = ORIGINAL, weight * (rows[WEIGHT] if WEIGHT in rows.columns else 1.0)
+    return frame
+
+
+def _joined(frames: list[pd.DataFrame], contract: ModelContract) -> pd.DataFrame:
+    """The frames one below the other, with the same columns of the same types whatever they are made of."""
+    import pandas as pd
+
+    features = list(contract.feature_names)
+    together = pd.concat(frames, ignore_index=True)
+    together = together.reindex(columns=[*features, TRUE_LABEL, SPLIT, ORIGIN, WEIGHT, *LOG_COLUMNS])
+    ids = [None if pd.isna(value) else str(value) for value in together["prediction_id"]]
+    return together.assign(
+        prediction_id=pd.Series(ids, index=together.index, dtype="object"),
+        created_at=pd.to_datetime(together["created_at"], utc=True).dt.as_unit("us"),
+    ).astype(
+        dict.fromkeys((*features, WEIGHT, "probability"), "float64") | {TRUE_LABEL: "int64", "model_version": "Int64"}
+    )

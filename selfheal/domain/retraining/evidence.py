@@ -1,0 +1,150 @@
+"""Whether a challenger's F1 is truly above the champion's: the paired comparison, its level over looks, the rows it would take.
+
+Two models on the same rows make 8 kinds of row: the true label and what each model predicts. How often each kind occurs is
+all that F1 depends on. The shares of the kinds among all rows get Jeffreys' prior, a Dirichlet of 1/2 each; draws from the
+posterior, which are independent gamma variates, give that of the difference (Goutte and Gaussier, 2005, ECIR). Its quantiles
+are the bounds: as confidence bounds they hold at small levels and with few positives, where resampling rows does not, which
+knows no kind of row that it has not seen. `benchmarks.gates` measures it. Bounds are of the gates; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from selfheal.domain.contract import FloatArray
+from selfheal.domain.records import Interval
+
+IntArray = npt.NDArray[np.int64]
+
+KINDS = np.arange(8)
+IS_POSITIVE, CHALLENGER_SAYS_SO, CHAMPION_SAYS_SO = (np.asarray(KINDS & bit, dtype=bool) for bit in (4, 2, 1))
+"""What a kind of row is: its number is 4 x label + 2 x challenger's prediction + champion's prediction."""
+
+PRIOR_ROWS = 0.5
+"""Rows of each kind that are added: Jeffreys' prior for the shares of a multinomial."""
+
+SPENDING_SUM = math.pi**2 / 6
+"""The sum of 1 / look^2 over all looks (Euler)."""
+
+FULL_LEVEL_ROWS, FULL_LEVEL_ROWS_BRIER_ROSE = 1_000, 1_500
+"""From so many rows on, a look spends its whole share of the level; more if the Brier score speaks against the challenger."""
+
+MIN_DRAWS, MAX_DRAWS, TAIL_DRAWS = 20_000, 4_000_000, 50
+"""So many draws as leave `TAIL_DRAWS` beyond the bound. The most take about two seconds and serve the first hundred looks."""
+
+MAX_ROWS_ASKED_FOR = 10_000_000
+"""A difference so small that it takes more rows is not worth them."""
+
+DRAWS_AT_ONCE = 100_000
+"""Bounds the memory of the draws."""
+
+
+def level_of_look(level: float, look: int, n_rows: int, *, has_brier_risen: bool) -> float:
+    """What of the whole `level` is spent at a look (1, 2, 3, ...) at so many rows.
+
+    It is level x 6 / (pi look)^2, and with fewer than `FULL_LEVEL_ROWS` rows that times the square of their share of them.
+    The looks' shares add up to `level`, and none spends more than its share, so the chance of an error at any look is at most
+    that, however many looks there are and however they depend on each other (the union bound): alpha spending over a sequence
+    without end (Foster and Stine, 2008, JRSS B 70; Tian and Ramdas, 2021, Stat. Methods Med. Res. 30).
+
+    Each look has a quarter more rows than the one before, so later looks need less of the level: with slower decay the first
+    look finds less and a better model waits longer; with faster decay a small gain is found later. On few rows the level buys
+    little: what passes there is luck too often, and may be a model that is a good deal worse. The Brier score of the same rows
+    is a witness: it counts by how much each probability is off, where F1 counts who crossed the threshold, so that a worse
+    model that is lucky in F1 has seldom luck in both.
+
+    Args:
+        has_brier_risen: whether the challenger's Brier score on these rows is above the champion's.
+
+    >>> [round(level_of_look(0.05, look, 1_500, has_brier_risen=True), 4) for look in (1, 2, 10)]
+    [0.0304, 0.0076, 0.0003]
+    >>> [round(level_of_look(0.05, 1, n_rows, has_brier_risen=False), 4) for n_rows in (200, 500, 1_000)]
+    [0.0012, 0.0076, 0.0304]
+    >>> [round(level_of_look(0.05, 1, n_rows, has_brier_risen=True), 4) for n_rows in (200, 500, 1_000)]
+    [0.0005, 0.0034, 0.0135]
+    """
+    full = FULL_LEVEL_ROWS_BRIER_ROSE if has_brier_risen else FULL_LEVEL_ROWS
+    return level / (SPENDING_SUM * look**2) * min(1.0, n_rows / full) ** 2
+
+
+def kind_counts(labels: IntArray, challenger_says: IntArray, champion_says: IntArray) -> IntArray:
+    """How many rows there are of each of the 8 kinds; arrays of 0 and 1, shape (n,)."""
+    return np.bincount(labels * 4 + challenger_says * 2 + champion_says, minlength=8)
+
+
+def f1(counts: npt.NDArray[np.number], says_so: npt.NDArray[np.bool_]) -> FloatArray:
+    """F1, shape (...,), from counts of kinds, shape (..., 8); `says_so` tells whose. That of no positive at all is 0."""
+    hits = counts[..., IS_POSITIVE & says_so].sum(axis=-1)
+    total = counts[..., IS_POSITIVE].sum(axis=-1) + counts[..., says_so].sum(axis=-1)
+    return np.asarray(2 * hits / np.maximum(total, np.finfo(np.float64).tiny), dtype=np.float64)
+
+
+def f1_difference(counts: npt.NDArray[np.number]) -> FloatArray:
+    """F1 of challenger minus champion."""
+    return f1(counts, CHALLENGER_SAYS_SO) - f1(counts, CHAMPION_SAYS_SO)
+
+
+def f1_difference_bounds(counts: IntArray, level: float, seed: int) -> Interval:
+    """Lower and upper bound of the true difference, each missed with a chance of `level` (one-sided).
+
+    The same counts, level and seed give the same bounds. Where even the most draws say nothing of so small a level, the
+    bounds are -1 and 1: nothing is known.
+    """
+    n_draws = int(np.clip(math.ceil(TAIL_DRAWS / level), MIN_DRAWS, MAX_DRAWS))
+    n_beyond = math.floor(level * (n_draws + 1))
+    if n_beyond == 0:
+        return Interval(-1.0, 1.0)
+    differences = posterior_differences(counts, n_draws, seed)
+    differences.partition((n_beyond - 1, n_draws - n_beyond))
+    return Interval(float(differences[n_beyond - 1]), float(differences[n_draws - n_beyond]))
+
+
+def posterior_differences(counts: IntArray, n_draws: int, seed: int) -> FloatArray:
+    """Draws of the difference, shape (n_draws,). Shares of kinds are gammas over their sum; F1 does not need the sum."""
+    rng = np.random.default_rng(seed)
+    shape = counts + PRIOR_ROWS
+    found = np.empty(n_draws)
+    for start in range(0, n_draws, DRAWS_AT_ONCE):
+        stop = min(start + DRAWS_AT_ONCE, n_draws)
+        found[start:stop] = f1_difference(rng.standard_gamma(shape, size=(stop - start, len(shape))))
+    return found
+
+
+def more_rows_for_certainty(
+    n_rows: int, difference: float, low: float, level: float, next_level: Callable[[int], float]
+) -> int | None:
+    """Rows beyond `n_rows` (1 at least) at which the lower bound passes 0 at the next look, if the difference stays.
+
+    The bound's distance shrinks with the root of the number of rows and grows with the normal quantile of the level. None if
+    the difference is not above 0, or if it would take more than `MAX_ROWS_ASKED_FOR`.
+
+    Args:
+        low: the bound now, at `level`.
+        next_level: that of the next look at so many rows.
+
+    >>> more_rows_for_certainty(200, 0.1, -0.1, 0.01, lambda n_rows: 0.01)
+    601
+    >>> more_rows_for_certainty(200, 0.1, -0.1, 0.01, lambda n_rows: 0.005)
+    781
+    """
+    if difference <= 0:
+        return None
+    spread = (difference - low) / -NormalDist().inv_cdf(level) * math.sqrt(n_rows)
+
+    def is_certain(rows: int) -> bool:
+        return difference + NormalDist().inv_cdf(next_level(rows)) * spread / math.sqrt(rows) > 0
+
+    if is_certain(n_rows + 1):
+        return 1
+    if not is_certain(MAX_ROWS_ASKED_FOR):
+        return None
+    too_few, enough = n_rows + 1, MAX_ROWS_ASKED_FOR
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        too_few, enough = (too_few, middle) if is_certain(middle) else (middle, enough)
+    return enough - n_rows

@@ -1,0 +1,144 @@
+"""Fitting an estimator the same way everywhere: with row weights, one thread, and a word on whether it converged.
+
+Belongs here: what scikit-learn and joblib need to be told so that the same rows and seed give the same bits, whatever runs them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from selfheal.kit.errors import ConfigurationError, TrainingFailedError
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+    from selfheal.domain.contract import FloatArray, ModelContract
+
+IntArray = npt.NDArray[np.int64]
+
+MAX_ITER = "max_iter"
+
+
+@dataclass(frozen=True, slots=True)
+class Parallelism:
+    """How many fits run at once (-1: one a core) and on what: `loky` processes, `threading`, or a `dask` cluster by address."""
+
+    n_jobs: int = 1
+    backend: Literal["loky", "threading", "dask"] = "loky"
+    dask_scheduler: str | None = None
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """joblib uses this within.
+
+        Raises:
+            ConfigurationError: if the backend is Dask and it is not installed, or its scheduler does not answer.
+        """
+        from joblib import parallel_config
+
+        if self.backend != "dask":
+            with parallel_config(backend=self.backend, n_jobs=self.n_jobs):
+                yield
+            return
+        with _dask_client(self.dask_scheduler), parallel_config(backend="dask", n_jobs=self.n_jobs):
+            yield
+
+
+def fit(pipeline: Pipeline, x: FloatArray, y: IntArray, weights: FloatArray) -> None:
+    """Fits in place. Weights other than 1 reach the last step; rows of weight 0 are left out.
+
+    One thread does the arithmetic: how many share a sum would decide its last bits.
+    """
+    from threadpoolctl import threadpool_limits
+
+    counts = weights > 0
+    with threadpool_limits(limits=1):
+        pipeline.fit(x[counts], y[counts], **weight_argument(pipeline, weights[counts]))
+
+
+def converges(pipeline: Pipeline, x: FloatArray, y: IntArray, weights: FloatArray) -> bool:
+    """Fits in place (`fit`) and says whether it converged. Not for several threads at once: they share one list of warnings."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(pipeline, x, y, weights)
+    return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+
+
+def fold_probabilities(
+    pipeline: Pipeline, x: FloatArray, y: IntArray, weights: FloatArray, learn: IntArray, predict: IntArray
+) -> FloatArray:
+    """The probabilities for the rows at `predict` of a fresh copy that learned from those at `learn`."""
+    from sklearn.base import clone
+    from threadpoolctl import threadpool_limits
+
+    copy = clone(pipeline)
+    fit(copy, x[learn], y[learn], weights[learn])
+    with threadpool_limits(limits=1):
+        return np.asarray(copy.predict_proba(x[predict])[:, 1], dtype=np.float64)
+
+
+def build_pipeline(contract: ModelContract, seed: int) -> Pipeline:
+    """What the contract builds, not fitted.
+
+    Raises:
+        TrainingFailedError: if it is no pipeline. A bare estimator would do until rows are weighed for the first time, months
+            after the bootstrap.
+    """
+    from sklearn.pipeline import Pipeline
+
+    estimator = contract.build_estimator(seed)
+    if not isinstance(estimator, Pipeline):
+        name = type(estimator).__name__
+        raise TrainingFailedError(f"build_estimator returns a {name}; wrap it: Pipeline([('classify', {name}(...))])")
+    return estimator
+
+
+def weight_argument(pipeline: Pipeline, weights: FloatArray) -> dict[str, FloatArray]:
+    """The argument of `fit` that carries the weights to the last step; empty where all are 1, or none can be taken."""
+    if (weights == 1.0).all() or not can_weigh(pipeline):
+        return {}
+    return {f"{pipeline.steps[-1][0]}__sample_weight": weights}
+
+
+def can_weigh(pipeline: Pipeline) -> bool:
+    """Whether rows may count for more or less than one another."""
+    from sklearn.utils.validation import has_fit_parameter
+
+    return bool(has_fit_parameter(pipeline.steps[-1][1], "sample_weight"))
+
+
+def iteration_limits(pipeline: Pipeline, factor: int) -> dict[str, Any]:
+    """The pipeline's settings for `factor` times as many iterations; empty where it has no such setting."""
+    return {
+        name: value * factor
+        for name, value in pipeline.get_params().items()
+        if name.endswith(f"__{MAX_ITER}") and isinstance(value, int) and value > 0
+    }
+
+
+@contextmanager
+def _dask_client(address: str | None) -> Iterator[None]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigurationError(
+            "TRAINING_BACKEND=dask, but Dask is not installed; install it with `pip install 'selfheal[dask]'`, or set "
+            "TRAINING_BACKEND=loky"
+        ) from error
+    try:
+        client = Client(address)
+    except OSError as error:
+        raise ConfigurationError(
+            f"DASK_SCHEDULER={address} does not answer ({error}); start it, or set TRAINING_BACKEND=loky"
+        ) from error
+    with client:
+        yield

@@ -1,0 +1,338 @@
+"""Training a shadow model: tuning, calibration and decision threshold on training rows only, metrics on later rows."""
+
+from __future__ import annotations
+
+import math
+import platform as machine
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract
+from selfheal.domain.monitoring.performance import score_metrics
+from selfheal.domain.records import Calibration, ScoreMetrics, TrainingRecord
+from selfheal.domain.retraining.calibration import (
+    check_calibration,
+    corrected,
+    folded_into_linear_step,
+    needs_recalibration,
+)
+from selfheal.domain.retraining.dataset import EVALUATION, ORIGIN, ORIGINAL, TRAIN, WEIGHT, TrainingSet
+from selfheal.domain.retraining.fitting import (
+    IntArray,
+    Parallelism,
+    build_pipeline,
+    converges,
+    fit,
+    fold_probabilities,
+    iteration_limits,
+    weight_argument,
+)
+from selfheal.kit.code_version import code_version
+from selfheal.kit.errors import TrainingFailedError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+FOLDS = 5
+SCORING = "neg_log_loss"
+"""A proper score: the threshold is tuned by itself afterwards, and monitoring relies on honest probabilities."""
+
+MORE_ITERATIONS = 10
+"""An estimator that does not converge gets so many times its iterations, once."""
+
+MIN_REFERENCE_ROWS, MAX_REFERENCE_ROWS = 1_000, 15_000
+
+LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "skops", "joblib")
+
+NOT_NEEDED = "not needed"
+FOLDED = "slope and intercept folded into the logistic regression"
+WRAPPED = "sigmoid over the estimator (CalibratedClassifierCV)"
+
+Progress = Callable[[int, int], None]
+"""Hears how many fits of how many are done."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A fitted pipeline, what is needed to use it, and what it learned from.
+
+    `reference` is the frozen reference window that travels with the model: the newest rows of the training set with all
+    features, `probability` (never from a model that saw the row) and `true_label`. `record` says how it came about.
+    """
+
+    pipeline: Pipeline
+    threshold: float
+    params: dict[str, Any]
+    metrics: ScoreMetrics
+    reference: pd.DataFrame
+    record: TrainingRecord | None = None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is learned from: the champion's own rows first. `folds` cut the recent ones: each learns from all others."""
+
+    x: FloatArray
+    y: IntArray
+    weights: FloatArray
+    folds: list[tuple[IntArray, IntArray]]
+    n_original: int
+
+
+def train(
+    training_set: TrainingSet,
+    contract: ModelContract,
+    seed: int,
+    parallelism: Parallelism | None = None,
+    on_fits: Progress | None = None,
+) -> TrainedModel:
+    """Grid search by cross-validation, calibration and F1-optimal threshold out of fold, metrics on evaluation rows.
+
+    Original rows are learned from in every fold with their weight and never predicted: it is the recent population that
+    parameters, calibration and threshold are tuned for. The same rows, seed, code and libraries give the same model to the bit,
+    whatever the parallelism.
+
+    Raises:
+        TrainingFailedError: if the contract builds no pipeline, no candidate can be fitted, the best does not converge with ten
+            times its iterations either, or its probabilities are not numbers.
+        ConfigurationError: if the parallelism asked for is not to be had.
+    """
+    judge = training_set.part(EVALUATION)
+    rows = _rows(training_set.part(TRAIN), contract, seed)
+    x_judge, y_judge = _matrix(judge, contract), judge[TRUE_LABEL].to_numpy(dtype=np.int64)
+    n_searched = math.prod(map(len, contract.param_grid.values())) * FOLDS
+    n_fits = n_searched + 1 + FOLDS
+    told = on_fits or _unheard
+    with (parallelism or Parallelism()).in_force():
+        best = _search(rows, contract, seed, lambda n_done: told(n_done, n_fits))
+        pipeline, more_iterations = _fitted(build_pipeline(contract, seed).set_params(**best), rows)
+        told(n_searched + 1, n_fits)
+        out_of_fold = _out_of_fold(pipeline, rows)
+        told(n_fits, n_fits)
+        before = check_calibration(rows.y[rows.n_original :], out_of_fold)
+        pipeline, out_of_fold, how = _recalibrated(pipeline, out_of_fold, before, rows, seed)
+    threshold = f1_optimal_threshold(rows.y[rows.n_original :], out_of_fold)
+    judged = _probabilities(pipeline, x_judge)
+    params = {**best, **more_iterations, "threshold": threshold, "folds": FOLDS, "scoring": SCORING, "seed": seed}
+    if training_set.info.original_weight is not None:
+        params["original_weight"] = training_set.info.original_weight
+    return TrainedModel(
+        pipeline=pipeline,
+        threshold=threshold,
+        params=params,
+        metrics=score_metrics(y_judge, judged, threshold),
+        reference=_reference(training_set.frame, contract, np.concatenate([out_of_fold, judged]), len(judge)),
+        record=TrainingRecord(
+            seed=seed,
+            code_version=code_version(),
+            libraries=library_versions(),
+            param_grid=grid_as_text(contract.param_grid),
+            out_of_fold=before,
+            recalibration=how,
+            recalibrated=None if how == NOT_NEEDED else check_calibration(rows.y[rows.n_original :], out_of_fold),
+            evaluation=check_calibration(y_judge, judged),
+            notes=_notes(more_iterations, before, how),
+        ),
+    )
+
+
+def f1_optimal_threshold(labels: IntArray, probabilities: FloatArray) -> float:
+    """The threshold that gives the highest F1; halfway to the next lower probability, so that it is not a knife's edge."""
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, thresholds = precision_recall_curve(labels, probabilities)
+    f1 = 2 * precision[:-1] * recall[:-1] / np.maximum(precision[:-1] + recall[:-1], 1e-12)
+    best = int(np.argmax(f1))
+    below = thresholds[best - 1] if best else 0.0
+    return float((thresholds[best] + below) / 2)
+
+
+def library_versions() -> dict[str, str]:
+    """What the bits of a fitted model depend on besides rows, seed and code: libraries, Python, processor and its arithmetic."""
+    from threadpoolctl import threadpool_info
+
+    found = {name: installed_version(name) for name in LIBRARIES}
+    arithmetic = {
+        f"{info['internal_api']} {info.get('version')} {info.get('architecture', '')}".strip()
+        for info in threadpool_info()
+        if info["user_api"] == "blas"
+    }
+    return found | {
+        "python": machine.python_version(),
+        "machine": f"{machine.system()} {machine.machine()}",
+        "blas": ", ".join(sorted(arithmetic)),
+    }
+
+
+def grid_as_text(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
+    """A parameter grid as a record keeps it: values may be anything, their text says which."""
+    return {name: [repr(value) for value in values] for name, values in grid.items()}
+
+
+# The rows
+
+
+def _rows(learn: pd.DataFrame, contract: ModelContract, seed: int) -> _Rows:
+    from sklearn.model_selection import StratifiedKFold
+
+    y = learn[TRUE_LABEL].to_numpy(dtype=np.int64)
+    n_original = int((learn[ORIGIN] == ORIGINAL).sum())
+    original, recent = np.arange(n_original), np.arange(n_original, len(learn))
+    cut = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(recent, y[recent])
+    folds = [(np.concatenate([original, recent[others]]), recent[fold]) for others, fold in cut]
+    return _Rows(_matrix(learn, contract), y, learn[WEIGHT].to_numpy(dtype=np.float64), folds, n_original)
+
+
+def _matrix(rows: pd.DataFrame, contract: ModelContract) -> FloatArray:
+    return rows[list(contract.feature_names)].to_numpy(dtype=np.float64)
+
+
+# Tuning and fitting
+
+
+def _search(rows: _Rows, contract: ModelContract, seed: int, on_fits: Callable[[int], None]) -> dict[str, Any]:
+    """The parameters with the best mean score over the folds; of equals, the first of the grid.
+
+    The grid is searched in portions that keep all jobs busy, so that progress can be told.
+    """
+    from joblib import effective_n_jobs
+    from sklearn.model_selection import GridSearchCV, ParameterGrid
+    from threadpoolctl import threadpool_limits
+
+    candidates = list(ParameterGrid(_grid(contract)))
+    scores: list[float] = []
+    failure = "the score of every candidate is not a number"
+    for portion in _portions(candidates, math.ceil(effective_n_jobs() / FOLDS)):
+        grids = [{name: [value] for name, value in candidate.items()} for candidate in portion]
+        estimator = build_pipeline(contract, seed)
+        search = GridSearchCV(estimator, grids, scoring=SCORING, cv=rows.folds, refit=False)
+        try:
+            with threadpool_limits(limits=1), _quiet():
+                search.fit(rows.x, rows.y, **weight_argument(estimator, rows.weights))
+            scores += search.cv_results_["mean_test_score"].tolist()
+        except ValueError as error:  # scikit-learn's word for "not one of these fits went through"
+            failure = str(error).strip().splitlines()[-1]
+            scores += [math.nan] * len(portion)
+        on_fits(len(scores) * FOLDS)
+    if np.isnan(scores).all():
+        raise TrainingFailedError(
+            f"none of the {len(candidates)} candidates of {contract.name!r} can be trained: {failure}; "
+            "production is untouched; mend build_estimator or param_grid of the contract"
+        )
+    return dict(candidates[int(np.nanargmax(scores))])
+
+
+def _grid(contract: ModelContract) -> dict[str, list[Any]]:
+    return {name: list(values) for name, values in contract.param_grid.items()}
+
+
+def _portions(candidates: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(candidates), size):
+        yield candidates[start : start + size]
+
+
+def _fitted(pipeline: Pipeline, rows: _Rows) -> tuple[Pipeline, dict[str, Any]]:
+    """The pipeline fitted to all training rows, and the limits of iterations where they had to be raised."""
+    if converges(pipeline, rows.x, rows.y, rows.weights):
+        return pipeline, {}
+    more = iteration_limits(pipeline, MORE_ITERATIONS)
+    if not more or not converges(pipeline.set_params(**more), rows.x, rows.y, rows.weights):
+        limits = ", ".join(f"{name}={value:,}" for name, value in more.items()) or "no limit of iterations to raise"
+        raise TrainingFailedError(
+            f"{type(pipeline.steps[-1][1]).__name__} does not converge ({limits}): its coefficients would be accidents; production "
+            "is untouched; scale the features in build_estimator, regularise more, or choose another solver"
+        )
+    return pipeline, more
+
+
+def _out_of_fold(pipeline: Pipeline, rows: _Rows) -> FloatArray:
+    """Probabilities of the recent training rows, each from a copy that did not see it, in the order of the rows."""
+    from joblib import Parallel, delayed
+
+    parts = Parallel()(
+        delayed(fold_probabilities)(pipeline, rows.x, rows.y, rows.weights, learn, predict)
+        for learn, predict in rows.folds
+    )
+    found = np.full(len(rows.y), np.nan)
+    for (_, predict), probabilities in zip(rows.folds, parts, strict=True):
+        found[predict] = probabilities
+    return _finite(found[rows.n_original :], pipeline)
+
+
+def _probabilities(pipeline: Pipeline, x: FloatArray) -> FloatArray:
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):
+        return _finite(np.asarray(pipeline.predict_proba(x)[:, 1], dtype=np.float64), pipeline)
+
+
+def _finite(probabilities: FloatArray, pipeline: Pipeline) -> FloatArray:
+    if not np.isfinite(probabilities).all():
+        raise TrainingFailedError(
+            f"the fitted {type(pipeline).__name__} gives {int((~np.isfinite(probabilities)).sum()):,} probabilities that are not "
+            "numbers; production is untouched; mend build_estimator of the contract"
+        )
+    return probabilities
+
+
+# Calibration
+
+
+def _recalibrated(
+    pipeline: Pipeline, out_of_fold: FloatArray, check: Calibration, rows: _Rows, seed: int
+) -> tuple[Pipeline, FloatArray, str]:
+    """The pipeline with probabilities that mean what they say, its out-of-fold probabilities, and how that was reached.
+
+    Two numbers fitted to the out-of-fold rows: what they make of these very rows is as good as unbiased.
+    """
+    if not needs_recalibration(check):
+        return pipeline, out_of_fold, NOT_NEEDED
+    folded = folded_into_linear_step(pipeline, check, rows.x)
+    if folded is not None:
+        return folded, corrected(out_of_fold, check), FOLDED
+    if rows.n_original:
+        return pipeline, out_of_fold, "not possible: this estimator's sigmoid cannot be fitted to weighted rows"
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.model_selection import StratifiedKFold
+
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    wrapped = CalibratedClassifierCV(pipeline, method="sigmoid", cv=folds, ensemble=False)
+    fit(wrapped, rows.x, rows.y, rows.weights)
+    return wrapped, _out_of_fold(wrapped, rows), WRAPPED
+
+
+def _notes(more_iterations: Mapping[str, Any], check: Calibration, how: str) -> tuple[str, ...]:
+    notes = [f"did not converge at first; {name} was raised to {value:,}" for name, value in more_iterations.items()]
+    if how != NOT_NEEDED and check.slope is not None and check.intercept is not None:
+        notes.append(
+            f"out of fold the probabilities had slope {check.slope:.2f} and intercept {check.intercept:+.2f} (1 and 0 are right): {how}"
+        )
+    return tuple(notes)
+
+
+# The reference
+
+
+def _reference(
+    frame: pd.DataFrame, contract: ModelContract, probabilities: FloatArray, n_evaluation: int
+) -> pd.DataFrame:
+    recent = frame[frame[ORIGIN] != ORIGINAL]
+    n_rows = min(max(n_evaluation, MIN_REFERENCE_ROWS), MAX_REFERENCE_ROWS, len(recent))
+    newest = recent[[*contract.feature_names, TRUE_LABEL]].assign(probability=probabilities).iloc[-n_rows:]
+    return newest.reset_index(drop=True)
+
+
+def _unheard(n_done: int, n_fits: int) -> None:
+    """Nobody listens."""
+
+
+def _quiet() -> Any:
+    """Fits that fail or do not converge among the candidates lose by their score; only the chosen one has to convince."""
+    import warnings
+
+    return warnings.catch_warnings(action="ignore")

@@ -1,0 +1,97 @@
+"""How much the champion's own training rows count beside the recent ones.
+
+Where only the mix of inputs has moved (covariate shift), the relation they teach still holds, and a few hundred recent labels
+alone would say less. Where the relation itself has changed (concept drift), they teach what is no longer true. Which of the two it is,
+the recent rows themselves have to say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.retraining.fitting import build_pipeline, can_weigh, fit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from selfheal.domain.contract import FloatArray, ModelContract
+    from selfheal.domain.retraining.fitting import IntArray
+
+CANDIDATE_WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0)
+"""Of one original row; a recent one counts 1."""
+
+INNER_SHARE = 0.3
+"""The later part of the recent training rows, which decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightChoice:
+    """The weight, what each candidate's log loss was (by its weight as text; None: it could not be fitted), and why, in a sentence."""
+
+    weight: float
+    log_losses: dict[str, float | None]
+    reason: str
+
+
+def choose_weight(recent: pd.DataFrame, original: pd.DataFrame, contract: ModelContract, seed: int) -> WeightChoice:
+    """The candidate weight with the lowest log loss on the later recent training rows.
+
+    With p_w fitted to the original rows (weight w each) and the earlier 70 % of the recent training rows (weight 1 each),
+
+        w* = argmin_w  - mean over the later 30 % of [ y log p_w(x) + (1 - y) log(1 - p_w(x)) ]
+
+    (importance by forward validation; Sugiyama, Krauledat and Mueller, 2007, Journal of Machine Learning Research 8, weigh
+    the validation where we may take it from the target itself). Evaluation rows have no part in it.
+
+    Args:
+        recent: recent training rows, oldest first: features and `true_label`.
+        original: the champion's rows: features, `true_label`, and the `weight` they had then.
+    """
+    n_later = round(len(recent) * INNER_SHARE)
+    earlier, later = recent.iloc[: len(recent) - n_later], recent.iloc[len(recent) - n_later :]
+    if len(original) == 0 or n_later == 0:
+        return WeightChoice(0.0, {}, "there are no original rows to weigh")
+    pipeline = build_pipeline(contract, seed)
+    candidates = CANDIDATE_WEIGHTS if can_weigh(pipeline) else (0.0, 1.0)
+    losses = {w: _later_log_loss(original, earlier, later, w, contract, seed) for w in candidates}
+    known = {w: loss for w, loss in losses.items() if loss is not None}
+    best = min(known, key=lambda w: known[w]) if known else 0.0
+    reason = (
+        f"original rows count {best:g}: of the weights {', '.join(f'{w:g}' for w in candidates)} it gives the lowest log loss on "
+        f"the later {n_later:,} of {len(recent):,} recent training rows"
+    )
+    return WeightChoice(best, {f"{w:g}": loss for w, loss in losses.items()}, reason)
+
+
+def _later_log_loss(
+    original: pd.DataFrame,
+    earlier: pd.DataFrame,
+    later: pd.DataFrame,
+    weight: float,
+    contract: ModelContract,
+    seed: int,
+) -> float | None:
+    """None if there are no rows of both classes to learn from, or the estimator cannot learn from them."""
+    from sklearn.metrics import log_loss
+
+    own = original["weight"].to_numpy(dtype=np.float64) if "weight" in original else np.ones(len(original))
+    weights = np.concatenate([weight * own, np.ones(len(earlier))])
+    x = np.concatenate([_features(original, contract), _features(earlier, contract)])
+    y: IntArray = np.concatenate([original[TRUE_LABEL], earlier[TRUE_LABEL]]).astype(np.int64)
+    if len(set(y[weights > 0].tolist())) < 2:
+        return None
+    pipeline = build_pipeline(contract, seed)
+    try:
+        fit(pipeline, x, y, weights)
+        probabilities = pipeline.predict_proba(_features(later, contract))[:, 1]
+        return float(log_loss(later[TRUE_LABEL], probabilities, labels=[0, 1]))
+    except ValueError:  # training will say what is wrong with the estimator
+        return None
+
+
+def _features(rows: pd.DataFrame, contract: ModelContract) -> FloatArray:
+    return rows[list(contract.feature_names)].to_numpy(dtype=np.float64)

@@ -1,0 +1,143 @@
+"""API keys: the entries of API_KEYS, and how a new one is made. Who is let in with them is decided in `serving.security.auth`.
+
+An entry is `name:scope+scope:digest`, the digest being the SHA-256 of the key in hex, or a plain key, which may do
+everything. One round of SHA-256 without salt is enough, because `new_api_key` makes keys of 256 random bits: there is nothing
+to guess from a digest, and a slow hash made for passwords would be paid with every request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from selfheal.kit.errors import ConfigurationError
+
+MAX_KEY_CHARACTERS = 256
+"""Longer ones are never hashed: a header may be much longer, and anybody can send one."""
+
+MIN_PLAIN_CHARACTERS = 16
+"""Shorter plain keys were thought up by somebody and can be guessed by somebody else."""
+
+KEY_PREFIX = "selfheal_"
+"""By which scanners for leaked secrets, and people, know what they have found."""
+
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+DIGEST = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
+PLAIN_KEY = re.compile(rf"[!-~]{{1,{MAX_KEY_CHARACTERS}}}")
+"""Printable ASCII: what every client can put into a header in the same bytes."""
+
+
+class Scope(StrEnum):
+    """What a key is good for."""
+
+    SCORE = "score"
+    LABEL = "label"
+    READ = "read"
+    ADMIN = "admin"
+
+
+ALL_SCOPES = frozenset(Scope)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One entry of API_KEYS. The key itself is not kept."""
+
+    name: str
+    scopes: frozenset[Scope]
+    digest: bytes = field(repr=False)
+    is_short: bool = False
+    """A plain key of fewer than MIN_PLAIN_CHARACTERS; what was hashed elsewhere cannot be measured."""
+
+
+def digest_of(key: str) -> bytes:
+    """SHA-256 of the key's bytes, 32 bytes."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def new_api_key() -> str:
+    return KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def hashed_entry(name: str, scopes: frozenset[Scope], key: str) -> str:
+    """The entry of API_KEYS for a key.
+
+    Raises:
+        ConfigurationError: if the name cannot stand in an entry, or there is no scope.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"the name {name!r} of an API key must be 1 to 64 letters, digits, dots, hyphens or underscores"
+        )
+    if not scopes:
+        raise ConfigurationError(f"the API key {name!r} needs at least one scope of {_known_scopes()}")
+    return f"{name}:{'+'.join(scope for scope in Scope if scope in scopes)}:{digest_of(key).hex()}"
+
+
+def parse_scopes(text: str) -> frozenset[Scope]:
+    """Scopes joined by `+` or commas.
+
+    Raises:
+        ConfigurationError: naming the first that is not known.
+    """
+    names = [name.strip() for name in text.replace(",", "+").split("+")]
+    for name in names:
+        if name not in ALL_SCOPES:
+            raise ConfigurationError(f"{name!r} is not a scope of API keys; known are {_known_scopes()}")
+    return frozenset(map(Scope, names))
+
+
+def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
+    """The entries of API_KEYS, comma-separated, blanks dropped.
+
+    Raises:
+        ConfigurationError: naming the entry by its position, and by its name where that surely is not part of a key.
+    """
+    keys: list[ApiKey] = []
+    for position, entry in enumerate(_entries(text), start=1):
+        key = _hashed(position, entry) if ":" in entry else _plain(position, entry)
+        for earlier, other in enumerate(keys, start=1):
+            if other.name == key.name or other.digest == key.digest:
+                raise ConfigurationError(
+                    f"entry {position} ({key.name}) repeats the name or the key of entry {earlier}"
+                )
+        keys.append(key)
+    return tuple(keys)
+
+
+def first_plain_key(text: str) -> str | None:
+    """The first key of API_KEYS that is there in plain, for the clients on this machine."""
+    return next((entry for entry in _entries(text) if ":" not in entry), None)
+
+
+def _entries(text: str) -> list[str]:
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def _plain(position: int, entry: str) -> ApiKey:
+    if not PLAIN_KEY.fullmatch(entry):
+        raise ConfigurationError(
+            f"entry {position} is not a key: at most {MAX_KEY_CHARACTERS} printable ASCII characters, no blanks"
+        )
+    digest = digest_of(entry)
+    return ApiKey(f"key-{digest.hex()[:8]}", ALL_SCOPES, digest, is_short=len(entry) < MIN_PLAIN_CHARACTERS)
+
+
+def _hashed(position: int, entry: str) -> ApiKey:
+    name, scopes, digest = [*entry.split(":"), "", ""][:3]
+    if entry.count(":") != 2 or not NAME.fullmatch(name) or not DIGEST.fullmatch(digest):
+        raise ConfigurationError(
+            f"entry {position} is neither name:scope+scope:<64 hex digits>, as `selfheal api-key` prints it, nor a plain "
+            "key, which has no colon"
+        )
+    try:
+        return ApiKey(name, parse_scopes(scopes), bytes.fromhex(digest))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"entry {position} ({name}): {error}") from None
+
+
+def _known_scopes() -> str:
+    return ", ".join(Scope)

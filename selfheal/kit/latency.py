@@ -1,0 +1,32 @@
+"""A latency histogram: counts per bucket for Prometheus, and the newest observations for quantiles."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from itertools import takewhile
+
+
+class LatencyHistogram:
+    """Counts of requests by the time from their arrival to their acknowledgement, what Prometheus calls a histogram; and the times of
+    the newest, for the quantiles of the moment."""
+
+    BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+    MAX_RECENT = 4_096
+    """A p99 over 40 of them; at thousands a second they are those of the last second."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(self.BOUNDS_SECONDS) + 1)
+        self.sum_seconds = 0.0
+        self._recent: deque[tuple[float, float]] = deque(maxlen=self.MAX_RECENT)
+
+    def observe(self, seconds: float, now: float) -> None:
+        """`now` is of `time.perf_counter`."""
+        self.counts[bisect_left(self.BOUNDS_SECONDS, seconds)] += 1
+        self.sum_seconds += seconds
+        self._recent.append((now, seconds))
+
+    def recent_seconds(self, since: float) -> list[float]:
+        """Of the requests acknowledged from then (of `time.perf_counter`) on, of the newest `MAX_RECENT`; the newest first."""
+        return [seconds for _, seconds in takewhile(lambda one: one[0] >= since, reversed(self._recent))]

@@ -1,5 +1,0 @@
-"""From "something is wrong" to "this model is better, or not": conditions -> dataset -> training -> gates.
-
-Pure: frames and records in, records and fitted pipelines out. Logging a model is `selfheal.registry`'s work, keeping a
-decision `selfheal.store.decisions`'.
-"""

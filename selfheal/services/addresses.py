@@ -1,0 +1,48 @@
+"""What `selfheal up` listens on, and the names of the steps whose progress it shows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from selfheal.settings import Settings
+
+
+RETRAINING_STEPS = ("retraining_decision", "training_set", "shadow_model", "gate_verdict", "production_model")
+
+
+BOOTSTRAP_STEPS = ("training_data", "reference_data", *RETRAINING_STEPS)
+
+
+FITS = "fits done: "
+
+
+FITS_DONE = re.compile(rf" - ({FITS}\d+ of \d+)$")
+"""What the shadow model's asset logs while it is trained."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """One thing a person can open: what it is, where, and a path that answers once it is ready."""
+
+    name: str
+    setting: str
+    host: str
+    port: int
+    ready_path: str
+    note: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"  # noqa: S104  (compared)
+
+
+def addresses(settings: Settings) -> tuple[Address, ...]:
+    """What `up` listens on."""
+    return (
+        Address("API", "API_PORT", settings.api_host, settings.api_port, "/health", "its documentation is /docs"),
+        Address("Dagster", "DAGSTER_PORT", "127.0.0.1", settings.dagster_port, "/server_info", "assets, runs, sensors"),
+        Address("MLflow", "MLFLOW_PORT", "127.0.0.1", settings.mlflow_port, "/health", "training runs, model versions"),
+    )

@@ -1,0 +1,84 @@
+"""A challenger on the champion's live traffic, before it serves any; and which labels would tell the two apart."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selfheal.adapters.postgres import decisions, model_versions
+from selfheal.adapters.postgres.predictions import newest_of_version
+from selfheal.domain.records import Action, ShadowScoring, WorthLabelling
+from selfheal.domain.retraining.shadow_scoring import Latency, compare_on_traffic, worth_labelling
+from selfheal.services.scoring import try_scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from selfheal.domain.records import ModelVersion, ShadowModel
+    from selfheal.services.platform import Platform
+
+SINGLE_ROWS = 20
+"""Rows that are scored one by one for the latency of a single one, of which the median counts."""
+
+
+@dataclass(frozen=True)
+class LiveScores:
+    """What came of scoring the champion's newest traffic with a challenger."""
+
+    scoring: ShadowScoring
+    disputed: tuple[WorthLabelling, ...]
+
+
+@dataclass(frozen=True)
+class WantedLabels:
+    """The predictions worth labelling first now, and why there are none or what they are for."""
+
+    reason: str
+    predictions: tuple[WorthLabelling, ...] = ()
+
+
+def score_live_traffic(platform: Platform, shadow: ShadowModel, champion: ModelVersion) -> LiveScores | None:
+    """The challenger beside the champion on its newest MONITORING_MAX_ROWS predictions; None if it has made none.
+
+    Raises:
+        ModelRefusedError, IntegrityError: if the challenger does not load.
+    """
+    rows = newest_of_version(platform.store, champion.version, platform.settings.monitoring_max_rows)
+    if rows.empty:
+        return None
+    scores = try_scores(platform, shadow, rows)
+    latency = _latency(platform, shadow, rows) if scores.problem is None else None
+    return LiveScores(compare_on_traffic(rows, scores, latency, champion.version), worth_labelling(rows, scores))
+
+
+def wanted_labels(platform: Platform) -> WantedLabels:
+    """The predictions worth labelling first, if more labels could tell: the newest verdict was inconclusive.
+
+    Raises:
+        MissingArtifactError, ModelRefusedError, IntegrityError: if the challenger of that verdict does not load.
+    """
+    champion = model_versions.champion(platform.store)
+    newest = next(iter(decisions.recent(platform.store, limit=1, actions=decisions.JUDGED)), None)
+    if newest is None or newest.champion_version != champion.version:
+        return WantedLabels(f"no challenger of version {champion.version} has been judged yet")
+    if newest.action is not Action.INCONCLUSIVE or newest.mlflow_run_id is None:
+        return WantedLabels(f"the newest verdict is not open ({newest.action.value}): {newest.reason}")
+    live = score_live_traffic(platform, platform.registry.shadow_of_run(newest.mlflow_run_id), champion)
+    return WantedLabels(newest.reason, () if live is None else live.disputed)
+
+
+def _latency(platform: Platform, shadow: ShadowModel, rows: pd.DataFrame) -> Latency:
+    """Wall-clock time of a model that has been warmed."""
+    pipeline = platform.registry.load(shadow)
+    features = rows[list(platform.contract.feature_names)].to_numpy(dtype=np.float64)
+
+    def took_ms(matrix: np.ndarray) -> float:
+        began = time.perf_counter()
+        pipeline.predict_proba(matrix)
+        return 1_000 * (time.perf_counter() - began)
+
+    singles = [took_ms(features[i : i + 1]) for i in range(min(SINGLE_ROWS, len(features)))]
+    return Latency(ms_per_row=took_ms(features) / len(features), ms_single=float(np.median(singles)))

@@ -1,0 +1,162 @@
+"""Keeps what the platform writes bounded: says what is old, and deletes it once a day.
+
+Kept for ever: decisions and all they rest on (the ticks and alerts of their episodes, labelled predictions, models and runs
+in MLflow, the first baseline), and the journal: it is the truth from which Postgres can be filled again, and whoever wants
+less of it moves finished files elsewhere. Dagster's runs are deleted by Dagster's own means, handed in by its shell.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfheal.adapters.postgres import model_versions, retention
+from selfheal.kit.atomic_file import write_whole
+from selfheal.kit.serialization import from_dict, to_json
+from selfheal.services.reports.files import reports_folder, results_folder
+
+if TYPE_CHECKING:
+    from selfheal.services.platform import Platform
+    from selfheal.settings import Settings
+
+LEFT_BEHIND_AFTER = timedelta(days=1)
+"""A file that is written beside its place and older than this was left by a process that died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cutoffs:
+    """What was made before these moments is old. None: nothing is."""
+
+    runs: datetime
+    results: datetime
+    ticks: datetime
+    alerts: datetime
+    left_behind: datetime
+    predictions: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceReport:
+    """What one maintenance deleted. `is_skipped`: another one was under way, and nothing was done."""
+
+    started_at: datetime
+    seconds: float = 0.0
+    is_skipped: bool = False
+    n_runs: int = 0
+    n_results: int = 0
+    n_reports: int = 0
+    n_ticks: int = 0
+    n_alerts: int = 0
+    n_left_behind: int = 0
+    n_predictions: int = 0
+
+
+def cutoffs(settings: Settings, now: datetime, champion_since: datetime | None) -> Cutoffs:
+    """What is old by now.
+
+    Predictions since the champion went live are never old: label coverage is counted over them; nor is a window's lookback.
+    """
+
+    def days_ago(days: float) -> datetime:
+        return now - timedelta(days=days)
+
+    predictions = None
+    if settings.predictions_keep_days is not None:
+        needed_since = [now - timedelta(hours=settings.monitoring_lookback), champion_since or now]
+        predictions = min(days_ago(settings.predictions_keep_days), *needed_since)
+    return Cutoffs(
+        runs=days_ago(settings.monitoring_runs_keep_days),
+        results=days_ago(settings.monitoring_results_keep_days),
+        ticks=days_ago(settings.monitoring_metrics_keep_days),
+        alerts=days_ago(settings.alerts_keep_days),
+        left_behind=now - LEFT_BEHIND_AFTER,
+        predictions=predictions,
+    )
+
+
+def old_results(written_at: Mapping[Path, datetime], before: datetime, decided_on: Collection[str]) -> list[Path]:
+    """The files of ticks (`<time>-<tick_id>.json`) from before then, but none of a tick that was decided on."""
+    return [
+        path
+        for path, moment in written_at.items()
+        if moment < before and path.stem.rpartition("-")[2] not in decided_on
+    ]
+
+
+def maintain(platform: Platform, now: datetime, delete_runs: Callable[[datetime], int]) -> MaintenanceReport:
+    """Deletes what is old, and keeps the report (`last_report`). One at a time; killed half-way it is harmless.
+
+    Args:
+        delete_runs: deletes Dagster's runs of monitoring from before a moment; returns how many.
+    """
+    from selfheal.services.reports.writer import delete_old_reports
+
+    store, settings = platform.store, platform.settings
+    with retention.only_one(store) as is_mine:
+        if not is_mine:
+            return MaintenanceReport(now, is_skipped=True)
+        champion = model_versions.production_version(store)
+        old = cutoffs(settings, now, None if champion is None else champion.promoted_at)
+        results = results_folder(settings.data_dir)
+        decided_on = retention.ticks_decided_on(store)
+        report = MaintenanceReport(
+            started_at=now,
+            n_results=_delete(old_results(_written_at(results.glob("*.json")), old.results, decided_on)),
+            n_reports=delete_old_reports(platform, now),
+            n_left_behind=_delete(_left_behind(settings.data_dir, old.left_behind)),
+            n_ticks=retention.delete_ticks(store, old.ticks),
+            n_alerts=retention.delete_alerts(store, old.alerts),
+            n_predictions=0
+            if old.predictions is None
+            else retention.delete_unlabelled_predictions(store, old.predictions),
+            n_runs=delete_runs(old.runs),
+            seconds=max(0.0, (datetime.now(UTC) - now).total_seconds()),
+        )
+        write_whole(_report_path(settings.data_dir), to_json(report))
+        return report
+
+
+def last_report(data_dir: Path) -> MaintenanceReport | None:
+    """Of the latest maintenance that was done with this data folder; None if there was none."""
+    try:
+        return from_dict(MaintenanceReport, json.loads(_report_path(data_dir).read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def _report_path(data_dir: Path) -> Path:
+    return data_dir / "monitoring" / "maintenance.json"
+
+
+def _left_behind(data_dir: Path, before: datetime) -> list[Path]:
+    journals = (data_dir / "audit").glob("*/")
+    folders = (
+        results_folder(data_dir),
+        reports_folder(data_dir),
+        data_dir / "monitoring",
+        data_dir / "assets",
+        *journals,
+    )
+    found = _written_at(path for folder in folders for path in folder.glob("*.tmp"))
+    return [path for path, moment in found.items() if moment < before]
+
+
+def _written_at(paths: Iterable[Path]) -> dict[Path, datetime]:
+    """When each file was last written; those that have gone meanwhile are left out."""
+    found: dict[Path, datetime] = {}
+    for path in paths:
+        try:
+            found[path] = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _delete(paths: Collection[Path]) -> int:
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return len(paths)

@@ -1,0 +1,61 @@
+"""The open platform: settings, contract, store and registry in one handle, for the shells and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from selfheal.adapters.mlflow_registry import Registry, open_registry
+from selfheal.adapters.postgres.open import open_store, prepare_store
+from selfheal.adapters.postgres.store import Store, lease_server
+from selfheal.domain.contract import ModelContract, load_contract
+
+if TYPE_CHECKING:
+    from selfheal.adapters.postgres.embedded import Lease
+    from selfheal.settings import Settings
+
+
+@dataclass(frozen=True)
+class Platform:
+    settings: Settings
+    contract: ModelContract
+    store: Store
+    registry: Registry
+    server_lease: Lease | None = field(default=None, repr=False, compare=False)
+
+    def prepare(self) -> None:
+        """Starts the embedded Postgres if that is configured and not running, and makes the store ready for queries.
+
+        Tries once; for a platform opened without waiting, and after an outage. May be repeated.
+
+        Raises:
+            ServiceUnavailableError: if Postgres does not answer.
+            ConfigurationError: if its database belongs to another contract.
+        """
+        prepare_store(self.settings, self.store, is_patient=False)
+
+    def close(self) -> None:
+        """Returns the connections and lets go of the embedded server, which stops if this platform was its last user."""
+        self.store.close()
+        if self.server_lease is not None:
+            self.server_lease.end()
+
+
+def open_platform(settings: Settings, *, wait_for_database: bool = True) -> Platform:
+    """Starts the embedded Postgres if that is configured, migrates, and opens store and registry.
+
+    Args:
+        wait_for_database: False contacts nothing: queries fail until `Platform.prepare` succeeds.
+
+    Raises:
+        ConfigurationError, ServiceUnavailableError: naming what is wrong and what to do.
+    """
+    contract = load_contract(settings.use_case)
+    lease = lease_server(settings)
+    try:
+        store = open_store(settings, contract, wait_for_database=wait_for_database)
+    except BaseException:
+        if lease is not None:
+            lease.end()
+        raise
+    return Platform(settings, contract, store, open_registry(settings, contract), lease)

@@ -1,0 +1,178 @@
+"""Watching a promoted version: `watch_probation` looks and acts, `due_look` says when, `settle_alerts` tidies up."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selfheal.adapters.postgres import alerts, model_versions, predictions, probations
+from selfheal.adapters.postgres.label_delays import label_delay_sample
+from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.monitoring.drift import PROBABILITY
+from selfheal.domain.monitoring.label_delay import label_delay, matured_period, observed_until
+from selfheal.domain.probation import (
+    BACK_TO_VERSION,
+    BLIND,
+    FAILED,
+    MAX_ROWS,
+    OpenAlert,
+    PairedScores,
+    ProbationLimits,
+    alert_of,
+    is_settled,
+    judge_probation,
+    labels_of_next_look,
+    look_number,
+    may_have_ended,
+    not_on_probation,
+    rollback_alert,
+)
+from selfheal.domain.records import Alert, ModelVersion, ProbationReport, Severity, Trigger
+from selfheal.kit.errors import IntegrityError, ModelRefusedError, PermanentError
+from selfheal.services.promotion.going_live import rollback
+from selfheal.services.scoring import try_scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from selfheal.services.platform import Platform
+    from selfheal.settings import Settings
+
+NOTHING = np.empty(0)
+
+
+def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
+    """Compares the champion with its predecessor on what it served since (`judge_probation`); rolls back if it is worse.
+
+    May be repeated: an ended probation is not judged again, a rollback that was cut short is taken up again.
+    """
+    champion = model_versions.champion(platform.store)
+    if champion.promoted_at is None or champion.probation_until is None:
+        return not_on_probation(champion)
+    ended = probations.outcome_of(platform.store, champion)
+    if ended is not None and not ended.is_harmful:
+        return ended
+    report = ended or judge_probation(
+        champion, _paired_scores(platform, champion), probation_limits(platform.settings), now
+    )
+    _hold_alert(platform, report, now)
+    if report.outcome is not None:  # after its alert: who dies in between looks again
+        probations.keep_outcome(platform.store, report, champion.promoted_at, now)
+    if report.is_harmful:
+        _go_back(platform, report, now)
+    return report
+
+
+def due_look(platform: Platform, now: datetime) -> tuple[str | None, str]:
+    """A name for the look that is due, the same until another one is, or None; and a sentence on how things are."""
+    champion = model_versions.production_version(platform.store)
+    if champion is None or champion.probation_until is None or champion.promoted_at is None:
+        return None, "No version is on probation."
+    name = f"v{champion.version} since {champion.promoted_at.isoformat()}"
+    hour = f"{now:%Y-%m-%d %H} h"
+    ended = probations.outcome_of(platform.store, champion)
+    if ended is not None and not ended.is_harmful:
+        return None, f"The probation of version {champion.version} has ended: {ended.reason}."
+    if ended is not None:
+        return f"{name} rollback {hour}", f"Version {champion.version} has failed and still serves."
+    window = predictions.window_of(platform.store, champion.version, champion.promoted_at)
+    n_labels = 0 if window is None else window.n_labels
+    look = look_number(n_labels, platform.settings.min_probation_labels)
+    following = labels_of_next_look(n_labels, platform.settings.min_probation_labels)
+    sentence = f"Version {champion.version} has {n_labels:,} labels; the next look is at {following:,}."
+    if may_have_ended(champion, now):
+        return f"{name} look {look} {hour}", sentence
+    return (None if look is None else f"{name} look {look}"), sentence
+
+
+def settle_alerts(platform: Platform, now: datetime) -> None:
+    """Resolves the alerts of probation that are over (`is_settled`)."""
+    champion = model_versions.production_version(platform.store)
+    for row in alerts.list_alerts(platform.store, only_open=True):
+        if row.source == probations.ALERT_SOURCE:
+            back_to = row.metrics.get(BACK_TO_VERSION)
+            alert = OpenAlert(row.kind, row.model_version, row.created_at, row.acknowledged_at is not None, back_to)
+            if is_settled(alert, champion):
+                alerts.resolve_alert(platform.store, probations.ALERT_SOURCE, row.kind, now)
+
+
+def probation_limits(settings: Settings) -> ProbationLimits:
+    return ProbationLimits(settings.min_probation_labels, timedelta(hours=settings.probation_max_hours))
+
+
+def _paired_scores(platform: Platform, champion: ModelVersion) -> PairedScores:
+    """The champion's matured, sound, labelled rows and what both versions say of them."""
+    rows, reason = _matured_rows(platform, champion)
+    if rows is None:
+        return PairedScores(NOTHING.astype(np.int64), NOTHING, None, reason)
+    labels = rows[TRUE_LABEL].to_numpy(dtype=np.int64)
+    probabilities = rows[PROBABILITY].to_numpy(dtype=np.float64)
+    if rows.empty:
+        return PairedScores(labels, probabilities, probabilities)
+    assert champion.previous_version is not None, "a version on probation has replaced one"
+    previous = model_versions.model_version(platform.store, champion.previous_version)
+    try:
+        if previous is None:
+            raise ModelRefusedError("it is not registered")
+        scores = try_scores(platform, previous, rows)
+        if scores.problem is not None:
+            raise ModelRefusedError(scores.problem)
+    except (ModelRefusedError, IntegrityError) as error:
+        problem = f"version {champion.previous_version} cannot score these rows: {error}"
+        return PairedScores(labels, probabilities, None, problem, is_blind=True)
+    return PairedScores(labels, probabilities, scores.probabilities)
+
+
+def _matured_rows(platform: Platform, champion: ModelVersion) -> tuple[pd.DataFrame | None, str]:
+    """Labelled rows old enough that labels of both classes have come; None, and why, where that age is not known.
+
+    The early labels may be of one class, and a version that is better on that class alone would look better for a while.
+    """
+    assert champion.promoted_at is not None, "it is in production"
+    since = champion.promoted_at
+    window = predictions.window_of(platform.store, champion.version, since)
+    if window is None:
+        return None, "it has served nothing yet"
+    delay = label_delay(label_delay_sample(platform.store, champion.version, since, observed_until(window)))
+    period = matured_period(window, delay, since)
+    if period is None:
+        return None, f"{window.n_labels:,} labels so far; when rows have matured is {delay.reason}"
+    rows = predictions.labelled_rows(
+        platform.store,
+        since=period[0],
+        until=period[1],
+        model_version=champion.version,
+        max_rows=MAX_ROWS,
+        sound_only=True,
+    )
+    return rows, ""
+
+
+def _hold_alert(platform: Platform, report: ProbationReport, now: datetime) -> None:
+    alert = alert_of(report)
+    if alert is None or alert.kind != BLIND:
+        alerts.resolve_alert(platform.store, probations.ALERT_SOURCE, BLIND, now)
+    if alert is not None:
+        alerts.hold_alert(platform.store, probations.ALERT_SOURCE, report.version, alert, now)
+
+
+def _go_back(platform: Platform, report: ProbationReport, now: datetime) -> None:
+    """Rolls back to the version before. What cannot succeed is an alert and no failure: it would only fail again."""
+    hold = alerts.hold_alert
+    try:
+        rollback(
+            platform,
+            to_version=report.previous_version,
+            from_version=report.version,
+            reason=report.reason,
+            actor=Trigger.PROBATION.value,
+            now=now,
+        )
+    except PermanentError as error:
+        hold(platform.store, probations.ALERT_SOURCE, report.version, rollback_alert(report, str(error)), now)
+        return
+    message = f"version {report.previous_version} is in production again: version {report.version} failed its probation"
+    done = Alert(FAILED, Severity.CRITICAL, f"{message} ({report.reason})", {BACK_TO_VERSION: report.previous_version})
+    hold(platform.store, probations.ALERT_SOURCE, report.version, done, now)

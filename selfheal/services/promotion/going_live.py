@@ -1,0 +1,376 @@
+"""From a passed verdict to production, and back: staging -> final validation -> production -> archive, rollback.
+
+What is in production is one event in Postgres (`store.models.go_live`), by compare-and-set on the predecessor; MLflow and the
+files of decisions follow it (`selfheal.services.promotion.registry_sync`). Every step may be repeated: a crash anywhere converges on the next run.
+A version that could not be brought into production leaves a decision to skip it, with the reason, and no other trace.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from selfheal.adapters.decision_log import record_decision
+from selfheal.adapters.mlflow_registry import STAGING_ALIAS
+from selfheal.adapters.postgres import model_versions, promotions
+from selfheal.adapters.postgres.alerts import PROMOTION, hold_alert, resolve_alert
+from selfheal.adapters.postgres.lock_keys import Lock
+from selfheal.adapters.postgres.model_versions import GO_LIVE_STEPS
+from selfheal.adapters.postgres.mutex import alone_with
+from selfheal.domain.records import (
+    Action,
+    Alert,
+    Decision,
+    GateVerdict,
+    ModelVersion,
+    Severity,
+    ShadowModel,
+    Stage,
+    Trigger,
+)
+from selfheal.domain.records.decisions import MAX_REASON_CHARACTERS
+from selfheal.kit.code_version import code_version
+from selfheal.kit.errors import (
+    IntegrityError,
+    ModelRefusedError,
+    PermanentError,
+    PromotionConflictError,
+    UnknownVersionError,
+)
+from selfheal.kit.serialization import digest_of
+from selfheal.services.promotion.final_validation import check_answers_again, validate
+from selfheal.services.promotion.registry_sync import PROJECTION_STEPS, project
+
+if TYPE_CHECKING:
+    from selfheal.services.platform import Platform
+
+logger = logging.getLogger(__name__)
+
+PROMOTION_REFUSED = "promotion_refused"
+"""Kind of the alert."""
+
+PROMOTION_STEPS = (
+    "record_decision",
+    "register",
+    "write_staging",
+    "point_staging_alias",
+    "validate",
+    *GO_LIVE_STEPS,
+    *PROJECTION_STEPS,
+)
+"""What `promote` does, in order. What is refused, or was done before, ends earlier."""
+
+SWITCH_STEPS = ("validate", *GO_LIVE_STEPS, *PROJECTION_STEPS)
+"""What `rollback` and `force_promote` do, in order."""
+
+OnStep = Callable[[str], None]
+
+
+def promote(platform: Platform, verdict: GateVerdict, now: datetime, on_step: OnStep = lambda _: None) -> ModelVersion:
+    """Brings a judged model into production.
+
+    Args:
+        on_step: hears each of `PROMOTION_STEPS` before it is taken.
+
+    Raises:
+        PermanentError: if the verdict is no promotion.
+        ModelRefusedError, IntegrityError: if the final validation fails; production stays as it is.
+        PromotionConflictError: if another version went live since the verdict.
+    """
+    on_step("record_decision")
+    decision = _kept_decision(platform, verdict)
+    staged = stage(platform, verdict.shadow, decision, now, on_step)
+    if staged.stage is Stage.ARCHIVED:
+        raise PermanentError(
+            f"version {staged.version} was in production before and was replaced; a new verdict is needed"
+        )
+    if staged.stage is Stage.STAGING:
+        with _noting_failure(platform, decision, staged, now):
+            on_step("validate")
+            validate(platform, verdict.shadow, model_versions.production_version(platform.store))
+            _go_live(platform, staged, decision, now, is_watched=decision.champion_version is not None, on_step=on_step)
+    _project(platform, on_step)
+    return _version(platform, staged.version)
+
+
+def stage(
+    platform: Platform, shadow: ShadowModel, decision: Decision, now: datetime, on_step: OnStep = lambda _: None
+) -> ModelVersion:
+    """Registers the model and writes it down as staging.
+
+    Raises:
+        IntegrityError: if MLflow gives it the number of another model.
+    """
+    on_step("register")
+    with alone_with(platform.store, Lock.REGISTRY):
+        number = platform.registry.register(shadow)
+    on_step("write_staging")
+    model_versions.register_staging(platform.store, _as_version(shadow, number, decision, now))
+    staged = _version(platform, number)
+    if (staged.mlflow_run_id, staged.artifact_sha256) != (shadow.mlflow_run_id, shadow.artifact_sha256):
+        raise IntegrityError(
+            f"version {number} is the model of run {staged.mlflow_run_id} with digest {staged.artifact_sha256[:12]}, not of run "
+            f"{shadow.mlflow_run_id} with {shadow.artifact_sha256[:12]}; do MLflow and Postgres belong to each other?"
+        )
+    if staged.stage is Stage.STAGING:
+        on_step("point_staging_alias")
+        platform.registry.point_alias(STAGING_ALIAS, number)
+    return staged
+
+
+def rollback(
+    platform: Platform,
+    *,
+    to_version: int | None,
+    reason: str,
+    actor: str,
+    now: datetime,
+    from_version: int | None = None,
+    is_projected: bool = True,
+    on_step: OnStep = lambda _: None,
+) -> ModelVersion:
+    """Puts an earlier version back into production: what the present one replaced, or the one named.
+
+    A version that was itself rolled back does not come back this way, nor one that was never live: that takes force.
+
+    Args:
+        from_version: what the caller believes to be in production; with None, whatever is.
+        is_projected: False leaves MLflow to the sensor, for a caller that must not wait for it.
+        on_step: hears each of `SWITCH_STEPS` before it is taken.
+
+    Raises:
+        NoProductionModelError: if nothing is in production.
+        UnknownVersionError, PermanentError: if there is no such version to go back to, or no reason is given.
+        ModelRefusedError, IntegrityError: if that version cannot answer any more; production stays as it is.
+        PromotionConflictError: if another version is in production than expected.
+    """
+    _check_reason(reason)
+    current = _champion(platform, from_version)
+    target = _rollback_target(platform, current, to_version)
+    attempt = _switch_decision(Action.ROLLBACK, current, target, reason, actor, now)
+    check = partial(check_answers_again, platform, target)
+    return _switch(platform, target, attempt, now, check, is_watched=False, is_projected=is_projected, on_step=on_step)
+
+
+def force_promote(
+    platform: Platform,
+    version: int,
+    *,
+    reason: str,
+    actor: str,
+    now: datetime,
+    from_version: int | None = None,
+    is_projected: bool = True,
+    on_step: OnStep = lambda _: None,
+) -> ModelVersion:
+    """Puts a registered version into production without a verdict, on a person's word. It goes on probation.
+
+    No word replaces the final validation but on speed: what cannot answer is not served.
+
+    Args and Raises: as `rollback`.
+    """
+    _check_reason(reason)
+    current = _champion(platform, from_version)
+    target = _other_version(platform, current, version)
+    attempt = _switch_decision(Action.FORCE_PROMOTE, current, target, reason, actor, now)
+    check = partial(validate, platform, target)
+    return _switch(platform, target, attempt, now, check, is_watched=True, is_projected=is_projected, on_step=on_step)
+
+
+def _switch(
+    platform: Platform,
+    target: ModelVersion,
+    attempt: Decision,
+    now: datetime,
+    check: Callable[[], None],
+    *,
+    is_watched: bool,
+    is_projected: bool,
+    on_step: OnStep,
+) -> ModelVersion:
+    """Takes `SWITCH_STEPS`."""
+    with _noting_failure(platform, attempt, target, now):
+        on_step("validate")
+        check()
+        _go_live(platform, target, attempt, now, is_watched=is_watched, on_step=on_step)
+    if is_projected:
+        _project(platform, on_step)
+    return _version(platform, target.version)
+
+
+def _kept_decision(platform: Platform, verdict: GateVerdict) -> Decision:
+    """The verdict's decision as Postgres has it: what a file between two steps says of it counts for nothing."""
+    if not verdict.is_promotion:
+        raise PermanentError(f"decision {verdict.decision.decision_id} is {verdict.decision.action}, not a promotion")
+    kept = record_decision(platform.store, platform.settings.data_dir, verdict.decision)
+    if kept.action is not Action.PROMOTE:
+        raise PermanentError(f"decision {kept.decision_id} is {kept.action}, not a promotion")
+    judged, given = (
+        (kept.mlflow_run_id, kept.model_sha256),
+        (verdict.shadow.mlflow_run_id, verdict.shadow.artifact_sha256),
+    )
+    if judged != given:
+        raise IntegrityError(
+            f"decision {kept.decision_id} is on the model of run {kept.mlflow_run_id}, not of {verdict.shadow.mlflow_run_id}"
+        )
+    return kept
+
+
+def _as_version(shadow: ShadowModel, number: int, decision: Decision, now: datetime) -> ModelVersion:
+    info = shadow.training_set
+    return ModelVersion(
+        model_name=shadow.model_name,
+        version=number,
+        stage=Stage.STAGING,
+        registered_at=now,
+        promoted_at=None,
+        trigger_reason=shadow.trigger_reason,
+        mlflow_run_id=shadow.mlflow_run_id,
+        artifact_uri=shadow.artifact_uri,
+        artifact_sha256=shadow.artifact_sha256,
+        reference_sha256=shadow.reference_sha256,
+        contract_hash=shadow.contract_hash,
+        threshold=shadow.threshold,
+        metrics={name: getattr(shadow.metrics, name) for name in shadow.metrics.__slots__},
+        n_samples=info.n_train + info.n_evaluation,
+        previous_version=decision.champion_version,
+        decision_id=decision.decision_id,
+        training_window_start=info.window_start,
+        training_window_end=info.window_end,
+    )
+
+
+def _check_reason(reason: str) -> None:
+    if not reason.strip() or len(reason) > MAX_REASON_CHARACTERS:
+        raise PermanentError(
+            f"say why, in at most {MAX_REASON_CHARACTERS:,} characters: the reason is kept for those who ask"
+        )
+
+
+def _champion(platform: Platform, from_version: int | None) -> ModelVersion:
+    current = model_versions.champion(platform.store)
+    if from_version is not None and current.version != from_version:
+        raise PromotionConflictError(
+            f"version {from_version} was expected in production, but version {current.version} is"
+        )
+    return current
+
+
+def _other_version(platform: Platform, current: ModelVersion, number: int) -> ModelVersion:
+    target = model_versions.model_version(platform.store, number)
+    if target is None:
+        known = ", ".join(str(version.version) for version in model_versions.list_versions(platform.store))
+        raise UnknownVersionError(f"there is no version {number}; there are: {known}")
+    if target.version == current.version:
+        raise PermanentError(f"version {number} is in production already")
+    return target
+
+
+def _rollback_target(platform: Platform, current: ModelVersion, to_version: int | None) -> ModelVersion:
+    number = promotions.predecessor(platform.store, current.version) if to_version is None else to_version
+    if number is None:
+        raise PermanentError(f"version {current.version} replaced nothing; name the version to go back to")
+    target = _other_version(platform, current, number)
+    if target.stage is not Stage.ARCHIVED:
+        raise PermanentError(
+            f"version {number} was never in production, so nothing can go back to it; promote it by force"
+        )
+    if promotions.was_rolled_back(platform.store, number):
+        raise PermanentError(f"version {number} was rolled back itself; name another one, or promote it by force")
+    return target
+
+
+def _switch_decision(
+    action: Action, current: ModelVersion, target: ModelVersion, reason: str, actor: str, now: datetime
+) -> Decision:
+    return Decision(
+        decision_id=digest_of(action, current.version, target.version, actor, reason, now)[:16],
+        created_at=now,
+        model_name=current.model_name,
+        trigger_reason=(Trigger.PROBATION if actor == Trigger.PROBATION else Trigger.MANUAL).value,
+        action=action,
+        reason=reason,
+        actor=actor,
+        champion_version=current.version,
+        challenger_version=target.version,
+        mlflow_run_id=target.mlflow_run_id,
+        model_sha256=target.artifact_sha256,
+        code_version=code_version(),
+    )
+
+
+def _go_live(
+    platform: Platform, target: ModelVersion, decision: Decision, now: datetime, *, is_watched: bool, on_step: OnStep
+) -> None:
+    probation = timedelta(hours=platform.settings.probation_hours)
+    model_versions.go_live(
+        platform.store,
+        target.version,
+        replaces=decision.champion_version,
+        decision=decision,
+        now=now,
+        probation_until=now + probation if is_watched else None,
+        on_step=on_step,
+    )
+    resolve_alert(platform.store, PROMOTION, PROMOTION_REFUSED, now)
+
+
+def _project(platform: Platform, on_step: OnStep) -> None:
+    """Production has changed, whatever MLflow says to that: `registry_sensor` tries again, and tells people of it."""
+    try:
+        project(platform, on_step)
+    except Exception:
+        logger.exception(
+            "production has changed, but MLflow or a decision's file does not follow yet; it is tried again"
+        )
+
+
+@contextmanager
+def _noting_failure(platform: Platform, attempt: Decision, target: ModelVersion, now: datetime) -> Iterator[None]:
+    """Writes down why an attempt came to nothing, and raises an alert if the model is to blame."""
+    try:
+        yield
+    except (ModelRefusedError, IntegrityError, PromotionConflictError) as error:
+        record_decision(platform.store, platform.settings.data_dir, _failure(attempt, target, error, now))
+        if not isinstance(error, PromotionConflictError):
+            hold_alert(platform.store, PROMOTION, target.version, _refusal_alert(attempt, target, error), now)
+        raise
+
+
+def _failure(attempt: Decision, target: ModelVersion, error: Exception, now: datetime) -> Decision:
+    """The decision that tells of it; the same attempt that fails the same way is told once a day."""
+    identity = (attempt.action, attempt.champion_version, attempt.mlflow_run_id, attempt.actor, type(error).__name__)
+    return Decision(
+        decision_id=digest_of("not done", *identity, f"{now:%Y-%m-%d}")[:16],
+        created_at=now,
+        model_name=attempt.model_name,
+        trigger_reason=attempt.trigger_reason,
+        action=Action.SKIP,
+        reason=f"version {target.version} was not put into production ({attempt.action.value}): {error}",
+        actor=attempt.actor,
+        champion_version=attempt.champion_version,
+        challenger_version=target.version,
+        mlflow_run_id=attempt.mlflow_run_id,
+        episode_id=attempt.episode_id,
+        attempt=attempt.attempt,
+        model_sha256=attempt.model_sha256,
+        code_version=code_version(),
+    )
+
+
+def _refusal_alert(attempt: Decision, target: ModelVersion, error: Exception) -> Alert:
+    """A way back that is closed is worse than a candidate that is lost."""
+    severity = Severity.CRITICAL if attempt.action is Action.ROLLBACK else Severity.WARNING
+    stays = "nothing" if attempt.champion_version is None else f"version {attempt.champion_version}"
+    message = f"Version {target.version} was not put into production: {error}. In production stays {stays}."
+    return Alert(PROMOTION_REFUSED, severity, message, {"model_version": target.version})
+
+
+def _version(platform: Platform, number: int) -> ModelVersion:
+    version = model_versions.model_version(platform.store, number)
+    assert version is not None, f"version {number} was registered a moment ago"
+    return version

@@ -1,0 +1,210 @@
+"""Files for people and for the record: the JSON of every tick, Evidently's page and our overview of some. Old ones go.
+
+A report is the files of one name in one folder: `<name>-overview.html` (what one looks at first, light, by
+`selfheal.services.reports.page`) and `<name>.html` (Evidently's, 4 MB) where it was rendered. The scripts that overviews need lie
+once beside them: no page asks another host for anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from selfheal.domain.records import TickRecord, Window
+from selfheal.kit.atomic_file import write_whole
+from selfheal.kit.serialization import from_dict, to_json
+
+RENDER_AGAIN_AFTER = timedelta(hours=1)
+OVERVIEW = "-overview"
+DRAWING_SCRIPT = Path(__file__).with_name("page.js")
+KEPT_SCRIPTS = 4
+"""Versions of the scripts that stay for pages of before an upgrade."""
+
+REPORT_NAME = re.compile(r"\d{8}T\d{6}-v\d{1,9}")
+REPORT_FILE = re.compile(
+    rf"{REPORT_NAME.pattern}({OVERVIEW})?\.html|plotly-[0-9.]{{1,20}}\.min\.js|page-[0-9a-f]{{12}}\.js"
+)
+"""Names of files that may leave the folder of reports. No separator, no leading dot."""
+
+
+def should_render(
+    *, is_drifted: bool, was_drifted: bool | None, last_rendered_at: datetime | None, now: datetime
+) -> bool:
+    """A page of 4 MB is written when the state changes and hourly while drifted, not at every tick."""
+    if is_drifted != bool(was_drifted):
+        return True
+    return is_drifted and (last_rendered_at is None or now - last_rendered_at >= RENDER_AGAIN_AFTER)
+
+
+# Reports
+
+
+def reports_folder(data_dir: Path) -> Path:
+    return data_dir / "reports" / "drift"
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """One report in the folder."""
+
+    name: str
+    written_at: datetime
+    overview: Path | None
+    evidently: Path | None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(path for path in (self.overview, self.evidently) if path is not None)
+
+
+def report_name(window: Window) -> str:
+    return f"{window.end.astimezone(UTC):%Y%m%dT%H%M%S}-v{window.model_version}"
+
+
+def save_html(snapshot: Any, folder: Path, name: str) -> Path:
+    """Writes Evidently's page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.html"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    snapshot.save_html(str(temporary))
+    temporary.replace(path)
+    return path
+
+
+def save_overview(html: str, folder: Path, name: str) -> Path:
+    """Writes our page; `ensure_scripts` gives it what it draws with."""
+    return write_whole(folder / f"{name}{OVERVIEW}.html", html.encode())
+
+
+def ensure_scripts(folder: Path) -> tuple[str, str]:
+    """Puts plotly.js and our drawing script beside the reports, unless they are there; returns their file names."""
+    library, drawing = script_names()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source in ((library, plotly_script()), (drawing, DRAWING_SCRIPT)):
+        if not (folder / name).is_file():
+            write_whole(folder / name, source.read_bytes())
+    prune(folder, "plotly-*.js", keep=KEPT_SCRIPTS)
+    prune(folder, "page-*.js", keep=KEPT_SCRIPTS)
+    return library, drawing
+
+
+@cache
+def script_names() -> tuple[str, str]:
+    """Named by version and content, so that a page always finds the ones it was written for."""
+    import hashlib
+
+    digest = hashlib.sha256(DRAWING_SCRIPT.read_bytes()).hexdigest()[:12]
+    return f"plotly-{installed_version('plotly')}.min.js", f"page-{digest}.js"
+
+
+def plotly_script() -> Path:
+    """Plotly's own bundle, as the installed package brings it."""
+    from importlib.util import find_spec
+
+    spec = find_spec("plotly")  # found, not imported: only its file is wanted
+    assert spec is not None and spec.origin is not None, "plotly is a dependency"
+    return Path(spec.origin).parent / "package_data" / "plotly.min.js"
+
+
+def list_reports(folder: Path) -> list[ReportFiles]:
+    """The reports in the folder, the newest first."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in folder.glob("*.html"):
+        name = path.stem.removesuffix(OVERVIEW)
+        if REPORT_NAME.fullmatch(name):
+            found.setdefault(name, {})["overview" if path.stem.endswith(OVERVIEW) else "evidently"] = path
+    reports = [
+        ReportFiles(name, written_at, files.get("overview"), files.get("evidently"))
+        for name, files in found.items()
+        if (written_at := _written_at(files.values())) is not None
+    ]
+    return sorted(reports, key=lambda report: (report.written_at, report.name), reverse=True)
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file of this name if it is a report's or one of their scripts; None for anything else."""
+    path = folder / name
+    return path if REPORT_FILE.fullmatch(name) and path.is_file() and not path.is_symlink() else None
+
+
+def reports_to_delete(
+    written_at: Mapping[str, datetime], *, keep: int, not_before: datetime, protected: Collection[str]
+) -> list[str]:
+    """Names of the reports beyond the newest `keep` or older than `not_before`, but none that is `protected`."""
+    newest_first = sorted(written_at, key=lambda name: (written_at[name], name), reverse=True)
+    return [
+        name
+        for place, name in enumerate(newest_first)
+        if (place >= keep or written_at[name] < not_before) and name not in protected
+    ]
+
+
+def prune_reports(folder: Path, *, keep: int, not_before: datetime, protected: Collection[str]) -> int:
+    """Deletes what `reports_to_delete` says; returns how many reports went. Killed half-way it is harmless."""
+    reports = {report.name: report for report in list_reports(folder)}
+    written_at = {name: report.written_at for name, report in reports.items()}
+    old = reports_to_delete(written_at, keep=keep, not_before=not_before, protected=protected)
+    for name in old:
+        for path in reports[name].files:
+            path.unlink(missing_ok=True)
+    return len(old)
+
+
+# Ticks
+
+
+def results_folder(data_dir: Path) -> Path:
+    return data_dir / "monitoring" / "results"
+
+
+def save_tick(tick: TickRecord, folder: Path) -> Path:
+    """Writes the tick's file."""
+    return write_whole(_tick_path(folder, tick.triage.window.end, tick.triage.window.tick_id), to_json(tick))
+
+
+def read_tick(folder: Path, window_end: datetime, tick_id: str) -> TickRecord | None:
+    """The tick's file; None if it is not there (pruned, or written on another host) or not whole."""
+    values = read_tick_values(folder, window_end, tick_id)
+    try:
+        return from_dict(TickRecord, values)
+    except ValueError:
+        return None
+
+
+def read_tick_values(folder: Path, window_end: datetime, tick_id: str) -> Any:
+    """The tick's file as plain values, quicker and of any release; None if it is not there or no JSON."""
+    try:
+        return json.loads(_tick_path(folder, window_end, tick_id).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _tick_path(folder: Path, window_end: datetime, tick_id: str) -> Path:
+    return folder / f"{window_end.astimezone(UTC):%Y%m%dT%H%M%S}-{tick_id}.json"
+
+
+# Files
+
+
+def prune(folder: Path, pattern: str, *, keep: int) -> int:
+    """Deletes all but the newest `keep` files; returns how many went."""
+    files = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in files[keep:]:
+        path.unlink(missing_ok=True)
+    return len(files[keep:])
+
+
+def _written_at(paths: Collection[Path]) -> datetime | None:
+    """When the newest of the files was written; None if one of them has gone in the meantime."""
+    try:
+        return max(datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in paths)
+    except FileNotFoundError:
+        return None

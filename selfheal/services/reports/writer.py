@@ -1,0 +1,173 @@
+"""Writes the reports: gathers what `selfheal.services.reports.page` shows, puts it beside Evidently's page, and lets old ones go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfheal.adapters.postgres import alerts, model_versions, predictions
+from selfheal.adapters.postgres import ticks as tick_queries
+from selfheal.domain.records import TickRecord, Verdict
+from selfheal.services.reports.figures import PastTick
+from selfheal.services.reports.files import (
+    ensure_scripts,
+    prune_reports,
+    read_tick_values,
+    report_name,
+    reports_folder,
+    results_folder,
+    save_html,
+    save_overview,
+)
+from selfheal.services.reports.page import OpenAlert, PageInput, overview_page
+from selfheal.services.status import SENTENCES
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+    from selfheal.services.platform import Platform
+
+logger = logging.getLogger(__name__)
+
+HISTORY = timedelta(days=7)
+MAX_HISTORY_TICKS = 2_016
+"""A week at the default interval."""
+
+MAX_INTERVAL_TICKS = 400
+"""Intervals are in the ticks' files only; reading more of them than are plotted is waste."""
+
+MAX_ALERTS = 20
+
+
+def is_worth_a_page(platform: Platform, tick: TickRecord) -> bool:
+    """Whether a tick that has just been recorded gets an overview: Evidently rendered, or the verdict changed.
+
+    To or from `insufficient` is no change of state: it says that nothing is known.
+    """
+    if tick.drift.report_ref is not None:
+        return True
+    window = tick.triage.window
+    ticks = tick_queries.recent_ticks(platform.store, 2, window.model_version)
+    others = [row for row in ticks if row.tick_id != window.tick_id]
+    before = Verdict(others[0].verdict) if others else Verdict.INSUFFICIENT
+    return before is not tick.triage.verdict and Verdict.INSUFFICIENT not in {before, tick.triage.verdict}
+
+
+def write_overview(platform: Platform, tick: TickRecord, now: datetime) -> Path:
+    """Writes the overview of a tick, and deletes reports that are too old or too many."""
+    settings, store, window = platform.settings, platform.store, tick.triage.window
+    folder, name = reports_folder(settings.data_dir), report_name(window)
+    version = model_versions.model_version(store, window.model_version)
+    assert version is not None, "a window is of a registered version"
+    library, drawing = ensure_scripts(folder)
+    evidently = f"{name}.html"
+    html = overview_page(
+        PageInput(
+            tick=tick,
+            sentence=SENTENCES[tick.triage.verdict],
+            history=_history(platform, now),
+            alerts=_open_alerts(platform),
+            reference=_shown_columns(platform, platform.registry.reference(version)),
+            current=_shown_columns(platform, predictions.window_rows(store, window, settings.monitoring_max_rows)),
+            min_effect=settings.min_drift_effect,
+            written_at=now,
+            library=library,
+            drawing=drawing,
+            evidently=evidently if (folder / evidently).is_file() else None,
+        )
+    )
+    path = save_overview(html, folder, name)
+    delete_old_reports(platform, now)
+    return path
+
+
+REPORT_PHASES = ("the window", "drift", "quality", "writing pages")
+
+
+def report_now(platform: Platform, now: datetime, on_phase: Callable[[str], None] = lambda _phase: None) -> Path | None:
+    """A report of the champion's traffic as it is, with Evidently's page; None if it has served nothing yet.
+
+    Nothing is recorded and nobody is told: it is for looking, at any time. Takes seconds; `on_phase` hears of each of
+    `REPORT_PHASES` as it begins.
+
+    Raises:
+        NoProductionModelError: if no version is in production.
+    """
+    from selfheal.services.tick import assess, compare, look, measure
+
+    window, drift, quality, pages = REPORT_PHASES
+    on_phase(window)
+    proxy = look(platform, now)
+    if proxy is None:
+        return None
+    on_phase(drift)
+    compared = compare(platform, proxy.window)
+    on_phase(quality)
+    performance = measure(platform, proxy.window)
+    on_phase(pages)
+    if compared.snapshot is not None:
+        save_html(compared.snapshot, reports_folder(platform.settings.data_dir), report_name(proxy.window))
+    outcome = assess(platform, compared.report, performance)
+    return write_overview(platform, TickRecord(outcome, proxy, compared.report, performance), now)
+
+
+def delete_old_reports(platform: Platform, now: datetime) -> int:
+    """Keeps the newest DRIFT_REPORTS_KEEP of MONITORING_RESULTS_KEEP_DAYS, and those of open episodes; returns how many went."""
+    settings = platform.settings
+    return prune_reports(
+        reports_folder(settings.data_dir),
+        keep=settings.drift_reports_keep,
+        not_before=now - timedelta(days=settings.monitoring_results_keep_days),
+        protected={Path(reference).stem for reference in tick_queries.reports_of_open_episodes(platform.store)},
+    )
+
+
+def _shown_columns(platform: Platform, frame: Any) -> Any:
+    names = [*platform.contract.feature_names, "probability"]
+    return frame[[name for name in names if name in frame]]
+
+
+def _open_alerts(platform: Platform) -> list[OpenAlert]:
+    return [
+        OpenAlert(row.severity, row.message, row.created_at, row.acknowledged_by)
+        for row in alerts.list_alerts(platform.store, only_open=True, limit=MAX_ALERTS)
+    ]
+
+
+def _history(platform: Platform, now: datetime) -> list[PastTick]:
+    rows = tick_queries.ticks_since(platform.store, now - HISTORY, MAX_HISTORY_TICKS)
+    folder = results_folder(platform.settings.data_dir)
+    return [
+        past_tick(row, read_tick_values(folder, row.window_end, row.tick_id) if place < MAX_INTERVAL_TICKS else None)
+        for place, row in enumerate(rows)
+    ]
+
+
+def past_tick(row: Row[Any], kept: Any) -> PastTick:
+    """From the row, and from the tick's file what only that has; of a file that is gone or of another release, nothing."""
+    performance = kept.get("performance") if isinstance(kept, dict) else None
+    performance = performance if isinstance(performance, dict) else {}
+    estimate = performance.get("estimate") or {}
+    return PastTick(
+        at=row.created_at,
+        verdict=Verdict(row.verdict),
+        reasons=tuple(row.reasons),
+        feature_drift_ratio=row.feature_drift_ratio,
+        realised=row.realised or {},
+        estimated=row.estimated or {},
+        realised_intervals=_intervals(performance.get("realised_intervals")),
+        estimated_intervals=_intervals(estimate.get("intervals") if isinstance(estimate, dict) else None),
+    )
+
+
+def _intervals(values: Any) -> Mapping[str, tuple[float, float]]:
+    if not isinstance(values, dict):
+        return {}
+    return {
+        name: (ends["low"], ends["high"])
+        for name, ends in values.items()
+        if isinstance(ends, dict) and isinstance(ends.get("low"), float) and isinstance(ends.get("high"), float)
+    }

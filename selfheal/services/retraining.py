@@ -1,0 +1,396 @@
+"""From a request to a verdict, in order: `decide_retraining`, `gather_training_set`, `train_shadow`, `judge`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selfheal.adapters.decision_log import record_decision
+from selfheal.adapters.postgres import decisions, model_versions, predictions
+from selfheal.adapters.postgres.baseline import read_baseline
+from selfheal.adapters.postgres.label_delays import label_delay_sample
+from selfheal.adapters.postgres.lock_keys import Lock
+from selfheal.adapters.postgres.mutex import alone_with
+from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.monitoring.label_delay import MATURED_SHARE, label_delay, observed_until
+from selfheal.domain.records import Action, Decision, GateVerdict, ModelVersion, ShadowModel, Trigger
+from selfheal.domain.retraining.conditions import (
+    MaturedLabels,
+    RetrainingLimits,
+    RetrainingSignals,
+    evaluate_conditions,
+    is_allowed,
+    names_of_unmet,
+    unmet,
+)
+from selfheal.domain.retraining.dataset import (
+    EVALUATION,
+    EVALUATION_SHARE,
+    WEIGHT,
+    OriginalRows,
+    TrainingSet,
+    training_set,
+)
+from selfheal.domain.retraining.fitting import Parallelism
+from selfheal.domain.retraining.gates import (
+    Evaluation,
+    GateLimits,
+    evaluate_gates,
+    segment_bands,
+    shadow_scoring_gate,
+)
+from selfheal.domain.retraining.training import Progress, train
+from selfheal.kit.code_version import code_version
+from selfheal.kit.errors import IntegrityError, MissingArtifactError
+from selfheal.kit.serialization import digest_of, to_dict
+from selfheal.services.live_traffic import score_live_traffic
+from selfheal.services.scoring import try_scores
+from selfheal.services.tick import last_look_at_feed
+
+if TYPE_CHECKING:
+    from selfheal.adapters.datasets import Dataset
+    from selfheal.services.platform import Platform
+    from selfheal.settings import Settings
+
+
+def retraining_signals(platform: Platform, trigger: Trigger, episode_id: str | None) -> RetrainingSignals:
+    """What is known for a decision on retraining."""
+    champion = model_versions.production_version(platform.store)
+    if champion is None:
+        return RetrainingSignals(trigger, None, None, 0, 0)
+    look = last_look_at_feed(platform, champion.version)
+    n_predictions, n_labels = predictions.count_labels(platform.store, since=champion.promoted_at, sound_only=True)
+    matured, maturity = matured_labels(platform, champion)
+    signals = RetrainingSignals(
+        trigger=trigger,
+        champion=champion,
+        is_feed_broken=None if look is None else look.is_broken,
+        n_labels=n_labels,
+        n_predictions=n_predictions,
+        matured=matured,
+        maturity=maturity,
+        is_contract_its_own=champion.contract_hash == platform.contract.hash,
+    )
+    return replace(signals, attempts=_attempts(platform, episode_id, signals.n_usable_labels))
+
+
+def matured_labels(platform: Platform, champion: ModelVersion) -> tuple[MaturedLabels | None, str]:
+    """What of the traffic since the champion went live has matured; None where that is not identifiable, with the reason."""
+    store, since = platform.store, champion.promoted_at or champion.registered_at
+    n_predictions, n_labels = predictions.count_labels(store, since=since, sound_only=True)
+    if n_labels >= MATURED_SHARE * n_predictions > 0:
+        reason = f"at least {MATURED_SHARE:.0%} of the predictions are labelled"
+        return MaturedLabels(n_predictions, n_labels, None, reason), reason
+    window = predictions.window_of(store, champion.version, since)
+    if window is None:
+        return None, "not identifiable: there is no traffic"
+    observed = observed_until(window)
+    delay = label_delay(label_delay_sample(store, champion.version, since, observed))
+    if delay.matured_after_s is None:
+        return None, delay.reason
+    until = observed - timedelta(seconds=delay.matured_after_s)
+    newer, newer_labels = predictions.count_labels(store, since=until, sound_only=True)
+    return MaturedLabels(n_predictions - newer, n_labels - newer_labels, until, delay.reason), delay.reason
+
+
+def consider_retraining(
+    platform: Platform,
+    trigger: Trigger,
+    *,
+    episode_id: str | None,
+    actor: str,
+    reason: str,
+    now: datetime,
+    request_id: str | None = None,
+) -> Decision:
+    """Whether to train now (`evaluate_conditions`); keeps nothing."""
+    signals = retraining_signals(platform, trigger, episode_id)
+    conditions = evaluate_conditions(signals, retraining_limits(platform.settings), now)
+    action = Action.TRAIN if is_allowed(conditions) else Action.SKIP
+    champion = None if signals.champion is None else signals.champion.version
+    attempt = len(signals.attempts) + 1
+    # What makes it another decision: to train, any other sentence; to skip, another set of unmet conditions (a label more is
+    # none). Who asks by hand is answered each time, and so is the calendar.
+    state = (signals.n_usable_labels, conditions) if action is Action.TRAIN else names_of_unmet(conditions)
+    asked = {Trigger.MANUAL: (actor, reason, request_id), Trigger.SCHEDULE: f"{now:%G-W%V}"}.get(trigger)
+    return Decision(
+        decision_id=digest_of("retrain", trigger, asked, episode_id, attempt, champion, action, state)[:16],
+        created_at=now,
+        model_name=platform.contract.name,
+        trigger_reason=trigger.value,
+        action=action,
+        reason=reason if action is Action.TRAIN else unmet(conditions),
+        actor=actor,
+        champion_version=champion,
+        episode_id=episode_id,
+        attempt=attempt,
+        n_labels=signals.n_usable_labels,
+        conditions=conditions,
+        code_version=code_version(),
+    )
+
+
+def decide_retraining(
+    platform: Platform,
+    trigger: Trigger,
+    *,
+    episode_id: str | None,
+    actor: str,
+    reason: str,
+    now: datetime,
+    request_id: str | None = None,
+) -> Decision:
+    """Whether to train now (`consider_retraining`), kept as a decision either way; the same state is kept once."""
+    considered = consider_retraining(
+        platform, trigger, episode_id=episode_id, actor=actor, reason=reason, now=now, request_id=request_id
+    )
+    return keep_decision(platform, considered)
+
+
+def keep_decision(platform: Platform, decision: Decision) -> Decision:
+    """Keeps a decision on retraining, once."""
+    return record_decision(platform.store, platform.settings.data_dir, decision)
+
+
+def gather_training_set(platform: Platform, decision: Decision, bootstrap_data: Dataset | None) -> TrainingSet:
+    """The labelled rows to learn from: the champion's traffic, or the bootstrap data where there is no champion yet.
+
+    Of the traffic, what has matured, and nothing of what a broken feed sent; beside it the champion's own training rows.
+
+    Raises:
+        InvalidDataError: if there are too few rows of a class, or a feature gives the label away.
+        IntegrityError: if the champion's training rows are not what was kept of them.
+    """
+    settings, contract = platform.settings, platform.contract
+    coverage: float | None
+    original: OriginalRows | None
+    if decision.trigger_reason == Trigger.BOOTSTRAP:
+        assert bootstrap_data is not None, "a bootstrap trains on the data set it is given"
+        rows = contract.feature_frame(bootstrap_data.frame)
+        rows[TRUE_LABEL] = bootstrap_data.frame[TRUE_LABEL]
+        source, coverage, original = bootstrap_data.description, None, None
+    else:
+        champion = model_versions.champion(platform.store)
+        since = champion.promoted_at
+        matured, _ = matured_labels(platform, champion)
+        rows = predictions.labelled_rows(
+            platform.store,
+            since=since,
+            until=None if matured is None else matured.until,
+            max_rows=settings.training_max_rows,
+            sound_only=True,
+        )
+        counts = predictions.count_labels(platform.store, since=since, sound_only=True)
+        n_predictions, n_labels = counts if matured is None else (matured.n_predictions, matured.n_labels)
+        source, coverage = f"{len(rows):,} labelled predictions", 100.0 * n_labels / max(1, n_predictions)
+        original = original_rows(platform, champion)
+    return training_set(
+        rows,
+        contract,
+        source=source,
+        min_evaluation_rows=settings.min_samples_for_decision,
+        label_coverage_pct=coverage,
+        decision_id=decision.decision_id,
+        original=original,
+        seed=settings.random_seed,
+    )
+
+
+def original_rows(platform: Platform, champion: ModelVersion) -> OriginalRows | None:
+    """The newest rows that the champion learned from or was judged on, with the weights they had; else the first baseline.
+
+    None if the contract has changed since: they have other features.
+
+    Raises:
+        IntegrityError: if they are not what was kept.
+    """
+    if champion.contract_hash != platform.contract.hash:
+        return None
+    max_rows = platform.settings.training_max_rows
+    try:
+        kept = platform.registry.training_set(champion)
+    except MissingArtifactError:  # registered before training sets were kept, or not by a training of ours
+        baseline = read_baseline(platform.store, platform.settings.data_dir)
+        if baseline is None:
+            return None
+        frame = platform.contract.feature_frame(baseline)
+        frame[TRUE_LABEL], frame[WEIGHT] = baseline[TRUE_LABEL], 1.0
+        return OriginalRows(frame.iloc[-max_rows:], "the first baseline")
+    source = f"the training set of version {champion.version} ({kept.info.source})"
+    return OriginalRows(kept.frame.iloc[-max_rows:], source)
+
+
+def train_shadow(platform: Platform, rows: TrainingSet, now: datetime, on_fits: Progress | None = None) -> ShadowModel:
+    """Trains (`train`) and logs a candidate. The same rows, settings, code and decision train once.
+
+    Raises:
+        TrainingFailedError: if no model comes of it.
+        IntegrityError: if the decision that the rows were gathered for is not recorded.
+    """
+    contract, seed = platform.contract, platform.settings.random_seed
+    decision = None if rows.info.decision_id is None else decisions.find(platform.store, rows.info.decision_id)
+    if decision is None:
+        raise IntegrityError(f"the training set names decision {rows.info.decision_id}, which is not recorded")
+    key = digest_of(
+        rows.info.sha256, contract.hash, seed, dict(contract.param_grid), code_version(), decision.decision_id
+    )
+    known = platform.registry.find_shadow(key)
+    if known is not None:
+        return known
+    return platform.registry.log_shadow(
+        train(rows, contract, seed, parallelism(platform.settings), on_fits),
+        rows,
+        shadow_key=key,
+        decision_id=decision.decision_id,
+        trigger_reason=decision.trigger_reason,
+        now=now,
+    )
+
+
+def judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datetime) -> GateVerdict:
+    """Lets the gates compare challenger and champion on the evaluation rows and on live traffic; keeps the decision.
+
+    The same challenger is judged once against the same champion by the same limits: later calls give the decision that was
+    kept, whose look does not count again. One verdict at a time: two would have the same look.
+
+    Raises:
+        ModelRefusedError, IntegrityError: if a model does not load. One that loads and does not score is rejected.
+        ServiceUnavailableError: if another process has been judging for too long.
+    """
+    with alone_with(platform.store, Lock.JUDGING):
+        return _judge(platform, shadow, rows, now)
+
+
+def _judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datetime) -> GateVerdict:
+    training_decision = decisions.find(platform.store, shadow.decision_id)
+    assert training_decision is not None, "a shadow model is trained by a recorded decision"
+    champion, limits = champion_to_beat(platform, shadow), gate_limits(platform.settings)
+    decision_id = digest_of("gates", shadow.mlflow_run_id, champion and champion.version, to_dict(limits))[:16]
+    look = _look(platform, champion, decision_id)
+    evaluation = evaluation_of(platform, shadow, champion, rows, training_decision.n_labels)
+    outcome = evaluate_gates(evaluation, limits, look or 1)
+    live = None if champion is None else score_live_traffic(platform, shadow, champion)
+    scoring = None if live is None else live.scoring
+    outcome = replace(outcome, gates=(*outcome.gates, shadow_scoring_gate(scoring)))
+    decision = Decision(
+        decision_id=decision_id,
+        created_at=now,
+        model_name=shadow.model_name,
+        trigger_reason=shadow.trigger_reason,
+        action=outcome.action,
+        reason=outcome.reason,
+        actor=training_decision.actor,
+        champion_version=None if champion is None else champion.version,
+        mlflow_run_id=shadow.mlflow_run_id,
+        episode_id=training_decision.episode_id,
+        attempt=training_decision.attempt,
+        n_labels=training_decision.n_labels,
+        gates=outcome.gates,
+        data_sha256=rows.info.sha256,
+        model_sha256=shadow.artifact_sha256,
+        gate_config_sha256=digest_of(to_dict(limits)),
+        code_version=code_version(),
+        look=look,
+        gate_config=to_dict(limits),
+    )
+    kept = record_decision(platform.store, platform.settings.data_dir, decision)
+    return GateVerdict(
+        decision=kept,
+        shadow=shadow,
+        champion_metrics=outcome.champion,
+        challenger_metrics=outcome.challenger,
+        segments=outcome.segments,
+        shadow_scoring=scoring,
+        worth_labelling=live.disputed if live is not None and kept.action is Action.INCONCLUSIVE else (),
+    )
+
+
+def evaluation_of(
+    platform: Platform,
+    challenger: ShadowModel | ModelVersion,
+    champion: ModelVersion | None,
+    rows: TrainingSet,
+    n_labels: int,
+) -> Evaluation:
+    """What both models say of a training set's evaluation rows: what `evaluate_gates` judges, then or again years later.
+
+    Raises:
+        ModelRefusedError, IntegrityError: if a model does not load.
+    """
+    evaluation = rows.part(EVALUATION)
+    return Evaluation(
+        labels=evaluation[TRUE_LABEL].to_numpy(dtype=np.int64),
+        challenger=try_scores(platform, challenger, evaluation),
+        champion=None if champion is None else try_scores(platform, champion, evaluation),
+        label_coverage_pct=rows.info.label_coverage_pct,
+        n_labels=n_labels,
+        bands=segment_bands(evaluation, platform.contract.segments),
+    )
+
+
+def champion_to_beat(platform: Platform, shadow: ShadowModel) -> ModelVersion | None:
+    """The version in production; of a shadow that was promoted before, the one it replaced."""
+    champion = model_versions.production_version(platform.store)
+    if champion is None or champion.mlflow_run_id != shadow.mlflow_run_id or champion.decision_id is None:
+        return champion
+    if champion.previous_version is None:
+        return None
+    return model_versions.model_version(platform.store, champion.previous_version)
+
+
+def _look(platform: Platform, champion: ModelVersion | None, decision_id: str) -> int | None:
+    """The how-manieth verdict on this champion since it went live; None at bootstrap. A verdict that was kept has its look."""
+    if champion is None:
+        return None
+    known = decisions.find(platform.store, decision_id)
+    if known is not None:
+        return known.look
+    since = champion.promoted_at or champion.registered_at
+    return decisions.looks_at(platform.store, champion.version, since) + 1
+
+
+def parallelism(settings: Settings) -> Parallelism:
+    return Parallelism(settings.training_jobs, settings.training_backend, settings.dask_scheduler)
+
+
+def retraining_limits(settings: Settings) -> RetrainingLimits:
+    """`min_labels` is such that the evaluation part alone reaches MIN_SAMPLES_FOR_DECISION."""
+    return RetrainingLimits(
+        cooldown=timedelta(days=settings.promotion_cooldown_days),
+        min_labels=round(settings.min_samples_for_decision / EVALUATION_SHARE),
+        min_coverage_pct=settings.min_coverage_pct,
+        max_attempts=settings.max_attempts_per_episode,
+    )
+
+
+def gate_limits(settings: Settings) -> GateLimits:
+    return GateLimits(
+        min_f1_improvement_pct=settings.min_f1_improvement_pct,
+        max_brier_degradation=settings.max_brier_degradation,
+        min_samples=settings.min_samples_for_decision,
+        min_coverage_pct=settings.min_coverage_pct,
+        min_recall=settings.min_recall,
+        min_auc=settings.min_auc,
+        level=settings.gate_level,
+        segments=settings.gate_segments,
+        seed=settings.random_seed,
+    )
+
+
+def _attempts(platform: Platform, episode_id: str | None, n_labels: int) -> tuple[Decision, ...]:
+    """What has been tried in this episode: the verdicts, and the trainings that came to none.
+
+    A training on just as many labels as there are now may be the one that is under way.
+    """
+    if episode_id is None:
+        return ()
+    made = decisions.attempts_of(platform.store, episode_id, actions=(Action.TRAIN, *decisions.JUDGED))
+    judged = {decision.attempt for decision in made if decision.action is not Action.TRAIN}
+    return tuple(
+        decision
+        for decision in made
+        if decision.action is not Action.TRAIN or (decision.attempt not in judged and decision.n_labels != n_labels)
+    )

@@ -1,0 +1,180 @@
+"""A tick, in order: `look`, `compare`, `measure`, `conclude`."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from selfheal.adapters.postgres import alerts, model_versions, predictions, ticks
+from selfheal.adapters.postgres.baseline import read_baseline
+from selfheal.adapters.postgres.label_delays import label_delay_sample
+from selfheal.adapters.postgres.spoiled_periods import record_spoiled_period
+from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.monitoring.drift import PROBABILITY, RECENT_ROWS, DriftLimits, DriftResult, detect_drift
+from selfheal.domain.monitoring.feed import MIN_ROWS as MIN_FEED_ROWS
+from selfheal.domain.monitoring.feed import FeedLook, feed_problems, spoiled_period
+from selfheal.domain.monitoring.label_delay import label_delay, matured_period, observed_until
+from selfheal.domain.monitoring.performance import performance_report
+from selfheal.domain.monitoring.silence import TRAFFIC_SILENT, Pulse, traffic_alert, traffic_pulse
+from selfheal.domain.monitoring.triage import HarmLimits, triage
+from selfheal.domain.monitoring.window import window_start
+from selfheal.domain.records import (
+    Alert,
+    DriftReport,
+    ModelVersion,
+    PerformanceReport,
+    ProxyMetrics,
+    ScoreMetrics,
+    Triage,
+    Verdict,
+    Window,
+)
+from selfheal.domain.retraining.requests import LatestTick
+from selfheal.kit.errors import NoProductionModelError
+from selfheal.kit.serialization import from_dict
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sqlalchemy import Row
+
+    from selfheal.services.platform import Platform
+    from selfheal.settings import Settings
+
+
+def look(platform: Platform, now: datetime) -> ProxyMetrics | None:
+    """The window of the champion's newest traffic and its proxy metrics; None if it has served nothing yet."""
+    window = _current_window(platform, model_versions.champion(platform.store), now)
+    return None if window is None else predictions.proxy_metrics(platform.store, window)
+
+
+def compare(platform: Platform, window: Window) -> DriftResult:
+    """The window's rows against the champion's reference and the first baseline (`detect_drift`)."""
+    champion = _champion_of_window(platform, window)
+    reference = _reference(platform, champion)
+    current = predictions.window_rows(platform.store, window, platform.settings.monitoring_max_rows)
+    recent = predictions.newest_rows(platform.store, window, RECENT_ROWS)
+    baseline = read_baseline(platform.store, platform.settings.data_dir)
+    return detect_drift(
+        window,
+        current,
+        reference,
+        features=platform.contract.feature_names,
+        reference_version=champion.version,
+        limits=drift_limits(platform.settings),
+        recent=recent,
+        baseline=None if baseline is None else platform.contract.feature_frame(baseline),
+        feed_problems=feed_problems(recent, reference, platform.contract),
+        feed_checked_since=recent["created_at"].iloc[0].to_pydatetime() if len(recent) >= MIN_FEED_ROWS else None,
+        seed=platform.settings.random_seed,
+    )
+
+
+def measure(platform: Platform, window: Window) -> PerformanceReport:
+    """Realised and estimated quality of the champion in the window (`performance_report`)."""
+    champion = _champion_of_window(platform, window)
+    max_rows = platform.settings.monitoring_max_rows
+    until = observed_until(window)
+    sample = label_delay_sample(platform.store, window.model_version, champion.promoted_at or window.start, until)
+    delay = label_delay(sample)
+    period = matured_period(window, delay, champion.promoted_at)
+    since, until = period or (window.start, window.end)
+    matured = None if period is None else predictions.window_of(platform.store, window.model_version, since, until)
+    return performance_report(
+        window,
+        predictions.window_rows(platform.store, window, max_rows),
+        predictions.labelled_rows(
+            platform.store, since=since, until=until, model_version=window.model_version, max_rows=max_rows
+        ),
+        from_dict(ScoreMetrics, champion.metrics),
+        champion.threshold,
+        calibration_rows=_reference(platform, champion),
+        inputs=platform.contract.input_names,
+        label_delay=delay,
+        matured=matured,
+        seed=platform.settings.random_seed,
+    )
+
+
+def assess(platform: Platform, drift: DriftReport, performance: PerformanceReport) -> Triage:
+    """Names the state (`triage`); keeps nothing."""
+    return _assess(platform, drift, performance, ticks.latest_tick(platform.store, drift.window.model_version))
+
+
+def conclude(
+    platform: Platform, proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, now: datetime
+) -> tuple[Triage, list[Alert]]:
+    """Names the state (`assess`), keeps the tick and its alerts. Returns the newly opened alerts too."""
+    version = drift.window.model_version
+    outcome = _assess(platform, drift, performance, ticks.latest_tick(platform.store, version))
+    spoiled = spoiled_period(drift, last_look_at_feed(platform, version))
+    if spoiled is not None:  # before the tick: a tick that is kept says that everything it means is kept
+        record_spoiled_period(platform.store, outcome.window.tick_id, spoiled)
+    ticks.record_tick(platform.store, proxy, drift, performance, outcome, now)
+    return outcome, alerts.sync_alerts(platform.store, outcome, now)
+
+
+def last_look_at_feed(platform: Platform, model_version: int) -> FeedLook | None:
+    """What is known of a version's feed; None if no tick has seen enough of it."""
+    row = ticks.latest_tick(platform.store, model_version, min_predictions=MIN_FEED_ROWS)
+    return None if row is None else FeedLook(row.verdict == Verdict.BROKEN_FEED, row.window_end)
+
+
+def watch_traffic(platform: Platform, awake_since: datetime, now: datetime) -> Pulse:
+    """Holds or ends the alert that no traffic comes (`traffic_pulse`).
+
+    Args:
+        awake_since: when the caller's process started.
+    """
+    newest, _ = predictions.latest_activity(platform.store, now)
+    limit = timedelta(hours=platform.settings.traffic_silence_hours)
+    state = traffic_pulse(newest, awake_since, limit, now)
+    if state is Pulse.BEATING:
+        alerts.resolve_alert(platform.store, alerts.TRAFFIC, TRAFFIC_SILENT, now)
+    elif state is Pulse.SILENT and newest is not None:
+        alerts.hold_alert(platform.store, alerts.TRAFFIC, None, traffic_alert(newest, limit, now), now)
+    return state
+
+
+def latest_tick(platform: Platform) -> LatestTick | None:
+    """What the champion's newest tick concluded; None before its first."""
+    champion = model_versions.production_version(platform.store)
+    row = None if champion is None else ticks.latest_tick(platform.store, champion.version)
+    if row is None:
+        return None
+    return LatestTick(row.tick_id, Verdict(row.verdict), row.episode_id, row.num_drifted_features)
+
+
+def drift_limits(settings: Settings) -> DriftLimits:
+    return DriftLimits(settings.ticks_per_budget(), settings.min_drift_effect, settings.min_drift_rows)
+
+
+def harm_limits(settings: Settings) -> HarmLimits:
+    return HarmLimits(min_brier_excess=settings.max_brier_degradation, min_auc=settings.min_auc)
+
+
+def _assess(
+    platform: Platform, drift: DriftReport, performance: PerformanceReport, previous: Row[Any] | None
+) -> Triage:
+    previous_episode = None if previous is None else previous.episode_id
+    return triage(drift, performance, harm_limits(platform.settings), previous_episode)
+
+
+def _current_window(platform: Platform, champion: ModelVersion, now: datetime) -> Window | None:
+    newest, _ = predictions.latest_activity(platform.store, now)
+    if newest is None:
+        return None
+    start = window_start(champion, newest, platform.settings.monitoring_lookback)
+    return predictions.window_of(platform.store, champion.version, start, newest)
+
+
+def _reference(platform: Platform, champion: ModelVersion) -> pd.DataFrame:
+    """The champion's frozen reference. A feature that its contract did not have yet is missing in each row."""
+    columns = [*platform.contract.feature_names, PROBABILITY, TRUE_LABEL]
+    return platform.registry.reference(champion).reindex(columns=columns)
+
+
+def _champion_of_window(platform: Platform, window: Window) -> ModelVersion:
+    version = model_versions.model_version(platform.store, window.model_version)
+    if version is None:
+        raise NoProductionModelError(f"the window is of version {window.model_version}, which is not registered")
+    return version

@@ -1,0 +1,125 @@
+"""The files that decisions rest on, as the artifact store has them now, against their recorded digests; and MLflow's alias."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS
+from selfheal.adapters.postgres import decisions, model_versions
+from selfheal.adapters.postgres.baseline import baseline_path, baseline_row
+from selfheal.domain.records import Decision, ModelVersion
+from selfheal.kit.errors import IntegrityError
+from selfheal.services.verification.decided import ALL
+from selfheal.services.verification.findings import Check, CheckResult
+
+if TYPE_CHECKING:
+    from selfheal.services.platform import Platform
+
+OnStep = Callable[[str], None]
+
+
+def check_models(platform: Platform, on_step: OnStep) -> CheckResult:
+    """Each version's model file, downloaded, against its digest; and its recorded values against those of its MLflow run."""
+    check = Check("model files")
+    for version in _versions(platform):
+        name = f"version {version.version}"
+        on_step(f"model file of {name}")
+        with check.looking_at(f"model of {name}"):
+            _refuse_other(platform.registry.stored_model(version), version.artifact_sha256)
+        with check.looking_at(f"record of {name}"):
+            _compare_with_run(platform, version)
+    return check.result()
+
+
+def check_references(platform: Platform, on_step: OnStep) -> CheckResult:
+    """The first baseline in table and file, and each version's frozen reference."""
+    check = Check("references")
+    with check.looking_at("first baseline"):
+        _check_baseline(platform)
+    for version in _versions(platform):
+        on_step(f"reference of version {version.version}")
+        with check.looking_at(f"reference of version {version.version}"):
+            _refuse_other(platform.registry.stored_reference(version), version.reference_sha256)
+    return check.result()
+
+
+def check_training_sets(
+    platform: Platform, verdicts: Iterable[Decision], on_step: OnStep, *, with_versions: bool = True
+) -> CheckResult:
+    """The training sets of these verdicts and, unless told otherwise, of all versions, against the digest in their run and in
+    the chain.
+    """
+    check = Check("training sets")
+    versions = _versions(platform) if with_versions else []
+    runs = dict.fromkeys(version.mlflow_run_id for version in versions)
+    runs |= dict.fromkeys(decision.mlflow_run_id for decision in verdicts if decision.mlflow_run_id is not None)
+    decided = _data_digests(platform)
+    for run_id in runs:
+        on_step(f"training set of run {run_id[:8]}")
+        with check.looking_at(f"training set of run {run_id}"):
+            shadow = platform.registry.shadow_of_run(run_id)
+            found = platform.registry.training_set(shadow).info.sha256
+            for decision_id, expected in decided.get(run_id, ()):
+                if found != expected:
+                    raise IntegrityError(f"it has sha256 {found}, decision {decision_id} rests on {expected}")
+    return check.result()
+
+
+def check_alias(platform: Platform) -> CheckResult:
+    """MLflow's alias and stage tags against Postgres."""
+    check = Check("alias and stage tags")
+    production = model_versions.production_version(platform.store)
+    number = None if production is None else production.version
+    with check.looking_at(f"alias {PRODUCTION_ALIAS}"):
+        alias = platform.registry.alias_version(PRODUCTION_ALIAS)
+        if alias != number:
+            raise IntegrityError(f"points at version {alias}, but {number} is in production")
+    with check.looking_at("stage tags"):
+        tags = platform.registry.stage_tags()
+        for version in _versions(platform):
+            tag = tags.get(version.version, version.stage.value)
+            if tag != version.stage.value:
+                check.found([f"version {version.version} is tagged {tag}, but it is {version.stage.value}"])
+    return check.result()
+
+
+def _check_baseline(platform: Platform) -> None:
+    row = baseline_row(platform.store)
+    path = baseline_path(platform.store, platform.settings.data_dir)
+    if row is None:
+        if path.exists() or _versions(platform):
+            raise IntegrityError("table reference_data has lost it")
+        return
+    _refuse_other(row.parquet, row.sha256)
+    if not path.exists():
+        raise IntegrityError(f"{path} is not there; any reading of the baseline restores it from Postgres")
+    _refuse_other(path.read_bytes(), row.sha256)
+
+
+def _versions(platform: Platform) -> list[ModelVersion]:
+    return model_versions.list_versions(platform.store, ALL)
+
+
+def _refuse_other(data: bytes, expected: str) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise IntegrityError(f"has changed: expected sha256 {expected}, found {found}; restore it from a backup")
+
+
+def _compare_with_run(platform: Platform, version: ModelVersion) -> None:
+    shadow = platform.registry.shadow_of_run(version.mlflow_run_id)
+    for name in ("artifact_uri", "artifact_sha256", "reference_sha256", "contract_hash", "threshold"):
+        ours, theirs = getattr(version, name), getattr(shadow, name)
+        if ours != theirs:
+            raise IntegrityError(f"model_metadata has {name} {ours}, its run has {theirs}")
+
+
+def _data_digests(platform: Platform) -> dict[str, list[tuple[str, str]]]:
+    """Of each run: the decisions on it and the digest of the rows they rest on."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for decision in decisions.all_readable(platform.store).values():
+        if decision is not None and decision.mlflow_run_id is not None and decision.data_sha256 is not None:
+            found.setdefault(decision.mlflow_run_id, []).append((decision.decision_id, decision.data_sha256))
+    return found

@@ -1,0 +1,94 @@
+"""What a check found: how much it looked at, what is wrong, and what it could not look at, which is not the same as sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from selfheal.kit.errors import IntegrityError
+
+MAX_TOLD = 20
+"""Sentences of each kind that a check keeps; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """`findings` and `unchecked` are the first `MAX_TOLD` of `n_findings` and `n_unchecked`, a sentence each."""
+
+    name: str
+    n_checked: int
+    n_findings: int
+    n_unchecked: int
+    findings: tuple[str, ...]
+    unchecked: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """All that was checked, and the head of the decisions' chain when it was."""
+
+    results: tuple[CheckResult, ...]
+    chain_head: str
+
+    @property
+    def has_findings(self) -> bool:
+        return any(result.n_findings for result in self.results)
+
+    @property
+    def is_complete(self) -> bool:
+        return not any(result.n_unchecked for result in self.results)
+
+    @property
+    def is_sound(self) -> bool:
+        """Everything was looked at and nothing was found."""
+        return self.is_complete and not self.has_findings
+
+
+@dataclass
+class Check:
+    """A check under way."""
+
+    name: str
+    n_checked: int = 0
+    n_findings: int = 0
+    n_unchecked: int = 0
+    _findings: list[str] = field(default_factory=list)
+    _unchecked: list[str] = field(default_factory=list)
+
+    def found(self, sentences: Iterable[str]) -> None:
+        for sentence in sentences:
+            self.n_findings += 1
+            if len(self._findings) < MAX_TOLD:
+                self._findings.append(sentence)
+
+    def could_not(self, sentence: str) -> None:
+        """Says what could not be looked at, and why."""
+        self.n_unchecked += 1
+        if len(self._unchecked) < MAX_TOLD:
+            self._unchecked.append(sentence)
+
+    @contextmanager
+    def looking_at(self, what: str, n_things: int = 1) -> Iterator[None]:
+        """Counts so many things as looked at. What has changed, or is not there any more, is a finding; whatever else keeps the
+        check from looking at it is said.
+        """
+        try:
+            yield
+        except IntegrityError as error:
+            self.n_checked += n_things
+            self.found([f"{what}: {error}"])
+        except Exception as error:  # one thing that cannot be looked at must not hide the others
+            self.could_not(f"{what}: {type(error).__name__}: {' '.join(str(error).split())}")
+        else:
+            self.n_checked += n_things
+
+    def result(self) -> CheckResult:
+        return CheckResult(
+            self.name,
+            self.n_checked,
+            self.n_findings,
+            self.n_unchecked,
+            tuple(self._findings),
+            tuple(self._unchecked),
+        )

@@ -1,0 +1,165 @@
+"""The journal against Postgres and against the training sets: one pass, chunk by chunk, however long the journal is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfheal.adapters.journal import (
+    LABEL_JOURNAL,
+    Chunk,
+    JournalKind,
+    file_key,
+    has_writer,
+    prediction_journal,
+    read_chunk,
+    text_size,
+)
+from selfheal.adapters.postgres.ingest import copied_positions, under_either_name
+from selfheal.adapters.postgres.journal_audit import JournalCheck, journal_check
+from selfheal.domain.retraining.dataset import LOGGED, ORIGIN
+from selfheal.kit.errors import InvalidDataError, PermanentError
+from selfheal.services.verification.findings import Check, CheckResult
+
+if TYPE_CHECKING:
+    from selfheal.domain.retraining.dataset import TrainingSet
+    from selfheal.services.platform import Platform
+
+OnBytes = Callable[[int], None]
+
+PREDICTION_COLUMN = "prediction_id"
+
+
+@dataclass
+class _Pass:
+    """What the pass over the predictions has seen."""
+
+    platform: Platform
+    kept_since: datetime | None
+    missing: Check = field(default_factory=lambda: Check("predictions in the journal"))
+    served: Check = field(default_factory=lambda: Check("versions in the journal"))
+    first_at: datetime | None = None
+
+
+def journal_bytes(platform: Platform) -> int:
+    """Bytes of text in both journals, for a progress bar."""
+    data_dir = platform.settings.data_dir
+    kinds = (prediction_journal(platform.contract), LABEL_JOURNAL)
+    return sum(under_either_name(text_size, path) or 0 for kind in kinds for path in kind.files(data_dir))
+
+
+def check_journals(
+    platform: Platform, snapshots: Mapping[str, Callable[[], TrainingSet]], on_bytes: OnBytes
+) -> list[CheckResult]:
+    """Four checks: predictions against the table, their versions against the promotions, the rows of training sets against the
+    predictions, and labels against the table.
+
+    Args:
+        snapshots: what loads a training set, by the name to tell it by; one at a time is in memory. One that does not load is left
+            out: `check_training_sets` tells why.
+    """
+    with journal_check(platform.store) as checking:
+        of_rows = Check("rows of training sets in the journal")
+        for number, (name, load) in enumerate(snapshots.items()):
+            with of_rows.looking_at(name, n_things=0), suppress(PermanentError):
+                _add_logged_rows(checking, number, load())
+        checking.begin()
+        seen = _Pass(platform, _kept_since(platform))
+        _pass_predictions(checking, seen, on_bytes)
+        _tell_snapshots(checking, list(snapshots), seen.first_at, of_rows)
+        labels = _pass_labels(checking, platform, on_bytes)
+    return [seen.missing.result(), seen.served.result(), of_rows.result(), labels.result()]
+
+
+def _add_logged_rows(checking: JournalCheck, number: int, training_set: TrainingSet) -> None:
+    frame = training_set.frame
+    if PREDICTION_COLUMN in frame.columns:
+        checking.add_snapshot(number, frame[frame[ORIGIN] == LOGGED])
+
+
+def _pass_predictions(checking: JournalCheck, seen: _Pass, on_bytes: OnBytes) -> None:
+    kind, check = prediction_journal(seen.platform.contract), seen.missing
+    for chunk in _copied_chunks(seen.platform, kind, check, on_bytes):
+        with check.looking_at("lines", len(chunk.lines)):
+            found = checking.predictions(chunk.columns, chunk.lines, seen.kept_since)
+            check.found(f"prediction {one} is in the journal but not in Postgres" for one in found.missing)
+            seen.served.n_checked += len(chunk.lines)
+            seen.served.found(f"prediction {one} is by a version that was not live then" for one in found.unserved)
+            times = [moment for moment in (seen.first_at, found.first_at) if moment is not None]
+            seen.first_at = min(times, default=None)
+    if checking.differing():
+        for chunk in _copied_chunks(seen.platform, kind, Check("again"), lambda _: None):
+            with check.looking_at("lines", n_things=0):
+                checking.forgive_repeated(chunk.columns, chunk.lines)
+    check.found(f"prediction {one} in Postgres differs from the journal" for one in checking.differing())
+
+
+def _tell_snapshots(checking: JournalCheck, names: list[str], first_at: datetime | None, check: Check) -> None:
+    for result in checking.snapshot_results():
+        name = names[result.snapshot]
+        check.n_checked += result.n_rows
+        if result.n_differing:
+            check.found([f"{result.n_differing:,} rows of {name} differ from the journal"])
+        if result.n_missing == 0:
+            continue
+        if first_at is None or result.newest_missing_at < first_at:
+            check.could_not(f"{result.n_missing:,} rows of {name} are older than the journal that is here")
+        else:
+            check.found([f"{result.n_missing:,} rows of {name} are not in the journal"])
+
+
+def _pass_labels(checking: JournalCheck, platform: Platform, on_bytes: OnBytes) -> Check:
+    check = Check("labels in the journal")
+    for chunk in _copied_chunks(platform, LABEL_JOURNAL, check, on_bytes):
+        with check.looking_at("lines", len(chunk.lines)):
+            found = checking.labels(chunk.columns, chunk.lines)
+            check.found(f"the label of {one} in Postgres is not what the journal makes it" for one in found)
+    return check
+
+
+def _copied_chunks(platform: Platform, kind: JournalKind, check: Check, on_bytes: OnBytes) -> Iterator[Chunk]:
+    """The lines that Postgres has been given; damaged ones are findings, a file that cannot be read is said."""
+    done = copied_positions(platform.store, kind)
+    for path in kind.files(platform.settings.data_dir):
+        offset, end = 0, done.get(file_key(path), 0)
+        while offset < end:
+            try:
+                chunk = under_either_name(lambda path, offset=offset: read_chunk(path, offset), path)  # type: ignore[misc]
+            except (InvalidDataError, OSError) as error:
+                check.could_not(str(error))
+                break
+            if chunk is None or chunk.end_offset <= offset:
+                _tell_torn_end(check, path, offset, end)
+                break
+            check.found(f"damaged line in the journal: {place}" for place in chunk.corrupt)
+            on_bytes(chunk.end_offset - offset)
+            offset = chunk.end_offset
+            copied = _up_to(chunk, end)
+            if copied.lines:
+                yield copied
+
+
+def _tell_torn_end(check: Check, path: Path, offset: int, end: int) -> None:
+    """A line that a crash has torn ends a file and was never acknowledged; a file that ends before it was copied was cut."""
+    size = under_either_name(text_size, path)
+    if size is None:
+        check.found([f"{path} is not there any more"])
+    elif size < end:
+        check.found([f"{path} ends at byte {size:,}, but {end:,} were copied from it"])
+    elif has_writer(path):
+        check.could_not(f"{path} is being written at byte {offset:,}")
+
+
+def _up_to(chunk: Chunk, end: int) -> Chunk:
+    n_copied = sum(start < end for start in chunk.starts)
+    return Chunk(chunk.columns, chunk.lines[:n_copied], chunk.starts[:n_copied], chunk.end_offset, ())
+
+
+def _kept_since(platform: Platform) -> datetime | None:
+    """From when on every prediction must be in Postgres, labelled or not; None if all must."""
+    days = platform.settings.predictions_keep_days
+    return None if days is None else datetime.now(UTC) - timedelta(days=days)

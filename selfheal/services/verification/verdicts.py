@@ -1,0 +1,129 @@
+"""The gates, computed again from what a verdict says it rests on: the stored training set, both models, limits and look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from selfheal.adapters.postgres import decisions, model_versions
+from selfheal.adapters.postgres.decisions import JUDGED
+from selfheal.domain.records import Decision, GateResult, ModelVersion
+from selfheal.domain.retraining.gates import GateLimits, GateOutcome, evaluate_gates
+from selfheal.kit.code_version import code_version
+from selfheal.kit.errors import IntegrityError, PermanentError
+from selfheal.kit.serialization import digest_of, from_dict
+from selfheal.services.retraining import evaluation_of
+from selfheal.services.verification.findings import Check, CheckResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from selfheal.services.platform import Platform
+
+TOLERANCE = 1e-9
+"""Relative: another machine's arithmetic may differ in the last bits."""
+
+
+def newest_verdicts(platform: Platform, limit: int) -> list[Decision]:
+    """The newest decisions of the gates first."""
+    return decisions.recent(platform.store, limit, JUDGED) if limit else []
+
+
+def check_verdicts(platform: Platform, verdicts: Sequence[Decision], on_step: Callable[[str], None]) -> CheckResult:
+    """Each of these verdicts, computed again."""
+    check = Check("verdicts, computed again")
+    for verdict in verdicts:
+        on_step(f"verdict {verdict.decision_id}")
+        with check.looking_at(f"verdict {verdict.decision_id}"):
+            check.found(f"verdict {verdict.decision_id}: {one}" for one in verdict_differences(platform, verdict))
+    return check.result()
+
+
+def verdict_differences(platform: Platform, verdict: Decision) -> list[str]:
+    """Where a verdict differs from what comes out now; empty: as decided.
+
+    Raises:
+        PermanentError: if it cannot be computed again, saying why.
+        IntegrityError: if what it rests on has changed.
+    """
+    outcome = recompute(platform, verdict)
+    differences = list(gate_differences(verdict.gates, outcome.gates))
+    if outcome.action is not verdict.action:
+        differences.append(f"it was to {verdict.action.value}, the gates say {outcome.action.value}")
+    if differences and verdict.code_version != code_version():
+        differences.append(f"it was decided by code {verdict.code_version}, this is {code_version()}")
+    return differences
+
+
+def recompute(platform: Platform, verdict: Decision) -> GateOutcome:
+    """The gates of a verdict, from what is stored. One on the traffic of then stays as it was decided.
+
+    Raises: as `verdict_differences`.
+    """
+    if verdict.action not in JUDGED or verdict.mlflow_run_id is None:
+        raise PermanentError(f"decision {verdict.decision_id} is to {verdict.action.value}: no gates decided it")
+    limits = recorded_limits(verdict)
+    shadow = platform.registry.shadow_of_run(verdict.mlflow_run_id)
+    if shadow.artifact_sha256 != verdict.model_sha256:
+        raise IntegrityError(
+            f"it judged a model with sha256 {verdict.model_sha256}, its run has {shadow.artifact_sha256}"
+        )
+    rows = platform.registry.training_set(shadow)
+    if rows.info.sha256 != verdict.data_sha256:
+        raise IntegrityError(f"it rests on rows with sha256 {verdict.data_sha256}, its run has {rows.info.sha256}")
+    evaluation = evaluation_of(platform, shadow, _champion(platform, verdict), rows, verdict.n_labels)
+    outcome = evaluate_gates(evaluation, limits, verdict.look or 1)
+    computed = {gate.name for gate in outcome.gates}
+    kept = (gate for gate in verdict.gates if gate.name not in computed)
+    return replace(outcome, gates=(*outcome.gates, *kept))
+
+
+def recorded_limits(verdict: Decision) -> GateLimits:
+    """Raises:
+    PermanentError: if they were not recorded, or another release named them otherwise.
+    IntegrityError: if they are not those of the recorded digest.
+    """
+    if verdict.gate_config is None:
+        raise PermanentError("its limits were not recorded, so it cannot be computed again")
+    try:
+        limits = from_dict(GateLimits, verdict.gate_config)
+    except ValueError as error:  # a pydantic.ValidationError is a ValueError
+        raise PermanentError("its limits are those of another release, so it cannot be computed again") from error
+    if digest_of(verdict.gate_config) != verdict.gate_config_sha256:
+        raise IntegrityError("its limits do not have the recorded digest")
+    return limits
+
+
+def gate_differences(decided: Sequence[GateResult], found: Sequence[GateResult]) -> Iterator[str]:
+    """Status, value and interval of each gate that can be computed again, where they differ."""
+    by_name = {gate.name: gate for gate in decided}
+    for gate in found:
+        was = by_name.get(gate.name)
+        if was is None:
+            yield f"{gate.name} was not evaluated, it is {gate.status.value}"
+            continue
+        if was.status is not gate.status:
+            yield f"{gate.name} was {was.status.value}, it is {gate.status.value}"
+        for name in ("value", "threshold", "interval_low", "interval_high"):
+            before, now = getattr(was, name), getattr(gate, name)
+            if not _is_close(before, now):
+                yield f"{gate.name} had {name} {before}, it has {now}"
+
+
+def _is_close(before: float | None, now: float | None) -> bool:
+    if before is None or now is None:
+        return before is now
+    return math.isclose(before, now, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def _champion(platform: Platform, verdict: Decision) -> ModelVersion | None:
+    if verdict.champion_version is None:
+        return None
+    champion = model_versions.model_version(platform.store, verdict.champion_version)
+    if champion is None:
+        raise IntegrityError(
+            f"version {verdict.champion_version}, which it was compared with, is not in model_metadata"
+        )
+    return champion

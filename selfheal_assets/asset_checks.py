@@ -1,0 +1,81 @@
+"""Asset checks beside the gates: invariants that someone should see broken before it matters."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from selfheal_assets.assets.promotion import production_model
+from selfheal_assets.assets.reference import reference_data
+from selfheal_assets.assets.serving_logs import label_store, prediction_logs
+from selfheal_assets.resources import PlatformResource
+
+MAX_LAG_BYTES = 1_000_000
+"""Some 5,000 predictions: the API copies them within a second or two."""
+
+MAX_ORPHAN_LABELS_PCT = 5.0
+"""Labels may run ahead of their predictions by seconds; more than this share says the ids do not match."""
+
+
+@dg.asset_check(asset=reference_data, description="Table and file still have the digest they were written with.")
+def reference_is_unchanged(platform: PlatformResource) -> dg.AssetCheckResult:
+    from selfheal.adapters.postgres.baseline import read_baseline
+    from selfheal.kit.errors import IntegrityError
+
+    opened = platform.open()
+    try:
+        baseline = read_baseline(opened.store, opened.settings.data_dir)
+    except IntegrityError as error:
+        return dg.AssetCheckResult(passed=False, description=str(error))
+    if baseline is None:
+        return dg.AssetCheckResult(passed=False, description="There is no baseline yet: run `selfheal bootstrap`.")
+    return dg.AssetCheckResult(
+        passed=True,
+        description=f"Table and file hold the {len(baseline):,} rows that were written: the digests agree.",
+        metadata={"rows": len(baseline)},
+    )
+
+
+@dg.asset_check(asset=prediction_logs, description="Everything in the journal is in Postgres.")
+def journal_is_copied(platform: PlatformResource) -> dg.AssetCheckResult:
+    from selfheal.adapters.journal import prediction_journal
+    from selfheal.adapters.postgres.ingest import lag_bytes
+
+    opened = platform.open()
+    lag = lag_bytes(opened.store, prediction_journal(opened.contract), opened.settings.data_dir)
+    return dg.AssetCheckResult(
+        passed=lag <= MAX_LAG_BYTES,
+        description=f"{lag:,} bytes of journal are not copied yet; up to {MAX_LAG_BYTES:,} are a matter of seconds.",
+        metadata={"lag_bytes": lag},
+    )
+
+
+@dg.asset_check(asset=label_store, description="Labels belong to predictions that were made.")
+def labels_have_predictions(platform: PlatformResource) -> dg.AssetCheckResult:
+    from selfheal.adapters.postgres.predictions import count_orphan_labels, summary_of_labels
+
+    store = platform.open().store
+    orphans, total = count_orphan_labels(store), summary_of_labels(store).n_rows
+    share_pct = 100.0 * orphans / total if total else 0.0
+    return dg.AssetCheckResult(
+        passed=share_pct <= MAX_ORPHAN_LABELS_PCT,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{orphans:,} of {total:,} labels ({share_pct:.1f} %) have no prediction in the log; up to "
+        f"{MAX_ORPHAN_LABELS_PCT:g} % may run ahead of theirs.",
+        metadata={"orphan_labels": orphans, "orphan_pct": share_pct},
+    )
+
+
+@dg.asset_check(asset=production_model, description="MLflow's aliases and stage tags are where Postgres says.")
+def alias_follows_postgres(platform: PlatformResource) -> dg.AssetCheckResult:
+    from selfheal.services.promotion.registry_sync import watch_registry
+
+    strayed = watch_registry(platform.open(), datetime.now(UTC))
+    return dg.AssetCheckResult(
+        passed=not strayed,
+        description=f"Set right: {'; '.join(strayed)}."
+        if strayed
+        else "Aliases and stage tags are where Postgres says.",
+    )
+
+
+ALL_CHECKS = (reference_is_unchanged, journal_is_copied, labels_have_predictions, alias_follows_postgres)

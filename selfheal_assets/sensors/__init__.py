@@ -1,0 +1,1 @@
+"""Sensors: monitoring, retraining, probation, registry reconciliation, run status."""

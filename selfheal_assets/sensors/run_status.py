@@ -1,0 +1,64 @@
+"""Failed runs are alerts: opened when a job has failed for good, resolved when the job has succeeded again."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from selfheal.domain.records import Alert, Severity
+from selfheal_assets.resources import PlatformResource
+
+RUNS = "runs"
+"""The source of these alerts, as in `selfheal.adapters.postgres.ticks`."""
+
+MAX_MESSAGE_CHARACTERS = 1_000
+WILL_RETRY_TAG = "dagster/will_retry"
+FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
+
+
+@dg.run_failure_sensor(
+    name="run_failure_alert",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Opens an alert when a run fails that is not tried again, and tells people of it.",
+)
+def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformResource) -> dg.SkipReason | None:
+    from selfheal.adapters.alerting.delivery import tell
+    from selfheal.adapters.postgres.alerts import hold_alert
+
+    run = context.dagster_run
+    if run.tags.get(WILL_RETRY_TAG) == "true":
+        return dg.SkipReason(f"{run.job_name} is tried again.")
+    newest = context.instance.get_runs(dg.RunsFilter(job_name=run.job_name, statuses=FINISHED), limit=1)
+    if newest and newest[0].status is dg.DagsterRunStatus.SUCCESS:
+        return dg.SkipReason(f"{run.job_name} has succeeded since.")
+    opened, now = platform.open(), datetime.now(UTC)
+    message = f"{run.job_name} failed (run {run.run_id[:8]}): {context.failure_event.message}"
+    alert = Alert(alert_kind(run.job_name), Severity.CRITICAL, message[:MAX_MESSAGE_CHARACTERS])
+    hold_alert(opened.store, RUNS, None, alert, now)
+    tell(opened.settings, opened.store, now)
+    return None
+
+
+@dg.run_status_sensor(
+    name="run_success",
+    run_status=dg.DagsterRunStatus.SUCCESS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Resolves the alert of a job that had failed and has succeeded again.",
+)
+def run_success(context: dg.RunStatusSensorContext, platform: PlatformResource) -> dg.SkipReason | None:
+    from selfheal.adapters.alerting.delivery import tell
+    from selfheal.adapters.postgres.alerts import resolve_alert
+
+    job, opened, now = context.dagster_run.job_name, platform.open(), datetime.now(UTC)
+    if not resolve_alert(opened.store, RUNS, alert_kind(job), now):
+        return dg.SkipReason(f"No alert is open for {job}.")
+    tell(opened.settings, opened.store, now)
+    return None
+
+
+def alert_kind(job_name: str) -> str:
+    """One open alert a job, however often it fails."""
+    return f"{job_name}_failed"
+
+
+RUN_ALERTS: Sequence[dg.SensorDefinition] = (run_failure_alert, run_success)

@@ -1,0 +1,87 @@
+"""Watches the monitor from the API, which runs all the time: no tick although there is traffic is an alert.
+
+It also sends messages that could not be delivered before: with the monitor dead, nobody else would.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from selfheal.adapters.alerting.delivery import tell
+from selfheal.adapters.postgres import model_versions, ticks
+from selfheal.adapters.postgres.predictions import oldest_prediction_after
+from selfheal.adapters.postgres.store import with_own_connections
+from selfheal.domain.monitoring.silence import MONITOR_SILENT, Pulse, Sight, Watched, monitor_alert, pulse
+from serving.alerts.latch import Alarm
+
+if TYPE_CHECKING:
+    from selfheal.adapters.postgres.store import Store
+    from selfheal.services.platform import Platform
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_SECONDS = 30.0
+STATEMENT_SECONDS = 5.0
+STOP_PATIENCE_SECONDS = 1.0
+BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class MonitorWatch:
+    """Looks every `LOOK_EVERY_SECONDS` (or MONITORING_INTERVAL, if that is shorter) in a thread of its own."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._store = with_own_connections(platform.store, 1, STATEMENT_SECONDS)
+        self._interval = timedelta(seconds=platform.settings.monitoring_interval)
+        self._alarm = Alarm(platform, MONITOR_SILENT)
+        self._watched: Watched | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="monitor watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(STOP_PATIENCE_SECONDS)
+        self._store.close()
+
+    def look(self, now: datetime) -> None:
+        """One look; raises or clears the alert, or leaves it as it is where nothing is known."""
+        sight = sight_of_monitor(self._store)
+        state, self._watched = (
+            (Pulse.BEATING, None) if sight is None else pulse(self._watched, sight, self._interval, now)
+        )
+        if state is Pulse.SILENT and sight is not None and sight.unseen_since is not None:
+            self._alarm.raise_(monitor_alert(sight.unseen_since, now))
+        elif state is Pulse.BEATING:
+            self._alarm.clear()
+
+    def _run(self) -> None:
+        pause_seconds = min(LOOK_EVERY_SECONDS, self._interval.total_seconds())
+        while not self._stopping.wait(pause_seconds):
+            try:
+                self.look(datetime.now(UTC))
+                tell(self._platform.settings, self._store, datetime.now(UTC))
+            except SQLAlchemyError:
+                # Nobody can write a tick either. Once Postgres is back, the monitor gets its time again.
+                self._watched = None
+            except Exception:
+                logger.exception("watching the monitor failed; it is tried again")
+                self._watched = None
+
+
+def sight_of_monitor(store: Store) -> Sight | None:
+    """What is to be seen of the monitor; None while no version is in production: there is nothing to look at."""
+    version = model_versions.production_version(store)
+    if version is None:
+        return None
+    tick = ticks.latest_tick(store, version.version)
+    seen_until = BEFORE_ALL if tick is None else tick.window_end
+    return Sight(None if tick is None else tick.tick_id, oldest_prediction_after(store, version.version, seen_until))

@@ -1,0 +1,58 @@
+"""The application as uvicorn serves it: in one process or in each of several workers."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from selfheal.kit.errors import SelfhealError
+from selfheal.settings import load_settings
+from serving.app import create_app
+from serving.scoring.fast_path import FastLane
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.types import Message, Receive, Scope, Send
+
+
+class Served:
+    """ASGI application around the framework's. `lane` is what `serving.scoring.http_fast_path` goes down."""
+
+    def __init__(self, framework: FastAPI) -> None:
+        assert isinstance(framework.middleware_stack, FastLane)
+        self.lane = framework.middleware_stack
+        self._framework = framework
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._framework(scope, receive, _starting(send) if scope["type"] == "lifespan" else send)
+
+
+def served() -> Served:
+    """For uvicorn, which calls it in each worker."""
+    settings = load_settings()
+    log_to_stderr(settings.log_level)
+    return Served(create_app(settings))
+
+
+def log_to_stderr(level: str) -> None:
+    """Our own loggers at LOG_LEVEL, everybody else's from WARNING on; uvicorn configures its own."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("selfheal", "serving"):
+        logging.getLogger(name).setLevel(level)
+
+
+def _starting(send: Send) -> Send:
+    """Makes a start that fails on purpose say so in one line, where Starlette reports the whole traceback."""
+
+    async def told(message: Message) -> None:
+        error = sys.exception()  # Starlette sends the failure while it handles the error
+        if message["type"] == "lifespan.startup.failed" and isinstance(error, SelfhealError):
+            message = {**message, "message": " ".join(str(error).split())}
+        if message["type"] == "lifespan.startup.complete":
+            gc.collect()
+            gc.freeze()  # what is loaded by now stays: looking through it again and again would make requests wait
+        await send(message)
+
+    return told

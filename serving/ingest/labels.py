@@ -1,0 +1,123 @@
+"""Labels in: journaled, then acknowledged. A second, different label is a conflict unless sent as a correction."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from selfheal.adapters.journal import Record, encode_lines, format_time
+from selfheal.adapters.postgres.predictions import KnownLabel, stored_labels
+from selfheal.adapters.postgres.store import with_own_connections
+from selfheal.kit.errors import LabelConflictError
+
+if TYPE_CHECKING:
+    from selfheal.adapters.postgres.store import Store
+    from serving.ingest.journal_writer import DurableLog
+    from serving.schemas.requests import Label
+
+REMEMBERED_LABELS = 100_000
+"""Labels kept in memory until Postgres surely has them: an hour of 25 a second, a few megabytes."""
+
+
+LOOK_UP_PATIENCE_SECONDS = 1.0
+"""For Postgres to say which labels it has. One that takes longer counts as away."""
+
+PAUSE_SECONDS = 2.0
+"""Without asking again a Postgres that is away; or every call would wait for it, one after the other."""
+
+
+class LabelDesk:
+    """Accepts labels. One instance a process; calls are serialised."""
+
+    def __init__(self, store: Store, log: DurableLog) -> None:
+        self._store = with_own_connections(store, 1, LOOK_UP_PATIENCE_SECONDS)
+        self._ask_again_at = 0.0
+        self._log = log
+        self._recent: OrderedDict[UUID, KnownLabel] = OrderedDict()
+        self._lock = threading.Lock()
+        self.n_by_outcome: Counter[str] = Counter()
+        """Labels that were `accepted`, a `duplicate`, or a `conflict`."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why no label can be acknowledged now, in a sentence; None if they can."""
+        return self._log.problem
+
+    def close(self) -> None:
+        """Returns the connections."""
+        self._store.close()
+
+    def accept(self, labels: Sequence[Label]) -> tuple[int, int]:
+        """Keeps the labels, all or none; returns how many were new or corrections, and how many were known already.
+
+        Raises:
+            LabelConflictError: if a prediction has another label and this one is no correction.
+            JournalUnavailableError: if they could not be made durable.
+        """
+        with self._lock:
+            known = self._known({label.prediction_id for label in labels})
+            records: list[Record] = []
+            fresh: dict[UUID, KnownLabel] = {}
+            for label in labels:
+                before = known.get(label.prediction_id)
+                if before is not None and before.value == label.true_label:
+                    continue
+                if before is not None and not label.is_correction:
+                    self.n_by_outcome["conflict"] += 1
+                    raise LabelConflictError(
+                        f"prediction {label.prediction_id} is labelled {before.value}; send {label.true_label} with "
+                        "is_correction=true if that was wrong"
+                    )
+                received_at = datetime.now(UTC)
+                fresh[label.prediction_id] = KnownLabel(label.true_label, label.is_correction, received_at)
+                known[label.prediction_id] = fresh[label.prediction_id]
+                records.append(_record(label, received_at))
+            if records:
+                self._log.write(encode_lines(records))
+            self._remember(fresh)
+            self.n_by_outcome.update(accepted=len(records), duplicate=len(labels) - len(records))
+            return len(records), len(labels) - len(records)
+
+    def _known(self, ids: set[UUID]) -> dict[UUID, KnownLabel]:
+        """What counts now: Postgres may lack what came in a moment ago, and memory what another process took."""
+        known = self._stored(ids)
+        for prediction_id in ids & self._recent.keys():
+            mine, stored = self._recent[prediction_id], known.get(prediction_id)
+            if stored is None or mine.overrules(stored):
+                known[prediction_id] = mine
+        return known
+
+    def _stored(self, ids: set[UUID]) -> dict[UUID, KnownLabel]:
+        """What Postgres has; nothing while it is away: what counts is decided when the journal is copied."""
+        if time.monotonic() < self._ask_again_at:
+            return {}
+        try:
+            return stored_labels(self._store, ids)
+        except SQLAlchemyError:
+            self._ask_again_at = time.monotonic() + PAUSE_SECONDS
+            return {}
+
+    def _remember(self, fresh: dict[UUID, KnownLabel]) -> None:
+        for prediction_id, label in fresh.items():
+            self._recent[prediction_id] = label
+            self._recent.move_to_end(prediction_id)
+        while len(self._recent) > REMEMBERED_LABELS:
+            self._recent.popitem(last=False)
+
+
+def _record(label: Label, received_at: datetime) -> Record:
+    return (
+        str(label.prediction_id),
+        label.true_label,
+        format_time(label.labelled_at or received_at),
+        format_time(received_at),
+        label.label_source,
+        label.is_correction,
+    )

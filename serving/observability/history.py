@@ -1,0 +1,110 @@
+"""The monitor's past as a page shows it: from Postgres, and from the ticks' files what only they have."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from selfheal.adapters.postgres.promotions import promotions_since
+from selfheal.adapters.postgres.tick_history import Step, step_for, steps_between
+from selfheal.domain.monitoring.drift import PROBABILITY
+from selfheal.services.reports.figures import PastTick
+from selfheal.services.reports.files import read_tick_values
+from selfheal.services.reports.writer import past_tick
+from serving.schemas.dashboard import DriftRow, History, HistoryStep, Known
+from serving.schemas.responses import PromotionInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from selfheal.adapters.postgres.store import Store
+
+METRICS = ("auc_roc", "f1", "precision", "recall", "brier")
+MAX_PROMOTIONS = 100
+
+Kept = dict[str, Any]
+"""A tick's file as plain values; empty if this host does not have it."""
+
+
+def history(store: Store, now: datetime, period: timedelta, max_points: int, folder: Path) -> History:
+    """The last `period`, in at most about `max_points` steps. Reads one file a step."""
+    step = step_for(period, max_points)
+    steps = steps_between(store, now - period, now, step)
+    kept = [_kept(folder, one) for one in steps]
+    return History(
+        since=now - period,
+        until=now,
+        first_look_at=steps[0].first_at if steps else None,
+        step_seconds=int(step.total_seconds()),
+        steps=[_step(one, past_tick(one.newest, values)) for one, values in zip(steps, kept, strict=True)],
+        drift=_drift_rows(store.contract.feature_names, steps, kept),
+        promotions=[PromotionInfo.model_validate(row) for row in promotions_since(store, now - period, MAX_PROMOTIONS)],
+    )
+
+
+def _kept(folder: Path, step: Step) -> Kept:
+    values = read_tick_values(folder, step.newest.window_end, step.newest.tick_id)
+    return values if isinstance(values, dict) else {}
+
+
+def _step(step: Step, newest: PastTick) -> HistoryStep:
+    row = step.newest
+    return HistoryStep(
+        start=step.start,
+        looked_at=row.created_at,
+        n_ticks=step.n_ticks,
+        verdict=step.verdict,
+        max_drift_ratio=step.max_drift_ratio,
+        model_version=row.model_version,
+        n_predictions=row.n_predictions,
+        n_labels=row.n_labels,
+        label_coverage_pct=row.label_coverage_pct,
+        positive_rate=row.positive_rate,
+        probability_mean=row.probability_mean,
+        probability_std=row.probability_std,
+        entropy=row.entropy,
+        estimated=_known(newest.estimated, newest.estimated_intervals),
+        realised=_known(newest.realised, newest.realised_intervals),
+    )
+
+
+def _known(values: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]]) -> dict[str, Known]:
+    known: dict[str, Known] = {}
+    for name in METRICS:
+        value = values.get(name)
+        if value is not None:
+            low, high = intervals.get(name, (None, None))
+            known[name] = Known(value=value, low=low, high=high)
+    return known
+
+
+def _drift_rows(features: Sequence[str], steps: Sequence[Step], kept: Sequence[Kept]) -> list[DriftRow]:
+    by_column = [_columns(values) for values in kept]
+    rows = [
+        DriftRow(
+            column=name,
+            drifted_share=[_share(step, name) for step in steps],
+            effect=[_effect(columns.get(name)) for columns in by_column],
+        )
+        for name in features
+    ]
+    probability = [columns.get(PROBABILITY) for columns in by_column]
+    shares = [None if column is None else float(bool(column.get("is_drifted"))) for column in probability]
+    return [*rows, DriftRow(column=PROBABILITY, drifted_share=shares, effect=[_effect(one) for one in probability])]
+
+
+def _columns(values: Kept) -> dict[str, Kept]:
+    """Column -> what the tick's file says of it; of a file of another release, what is of the known shape."""
+    drift = values.get("drift")
+    columns = drift.get("columns") if isinstance(drift, dict) else None
+    return {one["column"]: one for one in columns or () if isinstance(one, dict) and "column" in one}
+
+
+def _share(step: Step, feature: str) -> float | None:
+    return step.n_drifted.get(feature, 0) / step.n_compared if step.n_compared else None
+
+
+def _effect(column: Kept | None) -> float | None:
+    effect = None if column is None else column.get("effect")
+    return round(effect, 4) if isinstance(effect, float | int) else None

@@ -1,0 +1,60 @@
+"""How an explanation is answered: the model of `explain=true` in the API's documents, and plain JSON for many rows at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, Field
+
+if TYPE_CHECKING:
+    from selfheal.domain.model.explanation import Explanation
+
+
+class AdverseReason(BaseModel):
+    """One thing that spoke for class 1."""
+
+    code: str = Field(description="stable, for programs")
+    text: str = Field(description="for the person; names what was scored, whichever way it spoke")
+    contribution: float = Field(description="log-odds above the baseline; several features may share a reason")
+
+
+class Explained(BaseModel):
+    """Why a row got its score: `baseline_log_odds` plus all `contributions` is `log_odds`, exactly."""
+
+    baseline: Literal["reference", "stand_in"] = Field(
+        description="whose average row is compared with: the reference rows of this model version, or stand-in rows of "
+        "the use case where the model's own were not at hand"
+    )
+    baseline_log_odds: float = Field(description="average log-odds of the baseline's rows")
+    log_odds: float = Field(
+        description="log(p / (1 - p)) of the probability of class 1; finite even where p rounds to 1"
+    )
+    contributions: dict[str, float] = Field(
+        description="for each feature, derived ones included, the log-odds it adds to the baseline; above 0 speaks for class 1"
+    )
+    reasons: list[AdverseReason] = Field(
+        max_length=4, description="what spoke most for class 1, the strongest first; empty if nothing did"
+    )
+
+
+def plain_explanations(explanation: Explanation) -> list[dict[str, Any] | None]:
+    """The fields of `Explained` for each row, ready for JSON; None for a row that has no exact explanation."""
+    rows = zip(
+        explanation.is_exact.tolist(),
+        explanation.log_odds.tolist(),
+        explanation.contributions.tolist(),
+        explanation.adverse_reasons(),
+        strict=True,
+    )
+    return [
+        {
+            "baseline": explanation.baseline.value,
+            "baseline_log_odds": explanation.baseline_log_odds,
+            "log_odds": log_odds,
+            "contributions": dict(zip(explanation.feature_names, contributions, strict=True)),
+            "reasons": [reason._asdict() for reason in reasons],
+        }
+        if is_exact
+        else None
+        for is_exact, log_odds, contributions, reasons in rows
+    ]

@@ -1,0 +1,195 @@
+"""Errors as problem documents (RFC 9457): what is wrong, with which field, and what to do. Nothing internal leaks."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from serving.schemas.requests import LABEL_BATCH, ONE_LABEL, ProblemDocument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_TYPE = "application/problem+json"
+
+NOT_FIELDS = ("body", ONE_LABEL, LABEL_BATCH)
+"""Parts of an error's place that are not names a client sent."""
+
+NO_OBJECT = ("model_type", "model_attributes_type", "dict_type")
+"""Types of errors where something else than a JSON object was sent."""
+
+MAX_FIELD_CHARACTERS = 200
+
+NOT_WHOLE = "Input should be a whole number"
+
+MAX_ERRORS = 50
+"""Wrong fields that one problem document lists."""
+
+RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "required": True, "schema": {"type": "integer"}}}
+HEADERS = {
+    401: {"WWW-Authenticate": {"description": "how to send a key", "required": True, "schema": {"type": "string"}}},
+    429: RETRY_AFTER,
+    503: RETRY_AFTER,
+}
+"""What problems of a status are always sent with, for OpenAPI."""
+
+KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+"""Kinds of the errors that the framework raises by status."""
+
+
+class ProblemError(Exception):
+    """An answer that is not the one asked for. `kind` is stable and for programs, `detail` is for people."""
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        retry_after_seconds: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.retry_after_seconds = retry_after_seconds
+        self.headers = headers or {}
+        self.extra = extra
+
+
+def not_ready(detail: str) -> ProblemError:
+    return ProblemError(503, "not_ready", detail, retry_after_seconds=2)
+
+
+def invalid_request(problems: Sequence[Mapping[str, str]]) -> ProblemError:
+    """The request breaks the contract in these fields (`field` and `message` of each)."""
+    detail = "; ".join(f"{p['field']}: {p['message']}" for p in problems[:5])
+    return ProblemError(422, "invalid_request", detail, errors=list(problems[:MAX_ERRORS]))
+
+
+def unreadable_body(reason: str | None = None) -> ProblemError:
+    """For a body that the JSON parser gave up on, with the parser's reason and place if it gave one."""
+    message = (
+        f"not JSON: {reason}" if reason else "not JSON in UTF-8, nested too deeply, or with a number of too many digits"
+    )
+    return invalid_request([{"field": "body", "message": message}])
+
+
+def internal_error() -> ProblemError:
+    """For what nobody foresaw, once it is in the log."""
+    return ProblemError(500, "internal_error", "the request failed inside the service; its log says why")
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These problems for OpenAPI, under the media type and with the headers they are sent with."""
+    content = {PROBLEM_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content, "headers": HEADERS.get(status, {})}
+        for status in statuses
+    }
+
+
+def validation_problems(errors: Any) -> list[dict[str, str]]:
+    """Pydantic's errors as `field` and `message`, without echoing whole inputs."""
+    return [_validation_problem(error) for error in errors]
+
+
+def _validation_problem(error: Any) -> dict[str, str]:
+    if error["type"] == "json_invalid":
+        return {"field": "body", "message": f"not JSON: {error['ctx']['error']} at character {error['loc'][-1]}"}
+    if error["type"] == "multiple_of" and error["ctx"]["multiple_of"] == 1:
+        error = error | {"msg": NOT_WHOLE}
+    field = ".".join(str(part) for part in error["loc"] if part not in NOT_FIELDS) or "body"
+    shown = field.encode("utf-8", "replace").decode()[:MAX_FIELD_CHARACTERS]  # a client may send any key
+    message = "Input should be an object" if error["type"] in NO_OBJECT else error["msg"]  # not the name of a class
+    return {"field": shown, "message": message.removeprefix("Value error, ")}
+
+
+def install(app: FastAPI) -> None:
+    """Registers the handlers on the app. Call it before adding other middleware, which then stands outside."""
+
+    @app.exception_handler(ProblemError)
+    async def _problem(_: Request, error: ProblemError) -> JSONResponse:
+        return problem_for(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return problem_for(invalid_request(validation_problems(error.errors()[:MAX_ERRORS])))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, ValueError | RecursionError):  # what the JSON parser raised
+            return problem_for(unreadable_body())
+        kind = KINDS.get(error.status_code, "http_error")
+        return problem_for(ProblemError(error.status_code, kind, str(error.detail), headers=error.headers))
+
+    app.add_middleware(UnexpectedErrors)
+    _describe_problems(app)
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Puts the schema that `documented` refers to into the app's OpenAPI document."""
+    without_problems = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = without_problems()
+        document["components"]["schemas"][ProblemDocument.__name__] = ProblemDocument.model_json_schema()
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents
+
+
+class UnexpectedErrors:
+    """Whatever no handler knows: logged once, answered as a problem document.
+
+    A middleware, because Starlette raises such an error again after its handler has answered; the server then drops the
+    connection under the client's next request.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            if scope["type"] != "http" or has_begun:
+                raise
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            await problem_for(internal_error())(scope, receive, send)
+
+
+def problem_for(error: ProblemError) -> JSONResponse:
+    """The answer that says so."""
+    response = problem_response(
+        error.status, error.kind, error.detail, retry_after_seconds=error.retry_after_seconds, **error.extra
+    )
+    response.headers.update(error.headers)  # such as Allow
+    return response
+
+
+def problem_response(
+    status: int, kind: str, detail: str, *, retry_after_seconds: int | None = None, **extra: Any
+) -> JSONResponse:
+    headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
+    body = {"type": kind, "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **extra}
+    return JSONResponse(body, status, headers, media_type=PROBLEM_TYPE)

@@ -1,0 +1,205 @@
+"""Requests, and what scoring and labels are answered with; what reading is answered with is in `serving.schemas.responses`.
+
+The request's features are derived from the contract: names, aliases, types, limits, examples.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    StrictBool,
+    Tag,
+    create_model,
+)
+
+from serving.schemas.explanations import Explained
+
+if TYPE_CHECKING:
+    from selfheal.domain.contract import Feature, ModelContract
+
+MAX_BATCH_ROWS = 10_000
+MAX_LABELS = 10_000
+SOURCE_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
+"""Names of senders: nothing that a CSV journal would have to quote."""
+
+SourceName = Annotated[str, Field(pattern=SOURCE_PATTERN)]
+
+
+class RowBase(BaseModel):
+    """What every request model of a contract has besides the features."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    request_source: SourceName = Field("api", description="who asks; kept in the log")
+    prediction_id: UUID | None = Field(
+        None,
+        description="an id of your own making. A second request with it and the same row gets the first one's answer and "
+        "is logged once; with another row it is a conflict (409). Absent: the service makes one.",
+    )
+    explain: bool = Field(False, description="adds `explanation` to the answer; `?explain=true` does so for all rows")
+
+
+def row_model(contract: ModelContract) -> type[RowBase]:
+    """The request model of one row, derived from the contract. Unknown fields are refused by name."""
+    fields: dict[str, Any] = {feature.name: _field(feature) for feature in contract.inputs}
+    model: type[RowBase] = create_model("PredictRequest", __base__=RowBase, __doc__=contract.description, **fields)
+    model.model_config["json_schema_extra"] = {"examples": [dict[str, Any](example_row(contract))]}
+    model.model_rebuild(force=True)
+    return model
+
+
+def example_row(contract: ModelContract) -> dict[str, float | int]:
+    return {f.name: int(f.example) if f.kind == "int" else f.example for f in contract.inputs}
+
+
+def _field(feature: Feature) -> tuple[Any, Any]:
+    is_int = feature.kind == "int"
+    # Many clients write 45.0 for 45. The check for whole numbers lets 45.00000001 pass; `serving.scoring.request_parser` does not.
+    number: Any = Annotated[FiniteFloat, Field(ge=feature.lower, le=feature.upper, multiple_of=1 if is_int else None)]
+    names = dict.fromkeys(
+        spelling
+        for name in (feature.name, *feature.aliases)
+        for spelling in (name, name.replace("-", "_"), name.replace("_", "-"))
+    )
+    return (number | None) if feature.is_nullable else number, Field(
+        default=None if feature.is_nullable else ...,
+        description=f"{feature.description} ({feature.unit})" + _also_known_as(feature),
+        validation_alias=AliasChoices(*names),
+        serialization_alias=feature.name,
+    )
+
+
+def _also_known_as(feature: Feature) -> str:
+    return f"; also accepted as {' or '.join(f'`{alias}`' for alias in feature.aliases)}" if feature.aliases else ""
+
+
+class Prediction(BaseModel):
+    """One acknowledged prediction: it is on disk when this is sent."""
+
+    prediction_id: UUID = Field(description="send the true label under this id")
+    prediction: Literal[0, 1] = Field(description="1 if the probability reaches the threshold")
+    probability: float = Field(description="probability of class 1", ge=0, le=1)
+    threshold: float
+    model_name: str
+    model_version: int
+    explanation: Explained | None = Field(None, description="why, if that was asked for and can be said exactly")
+    explanation_unavailable: str | None = Field(None, description="why there is no explanation, if one was asked for")
+
+
+class RowError(BaseModel):
+    """Why one row of a batch was refused."""
+
+    row: int = Field(description="position in `instances`, from 0")
+    field: str
+    message: str
+
+
+class BatchBase(BaseModel):
+    """Many rows in one call; each is checked by itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    instances: list[Any]
+
+
+class BatchResponse(BaseModel):
+    """`predictions` has an entry for each instance, null where `errors` says why."""
+
+    predictions: list[Prediction | None]
+    errors: list[RowError]
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("Input should be 0 or 1, not true or false")
+    return value
+
+
+DATE_FIRST = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+
+
+def _only_text(value: Any) -> Any:
+    """Pydantic takes numbers, and text that is a number, for seconds or milliseconds since 1970."""
+    if isinstance(value, int | float) or (isinstance(value, str) and not DATE_FIRST.match(value)):
+        raise ValueError("Input should be a time with its time zone as text, such as 2026-01-31T12:00:00Z")
+    return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("Input should be a time that exists in UTC too") from None
+
+
+class Label(BaseModel):
+    """What became of one prediction."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prediction_id: UUID
+    true_label: Annotated[Literal[0, 1], BeforeValidator(_no_bool)]
+    labelled_at: Annotated[AwareDatetime, BeforeValidator(_only_text), AfterValidator(_in_utc)] | None = Field(
+        None, description="when it became known; absent: now"
+    )
+    label_source: SourceName = "api"
+    is_correction: StrictBool = Field(
+        False, description="replaces an earlier label; without it another label is a conflict"
+    )
+
+
+class LabelBatch(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"labels": [{"prediction_id": "0198f0f0-5c1e-7000-8000-000000000000", "true_label": 1}]},
+            ]
+        },
+    )
+
+    labels: list[Label] = Field(min_length=1, max_length=MAX_LABELS)
+
+
+ONE_LABEL, LABEL_BATCH = "one label", "label batch"
+"""Names of the two forms of a body; pydantic writes them into the places of errors."""
+
+
+def _form_of(body: Any) -> str:
+    is_batch = "labels" in body if isinstance(body, dict) else isinstance(body, LabelBatch)
+    return LABEL_BATCH if is_batch else ONE_LABEL
+
+
+LabelBody = Annotated[
+    Annotated[LabelBatch, Tag(LABEL_BATCH)] | Annotated[Label, Tag(ONE_LABEL)],
+    Discriminator(_form_of),
+]
+"""Decided by `labels` being there, so that errors speak of the form that was meant."""
+
+
+class LabelsResponse(BaseModel):
+    accepted: int = Field(description="labels that were new or corrections; they are on disk")
+    duplicates: int = Field(description="labels that were known already, with the same value")
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457). `type` is stable and for programs, `detail` is for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]] = Field([], description="`field` and `message` of each, for `type` invalid_request")

@@ -1,0 +1,158 @@
+"""Predictions whose id the client chose: the same request is answered as before and logged once, another is refused.
+
+What was answered is known from three places: this process's memory, the end of the journal as it was when the service
+started (what a crash may have left uncopied), and Postgres. While Postgres is away the third is missing: an old id may
+then be scored again, and the log keeps the first line. Likewise for one id sent to two processes within the second or so
+that the journal is ahead of Postgres.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from selfheal.adapters.journal import JournalKind, last_lines
+from selfheal.adapters.postgres.predictions import stored_predictions
+from selfheal.kit.errors import InvalidDataError
+from serving.schemas.problems import ProblemError
+from serving.scoring.micro_batcher import Answer, Row
+
+if TYPE_CHECKING:
+    from selfheal.domain.contract import ModelContract
+    from serving.database.read_pool import Inquiries
+    from serving.scoring.micro_batcher import Scorer
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED = 50_000
+"""Answers kept in memory: several seconds of the highest rate, while the journal is a fraction of a second ahead."""
+
+JOURNAL_TAIL_LINES = 20_000
+
+LOOK_UP_PATIENCE_SECONDS = 1.0
+"""For Postgres to say whether an id is known. One that takes longer (a lock, a vanished host) counts as away."""
+
+PAUSE_SECONDS = 2.0
+"""Without asking again a Postgres that is away; or every request with an id of its own would wait for it."""
+
+MAX_OPEN_LOOK_UPS = 10_000
+
+Outcome: TypeAlias = "Answer | ProblemError"
+
+
+class OnceOnly:
+    """Scores each id once. One instance a process, for its event loop."""
+
+    def __init__(self, contract: ModelContract, inquiries: Inquiries, scorer: Scorer) -> None:
+        self._contract = contract
+        self._inquiries = inquiries
+        self._ask_again_at = 0.0
+        self._scorer = scorer
+        self._remembered: OrderedDict[str, tuple[Row, Answer]] = OrderedDict()
+        self._under_way: dict[str, tuple[Row, asyncio.Future[None]]] = {}
+
+    def remember_journal(self, kind: JournalKind, data_dir: Path) -> None:
+        """Reads what was acknowledged last, before this process started."""
+        try:
+            for fields in last_lines(kind, data_dir, JOURNAL_TAIL_LINES):
+                self._remember(*self._known(fields))
+        except (OSError, InvalidDataError, ValueError, KeyError) as error:
+            logger.warning("the journal's end could not be read, so retries may be logged twice: %s", error)
+
+    async def score(self, rows: Sequence[Row]) -> list[Outcome]:
+        """An answer for each row, or the conflict (409) that its id is in.
+
+        Raises:
+            ProblemError: as `Scorer.score`; then no row was answered.
+        """
+        own_ids = {row.prediction_id for row in rows if row.prediction_id is not None}
+        if not own_ids:
+            return list(await self._scorer.score(rows))
+        while waiting_for := [self._under_way[i][1] for i in own_ids if i in self._under_way]:
+            await asyncio.wait(waiting_for)
+        first_rows: dict[str, Row] = {}
+        for row in rows:
+            if row.prediction_id is not None:
+                first_rows.setdefault(row.prediction_id, row)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._under_way |= {own_id: (row, done) for own_id, row in first_rows.items()}
+        try:
+            known = await self._look_up(own_ids)
+            fresh = [row for row in rows if row.prediction_id is None or _is_first(row, first_rows, known)]
+            answers = await self._scorer.score(fresh) if fresh else []
+        finally:
+            for own_id in own_ids:
+                del self._under_way[own_id]
+            done.set_result(None)
+        remaining = iter(answers)
+        outcomes: list[Outcome] = []
+        for row in rows:
+            if row.prediction_id is None:
+                outcomes.append(next(remaining))
+                continue
+            if _is_first(row, first_rows, known):
+                known[row.prediction_id] = (row, next(remaining))
+                self._remember(*known[row.prediction_id])
+            outcomes.append(_same_answer(row, *known[row.prediction_id]))
+        return outcomes
+
+    async def _look_up(self, ids: Iterable[str]) -> dict[str, tuple[Row, Answer]]:
+        known = {own_id: self._remembered[own_id] for own_id in ids if own_id in self._remembered}
+        unknown = [own_id for own_id in ids if own_id not in known]
+        for fields in await self._stored(unknown) if unknown else ():
+            row, answer = self._known(fields)
+            known[answer["prediction_id"]] = row, answer
+        return known
+
+    async def _stored(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """What Postgres has under these ids; nothing while it is away."""
+        if time.monotonic() < self._ask_again_at:
+            return []
+        question = partial(stored_predictions, prediction_ids=ids)
+        try:
+            return await self._inquiries.ask(question, patience_seconds=LOOK_UP_PATIENCE_SECONDS)
+        except ProblemError:
+            self._ask_again_at = time.monotonic() + PAUSE_SECONDS
+            return []
+
+    def _known(self, fields: Mapping[str, object]) -> tuple[Row, Answer]:
+        """A logged prediction, from the journal's text or Postgres' values, as the request and the answer it was."""
+        prediction_id = str(fields["prediction_id"])
+        values = tuple(_number(fields[name]) for name in self._contract.input_names)
+        answer: Answer = {
+            "prediction_id": prediction_id,
+            "prediction": int(str(fields["prediction"])),
+            "probability": float(str(fields["probability"])),
+            "threshold": float(str(fields["threshold"])),
+            "model_name": self._contract.name,
+            "model_version": int(str(fields["model_version"])),
+        }
+        return Row(values, str(fields["request_source"]), prediction_id), answer
+
+    def _remember(self, row: Row, answer: Answer) -> None:
+        self._remembered[answer["prediction_id"]] = (row, answer)
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+
+
+def _is_first(row: Row, first_rows: Mapping[str, Row], known: Mapping[str, object]) -> bool:
+    """Whether this row is the one to score for its id: not answered before, and the first of its request."""
+    assert row.prediction_id is not None
+    return row.prediction_id not in known and first_rows[row.prediction_id] is row
+
+
+def _same_answer(row: Row, first: Row, answer: Answer) -> Outcome:
+    if row.values == first.values and row.request_source == first.request_source:
+        return dict(answer)
+    detail = f"prediction_id {row.prediction_id} was used for another row; choose a new id for each row"
+    return ProblemError(409, "prediction_id_conflict", detail)
+
+
+def _number(value: object) -> float | None:
+    return None if value is None or value == "" else float(str(value))

@@ -1,0 +1,264 @@
+"""The one path of a prediction: rows that arrive together are scored by one call and made durable by one commit.
+
+Nothing waits while the path is idle; under load the next group is whatever has arrived while one was scored and brought
+to disk. Scoring ahead of the disk was tried: it makes groups smaller, and a call of the model costs a millisecond whether
+it is for one row or for fifty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+import uuid_utils
+
+from selfheal.adapters.journal import column_values, encode_lines, format_time
+from selfheal.kit.errors import JournalUnavailableError
+from selfheal.kit.latency import LatencyHistogram
+from serving.schemas.problems import ProblemError, not_ready
+
+if TYPE_CHECKING:
+    from selfheal.domain.contract import FloatArray, ModelContract
+    from serving.champion.holder import Champion, ChampionHolder
+    from serving.ingest.journal_writer import DurableLog
+
+MAX_WAITING_ROWS = 50_000
+"""Rows that may wait for their answer; beyond it a client is better told to come back than left to time out."""
+
+MAX_GROUP_ROWS = 10_000
+
+MAX_INLINE_ROWS = 256
+"""Groups up to this size (3 ms) are scored in the event loop: a thread would fight it for the interpreter lock."""
+
+Answer: TypeAlias = dict[str, Any]
+"""One acknowledged prediction, with the fields of `serving.schemas.requests.Prediction`."""
+
+
+class Row(NamedTuple):
+    """One validated row: the raw inputs in the contract's order (None where missing), who sent it, and the id they chose."""
+
+    values: tuple[float | int | None, ...]
+    request_source: str
+    prediction_id: str | None = None
+    is_explained: bool = False
+
+
+@dataclass(slots=True)
+class _Waiting:
+    rows: Sequence[Row]
+    arrived_at: float
+    answers: asyncio.Future[list[Answer]]
+
+
+@dataclass(slots=True)
+class _Scored:
+    """A group that has been scored and not yet acknowledged."""
+
+    group: Sequence[_Waiting]
+    answers: list[list[Answer]]
+    model_version: int
+    n_positive: int
+    lines: bytes
+
+
+class Scorer:
+    """Groups waiting rows, scores and journals them. One instance a process."""
+
+    def __init__(self, contract: ModelContract, holder: ChampionHolder, log: DurableLog) -> None:
+        self._contract = contract
+        self._kinds = [contract.kinds[name] for name in contract.feature_names]
+        self._holder = holder
+        self._log = log
+        self._waiting: deque[_Waiting] = deque()
+        self._n_waiting_rows = 0
+        self._n_to_serve_alone = 0
+        self._is_closed = False
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
+        self.n_acknowledged = 0
+        self.n_by_outcome: Counter[tuple[int, int]] = Counter()
+        """Acknowledged predictions by model version and prediction."""
+        self.latency = LatencyHistogram()
+
+    @property
+    def n_waiting_rows(self) -> int:
+        return self._n_waiting_rows
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be scored and acknowledged now, in a sentence; None if it can."""
+        if self._holder.current is None:
+            return self._holder.problem or "no model is loaded yet"
+        return self._log.problem
+
+    async def score(self, rows: Sequence[Row]) -> list[Answer]:
+        """Scores the rows and returns once they are in the journal, as durable as JOURNAL_FSYNC says.
+
+        Raises:
+            ProblemError: 503 if there is no model, too much is waiting, or the journal cannot be written.
+        """
+        return await self.submit(rows)
+
+    def submit(self, rows: Sequence[Row]) -> asyncio.Future[list[Answer]]:
+        """As `score`, for whoever does not wait in a coroutine. The future fails as `score` does."""
+        if self._is_closed:
+            raise not_ready("the service is stopping")
+        if self._holder.current is None:
+            raise not_ready(self._holder.problem or "no model is loaded yet")
+        if self._log.problem is not None:
+            raise _not_durable()
+        if self._n_waiting_rows + len(rows) > MAX_WAITING_ROWS:
+            raise ProblemError(503, "overloaded", "too many rows are waiting to be scored", retry_after_seconds=1)
+        answers: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(rows, time.perf_counter(), answers))
+        self._n_waiting_rows += len(rows)
+        self._arrived.set()
+        return answers
+
+    async def work(self) -> None:
+        """Serves group after group until cancelled."""
+        while True:
+            await self._arrived.wait()
+            await self._all_that_is_here()
+            group = self._next_group()
+            try:
+                await self._serve(group)
+            except asyncio.CancelledError:
+                self._fail(group, not_ready("the service is stopping"))
+                raise
+            except Exception as error:
+                if len(group) == 1:
+                    self._fail(group, error)
+                else:
+                    self._queue_one_by_one(group)
+
+    def close(self) -> None:
+        """Fails what still waits, and what may yet come; nothing of it was acknowledged."""
+        self._is_closed = True
+        self._fail(self._waiting, not_ready("the service is stopping"))
+        self._thread.shutdown(wait=True)
+
+    async def _all_that_is_here(self) -> None:
+        """Lets the event loop read on for as long as each round brings another row: a few microseconds when idle."""
+        n_seen = 0
+        while n_seen < self._n_waiting_rows < MAX_INLINE_ROWS:
+            n_seen = self._n_waiting_rows
+            await asyncio.sleep(0)
+
+    async def _serve(self, group: Sequence[_Waiting]) -> None:
+        champion = self._holder.current
+        assert champion is not None, "rows wait only while there is a champion; it is never taken away"
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
+        if sum(len(waiting.rows) for waiting in group) <= MAX_INLINE_ROWS:
+            scored = self._score(group, champion)
+        else:
+            scored = await in_thread(self._score, group, champion)
+        try:
+            await in_thread(self._log.write, scored.lines)
+        except JournalUnavailableError:
+            self._fail(group, _not_durable())
+        else:
+            self._acknowledge(scored)
+
+    def _queue_one_by_one(self, group: Sequence[_Waiting]) -> None:
+        """One request that the model fails on must not fail the others of its group."""
+        self._waiting.extendleft(reversed(group))
+        self._n_to_serve_alone = len(group)
+        self._arrived.set()
+
+    def _acknowledge(self, scored: _Scored) -> None:
+        now, n_before = time.perf_counter(), self.n_acknowledged
+        for waiting, answers in zip(scored.group, scored.answers, strict=True):
+            self._n_waiting_rows -= len(answers)
+            self.n_acknowledged += len(answers)
+            self.latency.observe(now - waiting.arrived_at, now)
+            if not waiting.answers.done():
+                waiting.answers.set_result(answers)
+        n_rows = self.n_acknowledged - n_before
+        self.n_by_outcome[scored.model_version, 1] += scored.n_positive
+        self.n_by_outcome[scored.model_version, 0] += n_rows - scored.n_positive
+
+    def _fail(self, group: Iterable[_Waiting], error: Exception) -> None:
+        for waiting in group:
+            self._n_waiting_rows -= len(waiting.rows)
+            if not waiting.answers.done():
+                waiting.answers.set_exception(error)
+
+    def _next_group(self) -> list[_Waiting]:
+        group: list[_Waiting] = []
+        n_rows, max_rows = 0, MAX_GROUP_ROWS
+        if self._n_to_serve_alone:
+            self._n_to_serve_alone -= 1
+            max_rows = 0
+        while self._waiting and (not group or n_rows + len(self._waiting[0].rows) <= max_rows):
+            waiting = self._waiting.popleft()
+            group.append(waiting)
+            n_rows += len(waiting.rows)
+        if not self._waiting:
+            self._arrived.clear()
+        return group
+
+    def _score(self, group: Sequence[_Waiting], champion: Champion) -> _Scored:
+        rows = [row for waiting in group for row in waiting.rows]
+        inputs = np.array([row.values for row in rows], dtype=np.float64)
+        matrix = self._contract.matrix(dict(zip(self._contract.input_names, inputs.T, strict=True)))
+        probabilities = champion.probabilities(matrix)
+        if not ((probabilities >= 0.0) & (probabilities <= 1.0)).all():
+            raise ValueError(f"version {champion.version.version} gave a probability outside [0, 1]")
+        version = champion.version
+        predictions = (probabilities >= version.threshold).astype(int).tolist()
+        answers: list[Answer] = [
+            {
+                "prediction_id": row.prediction_id or str(uuid_utils.uuid7()),
+                "prediction": prediction,
+                "probability": probability,
+                "threshold": version.threshold,
+                "model_name": version.model_name,
+                "model_version": version.version,
+            }
+            for row, prediction, probability in zip(rows, predictions, probabilities.tolist(), strict=True)
+        ]
+        lines = self._lines(group, answers, matrix)
+        ends = list(accumulate(len(waiting.rows) for waiting in group))
+        by_request = [answers[end - len(waiting.rows) : end] for end, waiting in zip(ends, group, strict=True)]
+        return _Scored(group, by_request, version.version, sum(predictions), lines)
+
+    def _lines(self, group: Sequence[_Waiting], answers: Sequence[Answer], matrix: FloatArray) -> bytes:
+        """The journal's lines. `latency_ms` is the time from a row's arrival to its score; the commit comes after it."""
+        created_at, now = format_time(datetime.now(UTC)), time.perf_counter()
+        latencies_ms = [round(1000 * (now - waiting.arrived_at), 3) for waiting in group]
+        senders = [
+            (row.request_source, latency_ms)
+            for waiting, latency_ms in zip(group, latencies_ms, strict=True)
+            for row in waiting.rows
+        ]
+        columns = [column_values(values, kind) for values, kind in zip(matrix.T, self._kinds, strict=True)]
+        return encode_lines(
+            [
+                (
+                    answer["prediction_id"],
+                    created_at,
+                    answer["model_version"],
+                    answer["prediction"],
+                    answer["probability"],
+                    answer["threshold"],
+                    *sender,
+                    *features,
+                )
+                for answer, sender, features in zip(answers, senders, zip(*columns, strict=True), strict=True)
+            ]
+        )
+
+
+def _not_durable() -> ProblemError:
+    detail = "predictions cannot be made durable now; this one was not acknowledged (see /health)"
+    return ProblemError(503, "journal_unavailable", detail, retry_after_seconds=5)

@@ -1,0 +1,126 @@
+"""From the bytes of a scoring request to rows. The models that check them are derived from the contract (`serving.schemas.requests`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    create_model,
+)
+
+from serving.schemas.problems import NOT_WHOLE, invalid_request, unreadable_body, validation_problems
+from serving.schemas.requests import MAX_BATCH_ROWS, BatchBase, RowBase, example_row, row_model
+from serving.scoring.micro_batcher import Row
+
+if TYPE_CHECKING:
+    from selfheal.domain.contract import ModelContract
+    from serving.schemas.problems import ProblemError
+
+
+MAX_ERRORS_A_ROW = 20
+"""Wrong fields of one row that a batch's answer lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """What is wrong with one row of a batch: `field` and `message` of each."""
+
+    problems: list[dict[str, str]]
+
+
+class RequestParser:
+    """Parses and checks requests of one contract."""
+
+    def __init__(self, contract: ModelContract) -> None:
+        self.row_model = row_model(contract)
+        self.batch_model = batch_model(contract, self.row_model)
+        self._tolerant_batch_model = batch_model(contract, Annotated[self.row_model, WrapValidator(_refused_by_itself)])
+        names = contract.input_names
+        self._values = itemgetter(*names) if len(names) > 1 else lambda fields: (fields[names[0]],)
+        self._names = names
+        self._whole = [i for i, feature in enumerate(contract.inputs) if feature.kind == "int"]
+
+    def row(self, body: bytes) -> Row:
+        """The row of a body.
+
+        Raises:
+            ProblemError: 422, naming each field that is wrong.
+        """
+        try:
+            row = self._row(self.row_model.__pydantic_validator__.validate_json(body))
+        except ValidationError as error:
+            raise _problem(error) from None
+        if isinstance(row, RefusedRow):
+            raise invalid_request(row.problems)
+        return row
+
+    def batch(self, body: bytes) -> list[Row | RefusedRow]:
+        """The rows of a body that has many; one that breaks the contract says why and leaves the others alone.
+
+        Raises:
+            ProblemError: 422 if the body is no batch.
+        """
+        try:
+            checked = self.batch_model.__pydantic_validator__.validate_json(body)
+        except ValidationError:  # the usual batch has no wrong row, and looking at each by itself takes longer
+            try:
+                checked = self._tolerant_batch_model.__pydantic_validator__.validate_json(body)
+            except ValidationError as error:
+                raise _problem(error) from None
+        return [one if isinstance(one, RefusedRow) else self._row(one) for one in checked.instances]
+
+    def _row(self, checked: RowBase) -> Row | RefusedRow:
+        fields = checked.__dict__
+        values = self._values(fields)
+        for i in self._whole:
+            if values[i] is not None and values[i] % 1:
+                return RefusedRow([{"field": self._names[i], "message": NOT_WHOLE}])
+        prediction_id = fields["prediction_id"]
+        return Row(
+            values,
+            fields["request_source"],
+            None if prediction_id is None else str(prediction_id),
+            fields["explain"],
+        )
+
+
+def batch_model(contract: ModelContract, row: Any) -> type[BatchBase]:
+    """The request model of many rows, as `instances`."""
+    instances: Any = (list[Annotated[row, _OrAnythingElse()]], Field(min_length=1, max_length=MAX_BATCH_ROWS))
+    model: type[BatchBase] = create_model("BatchRequest", __base__=BatchBase, instances=instances)
+    model.model_config["json_schema_extra"] = {"examples": [dict[str, Any](instances=[example_row(contract)] * 2)]}
+    model.model_rebuild(force=True)
+    return model
+
+
+class _OrAnythingElse:
+    """Says in the schema that a row which breaks the contract does not make the request invalid."""
+
+    def __get_pydantic_json_schema__(self, row: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        anything = {
+            "title": "RefusedRow",
+            "description": "whatever breaks the contract is refused by itself: see `errors`",
+        }
+        return {"anyOf": [handler(row), anything]}
+
+
+def _refused_by_itself(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
+        return RefusedRow(validation_problems(errors[:MAX_ERRORS_A_ROW]))
+
+
+def _problem(error: ValidationError) -> ProblemError:
+    errors = error.errors(include_url=False, include_input=False)
+    if errors[0]["type"] == "json_invalid":
+        return unreadable_body(errors[0]["ctx"]["error"])
+    return invalid_request(validation_problems(errors))

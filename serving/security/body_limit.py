@@ -1,0 +1,113 @@
+"""What a request's body may be, decided before it fills the memory: JSON, not encoded, not too large.
+
+`check_body` asks the headers, `read_body` counts while the body arrives; `BodyLimit` does both for the whole app.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from serving.schemas.problems import ProblemError, problem_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY_BYTES = 16_000_000
+"""Three times the largest batch of the shipped use case, with the longest names."""
+
+TOO_LARGE = f"a request body may have {MAX_BODY_BYTES:,} bytes; send several batches"
+
+
+BODILESS_METHODS = ("GET", "HEAD")
+"""Nothing here reads a body of theirs, so there is nothing to judge: the server lets it pass by."""
+
+
+class BodyLimit:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in BODILESS_METHODS:
+            await self._app(scope, receive, send)
+            return
+        try:
+            check_body(Headers(scope=scope))
+        except ProblemError as error:
+            await problem_for(error)(scope, receive, send)
+            return
+        n_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal n_bytes
+            message = await receive()
+            n_bytes += len(message.get("body", b""))
+            if n_bytes > MAX_BODY_BYTES:
+                raise HTTPException(413, TOO_LARGE)  # the one kind of error that FastAPI lets out of its body reading
+            return message
+
+        await self._app(scope, counted, send)
+
+
+def has_body(headers: Mapping[str, str]) -> bool:
+    """Whether a body is announced: HTTP/1 has no other way to send one."""
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def check_body(headers: Mapping[str, str]) -> None:
+    """Looks at what the headers, by their lower-case names, say of the body.
+
+    Raises:
+        ProblemError: 400 if its length is no number, 413 if it is too long, 415 if it is not plain JSON. The last also
+            keeps other people's web pages from posting to a service on loopback: a browser lets them send forms unasked,
+            but not JSON.
+    """
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()):
+        raise ProblemError(400, "invalid_request", f"Content-Length must be a whole number, not {length[:40]!r}")
+    if len(length) > 18 or int(length) > MAX_BODY_BYTES:
+        raise too_large()
+    if not has_body(headers):
+        return
+    if not is_json(headers.get("content-type", "")):
+        raise ProblemError(415, "unsupported_media_type", "send the body as JSON, with Content-Type: application/json")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise ProblemError(415, "unsupported_media_type", "send the body as it is, without Content-Encoding")
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a value of Content-Type names JSON or a format made of it."""
+    name = content_type.partition(";")[0].strip().lower()
+    return name == "application/json" or (name.startswith("application/") and name.endswith("+json"))
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole body, for an ASGI application without a framework.
+
+    Raises:
+        ProblemError: 413 as soon as it is too large.
+        ClientDisconnect: if the client left before it was complete; there is nobody to answer.
+    """
+    pieces: list[bytes] = []
+    n_bytes = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        n_bytes += len(pieces[-1])
+        if n_bytes > MAX_BODY_BYTES:
+            raise too_large()
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+def too_large() -> ProblemError:
+    return ProblemError(413, "too_large", TOO_LARGE)

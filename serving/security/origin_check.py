@@ -1,0 +1,72 @@
+"""Keeps other people's web pages out where no key is asked for: a browser on this machine would carry their requests in.
+
+A page of another origin may open WebSockets and send simple requests here; a page whose name was made to resolve to this
+host (DNS rebinding) may do anything. Both are told by what browsers say truthfully: `Host` and `Origin`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+from serving.schemas.problems import ProblemError, problem_for
+from serving.security.auth import Doorkeeper, is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class OwnPagesOnly:
+    """ASGI middleware for HTTP, where no key is asked for. `/live` and the fast lane ask `refuse_foreign_page` themselves."""
+
+    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
+        self._app = app
+        self._doorkeeper = doorkeeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._doorkeeper.asks_for_keys:
+            try:
+                refuse_foreign_page(Headers(scope=scope))
+            except ProblemError as error:
+                await problem_for(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def refuse_foreign_page(headers: Mapping[str, str]) -> None:
+    """Looks at the headers, by their lower-case names.
+
+    Raises:
+        ProblemError: 403 if the request comes from a page of another host.
+    """
+    problem = _problem(headers.get("host"), headers.get("origin"))
+    if problem is not None:
+        raise ProblemError(403, *problem)
+
+
+@lru_cache(maxsize=256)
+def _problem(host: str | None, origin: str | None) -> tuple[str, str] | None:
+    if host is not None and not is_loopback(_hostname(host)):
+        return "foreign_host", "without API keys this is only to be reached as localhost or 127.0.0.1"
+    if origin is not None and _authority(origin) != (host or "").lower():
+        return "foreign_origin", "without API keys only pages of this host may call"
+    return None
+
+
+def _hostname(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _authority(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""

@@ -1,0 +1,103 @@
+"""Alerts of several sources in one table: each source opens and closes its own, and no trouble rings twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from alembic import command
+from sqlalchemy import text
+
+from selfheal.adapters.postgres import alerts as alert_queries
+from selfheal.adapters.postgres import migrate
+from selfheal.adapters.postgres.store import Store
+from selfheal.domain.records import Alert, Severity, Triage, Verdict
+from tests import builders
+from tests.at_once import at_once
+from tests.times import T0
+
+MINUTE = timedelta(minutes=1)
+REFUSED = Alert("model_refused", Severity.CRITICAL, "version 2 does not load", {"version": 2})
+LAG = Alert("journal_lag", Severity.WARNING, "12 MB are not copied", {"bytes": 12_000_000})
+DRIFT = Alert("dataset_drift", Severity.CRITICAL, "drifted")
+
+
+def tick(*alerts: Alert, model_version: int = 1) -> Triage:
+    window = builders.window(model_version=model_version)
+    return Triage(window, Verdict.HARMFUL_SHIFT, ("drifted",), alerts, "e1")
+
+
+def open_alerts(store: Store) -> list[tuple[str, str, int | None]]:
+    rows = alert_queries.list_alerts(store, only_open=True)
+    return sorted((row.source, row.kind, row.model_version) for row in rows)
+
+
+def test_a_held_alert_opens_once_goes_on_and_is_resolved_by_its_source(store: Store) -> None:
+    assert alert_queries.hold_alert(store, "serving", 2, REFUSED, T0)
+    assert not alert_queries.hold_alert(store, "serving", 2, REFUSED, T0 + MINUTE)
+    (row,) = alert_queries.list_alerts(store)
+    assert (row.message, row.metrics, row.created_at, row.updated_at) == (REFUSED.message, REFUSED.metrics, T0, T0)
+    assert alert_queries.resolve_alert(store, "serving", "model_refused", T0 + MINUTE)
+    assert not alert_queries.resolve_alert(store, "serving", "model_refused", T0 + 2 * MINUTE)
+    (row,) = alert_queries.list_alerts(store)
+    assert (row.resolved_at, row.resolved_by) == (T0 + MINUTE, "serving")
+    assert alert_queries.hold_alert(store, "serving", 2, REFUSED, T0 + 3 * MINUTE), (
+        "trouble that comes back rings again"
+    )
+
+
+def test_a_held_alert_tells_what_is_true_now(store: Store) -> None:
+    alert_queries.hold_alert(store, "serving", None, LAG, T0)
+    worse = Alert("journal_lag", Severity.CRITICAL, "90 MB are not copied", {"bytes": 90_000_000})
+    assert not alert_queries.hold_alert(store, "serving", None, worse, T0 + MINUTE)
+    (row,) = alert_queries.list_alerts(store, only_open=True)
+    assert (row.message, row.severity, row.metrics) == (worse.message, "critical", worse.metrics)
+    assert (row.created_at, row.updated_at) == (T0, T0 + MINUTE)
+
+
+def test_a_tick_leaves_the_alerts_of_other_sources_alone(store: Store) -> None:
+    alert_queries.hold_alert(store, "serving", 2, REFUSED, T0)
+    alert_queries.hold_alert(store, "serving", 1, DRIFT, T0)
+    alert_queries.sync_alerts(store, tick(), T0 + MINUTE)
+    assert alert_queries.sync_alerts(store, tick(DRIFT), T0 + 2 * MINUTE) == [DRIFT], "the same kind, by another source"
+    alert_queries.sync_alerts(store, tick(), T0 + 3 * MINUTE)
+    assert open_alerts(store) == [("serving", "dataset_drift", 1), ("serving", "model_refused", 2)]
+
+
+def test_a_source_resolves_its_own_alerts_of_the_kind_for_every_version(store: Store) -> None:
+    alert_queries.sync_alerts(store, tick(DRIFT), T0)
+    for version in (None, 2, 3):
+        alert_queries.hold_alert(store, "serving", version, REFUSED, T0)
+    alert_queries.hold_alert(store, "serving", None, LAG, T0)
+    alert_queries.resolve_alert(store, "serving", "model_refused", T0 + MINUTE)
+    assert open_alerts(store) == [("monitoring", "dataset_drift", 1), ("serving", "journal_lag", None)]
+
+
+@pytest.mark.parametrize("model_version", [2, None])
+def test_processes_that_hold_the_same_alert_at_once_open_one(
+    open_again: Callable[[], Store], model_version: int | None
+) -> None:
+    stores = [open_again() for _ in range(4)]
+    opened = at_once([partial(alert_queries.hold_alert, one, "serving", model_version, REFUSED, T0) for one in stores])
+    assert sorted(opened) == [False, False, False, True]
+    assert len(alert_queries.list_alerts(stores[0])) == 1
+
+
+def test_alerts_written_before_there_were_sources_are_monitorings(store: Store) -> None:
+    """Also those that a process of the release before writes while the hosts are updated."""
+    with store.engine.begin() as connection:
+        command.downgrade(migrate.alembic_config(store, connection), "0002")
+        written = text(
+            "INSERT INTO monitoring_alerts "
+            "(alert_id, model_name, model_version, kind, severity, message, metrics, created_at, updated_at) VALUES "
+            "(gen_random_uuid(), 'machine_failure', 1, :kind, 'critical', 'drifted', '{}', now(), now())"
+        )
+        connection.execute(written, {"kind": "feature_drift"})
+    migrate.migrate(store)
+    with store.engine.begin() as connection:
+        connection.execute(written, {"kind": "dataset_drift"})
+    assert open_alerts(store) == [("monitoring", "dataset_drift", 1), ("monitoring", "feature_drift", 1)]
+    alert_queries.sync_alerts(store, tick(), T0)
+    assert open_alerts(store) == []

@@ -1,0 +1,306 @@
+"""The embedded server's life: who starts it, who stops it, and what a crash leaves. Real processes on a folder of their own.
+
+The users are child processes that hold the server until told to leave, or are killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from selfheal.adapters.postgres import embedded, model_versions
+from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
+from selfheal.services.platform import open_platform
+from selfheal.settings import load_settings
+
+PATIENCE_SECONDS = 20.0
+
+USER = """
+import sys
+from pathlib import Path
+from selfheal.adapters.postgres.embedded import ensure_running
+server = ensure_running(Path(sys.argv[1]))
+print(server.url("postgres"), flush=True)
+sys.stdin.readline()
+"""
+
+FORKING_USER = """
+import os, sys
+from pathlib import Path
+from selfheal.adapters.postgres.embedded import ensure_running
+server = ensure_running(Path(sys.argv[1]))
+child = os.fork()
+if child == 0:
+    server.release()
+    sys.exit()  # runs the handlers of atexit, as a forked worker does
+os.waitpid(child, 0)
+print(server.url("postgres"), flush=True)
+sys.stdin.readline()
+"""
+
+
+class User:
+    """A process that uses the server of a folder until `leave` or `kill`."""
+
+    def __init__(self, pgdata: Path, script: str = USER) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", script, str(pgdata)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def url(self) -> str:
+        """Where the server is; waits until the process has it."""
+        assert self.process.stdout is not None
+        url = self.process.stdout.readline().strip()
+        assert url, "the user ended before it had a server"
+        return url
+
+    def ask_to_leave(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def leave(self) -> None:
+        self.ask_to_leave()
+        assert self.process.wait(PATIENCE_SECONDS) == 0
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def pgdata() -> Iterator[Path]:
+    """A folder whose server is stopped afterwards, whatever the test left; outside pytest's, which is closed to others."""
+    with tempfile.TemporaryDirectory(prefix="selfheal-tests-") as parent:
+        Path(parent).chmod(0o755)
+        folder = Path(parent) / "postgres"
+        yield folder
+        embedded.release(folder)
+        pid = postmaster_pid(folder)
+        if pid is not None and is_postgres(pid):
+            server = psutil.Process(pid)
+            server.terminate()
+            server.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def start_user(pgdata: Path) -> Iterator[Callable[..., User]]:
+    users: list[User] = []
+
+    def start(script: str = USER) -> User:
+        users.append(User(pgdata, script))
+        return users[-1]
+
+    yield start
+    for user in users:
+        with suppress(ProcessLookupError):
+            user.process.kill()
+        user.process.communicate()
+
+
+def postmaster_pid(pgdata: Path) -> int | None:
+    try:
+        return int((pgdata / "postmaster.pid").read_text().splitlines()[0])
+    except (FileNotFoundError, IndexError):
+        return None
+
+
+def is_postgres(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def answers(url: str) -> bool:
+    try:
+        with psycopg.connect(url) as connection:
+            return connection.execute("SELECT 1").fetchone() == (1,)
+    except psycopg.OperationalError:
+        return False
+
+
+def test_the_last_user_stops_the_server_and_an_earlier_one_does_not(
+    pgdata: Path, start_user: Callable[..., User]
+) -> None:
+    first, second = start_user(), start_user()
+    url = first.url()
+    assert second.url() == url
+    first.leave()
+    assert answers(url)
+    second.leave()
+    assert not answers(url)
+    assert postmaster_pid(pgdata) is None
+
+
+def test_users_that_leave_at_the_same_moment_leave_no_server_behind(
+    pgdata: Path, start_user: Callable[..., User]
+) -> None:
+    users = [start_user() for _ in range(3)]
+    urls = [user.url() for user in users]
+    for user in users:
+        user.ask_to_leave()
+    for user in users:
+        assert user.process.wait(PATIENCE_SECONDS) == 0
+    assert not answers(urls[0])
+
+
+def test_a_killed_user_neither_blocks_the_next_nor_keeps_the_server_alive(
+    pgdata: Path, start_user: Callable[..., User]
+) -> None:
+    killed = start_user()
+    url = killed.url()
+    killed.kill()
+    successor = start_user()
+    assert successor.url() == url
+    successor.leave()
+    assert not answers(url)
+
+
+def test_the_next_user_recovers_after_user_and_server_were_killed(
+    pgdata: Path, start_user: Callable[..., User]
+) -> None:
+    killed = start_user()
+    with psycopg.connect(killed.url(), autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept (n int)")
+    pid = postmaster_pid(pgdata)
+    assert pid is not None
+    killed.kill()
+    os.kill(pid, signal.SIGKILL)
+    wait_for_the_end_of(pid)
+    successor = start_user()
+    with psycopg.connect(successor.url()) as connection:
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+    successor.leave()
+
+
+def test_a_server_that_was_killed_is_started_again_for_who_still_holds_it(pgdata: Path) -> None:
+    first = embedded.ensure_running(pgdata)
+    pid = postmaster_pid(pgdata)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_for_the_end_of(pid)
+    again = started_again(pgdata)
+    assert answers(again.url("postgres"))
+    assert embedded.ensure_running(pgdata) is again
+    first.release()
+    assert answers(again.url("postgres")), "the handle of before holds nothing any more"
+    again.release()
+    assert not answers(again.url("postgres"))
+
+
+def test_the_last_user_stops_a_server_that_another_one_started_anew(
+    pgdata: Path, start_user: Callable[..., User]
+) -> None:
+    embedded.ensure_running(pgdata)
+    pid = postmaster_pid(pgdata)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_for_the_end_of(pid)
+    other = start_user()
+    url = other.url()
+    other.leave()
+    assert answers(url), "this process uses it still"
+    embedded.release(pgdata)
+    assert not answers(url)
+
+
+def wait_for_the_end_of(pid: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while is_postgres(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def started_again(pgdata: Path) -> embedded.EmbeddedServer:
+    """Postgres refuses to start while the killed server's children are still there: a moment."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return embedded.ensure_running(pgdata)
+        except ServiceUnavailableError:
+            if time.monotonic() > deadline:
+                raise
+
+
+def test_a_pid_file_left_by_a_crash_whose_number_another_process_has_now_does_not_block_the_start(pgdata: Path) -> None:
+    """After a reboot, or in a container that was restarted, small process numbers come up again."""
+    server = embedded.ensure_running(pgdata)
+    left_over = (pgdata / "postmaster.pid").read_text().splitlines()
+    server.release()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
+        for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+            (pgdata / name).write_text("\n".join([str(stranger.pid), *left_over[1:]]) + "\n")
+        again = embedded.ensure_running(pgdata)
+        assert answers(again.url("postgres"))
+        again.release()
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_who_let_go_can_come_back_after_the_others_have_stopped_the_server(
+    pgdata: Path, start_user: Callable[..., User]
+) -> None:
+    other = start_user()
+    other.url()
+    embedded.ensure_running(pgdata)
+    embedded.release(pgdata)
+    other.leave()
+    assert answers(embedded.ensure_running(pgdata).url("postgres"))
+
+
+def test_letting_go_twice_does_not_take_the_server_from_a_later_holder(pgdata: Path) -> None:
+    first = embedded.ensure_running(pgdata)
+    first.release()
+    second = embedded.ensure_running(pgdata)
+    first.release()
+    assert answers(second.url("postgres"))
+    assert embedded.ensure_running(pgdata) is second
+
+
+def test_a_forked_child_does_not_stop_its_parents_server(pgdata: Path, start_user: Callable[..., User]) -> None:
+    parent = start_user(FORKING_USER)
+    url = parent.url()
+    assert answers(url)
+    parent.leave()
+    assert not answers(url)
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"cannot write in .*file.*set DATA_DIR to a writable folder"):
+        embedded.ensure_running(tmp_path / "file" / "data" / "postgres")
+
+
+def test_a_server_that_does_not_start_is_one_clear_error_and_starts_once_it_is_repaired(pgdata: Path) -> None:
+    embedded.ensure_running(pgdata).release()
+    configuration = pgdata / "postgresql.conf"
+    sound = configuration.read_text()
+    configuration.write_text("no_such_setting = 1\n")
+    for _ in range(2):
+        with pytest.raises(ServiceUnavailableError, match=r"did not start: .*; its log is "):
+            embedded.ensure_running(pgdata)
+    configuration.write_text(sound)
+    assert answers(embedded.ensure_running(pgdata).url("postgres"))
+
+
+def test_a_platform_that_closes_leaves_the_server_to_another_of_its_process(pgdata: Path) -> None:
+    settings = load_settings(use_case="tests.toy_use_case:contract", data_dir=pgdata.parent)
+    first, second = open_platform(settings), open_platform(settings)
+    first.close()
+    first.close()  # twice, as a careful caller may
+    assert model_versions.list_versions(second.store) == []
+    pid = postmaster_pid(pgdata)
+    assert pid is not None
+    second.close()
+    assert not is_postgres(pid)

@@ -1,0 +1,53 @@
+"""What must hold before the platform's processes start."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from selfheal.cli import supervisor
+from selfheal.kit.errors import ConfigurationError
+from selfheal.settings import load_settings
+from selfheal.simulate.demo import free_ports
+
+
+def test_a_busy_port_is_named_with_the_setting_that_chooses_another(tmp_path: Path) -> None:
+    api, dagster, mlflow, code = free_ports(4)
+    settings = load_settings(
+        data_dir=tmp_path, api_port=api, dagster_port=dagster, mlflow_port=mlflow, code_server_port=code
+    )
+    supervisor.refuse_busy_ports(settings)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", dagster))
+        holder.listen()
+        with pytest.raises(ConfigurationError, match=f"{dagster}.*DAGSTER_PORT"):
+            supervisor.refuse_busy_ports(settings)
+
+
+def test_a_second_up_in_the_same_folder_is_refused_and_names_the_first(tmp_path: Path) -> None:
+    with (
+        supervisor.only_one(tmp_path),
+        pytest.raises(ConfigurationError, match=f"already up .*process {os.getpid()}"),
+        supervisor.only_one(tmp_path),
+    ):
+        pass
+    with supervisor.only_one(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("folder", ["file/data", "/proc/selfheal-data"])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").touch()
+    settings = load_settings(data_dir=tmp_path / folder)
+    with pytest.raises(ConfigurationError, match=r"DATA_DIR=.*cannot be written"):
+        supervisor.prepare_data_dir(settings)
+
+
+def test_dagster_home_has_the_shipped_instance_configuration(tmp_path: Path) -> None:
+    home = supervisor.dagster_home(load_settings(data_dir=tmp_path))
+    text = (home / "dagster.yaml").read_text()
+    assert "SelfhealPostgresStorage" in text
+    assert "run_monitoring" in text

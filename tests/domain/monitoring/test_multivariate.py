@@ -1,0 +1,46 @@
+"""Rules of the domain classifier: it sees what no column shows by itself, and guesses where there is nothing to see."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from selfheal.domain.monitoring.multivariate import MATERIAL_AUC, DomainCheck, domain_check
+
+COLUMNS = ["a", "b", "c"]
+
+
+def rows(n_rows: int, correlation: float, seed: int) -> pd.DataFrame:
+    """Three standard normal columns, two of which are correlated."""
+    rng = np.random.default_rng(seed)
+    a, noise, c = rng.normal(size=(3, n_rows))
+    return pd.DataFrame({"a": a, "b": correlation * a + np.sqrt(1 - correlation**2) * noise, "c": c})
+
+
+def check(current: pd.DataFrame, reference: pd.DataFrame) -> DomainCheck:
+    return domain_check(current, reference, COLUMNS, seed=1)
+
+
+def test_a_broken_relation_between_columns_is_seen_though_each_is_as_before() -> None:
+    found = check(rows(1_500, 0.0, 1), rows(3_000, 0.9, 2))
+    assert found.auc > 0.7
+    assert found.p_value < 1e-9
+
+
+def test_rows_of_the_same_world_are_not_told_apart() -> None:
+    """30 looks: small p-values are no more frequent than they say, and none comes near an alarm."""
+    p_values = [check(rows(400, 0.5, seed), rows(800, 0.5, 1_000 + seed)).p_value for seed in range(30)]
+    assert min(p_values) > 1e-4
+    assert sum(p < 0.1 for p in p_values) <= 6
+
+
+def test_missing_values_and_constant_columns_are_looked_at_as_they_are() -> None:
+    reference = rows(600, 0.5, 1).assign(c=1.0)
+    current = rows(600, 0.5, 2).assign(c=1.0)
+    assert check(current, reference).auc < MATERIAL_AUC
+    current.loc[::2, "b"] = np.nan
+    assert check(current, reference).p_value < 1e-9
+
+
+def test_the_same_rows_give_the_same_answer() -> None:
+    assert check(rows(300, 0.5, 1), rows(600, 0.4, 2)) == check(rows(300, 0.5, 1), rows(600, 0.4, 2))

@@ -1,0 +1,246 @@
+"""Rules of triage: what each single signal does, and which one outranks which."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from selfheal.domain.monitoring.triage import HarmLimits, triage
+from selfheal.domain.records import ConceptDrift, Severity, Triage, Verdict
+from tests.builders import column_drift, drift_report, estimate, performance, score, window
+
+LIMITS = HarmLimits(min_brier_excess=0.01, min_auc=0.72)
+
+DRIFTED: dict[str, Any] = {
+    "columns": (column_drift("load_ratio", is_drifted=True, effect=0.4), column_drift("restarts")),
+    "feature_drift_ratio": 0.1,
+}
+BROKEN: dict[str, Any] = {"feed_problems": ("load_ratio: 3 values outside 0 to 5",)}
+FEW_ROWS: dict[str, Any] = {
+    "is_sufficient": False,
+    "n_current": 12,
+    "columns": (),
+    "feature_drift_ratio": None,
+}
+REALISED_HARM: dict[str, Any] = {"brier_excess": 0.05, "brier_excess_low": 0.02}
+ESTIMATED_HARM: dict[str, Any] = {"estimated_auc_roc": 0.65, "estimate": estimate(0.60, 0.70)}
+NOTHING_KNOWN: dict[str, Any] = {
+    "realised": None,
+    "brier_excess": None,
+    "brier_excess_low": None,
+    "estimated_f1": None,
+    "estimated_auc_roc": None,
+    "estimate": None,
+    "concept_drift": ConceptDrift.NOT_IDENTIFIABLE,
+    "estimated_brier": None,
+    "label_coverage_pct": None,
+}
+
+
+def concluded(
+    drift: dict[str, Any] | None = None, seen: dict[str, Any] | None = None, previous: str | None = None
+) -> Triage:
+    return triage(drift_report(**(drift or {})), performance(**(seen or {})), LIMITS, previous)
+
+
+def kinds(outcome: Triage) -> set[str]:
+    return {alert.kind for alert in outcome.alerts}
+
+
+# Each signal by itself
+
+
+def test_without_any_signal_the_window_is_stable() -> None:
+    outcome = concluded()
+    assert outcome.verdict is Verdict.STABLE
+    assert outcome.alerts == ()
+    assert outcome.episode_id is None
+    assert outcome.reasons == ("no column has drifted in 1,000 predictions",)
+
+
+def test_a_drifted_column_alone_is_a_benign_shift() -> None:
+    outcome = concluded(DRIFTED)
+    assert outcome.verdict is Verdict.BENIGN_SHIFT
+    assert outcome.reasons[0] == "load_ratio drifted (KS distance 0.40)"
+
+
+def test_a_changed_missing_rate_alone_is_a_benign_shift() -> None:
+    column = column_drift("temperature_c", is_missing_rate_drifted=True, current_missing_pct=20.0)
+    outcome = concluded({"columns": (column,)})
+    assert outcome.verdict is Verdict.BENIGN_SHIFT
+    assert outcome.reasons[0] == "temperature_c missing in 20 % (reference 0 %)"
+
+
+@pytest.mark.parametrize(("rank_shift", "told"), [(0.5, "higher, rank shift +0.50"), (-0.5, "lower, rank shift -0.50")])
+def test_a_column_that_moved_as_a_whole_is_told_with_its_direction(rank_shift: float, told: str) -> None:
+    column = column_drift("load_ratio", is_drifted=True, effect=0.5, ks_distance=0.3, rank_shift=rank_shift)
+    assert concluded({"columns": (column,)}).reasons[0] == f"load_ratio drifted ({told})"
+
+
+def test_a_changed_relation_alone_is_a_benign_shift_and_never_stable() -> None:
+    outcome = concluded(
+        seen={"concept_drift": ConceptDrift.SHOWN, "concept_drift_p_value": 1e-5, "concept_drift_rows": 1_200}
+    )
+    assert outcome.verdict is Verdict.BENIGN_SHIFT
+    assert outcome.reasons[0] == "the relation between inputs and outcome has changed (p = 1e-05, 1,200 labels)"
+
+
+def test_a_stable_window_says_what_it_cannot_know() -> None:
+    outcome = concluded(seen={"concept_drift": ConceptDrift.NOT_IDENTIFIABLE})
+    assert outcome.verdict is Verdict.STABLE
+    assert "only matured labels can tell" in outcome.reasons[1]
+
+
+def test_columns_that_moved_only_together_are_a_benign_shift() -> None:
+    outcome = concluded({"is_multivariate_drifted": True, "domain_auc": 0.71})
+    assert outcome.verdict is Verdict.BENIGN_SHIFT
+    assert "a classifier's AUC is 0.71" in outcome.reasons[0]
+
+
+def test_a_drifted_probability_alone_is_a_benign_shift() -> None:
+    columns = (column_drift("load_ratio"), column_drift("probability", is_drifted=True, effect=0.3))
+    assert concluded({"columns": columns}).verdict is Verdict.BENIGN_SHIFT
+
+
+def test_realised_harm_alone_is_a_harmful_shift() -> None:
+    outcome = concluded(seen=REALISED_HARM)
+    assert outcome.verdict is Verdict.HARMFUL_SHIFT
+    assert outcome.reasons == ("realised Brier score is 0.050 worse than announced (at least 0.020, 400 labels)",)
+
+
+def test_estimated_harm_alone_is_a_harmful_shift() -> None:
+    outcome = concluded(seen=ESTIMATED_HARM)
+    assert outcome.verdict is Verdict.HARMFUL_SHIFT
+    assert outcome.reasons == ("AUC-ROC is estimated at 0.650 (at most 0.700), below 0.72",)
+
+
+def test_a_feed_problem_alone_is_a_broken_feed() -> None:
+    outcome = concluded(BROKEN)
+    assert outcome.verdict is Verdict.BROKEN_FEED
+    assert outcome.reasons == BROKEN["feed_problems"]
+
+
+def test_too_few_rows_are_insufficient() -> None:
+    outcome = concluded(FEW_ROWS)
+    assert outcome.verdict is Verdict.INSUFFICIENT
+    assert outcome.reasons == ("only 12 predictions to compare",)
+    assert outcome.alerts == ()
+
+
+# What is not harm
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param({"brier_excess": 0.05, "brier_excess_low": 0.0}, id="within its noise"),
+        pytest.param({"brier_excess": 0.009, "brier_excess_low": 0.005}, id="immaterial"),
+        pytest.param({"brier_excess": -0.05, "brier_excess_low": -0.08}, id="better than announced"),
+        pytest.param({"brier_excess": 0.05, "brier_excess_low": None}, id="bound unknown"),
+        pytest.param({"brier_excess": None, "brier_excess_low": None}, id="no labels"),
+        pytest.param({"estimated_auc_roc": 0.70, "estimate": estimate(0.68, 0.72)}, id="AUC may be at the limit"),
+        pytest.param({"estimated_auc_roc": None, "estimate": estimate(0.60, 0.70)}, id="not enough rows to estimate"),
+        pytest.param({"estimated_auc_roc": 0.65, "estimate": None}, id="no interval"),
+        pytest.param(
+            {"estimated_auc_roc": 0.70, "estimate": estimate(0.69, 0.71), "reference": score(auc_roc=0.69)},
+            id="the model never was better",
+        ),
+    ],
+)
+def test_this_is_not_harm(seen: dict[str, Any]) -> None:
+    assert concluded(seen=seen).verdict is Verdict.STABLE
+
+
+def test_an_unknown_auc_at_training_does_not_excuse_a_bad_estimate() -> None:
+    assert concluded(seen=ESTIMATED_HARM | {"reference": score(auc_roc=None)}).verdict is Verdict.HARMFUL_SHIFT
+
+
+# Precedence
+
+
+@pytest.mark.parametrize("other", [DRIFTED, FEW_ROWS], ids=["drift", "few rows"])
+@pytest.mark.parametrize("seen", [{}, REALISED_HARM, ESTIMATED_HARM, NOTHING_KNOWN], ids=["", "real", "est", "unknown"])
+def test_a_broken_feed_outranks_all_else(other: dict[str, Any], seen: dict[str, Any]) -> None:
+    assert concluded(other | BROKEN, seen).verdict is Verdict.BROKEN_FEED
+
+
+def test_harm_outranks_drift_and_both_are_told() -> None:
+    outcome = concluded(DRIFTED, REALISED_HARM)
+    assert outcome.verdict is Verdict.HARMFUL_SHIFT
+    assert len(outcome.reasons) == 2
+    assert outcome.reasons[1].startswith("load_ratio drifted")
+
+
+def test_harm_shown_by_labels_outranks_too_few_rows() -> None:
+    assert concluded(FEW_ROWS, REALISED_HARM).verdict is Verdict.HARMFUL_SHIFT
+
+
+def test_harm_estimated_on_too_few_rows_is_no_harm() -> None:
+    """A handful of predictions has some estimated AUC or other; it says nothing."""
+    outcome = concluded(FEW_ROWS, ESTIMATED_HARM)
+    assert outcome.verdict is Verdict.INSUFFICIENT
+    assert outcome.alerts == ()
+
+
+def test_unknown_is_never_stable() -> None:
+    assert concluded(FEW_ROWS, NOTHING_KNOWN).verdict is Verdict.INSUFFICIENT
+
+
+# Alerts
+
+
+@pytest.mark.parametrize(
+    ("drift", "seen", "expected"),
+    [
+        (BROKEN, {}, {"broken_feed": Severity.CRITICAL}),
+        ({}, REALISED_HARM, {"harmful_shift": Severity.CRITICAL}),
+        (DRIFTED | {"feature_drift_ratio": 0.2}, {}, {}),
+        (DRIFTED | {"feature_drift_ratio": 0.21}, {}, {"feature_drift": Severity.WARNING}),
+        (DRIFTED | {"dataset_drift_detected": True}, {}, {"dataset_drift": Severity.CRITICAL}),
+        ({"columns": tuple(column_drift(f"f{i}", is_drifted=True) for i in range(5))}, {}, {}),
+        (
+            {"columns": tuple(column_drift(f"f{i}", is_drifted=True) for i in range(6))},
+            {},
+            {"many_features_drifted": Severity.WARNING},
+        ),
+    ],
+    ids=["broken", "harm", "ratio at the limit", "ratio", "dataset", "five features", "six features"],
+)
+def test_each_alert_has_its_own_cause(
+    drift: dict[str, Any], seen: dict[str, Any], expected: dict[str, Severity]
+) -> None:
+    assert {alert.kind: alert.severity for alert in concluded(drift, seen).alerts} == expected
+
+
+def test_a_broken_feed_does_not_hide_the_drift_it_causes() -> None:
+    assert kinds(concluded(BROKEN | DRIFTED | {"feature_drift_ratio": 0.5})) == {"broken_feed", "feature_drift"}
+
+
+# Episodes
+
+
+def test_consecutive_shifted_ticks_are_one_episode() -> None:
+    first = concluded(DRIFTED)
+    assert first.episode_id == window().tick_id
+    second = concluded(DRIFTED | {"window": window(n_predictions=2_000)}, previous=first.episode_id)
+    assert second.episode_id == first.episode_id
+    third = concluded({"window": window(n_predictions=3_000)}, REALISED_HARM, previous=second.episode_id)
+    assert third.episode_id == first.episode_id
+
+
+def test_a_tick_with_too_few_rows_neither_opens_nor_closes_an_episode() -> None:
+    assert concluded(FEW_ROWS).episode_id is None
+    assert concluded(FEW_ROWS, previous="episode").episode_id == "episode"
+
+
+@pytest.mark.parametrize("closing", [{}, BROKEN], ids=["stable", "broken feed"])
+def test_a_stable_tick_and_a_broken_feed_close_the_episode(closing: dict[str, Any]) -> None:
+    assert concluded(closing, previous="episode").episode_id is None
+
+
+def test_the_next_shift_after_a_stable_tick_is_another_episode() -> None:
+    first = concluded(DRIFTED)
+    calm = concluded({"window": window(n_predictions=2_000)}, previous=first.episode_id)
+    second = concluded(DRIFTED | {"window": window(n_predictions=3_000)}, previous=calm.episode_id)
+    assert second.episode_id not in {None, first.episode_id}

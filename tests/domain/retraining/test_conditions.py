@@ -1,0 +1,208 @@
+"""Rules of the conditions: each one by itself keeps a retraining from starting, and who asks decides which count."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from selfheal.domain.records import Condition, Trigger, Verdict
+from selfheal.domain.retraining.conditions import (
+    MaturedLabels,
+    RetrainingLimits,
+    RetrainingSignals,
+    evaluate_conditions,
+    is_allowed,
+    names_of_unmet,
+    unmet,
+)
+from selfheal.domain.retraining.requests import LatestTick, wish_for_retraining
+from tests.builders import decision, model_version
+from tests.times import T0
+
+LIMITS = RetrainingLimits(cooldown=timedelta(days=7), min_labels=667, min_coverage_pct=30.0, max_attempts=3)
+NOW = T0 + timedelta(days=7)
+ATTEMPTED_AT_800 = (decision(n_labels=800),)
+
+AUTOMATIC = (Trigger.DRIFT, Trigger.PERFORMANCE, Trigger.SCHEDULE)
+
+
+def signals(**changes: Any) -> RetrainingSignals:
+    """Everything just suffices."""
+    values: dict[str, Any] = {
+        "trigger": Trigger.DRIFT,
+        "champion": model_version(),
+        "is_feed_broken": False,
+        "n_labels": 1_000,
+        "n_predictions": 3_000,
+        "attempts": ATTEMPTED_AT_800,
+    }
+    return RetrainingSignals(**(values | changes))
+
+
+def conditions(now: Any = NOW, **changes: Any) -> tuple[Condition, ...]:
+    return evaluate_conditions(signals(**changes), LIMITS, now)
+
+
+@pytest.mark.parametrize("trigger", AUTOMATIC)
+def test_where_all_conditions_are_met_a_retraining_may_start(trigger: Trigger) -> None:
+    found = conditions(trigger=trigger)
+    assert is_allowed(found)
+    assert len(found) == 8
+    assert unmet(found) == ""
+
+
+@pytest.mark.parametrize("trigger", AUTOMATIC)
+@pytest.mark.parametrize(
+    ("name", "changes", "reason"),
+    [
+        ("champion", {"champion": None}, "run `selfheal bootstrap` first"),
+        (
+            "champion",
+            {"is_contract_its_own": False},
+            "was trained under another contract, so that nothing can be compared",
+        ),
+        (
+            "cooldown",
+            {"now": NOW - timedelta(seconds=1)},
+            "cooling down until 2026-03-09 12:00 UTC, since version 2 went live",
+        ),
+        (
+            "labelled_samples",
+            {"n_labels": 666, "n_predictions": 1_000, "attempts": ()},
+            "666 labelled predictions, 667",
+        ),
+        ("label_coverage", {"n_predictions": 3_400}, "29 % of the predictions are labelled, 30 % wanted"),
+        ("sound_feed", {"is_feed_broken": True}, "repair it before training on it"),
+        ("sound_feed", {"is_feed_broken": None}, "too little of the champion's traffic"),
+        ("attempts", {"attempts": ATTEMPTED_AT_800 * 3}, "3 of 3 attempts of this episode are used"),
+        ("back_off", {"attempts": (decision(n_labels=801),)}, "1,000 labels, the next attempt waits for 1,001"),
+    ],
+)
+def test_each_unmet_condition_alone_blocks(name: str, changes: dict[str, Any], reason: str, trigger: Trigger) -> None:
+    found = conditions(trigger=trigger, **changes)
+    assert [condition.name for condition in found if not condition.is_met] == [name]
+    assert not is_allowed(found)
+    assert reason in unmet(found)
+
+
+def test_every_unmet_condition_is_told() -> None:
+    found = conditions(now=T0, n_labels=5, attempts=(), is_feed_broken=None)
+    assert [condition.name for condition in found if not condition.is_met] == [
+        "cooldown",
+        "labelled_samples",
+        "label_coverage",
+        "sound_feed",
+    ]
+    assert unmet(found).count(";") == 3
+
+
+def test_without_predictions_nothing_is_covered() -> None:
+    found = {condition.name: condition for condition in conditions(n_predictions=0, n_labels=0, attempts=())}
+    assert not found["label_coverage"].is_met
+
+
+def test_the_bootstrap_does_not_count_for_the_cooldown() -> None:
+    bootstrapped = model_version(trigger_reason=Trigger.BOOTSTRAP.value, previous_version=None)
+    assert is_allowed(conditions(now=T0, champion=bootstrapped))
+
+
+def test_a_bootstrap_version_that_a_rollback_brought_back_cools_down_from_then() -> None:
+    back = model_version(version=1, trigger_reason=Trigger.BOOTSTRAP.value, previous_version=2)
+    found = conditions(now=NOW - timedelta(seconds=1), champion=back)
+    assert [condition.name for condition in found if not condition.is_met] == ["cooldown"]
+    assert is_allowed(conditions(champion=back))
+
+
+# Matured labels
+
+
+def test_labels_of_predictions_that_have_not_matured_do_not_count() -> None:
+    """A thousand labels, but those of one class come first: only what had the time to get either counts."""
+    young = MaturedLabels(1_200, 666, T0, "95% of the labels of both classes come within 30 days")
+    found = conditions(matured=young, attempts=())
+    assert [condition.name for condition in found if not condition.is_met] == ["matured_samples"]
+    assert "666 labels of matured predictions, 667 wanted (95% of the labels of both classes come" in unmet(found)
+    assert is_allowed(conditions(matured=replace(young, n_labels=667), attempts=()))
+
+
+def test_where_maturity_is_not_identifiable_the_sentence_says_so_and_nothing_waits_for_it() -> None:
+    found = {c.name: c for c in conditions(maturity="not identifiable: labels are still coming in at 2 hours")}
+    assert found["matured_samples"].is_met
+    assert "when labels have matured is not identifiable: labels are still" in found["matured_samples"].reason
+
+
+def test_coverage_and_back_off_are_of_matured_predictions_where_these_are_known() -> None:
+    """Of all predictions 1 in 100 is labelled; of those that had the time, all."""
+    matured = MaturedLabels(800, 800, T0, "known")
+    found = conditions(n_labels=1_000, n_predictions=100_000, matured=matured)
+    assert [condition.name for condition in found if not condition.is_met] == ["back_off"], "800 as at the last attempt"
+    assert "100 % of the matured predictions are labelled" in {c.name: c for c in found}["label_coverage"].reason
+    scarce = replace(matured, n_predictions=10_000)
+    assert "label_coverage" in names_of_unmet(conditions(matured=scarce, n_labels=1_000, n_predictions=1_000))
+
+
+def test_the_names_of_what_is_unmet_stay_while_the_sentences_change() -> None:
+    early, later = (conditions(n_labels=n, n_predictions=10 * n, attempts=()) for n in (100, 101))
+    assert unmet(early) != unmet(later)
+    assert names_of_unmet(early) == names_of_unmet(later) == ("labelled_samples", "label_coverage")
+
+
+def test_the_next_attempt_waits_for_a_quarter_more_labels_than_the_last_one_had() -> None:
+    attempts = (decision(n_labels=2_000), decision(n_labels=800))
+    assert is_allowed(conditions(attempts=attempts, n_labels=1_000))
+    assert not is_allowed(conditions(attempts=attempts, n_labels=999))
+
+
+def test_a_person_need_not_wait_for_cooldown_coverage_or_attempts() -> None:
+    found = conditions(trigger=Trigger.MANUAL, now=T0, n_predictions=100_000, attempts=(decision(n_labels=1_000),) * 9)
+    assert is_allowed(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("champion", {"champion": None}),
+        ("labelled_samples", {"n_labels": 666}),
+        ("sound_feed", {"is_feed_broken": True}),
+    ],
+)
+def test_a_person_cannot_overrule_these(name: str, changes: dict[str, Any]) -> None:
+    found = conditions(trigger=Trigger.MANUAL, **changes)
+    assert [condition.name for condition in found if not condition.is_met] == [name]
+
+
+def test_a_bootstrap_needs_only_that_there_is_no_champion() -> None:
+    nothing = {"trigger": Trigger.BOOTSTRAP, "n_labels": 0, "n_predictions": 0, "is_feed_broken": None, "attempts": ()}
+    assert is_allowed(conditions(champion=None, **nothing))
+    found = conditions(**nothing)
+    assert not is_allowed(found)
+    assert unmet(found) == "version 2 is in production already"
+
+
+# What the sensors ask for
+
+
+def tick(verdict: Verdict, num_drifted_features: int = 0) -> LatestTick:
+    return LatestTick("tick", verdict, "episode", num_drifted_features)
+
+
+def test_harm_with_drifted_features_is_the_drift_sensors() -> None:
+    assert wish_for_retraining(tick(Verdict.HARMFUL_SHIFT, 3)).trigger is Trigger.DRIFT
+
+
+def test_harm_without_drifted_features_is_the_performance_sensors() -> None:
+    assert wish_for_retraining(tick(Verdict.HARMFUL_SHIFT)).trigger is Trigger.PERFORMANCE
+
+
+@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.HARMFUL_SHIFT])
+def test_only_a_harmful_shift_calls_for_a_retraining(verdict: Verdict) -> None:
+    wish = wish_for_retraining(tick(verdict, 3))
+    assert wish.trigger is None
+    assert verdict.value in wish.reason
+
+
+def test_without_a_look_nothing_is_wished_for() -> None:
+    assert wish_for_retraining(None).trigger is None

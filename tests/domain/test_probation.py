@@ -1,0 +1,269 @@
+"""The rule of probation: only a loss beyond its noise, on enough labels, ends it badly; without labels it is not passed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfheal.domain.contract import FloatArray
+from selfheal.domain.probation import (
+    BLIND,
+    FAILED,
+    MAX_ROWS,
+    MIN_LABELS_PER_CLASS,
+    NO_EVIDENCE,
+    NOMINAL_LEVEL,
+    OpenAlert,
+    PairedScores,
+    ProbationLimits,
+    alert_of,
+    is_settled,
+    judge_probation,
+    look_number,
+    lower_bound,
+)
+from selfheal.domain.records import ModelVersion, ProbationOutcome, ProbationReport, Severity
+from tests.builders import model_version
+from tests.times import T0
+
+HOUR = timedelta(hours=1)
+PROBATION, LONGEST = timedelta(hours=72), timedelta(hours=720)
+ON_PROBATION = model_version(probation_until=T0 + PROBATION)
+LIMITS = ProbationLimits(min_labels=200, max_duration=LONGEST)
+
+
+def scores(n_rows: int, seed: int = 1) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
+    """Labels, true probabilities, and probabilities turned upside down."""
+    rng = np.random.default_rng(seed)
+    true = rng.beta(0.8, 2.0, n_rows)
+    return (rng.random(n_rows) < true).astype(np.int64), true, 1 - true
+
+
+LABELS, TRUE, TURNED = scores(400)
+
+
+def judged(
+    new: FloatArray = TRUE,
+    old: FloatArray | None = TURNED,
+    *,
+    version: ModelVersion = ON_PROBATION,
+    n_rows: int = 400,
+    after: timedelta = HOUR,
+    labels: npt.NDArray[np.int64] = LABELS,
+    **lack: Any,
+) -> ProbationReport:
+    paired = PairedScores(labels[:n_rows], new[:n_rows], None if old is None else old[:n_rows], **lack)
+    return judge_probation(version, paired, LIMITS, T0 + after)
+
+
+# Better or worse
+
+
+def test_a_version_that_is_worse_than_the_one_before_fails() -> None:
+    report = judged(new=TURNED, old=TRUE)
+    assert report.outcome is ProbationOutcome.FAILED
+    assert (report.is_harmful, report.is_on_probation) == (True, False)
+    assert report.brier_change is not None
+    assert report.brier_change_low is not None
+    assert 0 < report.brier_change_low < report.brier_change
+    assert report.brier_change == pytest.approx(np.mean((TURNED - LABELS) ** 2) - np.mean((TRUE - LABELS) ** 2))
+    assert "worse than version 1 on 400 rows" in report.reason
+
+
+def test_a_version_that_is_better_goes_on_with_its_probation() -> None:
+    report = judged()
+    assert (report.outcome, report.is_on_probation, report.ends_at) == (None, True, T0 + PROBATION)
+    assert "better than version 1" in report.reason
+
+
+def test_a_loss_within_its_noise_is_no_failure() -> None:
+    noisy = np.clip(TRUE + np.random.default_rng(2).normal(0.005, 0.1, 400), 0, 1)
+    report = judged(new=noisy, old=TRUE)
+    assert report.brier_change is not None
+    assert report.brier_change_low is not None
+    assert report.brier_change_low < 0 < report.brier_change
+    assert report.outcome is None
+
+
+def test_two_versions_that_say_the_same_do_not_differ() -> None:
+    report = judged(new=TRUE, old=TRUE)
+    assert (report.brier_change, report.brier_change_low) == (0.0, 0.0)
+    assert report.outcome is None
+
+
+# Too little to judge by
+
+
+def test_too_few_labels_do_not_judge() -> None:
+    report = judged(new=TURNED, old=TRUE, n_rows=LIMITS.min_labels - 1)
+    assert (report.brier_change, report.outcome, report.is_on_probation) == (None, None, True)
+    assert report.reason == "199 labels so far, 200 wanted"
+    assert judged(new=TURNED, old=TRUE, n_rows=LIMITS.min_labels).is_harmful
+
+
+@pytest.mark.parametrize("rare", [0, 1])
+def test_too_few_labels_of_one_class_do_not_judge(rare: int) -> None:
+    """Early labels may all be of one class, and the spread of the differences is then not known."""
+    labels = np.full(400, 1 - rare)
+    labels[: MIN_LABELS_PER_CLASS - 1] = rare
+    worse, better = np.full(400, float(rare)), np.full(400, float(1 - rare))
+    assert judged(new=worse, old=better, labels=labels).outcome is None
+    labels[MIN_LABELS_PER_CLASS - 1] = rare
+    assert judged(new=worse, old=better, labels=labels).is_harmful
+
+
+def test_rows_whose_maturity_is_not_known_do_not_judge() -> None:
+    report = judged(old=None, n_rows=0, shortcoming="labels are still coming in")
+    assert (report.outcome, report.reason) == (None, "labels are still coming in")
+    assert alert_of(report) is None
+
+
+def test_an_earlier_version_that_cannot_score_is_told() -> None:
+    report = judged(new=TURNED, old=None, shortcoming="version 1 cannot score these rows: contract", is_blind=True)
+    assert (report.outcome, report.reason) == (None, "version 1 cannot score these rows: contract")
+    alert = alert_of(report)
+    assert alert is not None
+    assert (alert.kind, alert.severity) == (BLIND, Severity.WARNING)
+
+
+@pytest.mark.parametrize(
+    "version", [model_version(probation_until=None), model_version(probation_until=T0, previous_version=None)]
+)
+def test_a_version_that_nothing_watches_is_not_on_probation(version: ModelVersion) -> None:
+    report = judged(new=TURNED, old=TRUE, version=version)
+    assert (report.is_on_probation, report.outcome) == (False, None)
+    assert report.reason == "version 2 is not on probation"
+
+
+# The end
+
+
+def test_a_version_without_a_loss_has_passed_when_its_time_is_up() -> None:
+    assert judged(after=PROBATION - timedelta(seconds=1)).outcome is None
+    report = judged(after=PROBATION)
+    assert (report.outcome, report.is_on_probation) == (ProbationOutcome.PASSED, False)
+    assert alert_of(report) is None
+
+
+def test_a_loss_that_nobody_looked_at_in_time_has_not_passed() -> None:
+    assert judged(new=TURNED, old=TRUE, after=PROBATION + HOUR).outcome is ProbationOutcome.FAILED
+
+
+def test_as_long_as_labels_are_too_few_probation_goes_on_up_to_a_bound_and_then_ends_without_evidence() -> None:
+    waiting = judged(n_rows=199, after=LONGEST - timedelta(seconds=1))
+    assert (waiting.outcome, waiting.ends_at) == (None, T0 + LONGEST)
+    ended = judged(n_rows=199, after=LONGEST)
+    assert ended.outcome is ProbationOutcome.NO_EVIDENCE
+    alert = alert_of(ended)
+    assert alert is not None
+    assert (alert.kind, alert.severity) == (NO_EVIDENCE, Severity.INFO)
+    assert "199 labels so far" in alert.message
+
+
+def test_a_bound_below_the_planned_time_does_not_cut_it_short() -> None:
+    limits = ProbationLimits(min_labels=200, max_duration=HOUR)
+    paired = PairedScores(LABELS[:10], TRUE[:10], TURNED[:10])
+    assert judge_probation(ON_PROBATION, paired, limits, T0 + 2 * HOUR).ends_at == T0 + PROBATION
+
+
+def test_more_rows_than_can_matter_are_not_waited_for() -> None:
+    labels, true, _ = scores(MAX_ROWS)
+    assert judged(new=true, old=true, labels=labels, n_rows=MAX_ROWS - 1).outcome is None
+    assert judged(new=true, old=true, labels=labels, n_rows=MAX_ROWS).outcome is ProbationOutcome.PASSED
+
+
+# The bound
+
+
+def test_the_bound_is_what_its_formula_says() -> None:
+    """Worked by hand for ten differences of 1 and -1, half each but one, at the level 0.05."""
+    differences = np.array([1.0] * 6 + [-1.0] * 4)
+    log_level = -2 * np.log(0.1)
+    r = (log_level + np.log1p(log_level)) / 500
+    assert r == pytest.approx(0.0126577, abs=1e-6)
+    width = np.sqrt(2 * (10 * r + 1) / (100 * r) * np.log(1 + np.sqrt(10 * r + 1) / 0.1))
+    assert lower_bound(differences, 0.05) == pytest.approx(0.2 - np.sqrt(0.96) * width)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=50), st.integers(0, 2**32 - 1))
+def test_the_bound_is_below_the_mean_and_does_not_depend_on_the_order_of_rows(values: list[float], seed: int) -> None:
+    differences = np.array(values)
+    low = lower_bound(differences)
+    assert low <= differences.mean()
+    shuffled = np.random.default_rng(seed).permutation(differences)
+    assert lower_bound(shuffled) == pytest.approx(low, abs=1e-9)
+
+
+def test_looks_at_every_size_together_seldom_call_an_equal_version_worse() -> None:
+    """The bound of one look alone fails several times as often as it says. `benchmarks.probation` says it exactly."""
+    rng = np.random.default_rng(3)
+    n_sequences, n_rows = 800, 2_000
+    n_false = n_false_alone = 0
+    for _ in range(n_sequences):
+        differences = rng.normal(0, 0.05, n_rows)
+        sizes = np.arange(200, n_rows + 1, 50)
+        n_false += any(lower_bound(differences[:n]) > 0 for n in sizes)
+        means = np.array([differences[:n].mean() * np.sqrt(n) for n in sizes])
+        n_false_alone += (means > 0.05 * 2.807).any()  # the normal quantile of 1 - NOMINAL_LEVEL
+    assert n_false <= 2 * NOMINAL_LEVEL * n_sequences
+    assert n_false_alone > 2 * NOMINAL_LEVEL * n_sequences
+
+
+# When to look
+
+
+def test_a_look_is_due_for_every_tenth_more_labels() -> None:
+    looks = [look_number(n, 200) for n in range(150, MAX_ROWS + 1)]
+    assert looks[:50] == [None] * 50
+    assert looks[50] == 0
+    steps = [later - earlier for earlier, later in pairwise(looks[50:])]  # type: ignore[operator]
+    assert set(steps) == {0, 1}
+    assert looks[-1] == 48
+
+
+# When an alert is over
+
+ALERT = OpenAlert(FAILED, model_version=2, created_at=T0 + HOUR, is_acknowledged=False, back_to_version=1)
+LATER = T0 + 2 * HOUR
+BACK, STILL = (
+    model_version(version=1, promoted_at=LATER, previous_version=2),
+    model_version(version=2, promoted_at=T0),
+)
+
+
+@pytest.mark.parametrize(
+    ("champion", "is_over"),
+    [
+        (BACK, False),  # the rollback itself
+        (STILL, False),  # it has not come about
+        (model_version(version=3, promoted_at=LATER), True),
+        (model_version(version=2, promoted_at=LATER), True),  # put back by a person
+        (None, False),
+    ],
+)
+def test_an_alert_is_over_when_yet_another_version_goes_live(champion: ModelVersion | None, is_over: bool) -> None:
+    assert is_settled(ALERT, champion) is is_over
+
+
+@pytest.mark.parametrize(
+    ("kind", "champion", "is_over"),
+    [(FAILED, BACK, True), (FAILED, STILL, False), (BLIND, STILL, False), (NO_EVIDENCE, STILL, True)],
+)
+def test_an_acknowledged_alert_is_over_unless_the_trouble_goes_on(
+    kind: str, champion: ModelVersion, is_over: bool
+) -> None:
+    seen = OpenAlert(kind, 2, T0 + HOUR, is_acknowledged=True, back_to_version=1)
+    assert is_settled(seen, champion) is is_over
+
+
+def test_the_times_of_a_probation_are_utc() -> None:
+    ends_at = judged().ends_at
+    assert isinstance(ends_at, datetime)
+    assert ends_at.utcoffset() == timedelta(0)

@@ -1,0 +1,87 @@
+"""Failed runs are kept as alerts until the job succeeds again."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from selfheal.adapters.postgres.alerts import list_alerts
+from selfheal_assets.sensors.run_status import run_failure_alert, run_success
+from tests.selfheal_assets.conftest import Dagster
+
+pytestmark = pytest.mark.integration
+
+JOB = "maintenance_job"
+
+
+@pytest.fixture
+def failed(dagster: Dagster, monkeypatch: pytest.MonkeyPatch) -> dg.ExecuteInProcessResult:
+    """A run of maintenance that could not write."""
+
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("selfheal.services.maintenance.maintain", no_room)
+        result = dagster.run(JOB)
+    assert not result.success
+    return result
+
+
+def end_of(result: dg.ExecuteInProcessResult) -> dg.DagsterEvent:
+    ends = {dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS}
+    (end,) = [event for event in result.all_events if event.event_type in ends]
+    return end
+
+
+def tell_of_failure(dagster: Dagster, result: dg.ExecuteInProcessResult, **tags: str) -> object:
+    context = dg.build_run_status_sensor_context(
+        sensor_name="run_failure_alert",
+        dagster_event=end_of(result),
+        dagster_instance=dagster.instance,
+        dagster_run=result.dagster_run.with_tags({**result.dagster_run.tags, **tags}),
+        resources={"platform": dagster.resource},
+    )
+    return run_failure_alert(context.for_run_failure())
+
+
+def tell_of_success(dagster: Dagster, result: dg.ExecuteInProcessResult) -> object:
+    context = dg.build_run_status_sensor_context(
+        sensor_name="run_success",
+        dagster_event=end_of(result),
+        dagster_instance=dagster.instance,
+        dagster_run=result.dagster_run,
+        resources={"platform": dagster.resource},
+    )
+    return run_success(context)
+
+
+def open_kinds(dagster: Dagster) -> list[str]:
+    return [alert.kind for alert in list_alerts(dagster.platform.store, only_open=True)]
+
+
+def test_a_failed_run_is_one_open_alert_until_the_job_succeeds(
+    dagster: Dagster, failed: dg.ExecuteInProcessResult
+) -> None:
+    for _ in range(2):
+        assert tell_of_failure(dagster, failed) is None
+    (alert,) = list_alerts(dagster.platform.store, only_open=True)
+    assert (alert.kind, alert.severity) == ("maintenance_job_failed", "critical")
+    assert failed.run_id[:8] in alert.message
+    succeeded = dagster.run(JOB)
+    tell_of_success(dagster, succeeded)
+    assert open_kinds(dagster) == []
+    assert isinstance(tell_of_success(dagster, succeeded), dg.SkipReason)
+
+
+def test_a_run_that_is_tried_again_is_no_alert_yet(dagster: Dagster, failed: dg.ExecuteInProcessResult) -> None:
+    assert isinstance(tell_of_failure(dagster, failed, **{"dagster/will_retry": "true"}), dg.SkipReason)
+    assert open_kinds(dagster) == []
+
+
+def test_a_failure_that_is_looked_at_after_the_next_success_is_no_alert(
+    dagster: Dagster, failed: dg.ExecuteInProcessResult
+) -> None:
+    assert dagster.run(JOB).success
+    assert isinstance(tell_of_failure(dagster, failed), dg.SkipReason)
+    assert open_kinds(dagster) == []

@@ -1,0 +1,98 @@
+"""What assets hand to each other, wherever ASSETS_URL puts it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import dagster as dg
+import fsspec
+import pandas as pd
+import pytest
+
+from selfheal.adapters.datasets import Dataset
+from selfheal.domain.records import Decision
+from selfheal.domain.retraining.dataset import TrainingSet
+from selfheal.kit.errors import ConfigurationError, IntegrityError
+from selfheal_assets.io_managers import FrameIOManager, RecordIOManager, assets_root
+from selfheal_assets.resources import PlatformResource
+from tests.builders import decision
+from tests.domain.retraining.rows import labelled, split
+
+KEY = dg.AssetKey(["folder", "thing"])
+
+
+def out_of(manager: dg.IOManager, kind: type) -> object:
+    context = dg.build_input_context(asset_key=KEY, dagster_type=dg.PythonObjectDagsterType(kind))
+    return manager.load_input(context)
+
+
+def into(manager: dg.IOManager, thing: object) -> None:
+    manager.handle_output(dg.build_output_context(asset_key=KEY, run_id="run"), thing)
+
+
+def resource(data_dir: Path, url: str | None = None) -> PlatformResource:
+    return PlatformResource(overrides={"data_dir": str(data_dir)} | ({"assets_url": url} if url else {}))
+
+
+@pytest.fixture(params=["folder", "object store"])
+def platform_resource(request: pytest.FixtureRequest, tmp_path: Path) -> PlatformResource:
+    """The default folder, and an object store as fsspec has it: no folders to make, no renames."""
+    return resource(tmp_path, None if request.param == "folder" else f"memory://{tmp_path.name}/assets")
+
+
+def test_training_sets_data_sets_and_records_come_back_as_they_were(platform_resource: PlatformResource) -> None:
+    frames = FrameIOManager(platform=platform_resource)
+    for seed in (1, 2):  # the second replaces the first
+        made = split(labelled(300, seed))
+        into(frames, made)
+        read = out_of(frames, TrainingSet)
+        assert isinstance(read, TrainingSet)
+        assert read.info == made.info
+        pd.testing.assert_frame_equal(read.frame, made.frame)
+    dataset = Dataset(labelled(50).drop(columns="created_at"), "synthetic", "seed 1", "digest")
+    into(frames, dataset)
+    again = out_of(frames, Dataset)
+    assert isinstance(again, Dataset)
+    assert again.description == dataset.description
+    pd.testing.assert_frame_equal(again.frame, dataset.frame)
+    records = RecordIOManager(platform=platform_resource)
+    into(records, decision())
+    assert out_of(records, Decision) == decision()
+
+
+def test_a_folder_holds_the_newest_only_and_nothing_half_written(tmp_path: Path) -> None:
+    manager = RecordIOManager(platform=resource(tmp_path))
+    for _ in range(2):
+        into(manager, decision())
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == [
+        "assets/folder/thing.json"
+    ]
+
+
+def test_a_bucket_holds_them_and_the_data_folder_does_not(tmp_path: Path) -> None:
+    into(RecordIOManager(platform=resource(tmp_path, f"memory://{tmp_path.name}")), decision())
+    assert fsspec.filesystem("memory").exists(f"/{tmp_path.name}/folder/thing.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_never_materialised_is_named(platform_resource: PlatformResource) -> None:
+    with pytest.raises(dg.Failure, match="folder/thing has not been materialised yet"):
+        out_of(RecordIOManager(platform=platform_resource), Decision)
+
+
+def test_a_training_set_that_was_changed_on_its_way_is_refused(tmp_path: Path) -> None:
+    manager = FrameIOManager(platform=resource(tmp_path))
+    made = split(labelled(300))
+    into(manager, TrainingSet(made.frame.assign(load_ratio=0.5), made.info))
+    with pytest.raises(IntegrityError, match=r"thing\.parquet has changed"):
+        out_of(manager, TrainingSet)
+
+
+@pytest.mark.parametrize(("url", "told"), [("s3://bucket/assets", "s3fs"), ("gopher://hole", "gopher")])
+def test_an_address_that_nothing_installed_can_use_is_refused_by_name(
+    url: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(ConfigurationError, match=f"ASSETS_URL={url} cannot be used: .*{told}"):
+        assets_root(url, "data")

@@ -1,0 +1,249 @@
+"""What `judge` adds to the gates: the look, live traffic, what is kept, and models that do not score."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from selfheal import cli
+from selfheal.adapters.mlflow_registry import Registry
+from selfheal.adapters.postgres import decisions, model_versions
+from selfheal.cli import versions
+from selfheal.domain.contract import FloatArray
+from selfheal.domain.records import Action, GateStatus, GateVerdict, ShadowModel, Trigger
+from selfheal.domain.retraining.dataset import TrainingSet
+from selfheal.domain.retraining.gates import ALL_GATE_NAMES, GateLimits, evaluate_gates
+from selfheal.kit.serialization import digest_of, from_dict
+from selfheal.services.live_traffic import score_live_traffic, wanted_labels
+from selfheal.services.platform import Platform, open_platform
+from selfheal.services.retraining import evaluation_of, gather_training_set, judge, train_shadow
+from selfheal.services.scoring import try_scores
+from selfheal.settings import Settings
+from tests.at_once import at_once
+from tests.candidates import twin_of_champion
+from tests.services.steps import decide, tick
+from tests.times import T0
+from tests.traffic import SECOND, ingest_all, journal_labels, serve, toy_rows
+
+HOUR = timedelta(hours=1)
+N_ROWS = 1_500
+
+
+def candidate(
+    platform: Platform, *, scenario: str = "calm", seed: int = 1
+) -> tuple[ShadowModel, TrainingSet, datetime]:
+    """A shadow model of the champion's labelled traffic, and its training set."""
+    sent = serve(platform, toy_rows(N_ROWS, seed, scenario), start=T0 + seed * HOUR)
+    now = sent.last_at + HOUR
+    tick(platform, now)
+    rows = gather_training_set(platform, decide(platform, Trigger.MANUAL, now), None)
+    return train_shadow(platform, rows, now), rows, now
+
+
+def statuses(verdict: GateVerdict) -> dict[str, GateStatus]:
+    return {gate.name: gate.status for gate in verdict.decision.gates}
+
+
+class Answering:
+    """A pipeline that answers as it is told to."""
+
+    def __init__(self, answer: Callable[[FloatArray], FloatArray]) -> None:
+        self._answer = answer
+
+    def predict_proba(self, features: FloatArray) -> FloatArray:
+        return self._answer(features)
+
+
+def replace_model(
+    monkeypatch: pytest.MonkeyPatch, shadow: ShadowModel, answer: Callable[[FloatArray], FloatArray]
+) -> None:
+    """The shadow's file loads as a model that answers otherwise; every other model is as it was."""
+    original = Registry.load
+
+    def load(self: Registry, model: object, **options: bool) -> object:
+        is_shadow = isinstance(model, ShadowModel) and model.mlflow_run_id == shadow.mlflow_run_id
+        return Answering(answer) if is_shadow else original(self, model, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Registry, "load", load)
+
+
+def test_each_verdict_on_a_champion_is_a_look_whatever_asked_for_it(platform: Platform) -> None:
+    looks = []
+    for seed in (1, 2):
+        shadow, rows, now = candidate(platform, seed=seed)
+        looks.append(judge(platform, shadow, rows, now).decision.look)
+        assert judge(platform, shadow, rows, now + HOUR).decision.look == seed, "judging again is no new look"
+    assert looks == [1, 2]
+
+
+def test_two_verdicts_at_once_are_two_looks(platform: Platform) -> None:
+    candidates = [candidate(platform, seed=seed) for seed in (1, 2)]
+    now = candidates[1][2]
+    verdicts = at_once([lambda s=shadow, r=rows: judge(platform, s, r, now) for shadow, rows, _ in candidates])
+    assert sorted(verdict.decision.look or 0 for verdict in verdicts) == [1, 2]
+
+
+def test_a_verdict_keeps_what_it_takes_to_reach_it_again(platform: Platform) -> None:
+    shadow, rows, now = candidate(platform)
+    kept = decisions.find(platform.store, judge(platform, shadow, rows, now).decision.decision_id)
+    assert kept is not None
+    assert kept.gate_config is not None
+    assert kept.look is not None
+    assert kept.gate_config_sha256 == digest_of(kept.gate_config)
+    champion = model_versions.champion(platform.store)
+    evaluation = evaluation_of(platform, shadow, champion, rows, kept.n_labels)
+    again = evaluate_gates(evaluation, from_dict(GateLimits, kept.gate_config), kept.look)
+    assert again.gates == kept.gates[: len(again.gates)], "to the last bit"
+    assert tuple(gate.name for gate in kept.gates) == ALL_GATE_NAMES
+
+
+def test_the_challenger_scores_the_champions_live_traffic_before_it_serves_any(platform: Platform) -> None:
+    shadow, rows, now = candidate(platform, scenario="overheating")
+    unlabelled = serve(platform, toy_rows(300, 9, "overheating"), start=now, labelled_share=0.0)
+    verdict = judge(platform, shadow, rows, unlabelled.last_at)
+    seen = verdict.shadow_scoring
+    assert seen is not None
+    assert (seen.model_version, seen.n_rows, seen.last_at) == (1, N_ROWS + 300, unlabelled.last_at)
+    assert seen.agreement is not None
+    assert seen.agreement < 1.0
+    assert seen.ks_distance is not None
+    assert seen.ks_distance > 0.1, "the summer is hot"
+    assert seen.latency_ms_per_row is not None
+    assert seen.latency_ms_single is not None
+    assert 0 < seen.latency_ms_per_row < seen.latency_ms_single
+    assert statuses(verdict)["shadow_scoring"] is GateStatus.PASS
+
+
+def test_no_more_live_rows_are_scored_than_monitoring_looks_at(make_settings: Callable[..., Settings]) -> None:
+    platform = open_platform(make_settings(monitoring_max_rows=200))
+    twin, champion = twin_of_champion(platform), model_versions.champion(platform.store)
+    assert score_live_traffic(platform, twin, champion) is None, "it has served nothing yet"
+    sent = serve(platform, toy_rows(250))
+    live = score_live_traffic(platform, twin, champion)
+    assert live is not None
+    assert (live.scoring.n_rows, live.scoring.first_at) == (200, sent.created_at[50])
+    assert live.scoring.agreement == 1.0, "a twin says what was logged"
+    assert live.scoring.largest_score_difference == pytest.approx(0.0, abs=1e-12)
+    assert live.disputed == ()
+    platform.close()
+
+
+def test_without_live_traffic_there_is_no_shadow_scoring(platform: Platform) -> None:
+    first = next(d for d in decisions.recent(platform.store) if d.action is Action.PROMOTE)
+    assert first.look is None
+    found = {gate.name: gate.status for gate in first.gates}
+    assert found["shadow_scoring"] is found["segments"] is GateStatus.NOT_APPLICABLE
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda x: np.full((len(x), 2), np.nan), "no probability for 20 of 20 rows"),
+        (lambda x: np.full((len(x), 2), [-0.5, 1.5]), "no probability for 20 of 20 rows"),
+        (lambda x: np.full(len(x), 0.5), "it answers 20 rows with an array of shape (20,)"),
+        (lambda x: x[:, 99], "IndexError: index 99 is out of bounds"),
+    ],
+    ids=["NaN", "no probability", "wrong shape", "raises"],
+)
+def test_what_is_wrong_with_a_models_answer_is_told(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, answer: Callable[[FloatArray], FloatArray], words: str
+) -> None:
+    monkeypatch.setattr(Registry, "load", lambda *_: Answering(answer))
+    scores = try_scores(
+        platform, model_versions.champion(platform.store), platform.contract.feature_frame(toy_rows(20))
+    )
+    assert scores.problem is not None
+    assert scores.problem.startswith(words)
+
+
+def test_a_challenger_that_does_not_score_is_rejected_and_production_is_untouched(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shadow, rows, now = candidate(platform)
+    before = model_versions.list_versions(platform.store)
+    replace_model(monkeypatch, shadow, lambda x: np.full((len(x), 2), np.nan))
+    verdict = judge(platform, shadow, rows, now)
+    assert verdict.decision.action is Action.REJECT
+    assert "the challenger cannot be judged: no probability for 450 of 450 rows" in verdict.decision.reason
+    assert statuses(verdict)["shadow_scoring"] is GateStatus.FAIL
+    assert verdict.challenger_metrics is None
+    assert model_versions.list_versions(platform.store) == before
+
+
+def test_a_challenger_that_fails_on_live_rows_alone_is_rejected(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its evaluation rows are hot; live traffic has a temperature that it cannot bear."""
+    shadow, rows, now = candidate(platform, scenario="overheating")
+    sent = serve(platform, toy_rows(50, 3), start=now, labelled_share=0.0)
+    load_ratio = platform.contract.feature_names.index("load_ratio")
+    bad = sent.features["load_ratio"].iloc[-1]
+    pipeline = platform.registry.load(shadow)
+
+    def answer(features: FloatArray) -> FloatArray:
+        given = pipeline.predict_proba(features)
+        given[features[:, load_ratio] == bad] = np.nan
+        return given
+
+    replace_model(monkeypatch, shadow, answer)
+    verdict = judge(platform, shadow, rows, sent.last_at)
+    failed = {name for name, status in statuses(verdict).items() if status is GateStatus.FAIL}
+    assert failed == {"shadow_scoring"}
+    assert verdict.decision.action is Action.REJECT
+
+
+# Which labels to get first
+
+
+def inconclusive(make_settings: Callable[..., Settings]) -> tuple[Platform, GateVerdict, datetime]:
+    """A challenger that is better, by a coverage that is not enough; 300 of its champion's predictions have no label."""
+    platform = open_platform(make_settings(min_coverage_pct=30.0))
+    shadow, rows, now = candidate(platform, scenario="overheating")
+    sent = serve(platform, toy_rows(300, 9, "overheating"), start=now, labelled_share=0.0)
+    few = replace(rows, info=replace(rows.info, label_coverage_pct=20.0))
+    return platform, judge(platform, shadow, few, sent.last_at), sent.last_at
+
+
+def test_an_inconclusive_verdict_lists_what_is_worth_labelling_and_so_does_the_command(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform, verdict, now = inconclusive(make_settings)
+    assert verdict.decision.action is Action.INCONCLUSIVE
+    assert "about 750 more labels" in verdict.decision.reason
+    listed = verdict.worth_labelling
+    assert 1 <= len(listed) <= 100
+    thresholds = model_versions.champion(platform.store).threshold, verdict.shadow.threshold
+    for wanted in listed:
+        scores = wanted.champion_probability, wanted.challenger_probability
+        assert (scores[0] >= thresholds[0]) != (scores[1] >= thresholds[1])
+
+    monkeypatch.setattr(versions, "load_settings", lambda: platform.settings)
+    result = CliRunner().invoke(cli.app, ["worth-labelling", "--json"])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["reason"] == verdict.decision.reason
+    assert [w["prediction_id"] for w in told["predictions"]] == [w.prediction_id for w in listed]
+    assert listed[0].prediction_id[:8] in CliRunner().invoke(cli.app, ["worth-labelling"]).stdout
+
+    journal_labels(platform.settings.data_dir, [UUID(listed[0].prediction_id)], [1], received_at=now + SECOND)
+    ingest_all(platform)
+    left = wanted_labels(platform).predictions
+    assert listed[0] not in left, "a label that has come is not asked for again"
+    assert set(listed[1:]) <= set(left)
+    platform.close()
+
+
+def test_a_verdict_that_is_not_open_asks_for_no_label(platform: Platform) -> None:
+    assert wanted_labels(platform).reason == "no challenger of version 1 has been judged yet"
+    shadow, rows, now = candidate(platform)
+    verdict = judge(platform, shadow, rows, now)
+    assert verdict.decision.action is Action.REJECT
+    assert verdict.worth_labelling == ()
+    assert wanted_labels(platform).reason.startswith("the newest verdict is not open (reject): F1 ")

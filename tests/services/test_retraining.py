@@ -1,0 +1,292 @@
+"""From a request to a verdict."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS
+from selfheal.adapters.postgres import decisions, model_versions
+from selfheal.adapters.postgres.predictions import labelled_rows
+from selfheal.adapters.postgres.spoiled_periods import spoiled_periods
+from selfheal.domain.records import Action, Trigger
+from selfheal.domain.retraining.dataset import LOGGED, ORIGIN
+from selfheal.domain.retraining.snapshot import FILE_NAME, to_parquet
+from selfheal.kit.errors import IntegrityError, InvalidDataError
+from selfheal.services.platform import Platform, open_platform
+from selfheal.services.promotion.going_live import promote, rollback
+from selfheal.services.retraining import decide_retraining, gather_training_set, judge, original_rows, train_shadow
+from selfheal.settings import Settings
+from tests.candidates import champion, log_worse_model, mlflow_client, passed, twin_of_champion
+from tests.services.steps import decide, retrain, tick, unmet
+from tests.times import T0
+from tests.traffic import SECOND, ingest_all, journal_labels, serve, toy_rows
+
+HOUR = timedelta(hours=1)
+N_ROWS = 1_500
+
+
+def test_a_retraining_that_may_not_start_is_recorded_with_every_reason(make_settings: Callable[..., Settings]) -> None:
+    platform = open_platform(make_settings(promotion_cooldown_days=7.0))
+    promote(platform, passed(platform, twin_of_champion(platform)), T0 + SECOND)
+    serve(platform, toy_rows(100), start=T0 + HOUR, labelled_share=0.1)
+    decision = decide(platform, Trigger.DRIFT, T0 + 2 * HOUR, "e1")
+    assert decision.action is Action.SKIP
+    assert unmet(decision) == {"cooldown", "labelled_samples", "label_coverage", "sound_feed"}
+    assert "cooling down until 2026-03-09" in decision.reason
+    assert "10 labelled predictions, 667 wanted" in decision.reason
+    assert decisions.recent(platform.store, limit=1) == [decision]
+    assert decide(platform, Trigger.DRIFT, T0 + 3 * HOUR, "e1") == decision, "the same state is recorded once"
+    assert len(decisions.recent(platform.store, actions=[Action.SKIP])) == 1
+    platform.close()
+
+
+def test_a_broken_feed_is_not_trained_on(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(N_ROWS))
+    tick(platform, sent.last_at + SECOND, feed_problems=("load_ratio: always 1",))
+    for trigger in (Trigger.DRIFT, Trigger.SCHEDULE, Trigger.MANUAL):
+        decision = decide(platform, trigger, sent.last_at + HOUR, "e1")
+        assert decision.action is Action.SKIP
+        assert unmet(decision) == {"sound_feed"}
+
+
+def test_a_champion_of_another_contract_is_told_before_anything_is_trained(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(N_ROWS))
+    tick(platform, sent.last_at + SECOND)
+    with platform.store.engine.begin() as connection:
+        connection.execute(text("UPDATE model_metadata SET contract_hash = 'another'"))
+    decision = decide(platform, Trigger.MANUAL, sent.last_at + HOUR)
+    assert (decision.action, unmet(decision)) == (Action.SKIP, {"champion"})
+    assert "version 1 is in production, but was trained under another contract" in decision.reason
+
+
+def test_what_a_broken_feed_sent_is_never_learned_from_and_what_came_before_and_after_is(platform: Platform) -> None:
+    sound = serve(platform, toy_rows(N_ROWS))
+    tick(platform, sound.last_at + SECOND, feed_checked_since=sound.created_at[-500])
+    assert spoiled_periods(platform.store, 1) == []
+
+    broken = serve(platform, toy_rows(300, 2), start=sound.last_at + HOUR)
+    problem = {"feed_problems": ("load_ratio: always 1",)}
+    tick(platform, broken.last_at + SECOND, feed_checked_since=broken.created_at[50], **problem)
+    still_broken = serve(platform, toy_rows(300, 3), start=broken.last_at + HOUR)
+    tick(platform, still_broken.last_at + SECOND, feed_checked_since=still_broken.created_at[100], **problem)
+    tick(platform, still_broken.last_at + SECOND, feed_checked_since=still_broken.created_at[100], **problem)
+
+    repaired = serve(platform, toy_rows(800, 4), start=still_broken.last_at + HOUR)
+    tick(platform, repaired.last_at + SECOND, feed_checked_since=repaired.created_at[200])
+    decision = decide(platform, Trigger.MANUAL, repaired.last_at + HOUR)
+    assert decision.action is Action.TRAIN
+    times = labelled_rows(platform.store, max_rows=10_000, sound_only=True)["created_at"].tolist()
+    assert times == [*sound.created_at[:-1], *repaired.created_at[201:]]
+    gathered = gather_training_set(platform, decision, None).frame
+    assert gathered.loc[gathered[ORIGIN] == LOGGED, "created_at"].tolist() == times
+    assert len(labelled_rows(platform.store, max_rows=10_000)) == N_ROWS + 300 + 300 + 800
+
+
+def test_a_skip_is_another_row_only_for_other_unmet_conditions_or_another_attempt(platform: Platform) -> None:
+    """The sensors ask every 30 seconds; a label more changes a sentence, not the decision."""
+    serve(platform, toy_rows(100), start=T0 + HOUR, labelled_share=0.1)
+    first = decide(platform, Trigger.DRIFT, T0 + 2 * HOUR, "e1")
+    for i in range(3):
+        sent = serve(platform, toy_rows(20, seed=i), start=T0 + (3 + i) * HOUR, labelled_share=0.1)
+        assert decide(platform, Trigger.DRIFT, sent.last_at, "e1") == first
+    assert unmet(first) == {"labelled_samples", "label_coverage", "sound_feed"}
+    tick(platform, sent.last_at)
+    looked_at = decide(platform, Trigger.DRIFT, sent.last_at + HOUR, "e1")
+    assert unmet(looked_at) == {"labelled_samples", "label_coverage"}
+    assert decide(platform, Trigger.DRIFT, sent.last_at + HOUR, "e2") != looked_at
+    assert len(decisions.recent(platform.store, actions=[Action.SKIP])) == 3
+
+
+def test_a_person_is_answered_each_time_and_the_calendar_every_week(platform: Platform) -> None:
+    def asked(trigger: Trigger, now: datetime, **who: str) -> str:
+        values = {"episode_id": None, "actor": "ann", "reason": "audit"} | who
+        return decide_retraining(platform, trigger, now=now, **values).decision_id  # type: ignore[arg-type]
+
+    by_hand = [
+        asked(Trigger.MANUAL, T0, **who) for who in ({}, {"actor": "bob"}, {"request_id": "r1"}, {"request_id": "r2"})
+    ]
+    assert len(set(by_hand)) == 4
+    assert asked(Trigger.MANUAL, T0 + HOUR, request_id="r1") == by_hand[2], "the run of a request may be repeated"
+    monday = asked(Trigger.SCHEDULE, T0)
+    assert asked(Trigger.SCHEDULE, T0 + HOUR) == monday
+    assert asked(Trigger.SCHEDULE, T0 + timedelta(days=7)) != monday
+
+
+def test_a_training_that_failed_is_an_attempt_and_the_next_one_waits_for_labels(platform: Platform) -> None:
+    """Else each label that comes in would start the same failure again."""
+    sent = serve(platform, toy_rows(N_ROWS))
+    tick(platform, sent.last_at + SECOND)
+    started = decide(platform, Trigger.DRIFT, sent.last_at + HOUR, "e1")
+    assert started.action is Action.TRAIN
+    assert decide(platform, Trigger.DRIFT, sent.last_at + 2 * HOUR, "e1") == started, (
+        "a run taken again goes on with it"
+    )
+    serve(platform, toy_rows(1, seed=3), start=sent.last_at + HOUR)
+    again = decide(platform, Trigger.DRIFT, sent.last_at + 2 * HOUR, "e1")
+    assert (unmet(again), again.attempt) == ({"back_off"}, 2)
+    serve(platform, toy_rows(N_ROWS // 4, seed=4), start=sent.last_at + 2 * HOUR)
+    assert decide(platform, Trigger.DRIFT, sent.last_at + 3 * HOUR, "e1").action is Action.TRAIN
+
+
+def test_labels_that_come_before_the_others_are_neither_counted_nor_learned_from(platform: Platform) -> None:
+    """A failure is known within minutes, that there was none only after an hour: the newest labels are all 1."""
+    rows = toy_rows(N_ROWS)
+    sent = serve(platform, rows, step=10 * SECOND, labelled_share=0.0)
+    came: dict[datetime, dict[UUID, int]] = defaultdict(dict)
+    for prediction_id, made_at, label in zip(sent.prediction_ids, sent.created_at, rows["true_label"], strict=True):
+        came_at = next_slot(made_at if label else made_at + HOUR)
+        if came_at <= sent.last_at:
+            came[came_at][prediction_id] = int(label)
+    for moment, labels in came.items():
+        journal_labels(platform.settings.data_dir, list(labels), list(labels.values()), received_at=moment)
+    ingest_all(platform)
+    tick(platform, sent.last_at)
+
+    decision = decide(platform, Trigger.MANUAL, sent.last_at + HOUR)
+    conditions = {condition.name: condition for condition in decision.conditions}
+    assert "come within 70 minutes" in conditions["matured_samples"].reason, "an hour, and the batches"
+    gathered = gather_training_set(platform, decision, None)
+    logged = gathered.frame[gathered.frame[ORIGIN] == LOGGED]
+    assert logged["created_at"].max() <= sent.last_at - HOUR
+    assert decision.n_labels == len(logged)
+    assert gathered.info.label_coverage_pct == pytest.approx(100.0, abs=1.0)
+    assert logged["true_label"].mean() == pytest.approx(rows["true_label"].mean(), abs=0.04)
+
+
+def next_slot(moment: datetime) -> datetime:
+    """The next full ten minutes: labels come in batches."""
+    return T0 + timedelta(minutes=10) * math.ceil((moment - T0) / timedelta(minutes=10))
+
+
+def test_labels_for_ids_nobody_issued_count_for_nothing(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(300), labelled_share=0.0)
+    journal_labels(platform.settings.data_dir, [uuid4() for _ in range(2_000)], [0, 1] * 1_000)
+    ingest_all(platform)
+    tick(platform, sent.last_at + SECOND)
+    decision = decide(platform, Trigger.MANUAL, sent.last_at + HOUR)
+    assert decision.action is Action.SKIP
+    assert "0 labelled predictions, 667 wanted" in decision.reason
+
+
+def test_after_a_rollback_the_cooldown_counts_from_the_rollback_also_for_the_first_version(
+    make_settings: Callable[..., Settings],
+) -> None:
+    platform = open_platform(make_settings(promotion_cooldown_days=7.0))
+    assert "cooldown" not in unmet(decide(platform, Trigger.SCHEDULE, T0 + HOUR)), "a bootstrap does not count"
+    promote(platform, passed(platform, twin_of_champion(platform)), T0 + HOUR)
+    back_at = T0 + timedelta(days=6)
+    rollback(platform, to_version=1, reason="worse", actor="test", now=back_at)
+    assert "cooldown" in unmet(decide(platform, Trigger.SCHEDULE, back_at + timedelta(days=6)))
+    assert "cooldown" not in unmet(decide(platform, Trigger.SCHEDULE, back_at + timedelta(days=7)))
+    platform.close()
+
+
+# The champion's own rows
+
+
+def test_the_champions_training_rows_are_weighed_against_the_recent_ones(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(N_ROWS))
+    tick(platform, sent.last_at + SECOND)
+    info = gather_training_set(platform, decide(platform, Trigger.MANUAL, sent.last_at + HOUR), None).info
+    assert info.original_source.startswith("the training set of version 1 (3,000 SYNTHETIC")  # type: ignore[union-attr]
+    assert info.n_original == (3_000 - info.n_copied_inputs if info.original_weight else 0)
+    assert len(info.weight_log_losses) > 1
+
+
+def test_a_champion_without_a_training_set_is_stood_in_for_by_the_first_baseline(platform: Platform) -> None:
+    promote(platform, passed(platform, twin_of_champion(platform)), T0 + SECOND)
+    originals = original_rows(platform, champion(platform))
+    assert originals is not None
+    assert (originals.source, len(originals.frame)) == ("the first baseline", 3_000)
+
+
+def test_a_changed_training_set_of_the_champion_is_not_learned_from(platform: Platform) -> None:
+    worse = log_worse_model(platform)
+    promote(platform, passed(platform, worse), T0 + SECOND)
+    kept = platform.registry.training_set(worse)
+    assert original_rows(platform, champion(platform)).frame.equals(kept.frame)  # type: ignore[union-attr]
+    forged = replace(kept, frame=kept.frame.assign(true_label=1 - kept.frame["true_label"]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FILE_NAME
+        path.write_bytes(to_parquet(forged))
+        mlflow_client(platform).log_artifact(worse.mlflow_run_id, str(path))
+    with pytest.raises(IntegrityError, match="has changed: its rows should have sha256"):
+        original_rows(platform, champion(platform))
+
+
+def test_a_second_bootstrap_is_skipped(platform: Platform) -> None:
+    decision = decide(platform, Trigger.BOOTSTRAP, T0 + HOUR)
+    assert decision.action is Action.SKIP
+    assert decision.reason == "version 1 is in production already"
+
+
+def test_nothing_but_a_bootstrap_starts_without_a_champion(empty_platform: Platform) -> None:
+    decision = decide(empty_platform, Trigger.SCHEDULE, T0)
+    assert decision.action is Action.SKIP
+    assert "champion" in unmet(decision)
+    assert decide(empty_platform, Trigger.BOOTSTRAP, T0).action is Action.TRAIN
+
+
+def test_a_rejected_shadow_leaves_production_untouched_and_the_next_attempt_waits_for_labels(
+    platform: Platform,
+) -> None:
+    sent = serve(platform, toy_rows(N_ROWS))
+    now = sent.last_at + HOUR
+    tick(platform, now)
+    before = model_versions.list_versions(platform.store)
+    verdict = retrain(platform, decide(platform, Trigger.DRIFT, now, "e1"), now)
+    assert verdict.decision.action is Action.REJECT
+    assert "f1_improvement" in verdict.decision.failed_gates
+    assert model_versions.list_versions(platform.store) == before, "it is not even registered"
+    assert platform.registry.alias_version(PRODUCTION_ALIAS) == 1
+
+    again = decide(platform, Trigger.DRIFT, now + HOUR, "e1")
+    assert again.action is Action.SKIP
+    assert unmet(again) == {"back_off"}
+    assert again.attempt == 2
+    serve(platform, toy_rows(N_ROWS // 4, seed=3), start=now)
+    assert decide(platform, Trigger.DRIFT, now + 2 * HOUR, "e1").action is Action.TRAIN
+
+
+def test_the_same_training_is_run_and_judged_once_even_after_its_promotion(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(N_ROWS, scenario="overheating"))
+    now = sent.last_at + HOUR
+    tick(platform, now)
+    decision = decide(platform, Trigger.MANUAL, now)
+    rows = gather_training_set(platform, decision, None)
+    shadow = train_shadow(platform, rows, now)
+    verdict = judge(platform, shadow, rows, now)
+    assert train_shadow(platform, rows, now + HOUR) == shadow
+    assert judge(platform, shadow, rows, now + HOUR).decision == verdict.decision
+    promote(platform, verdict, now)
+    assert judge(platform, shadow, rows, now + HOUR).decision == verdict.decision, "it was compared with version 1"
+
+
+def test_rows_gathered_for_a_decision_nobody_recorded_are_not_trained_on(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(N_ROWS))
+    tick(platform, sent.last_at + SECOND)
+    rows = gather_training_set(platform, decide(platform, Trigger.MANUAL, sent.last_at + HOUR), None)
+    forged = replace(rows, info=replace(rows.info, decision_id="nobody"))
+    with pytest.raises(IntegrityError, match="names decision nobody, which is not recorded"):
+        train_shadow(platform, forged, sent.last_at + HOUR)
+
+
+def test_too_few_rows_of_a_class_are_no_training_set(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(N_ROWS).assign(true_label=0))
+    tick(platform, sent.last_at + SECOND)
+    decision = decide(platform, Trigger.MANUAL, sent.last_at + HOUR)
+    with pytest.raises(InvalidDataError, match="only 0 of one class"):
+        gather_training_set(platform, decision, None)
+
+
+# Probation

@@ -1,0 +1,108 @@
+"""What a tick looks at, and what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from selfheal.domain.records import ConceptDrift, Verdict
+from selfheal.kit.errors import NoProductionModelError
+from selfheal.services.platform import Platform, open_platform
+from selfheal.services.tick import latest_tick, look, measure
+from selfheal.settings import Settings
+from tests import builders
+from tests.services.steps import tick
+from tests.times import T0
+from tests.traffic import SECOND, ingest_all, journal_labels, serve, toy_rows
+
+HOUR = timedelta(hours=1)
+
+
+def test_there_is_nothing_to_look_at_before_the_first_prediction(platform: Platform) -> None:
+    assert look(platform, T0) is None
+    assert latest_tick(platform) is None
+
+
+def test_nothing_can_be_looked_at_before_the_bootstrap(empty_platform: Platform) -> None:
+    with pytest.raises(NoProductionModelError, match="run `selfheal bootstrap` first"):
+        look(empty_platform, T0)
+    assert latest_tick(empty_platform) is None
+
+
+def test_the_window_is_the_lookback_before_the_newest_prediction(make_settings: Callable[..., Settings]) -> None:
+    platform = open_platform(make_settings(monitoring_lookback=2))
+    sent = serve(platform, toy_rows(5), step=HOUR, labelled_share=0)
+    proxy = look(platform, sent.last_at)
+    assert proxy is not None
+    assert (proxy.window.start, proxy.window.end) == (sent.created_at[2], sent.last_at)
+    assert proxy.window.n_predictions == 2
+    platform.close()
+
+
+def test_realised_quality_is_that_of_the_labelled_rows(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(400), labelled_share=0.5)
+    proxy = look(platform, sent.last_at)
+    assert proxy is not None
+    report = measure(platform, proxy.window)
+    assert report.realised is not None
+    labels = sent.rows["true_label"].to_numpy()[:200]
+    assert report.realised.n_rows == 200
+    assert report.realised.brier == pytest.approx(np.mean((sent.probabilities[:200] - labels) ** 2), rel=1e-12)
+    assert report.label_coverage_pct == 50.0
+
+
+def test_rows_too_young_to_be_labelled_do_not_bias_the_realised_quality(platform: Platform) -> None:
+    """Events are reported at once, their absence after ten minutes: what is labelled of the last ten minutes is all events."""
+    sent = serve(platform, toy_rows(3_600), labelled_share=0)
+    labels = sent.rows["true_label"].to_numpy(dtype=np.int64)
+    reported_at = [at + (SECOND if label else 600 * SECOND) for at, label in zip(sent.created_at, labels, strict=True)]
+    for minute in range(61):
+        since, until = (T0 + m * 60 * SECOND for m in (minute - 1, minute))
+        due = [i for i, at in enumerate(reported_at) if since < at <= until]
+        ids, values = [sent.prediction_ids[i] for i in due], [int(labels[i]) for i in due]
+        journal_labels(platform.settings.data_dir, ids, values, received_at=until)
+    ingest_all(platform)
+    proxy = look(platform, sent.last_at)
+    assert proxy is not None
+    report = measure(platform, proxy.window)
+    assert report.label_delay is not None
+    assert report.label_delay.matured_after_s == pytest.approx(600, abs=90)
+    assert report.is_matured
+    assert report.matured_coverage_pct == 100.0
+    assert report.realised is not None
+    matured = labels[: report.realised.n_rows]
+    assert 2_800 < report.realised.n_rows < 3_100
+    assert report.realised.n_positive == matured.sum()
+    assert report.concept_drift is ConceptDrift.NONE_SHOWN
+
+
+def test_shifted_ticks_in_a_row_are_one_episode_and_a_stable_one_ends_it(platform: Platform) -> None:
+    shifted = {"columns": (builders.column_drift("load_ratio", effect=0.3, is_drifted=True),)}
+    episodes = []
+    for hour, drift in enumerate((shifted, shifted, {}, shifted)):
+        sent = serve(platform, toy_rows(10, seed=hour), start=T0 + SECOND + hour * HOUR, labelled_share=0)
+        episodes.append(tick(platform, sent.last_at + SECOND, **drift).episode_id)
+    first, second, none, third = episodes
+    assert first == second is not None
+    assert none is None
+    assert third not in {None, first}
+
+
+def test_the_latest_tick_is_what_the_sensors_read(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(10), labelled_share=0)
+    columns = (builders.column_drift("load_ratio", effect=0.3, is_drifted=True),)
+    concluded = tick(platform, sent.last_at + SECOND, columns=columns)
+    found = latest_tick(platform)
+    assert found is not None
+    assert (found.tick_id, found.verdict, found.episode_id, found.num_drifted_features) == (
+        concluded.window.tick_id,
+        Verdict.BENIGN_SHIFT,
+        concluded.window.tick_id,
+        1,
+    )
+
+
+# Retraining

@@ -1,0 +1,119 @@
+"""The API's watch over the monitor: it raises and ends the alert, and delivers what nobody else would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError
+
+from selfheal.adapters.postgres import alerts
+from selfheal.domain.records import Alert, Severity
+from selfheal.services.platform import Platform, open_platform
+from selfheal.settings import Settings
+from serving.alerts import monitor_watchdog as watching
+from serving.alerts.monitor_watchdog import MonitorWatch, sight_of_monitor
+from tests.adapters.alerting.test_delivery import Webhook
+from tests.serving.history import add_tick
+from tests.serving.running import api_in_thread, bodies, eventually, query
+from tests.traffic import serve, toy_rows
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def platform(api_settings: Settings) -> Iterator[Platform]:
+    opened = open_platform(api_settings)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def watch(platform: Platform) -> Iterator[MonitorWatch]:
+    made = MonitorWatch(platform)
+    yield made
+    made.stop()
+
+
+def states(platform: Platform) -> list[tuple[str, str, bool]]:
+    """Kind, source and whether it is over, of each alert there is."""
+    return sorted((row.kind, row.source, row.resolved_at is not None) for row in alerts.list_alerts(platform.store))
+
+
+def test_a_platform_without_traffic_or_without_a_version_is_quiet(platform: Platform, watch: MonitorWatch) -> None:
+    now = datetime.now(UTC)
+    for minute in (0, 60, 600):
+        watch.look(now + minute * MINUTE)
+    query(platform.settings, "UPDATE model_metadata SET stage = 'Staging', promoted_at = NULL")
+    assert sight_of_monitor(platform.store) is None
+    serve_without_looking = (700, 760)
+    for minute in serve_without_looking:
+        watch.look(now + minute * MINUTE)
+    assert states(platform) == []
+
+
+def test_traffic_that_nobody_looks_at_is_one_alert_that_ends_with_the_next_tick(
+    platform: Platform, watch: MonitorWatch
+) -> None:
+    sent = serve(platform, toy_rows(10))
+    now = sent.last_at + MINUTE
+    for minute in (0, 10):
+        watch.look(now + minute * MINUTE)
+    assert states(platform) == [], "it has had less than three intervals"
+    for minute in (16, 20, 30):
+        watch.look(now + minute * MINUTE)
+    assert states(platform) == [("monitor_silent", "serving", False)]
+    add_tick(platform, sent.last_at)
+    watch.look(now + 31 * MINUTE)
+    assert ("monitor_silent", "serving", True) in states(platform)
+
+
+def test_a_worker_that_starts_does_not_end_what_another_one_raised(platform: Platform, watch: MonitorWatch) -> None:
+    sent = serve(platform, toy_rows(10))
+    for minute in (0, 20):
+        watch.look(sent.last_at + minute * MINUTE)
+    newcomer = MonitorWatch(platform)
+    newcomer.look(sent.last_at + 21 * MINUTE)
+    assert states(platform) == [("monitor_silent", "serving", False)]
+    newcomer.stop()
+
+
+def test_what_nobody_could_deliver_is_delivered_by_the_api(
+    api_settings: Settings, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "LOOK_EVERY_SECONDS", 0.1)
+    settings = api_settings.model_copy(update={"notify_urls": SecretStr(webhook.url)})
+    with api_in_thread(settings) as api:
+        platform = open_platform(settings)
+        alert = Alert("dataset_drift", Severity.CRITICAL, "drifted")
+        alerts.hold_alert(platform.store, "monitoring", 1, alert, datetime.now(UTC))
+        platform.close()
+        eventually(lambda: webhook.received, "the API tells of the monitor's alert")
+        assert api.post("/predict", bodies(1)[0]).status_code == 200
+    assert [message["title"] for message in webhook.received] == ["selfheal: dataset drift"]
+
+
+def test_while_postgres_is_away_the_watch_forgets_and_goes_on(
+    platform: Platform, watch: MonitorWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = serve(platform, toy_rows(10))
+    watch.look(sent.last_at)
+    monkeypatch.setattr(watching, "LOOK_EVERY_SECONDS", 0.02)
+    looks: list[str] = []
+
+    def away(store: object) -> None:
+        looks.append("away")
+        raise OperationalError("SELECT", {}, Exception("gone"))
+
+    monkeypatch.setattr(watching, "sight_of_monitor", away)
+    watch.start()
+    eventually(lambda: len(looks) > 2, "it goes on looking")
+    watch.stop()
+    monkeypatch.setattr(watching, "sight_of_monitor", sight_of_monitor)
+    again = MonitorWatch(platform)
+    again._watched = watch._watched
+    again.look(sent.last_at + 60 * MINUTE)
+    again.stop()
+    assert states(platform) == [], "the monitor gets its time again"
