@@ -78,7 +78,7 @@ COLD_START_EVERY = 10
 COMPRESS_EVERY_SECONDS = 1.0
 TORN_SHARE = 0.4
 
-JOURNAL_MAX_MB, SINK_INTERVAL_SECONDS = "0.3", "0.2"
+JOURNAL_MAX_MB, INGEST_INTERVAL_SECONDS = "0.3", "0.2"
 """Small, so that files are rotated, copied and compressed while processes are killed."""
 
 SMALL_DISK_BYTES = 16_000_000
@@ -269,7 +269,7 @@ class Scene:
         return self.folder / "api.log"
 
     def environment(self, port: int, **changes: str) -> dict[str, str]:
-        own = {"JOURNAL_MAX_MB": JOURNAL_MAX_MB, "SINK_INTERVAL_SECONDS": SINK_INTERVAL_SECONDS}
+        own = {"JOURNAL_MAX_MB": JOURNAL_MAX_MB, "INGEST_INTERVAL_SECONDS": INGEST_INTERVAL_SECONDS}
         return api_environment(self.platform.settings, port, **own, **changes)
 
 

@@ -54,7 +54,7 @@ from selfheal.domain.retraining.evidence import (
     f1_difference,
     f1_difference_bounds,
     kind_counts,
-    level_of_look,
+    level_of_verdict,
 )
 from selfheal.domain.retraining.gates import Evaluation, GateLimits, Scores, evaluate_gates
 from selfheal.domain.retraining.training import f1_optimal_threshold
@@ -361,7 +361,9 @@ class Verdicts:
     ours: bool
 
 
-def judge(pair: Pair, rows: IntArray | None, counts: IntArray, look: int, rng: np.random.Generator) -> Verdicts:
+def judge(
+    pair: Pair, rows: IntArray | None, counts: IntArray, verdict_number: int, rng: np.random.Generator
+) -> Verdicts:
     """All verdicts on evaluation rows of the population that have these counts of kinds.
 
     Args:
@@ -370,14 +372,14 @@ def judge(pair: Pair, rows: IntArray | None, counts: IntArray, look: int, rng: n
     if not passes_point_rule(counts):
         return Verdicts(point_rule=False, plain_bootstrap=False, ours=False)
     n_rows = int(counts.sum())
-    if is_hopeless(counts, level_of_look(LIMITS.level, look, n_rows, has_brier_risen=False)):
+    if is_hopeless(counts, level_of_verdict(LIMITS.level, verdict_number, n_rows, has_brier_risen=False)):
         return Verdicts(point_rule=True, plain_bootstrap=False, ours=False)
     evaluation = pair.evaluation(pair.sample(counts, rng) if rows is None else rows)
-    level = level_of_look(LIMITS.level, look, n_rows, has_brier_risen=has_brier_risen(evaluation))
+    level = level_of_verdict(LIMITS.level, verdict_number, n_rows, has_brier_risen=has_brier_risen(evaluation))
     is_certain_by_bootstrap = bootstrap_low(counts, level, rng) > 0
     if not is_certain_by_bootstrap and f1_difference_bounds(counts, level, LIMITS.seed).low <= 0:
         return Verdicts(point_rule=True, plain_bootstrap=False, ours=False)
-    outcome = evaluate_gates(evaluation, LIMITS, look)
+    outcome = evaluate_gates(evaluation, LIMITS, verdict_number)
     others = {gate.status for gate in outcome.gates if gate.name != "f1_improvement"}
     return Verdicts(
         point_rule=True,
@@ -420,10 +422,10 @@ def try_histories(histories: list[list[Pair]], n_rows: int, tries: int, rng: np.
         chosen = [pairs[i] for i in rng.choice(len(pairs), ATTEMPTS, replace=len(pairs) < ATTEMPTS)]
         traffic = rng.integers(len(chosen[0].labels), size=ends[-1])
         replaced: dict[str, bool] = {}
-        for look, (pair, end) in enumerate(zip(chosen, ends, strict=True), start=1):
+        for verdict_number, (pair, end) in enumerate(zip(chosen, ends, strict=True), start=1):
             rows = traffic[end - round(EVALUATION_SHARE * end) : end]
             counts = np.bincount(pair.kinds[rows], minlength=8)
-            for rule, is_promoted in asdict(judge(pair, rows, counts, look, rng)).items():
+            for rule, is_promoted in asdict(judge(pair, rows, counts, verdict_number, rng)).items():
                 replaced[rule] = replaced.get(rule, False) or is_promoted
         tally.add(**replaced)
     return tally

@@ -83,7 +83,7 @@ def measure_growth(platform: Platform, n_ticks: int, console: Console) -> Growth
         from selfheal_assets.jobs import delete_old_runs
 
         before_maintenance = megabytes(platform)
-        in_a_week = datetime.now(UTC) + timedelta(days=platform.settings.monitoring_runs_keep_days + 1)
+        in_a_week = datetime.now(UTC) + timedelta(days=platform.settings.monitoring_runs_retention_days + 1)
         report = maintain(platform, in_a_week, partial(delete_old_runs, instance))
         console.print(report)
         per_run = (before_maintenance - megabytes(platform)) / report.n_runs
@@ -93,7 +93,7 @@ def measure_growth(platform: Platform, n_ticks: int, console: Console) -> Growth
     pages = [path.stat().st_size for path in reports_folder(platform.settings.data_dir).glob("*.html")]
     page_mb = max(pages, default=0) / 1e6
     per_tick = (sizes["ticked"] - sizes["before"]) / n_ticks
-    days = platform.settings.monitoring_runs_keep_days
+    days = platform.settings.monitoring_runs_retention_days
     return Growth(
         n_ticks=n_ticks,
         kb_per_run=1_000 * per_run,
@@ -103,7 +103,7 @@ def measure_growth(platform: Platform, n_ticks: int, console: Console) -> Growth
         written_mb_per_day=per_tick * TICKS_PER_DAY + per_skip * looks + rollups,
         mb_per_day=(per_tick - per_run) * TICKS_PER_DAY + rollups,
         held_mb=days * per_run * TICKS_PER_DAY + SKIPPED_KEEP_DAYS * per_skip * looks,
-        held_pages_mb=platform.settings.drift_reports_keep * page_mb,
+        held_pages_mb=platform.settings.max_drift_reports * page_mb,
     )
 
 

@@ -218,7 +218,7 @@ def in_fresh_process(platform: Platform, what: str) -> dict[str, Any]:
 def tick_here() -> None:
     """Prints what a tick costs in this process."""
     from selfheal.services.platform import open_platform
-    from selfheal.services.tick import compare, conclude, look, measure
+    from selfheal.services.tick import collect, compare, conclude, measure
     from selfheal.settings import load_settings
 
     platform = open_platform(load_settings())
@@ -226,7 +226,7 @@ def tick_here() -> None:
     looks: list[float] = []
     for _ in range(N_TICKS + 1):
         began = time.perf_counter()
-        proxy = look(platform, datetime.now(UTC))
+        proxy = collect(platform, datetime.now(UTC))
         assert proxy is not None
         looks.append(time.perf_counter() - began)
         drift = compare(platform, proxy.window).report
@@ -243,11 +243,11 @@ def evidently_here() -> None:
     from evidently.presets import DataDriftPreset
 
     from selfheal.services.platform import open_platform
-    from selfheal.services.tick import look
+    from selfheal.services.tick import collect
     from selfheal.settings import load_settings
 
     platform = open_platform(load_settings())
-    proxy = look(platform, datetime.now(UTC))
+    proxy = collect(platform, datetime.now(UTC))
     assert proxy is not None
     began = time.perf_counter()
     rows = predictions.window_rows(platform.store, proxy.window, proxy.window.n_predictions)

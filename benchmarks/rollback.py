@@ -30,7 +30,7 @@ from benchmarks.stage import api_command, api_environment, free_port, prepare, s
 MAX_SHELL_SECONDS = 5.0
 """The target: from the command to the old version being served."""
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.01
 ROUNDS, QUICK_ROUNDS = 10, 2
 REASON = "a benchmark"
@@ -62,12 +62,12 @@ class Service:
 
     def seconds_until_served(self, version: int, wish: Callable[[], object]) -> float:
         """Raises:
-        RuntimeError: if it is not served within `PATIENCE_SECONDS`.
+        RuntimeError: if it is not served within `TIMEOUT_SECONDS`.
         """
         began = time.perf_counter()
         wish()
         while self.served() != version:
-            if time.perf_counter() - began > PATIENCE_SECONDS:
+            if time.perf_counter() - began > TIMEOUT_SECONDS:
                 raise RuntimeError(f"version {version} is not served; the log is {self.log}")
             time.sleep(POLL_SECONDS)
         return time.perf_counter() - began
@@ -76,16 +76,14 @@ class Service:
         return start([sys.executable, "-m", "selfheal", *words, "--reason", REASON], self.log, self.environment)
 
     def post(self, path: str, **body: object) -> None:
-        httpx.post(
-            f"{self.address}{path}", json={"reason": REASON, **body}, timeout=PATIENCE_SECONDS
-        ).raise_for_status()
+        httpx.post(f"{self.address}{path}", json={"reason": REASON, **body}, timeout=TIMEOUT_SECONDS).raise_for_status()
 
 
 def by_shell(service: Service) -> float:
     """Its end is waited for outside the measured time: MLflow follows after the switch."""
     processes: list[psutil.Process] = []
     seconds = service.seconds_until_served(1, lambda: processes.append(service.run("rollback")))
-    psutil.wait_procs(processes, PATIENCE_SECONDS)
+    psutil.wait_procs(processes, TIMEOUT_SECONDS)
     return seconds
 
 

@@ -23,7 +23,7 @@ import psutil
 from rich.console import Console
 
 from selfheal.adapters.datasets import Dataset, load_dataset
-from selfheal.adapters.postgres.baseline import write_baseline_once
+from selfheal.adapters.postgres.baseline import write_baseline
 from selfheal.domain.contract import ModelContract
 from selfheal.domain.records import Trigger
 from selfheal.services.platform import Platform, open_platform
@@ -50,7 +50,7 @@ def prepare(
     dataset = load_dataset(settings, platform.contract)
     console.print(f"Training two versions on {dataset.description}")
     now = datetime.now(UTC)
-    write_baseline_once(platform.store, dataset.frame, dataset.description, now, settings.data_dir)
+    write_baseline(platform.store, dataset.frame, dataset.description, now, settings.data_dir)
     decision = decide_retraining(
         platform, Trigger.BOOTSTRAP, episode_id=None, actor="benchmark", reason="benchmark", now=now
     )

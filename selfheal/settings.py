@@ -6,14 +6,30 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from selfheal.kit.api_keys import first_plain_key, parse_api_keys
 from selfheal.kit.errors import ConfigurationError
 from selfheal.kit.notify_urls import parse_channels
 
-TICK_SECONDS_PER_DAY = 86_400
+SECONDS_PER_DAY = 86_400
+
+FORMER_NAMES = {
+    "monitoring_results_retention_days": "monitoring_results_keep_days",
+    "monitoring_runs_retention_days": "monitoring_runs_keep_days",
+    "monitoring_metrics_retention_days": "monitoring_metrics_keep_days",
+    "alerts_retention_days": "alerts_keep_days",
+    "predictions_retention_days": "predictions_keep_days",
+    "max_drift_reports": "drift_reports_keep",
+    "ingest_lag_alert_seconds": "sink_lag_alert_seconds",
+    "ingest_interval_seconds": "sink_interval_seconds",
+}
+"""Settings that had another name once: an environment written then still counts. The present name wins."""
+
+
+def _renamed(name: str) -> AliasChoices:
+    return AliasChoices(name, FORMER_NAMES[name])
 
 
 class Settings(BaseSettings):
@@ -119,10 +135,20 @@ class Settings(BaseSettings):
         512.0, ge=0.1, le=16_384, description="size of a model file, packed and unpacked, beyond which it is refused"
     )
     journal_max_mb: float = Field(64.0, ge=0.01, le=4_096, description="size at which a journal file is rotated")
-    sink_lag_alert_seconds: float = Field(
-        60.0, ge=1, le=86_400, description="seconds without the journal being copied after which there is an alert"
+    ingest_lag_alert_seconds: float = Field(
+        60.0,
+        validation_alias=_renamed("ingest_lag_alert_seconds"),
+        ge=1,
+        le=86_400,
+        description="seconds without the journal being copied after which there is an alert",
     )
-    sink_interval_seconds: float = Field(0.5, ge=0.05, le=60, description="how often the journal is copied to Postgres")
+    ingest_interval_seconds: float = Field(
+        0.5,
+        validation_alias=_renamed("ingest_interval_seconds"),
+        ge=0.05,
+        le=60,
+        description="how often the journal is copied to Postgres",
+    )
     api_keys: SecretStr = Field(
         SecretStr(""),
         description="API keys, comma-separated, as `selfheal api-key` prints them or plain; none: loopback only",
@@ -140,20 +166,48 @@ class Settings(BaseSettings):
     traffic_silence_hours: float = Field(
         24.0, ge=0.1, le=24 * 365, description="hours without a prediction, after some, that are an alert"
     )
-    monitoring_results_keep_days: int = Field(
-        30, ge=1, le=3_650, description="days that the files of monitoring ticks are kept"
+    monitoring_results_retention_days: int = Field(
+        30,
+        validation_alias=_renamed("monitoring_results_retention_days"),
+        ge=1,
+        le=3_650,
+        description="days that the files of monitoring ticks are kept",
     )
-    monitoring_runs_keep_days: int = Field(
-        7, ge=1, le=3_650, description="days that Dagster's runs of monitoring, probation and maintenance are kept"
+    monitoring_runs_retention_days: int = Field(
+        7,
+        validation_alias=_renamed("monitoring_runs_retention_days"),
+        ge=1,
+        le=3_650,
+        description="days that Dagster's runs of monitoring, probation and maintenance are kept",
     )
-    monitoring_metrics_keep_days: int = Field(
-        365, ge=7, le=36_500, description="days that rows of monitoring_metrics are kept"
+    monitoring_metrics_retention_days: int = Field(
+        365,
+        validation_alias=_renamed("monitoring_metrics_retention_days"),
+        ge=7,
+        le=36_500,
+        description="days that rows of monitoring_metrics are kept",
     )
-    alerts_keep_days: int = Field(365, ge=7, le=36_500, description="days that resolved alerts are kept")
-    predictions_keep_days: int | None = Field(
-        None, ge=30, le=36_500, description="days that predictions without a label stay in Postgres; absent: for ever"
+    alerts_retention_days: int = Field(
+        365,
+        validation_alias=_renamed("alerts_retention_days"),
+        ge=7,
+        le=36_500,
+        description="days that resolved alerts are kept",
     )
-    drift_reports_keep: int = Field(50, ge=1, le=10_000, description="HTML drift reports that are kept")
+    predictions_retention_days: int | None = Field(
+        None,
+        validation_alias=_renamed("predictions_retention_days"),
+        ge=30,
+        le=36_500,
+        description="days that predictions without a label stay in Postgres; absent: for ever",
+    )
+    max_drift_reports: int = Field(
+        50,
+        validation_alias=_renamed("max_drift_reports"),
+        ge=1,
+        le=10_000,
+        description="HTML drift reports that are kept",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("use_case")
@@ -228,7 +282,7 @@ class Settings(BaseSettings):
 
     def ticks_per_budget(self) -> float:
         """How many monitoring ticks share one false alarm."""
-        return self.false_alarm_budget_days * TICK_SECONDS_PER_DAY / self.monitoring_interval
+        return self.false_alarm_budget_days * SECONDS_PER_DAY / self.monitoring_interval
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -240,15 +294,15 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        problems = [
-            f"{str(e['loc'][0]).upper()}={_shown(str(e['loc'][0]), e['input'])}: {e['msg']}" for e in error.errors()
-        ]
+        problems = [_problem(str(e["loc"][0]), e["input"], e["msg"]) for e in error.errors()]
         raise ConfigurationError("wrong setting: " + "; ".join(problems)) from None
 
 
-def _shown(name: str, value: Any) -> str:
-    """A value for an error message; a secret is not revealed."""
-    return "***" if SecretStr.__name__ in str(Settings.model_fields[name].annotation) else str(value)
+def _problem(name: str, value: Any, message: str) -> str:
+    """Return what is wrong with a setting, under the name it was given by; a secret is not revealed."""
+    present = {former: name for name, former in FORMER_NAMES.items()}.get(name, name)
+    is_secret = SecretStr.__name__ in str(Settings.model_fields[present].annotation)
+    return f"{name.upper()}={'***' if is_secret else value}: {message}"
 
 
 def settings_sources(settings: Settings) -> dict[str, Literal["environment", ".env", "default"]]:
@@ -257,8 +311,9 @@ def settings_sources(settings: Settings) -> dict[str, Literal["environment", ".e
     in_file = DotEnvSettingsSource(type(settings))()
 
     def source(name: str) -> Literal["environment", ".env", "default"]:
-        if name in in_environment:
+        either = {name, FORMER_NAMES.get(name, name)}
+        if either & in_environment.keys():
             return "environment"
-        return ".env" if name in in_file else "default"
+        return ".env" if either & in_file.keys() else "default"
 
     return {name: source(name) for name in type(settings).model_fields}

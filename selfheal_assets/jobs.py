@@ -61,7 +61,7 @@ probation_job = dg.define_asset_job(
 )
 
 
-@dg.op(description="Deletes what is old by the settings `*_KEEP_DAYS`; nothing that a decision rests on.")
+@dg.op(description="Deletes what is old by the settings `*_RETENTION_DAYS`; nothing that a decision rests on.")
 def delete_what_is_old(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
     from selfheal.kit.serialization import to_dict
     from selfheal.services.maintenance import maintain

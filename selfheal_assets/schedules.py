@@ -30,7 +30,7 @@ daily_maintenance = dg.ScheduleDefinition(
     cron_schedule="30 3 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every day at 03:30 UTC: deletes what is old: runs, files and rows, by the settings `*_KEEP_DAYS`.",
+    description="Every day at 03:30 UTC: deletes what is old: runs, files and rows, by the settings `*_RETENTION_DAYS`.",
 )
 
 ALL_SCHEDULES = (weekly_retraining, daily_maintenance)

@@ -13,7 +13,7 @@ from selfheal.domain.contract import load_contract
 from selfheal.kit.api_keys import parse_api_keys
 from selfheal.kit.errors import ConfigurationError, SelfhealError
 from selfheal.settings import Settings, load_settings
-from serving.security.auth import refuse_open_door
+from serving.security.auth import refuse_unauthenticated_public_host
 
 WRONG_SETTING = 2
 STARTUP_FAILED = 3
@@ -22,11 +22,11 @@ STARTUP_FAILED = 3
 GRACE_SECONDS = 10
 """How long requests that are being answered may take once a stop was asked for."""
 
-KEEP_ALIVE_SECONDS = 75
+IDLE_CONNECTION_TIMEOUT_SECONDS = 75
 """For an idle connection: longer than clients (5 s in httpx) and load balancers (mostly 60 s) keep theirs. Whoever closes first must be
 the one that sends next: a request on its way to a connection that is being closed is lost to its client."""
 
-WORKER_PATIENCE_SECONDS = 30
+WORKER_TIMEOUT_SECONDS = 30
 """For a worker that does not answer its supervisor; it is replaced then. One that starts on a busy machine answers late."""
 
 STALLED_PEER_MS = 30_000
@@ -49,7 +49,7 @@ def main() -> int:
     """Runs until stopped. A wrong setting or a busy port is one line and exit code 2; a failed start is 3."""
     try:
         settings = load_settings()
-        refuse_open_door(settings)
+        refuse_unauthenticated_public_host(settings)
         parse_api_keys(settings.api_keys.get_secret_value())
         load_contract(settings.use_case)
         listener = listen(settings)
@@ -63,15 +63,15 @@ def main() -> int:
         # A trace is made by the framework, so with tracing no request takes the shortcut.
         http="serving.security.http_protocol:StrictHttpProtocol"
         if settings.otel_exporter_otlp_endpoint
-        else "serving.scoring.http_fast_path:ExpressProtocol",
+        else "serving.scoring.http_fast_path:FastPathProtocol",
         log_level=settings.log_level.lower(),
         access_log=False,
         proxy_headers=False,
         server_header=False,
         lifespan="on",
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=IDLE_CONNECTION_TIMEOUT_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
-        timeout_worker_healthcheck=WORKER_PATIENCE_SECONDS,
+        timeout_worker_healthcheck=WORKER_TIMEOUT_SECONDS,
         ws_max_size=MAX_CLIENT_MESSAGE_BYTES,
         ws_per_message_deflate=False,
     )

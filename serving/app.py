@@ -16,16 +16,16 @@ from selfheal.adapters.journal import LABEL_JOURNAL, Journal, JournalKind, predi
 from selfheal.domain.contract import ModelContract, load_contract
 from selfheal.services.platform import open_platform
 from selfheal.settings import Settings, load_settings
-from serving.alerts.monitor_watchdog import MonitorWatch
+from serving.alerts.monitor_watchdog import MonitorWatchdog
 from serving.champion.follower import Follower
 from serving.champion.holder import ChampionHolder
 from serving.dashboard.files import DashboardFiles
-from serving.database.command_pool import Switchboard
-from serving.database.read_pool import Inquiries
+from serving.database.command_pool import CommandPool
+from serving.database.read_pool import ReadPool
 from serving.dependencies import Service
-from serving.ingest.journal_writer import DurableLog
-from serving.ingest.labels import LabelDesk
-from serving.ingest.worker import Sink
+from serving.ingest.journal_writer import JournalWriter
+from serving.ingest.labels import LabelIngest
+from serving.ingest.worker import IngestWorker
 from serving.observability.distributions import Distributions
 from serving.observability.live import Live
 from serving.observability.metrics import MetricsPage, ServiceCollector
@@ -36,29 +36,30 @@ from serving.routes import (
     labels,
     live,
     metrics,
+    models,
     monitoring,
     overview,
     predict,
     promotions,
 )
 from serving.schemas import problems
-from serving.scoring.explanations import ExplanationDesk
-from serving.scoring.fast_path import FastLane
-from serving.scoring.idempotency import MAX_OPEN_LOOK_UPS, OnceOnly
-from serving.scoring.micro_batcher import Scorer
+from serving.scoring.explanations import ExplanationService
+from serving.scoring.fast_path import FastPath
+from serving.scoring.idempotency import MAX_OPEN_LOOKUPS, IdempotencyKeys
+from serving.scoring.micro_batcher import MicroBatcher
 from serving.scoring.request_parser import RequestParser
 from serving.security.auth import (
-    Doorkeeper,
+    Authenticator,
     KeyBeforeBody,
     Scope,
     describe_without_keys,
-    refuse_open_door,
+    refuse_unauthenticated_public_host,
     requires,
 )
 from serving.security.body_limit import BodyLimit
-from serving.security.origin_check import OwnPagesOnly
+from serving.security.origin_check import OriginCheck
 from serving.security.security_headers import SecurityHeaders
-from serving.security.signed_links import ReportTickets
+from serving.security.signed_links import SignedLinks
 from serving.tracing import stop_tracing, tracing
 
 DESCRIPTION = """
@@ -74,7 +75,7 @@ SCOPES_OF_BODIES = {
     "/rollbacks": Scope.ADMIN,
     "/retrainings": Scope.ADMIN,
 }
-"""Whoever has another key is told so before a body is read. The lane sees to that of scoring requests."""
+"""Whoever has another key is told so before a body is read. The fast_path sees to that of scoring requests."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -84,17 +85,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ConfigurationError: if a setting is wrong.
     """
     in_force = settings or load_settings()
-    refuse_open_door(in_force)
+    refuse_unauthenticated_public_host(in_force)
     check_channels(in_force)
-    doorkeeper = Doorkeeper(in_force)
+    authenticator = Authenticator(in_force)
     contract = load_contract(in_force.use_case)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running_service(in_force, contract) as service:
             app.state.service = service
-            assert isinstance(app.middleware_stack, FastLane)
-            collector = ServiceCollector(service, app.middleware_stack, doorkeeper)
+            assert isinstance(app.middleware_stack, FastPath)
+            collector = ServiceCollector(service, app.middleware_stack, authenticator)
             app.state.metrics = MetricsPage(collector, _metrics_folder(in_force))
             sharing = asyncio.create_task(app.state.metrics.share())
             yield
@@ -111,29 +112,29 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         telemetry=telemetry,
         # Of any request: it is no HTTP, comes from a foreign page, has an endless head, or meets a bug.
-        responses=problems.documented(400, *(() if doorkeeper.asks_for_keys else (403,)), 431, 500),
+        responses=problems.documented(400, *(() if authenticator.asks_for_keys else (403,)), 431, 500),
     )
     problems.install(app)
-    app.state.doorkeeper = doorkeeper
-    app.state.dashboard = DashboardFiles(asks_for_keys=doorkeeper.asks_for_keys)
-    app.state.report_tickets = ReportTickets(in_force.data_dir) if doorkeeper.asks_for_keys else None
+    app.state.authenticator = authenticator
+    app.state.dashboard = DashboardFiles(asks_for_keys=authenticator.asks_for_keys)
+    app.state.signed_links = SignedLinks(in_force.data_dir) if authenticator.asks_for_keys else None
     app.add_middleware(BodyLimit)
-    app.add_middleware(KeyBeforeBody, doorkeeper=doorkeeper, scopes=SCOPES_OF_BODIES)
-    app.add_middleware(OwnPagesOnly, doorkeeper=doorkeeper)
+    app.add_middleware(KeyBeforeBody, authenticator=authenticator, scopes=SCOPES_OF_BODIES)
+    app.add_middleware(OriginCheck, authenticator=authenticator)
     app.add_middleware(SecurityHeaders)
-    at_the_door = problems.documented(401, 403, 413, 415, 429)
+    auth_errors = problems.documented(401, 403, 413, 415, 429)
     app.include_router(
         predict.build_router(parser),
         dependencies=[Depends(requires(Scope.SCORE))],
-        responses=at_the_door,
+        responses=auth_errors,
     )
-    app.include_router(labels.router, dependencies=[Depends(requires(Scope.LABEL))], responses=at_the_door)
-    subjects = (overview, health, promotions, monitoring, decisions, live, metrics, dashboard)
+    app.include_router(labels.router, dependencies=[Depends(requires(Scope.LABEL))], responses=auth_errors)
+    subjects = (overview, health, models, promotions, monitoring, decisions, live, metrics, dashboard)
     for subject in subjects:
         app.include_router(subject.router)
-    if not doorkeeper.asks_for_keys:
+    if not authenticator.asks_for_keys:
         describe_without_keys(app)
-    app.middleware_stack = FastLane(app, doorkeeper, parser)  # outside of Starlette's own, too
+    app.middleware_stack = FastPath(app, authenticator, parser)  # outside of Starlette's own, too
     return app
 
 
@@ -141,48 +142,48 @@ def _metrics_folder(settings: Settings) -> Path | None:
     return settings.data_dir / "run" / "metrics" if settings.api_workers > 1 else None
 
 
-def _durable_log(kind: JournalKind, settings: Settings) -> DurableLog:
+def _journal_writer(kind: JournalKind, settings: Settings) -> JournalWriter:
     max_bytes = int(settings.journal_max_mb * 1_000_000)
     journal = Journal(kind, settings.data_dir, max_bytes, settings.journal_fsync)
-    return DurableLog(journal, settings.journal_fsync_interval_seconds)
+    return JournalWriter(journal, settings.journal_fsync_interval_seconds)
 
 
 @contextlib.asynccontextmanager
 async def running_service(settings: Settings, contract: ModelContract) -> AsyncIterator[Service]:
     """Opens the platform, starts the background tasks, and takes all of it down again in reverse."""
     platform = open_platform(settings, wait_for_database=False)
-    prediction_log = _durable_log(prediction_journal(contract), settings)
-    label_log = _durable_log(LABEL_JOURNAL, settings)
+    prediction_log = _journal_writer(prediction_journal(contract), settings)
+    label_log = _journal_writer(LABEL_JOURNAL, settings)
     holder = ChampionHolder(platform)
     follower = Follower(platform, holder)
-    scorer = Scorer(contract, holder, prediction_log)
-    look_ups = Inquiries(platform.store, MAX_OPEN_LOOK_UPS)
-    once = OnceOnly(contract, look_ups, scorer)
-    label_desk = LabelDesk(platform.store, label_log)
-    sink = Sink(platform)
-    watch = MonitorWatch(platform)
-    inquiries = Inquiries(platform.store)
-    switchboard = Switchboard(platform)
-    live_feed = Live(holder, scorer, inquiries)
+    batcher = MicroBatcher(contract, holder, prediction_log)
+    lookups = ReadPool(platform.store, MAX_OPEN_LOOKUPS)
+    idempotency = IdempotencyKeys(contract, lookups, batcher)
+    label_ingest = LabelIngest(platform.store, label_log)
+    ingest_worker = IngestWorker(platform)
+    watch = MonitorWatchdog(platform)
+    read_pool = ReadPool(platform.store)
+    command_pool = CommandPool(platform)
+    live_feed = Live(holder, batcher, read_pool)
     tasks: list[asyncio.Task[None]] = []
     try:
         await asyncio.to_thread(follower.start)
-        await asyncio.to_thread(once.remember_journal, prediction_journal(contract), settings.data_dir)
-        background = (scorer.work(), prediction_log.keep(), label_log.keep(), live_feed.run())
+        await asyncio.to_thread(idempotency.remember_journal, prediction_journal(contract), settings.data_dir)
+        background = (batcher.work(), prediction_log.run(), label_log.run(), live_feed.run())
         tasks.extend(asyncio.create_task(work) for work in background)
-        sink.start()
+        ingest_worker.start()
         watch.start()
         yield Service(
             platform=platform,
             holder=holder,
-            scorer=scorer,
-            once=once,
-            explanations=ExplanationDesk(platform, holder),
-            labels=label_desk,
-            sink=sink,
-            inquiries=inquiries,
+            batcher=batcher,
+            idempotency=idempotency,
+            explanations=ExplanationService(platform, holder),
+            labels=label_ingest,
+            ingest_worker=ingest_worker,
+            read_pool=read_pool,
             distributions=Distributions(platform),
-            switchboard=switchboard,
+            command_pool=command_pool,
             live=live_feed,
         )
     finally:
@@ -191,12 +192,14 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        scorer.close()
-        switchboard.close()
-        inquiries.close()
-        look_ups.close()
-        label_desk.close()
+        batcher.close()
+        command_pool.close()
+        read_pool.close()
+        lookups.close()
+        label_ingest.close()
         prediction_log.close()
         label_log.close()
-        await asyncio.to_thread(sink.stop)  # after the journals: what came last should not wait for the next start
+        await asyncio.to_thread(
+            ingest_worker.stop
+        )  # after the journals: what came last should not wait for the next start
         await asyncio.to_thread(platform.close)

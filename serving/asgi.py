@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING
 from selfheal.kit.errors import SelfhealError
 from selfheal.settings import load_settings
 from serving.app import create_app
-from serving.scoring.fast_path import FastLane
+from serving.scoring.fast_path import FastPath
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import Message, Receive, Scope, Send
 
 
-class Served:
-    """ASGI application around the framework's. `lane` is what `serving.scoring.http_fast_path` goes down."""
+class AsgiApplication:
+    """ASGI application around the framework's. `fast_path` is what `serving.scoring.http_fast_path` goes down."""
 
     def __init__(self, framework: FastAPI) -> None:
-        assert isinstance(framework.middleware_stack, FastLane)
-        self.lane = framework.middleware_stack
+        assert isinstance(framework.middleware_stack, FastPath)
+        self.fast_path = framework.middleware_stack
         self._framework = framework
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._framework(scope, receive, _starting(send) if scope["type"] == "lifespan" else send)
 
 
-def served() -> Served:
+def served() -> AsgiApplication:
     """For uvicorn, which calls it in each worker."""
     settings = load_settings()
     log_to_stderr(settings.log_level)
-    return Served(create_app(settings))
+    return AsgiApplication(create_app(settings))
 
 
 def log_to_stderr(level: str) -> None:
@@ -46,7 +46,7 @@ def log_to_stderr(level: str) -> None:
 def _starting(send: Send) -> Send:
     """Makes a start that fails on purpose say so in one line, where Starlette reports the whole traceback."""
 
-    async def told(message: Message) -> None:
+    async def send_with_reason(message: Message) -> None:
         error = sys.exception()  # Starlette sends the failure while it handles the error
         if message["type"] == "lifespan.startup.failed" and isinstance(error, SelfhealError):
             message = {**message, "message": " ".join(str(error).split())}
@@ -55,4 +55,4 @@ def _starting(send: Send) -> Send:
             gc.freeze()  # what is loaded by now stays: looking through it again and again would make requests wait
         await send(message)
 
-    return told
+    return send_with_reason

@@ -11,29 +11,29 @@ from starlette.requests import HTTPConnection
 if TYPE_CHECKING:
     from selfheal.services.platform import Platform
     from serving.champion.holder import ChampionHolder
-    from serving.database.command_pool import Switchboard
-    from serving.database.read_pool import Inquiries
-    from serving.ingest.labels import LabelDesk
-    from serving.ingest.worker import Sink
+    from serving.database.command_pool import CommandPool
+    from serving.database.read_pool import ReadPool
+    from serving.ingest.labels import LabelIngest
+    from serving.ingest.worker import IngestWorker
     from serving.observability.distributions import Distributions
     from serving.observability.live import Live
-    from serving.scoring.explanations import ExplanationDesk
-    from serving.scoring.idempotency import OnceOnly
-    from serving.scoring.micro_batcher import Scorer
+    from serving.scoring.explanations import ExplanationService
+    from serving.scoring.idempotency import IdempotencyKeys
+    from serving.scoring.micro_batcher import MicroBatcher
 
 
 @dataclass(frozen=True)
 class Service:
     platform: Platform
     holder: ChampionHolder
-    scorer: Scorer
-    once: OnceOnly
-    explanations: ExplanationDesk
-    labels: LabelDesk
-    sink: Sink
-    inquiries: Inquiries
+    batcher: MicroBatcher
+    idempotency: IdempotencyKeys
+    explanations: ExplanationService
+    labels: LabelIngest
+    ingest_worker: IngestWorker
+    read_pool: ReadPool
     distributions: Distributions
-    switchboard: Switchboard
+    command_pool: CommandPool
     live: Live
 
 

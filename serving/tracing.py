@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from selfheal.settings import Settings
 
 
-STOP_PATIENCE_SECONDS = 5.0
+STOP_TIMEOUT_SECONDS = 5.0
 """For the last spans to be sent when the service stops; a collector that does not answer holds nobody up longer."""
 
 
@@ -47,7 +47,7 @@ def stop_tracing(telemetry: TelemetryConfig) -> None:
     assert isinstance(provider, TracerProvider)
     stopping = threading.Thread(target=provider.shutdown, name="tracing", daemon=True)
     stopping.start()
-    stopping.join(STOP_PATIENCE_SECONDS)
+    stopping.join(STOP_TIMEOUT_SECONDS)
 
 
 def name_span(route: str) -> None:

@@ -143,14 +143,14 @@ def empty_platform(settings: Settings) -> Iterator[Platform]:
 def bootstrapped_template(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder (and databases named `template_...`) with version 1 of the toy use case in production."""
     from selfheal.adapters.datasets import load_dataset
-    from selfheal.adapters.postgres.baseline import write_baseline_once
+    from selfheal.adapters.postgres.baseline import write_baseline
     from selfheal.services.promotion.going_live import promote
 
     data_dir = tmp_path_factory.mktemp("template") / "data"
     platform = open_platform(settings_for(server, data_dir, TEMPLATE))
     ensure_database(server.url(f"{TEMPLATE}_mlflow"))
     dataset = load_dataset(platform.settings, platform.contract)
-    write_baseline_once(platform.store, dataset.frame, dataset.description, T0, data_dir)
+    write_baseline(platform.store, dataset.frame, dataset.description, T0, data_dir)
     decision = decide_retraining(platform, Trigger.BOOTSTRAP, episode_id=None, actor="test", reason="bootstrap", now=T0)
     rows = gather_training_set(platform, decision, dataset)
     verdict = judge(platform, train_shadow(platform, rows, T0), rows, T0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfheal.adapters.postgres import decisions
 from selfheal.domain.records import Decision
-from selfheal.kit.atomic_file import write_whole
+from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.serialization import from_dict, to_dict, to_json
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def write_missing_files(store: Store, data_dir: Path) -> None:
 def _write_file(data_dir: Path, decision: Decision) -> None:
     path = decision_folder(data_dir) / f"{decision.created_at:%Y%m%dT%H%M%S}-{decision.decision_id}.json"
     if not path.exists():
-        write_whole(path, to_json(decision), is_durable=True)  # another process may be writing the same one
+        write_atomic(path, to_json(decision), is_durable=True)  # another process may be writing the same one
 
 
 def verify_decisions(store: Store, data_dir: Path) -> list[str]:

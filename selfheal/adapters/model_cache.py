@@ -19,7 +19,7 @@ from pathlib import Path
 from selfheal.domain.model.file import check_size
 from selfheal.domain.model.requirements import model_requirements
 from selfheal.domain.records import ModelVersion
-from selfheal.kit.atomic_file import write_whole
+from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.errors import IntegrityError
 from selfheal.kit.serialization import from_dict, to_json
 
@@ -86,7 +86,7 @@ class ModelCache:
         """
         others = [one for one in self.remembered() if one.version.version != version.version]
         latest = (ServedVersion(version, now, model_requirements()), *others)[:REMEMBERED_VERSIONS]
-        write_whole(self._folder / SERVED_FILE, to_json(ServedVersions(latest)), is_durable=True)
+        write_atomic(self._folder / SERVED_FILE, to_json(ServedVersions(latest)), is_durable=True)
 
     def remembered(self) -> tuple[ServedVersion, ...]:
         """The versions served here last, the latest first; none if the record is damaged, which is logged."""
@@ -125,7 +125,7 @@ class ModelCache:
 
     def _keep(self, path: Path, data: bytes) -> None:
         try:
-            write_whole(path, data, is_durable=True)
+            write_atomic(path, data, is_durable=True)
             self._prune()
         except OSError as error:  # a full disk: the model can be served all the same
             logger.warning("%s could not be kept on this machine's disk: %s", path, error)

@@ -34,14 +34,14 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        told = usage_line(error) if isinstance(error, UsageError) else one_line(error)
-        if told is None:
+        message = usage_line(error) if isinstance(error, UsageError) else one_line(error)
+        if message is None:
             raise
-        if told:
-            _complain(told)
+        if message:
+            _complain(message)
         sys.exit(2)
 
 
-def _complain(told: str) -> None:
+def _complain(message: str) -> None:
     progress_console.print("[bold red]selfheal:[/]", end=" ", highlight=False)
-    progress_console.print(told, markup=False, highlight=False, soft_wrap=True)
+    progress_console.print(message, markup=False, highlight=False, soft_wrap=True)

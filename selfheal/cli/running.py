@@ -45,7 +45,7 @@ def up() -> None:
 def demo(
     data: Annotated[Path | None, typer.Option(help="Labelled CSV; default: DATA, else synthetic rows.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file.")] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running at the end.")] = False,
+    leave_running: Annotated[bool, typer.Option("--keep", help="Leave the platform running at the end.")] = False,
     scenario: Annotated[
         str | None,
         typer.Option(
@@ -64,7 +64,7 @@ def demo(
     options = DemoOptions(
         data=data,
         json_file=json_file,
-        keep=keep,
+        leave_running=leave_running,
         scenario=scenario or load_contract(load_settings().use_case).first_scenario.name,
         rate_per_second=rate,
         interval_seconds=interval,
@@ -117,7 +117,7 @@ def simulate(
         )
     )
     if as_json:
-        print_json({name: getattr(stats, name) for name in STATS_TOLD})
+        print_json({name: getattr(stats, name) for name in STATS_SHOWN})
     else:
         console.print(
             f"{stats.predictions:,} predictions, {stats.labels:,} labels, {stats.failed_requests} failed requests"
@@ -127,7 +127,7 @@ def simulate(
         raise typer.Exit(1)
 
 
-STATS_TOLD = ("predictions", "labels", "failed_requests", "first_failure")
+STATS_SHOWN = ("predictions", "labels", "failed_requests", "first_failure")
 
 
 @app.command("dagster-home", rich_help_panel="Run")

@@ -32,7 +32,7 @@ MIN_LABELS_PER_CLASS = 10
 MAX_ROWS = 20_000
 """More labelled rows are not waited for: what so many do not show is too small to go back for."""
 
-LOOK_GROWTH = 1.1
+EVALUATION_GROWTH = 1.1
 """A look is due once a tenth more labels are there: some 50 looks from 200 labels to `MAX_ROWS`."""
 
 FAILED, ROLLBACK_FAILED, BLIND, NO_EVIDENCE = (
@@ -132,25 +132,25 @@ def lower_bound(differences: FloatArray, level: float = NOMINAL_LEVEL) -> float:
     return float(differences.mean() - differences.std() * width)
 
 
-def look_number(n_labels: int, min_labels: int) -> int | None:
+def evaluation_number(n_labels: int, min_labels: int) -> int | None:
     """Which look is due at so many labels, counted from 0; None while there are fewer than `min_labels`.
 
-    >>> [look_number(n, 200) for n in (199, 200, 219, 220, 2_000)]
+    >>> [evaluation_number(n, 200) for n in (199, 200, 219, 220, 2_000)]
     [None, 0, 0, 1, 24]
     """
     if n_labels < min_labels:
         return None
-    return math.floor(math.log(n_labels / min_labels) / math.log(LOOK_GROWTH) + 1e-9)
+    return math.floor(math.log(n_labels / min_labels) / math.log(EVALUATION_GROWTH) + 1e-9)
 
 
-def labels_of_next_look(n_labels: int, min_labels: int) -> int:
+def labels_of_next_evaluation(n_labels: int, min_labels: int) -> int:
     """How many labels the look after those that are due at `n_labels` waits for.
 
-    >>> [labels_of_next_look(n, 200) for n in (0, 199, 200, 219, 220)]
+    >>> [labels_of_next_evaluation(n, 200) for n in (0, 199, 200, 219, 220)]
     [200, 200, 220, 220, 242]
     """
-    look = look_number(n_labels, min_labels)
-    return min_labels if look is None else math.ceil(min_labels * LOOK_GROWTH ** (look + 1) - 1e-9)
+    number = evaluation_number(n_labels, min_labels)
+    return min_labels if number is None else math.ceil(min_labels * EVALUATION_GROWTH ** (number + 1) - 1e-9)
 
 
 def may_have_ended(version: ModelVersion, now: datetime) -> bool:

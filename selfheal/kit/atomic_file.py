@@ -7,7 +7,7 @@ from pathlib import Path
 from secrets import token_hex
 
 
-def write_whole(path: Path, data: bytes, *, is_durable: bool = False) -> Path:
+def write_atomic(path: Path, data: bytes, *, is_durable: bool = False) -> Path:
     """Writes the file, and its folder if need be. Several processes may write the same one; the last stays.
 
     Args:

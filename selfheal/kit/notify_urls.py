@@ -5,13 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from selfheal.kit.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    pass
-
 
 FORM = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://\S+")
 

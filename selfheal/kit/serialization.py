@@ -25,7 +25,7 @@ def to_json(record: object) -> bytes:
 
 def to_dict(record: object) -> dict[str, Any]:
     """A record as plain JSON types."""
-    dumped: dict[str, Any] = _adapter(record.__class__).dump_python(record, mode="json")
+    dumped: dict[str, Any] = _adapter(record.__class__).dump_python(record, mode="json", by_alias=True)
     return dumped
 
 

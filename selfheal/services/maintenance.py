@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfheal.adapters.postgres import model_versions, retention
-from selfheal.kit.atomic_file import write_whole
+from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.serialization import from_dict, to_json
 from selfheal.services.reports.files import reports_folder, results_folder
 
@@ -65,14 +65,14 @@ def cutoffs(settings: Settings, now: datetime, champion_since: datetime | None) 
         return now - timedelta(days=days)
 
     predictions = None
-    if settings.predictions_keep_days is not None:
+    if settings.predictions_retention_days is not None:
         needed_since = [now - timedelta(hours=settings.monitoring_lookback), champion_since or now]
-        predictions = min(days_ago(settings.predictions_keep_days), *needed_since)
+        predictions = min(days_ago(settings.predictions_retention_days), *needed_since)
     return Cutoffs(
-        runs=days_ago(settings.monitoring_runs_keep_days),
-        results=days_ago(settings.monitoring_results_keep_days),
-        ticks=days_ago(settings.monitoring_metrics_keep_days),
-        alerts=days_ago(settings.alerts_keep_days),
+        runs=days_ago(settings.monitoring_runs_retention_days),
+        results=days_ago(settings.monitoring_results_retention_days),
+        ticks=days_ago(settings.monitoring_metrics_retention_days),
+        alerts=days_ago(settings.alerts_retention_days),
         left_behind=now - LEFT_BEHIND_AFTER,
         predictions=predictions,
     )
@@ -116,7 +116,7 @@ def maintain(platform: Platform, now: datetime, delete_runs: Callable[[datetime]
             n_runs=delete_runs(old.runs),
             seconds=max(0.0, (datetime.now(UTC) - now).total_seconds()),
         )
-        write_whole(_report_path(settings.data_dir), to_json(report))
+        write_atomic(_report_path(settings.data_dir), to_json(report))
         return report
 
 

@@ -1,4 +1,4 @@
-"""Watching a promoted version: `watch_probation` looks and acts, `due_look` says when, `settle_alerts` tidies up."""
+"""Watching a promoted version: `watch_probation` looks and acts, `due_evaluation` says when, `resolve_finished_alerts` tidies up."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from selfheal.domain.probation import (
     PairedScores,
     ProbationLimits,
     alert_of,
+    evaluation_number,
     is_settled,
     judge_probation,
-    labels_of_next_look,
-    look_number,
+    labels_of_next_evaluation,
     may_have_ended,
     not_on_probation,
     rollback_alert,
@@ -59,13 +59,13 @@ def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
     )
     _hold_alert(platform, report, now)
     if report.outcome is not None:  # after its alert: who dies in between looks again
-        probations.keep_outcome(platform.store, report, champion.promoted_at, now)
+        probations.record_outcome(platform.store, report, champion.promoted_at, now)
     if report.is_harmful:
         _go_back(platform, report, now)
     return report
 
 
-def due_look(platform: Platform, now: datetime) -> tuple[str | None, str]:
+def due_evaluation(platform: Platform, now: datetime) -> tuple[str | None, str]:
     """A name for the look that is due, the same until another one is, or None; and a sentence on how things are."""
     champion = model_versions.production_version(platform.store)
     if champion is None or champion.probation_until is None or champion.promoted_at is None:
@@ -79,15 +79,15 @@ def due_look(platform: Platform, now: datetime) -> tuple[str | None, str]:
         return f"{name} rollback {hour}", f"Version {champion.version} has failed and still serves."
     window = predictions.window_of(platform.store, champion.version, champion.promoted_at)
     n_labels = 0 if window is None else window.n_labels
-    look = look_number(n_labels, platform.settings.min_probation_labels)
-    following = labels_of_next_look(n_labels, platform.settings.min_probation_labels)
+    number = evaluation_number(n_labels, platform.settings.min_probation_labels)
+    following = labels_of_next_evaluation(n_labels, platform.settings.min_probation_labels)
     sentence = f"Version {champion.version} has {n_labels:,} labels; the next look is at {following:,}."
     if may_have_ended(champion, now):
-        return f"{name} look {look} {hour}", sentence
-    return (None if look is None else f"{name} look {look}"), sentence
+        return f"{name} look {number} {hour}", sentence
+    return (None if number is None else f"{name} look {number}"), sentence
 
 
-def settle_alerts(platform: Platform, now: datetime) -> None:
+def resolve_finished_alerts(platform: Platform, now: datetime) -> None:
     """Resolves the alerts of probation that are over (`is_settled`)."""
     champion = model_versions.production_version(platform.store)
     for row in alerts.list_alerts(platform.store, only_open=True):
@@ -155,12 +155,12 @@ def _hold_alert(platform: Platform, report: ProbationReport, now: datetime) -> N
     if alert is None or alert.kind != BLIND:
         alerts.resolve_alert(platform.store, probations.ALERT_SOURCE, BLIND, now)
     if alert is not None:
-        alerts.hold_alert(platform.store, probations.ALERT_SOURCE, report.version, alert, now)
+        alerts.open_or_update_alert(platform.store, probations.ALERT_SOURCE, report.version, alert, now)
 
 
 def _go_back(platform: Platform, report: ProbationReport, now: datetime) -> None:
     """Rolls back to the version before. What cannot succeed is an alert and no failure: it would only fail again."""
-    hold = alerts.hold_alert
+    hold = alerts.open_or_update_alert
     try:
         rollback(
             platform,

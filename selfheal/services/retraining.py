@@ -13,7 +13,7 @@ from selfheal.adapters.postgres import decisions, model_versions, predictions
 from selfheal.adapters.postgres.baseline import read_baseline
 from selfheal.adapters.postgres.label_delays import label_delay_sample
 from selfheal.adapters.postgres.lock_keys import Lock
-from selfheal.adapters.postgres.mutex import alone_with
+from selfheal.adapters.postgres.mutex import exclusive
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.label_delay import MATURED_SHARE, label_delay, observed_until
 from selfheal.domain.records import Action, Decision, GateVerdict, ModelVersion, ShadowModel, Trigger
@@ -48,7 +48,7 @@ from selfheal.kit.errors import IntegrityError, MissingArtifactError
 from selfheal.kit.serialization import digest_of, to_dict
 from selfheal.services.live_traffic import score_live_traffic
 from selfheal.services.scoring import try_scores
-from selfheal.services.tick import last_look_at_feed
+from selfheal.services.tick import last_feed_check
 
 if TYPE_CHECKING:
     from selfheal.adapters.datasets import Dataset
@@ -61,13 +61,13 @@ def retraining_signals(platform: Platform, trigger: Trigger, episode_id: str | N
     champion = model_versions.production_version(platform.store)
     if champion is None:
         return RetrainingSignals(trigger, None, None, 0, 0)
-    look = last_look_at_feed(platform, champion.version)
+    feed_check = last_feed_check(platform, champion.version)
     n_predictions, n_labels = predictions.count_labels(platform.store, since=champion.promoted_at, sound_only=True)
     matured, maturity = matured_labels(platform, champion)
     signals = RetrainingSignals(
         trigger=trigger,
         champion=champion,
-        is_feed_broken=None if look is None else look.is_broken,
+        is_feed_broken=None if feed_check is None else feed_check.is_broken,
         n_labels=n_labels,
         n_predictions=n_predictions,
         matured=matured,
@@ -147,10 +147,10 @@ def decide_retraining(
     considered = consider_retraining(
         platform, trigger, episode_id=episode_id, actor=actor, reason=reason, now=now, request_id=request_id
     )
-    return keep_decision(platform, considered)
+    return record_once(platform, considered)
 
 
-def keep_decision(platform: Platform, decision: Decision) -> Decision:
+def record_once(platform: Platform, decision: Decision) -> Decision:
     """Keeps a decision on retraining, once."""
     return record_decision(platform.store, platform.settings.data_dir, decision)
 
@@ -260,7 +260,7 @@ def judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datet
         ModelRefusedError, IntegrityError: if a model does not load. One that loads and does not score is rejected.
         ServiceUnavailableError: if another process has been judging for too long.
     """
-    with alone_with(platform.store, Lock.JUDGING):
+    with exclusive(platform.store, Lock.JUDGING):
         return _judge(platform, shadow, rows, now)
 
 
@@ -269,9 +269,9 @@ def _judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: date
     assert training_decision is not None, "a shadow model is trained by a recorded decision"
     champion, limits = champion_to_beat(platform, shadow), gate_limits(platform.settings)
     decision_id = digest_of("gates", shadow.mlflow_run_id, champion and champion.version, to_dict(limits))[:16]
-    look = _look(platform, champion, decision_id)
+    verdict_number = _verdict_number(platform, champion, decision_id)
     evaluation = evaluation_of(platform, shadow, champion, rows, training_decision.n_labels)
-    outcome = evaluate_gates(evaluation, limits, look or 1)
+    outcome = evaluate_gates(evaluation, limits, verdict_number or 1)
     live = None if champion is None else score_live_traffic(platform, shadow, champion)
     scoring = None if live is None else live.scoring
     outcome = replace(outcome, gates=(*outcome.gates, shadow_scoring_gate(scoring)))
@@ -293,7 +293,7 @@ def _judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: date
         model_sha256=shadow.artifact_sha256,
         gate_config_sha256=digest_of(to_dict(limits)),
         code_version=code_version(),
-        look=look,
+        verdict_number=verdict_number,
         gate_config=to_dict(limits),
     )
     kept = record_decision(platform.store, platform.settings.data_dir, decision)
@@ -341,15 +341,15 @@ def champion_to_beat(platform: Platform, shadow: ShadowModel) -> ModelVersion | 
     return model_versions.model_version(platform.store, champion.previous_version)
 
 
-def _look(platform: Platform, champion: ModelVersion | None, decision_id: str) -> int | None:
+def _verdict_number(platform: Platform, champion: ModelVersion | None, decision_id: str) -> int | None:
     """The how-manieth verdict on this champion since it went live; None at bootstrap. A verdict that was kept has its look."""
     if champion is None:
         return None
     known = decisions.find(platform.store, decision_id)
     if known is not None:
-        return known.look
+        return known.verdict_number
     since = champion.promoted_at or champion.registered_at
-    return decisions.looks_at(platform.store, champion.version, since) + 1
+    return decisions.count_verdicts(platform.store, champion.version, since) + 1
 
 
 def parallelism(settings: Settings) -> Parallelism:

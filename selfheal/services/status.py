@@ -20,7 +20,7 @@ from selfheal.adapters.postgres import (
     probations,
     ticks,
 )
-from selfheal.domain.monitoring.silence import patience
+from selfheal.domain.monitoring.silence import overdue_after
 from selfheal.domain.records import Decision, ModelVersion, ProbationOutcome, Severity, TickRecord, Tone, Verdict
 from selfheal.kit.durations import span
 from selfheal.kit.serialization import to_dict
@@ -88,7 +88,7 @@ def state_of(facts: Facts) -> State:
     """The state in one sentence. What hides the truth (no model, no monitor, no traffic) goes before what was seen last."""
     if facts.champion_version is None:
         return State("No version is in production: run `selfheal bootstrap`.", Tone.UNKNOWN)
-    if facts.unseen_for is not None and facts.unseen_for > patience(facts.monitoring_interval):
+    if facts.unseen_for is not None and facts.unseen_for > overdue_after(facts.monitoring_interval):
         return State(
             f"The monitor is late: predictions have waited {span(facts.unseen_for)} for a look, which is due every "
             f"{span(facts.monitoring_interval)}. How the model does now is unknown.",

@@ -1,4 +1,4 @@
-"""A tick, in order: `look`, `compare`, `measure`, `conclude`."""
+"""A tick, in order: `collect`, `compare`, `measure`, `conclude`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from selfheal.adapters.postgres.spoiled_periods import record_spoiled_period
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.drift import PROBABILITY, RECENT_ROWS, DriftLimits, DriftResult, detect_drift
 from selfheal.domain.monitoring.feed import MIN_ROWS as MIN_FEED_ROWS
-from selfheal.domain.monitoring.feed import FeedLook, feed_problems, spoiled_period
+from selfheal.domain.monitoring.feed import FeedCheck, feed_problems, spoiled_period
 from selfheal.domain.monitoring.label_delay import label_delay, matured_period, observed_until
 from selfheal.domain.monitoring.performance import performance_report
 from selfheal.domain.monitoring.silence import TRAFFIC_SILENT, Pulse, traffic_alert, traffic_pulse
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from selfheal.settings import Settings
 
 
-def look(platform: Platform, now: datetime) -> ProxyMetrics | None:
+def collect(platform: Platform, now: datetime) -> ProxyMetrics | None:
     """The window of the champion's newest traffic and its proxy metrics; None if it has served nothing yet."""
     window = _current_window(platform, model_versions.champion(platform.store), now)
     return None if window is None else predictions.proxy_metrics(platform.store, window)
@@ -106,20 +106,20 @@ def conclude(
     """Names the state (`assess`), keeps the tick and its alerts. Returns the newly opened alerts too."""
     version = drift.window.model_version
     outcome = _assess(platform, drift, performance, ticks.latest_tick(platform.store, version))
-    spoiled = spoiled_period(drift, last_look_at_feed(platform, version))
+    spoiled = spoiled_period(drift, last_feed_check(platform, version))
     if spoiled is not None:  # before the tick: a tick that is kept says that everything it means is kept
         record_spoiled_period(platform.store, outcome.window.tick_id, spoiled)
     ticks.record_tick(platform.store, proxy, drift, performance, outcome, now)
     return outcome, alerts.sync_alerts(platform.store, outcome, now)
 
 
-def last_look_at_feed(platform: Platform, model_version: int) -> FeedLook | None:
+def last_feed_check(platform: Platform, model_version: int) -> FeedCheck | None:
     """What is known of a version's feed; None if no tick has seen enough of it."""
     row = ticks.latest_tick(platform.store, model_version, min_predictions=MIN_FEED_ROWS)
-    return None if row is None else FeedLook(row.verdict == Verdict.BROKEN_FEED, row.window_end)
+    return None if row is None else FeedCheck(row.verdict == Verdict.BROKEN_FEED, row.window_end)
 
 
-def watch_traffic(platform: Platform, awake_since: datetime, now: datetime) -> Pulse:
+def check_traffic(platform: Platform, awake_since: datetime, now: datetime) -> Pulse:
     """Holds or ends the alert that no traffic comes (`traffic_pulse`).
 
     Args:
@@ -131,7 +131,7 @@ def watch_traffic(platform: Platform, awake_since: datetime, now: datetime) -> P
     if state is Pulse.BEATING:
         alerts.resolve_alert(platform.store, alerts.TRAFFIC, TRAFFIC_SILENT, now)
     elif state is Pulse.SILENT and newest is not None:
-        alerts.hold_alert(platform.store, alerts.TRAFFIC, None, traffic_alert(newest, limit, now), now)
+        alerts.open_or_update_alert(platform.store, alerts.TRAFFIC, None, traffic_alert(newest, limit, now), now)
     return state
 
 

@@ -65,7 +65,7 @@ MIN_ROWS = 6_000
 class DemoOptions:
     data: Path | None
     json_file: Path | None
-    keep: bool
+    leave_running: bool
     scenario: str
     rate_per_second: float
     interval_seconds: int
@@ -122,7 +122,7 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
         succeeded = True
     finally:
         outcome.seconds_total = round(time.monotonic() - started, 1)
-        if options.keep and succeeded:
+        if options.leave_running and succeeded:
             _tell_what_is_left(console, settings, platform_process.pid)
         else:
             stop_platform(platform_process)

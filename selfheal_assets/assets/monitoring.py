@@ -43,9 +43,9 @@ FEED_IS_SOUND, MODEL_DOES_NO_HARM = "feed_is_sound", "model_does_no_harm"
     ),
 )
 def proxy_metrics(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[dg.Output[ProxyMetrics]]:
-    from selfheal.services.tick import look
+    from selfheal.services.tick import collect
 
-    proxy = look(platform.open(), datetime.now(UTC))
+    proxy = collect(platform.open(), datetime.now(UTC))
     if proxy is None:
         context.log.info("The champion has served nothing yet: there is nothing to look at.")
         return
@@ -228,7 +228,7 @@ def monitoring_alerts(
     performance_report: PerformanceReport,
     platform: PlatformResource,
 ) -> Iterator[dg.Output[Triage] | dg.AssetCheckResult]:
-    from selfheal.adapters.alerting.delivery import tell
+    from selfheal.adapters.alerting.delivery import deliver_due_alerts
     from selfheal.services.reports.files import results_folder, save_tick
     from selfheal.services.reports.writer import is_worth_a_page, write_overview
     from selfheal.services.tick import conclude
@@ -240,7 +240,7 @@ def monitoring_alerts(
     tick = TickRecord(triage, proxy_metrics, drift_report, performance_report)
     folder = results_folder(opened.settings.data_dir)
     save_tick(tick, folder)
-    tell(opened.settings, opened.store, datetime.now(UTC))
+    deliver_due_alerts(opened.settings, opened.store, datetime.now(UTC))
     page = write_overview(opened, tick, datetime.now(UTC)) if is_worth_a_page(opened, tick) else None
     yield dg.Output(
         triage,

@@ -76,12 +76,12 @@ def production_model(
     ),
 )
 def probation_report(platform: PlatformResource) -> dg.Output[ProbationReport]:
-    from selfheal.adapters.alerting.delivery import tell
+    from selfheal.adapters.alerting.delivery import deliver_due_alerts
     from selfheal.services.probation import watch_probation
 
     opened = platform.open()
     report = watch_probation(opened, datetime.now(UTC))
-    tell(opened.settings, opened.store, datetime.now(UTC))
+    deliver_due_alerts(opened.settings, opened.store, datetime.now(UTC))
     metadata: dict[str, object] = {
         "version": report.version,
         "is_on_probation": report.is_on_probation,

@@ -61,13 +61,11 @@ def training_data(platform: PlatformResource) -> dg.Output[Dataset]:
     ),
 )
 def reference_data(training_data: Dataset, platform: PlatformResource) -> dg.MaterializeResult[None]:
-    from selfheal.adapters.postgres.baseline import baseline_path, baseline_row, write_baseline_once
+    from selfheal.adapters.postgres.baseline import baseline_path, baseline_row, write_baseline
 
     opened = platform.open()
     data_dir = opened.settings.data_dir
-    baseline = write_baseline_once(
-        opened.store, training_data.frame, training_data.description, datetime.now(UTC), data_dir
-    )
+    baseline = write_baseline(opened.store, training_data.frame, training_data.description, datetime.now(UTC), data_dir)
     row = baseline_row(opened.store)
     assert row is not None
     return dg.MaterializeResult(

@@ -178,11 +178,11 @@ def shadow_model(
 ) -> dg.Output[ShadowModel]:
     from selfheal.services.retraining import train_shadow
 
-    def tell(n_done: int, n_fits: int) -> None:
+    def report_progress(n_done: int, n_fits: int) -> None:
         context.log.info(f"fits done: {n_done} of {n_fits}")
 
     opened = platform.open()
-    shadow = train_shadow(opened, training_set, datetime.now(UTC), tell)
+    shadow = train_shadow(opened, training_set, datetime.now(UTC), report_progress)
     return dg.Output(
         shadow,
         metadata={
@@ -277,7 +277,7 @@ def _what_was_compared(verdict: GateVerdict) -> dict[str, object]:
     known = {
         "challenger_f1": verdict.challenger_metrics and verdict.challenger_metrics.f1,
         "champion_f1": verdict.champion_metrics and verdict.champion_metrics.f1,
-        "look": verdict.decision.look,
+        "look": verdict.decision.verdict_number,
         "segments": _table(verdict.segments),
     }
     return {name: value for name, value in known.items() if value is not None}

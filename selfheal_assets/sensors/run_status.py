@@ -22,8 +22,8 @@ FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
     description="Opens an alert when a run fails that is not tried again, and tells people of it.",
 )
 def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformResource) -> dg.SkipReason | None:
-    from selfheal.adapters.alerting.delivery import tell
-    from selfheal.adapters.postgres.alerts import hold_alert
+    from selfheal.adapters.alerting.delivery import deliver_due_alerts
+    from selfheal.adapters.postgres.alerts import open_or_update_alert
 
     run = context.dagster_run
     if run.tags.get(WILL_RETRY_TAG) == "true":
@@ -34,8 +34,8 @@ def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformRes
     opened, now = platform.open(), datetime.now(UTC)
     message = f"{run.job_name} failed (run {run.run_id[:8]}): {context.failure_event.message}"
     alert = Alert(alert_kind(run.job_name), Severity.CRITICAL, message[:MAX_MESSAGE_CHARACTERS])
-    hold_alert(opened.store, RUNS, None, alert, now)
-    tell(opened.settings, opened.store, now)
+    open_or_update_alert(opened.store, RUNS, None, alert, now)
+    deliver_due_alerts(opened.settings, opened.store, now)
     return None
 
 
@@ -46,13 +46,13 @@ def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformRes
     description="Resolves the alert of a job that had failed and has succeeded again.",
 )
 def run_success(context: dg.RunStatusSensorContext, platform: PlatformResource) -> dg.SkipReason | None:
-    from selfheal.adapters.alerting.delivery import tell
+    from selfheal.adapters.alerting.delivery import deliver_due_alerts
     from selfheal.adapters.postgres.alerts import resolve_alert
 
     job, opened, now = context.dagster_run.job_name, platform.open(), datetime.now(UTC)
     if not resolve_alert(opened.store, RUNS, alert_kind(job), now):
         return dg.SkipReason(f"No alert is open for {job}.")
-    tell(opened.settings, opened.store, now)
+    deliver_due_alerts(opened.settings, opened.store, now)
     return None
 
 

@@ -45,14 +45,14 @@ def build_sensors(monitoring_interval_seconds: int) -> Sequence[dg.SensorDefinit
     def monitoring_sensor(
         context: dg.SensorEvaluationContext, platform: PlatformResource
     ) -> dg.SensorResult | dg.SkipReason:
-        from selfheal.adapters.alerting.delivery import tell
+        from selfheal.adapters.alerting.delivery import deliver_due_alerts
         from selfheal.adapters.postgres.model_versions import production_version
         from selfheal.adapters.postgres.predictions import latest_activity
-        from selfheal.services.tick import watch_traffic
+        from selfheal.services.tick import check_traffic
 
         opened = platform.open()
-        watch_traffic(opened, awake_since, datetime.now(UTC))
-        tell(opened.settings, opened.store, datetime.now(UTC))
+        check_traffic(opened, awake_since, datetime.now(UTC))
+        deliver_due_alerts(opened.settings, opened.store, datetime.now(UTC))
         champion = production_version(opened.store)
         if champion is None:
             return _waits("No version is in production yet: run `selfheal bootstrap`.", monitoring_interval_seconds)
@@ -101,16 +101,16 @@ def build_sensors(monitoring_interval_seconds: int) -> Sequence[dg.SensorDefinit
     def probation_sensor(
         context: dg.SensorEvaluationContext, platform: PlatformResource
     ) -> dg.SensorResult | dg.SkipReason:
-        from selfheal.services.probation import due_look, settle_alerts
+        from selfheal.services.probation import due_evaluation, resolve_finished_alerts
 
         opened, now = platform.open(), datetime.now(UTC)
-        settle_alerts(opened, now)
-        look, sentence = due_look(opened, now)
-        if look is None or look == context.cursor:
+        resolve_finished_alerts(opened, now)
+        evaluation, sentence = due_evaluation(opened, now)
+        if evaluation is None or evaluation == context.cursor:
             return _waits(f"{sentence} No look is due.", follow_up_seconds)
         if _is_busy(context, probation_job.name):
             return _waits("The look before is still running.", follow_up_seconds)
-        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=look)], cursor=look)
+        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=evaluation)], cursor=evaluation)
 
     @dg.sensor(
         job=retraining_job,
@@ -149,14 +149,14 @@ def _retraining_request(
     context: dg.SensorEvaluationContext, platform: "Platform", trigger: Trigger, every_seconds: int
 ) -> dg.RunRequest | dg.SkipReason:
     """A run if the latest tick calls for this trigger and the conditions hold; else the reasons, kept as a decision."""
-    from selfheal.domain.retraining.requests import wish_for_retraining
-    from selfheal.services.retraining import consider_retraining, keep_decision
+    from selfheal.domain.retraining.requests import retraining_need
+    from selfheal.services.retraining import consider_retraining, record_once
     from selfheal.services.tick import latest_tick
 
     tick = latest_tick(platform)
-    wish = wish_for_retraining(tick)
-    if wish.trigger is not trigger or tick is None:
-        return _waits(f"No call for a retraining here: {wish.reason}. {CALLS[trigger]}", every_seconds)
+    need = retraining_need(tick)
+    if need.trigger is not trigger or tick is None:
+        return _waits(f"No call for a retraining here: {need.reason}. {CALLS[trigger]}", every_seconds)
     if _is_busy(context, retraining_job.name):
         return _waits("A retraining is running.", every_seconds)
     decision = consider_retraining(
@@ -164,15 +164,15 @@ def _retraining_request(
         trigger,
         episode_id=tick.episode_id,
         actor=context.sensor_name,
-        reason=wish.reason,
+        reason=need.reason,
         now=datetime.now(UTC),
     )
     if decision.action is Action.SKIP:
-        keep_decision(platform, decision)
-        return _waits(f"{wish.reason[:1].upper()}{wish.reason[1:]}, but: {decision.reason}.", every_seconds)
+        record_once(platform, decision)
+        return _waits(f"{need.reason[:1].upper()}{need.reason[1:]}, but: {decision.reason}.", every_seconds)
     config = {
         "trigger": trigger.value,
-        "reason": wish.reason,
+        "reason": need.reason,
         "actor": context.sensor_name,
         "episode_id": tick.episode_id,
     }

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from selfheal.adapters.alerting.delivery import notify, tell_beside
-from selfheal.adapters.postgres.alerts import SERVING, hold_alert, resolve_alert
+from selfheal.adapters.alerting.delivery import deliver_in_background, notify
+from selfheal.adapters.postgres.alerts import SERVING, open_or_update_alert, resolve_alert
 
 if TYPE_CHECKING:
     from selfheal.domain.records import Alert
     from selfheal.services.platform import Platform
 
-DIRECT_PATIENCE_SECONDS = 1.0
+DIRECT_TIMEOUT_SECONDS = 1.0
 """For a message past Postgres that is still on its way when the alert can be kept; if it takes longer it may go twice."""
 
 
-class Alarm:
+class AlertLatch:
     """One kind of alert. For one thread."""
 
     def __init__(self, platform: Platform, kind: str) -> None:
@@ -62,7 +62,7 @@ class Alarm:
             return
         self._is_kept = self._may_be_open = False
         if is_resolved:
-            tell_beside(self._platform.settings, self._platform.store)
+            deliver_in_background(self._platform.settings, self._platform.store)
 
     def _keep(self) -> None:
         """Writes the alert to Postgres if that is still to be done, and has it sent to those who have not heard of it.
@@ -72,23 +72,23 @@ class Alarm:
         """
         if self._unkept is None:
             return
-        told = {} if self._direct is None else self._direct.told()
-        hold_alert(self._platform.store, SERVING, None, *self._unkept, told)
+        delivered_to = {} if self._direct is None else self._direct.delivered_to()
+        open_or_update_alert(self._platform.store, SERVING, None, *self._unkept, delivered_to)
         self._unkept, self._direct, self._is_kept = None, None, True
-        tell_beside(self._platform.settings, self._platform.store)
+        deliver_in_background(self._platform.settings, self._platform.store)
 
 
 class _Direct:
     """A message past Postgres, on its way."""
 
     def __init__(self, platform: Platform, alert: Alert) -> None:
-        self._told: dict[str, str] = {}
+        self._delivered_to: dict[str, str] = {}
         self._thread = threading.Thread(target=self._send, args=(platform, alert), name="notify", daemon=True)
         self._thread.start()
 
     def _send(self, platform: Platform, alert: Alert) -> None:
-        self._told = notify(platform.settings, [alert])
+        self._delivered_to = notify(platform.settings, [alert])
 
-    def told(self) -> dict[str, str]:
-        self._thread.join(DIRECT_PATIENCE_SECONDS)
-        return self._told
+    def delivered_to(self) -> dict[str, str]:
+        self._thread.join(DIRECT_TIMEOUT_SECONDS)
+        return self._delivered_to

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from selfheal.adapters.alerting.delivery import tell
+from selfheal.adapters.alerting.delivery import deliver_due_alerts
 from selfheal.adapters.postgres import model_versions, ticks
 from selfheal.adapters.postgres.predictions import oldest_prediction_after
 from selfheal.adapters.postgres.store import with_own_connections
 from selfheal.domain.monitoring.silence import MONITOR_SILENT, Pulse, Sight, Watched, monitor_alert, pulse
-from serving.alerts.latch import Alarm
+from serving.alerts.latch import AlertLatch
 
 if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY_SECONDS = 30.0
+POLL_INTERVAL_SECONDS = 30.0
 STATEMENT_SECONDS = 5.0
-STOP_PATIENCE_SECONDS = 1.0
+STOP_TIMEOUT_SECONDS = 1.0
 BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class MonitorWatch:
-    """Looks every `LOOK_EVERY_SECONDS` (or MONITORING_INTERVAL, if that is shorter) in a thread of its own."""
+class MonitorWatchdog:
+    """Looks every `POLL_INTERVAL_SECONDS` (or MONITORING_INTERVAL, if that is shorter) in a thread of its own."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._store = with_own_connections(platform.store, 1, STATEMENT_SECONDS)
         self._interval = timedelta(seconds=platform.settings.monitoring_interval)
-        self._alarm = Alarm(platform, MONITOR_SILENT)
+        self._alarm = AlertLatch(platform, MONITOR_SILENT)
         self._watched: Watched | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor watch", daemon=True)
@@ -49,10 +49,10 @@ class MonitorWatch:
     def stop(self) -> None:
         self._stopping.set()
         if self._thread.ident is not None:
-            self._thread.join(STOP_PATIENCE_SECONDS)
+            self._thread.join(STOP_TIMEOUT_SECONDS)
         self._store.close()
 
-    def look(self, now: datetime) -> None:
+    def check(self, now: datetime) -> None:
         """One look; raises or clears the alert, or leaves it as it is where nothing is known."""
         sight = sight_of_monitor(self._store)
         state, self._watched = (
@@ -64,11 +64,11 @@ class MonitorWatch:
             self._alarm.clear()
 
     def _run(self) -> None:
-        pause_seconds = min(LOOK_EVERY_SECONDS, self._interval.total_seconds())
+        pause_seconds = min(POLL_INTERVAL_SECONDS, self._interval.total_seconds())
         while not self._stopping.wait(pause_seconds):
             try:
-                self.look(datetime.now(UTC))
-                tell(self._platform.settings, self._store, datetime.now(UTC))
+                self.check(datetime.now(UTC))
+                deliver_due_alerts(self._platform.settings, self._store, datetime.now(UTC))
             except SQLAlchemyError:
                 # Nobody can write a tick either. Once Postgres is back, the monitor gets its time again.
                 self._watched = None

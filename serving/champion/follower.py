@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 10.0
+INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.25, 10.0
 """Between two attempts to reach a Postgres that is away; doubled from one to the next."""
 
 POSTGRES_AWAY = "Postgres does not answer: promotions are not seen"
 DATABASE_NOT_OURS = "Postgres answers but its database cannot be used (the log says why): promotions are not seen"
-LOOKING_FAILED = "looking for a new version failed (the log says why): promotions are not seen"
+POLL_FAILED = "looking for a new version failed (the log says why): promotions are not seen"
 
 
 class Follower:
@@ -36,7 +36,7 @@ class Follower:
         settings = platform.settings
         self._listener = Listener(lambda: server_url(settings, settings.mlops_db_name), PROMOTION_CHANNEL)
         self._is_reached = False
-        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._pause_seconds = INITIAL_BACKOFF_SECONDS
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="champion", daemon=True)
 
@@ -46,7 +46,7 @@ class Follower:
         Raises:
             ConfigurationError: if Postgres answers and its database belongs to another contract.
         """
-        self._look(is_start=True)
+        self._poll(is_start=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -60,19 +60,19 @@ class Follower:
     def _follow(self) -> None:
         while not self._stopping.is_set():
             if self._is_reached:
-                self._listener.wait(self._seconds_to_look())
+                self._listener.wait(self._seconds_to_poll())
             else:
                 self._stopping.wait(self._pause_seconds)
-                self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+                self._pause_seconds = min(2 * self._pause_seconds, MAX_BACKOFF_SECONDS)
             if not self._stopping.is_set():
-                self._look()
+                self._poll()
 
-    def _seconds_to_look(self) -> float:
+    def _seconds_to_poll(self) -> float:
         poll_seconds = self._platform.settings.champion_poll_seconds
         retry_seconds = self._holder.seconds_to_retry()
         return poll_seconds if retry_seconds is None else min(poll_seconds, retry_seconds)
 
-    def _look(self, *, is_start: bool = False) -> None:
+    def _poll(self, *, is_start: bool = False) -> None:
         try:
             if not self._is_reached:
                 self._platform.prepare()  # also after an outage: what comes back may be another database
@@ -84,13 +84,13 @@ class Follower:
                 raise
             self._note_outage(DATABASE_NOT_OURS, error)
         except Exception as error:  # the thread must outlive whatever one look runs into
-            self._note_outage(LOOKING_FAILED, error, exc_info=True)
+            self._note_outage(POLL_FAILED, error, exc_info=True)
         else:
             if not self._is_reached:
                 logger.info("following promotions")
                 self._listener.retry_at_once()
             self._is_reached = True
-            self._pause_seconds = FIRST_PAUSE_SECONDS
+            self._pause_seconds = INITIAL_BACKOFF_SECONDS
 
     def _note_outage(self, sentence: str, error: Exception, *, exc_info: bool = False) -> None:
         if self._holder.outage != sentence:  # once, and not at every attempt

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from selfheal.adapters.alerting.delivery import tell_beside
-from selfheal.adapters.postgres.alerts import SERVING, hold_alert, resolve_alert
+from selfheal.adapters.alerting.delivery import deliver_in_background
+from selfheal.adapters.postgres.alerts import SERVING, open_or_update_alert, resolve_alert
 from selfheal.adapters.postgres.model_versions import production_version
 from selfheal.domain.model.examination import examine
 from selfheal.domain.model.plain_scoring import plain_scoring
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 MODEL_REFUSED = "model_refused"
 """Kind of the alert."""
 
-KEPT_LOADED = 2
+MAX_LOADED_VERSIONS = 2
 """Champions kept in memory: a rollback swaps the previous one back without loading anything."""
 
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2.0, 60.0
@@ -149,7 +149,7 @@ class ChampionHolder:
     def _swap(self, champion: Champion) -> None:
         number = champion.version.version
         others = [one for one in self._loaded if one.version.version != number]
-        self._loaded = [champion, *others][:KEPT_LOADED]
+        self._loaded = [champion, *others][:MAX_LOADED_VERSIONS]
         self._served_since = datetime.now(UTC)
         self.current = champion
         logger.info("serving version %d", number)
@@ -204,8 +204,8 @@ class ChampionHolder:
         answers = "nothing answers" if self.current is None else f"version {self.current.version.version} answers on"
         message = f"Version {number} is in production but was refused: {refusal.reason}; {answers}."
         alert = Alert(MODEL_REFUSED, Severity.CRITICAL, message, {"model_version": number})
-        if hold_alert(self._platform.store, SERVING, number, alert, datetime.now(UTC)):
-            tell_beside(self._platform.settings, self._platform.store)
+        if open_or_update_alert(self._platform.store, SERVING, number, alert, datetime.now(UTC)):
+            deliver_in_background(self._platform.settings, self._platform.store)
 
     def _what_answers(self) -> str:
         current = self.current

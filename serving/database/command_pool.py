@@ -24,7 +24,7 @@ from selfheal.kit.errors import (
     ServiceUnavailableError,
     UnknownVersionError,
 )
-from serving.database.read_pool import OUTAGES, look_at_error, store_unavailable
+from serving.database.read_pool import OUTAGES, retrieve_exception, store_unavailable
 from serving.schemas.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ MAX_OPEN = 4
 N_CONNECTIONS = 2
 STATEMENT_SECONDS = 10.0
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 """For a model whose file has to be fetched first. What takes longer goes on; its caller is told where to look."""
 
 
-class Switchboard:
+class CommandPool:
     """`switch` is for the event loop's thread."""
 
     def __init__(self, platform: Platform) -> None:
@@ -53,7 +53,7 @@ class Switchboard:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="switch")
         self._places = threading.BoundedSemaphore(MAX_OPEN)
 
-    async def switch(self, work: Callable[[Platform], ModelVersion]) -> ModelVersion:
+    async def run(self, work: Callable[[Platform], ModelVersion]) -> ModelVersion:
         """The version that is in production after the work.
 
         Raises:
@@ -65,9 +65,9 @@ class Switchboard:
         future = self._threads.submit(work, self._platform)
         future.add_done_callback(self._leave)
         answer = asyncio.wrap_future(future)
-        answer.add_done_callback(look_at_error)
+        answer.add_done_callback(retrieve_exception)
         try:
-            return await asyncio.wait_for(asyncio.shield(answer), PATIENCE_SECONDS)
+            return await asyncio.wait_for(asyncio.shield(answer), TIMEOUT_SECONDS)
         except TimeoutError:
             raise _busy(
                 "this takes longer than expected and goes on; GET /model/promotions tells what became of it"

@@ -32,7 +32,7 @@ N_THREADS = 4
 MAX_OPEN_QUESTIONS = 32
 """Being worked on or waiting; more are refused at once. What hangs stays bounded by this, however long it hangs."""
 
-PATIENCE_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 """How long one question may take, here and (as its statement timeout) in Postgres."""
 
 RETRY_AFTER_SECONDS = 5
@@ -41,15 +41,15 @@ OUTAGES = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 """Postgres is away, going down, a standby, or out of time. Any other error is ours and stays one."""
 
 
-class Inquiries:
+class ReadPool:
     """One for each kind of asker, whom the others' questions must not hold up. `ask` is for the event loop's thread."""
 
     def __init__(self, store: Store, max_open: int = MAX_OPEN_QUESTIONS) -> None:
-        self._store = with_own_connections(store, N_THREADS, PATIENCE_SECONDS)
+        self._store = with_own_connections(store, N_THREADS, TIMEOUT_SECONDS)
         self._threads = ThreadPoolExecutor(N_THREADS, thread_name_prefix="ask")
         self._places = threading.BoundedSemaphore(max_open)
 
-    async def ask(self, question: Callable[[Store], AnswerT], *, patience_seconds: float = PATIENCE_SECONDS) -> AnswerT:
+    async def run(self, question: Callable[[Store], AnswerT], *, timeout_seconds: float = TIMEOUT_SECONDS) -> AnswerT:
         """What the question finds in Postgres.
 
         Raises:
@@ -59,11 +59,11 @@ class Inquiries:
             raise store_unavailable("too many questions to Postgres are open")
         is_abandoned = threading.Event()
         answer = asyncio.wrap_future(self._threads.submit(self._work, question, is_abandoned))
-        answer.add_done_callback(look_at_error)
+        answer.add_done_callback(retrieve_exception)
         try:
-            return await asyncio.wait_for(asyncio.shield(answer), patience_seconds)
+            return await asyncio.wait_for(asyncio.shield(answer), timeout_seconds)
         except TimeoutError:
-            raise store_unavailable(f"Postgres did not answer within {patience_seconds:g} s") from None
+            raise store_unavailable(f"Postgres did not answer within {timeout_seconds:g} s") from None
         except OUTAGES as error:
             logger.warning("Postgres does not answer a reading endpoint: %s", error)
             raise store_unavailable("Postgres does not answer") from None
@@ -84,7 +84,7 @@ class Inquiries:
             self._places.release()
 
 
-def look_at_error(answer: asyncio.Future[AnswerT]) -> None:
+def retrieve_exception(answer: asyncio.Future[AnswerT]) -> None:
     """Keeps asyncio from complaining of an error that came after nobody waited any more."""
     if not answer.cancelled():
         answer.exception()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class DurableLog:
+class JournalWriter:
     """One journal and whether it takes records now.
 
     Args:
@@ -42,16 +42,16 @@ class DurableLog:
             self._note(error)
             raise
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Syncs, and tries whether trouble is over, until cancelled."""
         while True:
             await asyncio.sleep(self._interval_seconds)
-            await asyncio.to_thread(self._look)
+            await asyncio.to_thread(self._check)
 
     def close(self) -> None:
         self._journal.close()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         try:
             if self.problem is None:
                 self._journal.sync()

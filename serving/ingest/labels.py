@@ -13,34 +13,34 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 
 from selfheal.adapters.journal import Record, encode_lines, format_time
-from selfheal.adapters.postgres.predictions import KnownLabel, stored_labels
+from selfheal.adapters.postgres.predictions import StoredLabel, stored_labels
 from selfheal.adapters.postgres.store import with_own_connections
 from selfheal.kit.errors import LabelConflictError
 
 if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
-    from serving.ingest.journal_writer import DurableLog
+    from serving.ingest.journal_writer import JournalWriter
     from serving.schemas.requests import Label
 
 REMEMBERED_LABELS = 100_000
 """Labels kept in memory until Postgres surely has them: an hour of 25 a second, a few megabytes."""
 
 
-LOOK_UP_PATIENCE_SECONDS = 1.0
+LOOKUP_TIMEOUT_SECONDS = 1.0
 """For Postgres to say which labels it has. One that takes longer counts as away."""
 
 PAUSE_SECONDS = 2.0
 """Without asking again a Postgres that is away; or every call would wait for it, one after the other."""
 
 
-class LabelDesk:
+class LabelIngest:
     """Accepts labels. One instance a process; calls are serialised."""
 
-    def __init__(self, store: Store, log: DurableLog) -> None:
-        self._store = with_own_connections(store, 1, LOOK_UP_PATIENCE_SECONDS)
+    def __init__(self, store: Store, log: JournalWriter) -> None:
+        self._store = with_own_connections(store, 1, LOOKUP_TIMEOUT_SECONDS)
         self._ask_again_at = 0.0
         self._log = log
-        self._recent: OrderedDict[UUID, KnownLabel] = OrderedDict()
+        self._recent: OrderedDict[UUID, StoredLabel] = OrderedDict()
         self._lock = threading.Lock()
         self.n_by_outcome: Counter[str] = Counter()
         """Labels that were `accepted`, a `duplicate`, or a `conflict`."""
@@ -64,7 +64,7 @@ class LabelDesk:
         with self._lock:
             known = self._known({label.prediction_id for label in labels})
             records: list[Record] = []
-            fresh: dict[UUID, KnownLabel] = {}
+            fresh: dict[UUID, StoredLabel] = {}
             for label in labels:
                 before = known.get(label.prediction_id)
                 if before is not None and before.value == label.true_label:
@@ -76,7 +76,7 @@ class LabelDesk:
                         "is_correction=true if that was wrong"
                     )
                 received_at = datetime.now(UTC)
-                fresh[label.prediction_id] = KnownLabel(label.true_label, label.is_correction, received_at)
+                fresh[label.prediction_id] = StoredLabel(label.true_label, label.is_correction, received_at)
                 known[label.prediction_id] = fresh[label.prediction_id]
                 records.append(_record(label, received_at))
             if records:
@@ -85,7 +85,7 @@ class LabelDesk:
             self.n_by_outcome.update(accepted=len(records), duplicate=len(labels) - len(records))
             return len(records), len(labels) - len(records)
 
-    def _known(self, ids: set[UUID]) -> dict[UUID, KnownLabel]:
+    def _known(self, ids: set[UUID]) -> dict[UUID, StoredLabel]:
         """What counts now: Postgres may lack what came in a moment ago, and memory what another process took."""
         known = self._stored(ids)
         for prediction_id in ids & self._recent.keys():
@@ -94,7 +94,7 @@ class LabelDesk:
                 known[prediction_id] = mine
         return known
 
-    def _stored(self, ids: set[UUID]) -> dict[UUID, KnownLabel]:
+    def _stored(self, ids: set[UUID]) -> dict[UUID, StoredLabel]:
         """What Postgres has; nothing while it is away: what counts is decided when the journal is copied."""
         if time.monotonic() < self._ask_again_at:
             return {}
@@ -104,7 +104,7 @@ class LabelDesk:
             self._ask_again_at = time.monotonic() + PAUSE_SECONDS
             return {}
 
-    def _remember(self, fresh: dict[UUID, KnownLabel]) -> None:
+    def _remember(self, fresh: dict[UUID, StoredLabel]) -> None:
         for prediction_id, label in fresh.items():
             self._recent[prediction_id] = label
             self._recent.move_to_end(prediction_id)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
 from selfheal.adapters.postgres.ingest import IngestResult, compress_copied, ingest, lag_bytes
 from selfheal.domain.records import Alert, Severity
-from serving.alerts.latch import Alarm
+from serving.alerts.latch import AlertLatch
 
 if TYPE_CHECKING:
     from selfheal.services.platform import Platform
@@ -27,15 +27,15 @@ COMPRESS_EVERY_SECONDS = 30.0
 LAG_KNOWN_SECONDS = 15.0
 """After a longer silence of Postgres the last known lag is no lag any more."""
 
-STOP_PATIENCE_SECONDS = 10.0
+STOP_TIMEOUT_SECONDS = 10.0
 """For the last pass when the service stops; what it does not copy, the next start copies."""
 
 JOURNAL_LAG, JOURNAL_DAMAGED, LABEL_CONFLICT = "journal_lag", "journal_damaged", "label_conflict"
 """Kinds of alerts."""
 
 
-class Sink:
-    """Copies every `sink_interval_seconds` in a thread of its own; another tells when that does not work.
+class IngestWorker:
+    """Copies every `ingest_interval_seconds` in a thread of its own; another tells when that does not work.
 
     Several workers share a DATA_DIR; one of them copies for all.
     """
@@ -54,9 +54,9 @@ class Sink:
         self._caught_up_at = time.time()
         self._lag_bytes: int | None = None
         self._compressed_at = time.monotonic()
-        self._lag = Alarm(platform, JOURNAL_LAG)
-        self._damage = Alarm(platform, JOURNAL_DAMAGED)
-        self._conflict = Alarm(platform, LABEL_CONFLICT)
+        self._lag = AlertLatch(platform, JOURNAL_LAG)
+        self._damage = AlertLatch(platform, JOURNAL_DAMAGED)
+        self._conflict = AlertLatch(platform, LABEL_CONFLICT)
         self._known_damage: set[str] = set()
         """What the last pass found: a foreign file is found by every one."""
         self.problem: str | None = None
@@ -82,7 +82,7 @@ class Sink:
     def stop(self) -> None:
         """Copies what was journaled last, if Postgres lets it; nothing is lost if not."""
         self._stopping.set()
-        give_up_at = time.monotonic() + STOP_PATIENCE_SECONDS
+        give_up_at = time.monotonic() + STOP_TIMEOUT_SECONDS
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, give_up_at - time.monotonic()))
@@ -94,7 +94,7 @@ class Sink:
         except DBAPIError:
             return None
 
-    def copy_once(self) -> None:
+    def copy_new_lines(self) -> None:
         """One pass, unless another worker is at it."""
         began = time.time()
         try:
@@ -114,13 +114,13 @@ class Sink:
                 self._caught_up_at = max(self._caught_up_at, self._done_path.stat().st_mtime)
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._platform.settings.sink_interval_seconds):
-            self.copy_once()
-        self.copy_once()
+        while not self._stopping.wait(self._platform.settings.ingest_interval_seconds):
+            self.copy_new_lines()
+        self.copy_new_lines()
 
     def _watch(self) -> None:
         """Tells of the lag from beside: a pass that Postgres holds up tells nothing."""
-        while not self._stopping.wait(self._platform.settings.sink_interval_seconds):
+        while not self._stopping.wait(self._platform.settings.ingest_interval_seconds):
             self._tell_lag()
 
     def _copy(self) -> None:
@@ -158,7 +158,7 @@ class Sink:
 
     def _tell_lag(self) -> None:
         lag_seconds = self.lag_seconds
-        if lag_seconds > self._platform.settings.sink_lag_alert_seconds:
+        if lag_seconds > self._platform.settings.ingest_lag_alert_seconds:
             message = (
                 f"The journal has not been copied to Postgres for {lag_seconds:,.0f} s; monitoring sees no traffic."
             )

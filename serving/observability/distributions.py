@@ -49,7 +49,7 @@ class ComparedWindow:
 
 
 class Distributions:
-    """Reads the rows of a tick once, whoever asks and for whichever column. For the threads of inquiries."""
+    """Reads the rows of a tick once, whoever asks and for whichever column. For the threads of read_pool."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform

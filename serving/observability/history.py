@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 METRICS = ("auc_roc", "f1", "precision", "recall", "brier")
 MAX_PROMOTIONS = 100
 
-Kept = dict[str, Any]
+TickValues = dict[str, Any]
 """A tick's file as plain values; empty if this host does not have it."""
 
 
@@ -31,19 +31,19 @@ def history(store: Store, now: datetime, period: timedelta, max_points: int, fol
     """The last `period`, in at most about `max_points` steps. Reads one file a step."""
     step = step_for(period, max_points)
     steps = steps_between(store, now - period, now, step)
-    kept = [_kept(folder, one) for one in steps]
+    tick_values = [_tick_values(folder, one) for one in steps]
     return History(
         since=now - period,
         until=now,
-        first_look_at=steps[0].first_at if steps else None,
+        first_evaluation_at=steps[0].first_at if steps else None,
         step_seconds=int(step.total_seconds()),
-        steps=[_step(one, past_tick(one.newest, values)) for one, values in zip(steps, kept, strict=True)],
-        drift=_drift_rows(store.contract.feature_names, steps, kept),
+        steps=[_step(one, past_tick(one.newest, values)) for one, values in zip(steps, tick_values, strict=True)],
+        drift=_drift_rows(store.contract.feature_names, steps, tick_values),
         promotions=[PromotionInfo.model_validate(row) for row in promotions_since(store, now - period, MAX_PROMOTIONS)],
     )
 
 
-def _kept(folder: Path, step: Step) -> Kept:
+def _tick_values(folder: Path, step: Step) -> TickValues:
     values = read_tick_values(folder, step.newest.window_end, step.newest.tick_id)
     return values if isinstance(values, dict) else {}
 
@@ -52,7 +52,7 @@ def _step(step: Step, newest: PastTick) -> HistoryStep:
     row = step.newest
     return HistoryStep(
         start=step.start,
-        looked_at=row.created_at,
+        evaluated_at=row.created_at,
         n_ticks=step.n_ticks,
         verdict=step.verdict,
         max_drift_ratio=step.max_drift_ratio,
@@ -79,8 +79,8 @@ def _known(values: Mapping[str, Any], intervals: Mapping[str, tuple[float, float
     return known
 
 
-def _drift_rows(features: Sequence[str], steps: Sequence[Step], kept: Sequence[Kept]) -> list[DriftRow]:
-    by_column = [_columns(values) for values in kept]
+def _drift_rows(features: Sequence[str], steps: Sequence[Step], tick_values: Sequence[TickValues]) -> list[DriftRow]:
+    by_column = [_columns(values) for values in tick_values]
     rows = [
         DriftRow(
             column=name,
@@ -94,7 +94,7 @@ def _drift_rows(features: Sequence[str], steps: Sequence[Step], kept: Sequence[K
     return [*rows, DriftRow(column=PROBABILITY, drifted_share=shares, effect=[_effect(one) for one in probability])]
 
 
-def _columns(values: Kept) -> dict[str, Kept]:
+def _columns(values: TickValues) -> dict[str, TickValues]:
     """Column -> what the tick's file says of it; of a file of another release, what is of the known shape."""
     drift = values.get("drift")
     columns = drift.get("columns") if isinstance(drift, dict) else None
@@ -105,6 +105,6 @@ def _share(step: Step, feature: str) -> float | None:
     return step.n_drifted.get(feature, 0) / step.n_compared if step.n_compared else None
 
 
-def _effect(column: Kept | None) -> float | None:
+def _effect(column: TickValues | None) -> float | None:
     effect = None if column is None else column.get("effect")
     return round(effect, 4) if isinstance(effect, float | int) else None

@@ -38,15 +38,15 @@ from serving.schemas.responses import (
 if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
     from serving.champion.holder import ChampionHolder
-    from serving.database.read_pool import Inquiries
-    from serving.scoring.micro_batcher import Scorer
+    from serving.database.read_pool import ReadPool
+    from serving.scoring.micro_batcher import MicroBatcher
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 1.0
 """From one snapshot to the next, and from one look at Postgres (four small queries) to the next."""
 
-LOOK_PATIENCE_SECONDS = 0.8
+POLL_TIMEOUT_SECONDS = 0.8
 """Less than the interval: a Postgres that hangs does not slow the snapshots down."""
 
 LATENCY_SECONDS = 10.0
@@ -127,7 +127,7 @@ def message_schema() -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Observation:
     """What Postgres said at one moment. `alerts` are open, or were open at the look before."""
 
     production: VersionInfo | None
@@ -141,7 +141,7 @@ class Look:
         return {alert_id: alert for alert_id, alert in self.alerts.items() if alert.resolved_at is None}
 
 
-def look(store: Store, before: Look | None) -> Look:
+def observe(store: Store, before: Observation | None) -> Observation:
     """Asks Postgres for what has come since `before`; None: the first look, of which nothing is news."""
     production = model_versions.production_version(store)
     tick = None if production is None else ticks.latest_tick(store, production.version)
@@ -153,7 +153,7 @@ def look(store: Store, before: Look | None) -> Look:
     else:
         news = [decision_info(chained) for chained in decisions.later_than(store, before.last_position, MAX_NEWS)]
         last_position = max((one.position for one in news), default=before.last_position)
-    return Look(
+    return Observation(
         production=None if production is None else version_info(production),
         tick=None if tick is None else tick_info(tick),
         alerts={alert.alert_id: alert for alert in alerts},
@@ -162,7 +162,7 @@ def look(store: Store, before: Look | None) -> Look:
     )
 
 
-def news_between(before: Look | None, now: Look) -> Iterator[News]:
+def news_between(before: Observation | None, now: Observation) -> Iterator[News]:
     """What has happened, in the order in which one thing leads to the next."""
     if before is None:
         return
@@ -208,13 +208,13 @@ class Listener:
 class Live:
     """Listeners, and the task that tells them. One an app, for its event loop's thread."""
 
-    def __init__(self, holder: ChampionHolder, scorer: Scorer, inquiries: Inquiries) -> None:
+    def __init__(self, holder: ChampionHolder, batcher: MicroBatcher, read_pool: ReadPool) -> None:
         self._holder = holder
-        self._scorer = scorer
-        self._inquiries = inquiries
+        self._batcher = batcher
+        self._read_pool = read_pool
         self._listeners: set[Listener] = set()
         self._is_heard = asyncio.Event()
-        self._look: Look | None = None
+        self._last_observation: Observation | None = None
         self._problem: str | None = None
         self._counted: tuple[float, int] | None = None
 
@@ -235,9 +235,11 @@ class Live:
         self._listeners.discard(listener)
         if not self._listeners:
             self._is_heard.clear()
-            self._look = self._counted = None  # the next listener begins with what is, not with what was missed
+            self._last_observation = self._counted = (
+                None  # the next listener begins with what is, not with what was missed
+            )
 
-    def tell(self, message: Snapshot | News) -> None:
+    def publish(self, message: Snapshot | News) -> None:
         """To everybody who listens; those who fall behind are dropped."""
         text = message.model_dump_json()
         for listener in tuple(self._listeners):
@@ -251,29 +253,29 @@ class Live:
             await self._is_heard.wait()
             began = time.monotonic()
             try:
-                await self._look_and_tell()
+                await self._observe_and_publish()
             except Exception:  # the task must outlive whatever one look runs into
                 logger.exception("telling the listeners of /live failed")
             await asyncio.sleep(max(0.0, INTERVAL_SECONDS - (time.monotonic() - began)))
 
-    async def _look_and_tell(self) -> None:
-        before, now, problem = self._look, None, None
+    async def _observe_and_publish(self) -> None:
+        before, now, problem = self._last_observation, None, None
         try:
-            now = await self._inquiries.ask(partial(look, before=before), patience_seconds=LOOK_PATIENCE_SECONDS)
+            now = await self._read_pool.run(partial(observe, before=before), timeout_seconds=POLL_TIMEOUT_SECONDS)
         except ProblemError as error:
             problem = error.detail
         if not self._is_heard.is_set():
             return  # everybody has left meanwhile
         if now is not None:
-            self._look = now
+            self._last_observation = now
             for message in news_between(before, now):
-                self.tell(message)
-        self.tell(self._snapshot(now, problem))
+                self.publish(message)
+        self.publish(self._snapshot(now, problem))
 
-    def _snapshot(self, now: Look | None, problem: str | None) -> Snapshot:
+    def _snapshot(self, now: Observation | None, problem: str | None) -> Snapshot:
         champion = self._holder.current
         tick = None if now is None else now.tick
-        latencies = sorted(self._scorer.latency.recent_seconds(time.perf_counter() - LATENCY_SECONDS))
+        latencies = sorted(self._batcher.latency.recent_seconds(time.perf_counter() - LATENCY_SECONDS))
         return Snapshot(
             at=datetime.now(UTC),
             predictions_per_second=self._predictions_per_second(),
@@ -289,7 +291,7 @@ class Live:
         )
 
     def _predictions_per_second(self) -> float | None:
-        now, counted = time.monotonic(), self._scorer.n_acknowledged
+        now, counted = time.monotonic(), self._batcher.n_acknowledged
         before, self._counted = self._counted, (now, counted)
         if before is None or now <= before[0]:
             return None

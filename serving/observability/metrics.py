@@ -31,12 +31,12 @@ from prometheus_client.core import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from selfheal.kit.atomic_file import write_whole
+from selfheal.kit.atomic_file import write_atomic
 
 if TYPE_CHECKING:
     from serving.dependencies import Service
-    from serving.scoring.fast_path import FastLane
-    from serving.security.auth import Doorkeeper
+    from serving.scoring.fast_path import FastPath
+    from serving.security.auth import Authenticator
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,10 @@ STALE_AFTER_SECONDS = 30.0
 class ServiceCollector(Collector):
     """The service's counts as Prometheus' metrics."""
 
-    def __init__(self, service: Service, lane: FastLane, doorkeeper: Doorkeeper) -> None:
+    def __init__(self, service: Service, fast_path: FastPath, authenticator: Authenticator) -> None:
         self._service = service
-        self._lane = lane
-        self._doorkeeper = doorkeeper
+        self._fast_path = fast_path
+        self._authenticator = authenticator
 
     def collect(self) -> Iterator[Metric]:
         yield from self._predictions()
@@ -60,14 +60,14 @@ class ServiceCollector(Collector):
         yield from self._model()
 
     def _predictions(self) -> Iterator[Metric]:
-        scorer = self._service.scorer
+        batcher = self._service.batcher
         predictions = CounterMetricFamily(
             "selfheal_predictions", "Acknowledged predictions.", labels=("model_version", "prediction")
         )
-        for (version, prediction), count in scorer.n_by_outcome.copy().items():
+        for (version, prediction), count in batcher.n_by_outcome.copy().items():
             predictions.add_metric((str(version), str(prediction)), count)
         yield predictions
-        latency = scorer.latency
+        latency = batcher.latency
         counts, buckets = 0, []
         for bound, count in zip((*latency.BOUNDS_SECONDS, None), tuple(latency.counts), strict=True):
             counts += count
@@ -78,16 +78,16 @@ class ServiceCollector(Collector):
             buckets=buckets,
             sum_value=latency.sum_seconds,
         )
-        yield _gauge("selfheal_waiting_rows", "Rows that wait to be scored and journaled.", scorer.n_waiting_rows)
+        yield _gauge("selfheal_waiting_rows", "Rows that wait to be scored and journaled.", batcher.n_waiting_rows)
 
     def _doors(self) -> Iterator[Metric]:
         refused = CounterMetricFamily(
             "selfheal_refused_requests", "Scoring requests that were refused, by kind of problem.", labels=("kind",)
         )
-        for kind, count in self._lane.n_refused.copy().items():
+        for kind, count in self._fast_path.n_refused.copy().items():
             refused.add_metric((kind,), count)
         yield refused
-        yield _counter("selfheal_wrong_keys", "Requests with an unknown API key.", self._doorkeeper.n_wrong_keys)
+        yield _counter("selfheal_wrong_keys", "Requests with an unknown API key.", self._authenticator.n_wrong_keys)
         labels = CounterMetricFamily(
             "selfheal_labels", "Labels that came in, by what became of them.", labels=("outcome",)
         )
@@ -96,20 +96,24 @@ class ServiceCollector(Collector):
         yield labels
 
     def _journal(self) -> Iterator[Metric]:
-        sink = self._service.sink
-        is_ready = self._service.scorer.problem is None
+        ingest_worker = self._service.ingest_worker
+        is_ready = self._service.batcher.problem is None
         yield _gauge("selfheal_ready", "1 if predictions can be scored and acknowledged.", int(is_ready))
         yield _gauge(
-            "selfheal_journal_lag_seconds", "Since when the journal has not been wholly in Postgres.", sink.lag_seconds
+            "selfheal_journal_lag_seconds",
+            "Since when the journal has not been wholly in Postgres.",
+            ingest_worker.lag_seconds,
         )
-        lag_bytes = sink.last_lag_bytes
+        lag_bytes = ingest_worker.last_lag_bytes
         if lag_bytes is not None:  # absent, not 0, while Postgres does not say
             yield _gauge("selfheal_journal_lag_bytes", "Journal bytes that are not in Postgres.", lag_bytes)
-        yield _counter("selfheal_journal_copied_rows", "Rows copied to Postgres by this process.", sink.n_copied)
-        yield _counter("selfheal_journal_damaged_lines", "Journal lines that were left out.", sink.n_damaged)
-        yield _counter("selfheal_journal_torn_files", "Files that a crash left with half a line.", sink.n_torn)
         yield _counter(
-            "selfheal_label_conflicts", "Labels that contradict the one that counts.", sink.n_label_conflicts
+            "selfheal_journal_copied_rows", "Rows copied to Postgres by this process.", ingest_worker.n_copied
+        )
+        yield _counter("selfheal_journal_damaged_lines", "Journal lines that were left out.", ingest_worker.n_damaged)
+        yield _counter("selfheal_journal_torn_files", "Files that a crash left with half a line.", ingest_worker.n_torn)
+        yield _counter(
+            "selfheal_label_conflicts", "Labels that contradict the one that counts.", ingest_worker.n_label_conflicts
         )
 
     def _model(self) -> Iterator[Metric]:
@@ -160,7 +164,7 @@ class MetricsPage:
 
     def _write(self, path: Path) -> None:
         try:
-            write_whole(path, generate_latest(self._registry))
+            write_atomic(path, generate_latest(self._registry))
         except OSError as error:
             logger.warning("this worker's metrics cannot be shared: %s", error)
 

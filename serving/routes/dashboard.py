@@ -31,10 +31,10 @@ POLICY = "; ".join(
 )
 """No inline script, no other host."""
 
-KEPT_FOR_GOOD = "public, max-age=31536000, immutable"
+CACHE_FOREVER = "public, max-age=31536000, immutable"
 """For files whose path changes with what is in them."""
 
-ASKED_FOR_AGAIN = "no-cache"
+REVALIDATE = "no-cache"
 """For the page: whether it changed is asked each time, and answered without sending it again."""
 
 
@@ -42,7 +42,7 @@ ASKED_FOR_AGAIN = "no-cache"
 async def get_page(request: Request) -> Response:
     files: DashboardFiles = request.app.state.dashboard
     headers = {
-        "cache-control": ASKED_FOR_AGAIN,
+        "cache-control": REVALIDATE,
         "etag": files.index.etag,
         "content-security-policy": POLICY,
         "referrer-policy": "no-referrer",
@@ -58,7 +58,7 @@ async def get_file(request: Request, folder: str, name: str) -> Response:
     found = await asyncio.to_thread(files.find, folder, name)
     if found is None:
         raise ProblemError(404, "not_found", "there is no such file; load the dashboard anew")
-    return _response(request, found, {"cache-control": KEPT_FOR_GOOD})
+    return _response(request, found, {"cache-control": CACHE_FOREVER})
 
 
 def _response(request: Request, file: PackedFile, headers: dict[str, str]) -> Response:

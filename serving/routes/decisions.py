@@ -26,7 +26,7 @@ DecisionId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="
 async def get_decisions(service: ServiceDependency, question: Annotated[DecisionsQuestion, Query()]) -> Decisions:
     """Trainings, promotions, rejections, rollbacks, and what was left alone and why. The newest first, page by page."""
     ask = partial(page, limit=question.limit + 1, actions=question.action, before=question.before)
-    found = await service.inquiries.ask(ask)
+    found = await service.read_pool.run(ask)
     shown = found[: question.limit]
     return Decisions(
         decisions=[decision_info(chained) for chained in shown],
@@ -37,7 +37,7 @@ async def get_decisions(service: ServiceDependency, question: Annotated[Decision
 @router.get("/decisions/{decision_id}", summary="One decision in full", responses=documented(404))
 async def get_decision(service: ServiceDependency, decision_id: DecisionId) -> DecisionDetail:
     """With every condition and gate, the digests of data, model, gate limits and code, and its link in the chain of hashes."""
-    chained = await service.inquiries.ask(partial(find_chained, decision_id=decision_id))
+    chained = await service.read_pool.run(partial(find_chained, decision_id=decision_id))
     if chained is None:
         raise ProblemError(404, "not_found", f"there is no decision {decision_id}; GET /decisions lists them")
     return decision_detail(chained)

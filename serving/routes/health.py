@@ -1,31 +1,20 @@
-"""`GET /health` and its parts, `GET /model/info` and `GET /model/versions`: how the service is, and what answers."""
+"""`GET /health`, `/health/live` and `/health/ready`: how the service is."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Annotated
+from fastapi import APIRouter, Response
 
-from fastapi import APIRouter, Depends, Query, Response
-
-from selfheal.adapters.postgres.model_versions import list_versions
 from serving.dependencies import Service, ServiceDependency
-from serving.schemas.problems import ProblemError, documented, not_ready
+from serving.schemas.problems import ProblemError
 from serving.schemas.responses import (
     Health,
     Liveness,
-    ModelInfo,
     Readiness,
-    Versions,
-    VersionsQuestion,
-    model_info,
-    version_info,
 )
-from serving.security.auth import Scope, requires
 
 router = APIRouter(tags=["state"])
-reading = [Depends(requires(Scope.READ))]
 
-LAG_PATIENCE_SECONDS = 1.0
+LAG_TIMEOUT_SECONDS = 1.0
 """Whoever asks for the health wants it now: what Postgres does not say by then is unknown."""
 
 
@@ -39,7 +28,7 @@ async def health(service: ServiceDependency, response: Response) -> Health:
     lag = await _journal_lag(service)
     hindrance = _hindrance(service)
     champion = service.holder.current
-    found = (hindrance, service.holder.problem, _label_hindrance(service), service.sink.problem)
+    found = (hindrance, service.holder.problem, _label_hindrance(service), service.ingest_worker.problem)
     problems = list(dict.fromkeys(problem for problem in found if problem is not None))
     if lag is None and not problems:
         problems.append("Postgres does not answer: it is unknown how far the journal has been copied")
@@ -72,38 +61,11 @@ async def health_ready(service: ServiceDependency, response: Response) -> Readin
     return Readiness(status="not_ready", reasons=[hindrance])
 
 
-@router.get(
-    "/model/info",
-    summary="The version that answers now",
-    dependencies=reading,
-    responses=documented(401, 403, 429, 503),
-)
-async def get_model_info(service: ServiceDependency) -> ModelInfo:
-    """Where the model that this worker answers with came from, what it was judged by, and what it sees."""
-    champion = service.holder.current
-    if champion is None:
-        raise not_ready(service.holder.problem or "no model is loaded yet")
-    return model_info(champion.version, service.platform.contract.feature_names)
-
-
-@router.get(
-    "/model/versions",
-    summary="All versions of the model",
-    dependencies=reading,
-    responses=documented(401, 403, 422, 429, 503),
-)
-async def get_model_versions(service: ServiceDependency, question: Annotated[VersionsQuestion, Query()]) -> Versions:
-    """Every registered version: when it went live and ended, why it was trained, its metrics and digests, and the decision
-    that let it through."""
-    found = await service.inquiries.ask(partial(list_versions, limit=question.limit, stage=question.stage))
-    return Versions(versions=[version_info(version) for version in found])
-
-
 def _hindrance(service: Service) -> str | None:
     """Why nothing can be acknowledged now; None if predictions can."""
     if service.holder.current is None:
         return service.holder.problem or "no model is loaded yet"
-    if service.scorer.problem is not None:  # which may name paths, and no key is asked for here
+    if service.batcher.problem is not None:  # which may name paths, and no key is asked for here
         return "the journal cannot be written, so no prediction can be acknowledged; the service's log says why"
     return None
 
@@ -117,6 +79,8 @@ def _label_hindrance(service: Service) -> str | None:
 async def _journal_lag(service: Service) -> int | None:
     """Bytes not yet in Postgres; None if that cannot be told now."""
     try:
-        return await service.inquiries.ask(lambda _: service.sink.lag_bytes(), patience_seconds=LAG_PATIENCE_SECONDS)
+        return await service.read_pool.run(
+            lambda _: service.ingest_worker.lag_bytes(), timeout_seconds=LAG_TIMEOUT_SECONDS
+        )
     except ProblemError:
         return None

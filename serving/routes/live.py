@@ -13,11 +13,11 @@ from serving.dependencies import ServiceDependency
 from serving.observability.live import INTERVAL_SECONDS, MAX_LISTENERS, message_schema
 from serving.schemas.problems import ProblemError, problem_for
 from serving.security.auth import Scope, key_of
-from serving.security.origin_check import refuse_foreign_page
+from serving.security.origin_check import refuse_foreign_origin
 
 if TYPE_CHECKING:
     from serving.observability.live import Listener
-    from serving.security.auth import Doorkeeper
+    from serving.security.auth import Authenticator
 
 router = APIRouter(tags=["live"])
 
@@ -28,7 +28,7 @@ KEY_SUBPROTOCOL = "selfheal.key."
 POLICY_VIOLATION = 1008
 TRY_AGAIN_LATER = 1013
 
-CLOSE_PATIENCE_SECONDS = 5.0
+CLOSE_TIMEOUT_SECONDS = 5.0
 """How long a listener that fell behind may take to read why it is dropped; then it is only cut off."""
 
 DESCRIPTION = f"""
@@ -84,10 +84,10 @@ def _admit(websocket: WebSocket) -> None:
     """Raises:
     ProblemError: if the key, or the page that wants to listen, is not let in.
     """
-    doorkeeper: Doorkeeper = websocket.app.state.doorkeeper
-    if not doorkeeper.asks_for_keys:
-        refuse_foreign_page(websocket.headers)
-    doorkeeper.admit(_key(websocket), Scope.READ)
+    authenticator: Authenticator = websocket.app.state.authenticator
+    if not authenticator.asks_for_keys:
+        refuse_foreign_origin(websocket.headers)
+    authenticator.admit(_key(websocket), Scope.READ)
 
 
 def _key(websocket: WebSocket) -> str | None:
@@ -127,5 +127,5 @@ def _has_spoken(hearing: asyncio.Task[Any]) -> bool:
 async def _close(websocket: WebSocket, code: int, reason: str) -> None:
     """Says why, if the other side reads it soon; the server ends the connection when the endpoint returns."""
     with contextlib.suppress(TimeoutError, WebSocketDisconnect):
-        async with asyncio.timeout(CLOSE_PATIENCE_SECONDS):
+        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
             await websocket.close(code, reason)

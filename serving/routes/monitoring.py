@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 
 from selfheal.adapters.postgres import alerts, model_versions, ticks
 from selfheal.adapters.postgres.predictions import oldest_prediction_after
-from selfheal.domain.monitoring.silence import patience
+from selfheal.domain.monitoring.silence import overdue_after
 from selfheal.services.reports.files import (
     ReportFiles,
     find_file,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from selfheal.adapters.postgres.store import Store
-    from serving.security.signed_links import ReportTickets
+    from serving.security.signed_links import SignedLinks
 
 router = APIRouter(prefix="/monitoring", tags=["monitoring"], responses=documented(401, 403, 422, 429, 503))
 reading = [Depends(requires(Scope.READ))]
@@ -66,7 +66,7 @@ async def get_stats(service: ServiceDependency, _: Annotated[Question, Query()])
     """The latest tick of the version in production: counts, positive rate, probabilities, estimated and realised quality, and
     the verdict with all reasons. `tick_age_seconds` and `is_overdue` tell whether the monitor is still looking."""
     interval = timedelta(seconds=service.platform.settings.monitoring_interval)
-    return await service.inquiries.ask(partial(monitoring_stats, interval=interval, now=datetime.now(UTC)))
+    return await service.read_pool.run(partial(monitoring_stats, interval=interval, now=datetime.now(UTC)))
 
 
 @router.get("/drift", summary="Drift, now and before", dependencies=reading)
@@ -75,14 +75,14 @@ async def get_drift(service: ServiceDependency, question: Annotated[DriftQuestio
     verdicts of the last `hours`."""
     since = datetime.now(UTC) - timedelta(hours=question.hours)
     folder = results_folder(service.platform.settings.data_dir)
-    return await service.inquiries.ask(partial(_drift, since=since, limit=question.limit, folder=folder))
+    return await service.read_pool.run(partial(_drift, since=since, limit=question.limit, folder=folder))
 
 
 @router.get("/alerts", summary="What a person should know", dependencies=reading)
 async def get_alerts(service: ServiceDependency, question: Annotated[AlertsQuestion, Query()]) -> Alerts:
     """Open alerts first. An alert is open until the monitor no longer sees its cause; acknowledging does not close it."""
     ask = partial(alerts.alerts_open_first, limit=question.limit, only_open=question.only_open)
-    return Alerts(alerts=[alert_info(row) for row in await service.inquiries.ask(ask)])
+    return Alerts(alerts=[alert_info(row) for row in await service.read_pool.run(ask)])
 
 
 @router.post(
@@ -98,7 +98,7 @@ async def acknowledge_alert(
     nothing, and the answer tells who was first. Nobody is notified of it again unless it becomes more severe."""
     note = None if acknowledgement is None else acknowledgement.note
     acknowledge = partial(_acknowledge, alert_id=alert_id, actor=caller.name, now=datetime.now(UTC), note=note)
-    alert = await service.inquiries.ask(acknowledge)
+    alert = await service.read_pool.run(acknowledge)
     if alert is None:
         raise ProblemError(404, "not_found", f"there is no alert {alert_id}; GET /monitoring/alerts lists them")
     return alert
@@ -109,7 +109,7 @@ async def get_reports(
     request: Request, service: ServiceDependency, question: Annotated[LimitedQuestion, Query()]
 ) -> Reports:
     """Pages for people: one is written when the state changes, hourly while drifted, and on demand (`selfheal report`)."""
-    tickets: ReportTickets | None = request.app.state.report_tickets
+    tickets: SignedLinks | None = request.app.state.signed_links
     found = await asyncio.to_thread(list_reports, reports_folder(service.platform.settings.data_dir))
     return Reports(
         reports=[_report_info(report) for report in found[: question.limit]],
@@ -151,7 +151,7 @@ async def get_report_file_by_ticket(
     request: Request, service: ServiceDependency, ticket: str, name: str
 ) -> FileResponse:
     """As above, for a browser that follows a link. The page's own links and scripts, which are relative, carry the ticket on."""
-    tickets: ReportTickets | None = request.app.state.report_tickets
+    tickets: SignedLinks | None = request.app.state.signed_links
     if tickets is not None and not await asyncio.to_thread(tickets.is_valid, ticket, time.time()):
         raise ProblemError(403, "ticket_expired", "this link is over; open the report from the dashboard again")
     answer = await _report_file(service, name)
@@ -189,7 +189,7 @@ def monitoring_stats(store: Store, interval: timedelta, now: datetime) -> Monito
         tick=None if tick is None else WindowInfo.model_validate(tick),
         tick_age_seconds=None if tick is None else max(0.0, (now - tick.created_at).total_seconds()),
         unseen_since=unseen_since,
-        is_overdue=unseen_since is not None and now - unseen_since > patience(interval),
+        is_overdue=unseen_since is not None and now - unseen_since > overdue_after(interval),
     )
 
 

@@ -17,16 +17,16 @@ from serving.observability.overview import overview
 from serving.routes.monitoring import monitoring_stats
 from serving.schemas.dashboard import (
     AxisTick,
-    Bars,
     ColumnDistribution,
     ComparedRows,
+    Histogram,
     History,
     HistoryQuestion,
     Overview,
 )
 from serving.schemas.problems import ProblemError, documented
 from serving.schemas.responses import ColumnInfo, Question
-from serving.security.auth import Caller, Doorkeeper, Scope, requires
+from serving.security.auth import Authenticator, Caller, Scope, requires
 
 if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
@@ -49,15 +49,15 @@ async def get_overview(
 ) -> Overview:
     """The state in the words of `selfheal status`, the version in production and its probation, the latest tick, how many
     alerts are open, and what the key that asks is good for. What cannot be known is null, and the tone `unknown`."""
-    doorkeeper: Doorkeeper = request.app.state.doorkeeper
+    authenticator: Authenticator = request.app.state.authenticator
     now, interval = datetime.now(UTC), timedelta(seconds=service.platform.settings.monitoring_interval)
 
     def ask(store: Store) -> Overview:
         stats = monitoring_stats(store, interval, now)
         platform = replace(service.platform, store=store, server_lease=None)
-        return overview(platform, stats, caller, asks_for_keys=doorkeeper.asks_for_keys, now=now)
+        return overview(platform, stats, caller, asks_for_keys=authenticator.asks_for_keys, now=now)
 
-    return await service.inquiries.ask(ask)
+    return await service.read_pool.run(ask)
 
 
 @router.get("/monitoring/history", tags=["monitoring"], summary="What the monitor saw over time", dependencies=reading)
@@ -71,7 +71,7 @@ async def get_history(service: ServiceDependency, question: Annotated[HistoryQue
         max_points=question.points,
         folder=results_folder(service.platform.settings.data_dir),
     )
-    return await service.inquiries.ask(ask)
+    return await service.read_pool.run(ask)
 
 
 @router.get(
@@ -89,7 +89,7 @@ async def get_column(
     if column not in {*service.platform.contract.feature_names, PROBABILITY}:
         raise ProblemError(404, "not_found", "there is no such column; GET /monitoring/drift lists them")
     description, unit = _wording(service.platform.contract, column)
-    window = await service.inquiries.ask(service.distributions.latest)
+    window = await service.read_pool.run(service.distributions.latest)
     found = None if window is None else window.columns[column]
     return ColumnDistribution(
         column=column,
@@ -113,8 +113,8 @@ def _compared_rows(window: ComparedWindow, column: str) -> ComparedRows:
     )
 
 
-def _bars(found: Distribution) -> Bars:
-    return Bars(
+def _bars(found: Distribution) -> Histogram:
+    return Histogram(
         labels=list(found.labels),
         reference_pct=list(found.reference_pct),
         current_pct=list(found.current_pct),

@@ -17,11 +17,11 @@ def build_router(parser: RequestParser) -> APIRouter:
 
     async def predict(body: RowBase, explain: Explain = False) -> Prediction:
         """Scores one row. The answer is sent once the prediction is on disk."""
-        raise _left_the_lane()
+        raise _left_the_fast_path()
 
     async def predict_batch(body: BatchBase, explain: Explain = False) -> BatchResponse:
         """Scores many rows. Rows that break the contract are refused one by one; the others are answered."""
-        raise _left_the_lane()
+        raise _left_the_fast_path()
 
     predict.__annotations__["body"] = parser.row_model
     predict_batch.__annotations__["body"] = parser.batch_model
@@ -30,5 +30,5 @@ def build_router(parser: RequestParser) -> APIRouter:
     return router
 
 
-def _left_the_lane() -> AssertionError:
+def _left_the_fast_path() -> AssertionError:
     return AssertionError("serving.scoring.fast_path answers scoring requests before the framework sees them")

@@ -16,13 +16,13 @@ from serving.dependencies import ServiceDependency
 from serving.schemas.problems import ProblemError, documented
 from serving.schemas.responses import (
     LimitedQuestion,
+    ModelVersionSummary,
     PromotionInfo,
+    PromotionRequest,
     Promotions,
-    PromotionWish,
-    RetrainingAsked,
-    RetrainingWish,
-    RollbackWish,
-    Switched,
+    RetrainingAccepted,
+    RetrainingRequest,
+    RollbackRequest,
 )
 from serving.security.auth import Caller, Scope, requires
 
@@ -38,54 +38,54 @@ Admin = Annotated[Caller, Depends(requires(Scope.ADMIN))]
 @router.get("/model/promotions", summary="What went live when", dependencies=[Depends(requires(Scope.READ))])
 async def get_promotions(service: ServiceDependency, question: Annotated[LimitedQuestion, Query()]) -> Promotions:
     """Every version that went live, by a promotion or a rollback, and the decision behind it."""
-    found = await service.inquiries.ask(partial(promotions_since, since=None, limit=question.limit))
+    found = await service.read_pool.run(partial(promotions_since, since=None, limit=question.limit))
     return Promotions(promotions=[PromotionInfo.model_validate(promotion) for promotion in found])
 
 
 @router.post("/promotions", summary="Put a version into production by hand", responses=documented(404, 409, 413, 415))
-async def post_promotion(service: ServiceDependency, caller: Admin, wish: PromotionWish) -> Switched:
+async def post_promotion(service: ServiceDependency, caller: Admin, request: PromotionRequest) -> ModelVersionSummary:
     """Without a verdict of the gates, on the word of the key's owner: name and reason are kept. The version goes on probation. It
     must load, answer, and score as it did in training, or production stays as it is (409). MLflow follows within a minute."""
 
     def promote(platform: Platform) -> ModelVersion:
         return force_promote(
             platform,
-            wish.model_version,
-            reason=wish.reason,
+            request.model_version,
+            reason=request.reason,
             actor=caller.name,
             now=datetime.now(UTC),
-            from_version=wish.from_version,
+            from_version=request.from_version,
             is_projected=False,
         )
 
-    return Switched.model_validate(await service.switchboard.switch(promote))
+    return ModelVersionSummary.model_validate(await service.command_pool.run(promote))
 
 
 @router.post("/rollbacks", summary="Go back to an earlier version", responses=documented(404, 409, 413, 415))
-async def post_rollback(service: ServiceDependency, caller: Admin, wish: RollbackWish) -> Switched:
+async def post_rollback(service: ServiceDependency, caller: Admin, request: RollbackRequest) -> ModelVersionSummary:
     """To the version that the present one replaced, or to the one named; not to one that was rolled back itself. Sent twice it
     goes back twice, unless `from_version` says from where. MLflow follows within a minute."""
 
     def go_back(platform: Platform) -> ModelVersion:
         return rollback(
             platform,
-            to_version=wish.model_version,
-            reason=wish.reason,
+            to_version=request.model_version,
+            reason=request.reason,
             actor=caller.name,
             now=datetime.now(UTC),
-            from_version=wish.from_version,
+            from_version=request.from_version,
             is_projected=False,
         )
 
-    return Switched.model_validate(await service.switchboard.switch(go_back))
+    return ModelVersionSummary.model_validate(await service.command_pool.run(go_back))
 
 
 @router.post("/retrainings", status_code=202, summary="Ask for a retraining", responses=documented(409, 413, 415))
-async def post_retraining(service: ServiceDependency, caller: Admin, wish: RetrainingWish) -> RetrainingAsked:
-    """Writes the wish down; a sensor of Dagster takes it up. Conditions and gates decide as ever: `GET /decisions` tells what came
+async def post_retraining(service: ServiceDependency, caller: Admin, request: RetrainingRequest) -> RetrainingAccepted:
+    """Writes the request down; a sensor of Dagster takes it up. Conditions and gates decide as ever: `GET /decisions` tells what came
     of it."""
-    ask = partial(add_request, actor=caller.name, reason=wish.reason, now=datetime.now(UTC))
+    ask = partial(add_request, actor=caller.name, reason=request.reason, now=datetime.now(UTC))
     try:
-        return RetrainingAsked(request_id=await service.inquiries.ask(ask))
+        return RetrainingAccepted(request_id=await service.read_pool.run(ask))
     except TooManyRequestsError as error:
         raise ProblemError(409, "too_many_waiting", str(error)) from error

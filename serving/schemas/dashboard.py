@@ -79,7 +79,7 @@ class HistoryStep(BaseModel):
     """The ticks of a stretch of time: the newest one's values, and the gravest verdict of all."""
 
     start: datetime
-    looked_at: datetime = Field(description="when the newest tick of the step looked")
+    evaluated_at: datetime = Field(description="when the newest tick of the step looked")
     n_ticks: int
     verdict: Verdict = Field(description="the gravest; `insufficient` only if no tick of the step saw enough")
     max_drift_ratio: float | None = Field(description="largest share of drifted features, 0 to 1")
@@ -110,7 +110,7 @@ class DriftRow(BaseModel):
 class History(BaseModel):
     since: datetime
     until: datetime
-    first_look_at: datetime | None = Field(
+    first_evaluation_at: datetime | None = Field(
         description="when the oldest tick of the period looked; null if there is none"
     )
     step_seconds: int
@@ -127,7 +127,7 @@ class AxisTick(BaseModel):
     text: str
 
 
-class Bars(BaseModel):
+class Histogram(BaseModel):
     """Percent of the known values in each bar; each side sums to 100. The bars stand at 0, 1, 2, ..."""
 
     labels: list[str]
@@ -155,7 +155,7 @@ class ColumnDistribution(BaseModel):
     description: str
     unit: str
     compared: ComparedRows | None = Field(description="null until the version in production has been looked at")
-    bars: Bars | None = Field(description="null if no value is known on either side")
+    bars: Histogram | None = Field(description="null if no value is known on either side")
     drift: ColumnInfo | None = Field(
         description="what the tick made of it; null if it did not compare, or its file is gone"
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, Field
 
 if TYPE_CHECKING:
-    from selfheal.domain.model.explanation import Explanation
+    from selfheal.domain.model.explanation import Explanation as ExplainedRows
 
 
 class AdverseReason(BaseModel):
@@ -18,7 +18,7 @@ class AdverseReason(BaseModel):
     contribution: float = Field(description="log-odds above the baseline; several features may share a reason")
 
 
-class Explained(BaseModel):
+class Explanation(BaseModel):
     """Why a row got its score: `baseline_log_odds` plus all `contributions` is `log_odds`, exactly."""
 
     baseline: Literal["reference", "stand_in"] = Field(
@@ -37,8 +37,8 @@ class Explained(BaseModel):
     )
 
 
-def plain_explanations(explanation: Explanation) -> list[dict[str, Any] | None]:
-    """The fields of `Explained` for each row, ready for JSON; None for a row that has no exact explanation."""
+def plain_explanations(explanation: ExplainedRows) -> list[dict[str, Any] | None]:
+    """The fields of `Explanation` for each row, ready for JSON; None for a row that has no exact explanation."""
     rows = zip(
         explanation.is_exact.tolist(),
         explanation.log_odds.tolist(),

@@ -25,7 +25,7 @@ from pydantic import (
     create_model,
 )
 
-from serving.schemas.explanations import Explained
+from serving.schemas.explanations import Explanation
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import Feature, ModelContract
@@ -95,7 +95,7 @@ class Prediction(BaseModel):
     threshold: float
     model_name: str
     model_version: int
-    explanation: Explained | None = Field(None, description="why, if that was asked for and can be said exactly")
+    explanation: Explanation | None = Field(None, description="why, if that was asked for and can be said exactly")
     explanation_unavailable: str | None = Field(None, description="why there is no explanation, if one was asked for")
 
 

@@ -110,7 +110,7 @@ Reason = Annotated[
 ]
 
 
-class Wish(BaseModel):
+class ReasonedRequest(BaseModel):
     """What a person wants done, and why."""
 
     model_config = ConfigDict(extra="forbid")
@@ -118,19 +118,19 @@ class Wish(BaseModel):
     reason: Reason
 
 
-class SwitchWish(Wish):
+class VersionChangeRequest(ReasonedRequest):
     from_version: VersionNumber | None = Field(
         None, description="what you believe to be in production; if another version is, nothing is done (409)"
     )
 
 
-class PromotionWish(SwitchWish):
+class PromotionRequest(VersionChangeRequest):
     """A registered version is to go into production without a verdict of the gates."""
 
     model_version: VersionNumber = Field(description="`GET /model/versions` lists them")
 
 
-class RollbackWish(SwitchWish):
+class RollbackRequest(VersionChangeRequest):
     """An earlier version is to go back into production."""
 
     model_version: VersionNumber | None = Field(
@@ -138,11 +138,11 @@ class RollbackWish(SwitchWish):
     )
 
 
-class RetrainingWish(Wish):
+class RetrainingRequest(ReasonedRequest):
     """A retraining is to be considered now."""
 
 
-class RetrainingAsked(BaseModel):
+class RetrainingAccepted(BaseModel):
     """The wish is written down."""
 
     request_id: UUID
@@ -222,7 +222,7 @@ class Promotions(BaseModel):
     promotions: list[PromotionInfo] = Field(description="the newest first")
 
 
-class Switched(View):
+class ModelVersionSummary(View):
     """The version that is in production now."""
 
     model_version: int = Field(validation_alias="version")

@@ -32,7 +32,7 @@ ASK_AGAIN_SECONDS = 60.0
 """Before a reference that could not be read is asked for again."""
 
 
-class ExplanationDesk:
+class ExplanationService:
     """Explains answers of the champion. Its explainer is made when the first one is asked for, and kept."""
 
     def __init__(self, platform: Platform, holder: ChampionHolder) -> None:

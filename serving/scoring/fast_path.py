@@ -1,4 +1,4 @@
-"""The fast lane: scoring requests are answered here, past the framework.
+"""The fast fast_path: scoring requests are answered here, past the framework.
 
 FastAPI's routing, dependencies and serialisation cost several times what checking, scoring and journaling a row does
 (`python -m benchmarks.serving`). The routes in `serving.routes.predict` give these endpoints their place in the
@@ -19,9 +19,9 @@ from starlette.requests import ClientDisconnect
 from serving.schemas.problems import ProblemError, internal_error, invalid_request, problem_for
 from serving.scoring.micro_batcher import Row
 from serving.scoring.request_parser import RefusedRow, RequestParser
-from serving.security.auth import CALLER, Doorkeeper, Scope, key_of
+from serving.security.auth import CALLER, Authenticator, Scope, key_of
 from serving.security.body_limit import check_body, read_body
-from serving.security.origin_check import refuse_foreign_page
+from serving.security.origin_check import refuse_foreign_origin
 from serving.tracing import name_span
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class FastLane:
+class FastPath:
     """ASGI middleware; stands outside of all others."""
 
-    def __init__(self, framework: FastAPI, doorkeeper: Doorkeeper, parser: RequestParser) -> None:
+    def __init__(self, framework: FastAPI, authenticator: Authenticator, parser: RequestParser) -> None:
         self._framework = framework
         self._app = framework.build_middleware_stack()
-        self._doorkeeper = doorkeeper
+        self._authenticator = authenticator
         self._parser = parser
         self.n_refused: Counter[str] = Counter()
         """Refused requests by the kind of their problem."""
@@ -60,7 +60,7 @@ class FastLane:
             return
         name_span(scope["path"])
         try:
-            self._check_door(scope)
+            self._check_access(scope)
             is_explained = wants_explanation(scope["query_string"])
             body = await read_body(receive)
             answer = orjson.dumps(await handle(self._framework.state.service, body, is_explained))
@@ -90,25 +90,25 @@ class FastLane:
         """
         if scope["path"] != "/predict" or scope["query_string"]:
             return None
-        self._check_door(scope)
+        self._check_access(scope)
         row = self._parser.row(body)
         if row.prediction_id is not None or row.is_explained:
             return None
         service: Service = self._framework.state.service
-        return service.scorer.submit([row])
+        return service.batcher.submit([row])
 
-    def _check_door(self, scope: AsgiScope) -> None:
-        look = _look_at(tuple(scope["headers"]))
+    def _check_access(self, scope: AsgiScope) -> None:
+        head = _read_head(tuple(scope["headers"]))
         if CALLER not in scope:
-            if not self._doorkeeper.asks_for_keys:
-                refuse_foreign_page(look.headers)
-            scope[CALLER] = self._doorkeeper.admit(look.key, Scope.SCORE)
-        if not look.has_sound_body:
-            check_body(look.headers)
+            if not self._authenticator.asks_for_keys:
+                refuse_foreign_origin(head.headers)
+            scope[CALLER] = self._authenticator.admit(head.key, Scope.SCORE)
+        if not head.has_sound_body:
+            check_body(head.headers)
 
     async def _predict(self, service: Service, body: bytes, is_explained: bool) -> Answer:
         row = self._parser.row(body)
-        (outcome,) = await service.once.score([row])
+        (outcome,) = await service.idempotency.score([row])
         if isinstance(outcome, ProblemError):
             raise outcome
         if is_explained or row.is_explained:
@@ -118,7 +118,7 @@ class FastLane:
     async def _predict_batch(self, service: Service, body: bytes, is_explained: bool) -> dict[str, Any]:
         rows = self._parser.batch(body)
         sound = [row for row in rows if isinstance(row, Row)]
-        outcomes = await service.once.score(sound) if sound else []
+        outcomes = await service.idempotency.score(sound) if sound else []
         explained = [
             (row, outcome)
             for row, outcome in zip(sound, outcomes, strict=True)
@@ -144,7 +144,7 @@ def _batch_answer(rows: Sequence[Row | RefusedRow], outcomes: Sequence[Outcome])
     return {"predictions": predictions, "errors": errors}
 
 
-class _Look(NamedTuple):
+class _RequestHead(NamedTuple):
     """What a request's headers say, whoever reads them and whenever."""
 
     headers: dict[str, str]
@@ -153,14 +153,14 @@ class _Look(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _look_at(headers: tuple[tuple[bytes, bytes], ...]) -> _Look:
+def _read_head(headers: tuple[tuple[bytes, bytes], ...]) -> _RequestHead:
     """Kept, because a client sends the same headers with every request."""
     readable = {str(name, "latin-1"): str(value, "latin-1") for name, value in headers}
     try:
         check_body(readable)
     except ProblemError:
-        return _Look(readable, key_of(readable), has_sound_body=False)
-    return _Look(readable, key_of(readable), has_sound_body=True)
+        return _RequestHead(readable, key_of(readable), has_sound_body=False)
+    return _RequestHead(readable, key_of(readable), has_sound_body=True)
 
 
 def wants_explanation(query_string: bytes) -> bool:

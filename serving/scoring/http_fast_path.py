@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with a shortcut for the most frequent request.
 
 A scoring request for one row needs no task of its own and no ASGI messages to and fro: it is checked as soon as it is whole,
-handed to the scorer, and answered in one write when its group is on disk. That takes a third off the cost of a request
+handed to the batcher, and answered in one write when its group is on disk. That takes a third off the cost of a request
 (`python -m benchmarks.serving`). Every other request, and every refusal, goes the way of any ASGI application; what is
 decided is decided in `serving.scoring.fast_path` for both.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-    from serving.scoring.fast_path import FastLane
+    from serving.scoring.fast_path import FastPath
     from serving.scoring.micro_batcher import Answer
 
 logger = logging.getLogger(__name__)
@@ -33,12 +33,12 @@ MAX_BODY_BYTES = 16_384
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
 
 
-class ExpressProtocol(StrictHttpProtocol):
-    """For uvicorn's `http` option. The application it serves has its `FastLane` as `lane`."""
+class FastPathProtocol(StrictHttpProtocol):
+    """For uvicorn's `http` option. The application it serves has its `FastPath` as `fast_path`."""
 
     def __init__(self, config: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
-        self._lane: FastLane = config.loaded_app.lane
+        self._fast_path: FastPath = config.loaded_app.fast_path
         self._held: tuple[RequestResponseCycle, Any] | None = None  # its headers are read, its body is not
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -60,7 +60,7 @@ class ExpressProtocol(StrictHttpProtocol):
 
     def _go(self, cycle: RequestResponseCycle, app: Any) -> None:
         try:
-            answers = self._lane.submit(cast(Any, cycle.scope), bytes(cycle.body))
+            answers = self._fast_path.submit(cast(Any, cycle.scope), bytes(cycle.body))
         except ProblemError as error:
             self._refuse(cycle, error)
         except Exception as error:
@@ -81,7 +81,7 @@ class ExpressProtocol(StrictHttpProtocol):
             self._write(cycle, orjson.dumps(answers.result()[0]))
 
     def _refuse(self, cycle: RequestResponseCycle, error: ProblemError) -> None:
-        self._lane.note_refusal(error)
+        self._fast_path.note_refusal(error)
         super()._start_asgi_task(cycle, cast(Any, problem_for(error)))
 
     def _fail(self, cycle: RequestResponseCycle, error: BaseException) -> None:

@@ -25,8 +25,8 @@ from serving.scoring.micro_batcher import Answer, Row
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import ModelContract
-    from serving.database.read_pool import Inquiries
-    from serving.scoring.micro_batcher import Scorer
+    from serving.database.read_pool import ReadPool
+    from serving.scoring.micro_batcher import MicroBatcher
 
 logger = logging.getLogger(__name__)
 
@@ -35,25 +35,25 @@ REMEMBERED = 50_000
 
 JOURNAL_TAIL_LINES = 20_000
 
-LOOK_UP_PATIENCE_SECONDS = 1.0
+LOOKUP_TIMEOUT_SECONDS = 1.0
 """For Postgres to say whether an id is known. One that takes longer (a lock, a vanished host) counts as away."""
 
 PAUSE_SECONDS = 2.0
 """Without asking again a Postgres that is away; or every request with an id of its own would wait for it."""
 
-MAX_OPEN_LOOK_UPS = 10_000
+MAX_OPEN_LOOKUPS = 10_000
 
 Outcome: TypeAlias = "Answer | ProblemError"
 
 
-class OnceOnly:
+class IdempotencyKeys:
     """Scores each id once. One instance a process, for its event loop."""
 
-    def __init__(self, contract: ModelContract, inquiries: Inquiries, scorer: Scorer) -> None:
+    def __init__(self, contract: ModelContract, read_pool: ReadPool, batcher: MicroBatcher) -> None:
         self._contract = contract
-        self._inquiries = inquiries
+        self._read_pool = read_pool
         self._ask_again_at = 0.0
-        self._scorer = scorer
+        self._batcher = batcher
         self._remembered: OrderedDict[str, tuple[Row, Answer]] = OrderedDict()
         self._under_way: dict[str, tuple[Row, asyncio.Future[None]]] = {}
 
@@ -69,11 +69,11 @@ class OnceOnly:
         """An answer for each row, or the conflict (409) that its id is in.
 
         Raises:
-            ProblemError: as `Scorer.score`; then no row was answered.
+            ProblemError: as `MicroBatcher.score`; then no row was answered.
         """
         own_ids = {row.prediction_id for row in rows if row.prediction_id is not None}
         if not own_ids:
-            return list(await self._scorer.score(rows))
+            return list(await self._batcher.score(rows))
         while waiting_for := [self._under_way[i][1] for i in own_ids if i in self._under_way]:
             await asyncio.wait(waiting_for)
         first_rows: dict[str, Row] = {}
@@ -85,7 +85,7 @@ class OnceOnly:
         try:
             known = await self._look_up(own_ids)
             fresh = [row for row in rows if row.prediction_id is None or _is_first(row, first_rows, known)]
-            answers = await self._scorer.score(fresh) if fresh else []
+            answers = await self._batcher.score(fresh) if fresh else []
         finally:
             for own_id in own_ids:
                 del self._under_way[own_id]
@@ -116,7 +116,7 @@ class OnceOnly:
             return []
         question = partial(stored_predictions, prediction_ids=ids)
         try:
-            return await self._inquiries.ask(question, patience_seconds=LOOK_UP_PATIENCE_SECONDS)
+            return await self._read_pool.run(question, timeout_seconds=LOOKUP_TIMEOUT_SECONDS)
         except ProblemError:
             self._ask_again_at = time.monotonic() + PAUSE_SECONDS
             return []

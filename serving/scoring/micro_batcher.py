@@ -29,7 +29,7 @@ from serving.schemas.problems import ProblemError, not_ready
 if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray, ModelContract
     from serving.champion.holder import Champion, ChampionHolder
-    from serving.ingest.journal_writer import DurableLog
+    from serving.ingest.journal_writer import JournalWriter
 
 MAX_WAITING_ROWS = 50_000
 """Rows that may wait for their answer; beyond it a client is better told to come back than left to time out."""
@@ -70,10 +70,10 @@ class _Scored:
     lines: bytes
 
 
-class Scorer:
+class MicroBatcher:
     """Groups waiting rows, scores and journals them. One instance a process."""
 
-    def __init__(self, contract: ModelContract, holder: ChampionHolder, log: DurableLog) -> None:
+    def __init__(self, contract: ModelContract, holder: ChampionHolder, log: JournalWriter) -> None:
         self._contract = contract
         self._kinds = [contract.kinds[name] for name in contract.feature_names]
         self._holder = holder

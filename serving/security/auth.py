@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALLER",
+    "Authenticator",
     "Caller",
-    "Doorkeeper",
     "KeyBeforeBody",
     "Scope",
     "key_of",
-    "refuse_open_door",
+    "refuse_unauthenticated_public_host",
     "requires",
     "with_scope",
 ]
@@ -62,7 +62,7 @@ CALLER = "selfheal.caller"
 """Where an ASGI scope has the Caller once the call was counted, so that no second door counts it again."""
 
 
-def refuse_open_door(settings: Settings) -> None:
+def refuse_unauthenticated_public_host(settings: Settings) -> None:
     """Raises:
     ConfigurationError: if other hosts could reach a service that asks for no key, or for one that can be guessed.
     """
@@ -102,13 +102,13 @@ LOCAL = Caller("local", ALL_SCOPES)
 
 
 @dataclass(frozen=True, slots=True)
-class _Door:
+class _Access:
     digest: bytes
     caller: Caller
     bucket: TokenBucket | None
 
 
-class Doorkeeper:
+class Authenticator:
     """Knows the keys and counts calls. One an app, for its event loop's thread.
 
     Wrong keys are counted and told in the log but not slowed down. A key of 256 bits is not found by trying, and the cure
@@ -127,17 +127,17 @@ class Doorkeeper:
             return None if rate is None else TokenBucket(rate, clock())
 
         self._doors = [
-            _Door(key.digest, Caller(key.name, key.scopes), bucket())
+            _Access(key.digest, Caller(key.name, key.scopes), bucket())
             for key in parse_api_keys(settings.api_keys.get_secret_value())
         ]
-        self._open_door = None if self._doors else _Door(b"", LOCAL, bucket())
+        self._unauthenticated = None if self._doors else _Access(b"", LOCAL, bucket())
         self.n_wrong_keys = 0
         self._n_wrong_keys_logged = 0
         self._logged_at = -math.inf
 
     @property
     def asks_for_keys(self) -> bool:
-        return self._open_door is None
+        return self._unauthenticated is None
 
     def admit(self, key: str | None, scope: Scope) -> Caller:
         """Who calls, if the key has the scope. Every call of a known key counts towards its limit, whatever comes of it.
@@ -153,14 +153,14 @@ class Doorkeeper:
         Raises:
             ProblemError: 401 without a known key, 429 if it calls too often.
         """
-        door = self._open_door or self._door_for(key)
+        door = self._unauthenticated or self._access_for(key)
         if door.bucket is not None:
             wait_seconds = door.bucket.take(self._clock())
             if wait_seconds > 0:
                 raise _too_many(door.caller, wait_seconds)
         return door.caller
 
-    def _door_for(self, key: str | None) -> _Door:
+    def _access_for(self, key: str | None) -> _Access:
         if key is None:
             raise _unauthorized("no key was sent")
         found = None
@@ -229,8 +229,8 @@ def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
     ) -> Caller:
         caller: Caller | None = connection.scope.get(CALLER)
         if caller is None:
-            doorkeeper: Doorkeeper = connection.app.state.doorkeeper
-            caller = doorkeeper.recognise(key_of(connection.headers))
+            authenticator: Authenticator = connection.app.state.authenticator
+            caller = authenticator.recognise(key_of(connection.headers))
         return with_scope(caller, scope)
 
     return admitted
@@ -243,9 +243,9 @@ class KeyBeforeBody:
     in a route, what such bodies are for.
     """
 
-    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper, scopes: Mapping[str, Scope]) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, scopes: Mapping[str, Scope]) -> None:
         self._app = app
-        self._doorkeeper = doorkeeper
+        self._authenticator = authenticator
         self._scopes = [(compile_path(path)[0], wanted) for path, wanted in scopes.items()]
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -253,7 +253,7 @@ class KeyBeforeBody:
             headers = Headers(scope=scope)
             if has_body(headers):
                 try:
-                    scope[CALLER] = caller = self._doorkeeper.recognise(key_of(headers))
+                    scope[CALLER] = caller = self._authenticator.recognise(key_of(headers))
                     for path, wanted in self._scopes:
                         if path.match(scope["path"]):
                             with_scope(caller, wanted)

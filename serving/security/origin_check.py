@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from serving.schemas.problems import ProblemError, problem_for
-from serving.security.auth import Doorkeeper, is_loopback
+from serving.security.auth import Authenticator, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class OwnPagesOnly:
-    """ASGI middleware for HTTP, where no key is asked for. `/live` and the fast lane ask `refuse_foreign_page` themselves."""
+class OriginCheck:
+    """ASGI middleware for HTTP, where no key is asked for. `/live` and the fast fast_path ask `refuse_foreign_origin` themselves."""
 
-    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app
-        self._doorkeeper = doorkeeper
+        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._doorkeeper.asks_for_keys:
+        if scope["type"] == "http" and not self._authenticator.asks_for_keys:
             try:
-                refuse_foreign_page(Headers(scope=scope))
+                refuse_foreign_origin(Headers(scope=scope))
             except ProblemError as error:
                 await problem_for(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-def refuse_foreign_page(headers: Mapping[str, str]) -> None:
+def refuse_foreign_origin(headers: Mapping[str, str]) -> None:
     """Looks at the headers, by their lower-case names.
 
     Raises:

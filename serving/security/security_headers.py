@@ -11,12 +11,12 @@ ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"frame-ancestors 'self'"),  # no other site shows our pages in a frame, to be clicked
 )
-NOT_KEPT = (b"cache-control", b"no-store")
+NO_STORE = (b"cache-control", b"no-store")
 """For answers that say nothing of caching themselves: states, and refusals, which caches may keep unasked (404, 405)."""
 
 
 class SecurityHeaders:
-    """ASGI middleware. The fast lane of scoring stands outside: what a POST is answered is neither kept nor shown as a page."""
+    """ASGI middleware. The fast fast_path of scoring stands outside: what a POST is answered is neither kept nor shown as a page."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -27,7 +27,7 @@ class SecurityHeaders:
                 headers = [*message.get("headers", []), *ALWAYS]
                 names = {name for name, _ in headers}
                 if not names & {b"cache-control", b"etag"}:
-                    headers.append(NOT_KEPT)
+                    headers.append(NO_STORE)
                 message = {**message, "headers": headers}
             await send(message)
 

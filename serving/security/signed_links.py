@@ -20,11 +20,11 @@ SECRET_BYTES = 32
 TICKET = re.compile(r"(\d{1,12})-([0-9a-f]{64})")
 
 
-class ReportTickets:
+class SignedLinks:
     """Issues and checks. The first call of a process reads, or makes, the secret's file."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._path = data_dir / "run" / "report_tickets.secret"
+        self._path = data_dir / "run" / "signed_links.secret"
         self._secret: bytes | None = None
 
     def issue(self, now_seconds: float) -> str:

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from selfheal.adapters.postgres import decisions
-from selfheal.adapters.postgres.alerts import hold_alert, resolve_alert
+from selfheal.adapters.postgres.alerts import open_or_update_alert, resolve_alert
 from selfheal.cli import app
 from selfheal.domain.records import Action, Alert, Severity
 from selfheal.kit.api_keys import ApiKey, Scope, digest_of, parse_api_keys
@@ -268,7 +268,7 @@ def test_promoting_by_hand_needs_force(cli: Callable[..., Result]) -> None:
 def test_alerts_are_listed_and_the_first_to_acknowledge_one_stays(cli: Callable[..., Result]) -> None:
     platform = open_platform(cli.settings)  # type: ignore[attr-defined]
     trouble = Alert("dataset_drift", Severity.CRITICAL, "the [data] set has drifted", {"ratio": 0.6})
-    hold_alert(platform.store, "monitoring", 1, trouble, T0)
+    open_or_update_alert(platform.store, "monitoring", 1, trouble, T0)
     platform.close()
     (listed,) = json.loads(cli("alerts", "--json").output)
     assert (listed["kind"], listed["severity"], listed["acknowledged_by"]) == ("dataset_drift", "critical", None)
@@ -286,7 +286,7 @@ def test_alerts_are_listed_and_the_first_to_acknowledge_one_stays(cli: Callable[
 @pytest.mark.integration
 def test_resolved_alerts_are_shown_on_request(cli: Callable[..., Result]) -> None:
     platform = open_platform(cli.settings)  # type: ignore[attr-defined]
-    hold_alert(platform.store, "serving", None, Alert("journal_lag", Severity.WARNING, "late"), T0)
+    open_or_update_alert(platform.store, "serving", None, Alert("journal_lag", Severity.WARNING, "late"), T0)
     resolve_alert(platform.store, "serving", "journal_lag", T0)
     platform.close()
     assert "Open alerts: none" in cli("alerts").output
@@ -328,7 +328,7 @@ def test_json_on_stdout_parses_whatever_is_told_on_stderr(
     serve(platform, toy_rows(30))
     verdict = passed(platform, twin_of_champion(platform))
     stage(platform, verdict.shadow, verdict.decision, T0)
-    hold_alert(platform.store, "serving", None, Alert("journal_lag", Severity.WARNING, "late"), T0)
+    open_or_update_alert(platform.store, "serving", None, Alert("journal_lag", Severity.WARNING, "late"), T0)
     platform.close()
     monkeypatch.setattr(
         "selfheal.cli.supervisor.run_job",

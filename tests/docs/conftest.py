@@ -77,11 +77,11 @@ def at_home(folder: Path) -> Iterator[None]:
 def bootstrap(platform: Platform, now: datetime) -> None:
     """Trains and promotes a first version, as `bootstrap_job` does, without Dagster."""
     from selfheal.adapters.datasets import load_dataset
-    from selfheal.adapters.postgres.baseline import write_baseline_once
+    from selfheal.adapters.postgres.baseline import write_baseline
     from selfheal.services.promotion.going_live import promote
 
     dataset = load_dataset(platform.settings, platform.contract)
-    write_baseline_once(platform.store, dataset.frame, dataset.description, now, platform.settings.data_dir)
+    write_baseline(platform.store, dataset.frame, dataset.description, now, platform.settings.data_dir)
     decision = decide_retraining(
         platform, Trigger.BOOTSTRAP, episode_id=None, actor="bootstrap", reason="no version in production yet", now=now
     )

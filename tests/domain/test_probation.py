@@ -24,9 +24,9 @@ from selfheal.domain.probation import (
     PairedScores,
     ProbationLimits,
     alert_of,
+    evaluation_number,
     is_settled,
     judge_probation,
-    look_number,
     lower_bound,
 )
 from selfheal.domain.records import ModelVersion, ProbationOutcome, ProbationReport, Severity
@@ -220,7 +220,7 @@ def test_looks_at_every_size_together_seldom_call_an_equal_version_worse() -> No
 
 
 def test_a_look_is_due_for_every_tenth_more_labels() -> None:
-    looks = [look_number(n, 200) for n in range(150, MAX_ROWS + 1)]
+    looks = [evaluation_number(n, 200) for n in range(150, MAX_ROWS + 1)]
     assert looks[:50] == [None] * 50
     assert looks[50] == 0
     steps = [later - earlier for earlier, later in pairwise(looks[50:])]  # type: ignore[operator]

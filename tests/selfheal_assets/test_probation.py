@@ -30,7 +30,7 @@ N_ROWS = 300
 def test_a_wrongly_promoted_version_is_rolled_back_by_the_sensor_and_the_api_follows(
     make_dagster: Callable[[Settings], Dagster], make_settings: Callable[..., Settings]
 ) -> None:
-    settings = make_settings(champion_poll_seconds=0.1, sink_interval_seconds=0.05)
+    settings = make_settings(champion_poll_seconds=0.1, ingest_interval_seconds=0.05)
     dagster = make_dagster(settings)
     platform = dagster.platform
     worse = log_worse_model(platform)

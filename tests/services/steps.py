@@ -10,20 +10,20 @@ from sqlalchemy import text
 from selfheal.domain.records import Decision, GateVerdict, Triage, Trigger
 from selfheal.services.platform import Platform
 from selfheal.services.retraining import decide_retraining, gather_training_set, judge, train_shadow
-from selfheal.services.tick import compare, conclude, look, measure
+from selfheal.services.tick import collect, compare, conclude, measure
 from tests import builders
 
 
 def tick(platform: Platform, now: datetime, **drift: Any) -> Triage:
     """A look at the traffic whose drift report says what the test wants (default: nothing drifted)."""
-    proxy = look(platform, now)
+    proxy = collect(platform, now)
     assert proxy is not None, "there is no traffic to look at"
     report = builders.drift_report(window=proxy.window, **drift)
     return conclude(platform, proxy, report, measure(platform, proxy.window), now)[0]
 
 
 def tick_with_evidently(platform: Platform, now: datetime) -> Triage:
-    proxy = look(platform, now)
+    proxy = collect(platform, now)
     assert proxy is not None, "there is no traffic to look at"
     drift = compare(platform, proxy.window).report
     return conclude(platform, proxy, drift, measure(platform, proxy.window), now)[0]

@@ -20,7 +20,7 @@ from selfheal.domain.records import Trigger, Verdict
 from selfheal.services import tick as stages
 from selfheal.services.platform import Platform
 from selfheal.services.retraining import retraining_signals
-from selfheal.services.tick import compare, conclude, last_look_at_feed, latest_tick, look, measure
+from selfheal.services.tick import collect, compare, conclude, last_feed_check, latest_tick, measure
 from tests.services.steps import tick, tick_with_evidently
 from tests.times import T0
 from tests.traffic import serve, toy_rows
@@ -44,7 +44,7 @@ def reference_with(platform: Platform, monkeypatch: pytest.MonkeyPatch, **column
 
 def test_a_window_whose_rows_are_gone_is_insufficient(platform: Platform) -> None:
     sent = serve(platform, toy_rows(N_ROWS))
-    proxy = look(platform, sent.last_at)
+    proxy = collect(platform, sent.last_at)
     assert proxy is not None
     emptied = replace(proxy.window, start=T0 - 9 * HOUR, end=T0 - 8 * HOUR, n_predictions=0, n_labels=0)
     outcome, _ = conclude(
@@ -106,7 +106,7 @@ def test_a_feature_that_the_champion_s_reference_lacks_is_told_and_never_stable(
 def test_rows_from_before_the_clock_was_set_back_do_not_hide_the_new_ones(platform: Platform) -> None:
     serve(platform, toy_rows(N_ROWS), start=T0 + 50 * HOUR)
     broken = serve(platform, toy_rows(N_ROWS, 2).assign(temperature_c=np.nan), start=T0 + 10 * HOUR)
-    proxy = look(platform, broken.last_at)
+    proxy = collect(platform, broken.last_at)
     assert proxy is not None
     assert (proxy.window.end, proxy.window.n_predictions) == (broken.last_at, N_ROWS)
     assert tick_with_evidently(platform, broken.last_at).verdict is Verdict.BROKEN_FEED
@@ -125,7 +125,7 @@ def test_a_tick_after_the_clock_was_set_back_is_the_latest(platform: Platform) -
 
 def test_before_the_champion_went_live_by_a_clock_set_back_there_is_nothing_to_look_at(platform: Platform) -> None:
     sent = serve(platform, toy_rows(N_ROWS), start=T0 - 9 * HOUR)
-    assert look(platform, sent.last_at) is None
+    assert collect(platform, sent.last_at) is None
     assert latest_tick(platform) is None
 
 
@@ -174,7 +174,7 @@ def test_a_tick_with_too_few_rows_to_tell_does_not_end_a_broken_feed(platform: P
     tick(platform, broken.last_at, feed_checked_since=broken.created_at[100], **problem)
     few = serve(platform, toy_rows(MIN_ROWS - 1, 2), start=broken.last_at + 30 * HOUR)
     tick(platform, few.last_at, is_sufficient=False)
-    look_before = last_look_at_feed(platform, 1)
+    look_before = last_feed_check(platform, 1)
     assert look_before is not None
     assert (look_before.is_broken, look_before.until) == (True, broken.last_at)
     assert retraining_signals(platform, Trigger.MANUAL, None).is_feed_broken

@@ -78,8 +78,8 @@ def test_each_verdict_on_a_champion_is_a_look_whatever_asked_for_it(platform: Pl
     looks = []
     for seed in (1, 2):
         shadow, rows, now = candidate(platform, seed=seed)
-        looks.append(judge(platform, shadow, rows, now).decision.look)
-        assert judge(platform, shadow, rows, now + HOUR).decision.look == seed, "judging again is no new look"
+        looks.append(judge(platform, shadow, rows, now).decision.verdict_number)
+        assert judge(platform, shadow, rows, now + HOUR).decision.verdict_number == seed, "judging again is no new look"
     assert looks == [1, 2]
 
 
@@ -87,7 +87,7 @@ def test_two_verdicts_at_once_are_two_looks(platform: Platform) -> None:
     candidates = [candidate(platform, seed=seed) for seed in (1, 2)]
     now = candidates[1][2]
     verdicts = at_once([lambda s=shadow, r=rows: judge(platform, s, r, now) for shadow, rows, _ in candidates])
-    assert sorted(verdict.decision.look or 0 for verdict in verdicts) == [1, 2]
+    assert sorted(verdict.decision.verdict_number or 0 for verdict in verdicts) == [1, 2]
 
 
 def test_a_verdict_keeps_what_it_takes_to_reach_it_again(platform: Platform) -> None:
@@ -95,11 +95,11 @@ def test_a_verdict_keeps_what_it_takes_to_reach_it_again(platform: Platform) -> 
     kept = decisions.find(platform.store, judge(platform, shadow, rows, now).decision.decision_id)
     assert kept is not None
     assert kept.gate_config is not None
-    assert kept.look is not None
+    assert kept.verdict_number is not None
     assert kept.gate_config_sha256 == digest_of(kept.gate_config)
     champion = model_versions.champion(platform.store)
     evaluation = evaluation_of(platform, shadow, champion, rows, kept.n_labels)
-    again = evaluate_gates(evaluation, from_dict(GateLimits, kept.gate_config), kept.look)
+    again = evaluate_gates(evaluation, from_dict(GateLimits, kept.gate_config), kept.verdict_number)
     assert again.gates == kept.gates[: len(again.gates)], "to the last bit"
     assert tuple(gate.name for gate in kept.gates) == ALL_GATE_NAMES
 
@@ -137,7 +137,7 @@ def test_no_more_live_rows_are_scored_than_monitoring_looks_at(make_settings: Ca
 
 def test_without_live_traffic_there_is_no_shadow_scoring(platform: Platform) -> None:
     first = next(d for d in decisions.recent(platform.store) if d.action is Action.PROMOTE)
-    assert first.look is None
+    assert first.verdict_number is None
     found = {gate.name: gate.status for gate in first.gates}
     assert found["shadow_scoring"] is found["segments"] is GateStatus.NOT_APPLICABLE
 

@@ -12,7 +12,7 @@ from selfheal.domain.retraining.gates import GATE_NAMES
 from selfheal.services.platform import Platform
 from selfheal.services.probation import watch_probation
 from selfheal.services.promotion.going_live import promote
-from selfheal.services.tick import look
+from selfheal.services.tick import collect
 from tests.services.steps import decide, retrain, rows_of, tick_with_evidently
 from tests.traffic import SECOND, serve, toy_rows
 
@@ -56,7 +56,7 @@ def test_a_hot_summer_is_seen_as_harm_and_healed_by_a_new_version(platform: Plat
     assert (promoted.training_window_start, promoted.training_window_end) == (sent.created_at[0], sent.last_at)
     assert platform.registry.alias_version(PRODUCTION_ALIAS) == 2
 
-    assert look(platform, now + SECOND) is None, "the new version has served nothing yet"
+    assert collect(platform, now + SECOND) is None, "the new version has served nothing yet"
     serve(platform, toy_rows(N_ROWS, seed=2, scenario="overheating"), start=now + SECOND)
     healed = tick_with_evidently(platform, now + 2 * HOUR)
     assert healed.window.model_version == 2

@@ -135,7 +135,7 @@ def test_predictions_stay_for_ever_unless_a_setting_says_otherwise() -> None:
 def test_predictions_since_the_champion_went_live_are_never_old(
     champion_since: datetime | None, expected: datetime
 ) -> None:
-    assert cutoffs(load_settings(predictions_keep_days=60), LATER, champion_since).predictions == expected
+    assert cutoffs(load_settings(predictions_retention_days=60), LATER, champion_since).predictions == expected
 
 
 def test_unlabelled_predictions_go_and_the_rollups_follow(platform: Platform) -> None:

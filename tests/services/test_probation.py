@@ -21,7 +21,7 @@ from selfheal.domain.probation import BLIND, FAILED, NO_EVIDENCE, ROLLBACK_FAILE
 from selfheal.domain.records import Action, ModelVersion, ProbationOutcome, SpoiledPeriod, Stage
 from selfheal.kit.errors import ModelRefusedError
 from selfheal.services.platform import Platform, open_platform
-from selfheal.services.probation import due_look, settle_alerts, watch_probation
+from selfheal.services.probation import due_evaluation, resolve_finished_alerts, watch_probation
 from selfheal.services.promotion.going_live import force_promote, rollback, stage
 from tests.candidates import log_worse_model, passed, twin_of_champion
 from tests.clones import copy_of
@@ -114,14 +114,14 @@ def test_a_rollback_opens_one_alert_that_stays_until_another_version_goes_live(f
     now = served(forced).last_at + HOUR
     watch_probation(forced, now)
     for _ in range(2):
-        settle_alerts(forced, now + HOUR)
+        resolve_finished_alerts(forced, now + HOUR)
         (alert,) = alert_queries.list_alerts(forced.store)
         assert (alert.source, alert.kind, alert.severity, alert.model_version) == ("probation", FAILED, "critical", 2)
         assert alert.message.startswith("version 1 is in production again: version 2 failed its probation (Brier score")
         assert alert.resolved_at is None
         watch_probation(forced, now + HOUR)
     force(forced, 2, now + 2 * HOUR)
-    settle_alerts(forced, now + 2 * HOUR)
+    resolve_finished_alerts(forced, now + 2 * HOUR)
     assert open_alerts(forced) == {}
 
 
@@ -130,7 +130,7 @@ def test_a_version_that_came_back_is_not_on_probation(forced: Platform) -> None:
     watch_probation(forced, now)
     report = watch_probation(forced, now + HOUR)
     assert (report.version, report.is_on_probation, report.outcome) == (1, False, None)
-    assert due_look(forced, now + HOUR) == (None, "No version is on probation.")
+    assert due_evaluation(forced, now + HOUR) == (None, "No version is on probation.")
 
 
 def test_a_rollback_that_was_cut_short_is_taken_up_again(forced: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_a_rollback_that_was_cut_short_is_taken_up_again(forced: Platform, monke
         patched.setattr("selfheal.services.probation.rollback", crash)
         watch_probation(forced, now)
     assert champion(forced).version == 2
-    name, sentence = due_look(forced, now)
+    name, sentence = due_evaluation(forced, now)
     assert "rollback" in (name or "")
     assert sentence == "Version 2 has failed and still serves."
     assert watch_probation(forced, now + HOUR).is_harmful
@@ -164,9 +164,11 @@ def test_a_rollback_that_is_refused_is_an_alert_and_no_failure(
     alerts = open_alerts(forced)
     assert set(alerts) == {FAILED, ROLLBACK_FAILED}
     assert "version 1 could not take over: the file is damaged" in alerts[ROLLBACK_FAILED]
-    assert due_look(forced, now)[0] != due_look(forced, now + HOUR)[0], "tried again, but not more than hourly"
-    assert due_look(forced, now)[0] == due_look(forced, now + timedelta(minutes=5))[0]
-    settle_alerts(forced, now)
+    assert due_evaluation(forced, now)[0] != due_evaluation(forced, now + HOUR)[0], (
+        "tried again, but not more than hourly"
+    )
+    assert due_evaluation(forced, now)[0] == due_evaluation(forced, now + timedelta(minutes=5))[0]
+    resolve_finished_alerts(forced, now)
     assert set(open_alerts(forced)) == {FAILED, ROLLBACK_FAILED}, "the trouble goes on"
 
 
@@ -250,7 +252,7 @@ def test_a_version_that_has_passed_is_never_rolled_back(forced: Platform) -> Non
     assert watch_probation(forced, end - HOUR).outcome is None
     for hour in range(2):
         assert watch_probation(forced, end + hour * HOUR).outcome is ProbationOutcome.PASSED
-    name, sentence = due_look(forced, end + HOUR)
+    name, sentence = due_evaluation(forced, end + HOUR)
     assert (name, sentence.startswith("The probation of version 3 has ended")) == (None, True)
     worse_now = serve(forced, toy_rows(300, scenario="overheating"), start=end + 2 * HOUR)
     assert watch_probation(forced, worse_now.last_at).outcome is ProbationOutcome.PASSED
@@ -268,7 +270,7 @@ def test_without_enough_labels_probation_goes_on_and_ends_without_evidence(force
     assert (alert.kind, alert.severity) == (NO_EVIDENCE, "info")
     assert champion(forced).version == 2
     alert_queries.acknowledge_alert(forced.store, alert.alert_id, "ada", latest)
-    settle_alerts(forced, latest)
+    resolve_finished_alerts(forced, latest)
     assert open_alerts(forced) == {}
 
 
@@ -288,13 +290,13 @@ def test_labels_that_come_late_still_judge(forced: Platform) -> None:
 
 
 def test_a_look_is_due_once_there_are_labels_and_at_the_end(forced: Platform) -> None:
-    assert due_look(forced, FORCED_AT)[0] is None
+    assert due_evaluation(forced, FORCED_AT)[0] is None
     sent = served(forced, 150)
-    assert due_look(forced, sent.last_at) == (None, "Version 2 has 150 labels; the next look is at 200.")
+    assert due_evaluation(forced, sent.last_at) == (None, "Version 2 has 150 labels; the next look is at 200.")
     sent = serve(forced, toy_rows(150, seed=2), start=sent.last_at + SECOND)
-    first, _ = due_look(forced, sent.last_at)
+    first, _ = due_evaluation(forced, sent.last_at)
     sent = serve(forced, toy_rows(5, seed=3), start=sent.last_at + SECOND)
-    assert due_look(forced, sent.last_at)[0] == first, "few more labels say little more"
+    assert due_evaluation(forced, sent.last_at)[0] == first, "few more labels say little more"
     serve(forced, toy_rows(50, seed=4), start=sent.last_at + SECOND)
-    assert due_look(forced, sent.last_at)[0] != first
-    assert due_look(forced, FORCED_AT + PROBATION)[0] is not None
+    assert due_evaluation(forced, sent.last_at)[0] != first
+    assert due_evaluation(forced, FORCED_AT + PROBATION)[0] is not None

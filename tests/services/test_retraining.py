@@ -101,9 +101,9 @@ def test_a_skip_is_another_row_only_for_other_unmet_conditions_or_another_attemp
         assert decide(platform, Trigger.DRIFT, sent.last_at, "e1") == first
     assert unmet(first) == {"labelled_samples", "label_coverage", "sound_feed"}
     tick(platform, sent.last_at)
-    looked_at = decide(platform, Trigger.DRIFT, sent.last_at + HOUR, "e1")
-    assert unmet(looked_at) == {"labelled_samples", "label_coverage"}
-    assert decide(platform, Trigger.DRIFT, sent.last_at + HOUR, "e2") != looked_at
+    evaluated_at = decide(platform, Trigger.DRIFT, sent.last_at + HOUR, "e1")
+    assert unmet(evaluated_at) == {"labelled_samples", "label_coverage"}
+    assert decide(platform, Trigger.DRIFT, sent.last_at + HOUR, "e2") != evaluated_at
     assert len(decisions.recent(platform.store, actions=[Action.SKIP])) == 3
 
 

@@ -169,7 +169,9 @@ def test_a_probation_is_told_with_its_end_or_its_outcome() -> None:
 def test_a_critical_alert_of_the_api_is_in_the_sentence_and_the_monitors_own_is_not(platform: Platform) -> None:
     record_tick(platform, Verdict.BENIGN_SHIFT, Alert("dataset_drift", Severity.CRITICAL, "drifted"))
     assert overview(platform, T0)["sentence"] == SENTENCES[Verdict.BENIGN_SHIFT]
-    alert_queries.hold_alert(platform.store, "serving", None, Alert("journal_lag", Severity.CRITICAL, "late"), T0)
+    alert_queries.open_or_update_alert(
+        platform.store, "serving", None, Alert("journal_lag", Severity.CRITICAL, "late"), T0
+    )
     assert overview(platform, T0)["sentence"].endswith("but a critical alert is open.")
 
 

@@ -11,7 +11,7 @@ import pytest
 from selfheal.domain.records import ConceptDrift, Verdict
 from selfheal.kit.errors import NoProductionModelError
 from selfheal.services.platform import Platform, open_platform
-from selfheal.services.tick import latest_tick, look, measure
+from selfheal.services.tick import collect, latest_tick, measure
 from selfheal.settings import Settings
 from tests import builders
 from tests.services.steps import tick
@@ -22,20 +22,20 @@ HOUR = timedelta(hours=1)
 
 
 def test_there_is_nothing_to_look_at_before_the_first_prediction(platform: Platform) -> None:
-    assert look(platform, T0) is None
+    assert collect(platform, T0) is None
     assert latest_tick(platform) is None
 
 
 def test_nothing_can_be_looked_at_before_the_bootstrap(empty_platform: Platform) -> None:
     with pytest.raises(NoProductionModelError, match="run `selfheal bootstrap` first"):
-        look(empty_platform, T0)
+        collect(empty_platform, T0)
     assert latest_tick(empty_platform) is None
 
 
 def test_the_window_is_the_lookback_before_the_newest_prediction(make_settings: Callable[..., Settings]) -> None:
     platform = open_platform(make_settings(monitoring_lookback=2))
     sent = serve(platform, toy_rows(5), step=HOUR, labelled_share=0)
-    proxy = look(platform, sent.last_at)
+    proxy = collect(platform, sent.last_at)
     assert proxy is not None
     assert (proxy.window.start, proxy.window.end) == (sent.created_at[2], sent.last_at)
     assert proxy.window.n_predictions == 2
@@ -44,7 +44,7 @@ def test_the_window_is_the_lookback_before_the_newest_prediction(make_settings: 
 
 def test_realised_quality_is_that_of_the_labelled_rows(platform: Platform) -> None:
     sent = serve(platform, toy_rows(400), labelled_share=0.5)
-    proxy = look(platform, sent.last_at)
+    proxy = collect(platform, sent.last_at)
     assert proxy is not None
     report = measure(platform, proxy.window)
     assert report.realised is not None
@@ -65,7 +65,7 @@ def test_rows_too_young_to_be_labelled_do_not_bias_the_realised_quality(platform
         ids, values = [sent.prediction_ids[i] for i in due], [int(labels[i]) for i in due]
         journal_labels(platform.settings.data_dir, ids, values, received_at=until)
     ingest_all(platform)
-    proxy = look(platform, sent.last_at)
+    proxy = collect(platform, sent.last_at)
     assert proxy is not None
     report = measure(platform, proxy.window)
     assert report.label_delay is not None

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from selfheal.adapters.journal import Journal
-from serving.scoring.micro_batcher import Scorer
-from tests.serving.running import PATIENCE_SECONDS, Api, eventually
+from serving.scoring.micro_batcher import MicroBatcher
+from tests.serving.running import TIMEOUT_SECONDS, Api, eventually
 
 
 class SlowDisk:
@@ -22,14 +22,14 @@ class SlowDisk:
         self._may_go_on = threading.Event()
 
     def wait_for_write(self) -> None:
-        assert self.is_writing.wait(PATIENCE_SECONDS), "nothing is written"
+        assert self.is_writing.wait(TIMEOUT_SECONDS), "nothing is written"
 
     def release(self) -> None:
         self._may_go_on.set()
 
     def hold(self) -> None:
         self.is_writing.set()
-        assert self._may_go_on.wait(PATIENCE_SECONDS), "the disk was never released"
+        assert self._may_go_on.wait(TIMEOUT_SECONDS), "the disk was never released"
 
 
 @contextmanager
@@ -50,9 +50,9 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
             disk.release()
 
 
-def scorer_of(api: Api) -> Scorer:
+def scorer_of(api: Api) -> MicroBatcher:
     assert api.app is not None
-    scorer: Scorer = api.app.state.service.scorer
+    scorer: MicroBatcher = api.app.state.service.batcher
     return scorer
 
 

@@ -37,7 +37,7 @@ def clone(
     """Settings of a copy of a platform. MLflow's tables are copied on request: serving has the model in its cache."""
     clone_databases(server, template, name, kinds)
     shutil.copytree(template_dir, data_dir)
-    return settings_for(server, data_dir, name, champion_poll_seconds=0.1, sink_interval_seconds=0.05)
+    return settings_for(server, data_dir, name, champion_poll_seconds=0.1, ingest_interval_seconds=0.05)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.serving.running import PATIENCE_SECONDS, Api
+from tests.serving.running import TIMEOUT_SECONDS, Api
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def connected(api: Api, receive_buffer_bytes: int | None = None) -> Iterator[Raw
         if receive_buffer_bytes is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.settimeout(PATIENCE_SECONDS)
+        connection.settimeout(TIMEOUT_SECONDS)
         connection.connect((url.host, url.port))
         yield RawConnection(connection)
 

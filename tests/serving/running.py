@@ -30,15 +30,15 @@ from selfheal.domain.contract import ModelContract, load_contract
 from selfheal.services.platform import Platform, open_platform
 from selfheal.settings import Settings
 from selfheal.simulate.traffic import request_bodies
-from serving.__main__ import KEEP_ALIVE_SECONDS
+from serving.__main__ import IDLE_CONNECTION_TIMEOUT_SECONDS
 from serving.app import create_app
-from serving.asgi import Served
-from serving.scoring.http_fast_path import ExpressProtocol
+from serving.asgi import AsgiApplication
+from serving.scoring.http_fast_path import FastPathProtocol
 from tests import toy_use_case
 from tests.traffic import toy_rows
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 """How long to wait for what must happen; a bound for broken code, not a promise."""
 
 
@@ -46,15 +46,15 @@ START_PATIENCE_SECONDS = 120.0
 """For processes that import everything, several of them on a busy machine."""
 
 
-def eventually(condition: Callable[[], Any], what: str, patience_seconds: float = PATIENCE_SECONDS) -> Any:
+def eventually(condition: Callable[[], Any], what: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Any:
     """Polls until the condition holds, and returns what it returned."""
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         result = condition()
         if result:
             return result
         time.sleep(0.02)
-    raise AssertionError(f"not within {patience_seconds:.0f} s: {what}")
+    raise AssertionError(f"not within {timeout_seconds:.0f} s: {what}")
 
 
 # Starting
@@ -91,23 +91,23 @@ def api_in_thread(settings: Settings, **options: Any) -> Iterator[Api]:
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(settings)
     as_served: dict[str, Any] = {
-        "http": ExpressProtocol,
+        "http": FastPathProtocol,
         "proxy_headers": False,
         "log_config": None,
         "lifespan": "on",
-        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_keep_alive": IDLE_CONNECTION_TIMEOUT_SECONDS,
     }
-    server = uvicorn.Server(uvicorn.Config(Served(app), **(as_served | options)))
+    server = uvicorn.Server(uvicorn.Config(AsgiApplication(app), **(as_served | options)))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
         eventually(lambda: server.started or not thread.is_alive(), "the API starts or gives up")
         assert server.started, "the API did not start"
-        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=PATIENCE_SECONDS) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=TIMEOUT_SECONDS) as client:
             yield Api(settings, client, app)
     finally:
         server.should_exit = True
-        thread.join(PATIENCE_SECONDS)
+        thread.join(TIMEOUT_SECONDS)
         assert not thread.is_alive(), "the API did not stop"
 
 
@@ -146,7 +146,7 @@ def api_process(settings: Settings, **changes: Any) -> Iterator[tuple[Api, subpr
     port = free_port()
     process = start_process(settings, api_port=port, **changes)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=TIMEOUT_SECONDS) as client:
             is_decided = lambda: process.poll() is not None or _is_ready(client)  # noqa: E731
             eventually(is_decided, "the process serves or ends", START_PATIENCE_SECONDS)
             assert process.poll() is None, process.stdout and process.stdout.read()
@@ -214,7 +214,7 @@ def load_on(api: Api, n_clients: int = 4) -> Iterator[Load]:
     stop = threading.Event()
 
     def work(rows: list[dict[str, Any]]) -> None:
-        with httpx.Client(base_url=api.client.base_url, timeout=PATIENCE_SECONDS) as client:
+        with httpx.Client(base_url=api.client.base_url, timeout=TIMEOUT_SECONDS) as client:
             while not stop.is_set():
                 for row in rows:
                     try:
@@ -235,7 +235,7 @@ def load_on(api: Api, n_clients: int = 4) -> Iterator[Load]:
     finally:
         stop.set()
         for thread in threads:
-            thread.join(PATIENCE_SECONDS)
+            thread.join(TIMEOUT_SECONDS)
 
 
 # Reading back

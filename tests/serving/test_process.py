@@ -33,7 +33,7 @@ from tests.serving.running import (
 
 
 def test_kill_9_under_load_loses_no_answered_prediction_and_doubles_none(api_settings: Settings) -> None:
-    with api_process(api_settings, sink_interval_seconds=60) as (api, process), load_on(api) as load:
+    with api_process(api_settings, ingest_interval_seconds=60) as (api, process), load_on(api) as load:
         load.wait_for(200)
         own = bodies(1)[0] | {"prediction_id": "0198f0f0-5c1e-7000-8000-000000000000"}
         own_answer = api.post("/predict", own).json()
@@ -70,7 +70,7 @@ def test_a_line_torn_by_a_crash_is_left_out_and_everything_else_is_copied(api_se
 
 def test_sigterm_under_load_copies_everything_answered_and_leaves_no_process(api_settings: Settings) -> None:
     """On the embedded Postgres: the process started it, so it stops it."""
-    settings = api_settings.model_copy(update={"database_url": None, "sink_interval_seconds": 60.0})
+    settings = api_settings.model_copy(update={"database_url": None, "ingest_interval_seconds": 60.0})
     pgdata = settings.data_dir / "postgres"
     bring_version_1(api_settings, settings)
     assert not (pgdata / "postmaster.pid").exists(), "nobody holds the embedded server yet"

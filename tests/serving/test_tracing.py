@@ -102,7 +102,7 @@ def test_the_service_is_called_what_the_environment_says(
 def test_a_collector_that_does_not_answer_holds_up_neither_requests_nor_the_stop(
     api_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracing, "STOP_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(tracing, "STOP_TIMEOUT_SECONDS", 0.1)
     with api_in_thread(traced(api_settings, f"http://127.0.0.1:{free_port()}"), http=StrictHttpProtocol) as api:
         assert [api.post("/predict", row).status_code for row in bodies(5)] == [200] * 5
 

@@ -27,8 +27,8 @@ from tests.serving.conftest import TWO_VERSIONS, clone
 from tests.serving.observability.test_metrics import Samples, scrape
 from tests.serving.raw_http import connected, post
 from tests.serving.running import (
-    PATIENCE_SECONDS,
     START_PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
     Api,
     api_process,
     bodies,
@@ -155,7 +155,7 @@ def stubborn_clients(api: Api, n_clients: int = 6) -> Iterator[Stubborn]:
     told, stop = Stubborn(), threading.Event()
 
     def work(rows: list[dict[str, Any]]) -> None:
-        client = httpx.Client(base_url=api.client.base_url, timeout=PATIENCE_SECONDS)
+        client = httpx.Client(base_url=api.client.base_url, timeout=TIMEOUT_SECONDS)
         while not stop.is_set():
             for row in rows:
                 prediction_id = str(uuid4())
@@ -167,7 +167,7 @@ def stubborn_clients(api: Api, n_clients: int = 6) -> Iterator[Stubborn]:
                     except httpx.TransportError:
                         told.n_broken += 1
                         client.close()
-                        client = httpx.Client(base_url=api.client.base_url, timeout=PATIENCE_SECONDS)
+                        client = httpx.Client(base_url=api.client.base_url, timeout=TIMEOUT_SECONDS)
         client.close()
 
     threads = [threading.Thread(target=work, args=(bodies(50, seed),)) for seed in range(n_clients)]
@@ -178,7 +178,7 @@ def stubborn_clients(api: Api, n_clients: int = 6) -> Iterator[Stubborn]:
     finally:
         stop.set()
         for thread in threads:
-            thread.join(PATIENCE_SECONDS)
+            thread.join(TIMEOUT_SECONDS)
 
 
 def test_killing_a_worker_loses_no_answer_and_another_takes_its_place(
@@ -213,6 +213,6 @@ def test_sigterm_stops_all_and_everything_answered_is_in_postgres(
     output, _ = process.communicate(timeout=START_PATIENCE_SECONDS)
     assert process.returncode == 0, output
     assert "Traceback" not in output
-    _, alive = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
+    _, alive = psutil.wait_procs(family, timeout=TIMEOUT_SECONDS)
     assert alive == []
     assert ids <= logged_probabilities(api.settings).keys()

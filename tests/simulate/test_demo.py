@@ -32,7 +32,13 @@ from tests.toy_use_case import contract
 
 KEY = "selfheal_a-plain-key-may-do-everything"
 OPTIONS = DemoOptions(
-    data=None, json_file=None, keep=False, scenario="overheating", rate_per_second=50.0, interval_seconds=10, seed=4
+    data=None,
+    json_file=None,
+    leave_running=False,
+    scenario="overheating",
+    rate_per_second=50.0,
+    interval_seconds=10,
+    seed=4,
 )
 
 

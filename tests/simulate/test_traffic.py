@@ -79,7 +79,7 @@ def test_an_unknown_scenario_is_refused() -> None:
 
 @pytest.fixture
 def api(make_settings: Callable[..., Settings]) -> Iterator[Api]:
-    with api_in_thread(make_settings(sink_interval_seconds=0.05)) as running:
+    with api_in_thread(make_settings(ingest_interval_seconds=0.05)) as running:
         yield running
 
 

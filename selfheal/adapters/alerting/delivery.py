@@ -32,13 +32,13 @@ RANKS = {severity.value: rank for rank, severity in enumerate(Severity, 1)}
 RESOLVED = "resolved"
 """What a channel was last told of an alert is a severity or this."""
 
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 """For one call of `tell` or `notify`, however many channels hang. Most of apprise's services give up after 4 s."""
 
 LEASE = timedelta(seconds=60)
 """For so long nobody else sends what one process is sending; one that is killed half-way leaves it to the next."""
 
-FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=2)
+INITIAL_BACKOFF, MAX_BACKOFF = timedelta(minutes=1), timedelta(hours=2)
 MAX_FAILURES = 16
 """Tries in a row that left a channel untold: about a day with pauses that double. The alert stays in the table."""
 
@@ -52,7 +52,7 @@ _hanging_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Notice:
+class DueMessage:
     """A message about one alert, and what its channel then has been told."""
 
     channel: Channel
@@ -60,12 +60,12 @@ class Notice:
     says: str
 
 
-Told = dict[str, dict[str, str]]
+Delivered = dict[str, dict[str, str]]
 """What channels (by their key) were told, alert by alert."""
 
 
-def tell(settings: Settings, store: Store, now: datetime) -> int:
-    """Sends what is due and keeps who has been told; returns how many messages went. Takes `PATIENCE_SECONDS` at most.
+def deliver_due_alerts(settings: Settings, store: Store, now: datetime) -> int:
+    """Sends what is due and keeps who has been told; returns how many messages went. Takes `TIMEOUT_SECONDS` at most.
 
     At least once: a process that dies between sending and keeping lets a message be sent again.
     """
@@ -75,27 +75,27 @@ def tell(settings: Settings, store: Store, now: datetime) -> int:
     if not rows:
         return 0
     routes = routes_of(settings)
-    due = {str(row.alert_id): due_notices(row, routes) for row in rows}
-    told = _send_all(due)
+    due = {str(row.alert_id): due_messages(row, routes) for row in rows}
+    delivered = _send_all(due)
     for row in rows:
-        wanted, heard = due[str(row.alert_id)], told.get(str(row.alert_id), {})
-        is_done = len(heard) == len(wanted)
+        wanted, delivered_to = due[str(row.alert_id)], delivered.get(str(row.alert_id), {})
+        is_done = len(delivered_to) == len(wanted)
         has_given_up = not is_done and row.notify_failures >= MAX_FAILURES
         if not is_done:
-            _log_failure(row.kind, wanted, heard, has_given_up=has_given_up)
+            _log_failure(row.kind, wanted, delivered_to, has_given_up=has_given_up)
         retry_at = None if is_done or has_given_up else now + _pause(row.notify_failures)
-        queue.record_told(store, row, heard, is_done=is_done, retry_at=retry_at, now=now)
-    return sum(len(heard) for heard in told.values())
+        queue.record_delivered(store, row, delivered_to, is_done=is_done, retry_at=retry_at, now=now)
+    return sum(len(delivered_to) for delivered_to in delivered.values())
 
 
-def tell_beside(settings: Settings, store: Store) -> None:
+def deliver_in_background(settings: Settings, store: Store) -> None:
     """`tell` in a thread of its own, for those who must not wait. What fails is left to a later `tell`."""
 
     def work() -> None:
         from sqlalchemy.exc import SQLAlchemyError
 
         with contextlib.suppress(SQLAlchemyError):
-            tell(settings, store, datetime.now(UTC))
+            deliver_due_alerts(settings, store, datetime.now(UTC))
 
     threading.Thread(target=work, name="tell", daemon=True).start()
 
@@ -103,31 +103,31 @@ def tell_beside(settings: Settings, store: Store) -> None:
 def notify(settings: Settings, alerts: Iterable[Alert]) -> dict[str, str]:
     """Sends alerts past the table, for those that cannot be kept there. Returns who was told what of the last one.
 
-    A channel that fails is logged and not tried again. Takes `PATIENCE_SECONDS` at most.
+    A channel that fails is logged and not tried again. Takes `TIMEOUT_SECONDS` at most.
     """
     routes = routes_of(settings)
     last: dict[str, str] = {}
     for alert in alerts:
-        notices = [
-            Notice(channel, opening(alert.kind, alert.severity, alert.message), alert.severity.value)
+        messages = [
+            DueMessage(channel, opening(alert.kind, alert.severity, alert.message), alert.severity.value)
             for channel in routes.by_severity[alert.severity]
         ]
-        last = _send_all({alert.kind: notices}).get(alert.kind, {})
-        if len(last) < len(notices):
-            _log_failure(alert.kind, notices, last, has_given_up=True)
+        last = _send_all({alert.kind: messages}).get(alert.kind, {})
+        if len(last) < len(messages):
+            _log_failure(alert.kind, messages, last, has_given_up=True)
     return last
 
 
-def due_notices(alert: Row[Any], routes: Routes) -> list[Notice]:
+def due_messages(alert: Row[Any], routes: Routes) -> list[DueMessage]:
     """Who has to hear what of an alert as it is now.
 
-    Open: each channel of its severity that has not heard of it so far, or only of a lower one. Acknowledged: only if it has
+    Open: each channel of its severity that has not been notified of it so far, or only of a lower one. Acknowledged: only if it has
     become more severe since then. Resolved: each channel that was told it was open.
     """
     if alert.resolved_at is not None:
         message = closing(alert.kind, alert.message, alert.resolved_at - alert.created_at)
         return [
-            Notice(channel, message, RESOLVED)
+            DueMessage(channel, message, RESOLVED)
             for channel in routes.channels
             if alert.told.get(channel.key, RESOLVED) != RESOLVED
         ]
@@ -137,7 +137,7 @@ def due_notices(alert: Row[Any], routes: Routes) -> list[Notice]:
     severity = Severity(alert.severity)
     message = opening(alert.kind, severity, alert.message)
     return [
-        Notice(channel, message, severity.value)
+        DueMessage(channel, message, severity.value)
         for channel in routes.by_severity[severity]
         if RANKS.get(alert.told.get(channel.key), 0) < rank
     ]
@@ -157,11 +157,13 @@ def closing(kind: str, message: str, lasted: timedelta) -> Message:
 
 def _pause(n_failures: int) -> timedelta:
     """Doubles with each failure in a row."""
-    return min(FIRST_PAUSE * float(2 ** min(n_failures - 1, 20)), LONGEST_PAUSE)
+    return min(INITIAL_BACKOFF * float(2 ** min(n_failures - 1, 20)), MAX_BACKOFF)
 
 
-def _log_failure(kind: str, wanted: Sequence[Notice], heard: Mapping[str, str], *, has_given_up: bool) -> None:
-    missed = [notice.channel.scheme for notice in wanted if notice.channel.key not in heard]
+def _log_failure(
+    kind: str, wanted: Sequence[DueMessage], delivered_to: Mapping[str, str], *, has_given_up: bool
+) -> None:
+    missed = [due.channel.scheme for due in wanted if due.channel.key not in delivered_to]
     logger.warning(
         "alert %s could not be delivered to %d of %d channels (%s); %s",
         kind,
@@ -172,12 +174,12 @@ def _log_failure(kind: str, wanted: Sequence[Notice], heard: Mapping[str, str], 
     )
 
 
-def _send_all(notices: Mapping[str, Sequence[Notice]]) -> Told:
-    """Each channel in a thread of its own, all within `PATIENCE_SECONDS`; what a channel takes later counts as not taken."""
-    by_channel: dict[Channel, list[tuple[str, Notice]]] = {}
-    for alert_id, several in notices.items():
-        for notice in several:
-            by_channel.setdefault(notice.channel, []).append((alert_id, notice))
+def _send_all(messages: Mapping[str, Sequence[DueMessage]]) -> Delivered:
+    """Each channel in a thread of its own, all within `TIMEOUT_SECONDS`; what a channel takes later counts as not taken."""
+    by_channel: dict[Channel, list[tuple[str, DueMessage]]] = {}
+    for alert_id, several in messages.items():
+        for due in several:
+            by_channel.setdefault(due.channel, []).append((alert_id, due))
     delivery = _Delivery()
     threads = [
         threading.Thread(target=delivery.work, args=(channel, work), name="notify", daemon=True)
@@ -186,7 +188,7 @@ def _send_all(notices: Mapping[str, Sequence[Notice]]) -> Told:
     ]
     for thread in threads:
         thread.start()
-    return delivery.wait(len(threads), PATIENCE_SECONDS)
+    return delivery.wait(len(threads), TIMEOUT_SECONDS)
 
 
 def _take(channel: Channel) -> bool:
@@ -201,24 +203,24 @@ class _Delivery:
     """What has been taken so far, written by the channels' threads until nobody waits any more."""
 
     def __init__(self) -> None:
-        self._told: Told = {}
+        self._delivered: Delivered = {}
         self._n_ended = 0
         self._is_over = False
         self._changed = threading.Condition()
 
-    def work(self, channel: Channel, work: Sequence[tuple[str, Notice]]) -> None:
+    def work(self, channel: Channel, work: Sequence[tuple[str, DueMessage]]) -> None:
         try:
-            for alert_id, notice in work:
+            for alert_id, due in work:
                 if self._is_over:
                     return
                 try:
-                    is_taken = send(channel, notice.message)
+                    is_taken = send(channel, due.message)
                 except Exception as error:  # of somebody's plugin
                     logger.warning("%s://... failed with %s", channel.scheme, type(error).__name__)
                     is_taken = False
                 with self._changed:
                     if is_taken and not self._is_over:
-                        self._told.setdefault(alert_id, {})[channel.key] = notice.says
+                        self._delivered.setdefault(alert_id, {})[channel.key] = due.says
                 if not is_taken:
                     return  # the others would fail likewise, and take their time
         finally:
@@ -228,8 +230,8 @@ class _Delivery:
                 self._n_ended += 1
                 self._changed.notify_all()
 
-    def wait(self, n_threads: int, patience_seconds: float) -> Told:
+    def wait(self, n_threads: int, timeout_seconds: float) -> Delivered:
         with self._changed:
-            self._changed.wait_for(lambda: self._n_ended == n_threads, patience_seconds)
+            self._changed.wait_for(lambda: self._n_ended == n_threads, timeout_seconds)
             self._is_over = True
-            return self._told
+            return self._delivered

@@ -39,30 +39,30 @@ def claim_due(store: Store, now: datetime, lease: timedelta, limit: int) -> list
         return list(connection.execute(statement))
 
 
-def record_told(
+def record_delivered(
     store: Store,
     claimed: Row[Any],
-    heard: Mapping[str, str],
+    delivered_to: Mapping[str, str],
     *,
     is_done: bool,
     retry_at: datetime | None,
     now: datetime,
 ) -> None:
-    """Keeps who heard what of an alert that was claimed.
+    """Keeps who delivered_to what of an alert that was claimed.
 
-    What has changed in the meantime stays due, and is due again if somebody has heard of what was: another process may have
+    What has changed in the meantime stays due, and is due again if somebody has delivered_to of what was: another process may have
     looked at the change before this was kept.
     """
     table = store.tables.monitoring_alerts
     is_unchanged = table.c.notify_after == claimed.notify_after
     values: dict[str, Any] = {
-        "notify_after": case((is_unchanged, retry_at), else_=now if heard else table.c.notify_after),
+        "notify_after": case((is_unchanged, retry_at), else_=now if delivered_to else table.c.notify_after),
         "notify_failures": case(
             (is_unchanged, 0 if is_done else claimed.notify_failures), else_=table.c.notify_failures
         ),
     }
-    if heard:
-        values["told"] = table.c.told.op("||")(literal(dict(heard), JSONB))
+    if delivered_to:
+        values["told"] = table.c.told.op("||")(literal(dict(delivered_to), JSONB))
         values["notified_at"] = func.greatest(table.c.notified_at, now)
     with store.engine.begin() as connection:
         connection.execute(update(table).where(table.c.alert_id == claimed.alert_id).values(**values))

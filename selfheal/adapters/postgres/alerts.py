@@ -59,18 +59,18 @@ def _is_same_episode(row: Row[Any], triage: Triage) -> bool:
     return row.episode_id is None or triage.episode_id is None or row.episode_id == triage.episode_id
 
 
-def hold_alert(
+def open_or_update_alert(
     store: Store,
     source: str,
     model_version: int | None,
     alert: Alert,
     now: datetime,
-    told: Mapping[str, str] | None = None,
+    delivered_to: Mapping[str, str] | None = None,
 ) -> bool:
     """Opens an alert of a source, or updates the open one of this kind and version; True if it was newly opened.
 
     The source has to `resolve_alert` it. `model_version` is None for trouble that is no version's. Several processes may
-    hold the same alert: one of them opens it. `told`: channels that have heard of it already (`selfheal.adapters.alerting.delivery.notify`).
+    hold the same alert: one of them opens it. `delivered_to`: channels that have been notified of it already (`selfheal.adapters.alerting.delivery.notify`).
     """
     table = store.tables.monitoring_alerts
     is_this = (table.c.kind == alert.kind) & table.c.model_version.is_not_distinct_from(model_version)
@@ -78,7 +78,7 @@ def hold_alert(
         query = select(table).where(_is_open(store, source), is_this).with_for_update()
         row = connection.execute(query).first()
         if row is None:
-            return _open(store, connection, source, model_version, alert, None, now, told)
+            return _open(store, connection, source, model_version, alert, None, now, delivered_to)
         _update(store, connection, row, alert, now, episode_id=None)
         return False
 
@@ -103,7 +103,7 @@ def _open(
     alert: Alert,
     episode_id: str | None,
     now: datetime,
-    told: Mapping[str, str] | None = None,
+    delivered_to: Mapping[str, str] | None = None,
 ) -> bool:
     """False if another process opened it first."""
     table = store.tables.monitoring_alerts
@@ -119,8 +119,8 @@ def _open(
         episode_id=episode_id,
         created_at=now,
         updated_at=now,
-        told=dict(told or {}),
-        notified_at=now if told else None,
+        told=dict(delivered_to or {}),
+        notified_at=now if delivered_to else None,
         notify_after=now,
     )
     is_new = connection.execute(statement.on_conflict_do_nothing().returning(table.c.alert_id)).first()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
-from selfheal.kit.atomic_file import write_whole
+from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def baseline_path(store: Store, data_dir: Path) -> Path:
     return data_dir / "reference" / f"{store.contract.name}.parquet"
 
 
-def write_baseline_once(store: Store, frame: pd.DataFrame, source: str, now: datetime, data_dir: Path) -> pd.DataFrame:
+def write_baseline(store: Store, frame: pd.DataFrame, source: str, now: datetime, data_dir: Path) -> pd.DataFrame:
     """Keeps `frame` as the baseline if there is none, and returns the baseline that is in force.
 
     Raises:
@@ -86,7 +86,7 @@ def baseline_row(store: Store) -> Row[Any] | None:
 
 def _check_copy(path: Path, data: bytes, expected: str) -> None:
     if not path.exists():
-        write_whole(path, data)
+        write_atomic(path, data)
         return
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:

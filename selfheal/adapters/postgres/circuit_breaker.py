@@ -1,6 +1,6 @@
-"""The gate before a store's connections: shut until the database is known to be ours, and quick to say no while it is away.
+"""A circuit breaker for Postgres connections: blocked until the database is known to be ours, and open after a failure.
 
-Without it each request would wait out the time-out of a server that does not answer, and a service that started without
+Without it, every request would wait for the time-out of a server that does not answer, and a service that started without
 Postgres could write into whatever database comes up at its address.
 """
 
@@ -24,30 +24,30 @@ CONNECT_ARGUMENTS = {
 }
 
 
-class Gate:
-    """Decides which connection may be tried. Every refusal is a `psycopg.OperationalError`, as an outage is.
+class ConnectionBreaker:
+    """Decide which connection may be attempted. Every refusal is a `psycopg.OperationalError`, as an outage is.
 
-    After a failed attempt there is none for as long as it took (so a refused connection costs nothing and a time-out is
-    paid every other time only), and then one caller at a time tries.
+    After a failure, connection attempts fail fast for as long as the failed one took; then one caller probes (half-open). So a
+    refused connection costs nothing, and a time-out is paid every other time only.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._is_open = False
+        self._is_allowed = False
         self._host: str | None = None
         self._has_failed = False
-        self._shut_until = 0.0
+        self._open_until = 0.0
 
-    def open(self, host: str | None = None) -> None:
+    def allow(self, host: str | None = None) -> None:
         """Lets connections through; to `host`, if the engine's URL names none (the embedded server's folder)."""
         with self._lock:
-            self._is_open, self._host = True, host
-            self._has_failed, self._shut_until = False, 0.0
+            self._is_allowed, self._host = True, host
+            self._has_failed, self._open_until = False, 0.0
 
-    def shut(self) -> None:
-        """Lets no new connection through until `open`."""
+    def block(self) -> None:
+        """Lets no new connection through until `allow`."""
         with self._lock:
-            self._is_open = False
+            self._is_allowed = False
 
     def connect(self, dialect: Any, _record: Any, arguments: list[Any], parameters: dict[str, Any]) -> Any:
         """Makes a connection for SQLAlchemy, which calls this instead of the driver."""
@@ -65,22 +65,24 @@ class Gate:
     def _pass(self) -> str | None:
         now = time.monotonic()
         with self._lock:
-            if not self._is_open:
+            if not self._is_allowed:
                 raise psycopg.OperationalError("Postgres has not been reached yet, or its database is not ours")
-            if now < self._shut_until:
+            if now < self._open_until:
                 raise psycopg.OperationalError("Postgres did not answer a moment ago")
             if self._has_failed:
-                self._shut_until = now + CONNECT_TIMEOUT_SECONDS
+                self._open_until = now + CONNECT_TIMEOUT_SECONDS
             return self._host
 
     def _note(self, *, took_seconds: float | None) -> None:
         with self._lock:
             self._has_failed = took_seconds is not None
-            self._shut_until = 0.0 if took_seconds is None else time.monotonic() + took_seconds
+            self._open_until = 0.0 if took_seconds is None else time.monotonic() + took_seconds
 
 
-def gated_engine(url: str | URL, gate: Gate, *, options: str = "-c timezone=UTC", **pool: Any) -> Engine:
-    """A lazy engine behind the gate; `options` go to the server with each connection."""
+def breaker_engine(
+    url: str | URL, breaker: ConnectionBreaker, *, options: str = "-c timezone=UTC", **pool: Any
+) -> Engine:
+    """A lazy engine behind the breaker; `options` go to the server with each connection."""
     engine = create_engine(url, pool_pre_ping=True, connect_args=CONNECT_ARGUMENTS | {"options": options}, **pool)
-    event.listen(engine, "do_connect", gate.connect)
+    event.listen(engine, "do_connect", breaker.connect)
     return engine

@@ -9,7 +9,7 @@ from selfheal.adapters.postgres.embedded import url_if_running
 if TYPE_CHECKING:
     from selfheal.settings import Settings
 
-MAX_HINTS = 50
+MAX_COMPLETIONS = 50
 CONNECT_TIMEOUT_SECONDS = 2  # the least that libpq knows
 STATEMENT_TIMEOUT_MS = 500
 
@@ -31,7 +31,7 @@ def open_alerts(settings: Settings) -> list[tuple[str, str]]:
 
 
 def _hints(settings: Settings, query: str) -> list[tuple[str, str]]:
-    """Up to `MAX_HINTS` rows; none if the server does not answer at once."""
+    """Up to `MAX_COMPLETIONS` rows; none if the server does not answer at once."""
     import psycopg
 
     url = _url(settings)
@@ -43,7 +43,7 @@ def _hints(settings: Settings, query: str) -> list[tuple[str, str]]:
     }
     try:
         with psycopg.connect(url, **options) as connection:
-            return [(str(value), str(told)) for value, told in connection.execute(query.encode(), (MAX_HINTS,))]
+            return [(str(value), str(told)) for value, told in connection.execute(query.encode(), (MAX_COMPLETIONS,))]
     except psycopg.Error:
         return []
 

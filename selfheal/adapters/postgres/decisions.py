@@ -140,7 +140,7 @@ def attempts_of(store: Store, episode_id: str, actions: Collection[Action] = JUD
         return [_record(row) for row in connection.execute(query)]
 
 
-def looks_at(store: Store, champion_version: int | None, since: datetime) -> int:
+def count_verdicts(store: Store, champion_version: int | None, since: datetime) -> int:
     """How many verdicts on a challenger against this champion there have been from `since` on, of whatever trigger."""
     table = store.tables.retraining_decisions
     query = (

@@ -77,18 +77,18 @@ class JournalCheck:
             self._connection.execute(text("ANALYZE snapshot_rows"))
 
     def predictions(
-        self, columns: tuple[str, ...], lines: tuple[bytes, ...], kept_since: datetime | None
+        self, columns: tuple[str, ...], lines: tuple[bytes, ...], retained_since: datetime | None
     ) -> LinesAgainstTable:
         """Lines of the prediction journal. Those that differ from the table are kept for `forgive_repeated`.
 
         Args:
-            kept_since: predictions without a label from before then may have been deleted from the table; None: none was.
+            retained_since: predictions without a label from before then may have been deleted from the table; None: none was.
         """
         with self._lines(columns, lines, self._table):
             self._note_differing()
             self._mark_snapshot_rows()
             return LinesAgainstTable(
-                self._ids(MISSING.format(table=self._table), kept_since=kept_since),
+                self._ids(MISSING.format(table=self._table), retained_since=retained_since),
                 self._ids(UNSERVED, name=self._store.contract.name, early=CLOCK_TOLERANCE, late=SWAP_TOLERANCE),
                 self._connection.execute(text("SELECT min(created_at) FROM incoming")).scalar(),
             )
@@ -157,7 +157,7 @@ class JournalCheck:
 MISSING = """
     SELECT prediction_id FROM incoming i
     WHERE NOT EXISTS (SELECT 1 FROM {table} p WHERE p.prediction_id = i.prediction_id)
-      AND NOT (i.created_at < coalesce(CAST(:kept_since AS timestamptz), '-infinity')
+      AND NOT (i.created_at < coalesce(CAST(:retained_since AS timestamptz), '-infinity')
                AND NOT EXISTS (SELECT 1 FROM label_store l WHERE l.prediction_id = i.prediction_id))
     ORDER BY created_at
 """

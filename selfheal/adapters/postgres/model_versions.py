@@ -18,7 +18,7 @@ from selfheal.kit.serialization import from_dict, to_dict
 if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
-GO_LIVE_STEPS = ("keep_decision", "archive_predecessor", "make_live", "write_promotion", "commit")
+GO_LIVE_STEPS = ("record_once", "archive_predecessor", "make_live", "write_promotion", "commit")
 """What `go_live` does, in order."""
 
 PROMOTION_CHANNEL = "selfheal_promotion"
@@ -102,7 +102,7 @@ def go_live(
                 f"version {version} was to replace {_named(replaces)}, but {_named(current)} is in production{already}"
             )
         _refuse_second_time(store, connection, version, decision)
-        on_step("keep_decision")
+        on_step("record_once")
         decisions.append_on(store, connection, decision)
         on_step("archive_predecessor")
         _archive_production(store, connection, now)

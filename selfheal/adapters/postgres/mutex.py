@@ -17,14 +17,14 @@ from selfheal.kit.errors import ServiceUnavailableError
 if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
-PATIENCE_SECONDS = 180
+TIMEOUT_SECONDS = 180
 """Longer than a tracking server that does not answer keeps the one who is in there."""
 
 _first_of_this_process: defaultdict[Lock, threading.Lock] = defaultdict(threading.Lock)
 
 
 @contextmanager
-def alone_with(store: Store, lock: Lock) -> Iterator[None]:
+def exclusive(store: Store, lock: Lock) -> Iterator[None]:
     """Nobody else who uses this database is in here with this lock meanwhile. Not to be nested.
 
     The threads of a process wait for each other first: each waiting for Postgres would hold a connection that the one in
@@ -34,11 +34,11 @@ def alone_with(store: Store, lock: Lock) -> Iterator[None]:
         ServiceUnavailableError: if others are in here for too long.
     """
     first = _first_of_this_process[lock]
-    if not first.acquire(timeout=PATIENCE_SECONDS):
+    if not first.acquire(timeout=TIMEOUT_SECONDS):
         raise _too_long(lock)
     try:
         with store.engine.begin() as connection:
-            connection.execute(text(f"SET LOCAL lock_timeout = '{PATIENCE_SECONDS}s'"))
+            connection.execute(text(f"SET LOCAL lock_timeout = '{TIMEOUT_SECONDS}s'"))
             try:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
             except OperationalError as error:
@@ -50,6 +50,6 @@ def alone_with(store: Store, lock: Lock) -> Iterator[None]:
 
 def _too_long(lock: Lock) -> ServiceUnavailableError:
     return ServiceUnavailableError(
-        f"another process has been busy with the same ({lock.name.lower()}) for {PATIENCE_SECONDS} s; is MLflow slow? "
+        f"another process has been busy with the same ({lock.name.lower()}) for {TIMEOUT_SECONDS} s; is MLflow slow? "
         "Try again later"
     )

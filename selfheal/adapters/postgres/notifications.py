@@ -19,7 +19,7 @@ from selfheal.adapters.postgres.circuit_breaker import CONNECT_ARGUMENTS
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
+INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 30.0
 """Between two attempts to connect; doubled from one to the next."""
 
 KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
@@ -38,7 +38,7 @@ class Listener:
         self._channel = channel
         self._connection: psycopg.Connection | None = None
         self._next_attempt_at = 0.0
-        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._pause_seconds = INITIAL_BACKOFF_SECONDS
         self._waked, self._waker = socket.socketpair()
         self._waked.setblocking(False)
 
@@ -87,17 +87,17 @@ class Listener:
         except Exception as error:  # not only psycopg's: the embedded server may not start
             self._lose(error)
             return False
-        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._pause_seconds = INITIAL_BACKOFF_SECONDS
         return True
 
     def _lose(self, error: Exception) -> None:
-        if self._pause_seconds == FIRST_PAUSE_SECONDS:
+        if self._pause_seconds == INITIAL_BACKOFF_SECONDS:
             logger.warning("not listening for %s, looking from time to time instead: %s", self._channel, error)
         if self._connection is not None:
             self._connection.close()
         self._connection = None
         self._next_attempt_at = time.monotonic() + self._pause_seconds
-        self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+        self._pause_seconds = min(2 * self._pause_seconds, MAX_BACKOFF_SECONDS)
 
     def _wait_for_sockets(self, timeout_seconds: float) -> bool:
         """True if something came from Postgres."""

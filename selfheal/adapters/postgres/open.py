@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from selfheal.adapters.postgres.circuit_breaker import Gate, gated_engine
+from selfheal.adapters.postgres.circuit_breaker import ConnectionBreaker, breaker_engine
 from selfheal.adapters.postgres.tables import build_tables
 
 if TYPE_CHECKING:
@@ -29,23 +29,23 @@ def open_store(settings: Settings, contract: ModelContract, *, wait_for_database
         ServiceUnavailableError: if the server does not answer.
         ConfigurationError: if the database belongs to another contract.
     """
-    gate = Gate()
-    engine = gated_engine(_engine_url(settings), gate, pool_size=4, max_overflow=8)
-    store = Store(engine, contract, build_tables(contract), gate)
+    breaker = ConnectionBreaker()
+    engine = breaker_engine(_engine_url(settings), breaker, pool_size=4, max_overflow=8)
+    store = Store(engine, contract, build_tables(contract), breaker)
     if wait_for_database:
         prepare_store(settings, store, is_patient=True)
     return store
 
 
 def prepare_store(settings: Settings, store: Store, *, is_patient: bool) -> None:
-    """Finds or creates the database, brings its schema up to date, and opens the store's gate. May be repeated.
+    """Finds or creates the database, brings its schema up to date, and opens the store's breaker. May be repeated.
 
     Args:
         is_patient: try for 10 s before giving up on a server that does not answer.
 
     Raises:
-        ServiceUnavailableError: if the server does not answer; the gate stays as it was.
-        ConfigurationError: if the database belongs to another contract; the gate is shut.
+        ServiceUnavailableError: if the server does not answer; the breaker stays as it was.
+        ConfigurationError: if the database belongs to another contract; the breaker is shut.
     """
     from sqlalchemy.exc import OperationalError
 
@@ -54,13 +54,13 @@ def prepare_store(settings: Settings, store: Store, *, is_patient: bool) -> None
 
     url = server_url(settings, settings.mlops_db_name)
     ensure_database(url, is_patient=is_patient)
-    own_gate = Gate()
-    own_gate.open()
-    engine = gated_engine(with_driver(url, "psycopg"), own_gate)
+    own_breaker = ConnectionBreaker()
+    own_breaker.allow()
+    engine = breaker_engine(with_driver(url, "psycopg"), own_breaker)
     try:
         migrate(replace(store, engine=engine))
     except ConfigurationError:
-        store.gate.shut()
+        store.breaker.block()
         raise
     except OperationalError as error:
         raise ServiceUnavailableError(
@@ -68,11 +68,11 @@ def prepare_store(settings: Settings, store: Store, *, is_patient: bool) -> None
         ) from error
     finally:
         engine.dispose()
-    store.gate.open(host=None if settings.has_external_database else str(engine.url.query["host"]))
+    store.breaker.allow(host=None if settings.has_external_database else str(engine.url.query["host"]))
 
 
 def _engine_url(settings: Settings) -> str:
-    """The platform's database; the embedded server's folder is left to the gate: it is known once that server runs."""
+    """The platform's database; the embedded server's folder is left to the breaker: it is known once that server runs."""
     if settings.has_external_database:
         return with_driver(settings.external_database_url(settings.mlops_db_name), "psycopg")
     return f"postgresql+psycopg://postgres@/{settings.mlops_db_name}"

@@ -218,14 +218,14 @@ def count_labels(store: Store, *, since: datetime | None = None, sound_only: boo
     return n_predictions - n_spoiled, n_labels - n_spoiled_labels
 
 
-class KnownLabel(NamedTuple):
+class StoredLabel(NamedTuple):
     """A label as far as it matters for whether another one overrules it."""
 
     value: int
     is_correction: bool
     received_at: datetime
 
-    def overrules(self, other: KnownLabel) -> bool:
+    def overrules(self, other: StoredLabel) -> bool:
         """The first label of a prediction counts, unless there are corrections; of those the last. As the copy decides it."""
         if self.is_correction != other.is_correction:
             return self.is_correction
@@ -233,13 +233,13 @@ class KnownLabel(NamedTuple):
         return is_later if self.is_correction else self.received_at < other.received_at
 
 
-def stored_labels(store: Store, prediction_ids: Collection[UUID]) -> dict[UUID, KnownLabel]:
+def stored_labels(store: Store, prediction_ids: Collection[UUID]) -> dict[UUID, StoredLabel]:
     """The labels that these predictions have already."""
     table = store.tables.label_store
     columns = table.c.prediction_id, table.c.true_label, table.c.is_correction, table.c.received_at
     query = select(*columns).where(table.c.prediction_id.in_(prediction_ids))
     with store.engine.connect() as connection:
-        return {prediction_id: KnownLabel(*known) for prediction_id, *known in connection.execute(query)}
+        return {prediction_id: StoredLabel(*known) for prediction_id, *known in connection.execute(query)}
 
 
 def stored_predictions(store: Store, prediction_ids: Collection[str]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ALERT_SOURCE = "probation"
 
 
-def keep_outcome(store: Store, report: ProbationReport, promoted_at: datetime, now: datetime) -> None:
+def record_outcome(store: Store, report: ProbationReport, promoted_at: datetime, now: datetime) -> None:
     """Writes down how the probation of a version that went live at `promoted_at` ended; what is written down stays."""
     assert report.outcome is not None, "the probation goes on"
     values = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from selfheal.adapters.postgres.circuit_breaker import Gate, gated_engine
+from selfheal.adapters.postgres.circuit_breaker import ConnectionBreaker, breaker_engine
 from selfheal.adapters.postgres.tables import Tables
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ MLFLOW_DATABASE = "mlflow"
 class Store:
     """A handle on the platform's database. Cheap to pass; `close` returns its connections.
 
-    Its gate lets connections through once the schema is known to be right.
+    Its breaker lets connections through once the schema is known to be right.
     """
 
     engine: Engine
     contract: ModelContract
     tables: Tables
-    gate: Gate = field(default_factory=Gate, repr=False)
+    breaker: ConnectionBreaker = field(default_factory=ConnectionBreaker, repr=False)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -43,9 +43,9 @@ def with_own_connections(store: Store, n_connections: int, statement_seconds: fl
 
     For readers that must not take the connections of those who write. Nothing is connected before the first query.
     """
-    engine = gated_engine(
+    engine = breaker_engine(
         store.engine.url,
-        store.gate,
+        store.breaker,
         options=f"-c timezone=UTC -c statement_timeout={round(1000 * statement_seconds)}",
         pool_size=n_connections,
         max_overflow=0,

@@ -236,7 +236,7 @@ def evidently_p_values(snapshot: Any, names: Sequence[str]) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Comparison:
     """One column in one window."""
 
     shift: Shift
@@ -247,14 +247,14 @@ class _Look:
     is_missing_drifted: bool
 
 
-def _look(
+def _compare(
     name: str,
     values: FloatArray,
     reference: FloatArray,
     thresholds: Thresholds,
     limits: DriftLimits,
     p_value: float | None = None,
-) -> _Look:
+) -> _Comparison:
     shift = column_shift(values, reference)
     if p_value is not None:
         shift = shift._replace(p_value=p_value)
@@ -262,7 +262,7 @@ def _look(
     missing_pct = 100.0 * n_missing / len(values)
     points = abs(missing_pct - 100.0 * n_missing_reference / len(reference))
     missing_p = share_p_value(n_missing, len(values), n_missing_reference, len(reference))
-    return _Look(
+    return _Comparison(
         shift=shift,
         is_drifted=shift.p_value < thresholds.of_values[name] and shift.effect >= limits.min_effect,
         n_rows=len(values),
@@ -289,8 +289,8 @@ def column_drift(
         p_value: of the window's shift, where somebody has computed it already.
     """
     reference_missing_pct = 100.0 * float(np.isnan(reference).mean())
-    whole = _look(name, current, reference, thresholds, limits, p_value)
-    newest = whole if recent is None else _look(name, recent, reference, thresholds, limits)
+    whole = _compare(name, current, reference, thresholds, limits, p_value)
+    newest = whole if recent is None else _compare(name, recent, reference, thresholds, limits)
     is_drifted = whole.is_drifted and (recent is None or not _has_returned(current, recent, whole, newest))
     is_missing_drifted = whole.is_missing_drifted and not _has_returned_missing(whole, newest, reference_missing_pct)
     shown = newest if newest.is_drifted and not is_drifted else whole
@@ -310,12 +310,12 @@ def column_drift(
     )
 
 
-def _has_returned(current: FloatArray, recent: FloatArray, whole: _Look, newest: _Look) -> bool:
+def _has_returned(current: FloatArray, recent: FloatArray, whole: _Comparison, newest: _Comparison) -> bool:
     is_closer = newest.shift.effect < whole.shift.effect / 2
     return is_closer and column_shift(recent, current).p_value < RETURN_LEVEL
 
 
-def _has_returned_missing(whole: _Look, newest: _Look, reference_pct: float) -> bool:
+def _has_returned_missing(whole: _Comparison, newest: _Comparison, reference_pct: float) -> bool:
     is_closer = abs(newest.missing_pct - reference_pct) < abs(whole.missing_pct - reference_pct) / 2
     p_value = share_p_value(newest.n_missing, newest.n_rows, whole.n_missing, whole.n_rows)
     return is_closer and p_value < RETURN_LEVEL

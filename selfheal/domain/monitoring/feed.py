@@ -70,14 +70,14 @@ def feed_problems(current: pd.DataFrame, reference: pd.DataFrame, contract: Mode
     return (*problems, *(() if repeated is None else (repeated,)))
 
 
-class FeedLook(NamedTuple):
+class FeedCheck(NamedTuple):
     """What the last tick that had enough rows to tell said of the feed, and until when it looked."""
 
     is_broken: bool
     until: datetime
 
 
-def spoiled_period(report: DriftReport, last_look: FeedLook | None) -> SpoiledPeriod | None:
+def spoiled_period(report: DriftReport, last_check: FeedCheck | None) -> SpoiledPeriod | None:
     """The traffic that must not be learned from, as far as this tick adds to it.
 
     While the feed is broken, that is everything since the rows that show it, or since the last look if that is longer ago:
@@ -85,17 +85,17 @@ def spoiled_period(report: DriftReport, last_look: FeedLook | None) -> SpoiledPe
     one and the rows that show that it is sound. A tick with too few rows to tell is no look.
 
     Args:
-        last_look: None if this is the first look at the version's feed.
+        last_check: None if this is the first look at the version's feed.
     """
     since, window = report.feed_checked_since, report.window
     if since is None:
         return None
     if report.feed_problems:
-        start = window.start if last_look is None else min(since, last_look.until)
+        start = window.start if last_check is None else min(since, last_check.until)
         return SpoiledPeriod(window.model_version, start, window.end, report.feed_problems)
-    if last_look is not None and last_look.is_broken and last_look.until < since:
+    if last_check is not None and last_check.is_broken and last_check.until < since:
         reason = "between the last broken look and a sound one"
-        return SpoiledPeriod(window.model_version, last_look.until, since, (reason,))
+        return SpoiledPeriod(window.model_version, last_check.until, since, (reason,))
     return None
 
 

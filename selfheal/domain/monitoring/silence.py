@@ -50,7 +50,7 @@ class Watched:
     since: datetime
 
 
-def patience(interval: timedelta) -> timedelta:
+def overdue_after(interval: timedelta) -> timedelta:
     """How long traffic may wait for the monitor before that is a sign."""
     return max(OVERDUE_AFTER_INTERVALS * interval, SHORTEST_SILENCE)
 
@@ -58,7 +58,7 @@ def patience(interval: timedelta) -> timedelta:
 def pulse(before: Watched | None, sight: Sight, interval: timedelta, now: datetime) -> tuple[Pulse, Watched | None]:
     """Whether the monitor looks, and what to remember for the next call.
 
-    It is silent if the same tick has been the newest for longer than `patience` while traffic waited, all of it seen by this
+    It is silent if the same tick has been the newest for longer than `overdue_after` while traffic waited, all of it seen by this
     watcher: one that starts (or gets Postgres back) gives the monitor, which may start with it, the same time. It beats if
     nothing waits or a tick has come since the last call.
     """
@@ -69,7 +69,7 @@ def pulse(before: Watched | None, sight: Sight, interval: timedelta, now: dateti
     if before.tick_id != sight.tick_id:
         return Pulse.BEATING, Watched(sight.tick_id, now)
     since = min(before.since, now)  # a clock that was set back
-    is_silent = now - since > patience(interval)
+    is_silent = now - since > overdue_after(interval)
     return (Pulse.SILENT if is_silent else Pulse.UNKNOWN), Watched(sight.tick_id, since)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-if TYPE_CHECKING:
-    pass
+from pydantic import Field
+
 from selfheal.domain.records.monitoring import Interval, ScoreMetrics
+from selfheal.domain.records.stored_names import STORED_NAMES
 from selfheal.domain.records.versions import ShadowModel
 
 MAX_REASON_CHARACTERS = 1_000
@@ -78,8 +79,8 @@ class Decision:
     model_sha256: str | None = None
     gate_config_sha256: str | None = None
     code_version: str | None = None
-    look: int | None = None
-    """Of a verdict: the how-manieth on this champion since it went live, from 1 on; the level of the gates depends on it."""
+    verdict_number: Annotated[int | None, Field(alias=STORED_NAMES["verdict_number"])] = None
+    """Of a verdict: its ordinal number on this champion since it went live, from 1; the level of the gates depends on it."""
     gate_config: dict[str, Any] | None = None
     """Of a verdict: the gates' limits in force."""
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
 from selfheal.domain.records.alerts import Alert
 from selfheal.kit.serialization import digest_of
 

@@ -29,7 +29,7 @@ PRIOR_ROWS = 0.5
 """Rows of each kind that are added: Jeffreys' prior for the shares of a multinomial."""
 
 SPENDING_SUM = math.pi**2 / 6
-"""The sum of 1 / look^2 over all looks (Euler)."""
+"""The sum of 1 / verdict_number^2 over all looks (Euler)."""
 
 FULL_LEVEL_ROWS, FULL_LEVEL_ROWS_BRIER_ROSE = 1_000, 1_500
 """From so many rows on, a look spends its whole share of the level; more if the Brier score speaks against the challenger."""
@@ -44,10 +44,10 @@ DRAWS_AT_ONCE = 100_000
 """Bounds the memory of the draws."""
 
 
-def level_of_look(level: float, look: int, n_rows: int, *, has_brier_risen: bool) -> float:
+def level_of_verdict(level: float, verdict_number: int, n_rows: int, *, has_brier_risen: bool) -> float:
     """What of the whole `level` is spent at a look (1, 2, 3, ...) at so many rows.
 
-    It is level x 6 / (pi look)^2, and with fewer than `FULL_LEVEL_ROWS` rows that times the square of their share of them.
+    It is level x 6 / (pi verdict_number)^2, and with fewer than `FULL_LEVEL_ROWS` rows that times the square of their share of them.
     The looks' shares add up to `level`, and none spends more than its share, so the chance of an error at any look is at most
     that, however many looks there are and however they depend on each other (the union bound): alpha spending over a sequence
     without end (Foster and Stine, 2008, JRSS B 70; Tian and Ramdas, 2021, Stat. Methods Med. Res. 30).
@@ -61,15 +61,15 @@ def level_of_look(level: float, look: int, n_rows: int, *, has_brier_risen: bool
     Args:
         has_brier_risen: whether the challenger's Brier score on these rows is above the champion's.
 
-    >>> [round(level_of_look(0.05, look, 1_500, has_brier_risen=True), 4) for look in (1, 2, 10)]
+    >>> [round(level_of_verdict(0.05, verdict_number, 1_500, has_brier_risen=True), 4) for look in (1, 2, 10)]
     [0.0304, 0.0076, 0.0003]
-    >>> [round(level_of_look(0.05, 1, n_rows, has_brier_risen=False), 4) for n_rows in (200, 500, 1_000)]
+    >>> [round(level_of_verdict(0.05, 1, n_rows, has_brier_risen=False), 4) for n_rows in (200, 500, 1_000)]
     [0.0012, 0.0076, 0.0304]
-    >>> [round(level_of_look(0.05, 1, n_rows, has_brier_risen=True), 4) for n_rows in (200, 500, 1_000)]
+    >>> [round(level_of_verdict(0.05, 1, n_rows, has_brier_risen=True), 4) for n_rows in (200, 500, 1_000)]
     [0.0005, 0.0034, 0.0135]
     """
     full = FULL_LEVEL_ROWS_BRIER_ROSE if has_brier_risen else FULL_LEVEL_ROWS
-    return level / (SPENDING_SUM * look**2) * min(1.0, n_rows / full) ** 2
+    return level / (SPENDING_SUM * verdict_number**2) * min(1.0, n_rows / full) ** 2
 
 
 def kind_counts(labels: IntArray, challenger_says: IntArray, champion_says: IntArray) -> IntArray:
@@ -118,7 +118,7 @@ def posterior_differences(counts: IntArray, n_draws: int, seed: int) -> FloatArr
 def more_rows_for_certainty(
     n_rows: int, difference: float, low: float, level: float, next_level: Callable[[int], float]
 ) -> int | None:
-    """Rows beyond `n_rows` (1 at least) at which the lower bound passes 0 at the next look, if the difference stays.
+    """Rows beyond `n_rows` (1 at least) at which the lower bound passes 0 at the next verdict_number, if the difference stays.
 
     The bound's distance shrinks with the root of the number of rows and grows with the normal quantile of the level. None if
     the difference is not above 0, or if it would take more than `MAX_ROWS_ASKED_FOR`.

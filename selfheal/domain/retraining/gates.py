@@ -38,7 +38,7 @@ from selfheal.domain.retraining.evidence import (
     f1_difference,
     f1_difference_bounds,
     kind_counts,
-    level_of_look,
+    level_of_verdict,
     more_rows_for_certainty,
 )
 from selfheal.kit.errors import InvalidDataError
@@ -143,11 +143,11 @@ class GateOutcome:
         return "; ".join(dict.fromkeys(failing)) if failing else "all applicable gates passed"
 
 
-def evaluate_gates(evaluation: Evaluation, limits: GateLimits, look: int) -> GateOutcome:
+def evaluate_gates(evaluation: Evaluation, limits: GateLimits, verdict_number: int) -> GateOutcome:
     """The six gates and the one on segments.
 
     Args:
-        look: the how-manieth verdict against this champion this is, from 1 on: its level depends on it.
+        verdict_number: the how-manieth verdict against this champion this is, from 1 on: its level depends on it.
 
     Raises:
         InvalidDataError: if there is no row to judge on.
@@ -157,7 +157,7 @@ def evaluate_gates(evaluation: Evaluation, limits: GateLimits, look: int) -> Gat
     new, old = _metrics(evaluation.labels, evaluation.challenger), _metrics(evaluation.labels, evaluation.champion)
     segments = segment_differences(evaluation, limits.seed)
     gates = (
-        _f1_improvement(evaluation, new, old, limits, look),
+        _f1_improvement(evaluation, new, old, limits, verdict_number),
         _brier_degradation(evaluation, new, old, limits),
         _labelled_samples(len(evaluation.labels), limits),
         _label_coverage(evaluation, limits),
@@ -240,7 +240,7 @@ def _problem(evaluation: Evaluation) -> tuple[GateStatus, str] | None:
 
 
 def _f1_improvement(
-    evaluation: Evaluation, new: ScoreMetrics | None, old: ScoreMetrics | None, limits: GateLimits, look: int
+    evaluation: Evaluation, new: ScoreMetrics | None, old: ScoreMetrics | None, limits: GateLimits, verdict_number: int
 ) -> GateResult:
     """Value, threshold and interval in percent of the champion's F1."""
     name, wanted, n_rows = "f1_improvement", limits.min_f1_improvement_pct, len(evaluation.labels)
@@ -249,15 +249,15 @@ def _f1_improvement(
     if new is None or old is None:
         return _incomparable(name, wanted, evaluation)
     counts = kind_counts(evaluation.labels, evaluation.challenger.predictions, evaluation.champion.predictions)
-    level_at = partial(level_of_look, limits.level, has_brier_risen=new.brier > old.brier)
-    bounds = f1_difference_bounds(counts, level_at(look, n_rows), limits.seed)
+    level_at = partial(level_of_verdict, limits.level, has_brier_risen=new.brier > old.brier)
+    bounds = f1_difference_bounds(counts, level_at(verdict_number, n_rows), limits.seed)
     improvement_pct = _percent_of(old.f1, new.f1 - old.f1)
     measured = f"F1 {old.f1:.3f} -> {new.f1:.3f} ({improvement_pct:+.1f} %, {wanted:g} % wanted)"
     if improvement_pct < wanted:
         status, sentence = GateStatus.FAIL, measured
     elif bounds.low <= 0:
-        spent, at_next_look = level_at(look, n_rows), partial(level_at, look + 1)
-        more = more_rows_for_certainty(n_rows, float(f1_difference(counts)), bounds.low, spent, at_next_look)
+        spent, at_next_verdict = level_at(verdict_number, n_rows), partial(level_at, verdict_number + 1)
+        more = more_rows_for_certainty(n_rows, float(f1_difference(counts)), bounds.low, spent, at_next_verdict)
         chance = f"the difference may be chance: it could be as low as {bounds.low:+.3f}"
         status, sentence = GateStatus.INCONCLUSIVE, f"{measured}, but {chance}{_advice(more)}"
     else:

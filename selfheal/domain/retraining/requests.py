@@ -18,23 +18,23 @@ class LatestTick:
 
 
 @dataclass(frozen=True, slots=True)
-class RetrainingWish:
+class RetrainingNeed:
     """A call for a retraining, or (with `trigger` None) why there is none."""
 
     trigger: Trigger | None
     reason: str
 
 
-def wish_for_retraining(tick: LatestTick | None) -> RetrainingWish:
+def retraining_need(tick: LatestTick | None) -> RetrainingNeed:
     """Only a harmful shift can be healed by training: a benign one costs nothing, a broken feed would be learned.
 
     Harm with drifted inputs is the drift sensor's, harm without is the performance sensor's (the relation has changed).
     """
     if tick is None:
-        return RetrainingWish(None, "the champion's traffic has not been looked at yet")
+        return RetrainingNeed(None, "the champion's traffic has not been looked at yet")
     if tick.verdict is not Verdict.HARMFUL_SHIFT:
-        return RetrainingWish(None, f"the latest verdict is {tick.verdict.value}")
+        return RetrainingNeed(None, f"the latest verdict is {tick.verdict.value}")
     if tick.num_drifted_features:
         features = "feature" if tick.num_drifted_features == 1 else "features"
-        return RetrainingWish(Trigger.DRIFT, f"harmful shift with {tick.num_drifted_features} drifted {features}")
-    return RetrainingWish(Trigger.PERFORMANCE, "harmful shift although no feature has drifted")
+        return RetrainingNeed(Trigger.DRIFT, f"harmful shift with {tick.num_drifted_features} drifted {features}")
+    return RetrainingNeed(Trigger.PERFORMANCE, "harmful shift although no feature has drifted")

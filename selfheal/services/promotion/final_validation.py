@@ -36,7 +36,7 @@ BATCH_ROWS = 256
 FLOOR_MS = {1: 2.0, BATCH_ROWS: 10.0}
 """Milliseconds to score so many rows below which nobody sees a difference: a model that is quicker counts as being as slow."""
 
-N_ROUNDS, PATIENCE_SECONDS = 20, 3.0
+N_ROUNDS, TIMEOUT_SECONDS = 20, 3.0
 """Timings of each model, and how long all of them together may take (but two rounds)."""
 
 
@@ -133,7 +133,7 @@ def check_latency(latencies: Sequence[Latency], max_ratio: float) -> None:
 def measure(model: Scoring, champion: Scoring, matrix: FloatArray) -> list[Latency]:
     """Both models on the same rows, turn by turn, so that a busy moment meets both."""
     found = []
-    deadline = time.perf_counter() + PATIENCE_SECONDS
+    deadline = time.perf_counter() + TIMEOUT_SECONDS
     for n_rows in FLOOR_MS:
         rows = np.resize(matrix, (n_rows, matrix.shape[1]))
         best_ms = [float("inf"), float("inf")]

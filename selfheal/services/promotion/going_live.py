@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from selfheal.adapters.decision_log import record_decision
 from selfheal.adapters.mlflow_registry import STAGING_ALIAS
 from selfheal.adapters.postgres import model_versions, promotions
-from selfheal.adapters.postgres.alerts import PROMOTION, hold_alert, resolve_alert
+from selfheal.adapters.postgres.alerts import PROMOTION, open_or_update_alert, resolve_alert
 from selfheal.adapters.postgres.lock_keys import Lock
 from selfheal.adapters.postgres.model_versions import GO_LIVE_STEPS
-from selfheal.adapters.postgres.mutex import alone_with
+from selfheal.adapters.postgres.mutex import exclusive
 from selfheal.domain.records import (
     Action,
     Alert,
@@ -106,7 +106,7 @@ def stage(
         IntegrityError: if MLflow gives it the number of another model.
     """
     on_step("register")
-    with alone_with(platform.store, Lock.REGISTRY):
+    with exclusive(platform.store, Lock.REGISTRY):
         number = platform.registry.register(shadow)
     on_step("write_staging")
     model_versions.register_staging(platform.store, _as_version(shadow, number, decision, now))
@@ -337,7 +337,7 @@ def _noting_failure(platform: Platform, attempt: Decision, target: ModelVersion,
     except (ModelRefusedError, IntegrityError, PromotionConflictError) as error:
         record_decision(platform.store, platform.settings.data_dir, _failure(attempt, target, error, now))
         if not isinstance(error, PromotionConflictError):
-            hold_alert(platform.store, PROMOTION, target.version, _refusal_alert(attempt, target, error), now)
+            open_or_update_alert(platform.store, PROMOTION, target.version, _refusal_alert(attempt, target, error), now)
         raise
 
 

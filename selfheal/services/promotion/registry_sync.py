@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 from selfheal.adapters.decision_log import write_missing_files
 from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS, STAGING_ALIAS
 from selfheal.adapters.postgres import model_versions
-from selfheal.adapters.postgres.alerts import REGISTRY, hold_alert, resolve_alert
+from selfheal.adapters.postgres.alerts import REGISTRY, open_or_update_alert, resolve_alert
 from selfheal.adapters.postgres.lock_keys import Lock
-from selfheal.adapters.postgres.mutex import alone_with
+from selfheal.adapters.postgres.mutex import exclusive
 from selfheal.domain.records import Alert, Severity, Stage
 
 if TYPE_CHECKING:
     from selfheal.domain.records import ModelVersion
     from selfheal.services.platform import Platform
 
-REGISTRY_STRAYED = "registry_strayed"
+REGISTRY_OUT_OF_SYNC = "registry_strayed"
 """Kind of the alert."""
 
 SETTLING = timedelta(minutes=5)
@@ -45,16 +45,18 @@ def watch_registry(platform: Platform, now: datetime) -> list[str]:
     production = model_versions.production_version(platform.store)
     strayed = project(platform)
     if not strayed:
-        resolve_alert(platform.store, REGISTRY, REGISTRY_STRAYED, now)
+        resolve_alert(platform.store, REGISTRY, REGISTRY_OUT_OF_SYNC, now)
     elif not _is_settling(production, now):
         message = f"MLflow had strayed and was set right: {'; '.join(strayed)}. Who changes it by hand?"
-        hold_alert(platform.store, REGISTRY, None, Alert(REGISTRY_STRAYED, Severity.WARNING, message), now)
+        open_or_update_alert(
+            platform.store, REGISTRY, None, Alert(REGISTRY_OUT_OF_SYNC, Severity.WARNING, message), now
+        )
     return strayed
 
 
 def reconcile_registry(platform: Platform, on_step: Callable[[str], None] = lambda _: None) -> list[str]:
     """Makes MLflow's aliases and stage tags follow Postgres; returns what had strayed, a sentence each."""
-    with alone_with(platform.store, Lock.REGISTRY):
+    with exclusive(platform.store, Lock.REGISTRY):
         production = model_versions.production_version(platform.store)
         if production is None:
             return []

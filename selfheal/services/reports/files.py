@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from selfheal.domain.records import TickRecord, Window
-from selfheal.kit.atomic_file import write_whole
+from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.serialization import from_dict, to_json
 
 RENDER_AGAIN_AFTER = timedelta(hours=1)
 OVERVIEW = "-overview"
 DRAWING_SCRIPT = Path(__file__).with_name("page.js")
-KEPT_SCRIPTS = 4
+MAX_SCRIPTS = 4
 """Versions of the scripts that stay for pages of before an upgrade."""
 
 REPORT_NAME = re.compile(r"\d{8}T\d{6}-v\d{1,9}")
@@ -81,7 +81,7 @@ def save_html(snapshot: Any, folder: Path, name: str) -> Path:
 
 def save_overview(html: str, folder: Path, name: str) -> Path:
     """Writes our page; `ensure_scripts` gives it what it draws with."""
-    return write_whole(folder / f"{name}{OVERVIEW}.html", html.encode())
+    return write_atomic(folder / f"{name}{OVERVIEW}.html", html.encode())
 
 
 def ensure_scripts(folder: Path) -> tuple[str, str]:
@@ -90,9 +90,9 @@ def ensure_scripts(folder: Path) -> tuple[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in ((library, plotly_script()), (drawing, DRAWING_SCRIPT)):
         if not (folder / name).is_file():
-            write_whole(folder / name, source.read_bytes())
-    prune(folder, "plotly-*.js", keep=KEPT_SCRIPTS)
-    prune(folder, "page-*.js", keep=KEPT_SCRIPTS)
+            write_atomic(folder / name, source.read_bytes())
+    prune(folder, "plotly-*.js", max_files=MAX_SCRIPTS)
+    prune(folder, "page-*.js", max_files=MAX_SCRIPTS)
     return library, drawing
 
 
@@ -136,22 +136,22 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 
 def reports_to_delete(
-    written_at: Mapping[str, datetime], *, keep: int, not_before: datetime, protected: Collection[str]
+    written_at: Mapping[str, datetime], *, max_files: int, not_before: datetime, protected: Collection[str]
 ) -> list[str]:
-    """Names of the reports beyond the newest `keep` or older than `not_before`, but none that is `protected`."""
+    """Names of the reports beyond the newest `max_files` or older than `not_before`, but none that is `protected`."""
     newest_first = sorted(written_at, key=lambda name: (written_at[name], name), reverse=True)
     return [
         name
         for place, name in enumerate(newest_first)
-        if (place >= keep or written_at[name] < not_before) and name not in protected
+        if (place >= max_files or written_at[name] < not_before) and name not in protected
     ]
 
 
-def prune_reports(folder: Path, *, keep: int, not_before: datetime, protected: Collection[str]) -> int:
+def prune_reports(folder: Path, *, max_files: int, not_before: datetime, protected: Collection[str]) -> int:
     """Deletes what `reports_to_delete` says; returns how many reports went. Killed half-way it is harmless."""
     reports = {report.name: report for report in list_reports(folder)}
     written_at = {name: report.written_at for name, report in reports.items()}
-    old = reports_to_delete(written_at, keep=keep, not_before=not_before, protected=protected)
+    old = reports_to_delete(written_at, max_files=max_files, not_before=not_before, protected=protected)
     for name in old:
         for path in reports[name].files:
             path.unlink(missing_ok=True)
@@ -167,7 +167,7 @@ def results_folder(data_dir: Path) -> Path:
 
 def save_tick(tick: TickRecord, folder: Path) -> Path:
     """Writes the tick's file."""
-    return write_whole(_tick_path(folder, tick.triage.window.end, tick.triage.window.tick_id), to_json(tick))
+    return write_atomic(_tick_path(folder, tick.triage.window.end, tick.triage.window.tick_id), to_json(tick))
 
 
 def read_tick(folder: Path, window_end: datetime, tick_id: str) -> TickRecord | None:
@@ -194,12 +194,12 @@ def _tick_path(folder: Path, window_end: datetime, tick_id: str) -> Path:
 # Files
 
 
-def prune(folder: Path, pattern: str, *, keep: int) -> int:
-    """Deletes all but the newest `keep` files; returns how many went."""
+def prune(folder: Path, pattern: str, *, max_files: int) -> int:
+    """Deletes all but the newest `max_files` files; returns how many went."""
     files = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in files[keep:]:
+    for path in files[max_files:]:
         path.unlink(missing_ok=True)
-    return len(files[keep:])
+    return len(files[max_files:])
 
 
 def _written_at(paths: Collection[Path]) -> datetime | None:

@@ -96,11 +96,11 @@ def report_now(platform: Platform, now: datetime, on_phase: Callable[[str], None
     Raises:
         NoProductionModelError: if no version is in production.
     """
-    from selfheal.services.tick import assess, compare, look, measure
+    from selfheal.services.tick import assess, collect, compare, measure
 
     window, drift, quality, pages = REPORT_PHASES
     on_phase(window)
-    proxy = look(platform, now)
+    proxy = collect(platform, now)
     if proxy is None:
         return None
     on_phase(drift)
@@ -115,12 +115,12 @@ def report_now(platform: Platform, now: datetime, on_phase: Callable[[str], None
 
 
 def delete_old_reports(platform: Platform, now: datetime) -> int:
-    """Keeps the newest DRIFT_REPORTS_KEEP of MONITORING_RESULTS_KEEP_DAYS, and those of open episodes; returns how many went."""
+    """Keeps the newest MAX_DRIFT_REPORTS of MONITORING_RESULTS_RETENTION_DAYS, and those of open episodes; returns how many went."""
     settings = platform.settings
     return prune_reports(
         reports_folder(settings.data_dir),
-        keep=settings.drift_reports_keep,
-        not_before=now - timedelta(days=settings.monitoring_results_keep_days),
+        max_files=settings.max_drift_reports,
+        not_before=now - timedelta(days=settings.monitoring_results_retention_days),
         protected={Path(reference).stem for reference in tick_queries.reports_of_open_episodes(platform.store)},
     )
 
@@ -146,9 +146,9 @@ def _history(platform: Platform, now: datetime) -> list[PastTick]:
     ]
 
 
-def past_tick(row: Row[Any], kept: Any) -> PastTick:
+def past_tick(row: Row[Any], tick_values: Any) -> PastTick:
     """From the row, and from the tick's file what only that has; of a file that is gone or of another release, nothing."""
-    performance = kept.get("performance") if isinstance(kept, dict) else None
+    performance = tick_values.get("performance") if isinstance(tick_values, dict) else None
     performance = performance if isinstance(performance, dict) else {}
     estimate = performance.get("estimate") or {}
     return PastTick(

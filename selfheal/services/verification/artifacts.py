@@ -26,9 +26,9 @@ def check_models(platform: Platform, on_step: OnStep) -> CheckResult:
     for version in _versions(platform):
         name = f"version {version.version}"
         on_step(f"model file of {name}")
-        with check.looking_at(f"model of {name}"):
+        with check.checking(f"model of {name}"):
             _refuse_other(platform.registry.stored_model(version), version.artifact_sha256)
-        with check.looking_at(f"record of {name}"):
+        with check.checking(f"record of {name}"):
             _compare_with_run(platform, version)
     return check.result()
 
@@ -36,11 +36,11 @@ def check_models(platform: Platform, on_step: OnStep) -> CheckResult:
 def check_references(platform: Platform, on_step: OnStep) -> CheckResult:
     """The first baseline in table and file, and each version's frozen reference."""
     check = Check("references")
-    with check.looking_at("first baseline"):
+    with check.checking("first baseline"):
         _check_baseline(platform)
     for version in _versions(platform):
         on_step(f"reference of version {version.version}")
-        with check.looking_at(f"reference of version {version.version}"):
+        with check.checking(f"reference of version {version.version}"):
             _refuse_other(platform.registry.stored_reference(version), version.reference_sha256)
     return check.result()
 
@@ -58,7 +58,7 @@ def check_training_sets(
     decided = _data_digests(platform)
     for run_id in runs:
         on_step(f"training set of run {run_id[:8]}")
-        with check.looking_at(f"training set of run {run_id}"):
+        with check.checking(f"training set of run {run_id}"):
             shadow = platform.registry.shadow_of_run(run_id)
             found = platform.registry.training_set(shadow).info.sha256
             for decision_id, expected in decided.get(run_id, ()):
@@ -72,11 +72,11 @@ def check_alias(platform: Platform) -> CheckResult:
     check = Check("alias and stage tags")
     production = model_versions.production_version(platform.store)
     number = None if production is None else production.version
-    with check.looking_at(f"alias {PRODUCTION_ALIAS}"):
+    with check.checking(f"alias {PRODUCTION_ALIAS}"):
         alias = platform.registry.alias_version(PRODUCTION_ALIAS)
         if alias != number:
             raise IntegrityError(f"points at version {alias}, but {number} is in production")
-    with check.looking_at("stage tags"):
+    with check.checking("stage tags"):
         tags = platform.registry.stage_tags()
         for version in _versions(platform):
             tag = tags.get(version.version, version.stage.value)

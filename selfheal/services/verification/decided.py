@@ -23,7 +23,7 @@ GOES_LIVE = frozenset({Action.PROMOTE, Action.ROLLBACK, Action.FORCE_PROMOTE})
 def check_chain(platform: Platform, expected_head: str | None) -> CheckResult:
     """Each decision against its hash and the one before it; and, if given, that a head noted elsewhere is still in the chain."""
     check = Check("chain of decisions")
-    with check.looking_at("table retraining_decisions", n_things=0):
+    with check.checking("table retraining_decisions", n_things=0):
         check.found(decisions.chain_problems(platform.store))
         check.n_checked = len(decisions.all_readable(platform.store))
         if expected_head is not None and decisions.decisions_after(platform.store, expected_head) is None:
@@ -37,7 +37,7 @@ def check_files(platform: Platform) -> CheckResult:
     """Each decision's JSON file against Postgres."""
     check = Check("files of decisions")
     data_dir = platform.settings.data_dir
-    with check.looking_at(str(decision_folder(data_dir)), n_things=0):
+    with check.checking(str(decision_folder(data_dir)), n_things=0):
         check.found(file_problems(platform.store, data_dir))
         check.n_checked = sum(1 for _ in decision_folder(data_dir).glob("*.json"))
     return check.result()
@@ -46,7 +46,7 @@ def check_files(platform: Platform) -> CheckResult:
 def check_promotions(platform: Platform) -> CheckResult:
     """What went live against the decisions that said so, and against the table of versions."""
     check = Check("promotions")
-    with check.looking_at("table promotions", n_things=0):
+    with check.checking("table promotions", n_things=0):
         promotions = list_promotions(platform.store, ALL)[::-1]
         versions = model_versions.list_versions(platform.store, ALL)
         known = {key: one for key, one in decisions.all_readable(platform.store).items() if one is not None}

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from selfheal.kit.errors import IntegrityError
 
-MAX_TOLD = 20
+MAX_SHOWN = 20
 """Sentences of each kind that a check keeps; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`findings` and `unchecked` are the first `MAX_TOLD` of `n_findings` and `n_unchecked`, a sentence each."""
+    """`findings` and `unchecked` are the first `MAX_SHOWN` of `n_findings` and `n_unchecked`, a sentence each."""
 
     name: str
     n_checked: int
@@ -59,17 +59,17 @@ class Check:
     def found(self, sentences: Iterable[str]) -> None:
         for sentence in sentences:
             self.n_findings += 1
-            if len(self._findings) < MAX_TOLD:
+            if len(self._findings) < MAX_SHOWN:
                 self._findings.append(sentence)
 
     def could_not(self, sentence: str) -> None:
         """Says what could not be looked at, and why."""
         self.n_unchecked += 1
-        if len(self._unchecked) < MAX_TOLD:
+        if len(self._unchecked) < MAX_SHOWN:
             self._unchecked.append(sentence)
 
     @contextmanager
-    def looking_at(self, what: str, n_things: int = 1) -> Iterator[None]:
+    def checking(self, what: str, n_things: int = 1) -> Iterator[None]:
         """Counts so many things as looked at. What has changed, or is not there any more, is a finding; whatever else keeps the
         check from looking at it is said.
         """

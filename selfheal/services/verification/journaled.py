@@ -39,7 +39,7 @@ class _Pass:
     """What the pass over the predictions has seen."""
 
     platform: Platform
-    kept_since: datetime | None
+    retained_since: datetime | None
     missing: Check = field(default_factory=lambda: Check("predictions in the journal"))
     served: Check = field(default_factory=lambda: Check("versions in the journal"))
     first_at: datetime | None = None
@@ -65,7 +65,7 @@ def check_journals(
     with journal_check(platform.store) as checking:
         of_rows = Check("rows of training sets in the journal")
         for number, (name, load) in enumerate(snapshots.items()):
-            with of_rows.looking_at(name, n_things=0), suppress(PermanentError):
+            with of_rows.checking(name, n_things=0), suppress(PermanentError):
                 _add_logged_rows(checking, number, load())
         checking.begin()
         seen = _Pass(platform, _kept_since(platform))
@@ -84,8 +84,8 @@ def _add_logged_rows(checking: JournalCheck, number: int, training_set: Training
 def _pass_predictions(checking: JournalCheck, seen: _Pass, on_bytes: OnBytes) -> None:
     kind, check = prediction_journal(seen.platform.contract), seen.missing
     for chunk in _copied_chunks(seen.platform, kind, check, on_bytes):
-        with check.looking_at("lines", len(chunk.lines)):
-            found = checking.predictions(chunk.columns, chunk.lines, seen.kept_since)
+        with check.checking("lines", len(chunk.lines)):
+            found = checking.predictions(chunk.columns, chunk.lines, seen.retained_since)
             check.found(f"prediction {one} is in the journal but not in Postgres" for one in found.missing)
             seen.served.n_checked += len(chunk.lines)
             seen.served.found(f"prediction {one} is by a version that was not live then" for one in found.unserved)
@@ -93,7 +93,7 @@ def _pass_predictions(checking: JournalCheck, seen: _Pass, on_bytes: OnBytes) ->
             seen.first_at = min(times, default=None)
     if checking.differing():
         for chunk in _copied_chunks(seen.platform, kind, Check("again"), lambda _: None):
-            with check.looking_at("lines", n_things=0):
+            with check.checking("lines", n_things=0):
                 checking.forgive_repeated(chunk.columns, chunk.lines)
     check.found(f"prediction {one} in Postgres differs from the journal" for one in checking.differing())
 
@@ -115,7 +115,7 @@ def _tell_snapshots(checking: JournalCheck, names: list[str], first_at: datetime
 def _pass_labels(checking: JournalCheck, platform: Platform, on_bytes: OnBytes) -> Check:
     check = Check("labels in the journal")
     for chunk in _copied_chunks(platform, LABEL_JOURNAL, check, on_bytes):
-        with check.looking_at("lines", len(chunk.lines)):
+        with check.checking("lines", len(chunk.lines)):
             found = checking.labels(chunk.columns, chunk.lines)
             check.found(f"the label of {one} in Postgres is not what the journal makes it" for one in found)
     return check
@@ -161,5 +161,5 @@ def _up_to(chunk: Chunk, end: int) -> Chunk:
 
 def _kept_since(platform: Platform) -> datetime | None:
     """From when on every prediction must be in Postgres, labelled or not; None if all must."""
-    days = platform.settings.predictions_keep_days
+    days = platform.settings.predictions_retention_days
     return None if days is None else datetime.now(UTC) - timedelta(days=days)

@@ -52,19 +52,19 @@ def verify_everything(
         n_verdicts: how many of the newest verdicts are computed again, and have their training sets held against the journal.
         expected_head: a head of the chain noted elsewhere; it must be in the chain still.
     """
-    told = listener or Listener()
+    listener = listener or Listener()
     head = decisions.chain_head(platform.store)
     verdicts = newest_verdicts(platform, n_verdicts)
     results = [
         check_chain(platform, expected_head),
         check_files(platform),
         check_promotions(platform),
-        check_models(platform, told.on_step),
-        check_references(platform, told.on_step),
-        check_training_sets(platform, verdicts, told.on_step),
+        check_models(platform, listener.on_step),
+        check_references(platform, listener.on_step),
+        check_training_sets(platform, verdicts, listener.on_step),
         check_alias(platform),
-        *_journals(platform, verdicts, told),
-        check_verdicts(platform, verdicts, told.on_step),
+        *_journals(platform, verdicts, listener),
+        check_verdicts(platform, verdicts, listener.on_step),
     ]
     return Verification(tuple(results), head)
 
@@ -75,14 +75,14 @@ def verify_decision(platform: Platform, decision_id: str, listener: Listener | N
     Raises:
         PermanentError: if there is no such decision.
     """
-    told = listener or Listener()
+    listener = listener or Listener()
     record = _check_record(platform, decision_id)
     decision = decisions.all_readable(platform.store).get(decision_id)
     results = [record]
     if decision is not None and decision.action in JUDGED:
         results += [
-            check_training_sets(platform, [decision], told.on_step, with_versions=False),
-            check_verdicts(platform, [decision], told.on_step),
+            check_training_sets(platform, [decision], listener.on_step, with_versions=False),
+            check_verdicts(platform, [decision], listener.on_step),
         ]
     return Verification(tuple(results), decisions.chain_head(platform.store))
 
@@ -98,17 +98,17 @@ def _check_record(platform: Platform, decision_id: str) -> CheckResult:
     return check.result()
 
 
-def _journals(platform: Platform, verdicts: Sequence[Decision], told: Listener) -> list[CheckResult]:
+def _journals(platform: Platform, verdicts: Sequence[Decision], listener: Listener) -> list[CheckResult]:
     total, done = journal_bytes(platform), 0
 
     def on_bytes(n_bytes: int) -> None:
         nonlocal done
         done += n_bytes
-        told.on_bytes(done, total)
+        listener.on_bytes(done, total)
 
-    told.on_step("journal")
+    listener.on_step("journal")
     check = Check("journal")
-    with check.looking_at("journal", n_things=0):
+    with check.checking("journal", n_things=0):
         return check_journals(platform, _snapshots(platform, verdicts), on_bytes)
     return [check.result()]
 

@@ -36,7 +36,7 @@ def check_verdicts(platform: Platform, verdicts: Sequence[Decision], on_step: Ca
     check = Check("verdicts, computed again")
     for verdict in verdicts:
         on_step(f"verdict {verdict.decision_id}")
-        with check.looking_at(f"verdict {verdict.decision_id}"):
+        with check.checking(f"verdict {verdict.decision_id}"):
             check.found(f"verdict {verdict.decision_id}: {one}" for one in verdict_differences(platform, verdict))
     return check.result()
 
@@ -74,7 +74,7 @@ def recompute(platform: Platform, verdict: Decision) -> GateOutcome:
     if rows.info.sha256 != verdict.data_sha256:
         raise IntegrityError(f"it rests on rows with sha256 {verdict.data_sha256}, its run has {rows.info.sha256}")
     evaluation = evaluation_of(platform, shadow, _champion(platform, verdict), rows, verdict.n_labels)
-    outcome = evaluate_gates(evaluation, limits, verdict.look or 1)
+    outcome = evaluate_gates(evaluation, limits, verdict.verdict_number or 1)
     computed = {gate.name for gate in outcome.gates}
     kept = (gate for gate in verdict.gates if gate.name not in computed)
     return replace(outcome, gates=(*outcome.gates, *kept))

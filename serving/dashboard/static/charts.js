@@ -94,7 +94,7 @@ export function overTime(history, { suffix = "", level = null, digits = ".3~f" }
   };
 }
 
-const firstMoment = (history) => history.first_look_at ?? history.since;
+const firstMoment = (history) => history.first_evaluation_at ?? history.since;
 
 /** A line, and the area between the ends of its intervals where they are known. `points`: {at, value, low, high}. */
 export function lineWithBand(name, points, lineColour, bandColour) {

@@ -131,7 +131,7 @@ function rollbackFromCard({ model }) {
 async function fetchHistory() {
   if (hours !== null) return historyOf(hours);
   const longest = await historyOf(HOURS.at(-1));
-  const since = longest.first_look_at ? (Date.now() - new Date(longest.first_look_at).getTime()) / 3_600_000 : 0;
+  const since = longest.first_evaluation_at ? (Date.now() - new Date(longest.first_evaluation_at).getTime()) / 3_600_000 : 0;
   if (!longest.steps.length) return longest; // nothing yet: what is to come decides
   hours = HOURS.find((choice) => since <= 0.9 * choice) ?? HOURS.at(-1);
   markRange();

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from selfheal.adapters.alerting.channels import Routes
 from selfheal.adapters.alerting.delivery import (
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
+    INITIAL_BACKOFF,
+    MAX_BACKOFF,
     MAX_FAILURES,
     _pause,
     closing,
-    due_notices,
+    due_messages,
     notify,
 )
 from selfheal.domain.records import Alert, Severity
@@ -107,7 +107,7 @@ def test_a_channel_that_fails_is_logged_and_stops_neither_the_others_nor_the_loo
 def test_a_channel_that_hangs_is_not_waited_for_and_gets_no_second_thread(
     webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfheal.adapters.alerting.delivery.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("selfheal.adapters.alerting.delivery.TIMEOUT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
         hanging = f"json://127.0.0.1:{silent.getsockname()[1]}/?rto=30"
         settings = load_settings(notify_urls=f"{hanging},{webhook.url}")
@@ -119,7 +119,7 @@ def test_a_channel_that_hangs_is_not_waited_for_and_gets_no_second_thread(
 
 @given(n_failures=st.integers(1, MAX_FAILURES))
 def test_pauses_grow_and_are_bounded(n_failures: int) -> None:
-    assert FIRST_PAUSE <= _pause(n_failures) <= _pause(n_failures + 1) <= LONGEST_PAUSE
+    assert INITIAL_BACKOFF <= _pause(n_failures) <= _pause(n_failures + 1) <= MAX_BACKOFF
 
 
 # Who has to hear what of an alert as it is now
@@ -140,7 +140,7 @@ def due(severity: str = "warning", *, told: dict[Channel, str] | None = None, **
         "acknowledged_severity": None,
     }
     row: Any = SimpleNamespace(**(values | changes))
-    return [(notice.channel.url.rpartition("/")[2], notice.says) for notice in due_notices(row, ROUTES)]
+    return [(notice.channel.url.rpartition("/")[2], notice.says) for notice in due_messages(row, ROUTES)]
 
 
 def test_an_open_alert_is_told_to_everybody_of_its_severity_who_has_not_heard() -> None:

@@ -35,31 +35,31 @@ def open_alerts(store: Store) -> list[tuple[str, str, int | None]]:
 
 
 def test_a_held_alert_opens_once_goes_on_and_is_resolved_by_its_source(store: Store) -> None:
-    assert alert_queries.hold_alert(store, "serving", 2, REFUSED, T0)
-    assert not alert_queries.hold_alert(store, "serving", 2, REFUSED, T0 + MINUTE)
+    assert alert_queries.open_or_update_alert(store, "serving", 2, REFUSED, T0)
+    assert not alert_queries.open_or_update_alert(store, "serving", 2, REFUSED, T0 + MINUTE)
     (row,) = alert_queries.list_alerts(store)
     assert (row.message, row.metrics, row.created_at, row.updated_at) == (REFUSED.message, REFUSED.metrics, T0, T0)
     assert alert_queries.resolve_alert(store, "serving", "model_refused", T0 + MINUTE)
     assert not alert_queries.resolve_alert(store, "serving", "model_refused", T0 + 2 * MINUTE)
     (row,) = alert_queries.list_alerts(store)
     assert (row.resolved_at, row.resolved_by) == (T0 + MINUTE, "serving")
-    assert alert_queries.hold_alert(store, "serving", 2, REFUSED, T0 + 3 * MINUTE), (
+    assert alert_queries.open_or_update_alert(store, "serving", 2, REFUSED, T0 + 3 * MINUTE), (
         "trouble that comes back rings again"
     )
 
 
 def test_a_held_alert_tells_what_is_true_now(store: Store) -> None:
-    alert_queries.hold_alert(store, "serving", None, LAG, T0)
+    alert_queries.open_or_update_alert(store, "serving", None, LAG, T0)
     worse = Alert("journal_lag", Severity.CRITICAL, "90 MB are not copied", {"bytes": 90_000_000})
-    assert not alert_queries.hold_alert(store, "serving", None, worse, T0 + MINUTE)
+    assert not alert_queries.open_or_update_alert(store, "serving", None, worse, T0 + MINUTE)
     (row,) = alert_queries.list_alerts(store, only_open=True)
     assert (row.message, row.severity, row.metrics) == (worse.message, "critical", worse.metrics)
     assert (row.created_at, row.updated_at) == (T0, T0 + MINUTE)
 
 
 def test_a_tick_leaves_the_alerts_of_other_sources_alone(store: Store) -> None:
-    alert_queries.hold_alert(store, "serving", 2, REFUSED, T0)
-    alert_queries.hold_alert(store, "serving", 1, DRIFT, T0)
+    alert_queries.open_or_update_alert(store, "serving", 2, REFUSED, T0)
+    alert_queries.open_or_update_alert(store, "serving", 1, DRIFT, T0)
     alert_queries.sync_alerts(store, tick(), T0 + MINUTE)
     assert alert_queries.sync_alerts(store, tick(DRIFT), T0 + 2 * MINUTE) == [DRIFT], "the same kind, by another source"
     alert_queries.sync_alerts(store, tick(), T0 + 3 * MINUTE)
@@ -69,8 +69,8 @@ def test_a_tick_leaves_the_alerts_of_other_sources_alone(store: Store) -> None:
 def test_a_source_resolves_its_own_alerts_of_the_kind_for_every_version(store: Store) -> None:
     alert_queries.sync_alerts(store, tick(DRIFT), T0)
     for version in (None, 2, 3):
-        alert_queries.hold_alert(store, "serving", version, REFUSED, T0)
-    alert_queries.hold_alert(store, "serving", None, LAG, T0)
+        alert_queries.open_or_update_alert(store, "serving", version, REFUSED, T0)
+    alert_queries.open_or_update_alert(store, "serving", None, LAG, T0)
     alert_queries.resolve_alert(store, "serving", "model_refused", T0 + MINUTE)
     assert open_alerts(store) == [("monitoring", "dataset_drift", 1), ("serving", "journal_lag", None)]
 
@@ -80,7 +80,9 @@ def test_processes_that_hold_the_same_alert_at_once_open_one(
     open_again: Callable[[], Store], model_version: int | None
 ) -> None:
     stores = [open_again() for _ in range(4)]
-    opened = at_once([partial(alert_queries.hold_alert, one, "serving", model_version, REFUSED, T0) for one in stores])
+    opened = at_once(
+        [partial(alert_queries.open_or_update_alert, one, "serving", model_version, REFUSED, T0) for one in stores]
+    )
     assert sorted(opened) == [False, False, False, True]
     assert len(alert_queries.list_alerts(stores[0])) == 1
 

@@ -18,7 +18,7 @@ from tests.traffic import toy_rows
 
 @pytest.fixture
 def baseline(store: Store, data_dir: Path) -> pd.DataFrame:
-    return baseline_queries.write_baseline_once(store, toy_rows(100), "100 rows", T0, data_dir)
+    return baseline_queries.write_baseline(store, toy_rows(100), "100 rows", T0, data_dir)
 
 
 def tamper(store: Store, statement: str) -> None:
@@ -41,7 +41,7 @@ def test_there_is_no_baseline_before_it_is_written(store: Store, data_dir: Path)
 
 def test_the_baseline_is_the_first_that_was_written(store: Store, data_dir: Path, baseline: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(baseline, toy_rows(100))
-    again = baseline_queries.write_baseline_once(store, toy_rows(50, seed=2), "50 rows", T0, data_dir)
+    again = baseline_queries.write_baseline(store, toy_rows(50, seed=2), "50 rows", T0, data_dir)
     pd.testing.assert_frame_equal(again, baseline)
     row = baseline_queries.baseline_row(store)
     assert row is not None
@@ -66,7 +66,7 @@ def test_a_changed_table_is_refused_naming_the_digest(store: Store, data_dir: Pa
     with pytest.raises(IntegrityError, match=rf"reference_data has changed .*expected sha256 {digest(store)}, found"):
         baseline_queries.read_baseline(store, data_dir)
     with pytest.raises(IntegrityError, match="reference_data has changed"):
-        baseline_queries.write_baseline_once(store, toy_rows(100), "100 rows", T0, data_dir)
+        baseline_queries.write_baseline(store, toy_rows(100), "100 rows", T0, data_dir)
 
 
 def test_a_changed_copy_is_refused_naming_file_and_digest(store: Store, data_dir: Path, baseline: pd.DataFrame) -> None:

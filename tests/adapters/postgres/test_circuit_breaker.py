@@ -1,4 +1,4 @@
-"""The gate before the connections: shut until it is opened, and never a queue before a server that does not answer."""
+"""The breaker before the connections: shut until it is opened, and never a queue before a server that does not answer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from selfheal.adapters.postgres.circuit_breaker import CONNECT_TIMEOUT_SECONDS, Gate, gated_engine
+from selfheal.adapters.postgres.circuit_breaker import CONNECT_TIMEOUT_SECONDS, ConnectionBreaker, breaker_engine
 from selfheal.adapters.postgres.embedded import EmbeddedServer
 
 
 class Clock:
-    """`time` of the gate, which a test sets."""
+    """`time` of the breaker, which a test sets."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -48,55 +48,55 @@ class Driver:
         return parameters
 
 
-def attempt(gate: Gate, driver: Any) -> Any:
-    return gate.connect(driver, None, [], {"dbname": "x"})
+def attempt(breaker: ConnectionBreaker, driver: Any) -> Any:
+    return breaker.connect(driver, None, [], {"dbname": "x"})
 
 
 def test_nothing_passes_before_it_is_opened_nor_after_it_is_shut(clock: Clock) -> None:
-    gate, driver = Gate(), Driver(clock)
+    breaker, driver = ConnectionBreaker(), Driver(clock)
     driver.fails = False
     with pytest.raises(psycopg.OperationalError, match="has not been reached yet"):
-        attempt(gate, driver)
-    gate.open()
-    assert attempt(gate, driver) == {"dbname": "x"}
-    gate.open(host="/tmp/socket")
-    assert attempt(gate, driver) == {"dbname": "x", "host": "/tmp/socket"}
-    gate.shut()
+        attempt(breaker, driver)
+    breaker.allow()
+    assert attempt(breaker, driver) == {"dbname": "x"}
+    breaker.allow(host="/tmp/socket")
+    assert attempt(breaker, driver) == {"dbname": "x", "host": "/tmp/socket"}
+    breaker.block()
     with pytest.raises(psycopg.OperationalError, match="not ours"):
-        attempt(gate, driver)
+        attempt(breaker, driver)
     assert driver.n_attempts == 2
 
 
 def test_after_an_attempt_that_timed_out_there_is_none_for_as_long_as_it_took(clock: Clock) -> None:
-    gate, driver = Gate(), Driver(clock)
-    gate.open()
+    breaker, driver = ConnectionBreaker(), Driver(clock)
+    breaker.allow()
     driver.seconds = 5.0
     with pytest.raises(psycopg.OperationalError, match="timed out"):
-        attempt(gate, driver)
+        attempt(breaker, driver)
     for pause_seconds in (0.0, 4.9):
         clock.now += pause_seconds
         with pytest.raises(psycopg.OperationalError, match="did not answer a moment ago"):
-            attempt(gate, driver)
+            attempt(breaker, driver)
     clock.now += 0.2
     driver.fails = False
-    assert attempt(gate, driver)
-    assert attempt(gate, driver)
+    assert attempt(breaker, driver)
+    assert attempt(breaker, driver)
     assert driver.n_attempts == 3
 
 
 def test_a_connection_that_was_refused_at_once_may_be_tried_again_at_once(clock: Clock) -> None:
-    gate, driver = Gate(), Driver(clock)
-    gate.open()
+    breaker, driver = ConnectionBreaker(), Driver(clock)
+    breaker.allow()
     for _ in range(5):
         with pytest.raises(psycopg.OperationalError, match="timed out"):
-            attempt(gate, driver)
+            attempt(breaker, driver)
         clock.now += 0.001
     assert driver.n_attempts == 5
 
 
 def test_while_one_caller_tries_again_the_others_are_told_no_at_once() -> None:
-    gate = Gate()
-    gate.open()
+    breaker = ConnectionBreaker()
+    breaker.allow()
     is_trying, may_end = threading.Event(), threading.Event()
 
     class Slow:
@@ -111,28 +111,30 @@ def test_while_one_caller_tries_again_the_others_are_told_no_at_once() -> None:
 
     driver = Slow()
     with pytest.raises(psycopg.OperationalError, match="timed out"):
-        attempt(gate, driver)
+        attempt(breaker, driver)
 
     def try_again() -> None:
         with pytest.raises(psycopg.OperationalError, match="timed out"):
-            attempt(gate, driver)
+            attempt(breaker, driver)
 
     other = threading.Thread(target=try_again)
     other.start()
     assert is_trying.wait(CONNECT_TIMEOUT_SECONDS)
     with pytest.raises(psycopg.OperationalError, match="a moment ago"):
-        attempt(gate, driver)
+        attempt(breaker, driver)
     may_end.set()
     other.join()
     assert driver.n_attempts == 2
 
 
-def test_an_engine_behind_the_gate_reports_it_as_any_outage_and_works_once_it_is_open(server: EmbeddedServer) -> None:
-    gate = Gate()
-    engine = gated_engine("postgresql+psycopg://postgres@/postgres", gate)
+def test_an_engine_behind_the_gate_reports_it_as_any_outage_and_works_once_it_is_allowed(
+    server: EmbeddedServer,
+) -> None:
+    breaker = ConnectionBreaker()
+    engine = breaker_engine("postgresql+psycopg://postgres@/postgres", breaker)
     with pytest.raises(OperationalError, match="has not been reached yet"), engine.connect():
         pass
-    gate.open(host=str(server.socket_dir))
+    breaker.allow(host=str(server.socket_dir))
     with engine.connect() as connection:
         assert connection.execute(text("SHOW timezone")).scalar() == "UTC"
     engine.dispose()

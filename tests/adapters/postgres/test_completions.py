@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from selfheal.adapters.postgres import completions
-from selfheal.adapters.postgres.alerts import hold_alert, resolve_alert
+from selfheal.adapters.postgres.alerts import open_or_update_alert, resolve_alert
 from selfheal.cli import completion
 from selfheal.domain.records import Alert, Severity
 from selfheal.services.platform import Platform
@@ -24,10 +24,10 @@ def test_registered_versions_are_offered_with_their_stage(platform: Platform) ->
 
 
 def test_only_open_alerts_are_offered_and_not_more_than_the_bound(platform: Platform) -> None:
-    for version in range(completions.MAX_HINTS + 1):
-        hold_alert(platform.store, "serving", version, Alert("journal_lag", Severity.WARNING, "late"), T0)
+    for version in range(completions.MAX_COMPLETIONS + 1):
+        open_or_update_alert(platform.store, "serving", version, Alert("journal_lag", Severity.WARNING, "late"), T0)
     offered = completions.open_alerts(platform.settings)
-    assert len(offered) == completions.MAX_HINTS
+    assert len(offered) == completions.MAX_COMPLETIONS
     assert {told for _, told in offered} == {"warning: journal lag"}
     resolve_alert(platform.store, "serving", "journal_lag", T0)
     assert completions.open_alerts(platform.settings) == []

@@ -24,7 +24,7 @@ from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
 from selfheal.services.platform import open_platform
 from selfheal.settings import load_settings
 
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 
 USER = """
 import sys
@@ -72,11 +72,11 @@ class User:
 
     def leave(self) -> None:
         self.ask_to_leave()
-        assert self.process.wait(PATIENCE_SECONDS) == 0
+        assert self.process.wait(TIMEOUT_SECONDS) == 0
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(PATIENCE_SECONDS)
+        self.process.wait(TIMEOUT_SECONDS)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def pgdata() -> Iterator[Path]:
         if pid is not None and is_postgres(pid):
             server = psutil.Process(pid)
             server.terminate()
-            server.wait(PATIENCE_SECONDS)
+            server.wait(TIMEOUT_SECONDS)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_users_that_leave_at_the_same_moment_leave_no_server_behind(
     for user in users:
         user.ask_to_leave()
     for user in users:
-        assert user.process.wait(PATIENCE_SECONDS) == 0
+        assert user.process.wait(TIMEOUT_SECONDS) == 0
     assert not answers(urls[0])
 
 
@@ -217,14 +217,14 @@ def test_the_last_user_stops_a_server_that_another_one_started_anew(
 
 
 def wait_for_the_end_of(pid: int) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while is_postgres(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
 def started_again(pgdata: Path) -> embedded.EmbeddedServer:
     """Postgres refuses to start while the killed server's children are still there: a moment."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
         try:
             return embedded.ensure_running(pgdata)

@@ -15,7 +15,7 @@ from selfheal.adapters.journal import prediction_journal
 from selfheal.adapters.postgres import mutex
 from selfheal.adapters.postgres.ingest import ingest
 from selfheal.adapters.postgres.lock_keys import Lock
-from selfheal.adapters.postgres.mutex import alone_with
+from selfheal.adapters.postgres.mutex import exclusive
 from selfheal.adapters.postgres.store import Store
 from selfheal.kit.errors import ServiceUnavailableError
 from tests.at_once import at_once
@@ -31,7 +31,7 @@ def test_of_several_that_want_the_same_one_is_in_there_at_a_time(open_again: Cal
     most: list[int] = []
 
     def enter(number: int) -> None:
-        with alone_with(stores[number % 2], Lock.REGISTRY):
+        with exclusive(stores[number % 2], Lock.REGISTRY):
             inside.append(number)
             threading.Event().wait(MOMENT_SECONDS)
             most.append(len(inside))
@@ -42,12 +42,12 @@ def test_of_several_that_want_the_same_one_is_in_there_at_a_time(open_again: Cal
 
 
 def test_who_waits_too_long_is_told_for_what(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mutex, "PATIENCE_SECONDS", MOMENT_SECONDS)
+    monkeypatch.setattr(mutex, "TIMEOUT_SECONDS", MOMENT_SECONDS)
     with (
-        alone_with(store, Lock.JUDGING),
+        exclusive(store, Lock.JUDGING),
         pytest.raises(ServiceUnavailableError, match=r"busy with the same \(judging\)"),
     ):
-        at_once([lambda: alone_with(store, Lock.JUDGING).__enter__()])
+        at_once([lambda: exclusive(store, Lock.JUDGING).__enter__()])
 
 
 def test_a_lock_has_a_key_of_its_own_and_the_triggers_have_theirs(store: Store) -> None:
@@ -62,5 +62,5 @@ def test_predictions_are_written_while_somebody_waits_for_a_slow_mlflow(
     store: Store, data_dir: Path, lock: Lock
 ) -> None:
     journal_predictions(data_dir, contract, toy_rows(3), np.full(3, 0.5))
-    with alone_with(store, lock), ThreadPoolExecutor(1) as threads:
+    with exclusive(store, lock), ThreadPoolExecutor(1) as threads:
         assert threads.submit(ingest, store, prediction_journal(contract), data_dir).result(10).n_new == 3

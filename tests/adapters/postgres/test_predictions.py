@@ -218,8 +218,8 @@ def test_stored_labels_are_those_of_the_ids_asked_for(store: Store, data_dir: Pa
     assert [(key, one.value, one.is_correction) for key, one in known.items()] == [(first, 1, False)]
 
 
-def known_label(is_correction: bool, received_second: int) -> predictions.KnownLabel:
-    return predictions.KnownLabel(1, is_correction, T0 + timedelta(seconds=received_second))
+def known_label(is_correction: bool, received_second: int) -> predictions.StoredLabel:
+    return predictions.StoredLabel(1, is_correction, T0 + timedelta(seconds=received_second))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def known_label(is_correction: bool, received_second: int) -> predictions.KnownL
     ids=["the first", "the last correction", "an early correction", "a late correction"],
 )
 def test_of_two_labels_the_first_counts_unless_corrected(
-    winner: predictions.KnownLabel, loser: predictions.KnownLabel
+    winner: predictions.StoredLabel, loser: predictions.StoredLabel
 ) -> None:
     assert winner.overrules(loser)
     assert not loser.overrules(winner)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfheal.domain.monitoring.feed import MIN_ROWS, FeedLook, feed_problems, spoiled_period
+from selfheal.domain.monitoring.feed import MIN_ROWS, FeedCheck, feed_problems, spoiled_period
 from tests import builders
 from tests.toy_use_case import contract
 
@@ -163,7 +163,7 @@ def spoiled(is_broken: bool, checked: timedelta | None, before: tuple[bool, time
     report = builders.drift_report(
         feed_checked_since=None if checked is None else END - checked, feed_problems=problems
     )
-    found = spoiled_period(report, None if before is None else FeedLook(before[0], END - before[1]))
+    found = spoiled_period(report, None if before is None else FeedCheck(before[0], END - before[1]))
     return None if found is None else ((END - found.started_at) / MINUTE, (END - found.ended_at) / MINUTE)
 
 

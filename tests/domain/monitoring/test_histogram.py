@@ -1,4 +1,4 @@
-"""Bars that show two samples beside each other."""
+"""Histogram that show two samples beside each other."""
 
 from __future__ import annotations
 

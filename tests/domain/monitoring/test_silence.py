@@ -22,7 +22,7 @@ from selfheal.domain.monitoring.silence import (
 )
 from selfheal.domain.records import Severity
 from selfheal.services.platform import Platform
-from selfheal.services.tick import watch_traffic
+from selfheal.services.tick import check_traffic
 from tests.times import T0
 from tests.traffic import serve, toy_rows
 
@@ -128,15 +128,15 @@ def test_traffic_that_stops_raises_one_alert_which_ends_by_itself(platform: Plat
     def open_kinds() -> list[tuple[str, str]]:
         return [(row.kind, row.source) for row in alerts.list_alerts(platform.store, only_open=True)]
 
-    assert watch_traffic(platform, T0, T0 + 9 * DAY) is UNKNOWN, "there never was any"
+    assert check_traffic(platform, T0, T0 + 9 * DAY) is UNKNOWN, "there never was any"
     sent = serve(platform, toy_rows(20))
     for hours in (25, 26, 50):
-        assert watch_traffic(platform, T0, sent.last_at + hours * HOUR) is SILENT
+        assert check_traffic(platform, T0, sent.last_at + hours * HOUR) is SILENT
     assert open_kinds() == [("traffic_silent", "traffic")]
     restarted_at = sent.last_at + 60 * HOUR
-    assert watch_traffic(platform, restarted_at, restarted_at + MINUTE) is UNKNOWN
+    assert check_traffic(platform, restarted_at, restarted_at + MINUTE) is UNKNOWN
     assert open_kinds() == [("traffic_silent", "traffic")], "a restart is no sign of life"
     again = serve(platform, toy_rows(5, seed=2), start=restarted_at + MINUTE)
-    assert watch_traffic(platform, T0, again.last_at + MINUTE) is BEATING
+    assert check_traffic(platform, T0, again.last_at + MINUTE) is BEATING
     assert open_kinds() == []
     assert len(alerts.list_alerts(platform.store)) == 1

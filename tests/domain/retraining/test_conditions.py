@@ -18,7 +18,7 @@ from selfheal.domain.retraining.conditions import (
     names_of_unmet,
     unmet,
 )
-from selfheal.domain.retraining.requests import LatestTick, wish_for_retraining
+from selfheal.domain.retraining.requests import LatestTick, retraining_need
 from tests.builders import decision, model_version
 from tests.times import T0
 
@@ -190,19 +190,19 @@ def tick(verdict: Verdict, num_drifted_features: int = 0) -> LatestTick:
 
 
 def test_harm_with_drifted_features_is_the_drift_sensors() -> None:
-    assert wish_for_retraining(tick(Verdict.HARMFUL_SHIFT, 3)).trigger is Trigger.DRIFT
+    assert retraining_need(tick(Verdict.HARMFUL_SHIFT, 3)).trigger is Trigger.DRIFT
 
 
 def test_harm_without_drifted_features_is_the_performance_sensors() -> None:
-    assert wish_for_retraining(tick(Verdict.HARMFUL_SHIFT)).trigger is Trigger.PERFORMANCE
+    assert retraining_need(tick(Verdict.HARMFUL_SHIFT)).trigger is Trigger.PERFORMANCE
 
 
 @pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.HARMFUL_SHIFT])
 def test_only_a_harmful_shift_calls_for_a_retraining(verdict: Verdict) -> None:
-    wish = wish_for_retraining(tick(verdict, 3))
+    wish = retraining_need(tick(verdict, 3))
     assert wish.trigger is None
     assert verdict.value in wish.reason
 
 
 def test_without_a_look_nothing_is_wished_for() -> None:
-    assert wish_for_retraining(None).trigger is None
+    assert retraining_need(None).trigger is None

@@ -21,13 +21,13 @@ from selfheal.domain.retraining.evidence import (
     f1_difference,
     f1_difference_bounds,
     kind_counts,
-    level_of_look,
+    level_of_verdict,
     more_rows_for_certainty,
     posterior_differences,
 )
 
 COUNTS = st.lists(st.integers(0, 400), min_size=8, max_size=8).map(np.array)
-level_at = partial(level_of_look, has_brier_risen=False)
+level_at = partial(level_of_verdict, has_brier_risen=False)
 
 TYPICAL = np.array([870, 25, 20, 18, 25, 8, 18, 16])
 """1,000 rows, 67 of them positive; the challenger finds 34 of those, the champion 24."""
@@ -60,13 +60,17 @@ def test_f1_where_nobody_has_or_predicts_a_positive_is_0_not_unknown() -> None:
 def test_no_number_of_looks_spends_more_than_the_level(level: float, n_looks: int, n_rows: int) -> None:
     for has_brier_risen in (False, True):
         looks = range(1, n_looks + 1)
-        spent = [level_of_look(level, look, n_rows, has_brier_risen=has_brier_risen) for look in looks]
+        spent = [
+            level_of_verdict(level, verdict_number, n_rows, has_brier_risen=has_brier_risen) for verdict_number in looks
+        ]
         assert sum(spent) < level
         assert all(later < earlier for earlier, later in itertools.pairwise(spent))
 
 
 def test_the_whole_level_is_there_to_be_spent() -> None:
-    assert sum(level_at(1.0, look, 1_000) for look in range(1, 100_000)) == pytest.approx(1.0, abs=1e-5)
+    assert sum(level_at(1.0, verdict_number, 1_000) for verdict_number in range(1, 100_000)) == pytest.approx(
+        1.0, abs=1e-5
+    )
 
 
 def test_the_tenth_look_still_has_a_hundredth_of_the_first() -> None:
@@ -79,9 +83,13 @@ def test_few_rows_spend_little_and_more_than_enough_spend_no_more() -> None:
 
 
 @given(st.integers(1, 100), st.integers(1, 10**6))
-def test_a_risen_brier_score_never_adds_to_the_level(look: int, n_rows: int) -> None:
-    risen = level_of_look(0.05, look, n_rows, has_brier_risen=True)
-    assert risen == level_at(0.05, look, n_rows) if n_rows >= 1_500 else risen < level_at(0.05, look, n_rows)
+def test_a_risen_brier_score_never_adds_to_the_level(verdict_number: int, n_rows: int) -> None:
+    risen = level_of_verdict(0.05, verdict_number, n_rows, has_brier_risen=True)
+    assert (
+        risen == level_at(0.05, verdict_number, n_rows)
+        if n_rows >= 1_500
+        else risen < level_at(0.05, verdict_number, n_rows)
+    )
 
 
 # The bounds

@@ -67,12 +67,12 @@ def judged(
     coverage: float | None = 40.0,
     limits: GateLimits = LIMITS,
     challenger_threshold: float = 0.4,
-    look: int = 1,
+    verdict_number: int = 1,
     bands: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> GateOutcome:
     old = None if champion is None else Scores(champion, 0.4)
     new = Scores(challenger, challenger_threshold)
-    return evaluate_gates(Evaluation(labels, new, old, coverage, 5_000, bands or {}), limits, look)
+    return evaluate_gates(Evaluation(labels, new, old, coverage, 5_000, bands or {}), limits, verdict_number)
 
 
 def statuses(outcome: GateOutcome) -> dict[str, GateStatus]:
@@ -261,7 +261,9 @@ def test_the_limits_survive_being_kept_with_the_decision() -> None:
 
 
 def test_a_later_look_asks_for_more_evidence() -> None:
-    lows = [gate(judged(look=look), "f1_improvement").interval_low for look in (1, 2, 10, 30)]
+    lows = [
+        gate(judged(verdict_number=verdict_number), "f1_improvement").interval_low for verdict_number in (1, 2, 10, 30)
+    ]
     assert None not in lows
     assert lows == sorted(lows, key=lambda low: -(low or 0.0))
     assert len(set(lows)) == 4
@@ -281,8 +283,10 @@ def test_what_passes_at_the_first_look_may_be_inconclusive_at_the_thirtieth() ->
     n_rows = 600
     mixed = np.where(np.arange(n_rows) % 3 == 0, GOOD[:n_rows], WORSE[:n_rows])
     first, thirtieth = (
-        statuses(judged(labels=LABELS[:n_rows], challenger=mixed, champion=WORSE[:n_rows], look=look))["f1_improvement"]
-        for look in (1, 30)
+        statuses(
+            judged(labels=LABELS[:n_rows], challenger=mixed, champion=WORSE[:n_rows], verdict_number=verdict_number)
+        )["f1_improvement"]
+        for verdict_number in (1, 30)
     )
     assert (first, thirtieth) == (GateStatus.PASS, GateStatus.INCONCLUSIVE)
 
@@ -295,10 +299,12 @@ def test_a_challenger_that_is_no_better_is_seldom_promoted_however_often_it_is_t
     for seed in range(10):
         rng = np.random.default_rng(seed)
         actions = []
-        for look in range(1, 4):
+        for verdict_number in range(1, 4):
             labels = (rng.random(600) < 0.3).astype(np.int64)
             new, old = (np.clip(0.35 + 0.2 * (2 * labels - 1) + rng.normal(0, 0.3, 600), 0, 1) for _ in range(2))
-            actions.append(judged(labels=labels, challenger=new, champion=old, limits=limits, look=look).action)
+            actions.append(
+                judged(labels=labels, challenger=new, champion=old, limits=limits, verdict_number=verdict_number).action
+            )
         n_replaced += Action.PROMOTE in actions
     assert n_replaced < 4
 
@@ -357,12 +363,12 @@ ROWS = st.lists(st.tuples(st.integers(0, 1), SCORE, SCORE), min_size=1, max_size
 
 
 @hypothesis.settings(max_examples=50)
-@given(rows=ROWS, has_champion=st.booleans(), coverage=st.none() | st.floats(0, 100), look=st.integers(1, 10))
-@example(rows=[(1, 0.9, 0.1)], has_champion=True, coverage=100.0, look=1)
-@example(rows=[(0, 0.0, 0.0)] * 40, has_champion=True, coverage=100.0, look=1)
-@example(rows=[(1, 1.0, 0.0), (0, 0.0, 1.0)] * 20, has_champion=True, coverage=100.0, look=1)
+@given(rows=ROWS, has_champion=st.booleans(), coverage=st.none() | st.floats(0, 100), verdict_number=st.integers(1, 10))
+@example(rows=[(1, 0.9, 0.1)], has_champion=True, coverage=100.0, verdict_number=1)
+@example(rows=[(0, 0.0, 0.0)] * 40, has_champion=True, coverage=100.0, verdict_number=1)
+@example(rows=[(1, 1.0, 0.0), (0, 0.0, 1.0)] * 20, has_champion=True, coverage=100.0, verdict_number=1)
 def test_whatever_the_labels_and_scores_there_are_six_gates_and_a_promotion_has_passed_all(
-    rows: list[tuple[int, float, float]], has_champion: bool, coverage: float | None, look: int
+    rows: list[tuple[int, float, float]], has_champion: bool, coverage: float | None, verdict_number: int
 ) -> None:
     labels, new, old = (np.array(column) for column in zip(*rows, strict=True))
     outcome = judged(
@@ -371,7 +377,7 @@ def test_whatever_the_labels_and_scores_there_are_six_gates_and_a_promotion_has_
         champion=old.astype(float) if has_champion else None,
         coverage=coverage,
         limits=replace(LIMITS, min_samples=1, min_f1_improvement_pct=0.0),
-        look=look,
+        verdict_number=verdict_number,
     )
     assert tuple(statuses(outcome)) == GATE_NAMES
     applicable = set(statuses(outcome).values()) - {GateStatus.NOT_APPLICABLE}

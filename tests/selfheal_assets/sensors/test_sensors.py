@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from selfheal.adapters.postgres import decisions
-from selfheal.adapters.postgres.alerts import hold_alert, list_alerts
+from selfheal.adapters.postgres.alerts import list_alerts, open_or_update_alert
 from selfheal.adapters.postgres.predictions import latest_activity
 from selfheal.adapters.postgres.retraining_requests import add_request, open_requests
 from selfheal.domain.records import Action, Alert, Severity
@@ -57,7 +57,7 @@ def test_the_sensor_tells_what_could_not_be_told_before_and_sees_that_no_traffic
 ) -> None:
     dagster = make_dagster(make_settings(notify_urls=webhook.url))
     store = dagster.platform.store
-    hold_alert(store, "serving", None, Alert("journal_lag", Severity.CRITICAL, "late"), T0)
+    open_or_update_alert(store, "serving", None, Alert("journal_lag", Severity.CRITICAL, "late"), T0)
     serve(dagster.platform, toy_rows(5))
     evaluate(dagster, "monitoring_sensor")
     assert [message["title"] for message in webhook.received] == ["selfheal: journal lag"]

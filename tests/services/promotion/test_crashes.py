@@ -38,7 +38,7 @@ from tests.times import T0
 
 LATER = T0 + timedelta(hours=1)
 MUCH_LATER = T0 + timedelta(hours=2)
-PATIENCE_SECONDS = 120.0
+TIMEOUT_SECONDS = 120.0
 COMMITTED = SWITCH_STEPS[SWITCH_STEPS.index("commit") + 1 :]
 """Steps before which the version is live."""
 
@@ -80,7 +80,7 @@ def _force(settings: Settings, version: int, step: str) -> None:
 def kill_in_step(work: Callable[..., None], *arguments: object) -> None:
     process = forking().Process(target=work, args=arguments)
     process.start()
-    process.join(PATIENCE_SECONDS)
+    process.join(TIMEOUT_SECONDS)
     assert process.exitcode == -signal.SIGKILL, "it was to die in the middle of its work"
 
 

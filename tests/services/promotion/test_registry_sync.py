@@ -13,7 +13,7 @@ from selfheal.adapters.postgres.alerts import list_alerts
 from selfheal.domain.records import Action, Stage
 from selfheal.services.platform import Platform
 from selfheal.services.promotion.registry_sync import (
-    REGISTRY_STRAYED,
+    REGISTRY_OUT_OF_SYNC,
     SETTLING,
     project,
     reconcile_registry,
@@ -80,7 +80,7 @@ def test_an_alias_that_somebody_moved_is_set_right_and_told_until_it_stays_right
     assert watch_registry(two, moved_at) == ["alias production pointed at 1, version 2 is in production"]
     assert two.registry.alias_version(PRODUCTION_ALIAS) == 2
     (alert,) = list_alerts(two.store, only_open=True)
-    assert (alert.kind, alert.severity, alert.source) == (REGISTRY_STRAYED, "warning", "registry")
+    assert (alert.kind, alert.severity, alert.source) == (REGISTRY_OUT_OF_SYNC, "warning", "registry")
     assert "alias production pointed at 1, version 2 is in production" in alert.message
     assert watch_registry(two, moved_at + timedelta(minutes=1)) == []
     assert open_kinds(two) == []

@@ -81,6 +81,6 @@ def test_pruning_keeps_the_newest_and_touches_no_other_kind(tmp_path: Path) -> N
     other = tmp_path / "tick.json"
     other.touch()
     os.utime(other, (1, 1))
-    assert prune(tmp_path, "*.html", keep=2) == 2
+    assert prune(tmp_path, "*.html", max_files=2) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"newest.html", "newer.html", "tick.json"}
-    assert prune(tmp_path, "*.html", keep=2) == 0
+    assert prune(tmp_path, "*.html", max_files=2) == 0

@@ -23,7 +23,7 @@ from selfheal.services.reports.files import (
     save_overview,
 )
 from selfheal.services.reports.writer import is_worth_a_page, report_now, write_overview
-from selfheal.services.tick import assess, compare, conclude, look, measure
+from selfheal.services.tick import assess, collect, compare, conclude, measure
 from tests.serving.history import add_tick
 from tests.times import T0
 from tests.traffic import serve, toy_rows
@@ -37,19 +37,22 @@ def names(count: int) -> dict[str, datetime]:
 
 
 def test_reports_go_by_count_and_by_age_but_never_those_that_are_referred_to() -> None:
-    old = reports_to_delete(names(6), keep=4, not_before=T0 - 2 * DAY, protected={"r5"})
+    old = reports_to_delete(names(6), max_files=4, not_before=T0 - 2 * DAY, protected={"r5"})
     assert old == ["r3", "r4"]
-    assert reports_to_delete(names(6), keep=2, not_before=T0 - 9 * DAY, protected=()) == ["r2", "r3", "r4", "r5"]
+    assert reports_to_delete(names(6), max_files=2, not_before=T0 - 9 * DAY, protected=()) == ["r2", "r3", "r4", "r5"]
 
 
 @given(
-    count=st.integers(0, 20), keep=st.integers(1, 20), days=st.integers(0, 20), protected=st.sets(st.integers(0, 19))
+    count=st.integers(0, 20),
+    max_files=st.integers(1, 20),
+    days=st.integers(0, 20),
+    protected=st.sets(st.integers(0, 19)),
 )
-def test_what_stays_is_bounded(count: int, keep: int, days: int, protected: set[int]) -> None:
+def test_what_stays_is_bounded(count: int, max_files: int, days: int, protected: set[int]) -> None:
     reports, kept = names(count), {f"r{number}" for number in protected}
-    gone = reports_to_delete(reports, keep=keep, not_before=T0 - days * DAY, protected=kept)
+    gone = reports_to_delete(reports, max_files=max_files, not_before=T0 - days * DAY, protected=kept)
     left = set(reports) - set(gone) - kept
-    assert len(left) <= keep
+    assert len(left) <= max_files
     assert all(reports[name] >= T0 - days * DAY for name in left)
     assert not kept & set(gone)
 
@@ -61,7 +64,7 @@ def test_a_report_goes_with_all_its_files_and_nothing_else_does(tmp_path: Path) 
             os.utime(path, ((T0 - age_days * DAY).timestamp(),) * 2)
     (tmp_path / "notes.html").write_text("mine")
     scripts = ensure_scripts(tmp_path)
-    assert prune_reports(tmp_path, keep=1, not_before=T0 - 9 * DAY, protected=()) == 1
+    assert prune_reports(tmp_path, max_files=1, not_before=T0 - 9 * DAY, protected=()) == 1
     assert {path.name for path in tmp_path.iterdir()} == {
         "20260304T120000-v1.html",
         "20260304T120000-v1-overview.html",
@@ -119,7 +122,7 @@ def test_a_report_on_demand_has_both_pages_and_records_nothing(platform: Platfor
 @pytest.mark.integration
 def test_a_change_of_the_verdict_is_worth_a_page_and_one_to_unknown_is_not(platform: Platform) -> None:
     sent = serve(platform, toy_rows(40))
-    proxy = look(platform, sent.last_at)
+    proxy = collect(platform, sent.last_at)
     assert proxy is not None
     drift, performance = compare(platform, proxy.window).report, measure(platform, proxy.window)
     for before in (Verdict.HARMFUL_SHIFT, Verdict.STABLE):
@@ -147,7 +150,7 @@ def test_a_change_of_the_verdict_is_worth_a_page_and_one_to_unknown_is_not(platf
 def test_a_tick_with_too_few_rows_and_one_whose_file_is_gone_have_a_page_too(platform: Platform) -> None:
     sent = serve(platform, toy_rows(5))
     add_tick(platform, sent.last_at, has_file=False)
-    proxy = look(platform, sent.last_at)
+    proxy = collect(platform, sent.last_at)
     assert proxy is not None
     drift, performance = compare(platform, proxy.window).report, measure(platform, proxy.window)
     tick = TickRecord(assess(platform, drift, performance), proxy, drift, performance)

@@ -35,7 +35,7 @@ from selfheal.services.verification.decided import (
     promotion_problems,
     version_problems,
 )
-from selfheal.services.verification.findings import MAX_TOLD, Check, CheckResult, Verification
+from selfheal.services.verification.findings import MAX_SHOWN, Check, CheckResult, Verification
 from selfheal.services.verification.journaled import check_journals
 from selfheal.services.verification.run import verify_decision, verify_everything
 from selfheal.services.verification.verdicts import verdict_differences
@@ -522,7 +522,7 @@ def test_of_an_id_that_was_scored_twice_one_line_must_be_what_postgres_has(platf
 
 
 def test_predictions_that_maintenance_deletes_are_not_missed(platform: Platform) -> None:
-    keeping = replace(platform, settings=platform.settings.model_copy(update={"predictions_keep_days": 30}))
+    keeping = replace(platform, settings=platform.settings.model_copy(update={"predictions_retention_days": 30}))
     with more_traffic(platform, model_version=2, start=T0 + 5 * HOUR) as sent:
         ingest_all(platform)
         execute(
@@ -635,7 +635,7 @@ def test_a_change_is_a_finding_and_any_other_trouble_is_something_not_looked_at(
     act: Callable[[], None], expected: tuple[int, int, int]
 ) -> None:
     check = Check("a check")
-    with check.looking_at("it"):
+    with check.checking("it"):
         act()
     result = check.result()
     assert (result.n_checked, result.n_findings, result.n_unchecked) == expected
@@ -643,8 +643,8 @@ def test_a_change_is_a_finding_and_any_other_trouble_is_something_not_looked_at(
 
 def test_a_flood_of_findings_is_counted_and_not_kept() -> None:
     check = Check("a check")
-    check.found(f"finding {number}" for number in range(10 * MAX_TOLD))
+    check.found(f"finding {number}" for number in range(10 * MAX_SHOWN))
     assert check.result() == CheckResult(
-        "a check", 0, 10 * MAX_TOLD, 0, tuple(f"finding {number}" for number in range(MAX_TOLD)), ()
+        "a check", 0, 10 * MAX_SHOWN, 0, tuple(f"finding {number}" for number in range(MAX_SHOWN)), ()
     )
     assert json.dumps(check.result().findings)

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from selfheal.domain.records import Alert, Severity
 from selfheal.services.platform import Platform, open_platform
 from selfheal.settings import Settings
-from serving.alerts.latch import Alarm
+from serving.alerts.latch import AlertLatch
 from tests.adapters.alerting.test_delivery import Webhook
 from tests.serving.running import eventually, query
 
@@ -29,12 +29,12 @@ def platform(api_settings: Settings, webhook: Webhook) -> Iterator[Platform]:
 
 def go_away(platform: Platform) -> None:
     """Postgres answers no more."""
-    platform.store.gate.shut()
+    platform.store.breaker.shut()
     platform.store.engine.dispose()
 
 
 def come_back(platform: Platform) -> None:
-    platform.store.gate.open()
+    platform.store.breaker.allow()
 
 
 def kept(platform: Platform) -> list[tuple[Any, ...]]:
@@ -52,7 +52,7 @@ def is_told(platform: Platform) -> bool:
 
 
 def test_somebody_is_told_once_however_often_it_is_raised(platform: Platform, webhook: Webhook) -> None:
-    alarm = Alarm(platform, KIND)
+    alarm = AlertLatch(platform, KIND)
     for _ in range(3):
         alarm.raise_(ALERT)
     eventually(lambda: is_told(platform), "somebody is told")
@@ -68,7 +68,7 @@ def test_somebody_is_told_once_however_often_it_is_raised(platform: Platform, we
 
 
 def test_while_postgres_is_away_it_is_told_and_kept_later(platform: Platform, webhook: Webhook) -> None:
-    alarm = Alarm(platform, KIND)
+    alarm = AlertLatch(platform, KIND)
     go_away(platform)
     alarm.raise_(ALERT)
     alarm.raise_(ALERT)
@@ -87,7 +87,7 @@ def test_while_postgres_is_away_it_is_told_and_kept_later(platform: Platform, we
 
 
 def test_what_was_over_before_postgres_came_back_is_still_found_there(platform: Platform) -> None:
-    alarm = Alarm(platform, KIND)
+    alarm = AlertLatch(platform, KIND)
     go_away(platform)
     alarm.raise_(ALERT)
     come_back(platform)
@@ -97,7 +97,7 @@ def test_what_was_over_before_postgres_came_back_is_still_found_there(platform: 
 
 
 def test_what_cannot_be_cleared_now_is_cleared_later(platform: Platform) -> None:
-    alarm = Alarm(platform, KIND)
+    alarm = AlertLatch(platform, KIND)
     alarm.raise_(ALERT)
     go_away(platform)
     alarm.clear()
@@ -108,12 +108,12 @@ def test_what_cannot_be_cleared_now_is_cleared_later(platform: Platform) -> None
 
 
 def test_of_several_processes_one_tells_and_any_ends_it(platform: Platform, webhook: Webhook) -> None:
-    one, other = Alarm(platform, KIND), Alarm(platform, KIND)
+    one, other = AlertLatch(platform, KIND), AlertLatch(platform, KIND)
     one.raise_(ALERT)
     eventually(lambda: is_told(platform), "somebody is told")
     other.raise_(ALERT)
     assert kept(platform) == [(ALERT.message, False)]
-    Alarm(platform, KIND).clear()  # of a process that starts now and finds nothing wrong
+    AlertLatch(platform, KIND).clear()  # of a process that starts now and finds nothing wrong
     assert kept(platform) == [(ALERT.message, True)]
     eventually(lambda: len(webhook.received) == 2, "its end is told")
     assert [message["type"] for message in webhook.received] == ["failure", "success"]

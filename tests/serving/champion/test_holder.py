@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from selfheal.adapters.postgres.alerts import hold_alert
+from selfheal.adapters.postgres.alerts import open_or_update_alert
 from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.adapters.postgres.model_versions import production_version, register_staging
 from selfheal.domain.records import Alert, Severity, Stage
@@ -196,7 +196,7 @@ def test_an_alert_left_by_a_process_that_is_gone_is_over_once_a_version_serves(
     two_versions: Settings, platform_of_two: Platform
 ) -> None:
     alert = Alert(MODEL_REFUSED, Severity.CRITICAL, "version 2 was refused")
-    hold_alert(platform_of_two.store, "serving", 2, alert, LATER)
+    open_or_update_alert(platform_of_two.store, "serving", 2, alert, LATER)
     with following(two_versions):
         assert alerts(two_versions) == [(2, "critical", True)]
 

@@ -204,13 +204,13 @@ def test_every_state_reads_differently_and_none_that_is_unknown_looks_good(
         expect(page.locator("#alerts")).to_contain_text("No alert is open.")
         with platform_of(api.settings) as platform:
             hostile = alert("broken_feed", "<img src=x onerror=alert(1)> in a column")
-            tell = lambda **what: add_tick(platform, datetime.now(UTC), **what)  # noqa: E731
-            tell(verdict=Verdict.BROKEN_FEED, alerts=[hostile])  # the page hears of each over its socket
+            post = lambda **what: add_tick(platform, datetime.now(UTC), **what)  # noqa: E731
+            post(verdict=Verdict.BROKEN_FEED, alerts=[hostile])  # the page hears of each over its socket
             state_of(page, SENTENCES[Verdict.BROKEN_FEED])
             expect(page.locator("#alerts")).to_contain_text("<img src=x onerror=alert(1)> in a column")
             assert page.locator("#alerts img").count() == 0
             for verdict in (Verdict.INSUFFICIENT, Verdict.HARMFUL_SHIFT, Verdict.STABLE):
-                tell(verdict=verdict)
+                post(verdict=verdict)
                 state_of(page, SENTENCES[verdict])
         api.post("/predict", bodies(1)[0])
         made_hours_ago = "UPDATE prediction_logs SET created_at = created_at - interval '2 hours' RETURNING 1"

@@ -23,7 +23,7 @@ from selfheal.adapters.postgres.ingest import ingest
 from selfheal.kit.errors import JournalUnavailableError
 from selfheal.settings import Settings
 from serving.ingest import worker
-from serving.ingest.journal_writer import DurableLog
+from serving.ingest.journal_writer import JournalWriter
 from tests.disk import Disk
 from tests.serving.history import platform_of
 from tests.serving.running import (
@@ -163,11 +163,11 @@ def test_a_disk_that_fills_up_under_load_costs_no_answered_prediction(
     eventually(lambda: logged_probabilities(often_kept).items() >= answered.items(), "it is copied")
 
 
-def kept(log: DurableLog, work: Callable[[], Awaitable[None]]) -> None:
+def kept(log: JournalWriter, work: Callable[[], Awaitable[None]]) -> None:
     """Runs the work while the log is kept."""
 
     async def both() -> None:
-        keeping = asyncio.create_task(log.keep())
+        keeping = asyncio.create_task(log.run())
         await work()
         keeping.cancel()
 
@@ -184,7 +184,7 @@ def test_what_was_acknowledged_is_on_disk_when_the_mode_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: FsyncMode, at_once: int
 ) -> None:
     disk = Disk(monkeypatch, tmp_path)
-    log = DurableLog(Journal(KIND, tmp_path, 1_000_000, mode), interval_seconds=0.02)
+    log = JournalWriter(Journal(KIND, tmp_path, 1_000_000, mode), interval_seconds=0.02)
 
     async def work() -> None:
         log.write(LINE)
@@ -201,7 +201,7 @@ def test_an_interval_sync_that_fails_ends_acceptance_before_the_next_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(monkeypatch, tmp_path)
-    log = DurableLog(Journal(KIND, tmp_path, 1_000_000, "interval"), interval_seconds=0.02)
+    log = JournalWriter(Journal(KIND, tmp_path, 1_000_000, "interval"), interval_seconds=0.02)
 
     async def work() -> None:
         disk.sync_fails_with = None

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from selfheal.adapters.postgres.embedded import EmbeddedServer, ensure_running
 from selfheal.settings import Settings
-from serving.ingest.worker import Sink
+from serving.ingest.worker import IngestWorker
 from tests.adapters.alerting.test_delivery import Webhook
 from tests.forwarder import forwarded
 from tests.serving.history import platform_of
@@ -78,7 +78,7 @@ def test_a_start_copies_what_an_earlier_process_left_in_the_journal(api_settings
 
 
 def test_stopping_copies_what_is_left(api_settings: Settings) -> None:
-    with api_in_thread(api_settings.model_copy(update={"sink_interval_seconds": 60.0})) as api:
+    with api_in_thread(api_settings.model_copy(update={"ingest_interval_seconds": 60.0})) as api:
         ids = score(api, 10, seed=4)
         assert len(logged_probabilities(api_settings)) < len(ids), "the first look may have seen some of them"
     assert set(logged_probabilities(api_settings)) == ids
@@ -111,25 +111,25 @@ def test_a_foreign_file_is_told_once_and_stops_no_other(
         ids = score(api, 3, seed=8)
         eventually(lambda: set(logged_probabilities(api_settings)) == ids, "the others are copied")
         assert len(eventually(lambda: alerts(api_settings, "journal_damaged"), "it is an alert")) == 1
-        time.sleep(10 * api_settings.sink_interval_seconds)
+        time.sleep(10 * api_settings.ingest_interval_seconds)
     assert len([record for record in caplog.records if "left out" in record.message]) == 1
 
 
 def test_a_worker_that_waits_for_another_to_copy_is_not_caught_up_before_it(api_settings: Settings) -> None:
     with platform_of(api_settings) as platform:
-        waiting, copying = Sink(platform), Sink(platform)
+        waiting, copying = IngestWorker(platform), IngestWorker(platform)
         lock_path = api_settings.data_dir / "audit" / ".sink.lock"
         lock_path.parent.mkdir(exist_ok=True)
         time.sleep(0.2)
         with lock_path.open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            waiting.copy_once()
+            waiting.copy_new_lines()
             assert waiting.lag_seconds >= 0.2
             assert waiting.problem is None
-        copying.copy_once()
+        copying.copy_new_lines()
         with lock_path.open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            waiting.copy_once()
+            waiting.copy_new_lines()
             assert waiting.lag_seconds < 0.2
 
 
@@ -146,7 +146,7 @@ def alerts(settings: Settings, kind: str) -> list[tuple[Any, ...]]:
 @pytest.fixture
 def soon_alarmed(api_settings: Settings, webhook: Webhook) -> Settings:
     """Settings of a service that tells a webhook of a lag of seconds: a busy machine alone must not raise it."""
-    return api_settings.model_copy(update={"sink_lag_alert_seconds": 3.0, "notify_urls": SecretStr(webhook.url)})
+    return api_settings.model_copy(update={"ingest_lag_alert_seconds": 3.0, "notify_urls": SecretStr(webhook.url)})
 
 
 def test_a_lag_is_told_while_postgres_is_away_and_found_there_afterwards(

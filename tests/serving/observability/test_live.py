@@ -30,7 +30,7 @@ from tests.candidates import put_live
 from tests.conftest import TEMPLATE
 from tests.serving.conftest import clone
 from tests.serving.history import ADA, READER, SCORER, add_decision, add_tick, add_version, alert, platform_of
-from tests.serving.running import PATIENCE_SECONDS, Api, api_in_thread, bodies, eventually
+from tests.serving.running import TIMEOUT_SECONDS, Api, api_in_thread, bodies, eventually
 
 Message = dict[str, Any]
 
@@ -48,18 +48,18 @@ def address_of(api: Api) -> tuple[str, int]:
 def listening(api: Api, **options: Any) -> Iterator[ClientConnection]:
     host, port = address_of(api)
     url = f"ws://{host}:{port}/live"
-    with connect(url, proxy=None, open_timeout=PATIENCE_SECONDS, compression=None, **options) as connection:
+    with connect(url, proxy=None, open_timeout=TIMEOUT_SECONDS, compression=None, **options) as connection:
         yield connection
 
 
 def next_message(connection: ClientConnection, wanted: Callable[[Message], Any] = lambda _: True) -> Message:
     """The next message that is wanted; those before it are passed over."""
 
-    def look() -> Message | None:
-        message: Message = json.loads(connection.recv(timeout=PATIENCE_SECONDS))
+    def observe() -> Message | None:
+        message: Message = json.loads(connection.recv(timeout=TIMEOUT_SECONDS))
         return message if wanted(message) else None
 
-    found: Message = eventually(look, "the message comes")
+    found: Message = eventually(observe, "the message comes")
     return found
 
 
@@ -186,19 +186,19 @@ def test_postgres_is_asked_only_while_somebody_listens() -> None:
     class Counting:
         n_asked = 0
 
-        async def ask(self, *_: Any, **__: Any) -> None:
+        async def run(self, *_: Any, **__: Any) -> None:
             self.n_asked += 1
             raise asyncio.CancelledError
 
     async def run(is_heard: bool) -> int:
-        inquiries = Counting()
-        feed = Live(None, None, inquiries)  # type: ignore[arg-type]  # it comes to ask, or not, before it needs them
+        read_pool = Counting()
+        feed = Live(None, None, read_pool)  # type: ignore[arg-type]  # it comes to ask, or not, before it needs them
         listener = feed.join()
         assert listener is not None
         if not is_heard:
             feed.leave(listener)
         await asyncio.wait([asyncio.create_task(feed.run())], timeout=0.05)
-        return inquiries.n_asked
+        return read_pool.n_asked
 
     assert asyncio.run(run(is_heard=True)) == 1
     assert asyncio.run(run(is_heard=False)) == 0
@@ -290,7 +290,7 @@ def test_without_keys_a_page_of_this_host_may_listen(shared_api: Api, host: str)
 def opened_socket(api: Api, host: str, origin: str | None = None) -> tuple[socket.socket, bytes]:
     """A raw connection after its handshake, with a small receive buffer, and what the server answered."""
     connection = socket.socket()
-    connection.settimeout(PATIENCE_SECONDS)
+    connection.settimeout(TIMEOUT_SECONDS)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     connection.connect(address_of(api))
     key = base64.b64encode(os.urandom(16)).decode()
@@ -357,7 +357,7 @@ def test_a_slow_reader_is_dropped_and_told_why_while_others_go_on(
 
 
 def test_a_reader_that_never_reads_again_is_not_waited_for(quiet_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.routes.live.CLOSE_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("serving.routes.live.CLOSE_TIMEOUT_SECONDS", 0.05)
     monkeypatch.setattr(live_module, "MAX_QUEUED_MESSAGES", 12)
     host, port = address_of(quiet_api)
     stalled, _ = opened_socket(quiet_api, f"{host}:{port}")
@@ -387,7 +387,7 @@ def test_listeners_are_bounded_and_whoever_leaves_makes_room(quiet_api: Api, mon
     with listening(quiet_api) as one, listening(quiet_api) as two:
         assert {next_message(one)["type"], next_message(two)["type"]} == {"snapshot"}
         with listening(quiet_api) as three, pytest.raises(ConnectionClosed) as refused:
-            three.recv(timeout=PATIENCE_SECONDS)
+            three.recv(timeout=TIMEOUT_SECONDS)
         assert refused.value.rcvd is not None
         assert (refused.value.rcvd.code, "try again later" in refused.value.rcvd.reason) == (TRY_AGAIN_LATER, True)
         two.close()
@@ -401,7 +401,7 @@ def test_a_listener_that_speaks_is_sent_away(quiet_api: Api) -> None:
         connection.send("hello")
         with pytest.raises(ConnectionClosed) as closed:
             for _ in range(10):
-                connection.recv(timeout=PATIENCE_SECONDS)
+                connection.recv(timeout=TIMEOUT_SECONDS)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == POLICY_VIOLATION
     eventually(lambda: n_listeners(quiet_api) == 0, "it no longer counts")

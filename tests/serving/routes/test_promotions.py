@@ -146,7 +146,7 @@ def test_a_switch_that_waits_keeps_nobody_else_waiting_and_too_many_are_refused(
     with psycopg.connect(url) as other, ThreadPoolExecutor(MAX_OPEN) as callers:
         other.execute("SELECT pg_advisory_xact_lock(%s)", (Lock.PROMOTION,))
         waiting = [callers.submit(promote, two, 2) for _ in range(MAX_OPEN)]
-        refused = eventually(lambda: promote_if_full(two), "the switchboard is full")
+        refused = eventually(lambda: promote_if_full(two), "the command_pool is full")
         assert refused["type"] == "busy"
         assert two.post("/predict", bodies(1)[0]).status_code == 200
         other.rollback()
@@ -162,7 +162,7 @@ def promote_if_full(api: Api) -> dict[str, Any] | None:
 
 def _has_place(api: Api) -> bool:
     assert api.app is not None
-    return bool(api.app.state.service.switchboard._places._value)
+    return bool(api.app.state.service.command_pool._places._value)
 
 
 def test_while_postgres_is_away_nothing_is_switched(two: Api, server_url: str) -> None:

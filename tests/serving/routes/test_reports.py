@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from selfheal.services.reports.files import ensure_scripts, reports_folder, save_overview
-from serving.security.signed_links import LASTS_SECONDS, ReportTickets
+from serving.security.signed_links import LASTS_SECONDS, SignedLinks
 from tests.serving.history import SCORER
 from tests.serving.routes.test_monitoring import as_reader, as_stranger
 from tests.serving.running import Api
@@ -126,7 +126,7 @@ def test_a_ticket_opens_pages_and_their_scripts_without_a_key(watched_api: Api) 
 
 
 def test_a_ticket_that_is_over_or_made_up_opens_nothing(watched_api: Api) -> None:
-    tickets = ReportTickets(watched_api.settings.data_dir)
+    tickets = SignedLinks(watched_api.settings.data_dir)
     save_overview("<p>overview</p>", reports_folder(watched_api.settings.data_dir), NAME)
     over = tickets.issue(time.time() - LASTS_SECONDS - 1)
     end, signature = tickets.issue(time.time()).split("-")

@@ -9,13 +9,14 @@ import orjson
 import pytest
 
 from selfheal.domain.contract import TRUE_LABEL
-from selfheal.domain.model.explanation import MAX_REASONS, Explanation, build_explainer
-from serving.schemas.explanations import Explained, plain_explanations
+from selfheal.domain.model.explanation import MAX_REASONS, build_explainer
+from selfheal.domain.model.explanation import Explanation as ExplainedRows
+from serving.schemas.explanations import Explanation, plain_explanations
 from tests.toy_use_case import contract
 
 
 @pytest.fixture(scope="module")
-def explanation() -> Explanation:
+def explanation() -> ExplainedRows:
     """Of the 200 rows that a model of the toy use case learned from."""
     rows = contract.synthesize(200, 1)
     matrix = contract.feature_frame(rows).to_numpy(dtype=np.float64)
@@ -23,15 +24,15 @@ def explanation() -> Explanation:
     return build_explainer(pipeline, contract, matrix).explain(matrix)
 
 
-def test_the_answer_is_what_the_documents_promise_and_adds_up_after_json(explanation: Explanation) -> None:
+def test_the_answer_is_what_the_documents_promise_and_adds_up_after_json(explanation: ExplainedRows) -> None:
     for row in orjson.loads(orjson.dumps(plain_explanations(explanation))):
-        answer = Explained.model_validate(row, strict=True)
+        answer = Explanation.model_validate(row, strict=True)
         assert answer.model_dump(mode="json") == row
         assert list(answer.contributions) == list(contract.feature_names)
         assert answer.baseline_log_odds + sum(answer.contributions.values()) == pytest.approx(answer.log_odds, abs=1e-9)
 
 
-def test_rows_come_in_order_with_their_own_reasons(explanation: Explanation) -> None:
+def test_rows_come_in_order_with_their_own_reasons(explanation: ExplainedRows) -> None:
     answers = plain_explanations(explanation)
     for answer, log_odds, reasons in zip(
         answers, explanation.log_odds.tolist(), explanation.adverse_reasons(), strict=True
@@ -42,7 +43,7 @@ def test_rows_come_in_order_with_their_own_reasons(explanation: Explanation) -> 
     assert any(answer["reasons"] for answer in answers if answer)
 
 
-def test_a_row_whose_parts_do_not_add_up_is_answered_without_any(explanation: Explanation) -> None:
+def test_a_row_whose_parts_do_not_add_up_is_answered_without_any(explanation: ExplainedRows) -> None:
     is_exact = np.ones(200, dtype=bool)
     is_exact[7] = False
     answers = plain_explanations(dataclasses.replace(explanation, is_exact=is_exact))
@@ -50,4 +51,4 @@ def test_a_row_whose_parts_do_not_add_up_is_answered_without_any(explanation: Ex
 
 
 def test_the_documents_name_as_many_reasons_as_are_ever_given() -> None:
-    assert Explained.model_json_schema()["properties"]["reasons"]["maxItems"] == MAX_REASONS
+    assert Explanation.model_json_schema()["properties"]["reasons"]["maxItems"] == MAX_REASONS

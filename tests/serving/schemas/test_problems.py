@@ -337,7 +337,7 @@ def test_a_failure_inside_says_nothing_about_the_inside(api: Api, monkeypatch: p
     def broken(*_: object) -> None:
         raise RuntimeError("SELECT secret FROM /home/somebody")
 
-    monkeypatch.setattr("serving.scoring.micro_batcher.Scorer._score", broken)
+    monkeypatch.setattr("serving.scoring.micro_batcher.MicroBatcher._score", broken)
     problem = assert_problem(api.post("/predict", bodies(1)[0]), 500)
     assert problem["type"] == "internal_error"
     assert "secret" not in json.dumps(problem)

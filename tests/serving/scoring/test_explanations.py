@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from selfheal.adapters.mlflow_registry import Registry
 from selfheal.domain.contract import TRUE_LABEL
 from serving.champion.holder import ChampionHolder, ready_champion
-from serving.schemas.explanations import Explained
+from serving.schemas.explanations import Explanation
 from tests.serving.running import Api, bodies, journal_rows
 from tests.toy_use_case import contract
 
@@ -26,7 +26,7 @@ ROW = {"temperature_c": 71.5, "load_ratio": 0.9, "restarts": 2}
 
 def adds_up(answer: dict[str, Any]) -> bool:
     """The parts give the log-odds, and those the probability."""
-    explained = Explained.model_validate(answer["explanation"])
+    explained = Explanation.model_validate(answer["explanation"])
     assert answer["explanation_unavailable"] is None
     assert list(explained.contributions) == list(contract.feature_names)
     total = explained.baseline_log_odds + sum(explained.contributions.values())

@@ -1,4 +1,4 @@
-"""The fast lane: what scoring requests are answered when something is wrong on our side, and that it is counted."""
+"""The fast fast_path: what scoring requests are answered when something is wrong on our side, and that it is counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from selfheal.domain.contract import FloatArray
 from selfheal.settings import Settings
 from serving.champion.holder import Champion
-from serving.scoring.http_fast_path import ExpressProtocol
+from serving.scoring.http_fast_path import FastPathProtocol
 from serving.security.http_protocol import StrictHttpProtocol
 from tests.at_once import at_once
 from tests.serving.blocking import SlowDisk, slow_disk, wait_for_rows
@@ -23,7 +23,7 @@ from tests.serving.running import Api, api_in_thread, bodies, journal_rows
 from tests.serving.scoring.test_explanations import holder_of
 
 POISON = 4.75
-WAYS = {"express": ExpressProtocol, "plain": StrictHttpProtocol}
+WAYS = {"express": FastPathProtocol, "plain": StrictHttpProtocol}
 
 
 @pytest.fixture(params=WAYS)

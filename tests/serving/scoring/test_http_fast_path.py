@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.settings import Settings
-from serving.scoring.fast_path import FastLane
-from serving.scoring.http_fast_path import MAX_BODY_BYTES, ExpressProtocol
+from serving.scoring.fast_path import FastPath
+from serving.scoring.http_fast_path import MAX_BODY_BYTES, FastPathProtocol
 from serving.security.http_protocol import StrictHttpProtocol
 from tests.conftest import TEMPLATE
 from tests.serving.blocking import scorer_of, slow_disk, wait_for_rows
@@ -26,7 +26,7 @@ from tests.serving.history import ADA, API_KEYS, READER
 from tests.serving.raw_http import RawAnswer, chunked, connected, post
 from tests.serving.running import Api, api_in_thread, eventually, journal_rows
 
-WAYS: dict[str, Any] = {"express": ExpressProtocol, "plain": StrictHttpProtocol}
+WAYS: dict[str, Any] = {"express": FastPathProtocol, "plain": StrictHttpProtocol}
 GOOD = {"temperature_c": 71.5, "load_ratio": 0.9, "restarts": 2}
 KEY = {"X-API-Key": ADA}
 NEW_EACH_TIME = ("date", "prediction_id")
@@ -137,15 +137,15 @@ def test_both_ways_give_the_same_answer_and_leave_the_connection_the_same(ways: 
 def n_shortcuts(api: Api, request: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many requests go all the way through the shortcut while this one is answered."""
     taken: list[bytes] = []
-    submit = FastLane.submit
+    submit = FastPath.submit
 
-    def watched(lane: FastLane, scope: Any, body: bytes) -> Any:
-        answers = submit(lane, scope, body)
+    def watched(fast_path: FastPath, scope: Any, body: bytes) -> Any:
+        answers = submit(fast_path, scope, body)
         taken.extend([body] * (answers is not None))
         return answers
 
     with monkeypatch.context() as patched, connected(api) as connection:
-        patched.setattr(FastLane, "submit", watched)
+        patched.setattr(FastPath, "submit", watched)
         connection.send(request)
         assert connection.answer().status == 200
     return len(taken)
@@ -329,19 +329,19 @@ def test_a_client_that_does_not_read_is_waited_for_and_not_buffered_for(
 ) -> None:
     n_requests, small = 600, 4_096
     sizes: list[int] = []
-    made, wrote = ExpressProtocol.connection_made, ExpressProtocol._write
+    made, wrote = FastPathProtocol.connection_made, FastPathProtocol._write
 
-    def with_small_buffers(protocol: ExpressProtocol, transport: asyncio.Transport) -> None:
+    def with_small_buffers(protocol: FastPathProtocol, transport: asyncio.Transport) -> None:
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, small)
         transport.set_write_buffer_limits(high=small)
         made(protocol, transport)
 
-    def measured(protocol: ExpressProtocol, cycle: Any, body: bytes) -> None:
+    def measured(protocol: FastPathProtocol, cycle: Any, body: bytes) -> None:
         wrote(protocol, cycle, body)
         sizes.append(protocol.transport.get_write_buffer_size())
 
-    monkeypatch.setattr(ExpressProtocol, "connection_made", with_small_buffers)
-    monkeypatch.setattr(ExpressProtocol, "_write", measured)
+    monkeypatch.setattr(FastPathProtocol, "connection_made", with_small_buffers)
+    monkeypatch.setattr(FastPathProtocol, "_write", measured)
     api = ways["express"]
     with connected(api, receive_buffer_bytes=small) as connection, ThreadPoolExecutor(1) as beside:
         n_before = scorer_of(api).n_acknowledged

@@ -14,7 +14,7 @@ import pytest
 
 from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.settings import Settings
-from serving.ingest.worker import Sink
+from serving.ingest.worker import IngestWorker
 from serving.scoring import idempotency
 from tests.at_once import at_once
 from tests.forwarder import forwarded
@@ -207,7 +207,7 @@ def test_what_a_crash_left_in_the_journal_is_still_known(
     api_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing was copied: the sink never runs, before nor after."""
-    monkeypatch.setattr(Sink, "copy_once", lambda sink: None)
+    monkeypatch.setattr(IngestWorker, "copy_new_lines", lambda sink: None)
     with api_in_thread(api_settings) as api:
         first = answer_three(api)
     assert logged_probabilities(api_settings) == {}
@@ -268,7 +268,7 @@ def test_a_postgres_that_hangs_holds_up_ids_of_ones_own_for_a_moment_and_nothing
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Far more of them than there are threads to ask with."""
-    monkeypatch.setattr(idempotency, "LOOK_UP_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(idempotency, "LOOKUP_TIMEOUT_SECONDS", 0.2)
     url = api.settings.external_database_url(api.settings.mlops_db_name)
     first = answer_three(api)
     with psycopg.connect(url) as connection, ThreadPoolExecutor(40) as clients:

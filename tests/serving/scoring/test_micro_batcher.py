@@ -24,14 +24,14 @@ from selfheal.adapters.journal import Journal, prediction_journal, read_chunk
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.kit.latency import LatencyHistogram
 from serving.champion.holder import Champion, ready_champion
-from serving.ingest.journal_writer import DurableLog
+from serving.ingest.journal_writer import JournalWriter
 from serving.schemas.problems import ProblemError
-from serving.scoring.micro_batcher import MAX_INLINE_ROWS, Row, Scorer
+from serving.scoring.micro_batcher import MAX_INLINE_ROWS, MicroBatcher, Row
 from tests import builders
 from tests.toy_use_case import contract
 
 ResultT = TypeVar("ResultT")
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ class Disk:
     def sync(self, descriptor: int) -> None:
         self.n_syncs += 1
         self.is_syncing.set()
-        assert self.may_go_on.wait(PATIENCE_SECONDS)
+        assert self.may_go_on.wait(TIMEOUT_SECONDS)
         os.fsync(descriptor)
 
 
@@ -63,8 +63,8 @@ class Disk:
 class ScoringPath:
     """A scorer at work, its journal, and what it asked of the model and of the disk."""
 
-    scorer: Scorer
-    log: DurableLog
+    scorer: MicroBatcher
+    log: JournalWriter
     disk: Disk
     data_dir: Path
     task: asyncio.Task[None]
@@ -88,7 +88,7 @@ class ScoringPath:
         self.disk.is_syncing.clear()
         self.disk.may_go_on.clear()
         first = self.scorer.submit([row(0)])
-        await asyncio.to_thread(self.disk.is_syncing.wait, PATIENCE_SECONDS)
+        await asyncio.to_thread(self.disk.is_syncing.wait, TIMEOUT_SECONDS)
         return first
 
 
@@ -109,11 +109,11 @@ def on_path(
             return champion.probabilities(matrix)
 
         holder: Any = SimpleNamespace(current=Champion(champion.version, champion.pipeline, watched), problem=None)
-        log = DurableLog(Journal(prediction_journal(contract), data_dir, 10_000_000), 0.01)
-        scorer = Scorer(contract, holder, log)
+        log = JournalWriter(Journal(prediction_journal(contract), data_dir, 10_000_000), 0.01)
+        scorer = MicroBatcher(contract, holder, log)
         path = ScoringPath(scorer, log, disk, data_dir, asyncio.create_task(scorer.work()), calls)
         try:
-            return await asyncio.wait_for(work(path), PATIENCE_SECONDS)
+            return await asyncio.wait_for(work(path), TIMEOUT_SECONDS)
         finally:
             disk.may_go_on.set()
             path.task.cancel()
@@ -407,7 +407,7 @@ def test_a_group_that_cannot_be_made_durable_is_refused_and_not_counted(
             path.scorer.submit([row(4)])
         assert (path.scorer.n_acknowledged, path.scorer.n_waiting_rows) == (0, 0)
         assert not path.scorer.n_by_outcome
-        keeping = asyncio.create_task(path.log.keep())
+        keeping = asyncio.create_task(path.log.run())
         while path.log.problem is not None:
             await asyncio.sleep(0.01)
         keeping.cancel()
@@ -476,7 +476,7 @@ def test_a_stop_fails_all_of_a_group_of_which_one_request_failed_before(
         path.disk.may_go_on.clear()
         bad = Row((60.0, POISON, 1.0), "bad")
         submitted = [path.scorer.submit([one]) for one in (bad, row(1), row(2), row(3))]
-        await asyncio.to_thread(path.disk.is_syncing.wait, PATIENCE_SECONDS)
+        await asyncio.to_thread(path.disk.is_syncing.wait, TIMEOUT_SECONDS)
         path.task.cancel()
         await asyncio.gather(path.task, return_exceptions=True)
         path.disk.may_go_on.set()

@@ -20,7 +20,7 @@ from selfheal.kit.errors import ConfigurationError
 from selfheal.settings import Settings, load_settings
 from serving.app import create_app
 from serving.schemas.problems import ProblemError
-from serving.security.auth import Caller, Doorkeeper, Scope, key_of, refuse_open_door, requires
+from serving.security.auth import Authenticator, Caller, Scope, key_of, refuse_unauthenticated_public_host, requires
 from tests.conftest import TOY
 
 PLAIN = "a-plain-key-of-some-length"
@@ -52,80 +52,80 @@ def refusal(ask: Callable[[], object]) -> ProblemError:
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.test", ""])
 def test_a_door_to_other_hosts_without_a_key_is_refused(host: str) -> None:
     with pytest.raises(ConfigurationError, match="API_KEYS is empty"):
-        refuse_open_door(settings_with(api_host=host))
-    refuse_open_door(settings_with(PLAIN, api_host=host))
-    refuse_open_door(settings_with(hashed_entry("a", ALL_SCOPES, "short"), api_host=host))
+        refuse_unauthenticated_public_host(settings_with(api_host=host))
+    refuse_unauthenticated_public_host(settings_with(PLAIN, api_host=host))
+    refuse_unauthenticated_public_host(settings_with(hashed_entry("a", ALL_SCOPES, "short"), api_host=host))
 
 
 def test_a_door_to_other_hosts_with_a_key_that_can_be_guessed_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="fewer than 16 characters") as caught:
-        refuse_open_door(settings_with(PLAIN, "password", api_host="0.0.0.0"))
+        refuse_unauthenticated_public_host(settings_with(PLAIN, "password", api_host="0.0.0.0"))
     assert "password" not in str(caught.value)
-    refuse_open_door(settings_with("password", api_host="127.0.0.1"))
+    refuse_unauthenticated_public_host(settings_with("password", api_host="127.0.0.1"))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_needs_no_key(host: str) -> None:
-    refuse_open_door(settings_with(api_host=host))
+    refuse_unauthenticated_public_host(settings_with(api_host=host))
 
 
-# The doorkeeper
+# The authenticator
 
 
 @pytest.mark.parametrize("name", KEYS)
 @pytest.mark.parametrize("scope", Scope)
 def test_a_key_opens_the_doors_of_its_scopes_and_no_others(name: str, scope: Scope) -> None:
     key, scopes = KEYS[name]
-    doorkeeper = Doorkeeper(settings_with(*all_entries()))
+    authenticator = Authenticator(settings_with(*all_entries()))
     if scope in scopes:
-        assert doorkeeper.admit(key, scope) == Caller(name, scopes)
+        assert authenticator.admit(key, scope) == Caller(name, scopes)
         return
-    error = refusal(lambda: doorkeeper.admit(key, scope))
+    error = refusal(lambda: authenticator.admit(key, scope))
     assert (error.status, error.kind) == (403, "forbidden")
     assert scope in error.detail
     assert key not in error.detail
 
 
 def test_a_plain_key_opens_every_door() -> None:
-    doorkeeper = Doorkeeper(settings_with(*all_entries()))
-    assert {doorkeeper.admit(PLAIN, scope).scopes for scope in Scope} == {ALL_SCOPES}
+    authenticator = Authenticator(settings_with(*all_entries()))
+    assert {authenticator.admit(PLAIN, scope).scopes for scope in Scope} == {ALL_SCOPES}
 
 
 @given(st.none() | st.text() | st.sampled_from([PLAIN[:-1], PLAIN + "x", PLAIN.upper(), *all_entries(), "x" * 100_000]))
 def test_what_is_not_a_key_opens_no_door(key: str | None) -> None:
-    doorkeeper = Doorkeeper(settings_with(*all_entries()))
+    authenticator = Authenticator(settings_with(*all_entries()))
     if key == PLAIN:
         return
-    error = refusal(lambda: doorkeeper.admit(key, Scope.READ))
+    error = refusal(lambda: authenticator.admit(key, Scope.READ))
     assert (error.status, error.kind) == (401, "unauthorized")
     assert error.headers == {"WWW-Authenticate": "Bearer"}
-    in_the_same_words = refusal(lambda: doorkeeper.admit("another" if key is not None else None, Scope.READ))
+    in_the_same_words = refusal(lambda: authenticator.admit("another" if key is not None else None, Scope.READ))
     assert error.detail == in_the_same_words.detail, "it says nothing of the key"
-    assert doorkeeper.n_wrong_keys == (0 if key is None else 2)
+    assert authenticator.n_wrong_keys == (0 if key is None else 2)
 
 
 def test_without_keys_everybody_is_local_and_may_do_everything() -> None:
-    doorkeeper = Doorkeeper(settings_with())
-    assert not doorkeeper.asks_for_keys
+    authenticator = Authenticator(settings_with())
+    assert not authenticator.asks_for_keys
     for key in (None, "", "whatever"):
-        assert {doorkeeper.admit(key, scope) for scope in Scope} == {Caller("local", ALL_SCOPES)}
+        assert {authenticator.admit(key, scope) for scope in Scope} == {Caller("local", ALL_SCOPES)}
 
 
 def test_wrong_keys_are_told_in_the_log_once_a_minute_without_the_keys(caplog: pytest.LogCaptureFixture) -> None:
     now = 100.0
-    doorkeeper = Doorkeeper(settings_with(PLAIN), clock=lambda: now)
+    authenticator = Authenticator(settings_with(PLAIN), clock=lambda: now)
 
-    def tell(n: int) -> list[str]:
+    def warn_after(n: int) -> list[str]:
         caplog.clear()
         for _ in range(n):
-            refusal(lambda: doorkeeper.admit("a-wrong-key", Scope.READ))
+            refusal(lambda: authenticator.admit("a-wrong-key", Scope.READ))
         return [record.getMessage() for record in caplog.records]
 
     with caplog.at_level(logging.WARNING):
-        assert tell(5) == ["1 requests with an unknown API key"]
+        assert warn_after(5) == ["1 requests with an unknown API key"]
         now += 60
-        assert tell(1) == ["5 requests with an unknown API key"]
-    assert doorkeeper.n_wrong_keys == 6
+        assert warn_after(1) == ["5 requests with an unknown API key"]
+    assert authenticator.n_wrong_keys == 6
 
 
 # The limit
@@ -133,34 +133,34 @@ def test_wrong_keys_are_told_in_the_log_once_a_minute_without_the_keys(caplog: p
 
 def test_a_key_that_calls_too_often_is_told_when_to_come_back_and_no_other_key_notices() -> None:
     now = 100.0
-    doorkeeper = Doorkeeper(settings_with(*all_entries(), rate_limit_per_second=0.4), clock=lambda: now)
+    authenticator = Authenticator(settings_with(*all_entries(), rate_limit_per_second=0.4), clock=lambda: now)
     both, viewer = KEYS["both"][0], KEYS["viewer"][0]
-    doorkeeper.admit(both, Scope.SCORE)
-    error = refusal(lambda: doorkeeper.admit(both, Scope.LABEL))
+    authenticator.admit(both, Scope.SCORE)
+    error = refusal(lambda: authenticator.admit(both, Scope.LABEL))
     assert (error.status, error.kind, error.retry_after_seconds) == (429, "rate_limited", 3)
-    doorkeeper.admit(viewer, Scope.READ)
+    authenticator.admit(viewer, Scope.READ)
     now += 3
-    doorkeeper.admit(both, Scope.SCORE)
+    authenticator.admit(both, Scope.SCORE)
 
 
 def test_a_call_that_lacks_the_scope_counts_too() -> None:
-    doorkeeper = Doorkeeper(settings_with(*all_entries(), rate_limit_per_second=1), clock=lambda: 100.0)
+    authenticator = Authenticator(settings_with(*all_entries(), rate_limit_per_second=1), clock=lambda: 100.0)
     scorer = KEYS["scorer"][0]
-    asked = [refusal(lambda: doorkeeper.admit(scorer, Scope.ADMIN)).status for _ in range(3)]
+    asked = [refusal(lambda: authenticator.admit(scorer, Scope.ADMIN)).status for _ in range(3)]
     assert asked == [403, 403, 429]
 
 
 def test_wrong_keys_do_not_use_up_anybodys_limit() -> None:
-    doorkeeper = Doorkeeper(settings_with(PLAIN, rate_limit_per_second=1), clock=lambda: 100.0)
-    assert {refusal(lambda: doorkeeper.admit("wrong", Scope.READ)).status for _ in range(50)} == {401}
-    doorkeeper.admit(PLAIN, Scope.READ)
+    authenticator = Authenticator(settings_with(PLAIN, rate_limit_per_second=1), clock=lambda: 100.0)
+    assert {refusal(lambda: authenticator.admit("wrong", Scope.READ)).status for _ in range(50)} == {401}
+    authenticator.admit(PLAIN, Scope.READ)
 
 
 def test_callers_without_a_key_share_one_limit() -> None:
-    doorkeeper = Doorkeeper(settings_with(rate_limit_per_second=1), clock=lambda: 100.0)
-    doorkeeper.admit(None, Scope.SCORE)
-    doorkeeper.admit("whatever", Scope.READ)
-    assert refusal(lambda: doorkeeper.admit(None, Scope.SCORE)).status == 429
+    authenticator = Authenticator(settings_with(rate_limit_per_second=1), clock=lambda: 100.0)
+    authenticator.admit(None, Scope.SCORE)
+    authenticator.admit("whatever", Scope.READ)
+    assert refusal(lambda: authenticator.admit(None, Scope.SCORE)).status == 429
 
 
 # Where the key is

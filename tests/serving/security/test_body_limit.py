@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from serving.schemas.problems import ProblemError
 from serving.security.body_limit import MAX_BODY_BYTES, BodyLimit, check_body, is_json, read_body
-from tests.serving.running import PATIENCE_SECONDS, Api
+from tests.serving.running import TIMEOUT_SECONDS, Api
 from tests.serving.schemas.test_problems import GOOD, PATHS, assert_problem
 
 # The headers
@@ -148,7 +148,7 @@ def raw(api: Api, request: bytes) -> bytes:
     """What the server answers to these bytes, after which the client says no more."""
     host, port = api.client.base_url.host, api.client.base_url.port
     assert port is not None
-    with socket.create_connection((host, port), timeout=PATIENCE_SECONDS) as connection:
+    with socket.create_connection((host, port), timeout=TIMEOUT_SECONDS) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
         received = b""

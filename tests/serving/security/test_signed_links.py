@@ -5,14 +5,14 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from serving.security.signed_links import LASTS_SECONDS, ReportTickets, _secret_in
+from serving.security.signed_links import LASTS_SECONDS, SignedLinks, _secret_in
 from tests.at_once import at_once
 
 NOW = 1_800_000_000.0
 
 
 def test_a_ticket_is_valid_until_its_end_and_not_longer(tmp_path: Path) -> None:
-    tickets = ReportTickets(tmp_path)
+    tickets = SignedLinks(tmp_path)
     ticket = tickets.issue(NOW)
     assert tickets.is_valid(ticket, NOW)
     assert tickets.is_valid(ticket, NOW + LASTS_SECONDS)
@@ -20,16 +20,16 @@ def test_a_ticket_is_valid_until_its_end_and_not_longer(tmp_path: Path) -> None:
 
 
 def test_the_end_cannot_be_put_off(tmp_path: Path) -> None:
-    tickets = ReportTickets(tmp_path)
+    tickets = SignedLinks(tmp_path)
     end, signature = tickets.issue(NOW).split("-")
     assert not tickets.is_valid(f"{int(end) + 1}-{signature}", NOW)
     assert not tickets.is_valid(f"{end}-{signature}0", NOW)
 
 
 def test_all_workers_of_a_machine_take_each_others_tickets_and_other_machines_do_not(tmp_path: Path) -> None:
-    ticket = ReportTickets(tmp_path / "one").issue(NOW)
-    assert ReportTickets(tmp_path / "one").is_valid(ticket, NOW)
-    assert not ReportTickets(tmp_path / "other").is_valid(ticket, NOW)
+    ticket = SignedLinks(tmp_path / "one").issue(NOW)
+    assert SignedLinks(tmp_path / "one").is_valid(ticket, NOW)
+    assert not SignedLinks(tmp_path / "other").is_valid(ticket, NOW)
 
 
 def test_the_secret_is_made_once_and_read_by_its_owner_only(tmp_path: Path) -> None:

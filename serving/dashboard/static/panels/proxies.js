@@ -39,7 +39,7 @@ export function showProxies(body, { history }, aside) {
   );
   for (const [metric, place] of places) {
     const point = (step) => ({
-      at: step.looked_at,
+      at: step.evaluated_at,
       value: step[metric.name] === null ? null : (metric.of ?? Number)(step[metric.name]),
     });
     const lines = byVersion(steps).flatMap((run) => lineWithBand(metric.title.toLowerCase(), run.map(point), "accent"));
@@ -59,7 +59,7 @@ function table({ steps }) {
     steps
       .toReversed()
       .map((step) => [
-        moment(step.looked_at),
+        moment(step.evaluated_at),
         count(step.n_predictions),
         count(step.n_labels),
         ...SHOWN.map(({ name, say }) => say(step[name])),

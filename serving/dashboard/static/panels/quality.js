@@ -47,7 +47,7 @@ export function showQuality(body, { history, evaluation }, aside) {
       byVersion(history.steps).flatMap((run) =>
         lineWithBand(
           side,
-          run.map((step) => ({ at: step.looked_at, value: null, ...step[side][name] })),
+          run.map((step) => ({ at: step.evaluated_at, value: null, ...step[side][name] })),
           side,
           `${side}-band`,
         ),
@@ -97,7 +97,7 @@ function table(history) {
     history.steps
       .toReversed()
       .map((step) => [
-        moment(step.looked_at),
+        moment(step.evaluated_at),
         String(step.model_version),
         ...SHOWN.flatMap((name) =>
           ["realised", "estimated"].map((side) => (step[side][name] ? withInterval(step[side][name]) : "unknown")),
