@@ -18,10 +18,9 @@ import numpy as np
 from selfheal.adapters.journal import LABEL_JOURNAL, Journal, column_values, format_time, prediction_journal
 from selfheal.adapters.postgres import model_versions
 from selfheal.adapters.postgres.ingest import IngestResult, ingest
-from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract
+from selfheal.domain.contract import CALM, TRUE_LABEL, FloatArray, ModelContract
 from selfheal.domain.scenarios import scenario_rows
 from selfheal.kit.ids import new_id
-from selfheal.simulate.session import CALM
 from tests import toy_use_case
 from tests.times import T0
 

@@ -25,7 +25,7 @@ from selfheal.services.promotion.going_live import stage
 from selfheal.settings import Settings
 from selfheal.simulate.demo import settings_environment
 from tests.candidates import passed, twin_of_champion
-from tests.processes import selfheal
+from tests.processes import REPOSITORY, selfheal
 from tests.times import T0
 from tests.traffic import serve, toy_rows
 
@@ -119,7 +119,7 @@ def test_an_api_key_that_would_not_be_let_in_is_not_made(name: str, scopes: str,
 def test_check_data_names_file_line_column_and_value(tmp_path: Path) -> None:
     csv = tmp_path / "machines.csv"
     csv.write_text("temperature_c,load_ratio,restarts,failed\n60,0.5,1,0\n61,abc,1,0\n")
-    environment = {"USE_CASE": "tests.toy_use_case:contract", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {"USE_CASE": "tests.toy_use_case:contract", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         selfheal("check-data", str(csv)), env=environment, capture_output=True, text=True, cwd=tmp_path, check=False
     )

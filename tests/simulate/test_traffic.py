@@ -14,12 +14,12 @@ import pytest
 from rich.console import Console
 
 from selfheal.adapters.datasets import load_dataset
-from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.contract import CALM, TRUE_LABEL
 from selfheal.domain.scenarios import scenario_rows
 from selfheal.kit.errors import ConfigurationError
 from selfheal.settings import Settings
 from selfheal.simulate.demo import free_ports
-from selfheal.simulate.session import CALM, send_scenario
+from selfheal.simulate.session import send_scenario
 from selfheal.simulate.traffic import TrafficStats, request_bodies, traffic_to
 from tests.serving.running import Api, api_in_thread, eventually, query
 from tests.toy_use_case import contract

@@ -38,6 +38,7 @@ from selfheal.adapters.postgres.ingest import compress_copied, ingest, lag_bytes
 from selfheal.adapters.postgres.store import Store
 from selfheal.kit.ids import new_id
 from tests.at_once import at_once
+from tests.processes import REPOSITORY
 from tests.times import T0
 from tests.toy_use_case import contract
 from tests.traffic import MAX_BYTES, Sent, journal_labels, journal_predictions, toy_rows
@@ -439,7 +440,7 @@ def test_an_ingest_killed_half_way_loses_and_doubles_nothing(store: Store, data_
         store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False),
         str(store.engine.url.database),
         str(data_dir),
-        str(Path(__file__).parents[2]),
+        str(REPOSITORY),
     ]
     with subprocess.Popen(
         [sys.executable, "-c", KILLED_IN_A_TRANSACTION, *arguments],

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import zipfile
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import scipy.sparse
@@ -15,12 +14,13 @@ import skops.io
 
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.model.content import canonical_content, differences
+from tests.processes import REPOSITORY
 from tests.toy_use_case import contract
 from tests.traffic import toy_rows
 
 FIT = """
 import skops.io, sys
-from tests.model.test_content import fitted
+from tests.domain.model.test_content import fitted
 sys.stdout.buffer.write(skops.io.dumps(fitted()))
 """
 
@@ -33,7 +33,7 @@ def fitted(c: float = 1.0) -> object:
 
 def test_the_same_fit_in_another_process_is_the_same_content_in_other_bytes() -> None:
     here = skops.io.dumps(fitted())
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     there = subprocess.run([sys.executable, "-c", FIT], capture_output=True, check=True, env=environment).stdout
     assert here != there, "object ids and times differ"
     assert differences(canonical_content(here), canonical_content(there)) == []
