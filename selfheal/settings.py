@@ -267,10 +267,11 @@ class Settings(BaseSettings):
 
     @property
     def has_external_database(self) -> bool:
+        """Whether Postgres is one that was started elsewhere."""
         return self.database_url is not None or self.postgres_host is not None
 
     def external_database_url(self, database: str) -> str:
-        """The external server's URL for one of its databases; `postgresql://`, no driver named."""
+        """Return the external server's URL for one of its databases; `postgresql://`, no driver named."""
         if self.database_url is not None:
             base, _, query = self.database_url.get_secret_value().partition("?")
             scheme, _, rest = base.partition("://")
@@ -286,7 +287,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment and `.env`; keyword arguments win.
+    """Load the settings from the environment and `.env`; keyword arguments win.
 
     Raises:
         ConfigurationError: naming each wrong setting, its value and what is allowed.

@@ -32,6 +32,7 @@ Reason = Annotated[str, typer.Option(help="Why; kept in the decision record.")]
 
 @contextmanager
 def opened_platform(settings: Settings) -> Iterator[Platform]:
+    """Open the platform for one command and close it afterwards."""
     from selfheal.cli import supervisor
     from selfheal.services.platform import open_platform
 
@@ -44,6 +45,11 @@ def opened_platform(settings: Settings) -> Iterator[Platform]:
 
 
 def production(platform: Platform) -> int | None:
+    """Return the version in production.
+
+    Raises:
+        NoProductionModelError: before the first promotion.
+    """
     from selfheal.adapters.postgres.model_versions import production_version
 
     version = production_version(platform.store)

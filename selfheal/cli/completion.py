@@ -18,7 +18,7 @@ Offers = list[tuple[str, str]]
 
 
 def versions(incomplete: str) -> Offers:
-    """Registered versions, the newest first, each with its stage."""
+    """Return the registered versions, the newest first, each with its stage."""
     from selfheal.adapters.postgres import completions
 
     return _matching(completions.versions, incomplete)

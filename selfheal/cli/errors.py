@@ -24,7 +24,7 @@ MAX_CHARACTERS = 240
 
 
 def one_line(error: BaseException) -> str | None:
-    """The error for a person; None if it is a defect."""
+    """Return the error as one line for a person; None if it is a defect."""
     if isinstance(error, SelfhealError):
         return " ".join(str(error).split())
     names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
@@ -33,7 +33,7 @@ def one_line(error: BaseException) -> str | None:
 
 
 def usage_line(error: Any) -> str:
-    """A wrong command, argument or option (typer's `UsageError`), and where the right ones are listed.
+    """Return what is wrong with a command, argument or option (typer's `UsageError`), and where to find the right ones.
 
     Empty if there was none at all: then the help has been printed.
     """
@@ -43,7 +43,7 @@ def usage_line(error: Any) -> str:
 
 
 def _first_words(error: BaseException) -> str:
-    """What the error says without its address list, SQL or chain of causes."""
+    """Return the error without its address list, SQL or chain of causes."""
     original = getattr(error, "orig", None) or error
     text = " ".join(str(original).split())
     return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def step_progress(title: str, steps: tuple[str, ...]) -> Iterator[Callable[[str], None]]:
-    """A bar over named steps; within the training's, how many fits are done."""
+    """Show a bar over named steps; within the training's, how many fits are done."""
     from selfheal.services import addresses
 
     with _progress_bar() as progress:
@@ -39,6 +39,7 @@ def step_progress(title: str, steps: tuple[str, ...]) -> Iterator[Callable[[str]
 
 @contextmanager
 def fit_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar over the fits of a training."""
     with _progress_bar(is_transient=True) as progress:
         task = progress.add_task(f"{title}: fits", total=None)
         yield lambda n_done, n_fits: progress.update(task, completed=n_done, total=n_fits)
@@ -46,7 +47,7 @@ def fit_progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def phase_progress(title: str, n_phases: int) -> Iterator[Callable[[str], None]]:
-    """A bar over phases that say their names as they begin."""
+    """Show a bar over phases that say their names as they begin."""
     with _progress_bar(is_transient=True) as progress:
         task = progress.add_task(title, total=n_phases, completed=-1)
         yield lambda phase: progress.update(task, advance=1, description=f"{title}: {phase}")
@@ -61,16 +62,19 @@ def _progress_bar(*, is_transient: bool = False) -> Progress:
 
 
 def shown(value: object) -> str:
+    """Return a record as JSON-ready values."""
     if isinstance(value, SecretStr):
         return "********" if value.get_secret_value() else ""
     return "" if value is None else str(value)
 
 
 def print_json(value: object) -> None:
+    """Print values as JSON on standard output."""
     typer.echo(json.dumps(value, indent=2, default=str))
 
 
 def print_rows(title: str, values: Mapping[str, Any] | None) -> None:
+    """Print rows as a table."""
     table = Table("", "", title=title, title_justify="left", show_header=False)
     table.columns[1].overflow = "fold"
     for name, value in (values or {"": "nothing yet"}).items():
@@ -79,6 +83,7 @@ def print_rows(title: str, values: Mapping[str, Any] | None) -> None:
 
 
 def print_table(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """Print a table."""
     if not rows:
         console.print(f"{title}: none")
         return
@@ -91,16 +96,16 @@ def print_table(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]
 
 
 def printable(text: str) -> str:
-    """Text from outside for a terminal: what would move the cursor, hide or colour something is shown as `?`.
+    r"""Return text from outside safe for a terminal: what would move the cursor, hide or colour is shown as `?`.
 
-    >>> printable("as it is\\x1b[2Jor not")
+    >>> printable("as it is\x1b[2Jor not")
     'as it is?[2Jor not'
     """
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 def cell(value: object) -> str:
-    """A value for a table: times to the second, numbers to four digits, what is not known as `-`."""
+    """Format a value for a table: times to the second, numbers to four digits, unknown values as `-`."""
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     if isinstance(value, float):

@@ -139,7 +139,7 @@ def dagster_home() -> None:
 
 
 def _ensure_first_version(platform: Platform) -> int:
-    """The version in production, after a bootstrap if there was none.
+    """Return the version in production, after a bootstrap if there was none.
 
     Raises:
         NoProductionModelError: if the gates rejected what the bootstrap trained.

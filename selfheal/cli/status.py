@@ -31,7 +31,7 @@ METRIC_NAMES = {
 
 
 def status_screen(found: dict[str, Any], *, is_old: bool = False) -> RenderableType:
-    """What `selfheal.services.status.overview` found. `is_old`: it cannot be asked again at the moment."""
+    """Lay out what `selfheal.services.status.overview` found. `is_old`: Postgres cannot be asked again at the moment."""
     parts: list[RenderableType] = [_headline(found)]
     if is_old:
         parts = [Text("Postgres does not answer. This is what was seen last:", style="bold red"), *parts]

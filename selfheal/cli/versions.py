@@ -129,7 +129,7 @@ def worth_labelling(as_json: JsonFlag = False) -> None:
 
 
 def _print_decisions(platform: Platform, *, since: datetime, as_json: bool) -> None:
-    """What has been decided from then on, the oldest first."""
+    """Print the decisions from then on, the oldest first."""
     from selfheal.adapters.postgres.decisions import recent
     from selfheal.kit.serialization import to_dict
 

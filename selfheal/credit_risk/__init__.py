@@ -1,4 +1,4 @@
-"""The shipped use case: will a borrower be 90 days late within two years? (*Give Me Some Credit*.)
+"""The shipped use case: will a borrower be 90 days late within two years (*Give Me Some Credit*).
 
 The only package that may name a credit feature. `contract` is what `USE_CASE` points at; the synthetic stand-in and the
 scenarios of change live beside it. The estimator is the platform's default: utilization, debt ratio and income have tails (a
@@ -44,7 +44,7 @@ AGE = AdverseReason("AGE", "Age of the borrower")
 
 
 def derive(columns: Columns) -> dict[str, FloatArray]:
-    """The six derived features (formulas in `contract.derived`)."""
+    """Return the six derived features (formulas in `contract.derived`)."""
     income, debt_ratio = columns["monthly_income"], columns["debt_ratio"]
     counts = np.stack([columns[name] for name in LATE_COUNTS])
     is_code = counts >= LATE_CODE_FROM
@@ -60,7 +60,7 @@ def derive(columns: Columns) -> dict[str, FloatArray]:
 
 
 def synthesize(n_rows: int, seed: int) -> pd.DataFrame:
-    """A seeded stand-in for the real file (see `selfheal.credit_risk.synthetic`)."""
+    """Return a seeded stand-in for the real file (see `selfheal.credit_risk.synthetic`)."""
     from selfheal.credit_risk.synthetic import synthesize as synthesize_credit_risk
 
     return synthesize_credit_risk(n_rows, seed)

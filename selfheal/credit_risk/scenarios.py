@@ -36,14 +36,14 @@ def rate_shock(inputs: pd.DataFrame, labels: Labels, rng: np.random.Generator) -
 
 
 def younger_applicants(inputs: pd.DataFrame, labels: Labels, rng: np.random.Generator) -> tuple[pd.DataFrame, Labels]:
-    """A campaign brings younger people. Only the mix changes: who defaults, given the inputs, stays as it was."""
+    """Simulate a campaign that brings younger people. Only the mix changes; who defaults, given the inputs, does not."""
     weights = np.exp(-inputs["age"].to_numpy(dtype=np.float64) / 15.0)
     rows = rng.choice(len(inputs), size=len(inputs), p=weights / weights.sum())
     return inputs.iloc[rows].set_axis(inputs.index), labels[rows]
 
 
 def income_in_cents(inputs: pd.DataFrame, labels: Labels, rng: np.random.Generator) -> tuple[pd.DataFrame, Labels]:
-    """A sender starts to report income in cents: the feed is broken, the world is as it was."""
+    """Simulate a sender that starts to report income in cents: the feed is broken, the world is unchanged."""
     return inputs.assign(monthly_income=inputs["monthly_income"] * 100.0), labels
 
 

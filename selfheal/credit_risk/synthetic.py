@@ -40,6 +40,7 @@ class Curve(NamedTuple):
     y: tuple[float, ...]
 
     def __call__(self, values: FloatArray) -> FloatArray:
+        """Interpolate."""
         return np.interp(values, self.x, self.y)
 
 
@@ -240,7 +241,7 @@ by +0.11 to the real rows' default rate, 6.4 %.
 
 
 def synthesize(n_rows: int, seed: int) -> pd.DataFrame:
-    """The stand-in data set: `n_rows` independent rows, the same for the same `n_rows` and `seed`.
+    """Return the stand-in data set: `n_rows` independent rows, the same for the same `n_rows` and `seed`.
 
     Returns the contract's ten raw inputs (float64, in its order and units, NaN where missing) and `true_label` (int64,
     0 or 1): the columns and types of `selfheal.adapters.datasets.load_csv`. With 0 rows: an empty frame of these.
@@ -280,7 +281,7 @@ def _midlife(age: FloatArray) -> FloatArray:
 
 
 def _inputs(ranks: Columns, rng: np.random.Generator) -> dict[str, FloatArray]:
-    """The ten raw inputs, each of shape (n_rows,), in the contract's order."""
+    """Return the ten raw inputs, each of shape (n_rows,), in the contract's order."""
     open_lines = _count(ranks["open_lines"], OPEN_LINES_SHARES)
     is_coded = (open_lines == 0) & (rng.random(len(open_lines)) < CODED_SHARE_WITHOUT_LINES)
     code = rng.choice(LATE_CODES, size=len(open_lines), p=LATE_CODE_SHARES)
@@ -302,7 +303,7 @@ def _inputs(ranks: Columns, rng: np.random.Generator) -> dict[str, FloatArray]:
 
 
 def _count(ranks: FloatArray, shares: tuple[float, ...]) -> FloatArray:
-    """Counts 0, 1, 2, ... of which the k-th has the share `shares[k]`, in the order of `ranks`; shape kept."""
+    """Return counts 0, 1, 2, ... of which the k-th has the share `shares[k]`, in the order and shape of `ranks`."""
     upper_ranks = np.cumsum(shares)[:-1] / np.sum(shares)
     return np.searchsorted(upper_ranks, ranks, side="right").astype(np.float64)
 
@@ -334,6 +335,6 @@ def _default_probability(inputs: Columns) -> FloatArray:
 
 
 def _points(scorecard: Mapping[str, Curve], inputs: Columns) -> FloatArray:
-    """The sum of a scorecard's curves over the inputs they name; NaN where one of these is missing; shape kept."""
+    """Return the sum of a scorecard's curves over the inputs they name; NaN where one of these is missing."""
     curves = [curve(inputs[name]) for name, curve in scorecard.items()]
     return np.asarray(np.sum(curves, axis=0), dtype=np.float64)

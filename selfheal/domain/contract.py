@@ -214,6 +214,7 @@ class ModelContract:
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:
+        """Names of the raw inputs, in the contract's order."""
         return tuple(feature.name for feature in self.inputs)
 
     @cached_property
@@ -223,6 +224,7 @@ class ModelContract:
 
     @cached_property
     def kinds(self) -> dict[str, Literal["float", "int"]]:
+        """Kind of each feature, raw or derived, by name."""
         return {f.name: f.kind for f in self.inputs} | {f.name: f.kind for f in self.derived}
 
     @cached_property
@@ -238,10 +240,11 @@ class ModelContract:
         return {fold_name(alias): feature.name for feature in self.inputs for alias in (feature.name, *feature.aliases)}
 
     def canonical_name(self, name: str) -> str | None:
-        """The input that `name` stands for (its own name or an alias, `-` and `_` alike), or None."""
+        """Return the input that `name` stands for (its own name or an alias, `-` and `_` alike), or None."""
         return self._canonical.get(fold_name(name))
 
     def is_label_name(self, name: str) -> bool:
+        """Return whether a column of this name is the label (`-` and `_` alike)."""
         return fold_name(name) in {fold_name(alias) for alias in (TRUE_LABEL, self.label.name, *self.label.aliases)}
 
     @property
@@ -256,6 +259,11 @@ class ModelContract:
         return self.scenarios[0]
 
     def scenario(self, name: str) -> Scenario:
+        """Return the scenario of this name.
+
+        Raises:
+            ConfigurationError: naming those there are.
+        """
         for scenario in self.scenarios:
             if scenario.name == name:
                 return scenario
@@ -269,11 +277,11 @@ class ModelContract:
         return raw | {feature.name: derived[feature.name] for feature in self.derived}
 
     def matrix(self, columns: Columns) -> FloatArray:
-        """The model's input, shape (n, features), from the raw inputs' columns."""
+        """Return the model's input, shape (n, features), from the raw inputs' columns."""
         return np.column_stack(list(self.feature_columns(columns).values()))
 
     def feature_frame(self, inputs: pd.DataFrame) -> pd.DataFrame:
-        """A frame of all features from a frame that has the raw inputs; index kept, other columns dropped."""
+        """Return a frame of all features from one of the raw inputs; the index stays, other columns are dropped."""
         import pandas as pd
 
         columns = {name: inputs[name].to_numpy(dtype=np.float64) for name in self.input_names}
@@ -309,7 +317,7 @@ class ModelContract:
 
 
 def _problems_of_inputs(inputs: Sequence[Feature]) -> Iterator[str]:
-    """What is impossible in the inputs' declarations, a sentence each with the remedy."""
+    """Return what is impossible in the inputs' declarations, one sentence per problem, with the remedy."""
     if not inputs:
         yield "it has no inputs; declare at least one Feature"
     for feature in inputs:
@@ -331,7 +339,7 @@ def fold_name(name: str) -> str:
 
 
 def load_contract(use_case: str) -> ModelContract:
-    """The contract a setting names as `package.module:attribute`; modules in the working directory are found too.
+    """Load the contract that a setting names as `package.module:attribute`; the working directory is searched too.
 
     Raises:
         ConfigurationError: if it cannot be imported, is not a `ModelContract`, or declares what is impossible.
@@ -354,7 +362,7 @@ def load_contract(use_case: str) -> ModelContract:
 
 
 def _told(error: Exception) -> str:
-    """An error of a use case's module, with the place in it where it was raised."""
+    """Return an error of a use case's module as text, with the line that raised it."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if len(frames) > 1 else ""
     return f"{type(error).__name__}: {error}{place}"

@@ -84,7 +84,7 @@ class OpenAlert:
 def judge_probation(
     version: ModelVersion, scores: PairedScores, limits: ProbationLimits, now: datetime
 ) -> ProbationReport:
-    """Compares both versions' squared errors on the same labelled rows, pair by pair, and says whether probation is over.
+    """Compare both versions' squared errors on the same labelled rows, pair by pair, and decide whether probation ends.
 
     A loss beyond noise ends it at once, whatever the time: what nobody has looked at has not passed.
     """
@@ -159,7 +159,7 @@ def may_have_ended(version: ModelVersion, now: datetime) -> bool:
 
 
 def alert_of(report: ProbationReport) -> Alert | None:
-    """What a person should know of a look, if anything."""
+    """Return the alert that an evaluation calls for, or None."""
     numbers: dict[str, float | int | str | None] = {
         "n_labels": report.n_labels,
         "brier_change": report.brier_change,
@@ -182,7 +182,7 @@ def alert_of(report: ProbationReport) -> Alert | None:
 
 
 def rollback_alert(report: ProbationReport, problem: str) -> Alert:
-    """That a version known to be worse could not be replaced."""
+    """Return the alert that a version known to be worse could not be replaced."""
     message = (
         f"version {report.version} failed its probation ({report.reason}), but version {report.previous_version} could not "
         f"take over: {problem}. If version {report.version} still serves, put another in: `selfheal rollback --to`"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def scenario_rows(rows: pd.DataFrame, contract: ModelContract, scenario: str, seed: int) -> pd.DataFrame:
-    """The rows as the scenario has them, inputs and `true_label`; `calm` leaves them as they are."""
+    """Return the rows as the scenario changes them, inputs and `true_label`; `calm` leaves them unchanged."""
     if scenario == CALM:
         return rows
     labels = rows[TRUE_LABEL].to_numpy(dtype=np.int64)

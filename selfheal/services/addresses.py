@@ -36,11 +36,12 @@ class Address:
 
     @property
     def url(self) -> str:
+        """Where a browser on this machine reaches it."""
         return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"  # noqa: S104  (compared)
 
 
 def addresses(settings: Settings) -> tuple[Address, ...]:
-    """What `up` listens on."""
+    """Return what `up` listens on."""
     return (
         Address("API", "API_PORT", settings.api_host, settings.api_port, "/health", "its documentation is /docs"),
         Address("Dagster", "DAGSTER_PORT", "127.0.0.1", settings.dagster_port, "/server_info", "assets, runs, sensors"),

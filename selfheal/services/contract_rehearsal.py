@@ -48,7 +48,7 @@ class Finding:
 
 
 def check_contract(contract: ModelContract, settings: Settings, dataset: Dataset | None) -> list[Finding]:
-    """Tries derivation and estimator, and with data what a bootstrap would make of it. Takes seconds."""
+    """Try derivation and estimator, and with data what a bootstrap would make of it. It takes seconds."""
     findings = [*_check_derivation(contract), *_check_grid(contract)]
     if dataset is None or any(finding.level == "problem" for finding in findings):
         return findings
@@ -95,7 +95,7 @@ def _check_derivation(contract: ModelContract) -> Iterator[Finding]:
 
 
 def _problem_of(values: FloatArray, apart: FloatArray, kind: str, is_nullable: bool) -> str | None:
-    """What is wrong with a derived column on the probe rows; `apart` is what each row gave by itself."""
+    """Return what is wrong with a derived column on the probe rows; `apart` holds the value of each row alone."""
     if values.shape != (PROBE_ROWS,) or apart.shape != (PROBE_ROWS,):
         return f"has shape {values.shape} for {PROBE_ROWS} rows; derive must work on arrays and return one value a row"
     if not np.allclose(values, apart, rtol=1e-9, equal_nan=True):
@@ -228,7 +228,7 @@ def _judged(auc: float, min_auc: float) -> Finding:
 
 
 def _check_file(contract: ModelContract, settings: Settings, pipeline: Pipeline) -> Iterator[Finding]:
-    """Writes the model to memory and reads it as the API will."""
+    """Write the model to memory and read it as the API will."""
     import skops.io
 
     from selfheal.domain.model.examination import examine

@@ -41,7 +41,7 @@ class WantedLabels:
 
 
 def score_live_traffic(platform: Platform, shadow: ShadowModel, champion: ModelVersion) -> LiveScores | None:
-    """The challenger beside the champion on its newest MONITORING_MAX_ROWS predictions; None if it has made none.
+    """Compare the challenger with the champion on its newest MONITORING_MAX_ROWS predictions; None if there are none.
 
     Raises:
         ModelRefusedError, IntegrityError: if the challenger does not load.
@@ -55,7 +55,7 @@ def score_live_traffic(platform: Platform, shadow: ShadowModel, champion: ModelV
 
 
 def wanted_labels(platform: Platform) -> WantedLabels:
-    """The predictions worth labelling first, if more labels could tell: the newest verdict was inconclusive.
+    """Return the predictions worth labelling first, if the newest verdict was inconclusive.
 
     Raises:
         MissingArtifactError, ModelRefusedError, IntegrityError: if the challenger of that verdict does not load.

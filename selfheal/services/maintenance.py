@@ -56,7 +56,7 @@ class MaintenanceReport:
 
 
 def cutoffs(settings: Settings, now: datetime, champion_since: datetime | None) -> Cutoffs:
-    """What is old by now.
+    """Return the times before which things are old.
 
     Predictions since the champion went live are never old: label coverage is counted over them; nor is a window's lookback.
     """
@@ -79,7 +79,7 @@ def cutoffs(settings: Settings, now: datetime, champion_since: datetime | None) 
 
 
 def old_results(written_at: Mapping[Path, datetime], before: datetime, decided_on: Collection[str]) -> list[Path]:
-    """The files of ticks (`<time>-<tick_id>.json`) from before then, but none of a tick that was decided on."""
+    """Return the files of ticks (`<time>-<tick_id>.json`) from before then, except of ticks that a decision rests on."""
     return [
         path
         for path, moment in written_at.items()
@@ -88,7 +88,7 @@ def old_results(written_at: Mapping[Path, datetime], before: datetime, decided_o
 
 
 def maintain(platform: Platform, now: datetime, delete_runs: Callable[[datetime], int]) -> MaintenanceReport:
-    """Deletes what is old, and keeps the report (`last_report`). One at a time; killed half-way it is harmless.
+    """Delete what is old and write the report (`last_report`). One process at a time; safe to interrupt.
 
     Args:
         delete_runs: deletes Dagster's runs of monitoring from before a moment; returns how many.

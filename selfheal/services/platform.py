@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Platform:
+    """The open platform: settings, contract, store and registry. `close` it."""
+
     settings: Settings
     contract: ModelContract
     store: Store
@@ -24,7 +26,7 @@ class Platform:
     server_lease: Lease | None = field(default=None, repr=False, compare=False)
 
     def prepare(self) -> None:
-        """Starts the embedded Postgres if that is configured and not running, and makes the store ready for queries.
+        """Start the embedded Postgres if that is configured and not running, and make the store ready for queries.
 
         Tries once; for a platform opened without waiting, and after an outage. May be repeated.
 
@@ -35,14 +37,14 @@ class Platform:
         prepare_store(self.settings, self.store, is_patient=False)
 
     def close(self) -> None:
-        """Returns the connections and lets go of the embedded server, which stops if this platform was its last user."""
+        """Return the connections and release the embedded server, which stops if this platform was its last user."""
         self.store.close()
         if self.server_lease is not None:
             self.server_lease.end()
 
 
 def open_platform(settings: Settings, *, wait_for_database: bool = True) -> Platform:
-    """Starts the embedded Postgres if that is configured, migrates, and opens store and registry.
+    """Start the embedded Postgres if that is configured, migrate, and open store and registry.
 
     Args:
         wait_for_database: False contacts nothing: queries fail until `Platform.prepare` succeeds.

@@ -44,7 +44,7 @@ NOTHING = np.empty(0)
 
 
 def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
-    """Compares the champion with its predecessor on what it served since (`judge_probation`); rolls back if it is worse.
+    """Compare the champion with its predecessor on what it served since (`judge_probation`); roll back if it is worse.
 
     May be repeated: an ended probation is not judged again, a rollback that was cut short is taken up again.
     """
@@ -66,7 +66,7 @@ def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
 
 
 def due_evaluation(platform: Platform, now: datetime) -> tuple[str | None, str]:
-    """A name for the look that is due, the same until another one is, or None; and a sentence on how things are."""
+    """Return a name for the evaluation that is due (the same until another one is) or None, and the state in a sentence."""
     champion = model_versions.production_version(platform.store)
     if champion is None or champion.probation_until is None or champion.promoted_at is None:
         return None, "No version is on probation."
@@ -88,7 +88,7 @@ def due_evaluation(platform: Platform, now: datetime) -> tuple[str | None, str]:
 
 
 def resolve_finished_alerts(platform: Platform, now: datetime) -> None:
-    """Resolves the alerts of probation that are over (`is_settled`)."""
+    """Resolve the alerts of probation that are over (`is_settled`)."""
     champion = model_versions.production_version(platform.store)
     for row in alerts.list_alerts(platform.store, only_open=True):
         if row.source == probations.ALERT_SOURCE:
@@ -99,11 +99,12 @@ def resolve_finished_alerts(platform: Platform, now: datetime) -> None:
 
 
 def probation_limits(settings: Settings) -> ProbationLimits:
+    """Return the limits of probation from the settings."""
     return ProbationLimits(settings.min_probation_labels, timedelta(hours=settings.probation_max_hours))
 
 
 def _paired_scores(platform: Platform, champion: ModelVersion) -> PairedScores:
-    """The champion's matured, sound, labelled rows and what both versions say of them."""
+    """Return the champion's matured, sound, labelled rows with both versions' probabilities."""
     rows, reason = _matured_rows(platform, champion)
     if rows is None:
         return PairedScores(NOTHING.astype(np.int64), NOTHING, None, reason)
@@ -159,7 +160,7 @@ def _hold_alert(platform: Platform, report: ProbationReport, now: datetime) -> N
 
 
 def _go_back(platform: Platform, report: ProbationReport, now: datetime) -> None:
-    """Rolls back to the version before. What cannot succeed is an alert and no failure: it would only fail again."""
+    """Roll back to the previous version. What cannot succeed raises an alert instead of an error: a retry would fail, too."""
     hold = alerts.open_or_update_alert
     try:
         rollback(

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 
 def retraining_signals(platform: Platform, trigger: Trigger, episode_id: str | None) -> RetrainingSignals:
-    """What is known for a decision on retraining."""
+    """Gather what a decision on retraining rests on."""
     champion = model_versions.production_version(platform.store)
     if champion is None:
         return RetrainingSignals(trigger, None, None, 0, 0)
@@ -78,7 +78,7 @@ def retraining_signals(platform: Platform, trigger: Trigger, episode_id: str | N
 
 
 def matured_labels(platform: Platform, champion: ModelVersion) -> tuple[MaturedLabels | None, str]:
-    """What of the traffic since the champion went live has matured; None where that is not identifiable, with the reason."""
+    """Return the matured traffic since the champion went live; None where that is not identifiable, with the reason."""
     store, since = platform.store, champion.promoted_at or champion.registered_at
     n_predictions, n_labels = predictions.count_labels(store, since=since, sound_only=True)
     if n_labels >= MATURED_SHARE * n_predictions > 0:
@@ -151,12 +151,12 @@ def decide_retraining(
 
 
 def record_once(platform: Platform, decision: Decision) -> Decision:
-    """Keeps a decision on retraining, once."""
+    """Record a decision on retraining, once."""
     return record_decision(platform.store, platform.settings.data_dir, decision)
 
 
 def gather_training_set(platform: Platform, decision: Decision, bootstrap_data: Dataset | None) -> TrainingSet:
-    """The labelled rows to learn from: the champion's traffic, or the bootstrap data where there is no champion yet.
+    """Gather the labelled rows to learn from: the champion's traffic, or the bootstrap data before the first champion.
 
     Of the traffic, what has matured, and nothing of what a broken feed sent; beside it the champion's own training rows.
 
@@ -200,7 +200,7 @@ def gather_training_set(platform: Platform, decision: Decision, bootstrap_data: 
 
 
 def original_rows(platform: Platform, champion: ModelVersion) -> OriginalRows | None:
-    """The newest rows that the champion learned from or was judged on, with the weights they had; else the first baseline.
+    """Return the newest rows that the champion learned from or was judged on, with their weights; else the first baseline.
 
     None if the contract has changed since: they have other features.
 
@@ -315,7 +315,7 @@ def evaluation_of(
     rows: TrainingSet,
     n_labels: int,
 ) -> Evaluation:
-    """What both models say of a training set's evaluation rows: what `evaluate_gates` judges, then or again years later.
+    """Score a training set's evaluation rows by both models: what `evaluate_gates` judges, at once or again years later.
 
     Raises:
         ModelRefusedError, IntegrityError: if a model does not load.
@@ -332,7 +332,7 @@ def evaluation_of(
 
 
 def champion_to_beat(platform: Platform, shadow: ShadowModel) -> ModelVersion | None:
-    """The version in production; of a shadow that was promoted before, the one it replaced."""
+    """Return the version in production or, for a shadow that was promoted already, the one it replaced."""
     champion = model_versions.production_version(platform.store)
     if champion is None or champion.mlflow_run_id != shadow.mlflow_run_id or champion.decision_id is None:
         return champion
@@ -342,7 +342,7 @@ def champion_to_beat(platform: Platform, shadow: ShadowModel) -> ModelVersion | 
 
 
 def _verdict_number(platform: Platform, champion: ModelVersion | None, decision_id: str) -> int | None:
-    """The how-manieth verdict on this champion since it went live; None at bootstrap. A verdict that was kept has its look."""
+    """Return the ordinal number of the verdict on this champion, from 1; None at bootstrap. A recorded verdict has its own."""
     if champion is None:
         return None
     known = decisions.find(platform.store, decision_id)
@@ -353,6 +353,7 @@ def _verdict_number(platform: Platform, champion: ModelVersion | None, decision_
 
 
 def parallelism(settings: Settings) -> Parallelism:
+    """Return how the fits of a training run, from the settings."""
     return Parallelism(settings.training_jobs, settings.training_backend, settings.dask_scheduler)
 
 
@@ -367,6 +368,7 @@ def retraining_limits(settings: Settings) -> RetrainingLimits:
 
 
 def gate_limits(settings: Settings) -> GateLimits:
+    """Return the gates' limits from the settings."""
     return GateLimits(
         min_f1_improvement_pct=settings.min_f1_improvement_pct,
         max_brier_degradation=settings.max_brier_degradation,
@@ -381,7 +383,7 @@ def gate_limits(settings: Settings) -> GateLimits:
 
 
 def _attempts(platform: Platform, episode_id: str | None, n_labels: int) -> tuple[Decision, ...]:
-    """What has been tried in this episode: the verdicts, and the trainings that came to none.
+    """Return what was tried in this episode: the verdicts, and the trainings that led to none.
 
     A training on just as many labels as there are now may be the one that is under way.
     """

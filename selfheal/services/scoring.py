@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def score_rows(platform: Platform, model: ModelVersion | ShadowModel, rows: pd.DataFrame) -> Scores:
-    """A registered or shadow model's probabilities for rows with all features, and its threshold."""
+    """Return a registered or shadow model's probabilities for rows with all features, and its threshold."""
     features = rows[list(platform.contract.feature_names)].to_numpy(dtype=np.float64)
     return Scores(platform.registry.load(model).predict_proba(features)[:, 1], model.threshold)
 

@@ -61,6 +61,8 @@ TONES = {
 
 @dataclass(frozen=True, slots=True)
 class State:
+    """The platform's state: a sentence, and how to take it."""
+
     sentence: str
     tone: Tone
 
@@ -85,7 +87,7 @@ class Facts:
 
 
 def state_of(facts: Facts) -> State:
-    """The state in one sentence. What hides the truth (no model, no monitor, no traffic) goes before what was seen last."""
+    """Return the state in one sentence. What hides the truth (no model, no monitor, no traffic) comes first."""
     if facts.champion_version is None:
         return State("No version is in production: run `selfheal bootstrap`.", Tone.UNKNOWN)
     if facts.unseen_for is not None and facts.unseen_for > overdue_after(facts.monitoring_interval):
@@ -190,7 +192,7 @@ def _model(platform: Platform, champion: ModelVersion, now: datetime) -> dict[st
 
 
 def _traffic(platform: Platform, champion: ModelVersion, facts: Facts, now: datetime) -> dict[str, Any]:
-    """What has come in the last minute, as far as the journal has been copied, and when the newest prediction was made."""
+    """Count the last minute's predictions, as far as the journal has been copied, and find the newest one's time."""
     window = predictions.window_of(platform.store, champion.version, now - RATE_WINDOW, now)
     n_recent = 0 if window is None else window.n_predictions
     return {
@@ -213,14 +215,14 @@ def _tick(tick: Row[Any]) -> dict[str, Any]:
 
 
 def _file(platform: Platform, tick: Row[Any]) -> TickRecord | None:
-    """The tick as its file has it, with intervals; None on a host that does not have the file."""
+    """Read the tick from its file, with intervals; None on a host that does not have the file."""
     from selfheal.services.reports.files import read_tick, results_folder
 
     return read_tick(results_folder(platform.settings.data_dir), tick.window_end, tick.tick_id)
 
 
 def _quality(champion: ModelVersion, tick: Row[Any] | None, file: TickRecord | None) -> list[dict[str, Any]]:
-    """A row a metric: realised and estimated in the latest tick's window with 95 % intervals, and what the version was judged at."""
+    """Return one row per metric: realised and estimated in the latest window, with 95 % intervals, and as judged."""
     realised: dict[str, Any] = (tick is not None and tick.realised) or {}
     estimated: dict[str, Any] = (tick is not None and tick.estimated) or {}
     estimate = None if file is None else file.performance.estimate

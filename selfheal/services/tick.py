@@ -1,4 +1,4 @@
-"""A tick, in order: `collect`, `compare`, `measure`, `conclude`."""
+"""One monitoring tick: `collect` the window, `compare` for drift, `measure` performance, `conclude` with a verdict."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 
 
 def collect(platform: Platform, now: datetime) -> ProxyMetrics | None:
-    """The window of the champion's newest traffic and its proxy metrics; None if it has served nothing yet."""
+    """Collect the window of the champion's newest traffic and its proxy metrics; None if it has served nothing yet."""
     window = _current_window(platform, model_versions.champion(platform.store), now)
     return None if window is None else predictions.proxy_metrics(platform.store, window)
 
 
 def compare(platform: Platform, window: Window) -> DriftResult:
-    """The window's rows against the champion's reference and the first baseline (`detect_drift`)."""
+    """Compare the window's rows with the champion's reference and the first baseline (`detect_drift`)."""
     champion = _champion_of_window(platform, window)
     reference = _reference(platform, champion)
     current = predictions.window_rows(platform.store, window, platform.settings.monitoring_max_rows)
@@ -114,13 +114,13 @@ def conclude(
 
 
 def last_feed_check(platform: Platform, model_version: int) -> FeedCheck | None:
-    """What is known of a version's feed; None if no tick has seen enough of it."""
+    """Return the last tick's finding on a version's feed; None if no tick has seen enough rows."""
     row = ticks.latest_tick(platform.store, model_version, min_predictions=MIN_FEED_ROWS)
     return None if row is None else FeedCheck(row.verdict == Verdict.BROKEN_FEED, row.window_end)
 
 
 def check_traffic(platform: Platform, awake_since: datetime, now: datetime) -> Pulse:
-    """Holds or ends the alert that no traffic comes (`traffic_pulse`).
+    """Open, update or resolve the alert that no traffic arrives (`traffic_pulse`).
 
     Args:
         awake_since: when the caller's process started.
@@ -136,7 +136,7 @@ def check_traffic(platform: Platform, awake_since: datetime, now: datetime) -> P
 
 
 def latest_tick(platform: Platform) -> LatestTick | None:
-    """What the champion's newest tick concluded; None before its first."""
+    """Return what the champion's newest tick concluded; None before its first."""
     champion = model_versions.production_version(platform.store)
     row = None if champion is None else ticks.latest_tick(platform.store, champion.version)
     if row is None:
@@ -145,10 +145,12 @@ def latest_tick(platform: Platform) -> LatestTick | None:
 
 
 def drift_limits(settings: Settings) -> DriftLimits:
+    """Return the limits of drift detection from the settings."""
     return DriftLimits(settings.ticks_per_budget(), settings.min_drift_effect, settings.min_drift_rows)
 
 
 def harm_limits(settings: Settings) -> HarmLimits:
+    """Return the limits of harm from the settings."""
     return HarmLimits(min_brier_excess=settings.max_brier_degradation, min_auc=settings.min_auc)
 
 
@@ -168,7 +170,7 @@ def _current_window(platform: Platform, champion: ModelVersion, now: datetime) -
 
 
 def _reference(platform: Platform, champion: ModelVersion) -> pd.DataFrame:
-    """The champion's frozen reference. A feature that its contract did not have yet is missing in each row."""
+    """Return the champion's frozen reference. A feature that its contract did not have yet is missing in each row."""
     columns = [*platform.contract.feature_names, PROBABILITY, TRUE_LABEL]
     return platform.registry.reference(champion).reindex(columns=columns)
 

@@ -63,6 +63,8 @@ MIN_ROWS = 6_000
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
+    """What `selfheal demo` was asked for."""
+
     data: Path | None
     json_file: Path | None
     leave_running: bool
@@ -94,7 +96,7 @@ class Watch:
 
 
 async def run_demo(options: DemoOptions, console: Console) -> int:
-    """Runs the demo; returns 0 only if the API came to serve a better version by itself."""
+    """Run the demo; return 0 only if the API came to serve a better version by itself."""
     started = time.monotonic()
     base = load_settings(**({"data": options.data} if options.data else {}))
     contract = load_contract(base.use_case)
@@ -164,7 +166,7 @@ def divide(dataset: Dataset, contract: ModelContract, options: DemoOptions) -> D
 
 
 def demo_settings(base: Settings, options: DemoOptions, folder: Path, n_bootstrap: int) -> Settings:
-    """The platform's settings for the demo: a folder and ports of its own, a short interval, no cooldown.
+    """Return the platform's settings for the demo: a folder and ports of its own, a short interval, no cooldown.
 
     It asks for the user's API keys if it knows one to send its own traffic with.
     """
@@ -192,7 +194,7 @@ def demo_settings(base: Settings, options: DemoOptions, folder: Path, n_bootstra
 
 
 def default_csv(settings: Settings) -> Path | None:
-    """The contract's file in the usual data folder: the demo's own folder does not have it."""
+    """Return the contract's file in the usual data folder: the demo's own folder does not have it."""
     path = settings.data_dir / load_contract(settings.use_case).default_csv
     return path if path.exists() else None
 
@@ -207,7 +209,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
-    """The environment that makes another process load these settings. An empty value means: not set."""
+    """Return the environment that makes another process load these settings. An empty value means: not set."""
 
     def text(value: Any) -> str:
         revealed = value.get_secret_value() if hasattr(value, "get_secret_value") else value
@@ -332,7 +334,7 @@ async def _observe(
     timeline: Timeline,
     process: subprocess.Popen[bytes],
 ) -> None:
-    """Reads the platform's state every second and tells the timeline what is new."""
+    """Read the platform's state every second and report changes to the timeline."""
     import httpx
 
     seen: dict[str, float] = {}

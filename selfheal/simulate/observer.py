@@ -56,7 +56,7 @@ class DagsterReader:
         self._url = f"{url}/graphql"
 
     async def latest(self, asset: str) -> Materialization | None:
-        """The newest materialisation of the asset, or None if there is none."""
+        """Return the newest materialisation of the asset, or None."""
         answer = await self._ask(MATERIALIZATION_QUERY, {"path": [asset]})
         found = answer["assetOrError"].get("assetMaterializations") or []
         if not found:
@@ -65,7 +65,7 @@ class DagsterReader:
         return Materialization(found[0]["runId"], float(found[0]["timestamp"]) / 1000, metadata)
 
     async def failed_run(self) -> str | None:
-        """The newest failed run, named for people; None if no run has failed."""
+        """Return the newest failed run, named for people; None if no run has failed."""
         answer = await self._ask(FAILED_RUNS_QUERY, {})
         results = answer["runsOrError"].get("results") or []
         return f"{results[0]['jobName']} ({results[0]['runId']})" if results else None

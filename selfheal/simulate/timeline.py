@@ -64,10 +64,12 @@ class Timeline:
         return Panel(Group(*parts), title=f"{self._clock()}  {self._phase}", title_align="left")
 
     def phase(self, name: str) -> None:
+        """Begin a phase of the demo."""
         self._phase = name
         self.event(f"[bold]{name}[/]")
 
     def event(self, text: str) -> None:
+        """Show an event with the time since the start."""
         line = f"[dim]{self._clock()}[/] {text}"
         self._events.append(line)
         if self._live is None:
@@ -76,10 +78,11 @@ class Timeline:
             self._live.console.print(line, highlight=False)
 
     def warn(self, text: str) -> None:
-        """An event, told once as long as no other warning comes between. `text` is plain, not markup."""
+        """Show a warning, once as long as no other comes between. `text` is plain, not markup."""
         self._tell("warning", f"[red]{escape(text)}[/]")
 
     def traffic(self, stats: TrafficStats, version: int | None) -> None:
+        """Show how many predictions and labels went out."""
         failures = f", [red]{stats.failed_requests} failed[/]" if stats.failed_requests else ", none failed"
         rate = stats.rate_per_second()
         self._state["traffic"] = (
@@ -88,12 +91,14 @@ class Timeline:
         self._state["serving"] = f"version {version}"
 
     def show_drift(self, metadata: dict[str, Any]) -> None:
+        """Show the drift that the newest tick found."""
         ratio = metadata.get("feature_drift_ratio")
         shown = "unknown (too few rows)" if ratio is None else f"{ratio:.0%} of the features"
         self._state["drift"] = shown
         self._tell("drift", f"drift: {shown}: {escape(str(metadata.get('drifted_features')))}")
 
     def show_verdict(self, metadata: dict[str, Any]) -> None:
+        """Show the newest tick's verdict."""
         verdict = str(metadata.get("verdict"))
         shown = f"[{VERDICT_STYLES.get(verdict, 'none')}]{verdict.replace('_', ' ')}[/]"
         self._state["verdict"] = shown
@@ -101,18 +106,20 @@ class Timeline:
         self._tell("verdict", f"verdict: {shown}", f": {escape(reasons[0])}")
 
     def show_decision(self, metadata: dict[str, Any]) -> None:
+        """Show a decision on retraining."""
         shown = escape(f"{metadata.get('action')} ({metadata.get('reason')})")
         self._state["decision"] = shown
         self._tell("decision", f"decision: [bold]{shown}[/], attempt {metadata.get('attempt')}")
 
     def show_gates(self, metadata: dict[str, Any]) -> None:
+        """Show the gates of a verdict as a table."""
         self._gates = list(metadata.get("gates") or [])
         self._tell("gates", f"gates: [bold]{metadata.get('action')}[/]: {escape(str(metadata.get('reason')))}")
         if self._live is None:
             self._console.print(gate_table(self._gates))
 
     def print_verdict(self, outcome: DemoOutcome) -> None:
-        """The last word: what the loop achieved, or that it did not."""
+        """Print the result: what the loop achieved, or that it did not."""
         if self._live is not None and self._gates:
             self._console.print(gate_table(self._gates))
         table = Table(title="On later drifted rows that neither version was trained on", title_justify="left")
@@ -135,7 +142,7 @@ class Timeline:
             )
 
     def _tell(self, subject: str, text: str, detail: str = "") -> None:
-        """An event if it differs from the last one of its subject; the detail does not count as a difference."""
+        """Show an event if it differs from the last one of its subject; the detail does not count as a difference."""
         if self._last.get(subject) != text:
             self._last[subject] = text
             self.event(text + detail)
@@ -146,6 +153,7 @@ class Timeline:
 
 
 def gate_table(gates: list[dict[str, Any]]) -> Table:
+    """Lay out the gates of a verdict."""
     table = Table(title="Gates", title_justify="left")
     for name in ("gate", "status", "why"):
         table.add_column(name)

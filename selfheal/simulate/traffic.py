@@ -62,7 +62,7 @@ class TrafficSender:
         self.stats = TrafficStats()
 
     async def send(self, rows: pd.DataFrame, contract: ModelContract, stop: asyncio.Event | None = None) -> int:
-        """Posts the rows in order until all are answered or `stop` is set; returns how many were begun."""
+        """Post the rows in order until all are answered or `stop` is set; return how many were begun."""
         tasks: set[asyncio.Task[None]] = set()
         started = time.monotonic()
         begun = 0
@@ -79,13 +79,13 @@ class TrafficSender:
         return begun
 
     async def deliver_labels(self) -> None:
-        """Posts labels as they fall due, until cancelled."""
+        """Post labels as they fall due, until cancelled."""
         while True:
             await self._post_due_labels(time.monotonic())
             await asyncio.sleep(0.5)
 
     async def deliver_all_labels(self) -> None:
-        """Posts every outstanding label now."""
+        """Post every outstanding label now."""
         await self._post_due_labels(float("inf"))
 
     async def _post_one(self, body: dict[str, Any], label: int) -> None:
@@ -134,7 +134,7 @@ class TrafficSender:
 async def traffic_to(
     api_url: str, *, rate_per_second: float, label_delay_seconds: float, source: str, api_key: str | None = None
 ) -> AsyncIterator[TrafficSender]:
-    """A sender whose labels are delivered in the background while the context is open."""
+    """Open a sender whose labels are delivered in the background while the context is open."""
     import httpx
 
     headers = {"X-API-Key": api_key} if api_key else {}

@@ -1,5 +1,6 @@
-"""Models that load and must not answer: what a model gives for the rows that the API lets in. Asked before a promotion and
-before each swap.
+"""Examination of a model before it may answer: what it gives for rows that the API lets in.
+
+Run before a promotion and before each swap.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def _probe_columns(contract: ModelContract) -> dict[str, FloatArray]:
 
 
 def _checked(probabilities: object, n_rows: int) -> FloatArray:
-    """The probabilities of class 1, if they are what `predict_proba` has to give for so many rows."""
+    """Return the probabilities of class 1 if they are valid output of `predict_proba` for this many rows."""
     given = np.asarray(probabilities, dtype=np.float64)
     if given.shape != (n_rows, 2):
         raise ModelRefusedError(f"it answers {n_rows} rows with an array of shape {given.shape}, not ({n_rows}, 2)")

@@ -131,7 +131,7 @@ class Explainer:
     reason_members: FloatArray
 
     def explain(self, matrix: FloatArray) -> Explanation:
-        """Takes the log-odds of each row of the feature matrix, shape (n, features), NaN where missing, into parts."""
+        """Split the log-odds of each row of the feature matrix, shape (n, features), NaN where missing, into parts."""
         columns = self.linear.preprocess(matrix)
         log_odds = self.linear.log_odds(columns)
         contributions = _product(columns, self.weights) - self.baseline_terms
@@ -150,7 +150,7 @@ class Explainer:
 
 
 def build_explainer(pipeline: Pipeline, contract: ModelContract, reference: FloatArray | None) -> Explainer:
-    """The explainer of a fitted pipeline. Takes a fraction of a second: for when a model is loaded, not for requests.
+    """Build the explainer of a fitted pipeline. It takes a fraction of a second, so call it when a model is loaded.
 
     Args:
         reference: the features of the rows frozen with the model, shape (n, features); None, or no rows, if they are not
@@ -206,11 +206,12 @@ class LinearModel:
     intercept: float
 
     def log_odds(self, columns: Any) -> FloatArray:
+        """Return the log-odds of preprocessed rows, shape (n, columns) -> (n,)."""
         return _product(columns, self.coefficients) + self.intercept
 
 
 def linear_model(pipeline: Pipeline) -> LinearModel:
-    """Takes a fitted pipeline (or a bare classifier) into its halves.
+    """Split a fitted pipeline (or a bare classifier) into its halves.
 
     Raises:
         ModelNotExplainableError: if it does not end in a linear model of two classes, 0 and 1.
@@ -234,7 +235,7 @@ def _unchanged(matrix: FloatArray) -> FloatArray:
 
 
 def _check_link(pipeline: Pipeline, linear: LinearModel, trial: FloatArray) -> None:
-    """The probabilities must be the logistic function of the linear part, to `TOLERANCE_LOG_ODDS`.
+    """Check that the probabilities are the logistic function of the linear part, to `TOLERANCE_LOG_ODDS`.
 
     Compared as probabilities, which stay finite: an error e of the log-odds is p (1 - p) e there, plus a rounding.
     """
@@ -355,7 +356,7 @@ def _not_a_sum(why: str) -> ModelNotExplainableError:
 
 @contextmanager
 def _refusing_failures() -> Iterator[None]:
-    """A pipeline that fails on trial rows may still serve; it is only not explained."""
+    """Turn any failure on trial rows into a refusal: the pipeline may still serve, it is only not explained."""
     try:
         yield
     except ModelNotExplainableError:

@@ -42,7 +42,7 @@ ZIP_START = b"PK\x03\x04"
 
 
 def load_trusted(data: bytes, name: str, max_bytes: int, also_trusted: Collection[str] = ()) -> Pipeline:
-    """The classifier in a skops file that holds no type beyond skops' own list, ours, and the contract's.
+    """Load the classifier of a skops file that holds no type beyond skops' own list, ours, and the contract's.
 
     Args:
         name: of the file, for messages.
@@ -67,8 +67,10 @@ def load_trusted(data: bytes, name: str, max_bytes: int, also_trusted: Collectio
 
 
 def check_size(n_bytes: int, name: str, max_bytes: int) -> None:
-    """Raises:
-    ModelRefusedError: if a file has more bytes than one may have; before any of it is read.
+    """Check a file's size before any of it is read.
+
+    Raises:
+        ModelRefusedError: if it has more bytes than MAX_MODEL_MB allows.
     """
     if n_bytes > max_bytes:
         raise ModelRefusedError(f"{name} has {n_bytes:,} bytes; MAX_MODEL_MB allows {max_bytes:,}")
@@ -112,7 +114,7 @@ def _is_plain_name(member: str) -> bool:
 
 
 def _mentioned(schema: Any) -> Iterator[str]:
-    """The members that the schema reads, each as often as it does: one may be read many times over."""
+    """Return the members that the schema reads, each as often as it is read."""
     waiting = [schema]
     while waiting:
         node = waiting.pop()
@@ -125,7 +127,7 @@ def _mentioned(schema: Any) -> Iterator[str]:
 
 
 def _inner_bytes(archive: zipfile.ZipFile, member: str) -> int:
-    """What a member that is a zip itself unpacks to; 0 for all others. No reader goes deeper than that."""
+    """Return the unpacked size of a member that is a zip itself; 0 for all others. No reader goes deeper than that."""
     with archive.open(member) as file:
         if file.read(len(ZIP_START)) != ZIP_START:
             return 0

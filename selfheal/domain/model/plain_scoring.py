@@ -27,7 +27,7 @@ TOLERANCE = 1e-13
 
 
 def plain_scoring(pipeline: Pipeline, probe: FloatArray) -> Step:
-    """The probability of class 1 for each row of a feature matrix, shape (n, features) -> (n,).
+    """Return a function from a feature matrix, shape (n, features), to the probabilities of class 1, shape (n,).
 
     Args:
         probe: feature rows on which the plain function must agree with the pipeline; else the pipeline itself is called.
@@ -48,7 +48,7 @@ def _predict(pipeline: Pipeline, matrix: FloatArray) -> FloatArray:
 
 
 def _composed(pipeline: Pipeline) -> Step | None:
-    """The steps one after the other; None if one of them is not known."""
+    """Compose the steps; None if one of them is not known."""
     makers = {
         "SimpleImputer": _simple_imputer,
         "StandardScaler": _standard_scaler,
@@ -87,8 +87,10 @@ def _standard_scaler(fitted: Any) -> Step | None:
 
 
 def _quantile_transformer(fitted: Any) -> Step | None:
-    """Each value's place among the quantiles, interpolated: the mean of approaching from below and from above, because
-    quantiles may repeat. Values up to the lowest become 0, from the highest on 1.
+    """Map each value to its place among the quantiles, interpolated.
+
+    Quantiles may repeat, so it is the mean of approaching from below and from above. Values up to the lowest become 0,
+    from the highest on 1.
     """
     if fitted.output_distribution != "uniform":
         return None

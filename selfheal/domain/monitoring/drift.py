@@ -84,7 +84,7 @@ def detect_drift(
     feed_checked_since: datetime | None = None,
     seed: int = 0,
 ) -> DriftResult:
-    """Compares the window's rows with the serving version's reference (acts) and the first baseline (informs).
+    """Compare the window's rows with the serving version's reference (acts) and the first baseline (informs).
 
     A column without any value on one side has no values to compare (Evidently refuses it): only its missing rate speaks.
 
@@ -172,7 +172,7 @@ def drift_report(
     domain: DomainCheck | None = None,
     domain_level: float = 0.0,
 ) -> DriftReport:
-    """What the columns say together. `domain_level` is that of the test of all columns at once."""
+    """Combine the columns into one report. `domain_level` is the level of the test of all columns at once."""
     is_sufficient = n_current >= limits.min_rows
     n_drifted = sum(1 for c in columns if c.column != PROBABILITY and (c.is_drifted or c.is_missing_rate_drifted))
     ratio = n_drifted / n_features if is_sufficient else None
@@ -281,7 +281,7 @@ def column_drift(
     limits: DriftLimits,
     p_value: float | None = None,
 ) -> ColumnDrift:
-    """One column of the window and of its newest rows (None: the window has no more) against the reference.
+    """Compare one column of the window, and of its newest rows (None: there are no more), with the reference.
 
     What either shows is drift, but for a shift of the window that its newest rows have left behind.
 

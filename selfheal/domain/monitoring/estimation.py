@@ -80,7 +80,7 @@ class Calibration:
     covariance: FloatArray
 
     def probabilities(self, scores: FloatArray) -> FloatArray:
-        """The calibrated probability of class 1 for each score."""
+        """Return the calibrated probability of class 1 for each score."""
         log_odds = _log_odds(scores)
         return _probability(log_odds + _curve_basis(log_odds, self.knots) @ self.coefficients)
 
@@ -104,7 +104,7 @@ class Overlap:
 
 
 def cbpe(probabilities: FloatArray, threshold: float, scores: FloatArray | None = None) -> ScoreMetrics:
-    """Confidence-based performance estimation: the metrics to expect if class 1 has these `probabilities`.
+    """Estimate performance from confidence (CBPE): the expected metrics if class 1 has these `probabilities`.
 
     Each row counts as p true and 1 - p false cases (Guo et al., 2017; NannyML's documentation of CBPE). AUC compares each
     row with every other one, a tie counting half; it is None where no pair of a true and a false case can be. Blind to a
@@ -136,7 +136,7 @@ def cbpe(probabilities: FloatArray, threshold: float, scores: FloatArray | None 
 def estimate_performance(
     current: pd.DataFrame, reference: pd.DataFrame, inputs: Sequence[str], threshold: float, seed: int
 ) -> Estimate:
-    """What the labels of the window's rows are expected to show, with 95 % prediction intervals.
+    """Estimate what the labels of the window's rows will show, with 95 % prediction intervals.
 
     Args:
         current: the window's rows, one at least: `inputs` and `probability`.
@@ -170,7 +170,7 @@ def estimate_performance(
 
 
 def relation_p_value(labelled: pd.DataFrame, reference: pd.DataFrame, inputs: Sequence[str]) -> float | None:
-    """How likely the labels are while score and outcome are related as in the reference; None where that is unknowable.
+    """Return the p-value of the labels if score and outcome are related as in the reference; None if not identifiable.
 
     The score test for a changed level or slope of the calibration: U = sum (y - p) (1, log-odds of the score) has mean 0
     and covariance G + G_c V G_c' under the old relation, V being the calibration's own uncertainty; U' C^-1 U is chi-square
@@ -227,7 +227,7 @@ def overlap_of(current: pd.DataFrame, reference: pd.DataFrame, inputs: Sequence[
 
 
 def fit_calibration(scores: FloatArray, labels: FloatArray, weights: FloatArray) -> Calibration:
-    """The curve from scores to outcomes, on weighted rows; its covariance is the sandwich, which weights do not fool.
+    """Fit the curve from scores to outcomes on weighted rows; its covariance is the sandwich estimator.
 
     H^-1 (sum w^2 (y - p)^2 x x') H^-1 (Huber, 1967; White, 1982).
     """
@@ -246,7 +246,7 @@ def fit_calibration(scores: FloatArray, labels: FloatArray, weights: FloatArray)
 def simulate_metrics(
     scores: FloatArray, calibration: Calibration, threshold: float, seed: int
 ) -> dict[str, FloatArray]:
-    """The metrics that `N_DRAWS` label sets would show: a curve from its distribution, then a label for each row from it.
+    """Simulate the metrics of `N_DRAWS` label sets: draw a curve from its distribution, then a label for each row.
 
     Each metric follows from four sums over the rows with label 1 (their number, those predicted, ranks, change of the
     squared error), so a draw is a row of one matrix product. NaN where a draw does not define the metric.
@@ -266,7 +266,7 @@ def simulate_metrics(
 
 
 def prediction_interval(draws: FloatArray) -> Interval | None:
-    """The central 95 % of the draws, by mid-p: a value belongs to it if the draws below it and half of those equal to it do.
+    """Return the central 95 % of the draws, by mid-p: ties count half.
 
     Counts are lumpy: an interval that must hold *at least* 95 % holds 97 % and more in small windows; by mid-p it is 95 % on
     average (Lancaster, 1961, JASA 56). None if most draws do not define the metric.
@@ -287,7 +287,7 @@ def prediction_interval(draws: FloatArray) -> Interval | None:
 def _with_metrics(
     basis: Estimate, scores: FloatArray, calibration: Calibration, threshold: float, seed: int
 ) -> Estimate:
-    """The estimate with the expected metrics and their intervals; a metric that most draws do not define is left out."""
+    """Complete the estimate with the expected metrics and intervals; one that most draws do not define is left out."""
     probabilities = calibration.probabilities(scores)
     expected = cbpe(probabilities, threshold, scores)
     values = {name: getattr(expected, name) for name in ("f1", "precision", "recall", "auc_roc", "brier")}
@@ -333,7 +333,7 @@ def _why_not_identifiable(known: FloatArray, overlap: Overlap) -> str | None:
 
 
 def _outcomes(reference: pd.DataFrame) -> FloatArray:
-    """The known outcomes of the reference rows; none if it was frozen without."""
+    """Return the known outcomes of the reference rows; empty if it was frozen without outcomes."""
     if TRUE_LABEL not in reference.columns:
         return np.array([])
     return reference[TRUE_LABEL].to_numpy(dtype=np.float64)
@@ -435,7 +435,7 @@ def _log_odds(scores: FloatArray) -> FloatArray:
 
 
 def _probability(log_odds: FloatArray) -> FloatArray:
-    """The logistic function, in the precision of its argument."""
+    """Apply the logistic function, in the precision of its argument."""
     from scipy.special import expit
 
     probability: FloatArray = expit(log_odds)

@@ -46,7 +46,7 @@ MIN_ROWS = 50
 
 
 def feed_problems(current: pd.DataFrame, reference: pd.DataFrame, contract: ModelContract) -> tuple[str, ...]:
-    """What looks broken in the raw inputs, a sentence each; empty if nothing does or there are too few rows.
+    """Return what is broken in the raw inputs, one sentence per problem; empty if nothing is or rows are too few.
 
     Args:
         current: the newest rows, so that a feed that was repaired is sound again as soon as it is.
@@ -78,7 +78,7 @@ class FeedCheck(NamedTuple):
 
 
 def spoiled_period(report: DriftReport, last_check: FeedCheck | None) -> SpoiledPeriod | None:
-    """The traffic that must not be learned from, as far as this tick adds to it.
+    """Return the traffic that this tick excludes from learning, or None.
 
     While the feed is broken, that is everything since the rows that show it, or since the last look if that is longer ago:
     what nobody has looked at is not known to be sound. At the first sound look it is what lies between the last broken

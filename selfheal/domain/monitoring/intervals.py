@@ -31,7 +31,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 def metric_intervals(labels: IntArray, scores: FloatArray, threshold: float) -> dict[str, Interval]:
-    """Intervals by metric: f1, precision, recall, auc_roc, brier; one that the rows do not define is left out.
+    """Return intervals by metric: f1, precision, recall, auc_roc, brier; one that the rows do not define is left out.
 
     Args:
         labels, scores: shape (n,), of rows drawn independently from those the intervals are about.

@@ -39,7 +39,7 @@ class DelayCurve:
 
 
 def label_delay(sample: pd.DataFrame) -> LabelDelay:
-    """The delay of labels, from a sample of predictions, and the age of maturity where the sample can tell.
+    """Estimate the delay of labels from a sample of predictions, and the age of maturity where it is identifiable.
 
     It can if the curve of each class has gone flat: what comes after the age of maturity has been watched for at least as long
     again, and next to nothing came.
@@ -96,14 +96,14 @@ def delay_curve(sample: pd.DataFrame) -> DelayCurve:
 
 
 def watched_for(ages_s: FloatArray) -> float | None:
-    """The age that `MIN_OLDEST_ROWS` predictions have reached; None if there are fewer."""
+    """Return the age that `MIN_OLDEST_ROWS` predictions have reached; None if there are fewer."""
     if len(ages_s) < MIN_OLDEST_ROWS:
         return None
     return float(np.partition(ages_s, -MIN_OLDEST_ROWS)[-MIN_OLDEST_ROWS])
 
 
 def age_of_share(curve: DelayCurve, label: int, share: float, horizon_s: float) -> float:
-    """The age by which `share` of the labels of a class that come up to the horizon have come."""
+    """Return the age by which `share` of a class's labels within the horizon have arrived."""
     within = curve.ages_s <= horizon_s
     reached = curve.shares[within, label]
     if len(reached) == 0 or reached[-1] == 0:
@@ -114,7 +114,7 @@ def age_of_share(curve: DelayCurve, label: int, share: float, horizon_s: float) 
 def matured_period(
     window: Window, delay: LabelDelay, serving_since: datetime | None
 ) -> tuple[datetime, datetime] | None:
-    """Since and until when predictions count for realised metrics: as long as the window, and old enough; None if unknown.
+    """Return the period whose predictions count for realised metrics: as long as the window and matured; None if unknown.
 
     A window whose labels are all there need not wait, whatever the curve says.
 

@@ -61,7 +61,7 @@ def performance_report(
     matured: Window | None,
     seed: int,
 ) -> PerformanceReport:
-    """Realised and estimated quality of the champion in one window.
+    """Report realised and estimated quality of the champion in one window.
 
     Args:
         current: the window's rows: `inputs` and `probability`.
@@ -106,7 +106,7 @@ def performance_report(
 
 
 def concept_drift(p_value: float | None) -> ConceptDrift:
-    """What the labels say of the relation between score and outcome; `p_value` is `relation_p_value`'s."""
+    """Judge the relation between score and outcome by labels; `p_value` is that of `relation_p_value`."""
     if p_value is None:
         return ConceptDrift.NOT_IDENTIFIABLE
     return ConceptDrift.SHOWN if p_value < CONCEPT_DRIFT_LEVEL else ConceptDrift.NONE_SHOWN

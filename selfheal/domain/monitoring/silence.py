@@ -76,7 +76,7 @@ def pulse(before: Watched | None, sight: Sight, interval: timedelta, now: dateti
 def traffic_pulse(
     newest_prediction_at: datetime | None, awake_since: datetime, limit: timedelta, now: datetime
 ) -> Pulse:
-    """Whether traffic comes: silent if it did once and has not for longer than `limit`; unknown if it never did.
+    """Decide whether traffic arrives: silent if none has for longer than `limit`; unknown if there never was any.
 
     Args:
         awake_since: when this watcher started. It knows nothing of silence before the end of a grace (an hour, or `limit` if
@@ -90,7 +90,7 @@ def traffic_pulse(
 
 
 def monitor_alert(unseen_since: datetime, now: datetime) -> Alert:
-    """The monitor is silent; traffic has waited since `unseen_since`."""
+    """Return the alert that the monitor is silent; traffic has waited since `unseen_since`."""
     message = (
         f"The monitor has looked at nothing since {unseen_since:%Y-%m-%d %H:%M} UTC although there is traffic: drift and "
         "harm go unseen. Is Dagster running, and does its job monitoring_job succeed?"

@@ -50,7 +50,7 @@ class Thresholds:
 
 
 def derive_thresholds(reference: pd.DataFrame, columns: Sequence[str], n_ticks: float) -> Thresholds:
-    """Thresholds for comparing with these rows, which are in the order in which they were made.
+    """Derive the thresholds for comparisons with these rows, which are in the order in which they were made.
 
     Args:
         n_ticks: looks that share one false alarm.

@@ -83,7 +83,7 @@ def harm_reasons(
 
 
 def _shift_reasons(drift: DriftReport) -> tuple[str, ...]:
-    """What has moved, the strongest first."""
+    """List what has shifted, the strongest first."""
     reasons = [
         f"{c.column} drifted ({_move(c)})"
         if c.is_drifted
@@ -106,7 +106,7 @@ def _relation_reasons(performance: PerformanceReport) -> tuple[str, ...]:
 
 
 def _unknown(performance: PerformanceReport) -> tuple[str, ...]:
-    """What a stable window does not say."""
+    """List what a stable window leaves unknown."""
     if performance.concept_drift is not ConceptDrift.NOT_IDENTIFIABLE:
         return ()
     return (

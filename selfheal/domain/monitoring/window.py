@@ -8,7 +8,7 @@ from selfheal.domain.records import ModelVersion
 
 
 def window_start(champion: ModelVersion, newest_prediction_at: datetime, lookback_hours: int) -> datetime:
-    """The last `lookback_hours` of traffic, but nothing from before the champion went live.
+    """Return the start of the last `lookback_hours` of traffic, but never before the champion went live.
 
     Measured from the newest prediction and not from the clock, so that looking twice at the same traffic sees the same
     window.

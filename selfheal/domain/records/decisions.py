@@ -41,6 +41,8 @@ class Trigger(StrEnum):
 
 
 class GateStatus(StrEnum):
+    """How a gate judged. Only PASS and NOT_APPLICABLE let a model through: what is not known does not pass."""
+
     PASS = "PASS"  # noqa: S105  (a gate's status, not a password)
     FAIL = "FAIL"
     INCONCLUSIVE = "INCONCLUSIVE"
@@ -86,6 +88,7 @@ class Decision:
 
     @property
     def failed_gates(self) -> tuple[str, ...]:
+        """Names of the gates that failed or could not be decided."""
         return tuple(g.name for g in self.gates if g.status in {GateStatus.FAIL, GateStatus.INCONCLUSIVE})
 
 
@@ -176,4 +179,5 @@ class GateVerdict:
 
     @property
     def is_promotion(self) -> bool:
+        """Whether the model is to go live."""
         return self.decision.action in {Action.PROMOTE, Action.FORCE_PROMOTE}

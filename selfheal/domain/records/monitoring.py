@@ -33,6 +33,7 @@ class Verdict(StrEnum):
 
     @property
     def is_shift(self) -> bool:
+        """Whether the traffic has shifted, harmfully or not."""
         return self in {Verdict.BENIGN_SHIFT, Verdict.HARMFUL_SHIFT}
 
 
@@ -186,6 +187,7 @@ class LabelDelay:
 
     @property
     def is_identifiable(self) -> bool:
+        """Whether the sample tells when a row has matured."""
         return self.matured_after_s is not None
 
 

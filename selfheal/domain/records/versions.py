@@ -144,8 +144,11 @@ class ShadowModel:
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """What came of training a version again. `differences`: in what the new model is not the old one; `changed_since`: what
-    code, libraries, machine and parameter grid are not as they were, and would explain it."""
+    """What came of training a version again.
+
+    `differences`: where the new model differs from the old one; `changed_since`: what has changed since in code, libraries,
+    machine and parameter grid, and would explain it.
+    """
 
     model_name: str
     version: int
@@ -156,6 +159,7 @@ class Reproduction:
 
     @property
     def is_identical(self) -> bool:
+        """Whether the new model is the old one."""
         return not self.differences
 
 
@@ -182,4 +186,5 @@ class ProbationReport:
 
     @property
     def is_harmful(self) -> bool:
+        """Whether the promoted version was shown to be worse."""
         return self.outcome is ProbationOutcome.FAILED

@@ -74,7 +74,7 @@ def corrected(probabilities: FloatArray, check: Calibration) -> FloatArray:
 
 
 def folded_into_linear_step(pipeline: Pipeline, check: Calibration, x: FloatArray) -> Pipeline | None:
-    """A copy of a pipeline that ends in a logistic model, with the line in its coefficients; None if it is no such pipeline.
+    """Return a copy of a pipeline with the calibration line folded into its logistic step; None if it has no such step.
 
     a + b (intercept + coefficients . z) is a logistic model again: the same class, the same explanation, as fast. Tried out on the
     rows `x`, not assumed from the name of the step.

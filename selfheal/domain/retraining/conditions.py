@@ -15,8 +15,10 @@ dice again."""
 
 @dataclass(frozen=True, slots=True)
 class MaturedLabels:
-    """What of the traffic is old enough that labels of both classes have had the time to come: predictions up to `until`
-    (None: all). `reason` says how that is known, in a sentence."""
+    """Traffic old enough for labels of both classes to have arrived: predictions up to `until` (None: all).
+
+    `reason` says how that is known, in a sentence.
+    """
 
     n_predictions: int
     n_labels: int
@@ -51,6 +53,8 @@ class RetrainingSignals:
 
 @dataclass(frozen=True, slots=True)
 class RetrainingLimits:
+    """When a retraining may start: time since the last promotion, labels, coverage in percent, attempts per episode."""
+
     cooldown: timedelta
     min_labels: int
     min_coverage_pct: float
@@ -58,7 +62,7 @@ class RetrainingLimits:
 
 
 def evaluate_conditions(signals: RetrainingSignals, limits: RetrainingLimits, now: datetime) -> tuple[Condition, ...]:
-    """All conditions for this trigger. A bootstrap needs only that there is no champion yet."""
+    """Evaluate all conditions for this trigger. A bootstrap needs only that there is no champion yet."""
     if signals.trigger is Trigger.BOOTSTRAP:
         return (_no_champion(signals.champion),)
     champion = _has_champion(signals.champion, signals.is_contract_its_own)
@@ -77,11 +81,12 @@ def evaluate_conditions(signals: RetrainingSignals, limits: RetrainingLimits, no
 
 
 def is_allowed(conditions: Sequence[Condition]) -> bool:
+    """Return whether every condition is met."""
     return all(condition.is_met for condition in conditions)
 
 
 def unmet(conditions: Sequence[Condition]) -> str:
-    """The unmet conditions in one sentence."""
+    """Return the unmet conditions in one sentence."""
     return "; ".join(condition.reason for condition in conditions if not condition.is_met)
 
 

@@ -60,6 +60,7 @@ class TrainingSet:
     info: TrainingSetInfo
 
     def part(self, split: str) -> pd.DataFrame:
+        """Return the rows of one split (`TRAIN` or `EVALUATION`)."""
         return self.frame[self.frame[SPLIT] == split]
 
 
@@ -82,7 +83,7 @@ def training_set(
     original: OriginalRows | None = None,
     seed: int = 0,
 ) -> TrainingSet:
-    """Splits labelled rows in time: the last 30 %, but at least `min_evaluation_rows`, are for evaluation.
+    """Split labelled rows in time: the last 30 %, but at least `min_evaluation_rows`, are for evaluation.
 
     Predictions made at the same moment are never parted: all of them are for evaluation. Training rows whose inputs occur
     among the evaluation rows too are dropped, or a model could be praised for its memory, unless the contract says that they are
@@ -239,7 +240,7 @@ def _original(rows: pd.DataFrame, contract: ModelContract, weight: float) -> pd.
 
 
 def _joined(frames: list[pd.DataFrame], contract: ModelContract) -> pd.DataFrame:
-    """The frames one below the other, with the same columns of the same types whatever they are made of."""
+    """Concatenate the frames, with the same columns of the same types whatever their origin."""
     import pandas as pd
 
     features = list(contract.feature_names)

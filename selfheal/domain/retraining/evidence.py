@@ -45,7 +45,7 @@ DRAWS_AT_ONCE = 100_000
 
 
 def level_of_verdict(level: float, verdict_number: int, n_rows: int, *, has_brier_risen: bool) -> float:
-    """What of the whole `level` is spent at a look (1, 2, 3, ...) at so many rows.
+    """Return how much of the whole `level` a verdict (1, 2, 3, ...) may spend at this many rows.
 
     It is level x 6 / (pi verdict_number)^2, and with fewer than `FULL_LEVEL_ROWS` rows that times the square of their share of them.
     The looks' shares add up to `level`, and none spends more than its share, so the chance of an error at any look is at most
@@ -61,7 +61,7 @@ def level_of_verdict(level: float, verdict_number: int, n_rows: int, *, has_brie
     Args:
         has_brier_risen: whether the challenger's Brier score on these rows is above the champion's.
 
-    >>> [round(level_of_verdict(0.05, verdict_number, 1_500, has_brier_risen=True), 4) for look in (1, 2, 10)]
+    >>> [round(level_of_verdict(0.05, n, 1_500, has_brier_risen=True), 4) for n in (1, 2, 10)]
     [0.0304, 0.0076, 0.0003]
     >>> [round(level_of_verdict(0.05, 1, n_rows, has_brier_risen=False), 4) for n_rows in (200, 500, 1_000)]
     [0.0012, 0.0076, 0.0304]
@@ -118,7 +118,7 @@ def posterior_differences(counts: IntArray, n_draws: int, seed: int) -> FloatArr
 def more_rows_for_certainty(
     n_rows: int, difference: float, low: float, level: float, next_level: Callable[[int], float]
 ) -> int | None:
-    """Rows beyond `n_rows` (1 at least) at which the lower bound passes 0 at the next verdict_number, if the difference stays.
+    """Return how many more rows (1 at least) lift the lower bound above 0 at the next verdict, if the difference stays.
 
     The bound's distance shrinks with the root of the number of rows and grows with the normal quantile of the level. None if
     the difference is not above 0, or if it would take more than `MAX_ROWS_ASKED_FOR`.

@@ -36,7 +36,7 @@ class Parallelism:
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
-        """joblib uses this within.
+        """Make joblib use this backend within the block.
 
         Raises:
             ConfigurationError: if the backend is Dask and it is not installed, or its scheduler does not answer.
@@ -76,7 +76,7 @@ def converges(pipeline: Pipeline, x: FloatArray, y: IntArray, weights: FloatArra
 def fold_probabilities(
     pipeline: Pipeline, x: FloatArray, y: IntArray, weights: FloatArray, learn: IntArray, predict: IntArray
 ) -> FloatArray:
-    """The probabilities for the rows at `predict` of a fresh copy that learned from those at `learn`."""
+    """Return the probabilities for the rows at `predict` from a fresh copy fitted to those at `learn`."""
     from sklearn.base import clone
     from threadpoolctl import threadpool_limits
 
@@ -87,7 +87,7 @@ def fold_probabilities(
 
 
 def build_pipeline(contract: ModelContract, seed: int) -> Pipeline:
-    """What the contract builds, not fitted.
+    """Build the contract's pipeline, not fitted.
 
     Raises:
         TrainingFailedError: if it is no pipeline. A bare estimator would do until rows are weighed for the first time, months
@@ -103,7 +103,7 @@ def build_pipeline(contract: ModelContract, seed: int) -> Pipeline:
 
 
 def weight_argument(pipeline: Pipeline, weights: FloatArray) -> dict[str, FloatArray]:
-    """The argument of `fit` that carries the weights to the last step; empty where all are 1, or none can be taken."""
+    """Return the argument of `fit` that carries the weights to the last step; empty if all are 1 or it takes none."""
     if (weights == 1.0).all() or not can_weigh(pipeline):
         return {}
     return {f"{pipeline.steps[-1][0]}__sample_weight": weights}
@@ -117,7 +117,7 @@ def can_weigh(pipeline: Pipeline) -> bool:
 
 
 def iteration_limits(pipeline: Pipeline, factor: int) -> dict[str, Any]:
-    """The pipeline's settings for `factor` times as many iterations; empty where it has no such setting."""
+    """Return the pipeline's settings for `factor` times as many iterations; empty if it has no such setting."""
     return {
         name: value * factor
         for name, value in pipeline.get_params().items()

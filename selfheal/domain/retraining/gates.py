@@ -183,7 +183,8 @@ def segment_bands(rows: pd.DataFrame, segments: Sequence[Segment]) -> dict[str, 
 
 def segment_differences(evaluation: Evaluation, seed: int) -> tuple[SegmentDifference, ...]:
     """F1 of both models within each band, with bounds that hold for all bands together (Bonferroni): a band's own level is
-    `SEGMENTS_LEVEL` over the number of bands, half of it on each side."""
+    `SEGMENTS_LEVEL` over the number of bands, half of it on each side.
+    """
     champion = evaluation.champion
     if champion is None or _problem(evaluation) is not None:
         return ()

@@ -33,7 +33,7 @@ class Latency:
 def compare_on_traffic(
     rows: pd.DataFrame, challenger: Scores, latency: Latency | None, model_version: int
 ) -> ShadowScoring:
-    """The challenger beside the champion on the same live rows.
+    """Compare challenger and champion on the same live rows.
 
     Args:
         rows: what the champion logged, oldest first, at least one: `created_at`, `probability`, `prediction`.
@@ -63,7 +63,7 @@ def compare_on_traffic(
 
 
 def worth_labelling(rows: pd.DataFrame, challenger: Scores) -> tuple[WorthLabelling, ...]:
-    """The unlabelled predictions whose label would tell the models apart: those on which they disagree, at most 100.
+    """Return the unlabelled predictions on which the models disagree, at most 100: their labels would tell them apart.
 
     The most different scores come first, of equally different ones the newest. Rows on which both say the same count for or
     against both alike.

@@ -18,7 +18,7 @@ INFO_KEY = b"selfheal.training_set"
 
 
 def to_parquet(training_set: TrainingSet) -> bytes:
-    """The rows as Parquet, with `info` in the schema's metadata."""
+    """Write the rows as Parquet, with `info` in the schema's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -31,7 +31,7 @@ def to_parquet(training_set: TrainingSet) -> bytes:
 
 
 def from_parquet(data: bytes, name: str, expected_sha256: str | None = None) -> TrainingSet:
-    """The training set that `to_parquet` was given.
+    """Read the training set that `to_parquet` was given.
 
     Args:
         name: of the file, for messages.

@@ -142,7 +142,7 @@ def train(
 
 
 def f1_optimal_threshold(labels: IntArray, probabilities: FloatArray) -> float:
-    """The threshold that gives the highest F1; halfway to the next lower probability, so that it is not a knife's edge."""
+    """Return the threshold with the highest F1, halfway to the next lower probability so that no row sits on it."""
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, thresholds = precision_recall_curve(labels, probabilities)
@@ -153,7 +153,7 @@ def f1_optimal_threshold(labels: IntArray, probabilities: FloatArray) -> float:
 
 
 def library_versions() -> dict[str, str]:
-    """What the bits of a fitted model depend on besides rows, seed and code: libraries, Python, processor and its arithmetic."""
+    """Return what else the bits of a fitted model depend on: versions of libraries and Python, processor, arithmetic."""
     from threadpoolctl import threadpool_info
 
     found = {name: installed_version(name) for name in LIBRARIES}
@@ -170,7 +170,7 @@ def library_versions() -> dict[str, str]:
 
 
 def grid_as_text(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
-    """A parameter grid as a record keeps it: values may be anything, their text says which."""
+    """Return a parameter grid as text for a record, since its values may be of any type."""
     return {name: [repr(value) for value in values] for name, values in grid.items()}
 
 
@@ -196,7 +196,7 @@ def _matrix(rows: pd.DataFrame, contract: ModelContract) -> FloatArray:
 
 
 def _search(rows: _Rows, contract: ModelContract, seed: int, on_fits: Callable[[int], None]) -> dict[str, Any]:
-    """The parameters with the best mean score over the folds; of equals, the first of the grid.
+    """Return the parameters with the best mean score over the folds; of equals, the first of the grid.
 
     The grid is searched in portions that keep all jobs busy, so that progress can be told.
     """
@@ -237,7 +237,7 @@ def _portions(candidates: list[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _fitted(pipeline: Pipeline, rows: _Rows) -> tuple[Pipeline, dict[str, Any]]:
-    """The pipeline fitted to all training rows, and the limits of iterations where they had to be raised."""
+    """Fit the pipeline to all training rows; also return the iteration limits that had to be raised."""
     if converges(pipeline, rows.x, rows.y, rows.weights):
         return pipeline, {}
     more = iteration_limits(pipeline, MORE_ITERATIONS)
@@ -286,7 +286,7 @@ def _finite(probabilities: FloatArray, pipeline: Pipeline) -> FloatArray:
 def _recalibrated(
     pipeline: Pipeline, out_of_fold: FloatArray, check: Calibration, rows: _Rows, seed: int
 ) -> tuple[Pipeline, FloatArray, str]:
-    """The pipeline with probabilities that mean what they say, its out-of-fold probabilities, and how that was reached.
+    """Return the recalibrated pipeline, its out-of-fold probabilities, and how the calibration was reached.
 
     Two numbers fitted to the out-of-fold rows: what they make of these very rows is as good as unbiased.
     """

@@ -38,7 +38,7 @@ class WeightChoice:
 
 
 def choose_weight(recent: pd.DataFrame, original: pd.DataFrame, contract: ModelContract, seed: int) -> WeightChoice:
-    """The candidate weight with the lowest log loss on the later recent training rows.
+    """Return the candidate weight with the lowest log loss on the later recent training rows.
 
     With p_w fitted to the original rows (weight w each) and the earlier 70 % of the recent training rows (weight 1 each),
 

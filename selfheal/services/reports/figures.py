@@ -61,6 +61,7 @@ def thinned(history: Sequence[PastTick]) -> list[PastTick]:
 
 
 def ratio_figure(history: Sequence[PastTick]) -> dict[str, Any]:
+    """Draw the share of drifted features over time."""
     line = {
         "type": "scatter",
         "mode": "lines",
@@ -124,13 +125,14 @@ def _verdict_marks(verdict: Verdict, history: Sequence[PastTick]) -> dict[str, A
 
 
 def _hover(past: PastTick) -> str:
-    """Plotly takes some tags in hover texts for markup, so what is shown there is escaped too."""
+    """Escape a hover text: Plotly reads some tags there as markup."""
     shown = [escape(reason if len(reason) <= 90 else reason[:89] + "…") for reason in past.reasons[:4]]
     more = [f"and {len(past.reasons) - 4} more"] if len(past.reasons) > 4 else []
     return "<br>".join([f"<b>{words(past.verdict)}</b>", *shown, *more])
 
 
 def effects_figure(columns: Sequence[ColumnDrift], min_effect: float) -> dict[str, Any]:
+    """Draw the size of each column's shift."""
     upwards = sorted(columns, key=lambda c: c.effect)
     bars = {
         "type": "bar",
@@ -163,6 +165,7 @@ def effects_figure(columns: Sequence[ColumnDrift], min_effect: float) -> dict[st
 
 
 def missing_figure(columns: Sequence[ColumnDrift]) -> dict[str, Any]:
+    """Draw each column's share of missing values beside the reference's."""
     upwards = sorted(with_missing(columns), key=lambda c: c.current_missing_pct)
     sides = (
         ("reference", GREY, [c.reference_missing_pct for c in upwards]),
@@ -194,6 +197,7 @@ def missing_figure(columns: Sequence[ColumnDrift]) -> dict[str, Any]:
 
 
 def metric_figure(name: str, history: Sequence[PastTick], tick: TickRecord) -> dict[str, Any]:
+    """Draw one metric over time, estimated and realised, with intervals."""
     sides = (
         ("estimated", BLUE, "rgba(45,106,159,.15)", [(p.at, p.estimated, p.estimated_intervals) for p in history]),
         ("realised", RED, "rgba(200,80,42,.15)", [(p.at, p.realised, p.realised_intervals) for p in history]),
@@ -241,7 +245,7 @@ def metric_figure(name: str, history: Sequence[PastTick], tick: TickRecord) -> d
 
 
 def _band(points: Sequence[tuple[datetime, tuple[float, float]]], colour: str) -> list[dict[str, Any]]:
-    """The area between the ends of the intervals: up along the upper ends, back along the lower."""
+    """Draw the area between the ends of the intervals: up along the upper ends, back along the lower."""
     if not points:
         return []
     there, back = [_time(at) for at, _ in points], [_time(at) for at, _ in reversed(points)]
@@ -261,6 +265,7 @@ def _band(points: Sequence[tuple[datetime, tuple[float, float]]], colour: str) -
 
 
 def distribution_figure(number: int, bars: Distribution) -> dict[str, Any]:
+    """Draw a column's distribution beside the reference's."""
     places = list(range(len(bars.labels)))
     return {
         "id": f"distribution-{number}",
@@ -302,6 +307,7 @@ def distribution_figure(number: int, bars: Distribution) -> dict[str, Any]:
 
 
 def with_missing(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
+    """Return the label of a side, with its share of missing values."""
     return [c for c in columns if c.current_missing_pct or c.reference_missing_pct]
 
 
@@ -319,4 +325,5 @@ def _time(at: datetime) -> str:
 
 
 def words(verdict: Verdict) -> str:
+    """Return a name in words: underscores become spaces."""
     return verdict.value.replace("_", " ")

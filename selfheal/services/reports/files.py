@@ -38,7 +38,7 @@ REPORT_FILE = re.compile(
 def should_render(
     *, is_drifted: bool, was_drifted: bool | None, last_rendered_at: datetime | None, now: datetime
 ) -> bool:
-    """A page of 4 MB is written when the state changes and hourly while drifted, not at every tick."""
+    """Decide whether to write a page of 4 MB: when the state changes and hourly while drifted, not at every tick."""
     if is_drifted != bool(was_drifted):
         return True
     return is_drifted and (last_rendered_at is None or now - last_rendered_at >= RENDER_AGAIN_AFTER)
@@ -48,6 +48,7 @@ def should_render(
 
 
 def reports_folder(data_dir: Path) -> Path:
+    """Return the folder of report pages."""
     return data_dir / "reports" / "drift"
 
 
@@ -62,15 +63,17 @@ class ReportFiles:
 
     @property
     def files(self) -> tuple[Path, ...]:
+        """The report's files that exist."""
         return tuple(path for path in (self.overview, self.evidently) if path is not None)
 
 
 def report_name(window: Window) -> str:
+    """Return the name of a tick's report: its time and id."""
     return f"{window.end.astimezone(UTC):%Y%m%dT%H%M%S}-v{window.model_version}"
 
 
 def save_html(snapshot: Any, folder: Path, name: str) -> Path:
-    """Writes Evidently's page."""
+    """Write Evidently's page."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.html"
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -80,12 +83,12 @@ def save_html(snapshot: Any, folder: Path, name: str) -> Path:
 
 
 def save_overview(html: str, folder: Path, name: str) -> Path:
-    """Writes our page; `ensure_scripts` gives it what it draws with."""
+    """Write our page; `ensure_scripts` provides the scripts that it draws with."""
     return write_atomic(folder / f"{name}{OVERVIEW}.html", html.encode())
 
 
 def ensure_scripts(folder: Path) -> tuple[str, str]:
-    """Puts plotly.js and our drawing script beside the reports, unless they are there; returns their file names."""
+    """Put plotly.js and our drawing script beside the reports, unless they are there; return their file names."""
     library, drawing = script_names()
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in ((library, plotly_script()), (drawing, DRAWING_SCRIPT)):
@@ -106,7 +109,7 @@ def script_names() -> tuple[str, str]:
 
 
 def plotly_script() -> Path:
-    """Plotly's own bundle, as the installed package brings it."""
+    """Return Plotly's own bundle, as the installed package brings it."""
     from importlib.util import find_spec
 
     spec = find_spec("plotly")  # found, not imported: only its file is wanted
@@ -115,7 +118,7 @@ def plotly_script() -> Path:
 
 
 def list_reports(folder: Path) -> list[ReportFiles]:
-    """The reports in the folder, the newest first."""
+    """List the reports in the folder, the newest first."""
     found: dict[str, dict[str, Path]] = {}
     for path in folder.glob("*.html"):
         name = path.stem.removesuffix(OVERVIEW)
@@ -130,7 +133,7 @@ def list_reports(folder: Path) -> list[ReportFiles]:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The file of this name if it is a report's or one of their scripts; None for anything else."""
+    """Return the file of this name if it is a report's or one of their scripts; None for anything else."""
     path = folder / name
     return path if REPORT_FILE.fullmatch(name) and path.is_file() and not path.is_symlink() else None
 
@@ -148,7 +151,7 @@ def reports_to_delete(
 
 
 def prune_reports(folder: Path, *, max_files: int, not_before: datetime, protected: Collection[str]) -> int:
-    """Deletes what `reports_to_delete` says; returns how many reports went. Killed half-way it is harmless."""
+    """Delete what `reports_to_delete` names; return how many reports were deleted. Safe to interrupt."""
     reports = {report.name: report for report in list_reports(folder)}
     written_at = {name: report.written_at for name, report in reports.items()}
     old = reports_to_delete(written_at, max_files=max_files, not_before=not_before, protected=protected)
@@ -162,16 +165,17 @@ def prune_reports(folder: Path, *, max_files: int, not_before: datetime, protect
 
 
 def results_folder(data_dir: Path) -> Path:
+    """Return the folder of the ticks' JSON files."""
     return data_dir / "monitoring" / "results"
 
 
 def save_tick(tick: TickRecord, folder: Path) -> Path:
-    """Writes the tick's file."""
+    """Write the tick's file."""
     return write_atomic(_tick_path(folder, tick.triage.window.end, tick.triage.window.tick_id), to_json(tick))
 
 
 def read_tick(folder: Path, window_end: datetime, tick_id: str) -> TickRecord | None:
-    """The tick's file; None if it is not there (pruned, or written on another host) or not whole."""
+    """Read the tick's file; None if it is missing (pruned, or written on another host) or incomplete."""
     values = read_tick_values(folder, window_end, tick_id)
     try:
         return from_dict(TickRecord, values)
@@ -180,7 +184,7 @@ def read_tick(folder: Path, window_end: datetime, tick_id: str) -> TickRecord | 
 
 
 def read_tick_values(folder: Path, window_end: datetime, tick_id: str) -> Any:
-    """The tick's file as plain values, quicker and of any release; None if it is not there or no JSON."""
+    """Read the tick's file as plain values, faster and of any release; None if it is missing or not JSON."""
     try:
         return json.loads(_tick_path(folder, window_end, tick_id).read_bytes())
     except (OSError, ValueError):
@@ -195,7 +199,7 @@ def _tick_path(folder: Path, window_end: datetime, tick_id: str) -> Path:
 
 
 def prune(folder: Path, pattern: str, *, max_files: int) -> int:
-    """Deletes all but the newest `max_files` files; returns how many went."""
+    """Delete all but the newest `max_files` files; return how many were deleted."""
     files = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in files[max_files:]:
         path.unlink(missing_ok=True)

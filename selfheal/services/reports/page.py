@@ -80,7 +80,7 @@ class PageInput:
 
 
 def overview_page(page: PageInput) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     tick, drift = page.tick, page.tick.drift
     columns = sorted(drift.columns, key=lambda c: (not (c.is_drifted or c.is_missing_rate_drifted), -c.effect))
     history = sorted(page.history, key=lambda past: past.at)
@@ -184,7 +184,7 @@ def _alerts(alerts: Sequence[OpenAlert]) -> str:
 
 
 def _changes(history: Sequence[PastTick]) -> str:
-    """The latest changes of the verdict with their reasons: what hovering would show, to be read."""
+    """Return the latest changes of the verdict with their reasons: the hover texts as text."""
     changes = [
         past for place, past in enumerate(history) if not place or past.verdict is not history[place - 1].verdict
     ][-MAX_CHANGES:]

@@ -57,7 +57,7 @@ def is_worth_a_page(platform: Platform, tick: TickRecord) -> bool:
 
 
 def write_overview(platform: Platform, tick: TickRecord, now: datetime) -> Path:
-    """Writes the overview of a tick, and deletes reports that are too old or too many."""
+    """Write the overview of a tick, and delete reports that are too old or too many."""
     settings, store, window = platform.settings, platform.store, tick.triage.window
     folder, name = reports_folder(settings.data_dir), report_name(window)
     version = model_versions.model_version(store, window.model_version)
@@ -88,7 +88,7 @@ REPORT_PHASES = ("the window", "drift", "quality", "writing pages")
 
 
 def report_now(platform: Platform, now: datetime, on_phase: Callable[[str], None] = lambda _phase: None) -> Path | None:
-    """A report of the champion's traffic as it is, with Evidently's page; None if it has served nothing yet.
+    """Report on the champion's present traffic, with Evidently's page; None if it has served nothing yet.
 
     Nothing is recorded and nobody is told: it is for looking, at any time. Takes seconds; `on_phase` hears of each of
     `REPORT_PHASES` as it begins.
@@ -115,7 +115,7 @@ def report_now(platform: Platform, now: datetime, on_phase: Callable[[str], None
 
 
 def delete_old_reports(platform: Platform, now: datetime) -> int:
-    """Keeps the newest MAX_DRIFT_REPORTS of MONITORING_RESULTS_RETENTION_DAYS, and those of open episodes; returns how many went."""
+    """Delete reports beyond MAX_DRIFT_REPORTS or MONITORING_RESULTS_RETENTION_DAYS, except of open episodes; return the count."""
     settings = platform.settings
     return prune_reports(
         reports_folder(settings.data_dir),

@@ -34,7 +34,7 @@ def check_models(platform: Platform, on_step: OnStep) -> CheckResult:
 
 
 def check_references(platform: Platform, on_step: OnStep) -> CheckResult:
-    """The first baseline in table and file, and each version's frozen reference."""
+    """Check the first baseline in table and file, and each version's frozen reference."""
     check = Check("references")
     with check.checking("first baseline"):
         _check_baseline(platform)
@@ -48,7 +48,9 @@ def check_references(platform: Platform, on_step: OnStep) -> CheckResult:
 def check_training_sets(
     platform: Platform, verdicts: Iterable[Decision], on_step: OnStep, *, with_versions: bool = True
 ) -> CheckResult:
-    """The training sets of these verdicts and, unless told otherwise, of all versions, against the digest in their run and in
+    """Check the training sets of these verdicts and, by default, of all versions.
+
+    Each is held against the digest in its run and in
     the chain.
     """
     check = Check("training sets")

@@ -44,7 +44,7 @@ def check_files(platform: Platform) -> CheckResult:
 
 
 def check_promotions(platform: Platform) -> CheckResult:
-    """What went live against the decisions that said so, and against the table of versions."""
+    """Check what went live against the decisions that said so, and against the table of versions."""
     check = Check("promotions")
     with check.checking("table promotions", n_things=0):
         promotions = list_promotions(platform.store, ALL)[::-1]
@@ -59,7 +59,7 @@ def check_promotions(platform: Platform) -> CheckResult:
 def promotion_problems(
     promotions: Sequence[Promotion], known: Mapping[str, Decision], versions: Mapping[int, ModelVersion]
 ) -> Iterator[str]:
-    """What contradicts what among the promotions, the oldest first."""
+    """Return the contradictions among the promotions, the oldest first."""
     before: Promotion | None = None
     for promotion in promotions:
         name = f"version {promotion.version} went live at {promotion.promoted_at:%Y-%m-%d %H:%M:%S} UTC"
@@ -76,7 +76,7 @@ def promotion_problems(
 
 
 def version_problems(promotions: Sequence[Promotion], versions: Collection[ModelVersion]) -> Iterator[str]:
-    """What `model_metadata` says of stages that the promotions, the oldest first, do not."""
+    """Return what `model_metadata` says of stages that the promotions, the oldest first, do not."""
     latest = {promotion.version: promotion for promotion in promotions}
     live = promotions[-1] if promotions else None
     in_production = {version.version for version in versions if version.stage is Stage.PRODUCTION}

@@ -33,10 +33,12 @@ class Verification:
 
     @property
     def has_findings(self) -> bool:
+        """Whether anything was found wrong."""
         return any(result.n_findings for result in self.results)
 
     @property
     def is_complete(self) -> bool:
+        """Whether nothing was left unchecked."""
         return not any(result.n_unchecked for result in self.results)
 
     @property
@@ -57,6 +59,7 @@ class Check:
     _unchecked: list[str] = field(default_factory=list)
 
     def found(self, sentences: Iterable[str]) -> None:
+        """Add a finding."""
         for sentence in sentences:
             self.n_findings += 1
             if len(self._findings) < MAX_SHOWN:
@@ -70,7 +73,9 @@ class Check:
 
     @contextmanager
     def checking(self, what: str, n_things: int = 1) -> Iterator[None]:
-        """Counts so many things as looked at. What has changed, or is not there any more, is a finding; whatever else keeps the
+        """Count this many things as checked.
+
+        What has changed or is missing is a finding; any other trouble that keeps the
         check from looking at it is said.
         """
         try:
@@ -84,6 +89,7 @@ class Check:
             self.n_checked += n_things
 
     def result(self) -> CheckResult:
+        """Return what the check came to."""
         return CheckResult(
             self.name,
             self.n_checked,

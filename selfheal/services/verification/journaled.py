@@ -55,7 +55,9 @@ def journal_bytes(platform: Platform) -> int:
 def check_journals(
     platform: Platform, snapshots: Mapping[str, Callable[[], TrainingSet]], on_bytes: OnBytes
 ) -> list[CheckResult]:
-    """Four checks: predictions against the table, their versions against the promotions, the rows of training sets against the
+    """Run four checks of the journals.
+
+    Predictions against the table, their versions against the promotions, the rows of training sets against the
     predictions, and labels against the table.
 
     Args:
@@ -122,7 +124,7 @@ def _pass_labels(checking: JournalCheck, platform: Platform, on_bytes: OnBytes) 
 
 
 def _copied_chunks(platform: Platform, kind: JournalKind, check: Check, on_bytes: OnBytes) -> Iterator[Chunk]:
-    """The lines that Postgres has been given; damaged ones are findings, a file that cannot be read is said."""
+    """Yield the lines that were copied to Postgres; damaged ones are findings, an unreadable file is reported."""
     done = copied_positions(platform.store, kind)
     for path in kind.files(platform.settings.data_dir):
         offset, end = 0, done.get(file_key(path), 0)
@@ -144,7 +146,7 @@ def _copied_chunks(platform: Platform, kind: JournalKind, check: Check, on_bytes
 
 
 def _tell_torn_end(check: Check, path: Path, offset: int, end: int) -> None:
-    """A line that a crash has torn ends a file and was never acknowledged; a file that ends before it was copied was cut."""
+    """Judge an incomplete last line: a crash tore it before it was acknowledged, or the file was cut after it was copied."""
     size = under_either_name(text_size, path)
     if size is None:
         check.found([f"{path} is not there any more"])

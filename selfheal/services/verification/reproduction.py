@@ -52,7 +52,7 @@ def reproduce(platform: Platform, version: int, on_fits: Progress | None = None)
 
 
 def changed_since(record: TrainingRecord, contract: ModelContract) -> tuple[str, ...]:
-    """What a training rests on besides its rows and seed and is not as it was then, a sentence each."""
+    """Return what else a training rests on and has changed since, one sentence per change."""
     now = {"code": code_version(), **library_versions(), **_as_settings(grid_as_text(contract.param_grid))}
     then = {"code": record.code_version, **record.libraries, **_as_settings(record.param_grid)}
     return tuple(

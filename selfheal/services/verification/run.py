@@ -46,7 +46,7 @@ def verify_everything(
     expected_head: str | None = None,
     listener: Listener | None = None,
 ) -> Verification:
-    """All that is kept of the past against each other.
+    """Check all copies of the past against each other.
 
     Args:
         n_verdicts: how many of the newest verdicts are computed again, and have their training sets held against the journal.
@@ -88,7 +88,7 @@ def verify_decision(platform: Platform, decision_id: str, listener: Listener | N
 
 
 def _check_record(platform: Platform, decision_id: str) -> CheckResult:
-    """What chain and files have against one decision."""
+    """Check one decision against chain and files."""
     problems = verify_decisions(platform.store, platform.settings.data_dir)
     found = [problem for problem in problems if decision_id in problem]
     if not found and decisions.find(platform.store, decision_id) is None:
