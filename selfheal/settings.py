@@ -41,10 +41,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="folder of everything the platform writes to disk")
     assets_url: str | None = Field(
         None,
-        description="where assets keep what they hand on: a folder or an fsspec URL (s3://...); absent: DATA_DIR/assets",
+        description="where assets are stored: a folder or an fsspec URL (s3://...); absent: DATA_DIR/assets",
     )
     data: Path | None = Field(None, description="labelled CSV to bootstrap from; absent: DATA_DIR, then synthetic rows")
-    data_rows: int | None = Field(None, ge=500, description="use only the first so many rows of the CSV")
+    data_rows: int | None = Field(None, ge=500, description="use only this many rows of the CSV, from its start")
     synthetic_rows: int = Field(20_000, ge=1_000, le=1_000_000, description="size of the synthetic stand-in")
     random_seed: int = Field(20, ge=0, description="seed of training, splits and the stand-in")
 
@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     mlops_db_name: str = Field("selfheal", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="the platform's database")
     mlflow_tracking_uri: str | None = Field(None, description="tracking server; absent: Postgres and DATA_DIR/mlflow")
 
-    monitoring_interval: int = Field(300, ge=5, le=86_400, description="seconds between two looks at the traffic")
+    monitoring_interval: int = Field(300, ge=5, le=86_400, description="seconds between two monitoring ticks")
     monitoring_lookback: int = Field(24, ge=1, le=24 * 90, description="hours of traffic in the monitoring window")
     monitoring_max_rows: int = Field(
         5_000, ge=200, le=100_000, description="rows of the window that are compared: a random sample of it"
@@ -77,37 +77,40 @@ class Settings(BaseSettings):
     min_f1_improvement_pct: float = Field(2.0, ge=0, le=100, description="percent by which F1 must improve")
     max_brier_degradation: float = Field(0.01, ge=0, le=1, description="by how much the Brier score may rise")
     min_samples_for_decision: int = Field(
-        200, ge=30, le=1_000_000, description="labelled rows both models are judged on"
+        200, ge=30, le=1_000_000, description="labelled rows on which both models are compared"
     )
     min_coverage_pct: float = Field(30.0, ge=0, le=100, description="percent of the window's predictions with a label")
-    min_recall: float = Field(0.3, ge=0, le=1, description="share of the true events that the model must find")
+    min_recall: float = Field(0.3, ge=0, le=1, description="recall that the model must reach")
     min_auc: float = Field(0.72, ge=0.5, le=1, description="area under the ROC curve that the model must reach")
     training_max_rows: int = Field(
         50_000, ge=1_000, le=5_000_000, description="newest labelled predictions to train on"
     )
-    training_jobs: int = Field(1, ge=-1, le=1_024, description="fits that run at once in training; -1: one a core")
+    training_jobs: int = Field(1, ge=-1, le=1_024, description="fits that run at once in training; -1: one per core")
     dask_scheduler: str | None = Field(
         None, description="address of a Dask cluster, tcp://...; for TRAINING_BACKEND=dask"
     )
     training_backend: Literal["loky", "threading", "dask"] = Field(
-        "loky", description="what runs the fits of a training: processes, threads, or the cluster of DASK_SCHEDULER"
+        "loky", description="where the fits of a training run: processes, threads, or the cluster of DASK_SCHEDULER"
     )
     gate_level: float = Field(
-        0.05, gt=0, lt=0.5, description="chance that a version is ever replaced by a model that is no better"
+        0.05, gt=0, lt=0.5, description="probability that a version is ever replaced by a model that is no better"
     )
     gate_segments: Literal["report", "enforce"] = Field(
-        "report", description="whether a segment that is worse for certain is only reported or blocks the promotion"
+        "report",
+        description="whether a significant regression in a segment blocks the promotion (`enforce`) or is only reported",
     )
 
     max_latency_ratio: float = Field(
-        5.0, ge=1, le=1_000, description="how many times as slow as the model it replaces a new one may be"
+        5.0, ge=1, le=1_000, description="how many times the latency of the model it replaces a new model may have"
     )
     promotion_cooldown_days: float = Field(7.0, ge=0, le=365, description="days between two promotions")
-    max_attempts_per_episode: int = Field(10, ge=1, le=100, description="retrainings that one drift episode may cause")
-    probation_hours: float = Field(72.0, gt=0, le=24 * 90, description="how long the old version watches the new one")
+    max_attempts_per_episode: int = Field(10, ge=1, le=100, description="retrainings per drift episode at most")
+    probation_hours: float = Field(
+        72.0, gt=0, le=24 * 90, description="hours for which the old version is compared with the new one"
+    )
     min_probation_labels: int = Field(200, ge=30, le=1_000_000, description="labels before probation may roll back")
     probation_max_hours: float = Field(
-        720.0, gt=0, le=24 * 365, description="hours after which a probation ends that has too few labels to tell"
+        720.0, gt=0, le=24 * 365, description="hours after which a probation without enough labels ends"
     )
 
     api_host: str = "127.0.0.1"
@@ -117,22 +120,24 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(5000, ge=1, le=65_535)
     api_public_url: HttpUrl | None = Field(
         None,
-        description="where people's browsers reach the API, if not at API_HOST and API_PORT; links in Dagster lead there",
+        description="address at which browsers reach the API, if not API_HOST and API_PORT; links in Dagster use it",
     )
-    mlflow_public_url: HttpUrl | None = Field(None, description="the same of MLflow's pages")
-    api_workers: int = Field(1, ge=1, le=64, description="processes that serve the API on this machine")
+    mlflow_public_url: HttpUrl | None = Field(None, description="the same for MLflow's pages")
+    api_workers: int = Field(1, ge=1, le=64, description="API processes on this machine")
     otel_exporter_otlp_endpoint: str | None = Field(
         None, description="OpenTelemetry collector (OTLP over HTTP) that gets a trace of each request; absent: none"
     )
-    champion_poll_seconds: float = Field(2.0, ge=0.1, le=300, description="how often the API looks for a new version")
+    champion_poll_seconds: float = Field(
+        2.0, ge=0.1, le=300, description="seconds between two polls for a newly promoted version"
+    )
     journal_fsync: Literal["always", "interval", "off"] = Field(
-        "always", description="when a prediction is on disk: before its answer, soon after, or when the system likes"
+        "always", description="fsync policy: before each response, periodically, or left to the operating system"
     )
     journal_fsync_interval_seconds: float = Field(
         1.0, ge=0.01, le=60, description="seconds between two syncs with JOURNAL_FSYNC=interval"
     )
     max_model_mb: float = Field(
-        512.0, ge=0.1, le=16_384, description="size of a model file, packed and unpacked, beyond which it is refused"
+        512.0, ge=0.1, le=16_384, description="largest accepted model file in MB, packed and unpacked"
     )
     journal_max_mb: float = Field(64.0, ge=0.01, le=4_096, description="size at which a journal file is rotated")
     ingest_lag_alert_seconds: float = Field(
@@ -140,73 +145,79 @@ class Settings(BaseSettings):
         validation_alias=_renamed("ingest_lag_alert_seconds"),
         ge=1,
         le=86_400,
-        description="seconds without the journal being copied after which there is an alert",
+        description="seconds without progress in copying the journal after which an alert is raised",
     )
     ingest_interval_seconds: float = Field(
         0.5,
         validation_alias=_renamed("ingest_interval_seconds"),
         ge=0.05,
         le=60,
-        description="how often the journal is copied to Postgres",
+        description="seconds between two copies of the journal to Postgres",
     )
     api_keys: SecretStr = Field(
         SecretStr(""),
         description="API keys, comma-separated, as `selfheal api-key` prints them or plain; none: loopback only",
     )
     api_key: SecretStr | None = Field(
-        None, description="the key that `selfheal simulate` sends; absent: the first plain one of API_KEYS"
+        None, description="the key that `selfheal simulate` sends; absent: the first plain key of API_KEYS"
     )
     rate_limit_per_second: float | None = Field(
         None, ge=0.01, le=1_000_000, description="requests per second, key and API worker; absent: unlimited"
     )
-    notify_urls: SecretStr = Field(SecretStr(""), description="where all alerts go, as apprise URLs, comma-separated")
-    notify_urls_critical: SecretStr = Field(SecretStr(""), description="where critical alerts go besides (a pager)")
-    notify_urls_warning: SecretStr = Field(SecretStr(""), description="where warnings go besides (a chat)")
-    notify_urls_info: SecretStr = Field(SecretStr(""), description="where alerts that only inform go besides")
+    notify_urls: SecretStr = Field(
+        SecretStr(""), description="destinations for all alerts: apprise URLs, comma-separated"
+    )
+    notify_urls_critical: SecretStr = Field(
+        SecretStr(""), description="additional destinations for critical alerts, e.g. a pager"
+    )
+    notify_urls_warning: SecretStr = Field(
+        SecretStr(""), description="additional destinations for warnings, e.g. a chat"
+    )
+    notify_urls_info: SecretStr = Field(SecretStr(""), description="additional destinations for informational alerts")
     traffic_silence_hours: float = Field(
-        24.0, ge=0.1, le=24 * 365, description="hours without a prediction, after some, that are an alert"
+        24.0, ge=0.1, le=24 * 365, description="hours without a prediction, after there was one, that raise an alert"
     )
     monitoring_results_retention_days: int = Field(
         30,
         validation_alias=_renamed("monitoring_results_retention_days"),
         ge=1,
         le=3_650,
-        description="days that the files of monitoring ticks are kept",
+        description="days after which files of monitoring ticks are deleted",
     )
     monitoring_runs_retention_days: int = Field(
         7,
         validation_alias=_renamed("monitoring_runs_retention_days"),
         ge=1,
         le=3_650,
-        description="days that Dagster's runs of monitoring, probation and maintenance are kept",
+        description="days after which Dagster's runs of monitoring, probation and maintenance are deleted",
     )
     monitoring_metrics_retention_days: int = Field(
         365,
         validation_alias=_renamed("monitoring_metrics_retention_days"),
         ge=7,
         le=36_500,
-        description="days that rows of monitoring_metrics are kept",
+        description="days after which rows of monitoring_metrics are deleted",
     )
     alerts_retention_days: int = Field(
         365,
         validation_alias=_renamed("alerts_retention_days"),
         ge=7,
         le=36_500,
-        description="days that resolved alerts are kept",
+        description="days after which resolved alerts are deleted",
     )
     predictions_retention_days: int | None = Field(
         None,
         validation_alias=_renamed("predictions_retention_days"),
         ge=30,
         le=36_500,
-        description="days that predictions without a label stay in Postgres; absent: for ever",
+        description="days after which predictions without a label are deleted from Postgres; absent: never",
     )
     max_drift_reports: int = Field(
         50,
         validation_alias=_renamed("max_drift_reports"),
         ge=1,
         le=10_000,
-        description="HTML drift reports that are kept",
+        description="how many HTML drift reports are retained",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -20,7 +20,7 @@ __all__ = ["app", "contracts", "main", "postgres", "record", "running", "upkeep"
 UsageError = typer.BadParameter.__mro__[1]
 """What a wrong argument, option or command raises; typer has a public name only for the first."""
 
-PANELS = ("Run", "Watch", "Change what serves", "Look back", "Upkeep")
+PANELS = ("Run", "Watch", "Change what serves", "History", "Upkeep")
 app.registered_commands.sort(key=lambda command: PANELS.index(str(command.rich_help_panel)))
 
 
@@ -30,7 +30,7 @@ def main() -> None:
         sys.exit(app(prog_name="selfheal", standalone_mode=False))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:

@@ -27,7 +27,7 @@ progress_console = Console(stderr=True)
 """Progress and errors, so that what is on stdout can be read by a program."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Reason = Annotated[str, typer.Option(help="Why; kept in the decision record.")]
+Reason = Annotated[str, typer.Option(help="Why; recorded with the decision.")]
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What the shell offers behind a half-typed argument: versions and open alerts of the platform that the settings name.
 
-Nothing is said of what goes wrong: whoever pressed Tab is typing, and an offer that fails is no offer.
+Errors are silent: a completion that fails offers nothing, and must not write into the line being typed.
 """
 
 from __future__ import annotations

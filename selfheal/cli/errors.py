@@ -37,9 +37,9 @@ def usage_line(error: Any) -> str:
 
     Empty if there was none at all: then the help has been printed.
     """
-    told = " ".join(error.format_message().split()).removeprefix("Invalid value: ").rstrip(".")
+    message = " ".join(error.format_message().split()).removeprefix("Invalid value: ").rstrip(".")
     where = "selfheal" if error.ctx is None else error.ctx.command_path
-    return f"{told}; see `{where} --help`" if told else ""
+    return f"{message}; see `{where} --help`" if message else ""
 
 
 def _first_words(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What is kept of the past: told, and checked."""
+"""Commands on the record of the past: show it and verify it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from selfheal.services.verification.run import Listener
 
 
-@app.command(rich_help_panel="Look back")
+@app.command(rich_help_panel="History")
 def history(
     at: Annotated[
         str | None, typer.Option(help="What was live then: an ISO 8601 time, UTC unless it names an offset.")
@@ -48,10 +48,10 @@ def history(
         console.print(f"At {cell(moment)} UTC nothing was in production yet.")
 
 
-@app.command(rich_help_panel="Look back")
+@app.command(rich_help_panel="History")
 def verify(
     decision_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="One decision; default: everything that is kept.")
+        str | None, typer.Argument(metavar="[ID]", help="One decision; default: everything.")
     ] = None,
     verdicts: Annotated[int, typer.Option(min=0, max=10_000, help="Newest verdicts to compute again.")] = 5,
     expect_head: Annotated[
@@ -59,9 +59,9 @@ def verify(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Hold all that is kept of the past against each other: decisions, files, models, data, journal, MLflow.
+    """Verify all records of the past against each other: decisions, files, models, data, journal, MLflow.
 
-    Exit 1 if anything differs, 3 if nothing does but something could not be looked at.
+    Exit 1 if anything differs, 3 if nothing does but something could not be checked.
     """
     from selfheal.kit.serialization import to_dict
     from selfheal.services.verification.run import verify_decision, verify_everything
@@ -109,7 +109,7 @@ def _verification_progress() -> Iterator[Listener]:
 
 
 def _print_verification(found: Verification, if_sound: str) -> None:
-    table = Table("check", "looked at", "findings", "not looked at", title="Verification", title_justify="left")
+    table = Table("check", "checked", "findings", "not checked", title="Verification", title_justify="left")
     for result in found.results:
         colour = "red" if result.n_findings else "yellow" if result.n_unchecked else "green"
         counts = (f"{result.n_checked:,}", f"{result.n_findings:,}", f"{result.n_unchecked:,}")
@@ -119,7 +119,9 @@ def _print_verification(found: Verification, if_sound: str) -> None:
         for finding in result.findings:
             console.print(f"[red]-[/] {escape(finding)}")
         for sentence in result.unchecked:
-            console.print(f"[yellow]not looked at:[/] {escape(sentence)}")
-    console.print(f"Head of the chain, to be noted where nobody here can write: {found.chain_head}", soft_wrap=True)
+            console.print(f"[yellow]not checked:[/] {escape(sentence)}")
+    console.print(
+        f"Head of the chain; note it somewhere that this host cannot write to: {found.chain_head}", soft_wrap=True
+    )
     if found.is_sound:
         console.print(f"[green]{if_sound}[/]")

@@ -153,7 +153,7 @@ def _ensure_first_version(platform: Platform) -> int:
         reason = next((decision.reason for decision in decisions.recent(platform.store, 1)), "there is no decision")
         raise NoProductionModelError(
             f"the gates did not let the first version go live: {reason}; better features or another limit may help "
-            "(`selfheal check-contract` tells beforehand), then bootstrap again"
+            "(`selfheal check-contract` shows this beforehand), then bootstrap again"
         )
     return version
 

@@ -1,4 +1,4 @@
-"""How `selfheal status` looks: the dashboard's first screen for a terminal of 80 columns, without colour if need be.
+"""Layout of `selfheal status`: the dashboard's first screen for a terminal of 80 columns, without colour if need be.
 
 The words are `selfheal.services.status`'s. A tone is a word as well as a colour: pipes and colour-blind readers see it too.
 """
@@ -53,12 +53,12 @@ def _facts(found: dict[str, Any]) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, told in _told(found):
-        grid.add_row(name, Text(printable(told)))
+    for name, text in _rows(found):
+        grid.add_row(name, Text(printable(text)))
     return grid
 
 
-def _told(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     model, traffic, tick, at = found["model"], found["traffic"], found["latest_tick"], found["at"]
     replaced = "" if model["replaced_version"] is None else f", in place of version {model['replaced_version']}"
     yield (
@@ -110,9 +110,7 @@ def _alerts(alerts: list[dict[str, Any]], at: datetime) -> Iterator[RenderableTy
         return
     yield Text(f"Open alerts: {len(alerts)}", style="bold")
     for alert in alerts:
-        seen = (
-            "nobody has acknowledged it" if alert["acknowledged_by"] is None else f"seen by {alert['acknowledged_by']}"
-        )
+        seen = "not acknowledged" if alert["acknowledged_by"] is None else f"seen by {alert['acknowledged_by']}"
         yield Text.assemble(
             (alert["severity"], SEVERITY_STYLES.get(alert["severity"], "")),
             f" {_words(alert['kind'])}, {_ago(alert['created_at'], at)}, {seen}",

@@ -1,4 +1,4 @@
-"""Settings, keys, data and the files that the platform keeps."""
+"""Commands for settings, API keys, data and old files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def api_key(
         print_json({"key": key, "entry": entry})
         return
     typer.echo(f"Key, shown only now; give it to the client, who sends it in the header X-API-Key:\n{key}")
-    typer.echo(f"Entry for API_KEYS on the server, beside the others, comma-separated:\n{entry}")
+    typer.echo(f"Entry for API_KEYS on the server (entries are comma-separated):\n{entry}")
 
 
 @app.command("check-data", rich_help_panel="Upkeep")

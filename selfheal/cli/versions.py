@@ -1,4 +1,4 @@
-"""Changing what serves, and helping the gates to tell."""
+"""Commands that change which version serves, and that list labels worth having."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def reproduce(
     version: Version,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a version again from its record and compare it to the bit; exit 1 if it differs. Nothing is kept."""
+    """Train a version again from its record and compare it to the bit; exit 1 if it differs. Nothing is stored."""
     from selfheal.kit.serialization import to_dict
     from selfheal.services.verification.reproduction import reproduce as train_again
 

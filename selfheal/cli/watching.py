@@ -1,4 +1,4 @@
-"""What a person looks at: state, alerts, reports."""
+"""Commands that show the state, alerts and reports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WATCH_SECONDS = 2.0
 
 @app.command(rich_help_panel="Watch")
 def status(
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every 2 seconds, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 seconds, until Ctrl-C.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """How it is, in one screen: what serves, its traffic, its quality, open alerts, and what was decided."""
@@ -93,10 +93,10 @@ def acknowledge(
     alert_id: Annotated[
         UUID, typer.Argument(help="As `selfheal alerts` prints it.", autocompletion=completion.open_alerts)
     ],
-    note: Annotated[str | None, typer.Option(help="What to tell those who look at it later.")] = None,
+    note: Annotated[str | None, typer.Option(help="Note for whoever reads the alert later.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say that you have seen an alert. Nobody is told of it again unless it becomes more severe."""
+    """Acknowledge an alert. It is not notified again unless it becomes more severe."""
     from selfheal.adapters.postgres.alerts import acknowledge_alert, find_alert
 
     with opened_platform(load_settings()) as platform:
@@ -107,9 +107,9 @@ def acknowledge(
     if as_json:
         print_json(_as_told(alert._mapping) | {"is_first": is_first})
         return
-    told = f"by {alert.acknowledged_by} at {cell(alert.acknowledged_at)} UTC"
+    who = f"by {alert.acknowledged_by} at {cell(alert.acknowledged_at)} UTC"
     console.print(
-        f"{alert.kind} is acknowledged {told}." if is_first else f"{alert.kind} was acknowledged {told} already."
+        f"{alert.kind} is acknowledged {who}." if is_first else f"{alert.kind} was already acknowledged {who}."
     )
 
 
@@ -154,7 +154,7 @@ ALERT_FIELDS = (
     "resolved_at",
     "resolved_by",
 )
-"""As the API tells them."""
+"""As in the API's response."""
 
 
 def _as_told(alert: Any) -> dict[str, Any]:
@@ -179,8 +179,8 @@ def _alert_story(alert: Mapping[str, Any]) -> Iterator[str]:
     yield f"since {cell(alert['created_at'])} UTC"
     if alert["resolved_at"] is not None:
         yield f"resolved {cell(alert['resolved_at'])} UTC"
-    told = "nobody was told" if alert["notified_at"] is None else f"told {cell(alert['notified_at'])} UTC"
-    yield f"{told}, {alert['notify_failures']} tries failed" if alert["notify_failures"] else told
+    notified = "not notified" if alert["notified_at"] is None else f"notified {cell(alert['notified_at'])} UTC"
+    yield f"{notified}, {alert['notify_failures']} attempts failed" if alert["notify_failures"] else notified
     if alert["acknowledged_at"] is not None:
         note = f": {alert['acknowledged_note']}" if alert["acknowledged_note"] else ""
         yield f"acknowledged {cell(alert['acknowledged_at'])} UTC by {alert['acknowledged_by']}{note}"

@@ -1,4 +1,4 @@
-"""The stages of the loop on an open platform: load, call the pure rule, keep. Used by assets, sensors and commands.
+"""The stages of the loop on an open platform: load, call the pure rule, record. Used by assets, sensors and commands.
 
 Nothing is decided here; each function names the rule it calls. A module a group of assets: `monitoring`, `retraining`,
 `probation`.

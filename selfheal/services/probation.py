@@ -1,4 +1,4 @@
-"""Watching a promoted version: `watch_probation` looks and acts, `due_evaluation` says when, `resolve_finished_alerts` tidies up."""
+"""Probation of a promoted version: `watch_probation` evaluates and acts, `due_evaluation` says when."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
         champion, _paired_scores(platform, champion), probation_limits(platform.settings), now
     )
     _hold_alert(platform, report, now)
-    if report.outcome is not None:  # after its alert: who dies in between looks again
+    if report.outcome is not None:  # after its alert: a process that dies in between evaluates again
         probations.record_outcome(platform.store, report, champion.promoted_at, now)
     if report.is_harmful:
         _go_back(platform, report, now)
@@ -81,7 +81,7 @@ def due_evaluation(platform: Platform, now: datetime) -> tuple[str | None, str]:
     n_labels = 0 if window is None else window.n_labels
     number = evaluation_number(n_labels, platform.settings.min_probation_labels)
     following = labels_of_next_evaluation(n_labels, platform.settings.min_probation_labels)
-    sentence = f"Version {champion.version} has {n_labels:,} labels; the next look is at {following:,}."
+    sentence = f"Version {champion.version} has {n_labels:,} labels; the next evaluation is at {following:,}."
     if may_have_ended(champion, now):
         return f"{name} look {number} {hour}", sentence
     return (None if number is None else f"{name} look {number}"), sentence
@@ -161,7 +161,7 @@ def _hold_alert(platform: Platform, report: ProbationReport, now: datetime) -> N
 
 def _go_back(platform: Platform, report: ProbationReport, now: datetime) -> None:
     """Roll back to the previous version. What cannot succeed raises an alert instead of an error: a retry would fail, too."""
-    hold = alerts.open_or_update_alert
+    raise_alert = alerts.open_or_update_alert
     try:
         rollback(
             platform,
@@ -172,8 +172,8 @@ def _go_back(platform: Platform, report: ProbationReport, now: datetime) -> None
             now=now,
         )
     except PermanentError as error:
-        hold(platform.store, probations.ALERT_SOURCE, report.version, rollback_alert(report, str(error)), now)
+        raise_alert(platform.store, probations.ALERT_SOURCE, report.version, rollback_alert(report, str(error)), now)
         return
     message = f"version {report.previous_version} is in production again: version {report.version} failed its probation"
     done = Alert(FAILED, Severity.CRITICAL, f"{message} ({report.reason})", {BACK_TO_VERSION: report.previous_version})
-    hold(platform.store, probations.ALERT_SOURCE, report.version, done, now)
+    raise_alert(platform.store, probations.ALERT_SOURCE, report.version, done, now)

@@ -37,7 +37,7 @@ SENTENCES = {
     Verdict.BENIGN_SHIFT: "The traffic has shifted, without harm so far.",
     Verdict.HARMFUL_SHIFT: "The model is doing harm: its traffic or its world has changed.",
     Verdict.BROKEN_FEED: "The feed is broken: repair it before believing anything below.",
-    Verdict.INSUFFICIENT: "There is too little traffic to tell how the model does.",
+    Verdict.INSUFFICIENT: "There is too little traffic to judge the model.",
 }
 
 RATE_WINDOW = timedelta(minutes=1)
@@ -69,9 +69,9 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the state is told from. Absent: not known, or there is none.
+    """What the state is derived from. None: not known, or there is none.
 
-    `unseen_for`: how long the oldest prediction has waited for a look of the monitor. `silent_for`: since the newest prediction,
+    `unseen_for`: how long the oldest prediction has waited for a monitoring tick. `silent_for`: since the newest prediction,
     which came at `newest_prediction_at`.
     """
 
@@ -92,7 +92,7 @@ def state_of(facts: Facts) -> State:
         return State("No version is in production: run `selfheal bootstrap`.", Tone.UNKNOWN)
     if facts.unseen_for is not None and facts.unseen_for > overdue_after(facts.monitoring_interval):
         return State(
-            f"The monitor is late: predictions have waited {span(facts.unseen_for)} for a look, which is due every "
+            f"The monitor is late: predictions have waited {span(facts.unseen_for)} for a tick, which is due every "
             f"{span(facts.monitoring_interval)}. How the model does now is unknown.",
             Tone.UNKNOWN,
         )
@@ -101,7 +101,7 @@ def state_of(facts: Facts) -> State:
             f"No prediction has come for {span(facts.silent_for)}: how the model does is unknown.", Tone.UNKNOWN
         )
     if facts.verdict is None:
-        return State("The traffic has not been looked at yet.", Tone.UNKNOWN)
+        return State("No monitoring tick has run yet.", Tone.UNKNOWN)
     sentence, tone = SENTENCES[facts.verdict], TONES[facts.verdict]
     if facts.critical_alerts and tone is not Tone.BAD:
         alerts = "a critical alert is" if facts.critical_alerts == 1 else f"{facts.critical_alerts} critical alerts are"
@@ -119,10 +119,10 @@ def probation_sentence(champion: ModelVersion, ended: ProbationOutcome | None, n
     if ended is ProbationOutcome.FAILED:
         return f"failed: worse than {old}, which is to come back"
     if ended is ProbationOutcome.NO_EVIDENCE:
-        return f"over, unproven: too few labels to tell it from {old}"
+        return f"over, unproven: too few labels to compare it with {old}"
     left = champion.probation_until - now
     if left <= timedelta(0):
-        return f"on probation against {old}: its time is over, the last look is due"
+        return f"on probation against {old}: its time is over, the last evaluation is due"
     return f"on probation against {old}: {span(left)} left"
 
 

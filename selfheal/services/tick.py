@@ -96,18 +96,18 @@ def measure(platform: Platform, window: Window) -> PerformanceReport:
 
 
 def assess(platform: Platform, drift: DriftReport, performance: PerformanceReport) -> Triage:
-    """Names the state (`triage`); keeps nothing."""
+    """Name the state (`triage`); record nothing."""
     return _assess(platform, drift, performance, ticks.latest_tick(platform.store, drift.window.model_version))
 
 
 def conclude(
     platform: Platform, proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, now: datetime
 ) -> tuple[Triage, list[Alert]]:
-    """Names the state (`assess`), keeps the tick and its alerts. Returns the newly opened alerts too."""
+    """Name the state (`assess`), record the tick and its alerts. Return the newly opened alerts too."""
     version = drift.window.model_version
     outcome = _assess(platform, drift, performance, ticks.latest_tick(platform.store, version))
     spoiled = spoiled_period(drift, last_feed_check(platform, version))
-    if spoiled is not None:  # before the tick: a tick that is kept says that everything it means is kept
+    if spoiled is not None:  # before the tick: once a tick is recorded, everything it implies is recorded
         record_spoiled_period(platform.store, outcome.window.tick_id, spoiled)
     ticks.record_tick(platform.store, proxy, drift, performance, outcome, now)
     return outcome, alerts.sync_alerts(platform.store, outcome, now)

@@ -100,7 +100,7 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
     started = time.monotonic()
     base = load_settings(**({"data": options.data} if options.data else {}))
     contract = load_contract(base.use_case)
-    contract.scenario(options.scenario)  # a wrong name is told before anything starts
+    contract.scenario(options.scenario)  # a wrong name is an error before anything starts
     dataset = load_dataset(base, contract, all_rows=True)
     rows = divide(dataset, contract, options)
     folder = base.data_dir.expanduser().resolve() / f"demo-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
@@ -131,7 +131,7 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
             if succeeded and outcome.healed:
                 shutil.rmtree(folder, ignore_errors=True)
             else:
-                console.print(f"Its files and logs are kept for a look: {folder}")
+                console.print(f"Its files and logs are left for inspection: {folder}")
     if options.json_file is not None:
         options.json_file.write_text(json.dumps(asdict(outcome), indent=2) + "\n")
     timeline.print_verdict(outcome)
@@ -139,7 +139,7 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
 
 
 def _tell_what_is_left(console: Console, settings: Settings, pid: int) -> None:
-    console.print(f"Left running (--keep); stop it with [bold]kill {pid}[/]. To look around:")
+    console.print(f"Left running (--keep); stop it with [bold]kill {pid}[/]. To explore:")
     for address in addresses(settings):
         console.print(f"  {address.name:<8} {address.url}", highlight=False)
 

@@ -135,7 +135,7 @@ class Timeline:
             f"{_number(outcome.seconds_total)} s in all; data: {outcome.dataset}"
         )
         if outcome.healed:
-            self._console.print("[bold green]Healed: the API serves a better version, and nobody touched it.[/]")
+            self._console.print("[bold green]Healed: the API serves a better version, without any manual step.[/]")
         else:
             self._console.print(
                 "[bold red]Not healed.[/] The API did not come to serve a better version without failures."

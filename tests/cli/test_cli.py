@@ -131,7 +131,7 @@ def test_check_data_names_file_line_column_and_value(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_status_says_in_one_sentence_how_it_is(cli: Callable[..., Result]) -> None:
-    assert "has not been looked at yet" in cli("status").output
+    assert "No monitoring tick has run yet" in cli("status").output
     found = json.loads(cli("status", "--json").output)
     assert found["model"]["version"] == 1
     assert found["latest_tick"] is None
@@ -199,7 +199,7 @@ def test_what_verify_cannot_look_at_has_an_exit_code_of_its_own(
     monkeypatch.setattr("selfheal.adapters.mlflow_registry.Registry.stored_model", away)
     result = cli("verify", "--verdicts", "0")
     assert result.exit_code == 3
-    assert "not looked at: model of version 1: ConnectionError: MLflow is away" in " ".join(result.stdout.split())
+    assert "not checked: model of version 1: ConnectionError: MLflow is away" in " ".join(result.stdout.split())
     assert "everything agrees" not in result.stdout
 
 

@@ -97,7 +97,7 @@ def test_the_screen_answers_what_people_ask_first() -> None:
         "25% of the features: load_ratio",
         "1,234 predictions, 617 of them labelled (50 %)",
         "0.620 (0.550 to 0.680)",
-        "critical dataset drift, 5 min ago, nobody has acknowledged it",
+        "critical dataset drift, 5 min ago, not acknowledged",
         "selfheal alerts acknowledge 0190c0de-0000-7000-8000-000000000001",
         "promote (5 min ago, drift by drift_sensor): all applicable gates passed",
         "f1 improvement pass F1 0.2 -> 0.6",

@@ -292,7 +292,7 @@ def test_labels_that_come_late_still_judge(forced: Platform) -> None:
 def test_a_look_is_due_once_there_are_labels_and_at_the_end(forced: Platform) -> None:
     assert due_evaluation(forced, FORCED_AT)[0] is None
     sent = served(forced, 150)
-    assert due_evaluation(forced, sent.last_at) == (None, "Version 2 has 150 labels; the next look is at 200.")
+    assert due_evaluation(forced, sent.last_at) == (None, "Version 2 has 150 labels; the next evaluation is at 200.")
     sent = serve(forced, toy_rows(150, seed=2), start=sent.last_at + SECOND)
     first, _ = due_evaluation(forced, sent.last_at)
     sent = serve(forced, toy_rows(5, seed=3), start=sent.last_at + SECOND)

@@ -57,7 +57,7 @@ def test_before_the_bootstrap_everything_is_unknown_and_the_remedy_is_named(empt
 
 def test_after_the_bootstrap_the_model_is_known_and_the_traffic_is_not(platform: Platform) -> None:
     shown = overview(platform)
-    assert shown["sentence"] == "The traffic has not been looked at yet."
+    assert shown["sentence"] == "No monitoring tick has run yet."
     assert shown["latest_tick"] is None
     model = shown["model"]
     assert (model["name"], model["version"], model["trigger"]) == ("machine_failure", 1, "bootstrap")
@@ -122,7 +122,7 @@ def test_only_a_stable_verdict_that_is_fresh_and_without_critical_alerts_is_good
         ({"champion_version": None}, "selfheal bootstrap"),
         ({"unseen_for": timedelta(minutes=15, seconds=1)}, "The monitor is late: predictions have waited 15 min"),
         ({"silent_for": timedelta(hours=25)}, "No prediction has come for 1 d 1 h"),
-        ({"verdict": None}, "not been looked at yet"),
+        ({"verdict": None}, "No monitoring tick has run yet"),
         ({"verdict": Verdict.INSUFFICIENT}, "too little traffic"),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_probation_is_told_with_its_end_or_its_outcome() -> None:
         version=2, previous_version=1, promoted_at=T0, probation_until=T0 + timedelta(days=3)
     )
     assert probation_sentence(fresh, None, T0) == "on probation against version 1: 3 d left"
-    assert "the last look is due" in probation_sentence(fresh, None, T0 + timedelta(days=4))
+    assert "the last evaluation is due" in probation_sentence(fresh, None, T0 + timedelta(days=4))
     told = [probation_sentence(fresh, outcome, T0) for outcome in ProbationOutcome]
     assert [words.split(":")[0].split(",")[0] for words in told] == ["passed", "failed", "over"]
     assert probation_sentence(replace(fresh, probation_until=None), None, T0).startswith("not on probation")

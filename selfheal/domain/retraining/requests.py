@@ -31,7 +31,7 @@ def retraining_need(tick: LatestTick | None) -> RetrainingNeed:
     Harm with drifted inputs is the drift sensor's, harm without is the performance sensor's (the relation has changed).
     """
     if tick is None:
-        return RetrainingNeed(None, "the champion's traffic has not been looked at yet")
+        return RetrainingNeed(None, "no monitoring tick has seen the champion's traffic yet")
     if tick.verdict is not Verdict.HARMFUL_SHIFT:
         return RetrainingNeed(None, f"the latest verdict is {tick.verdict.value}")
     if tick.num_drifted_features:

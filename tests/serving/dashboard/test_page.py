@@ -199,7 +199,7 @@ def test_every_state_reads_differently_and_none_that_is_unknown_looks_good(
 
     with well_behaved_page(browser, excused=["status of 503", "WebSocket connection"]) as page:
         opened(page, api)
-        state_of(page, "The traffic has not been looked at yet.")
+        state_of(page, "No monitoring tick has run yet.")
         expect(page.locator("#drift")).to_contain_text("The monitor has not looked in this time.")
         expect(page.locator("#alerts")).to_contain_text("No alert is open.")
         with platform_of(api.settings) as platform:
