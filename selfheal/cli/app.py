@@ -1,4 +1,4 @@
-"""The application that commands are added to, and the platform that they open."""
+"""The typer application that commands are added to, and the platform that they open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the shell offers behind a half-typed argument: versions and open alerts of the platform that the settings name.
+"""Shell completion: versions and open alerts of the platform that the settings name.
 
 Errors are silent: a completion that fails offers nothing, and must not write into the line being typed.
 """

@@ -1,4 +1,4 @@
-"""A use case and its data: would a bootstrap succeed, and what has been labelled since?"""
+"""Commands on a use case and its data: a dry run of the bootstrap, and export of labelled rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong at the command line, in one line: what it is and what to do about it.
+"""Errors at the command line as one line: what went wrong and what to do about it.
 
 The platform's own errors say both. Here are the others that a person can cause or cure: a wrong option, a server that has
 gone away in the middle, a full disk. What is not here is a defect, and its traceback is wanted.

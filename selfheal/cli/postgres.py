@@ -1,4 +1,4 @@
-"""Postgres' own programs, for backups and for questions that no command asks."""
+"""Command that runs Postgres' own programs, for backups and for queries that no command covers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting the platform, its first version, and traffic."""
+"""Commands that start the platform, its first version, and simulated traffic."""
 
 from __future__ import annotations
 

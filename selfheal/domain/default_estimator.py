@@ -1,4 +1,4 @@
-"""The estimator of a contract that names none: it learns from most tables, and each of its scores can be explained exactly."""
+"""Default estimator: logistic regression that fits most tables, and whose every score can be explained exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rule of probation: is the promoted version worse than the one it replaced, on rows it has served since? Pure.
+"""Probation: is the promoted version worse than the one it replaced, on rows it has served since? Pure.
 
 Also here: how long probation lasts, when the next look is due, and when its alerts are over. Looking and acting is
 `selfheal.services.probation`'s.

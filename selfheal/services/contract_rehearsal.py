@@ -1,4 +1,4 @@
-"""What a contract and its data would meet, found before anything is started: a rehearsal of the bootstrap in seconds.
+"""Dry run of a bootstrap: what a contract and its data would meet, in seconds and before anything starts.
 
 Belongs here: trying the parts of a contract on rows that it calls possible, and on the rows of a file. Does not belong here: what
 `ModelContract` refuses to be in the first place, and what `selfheal.adapters.datasets` refuses in a file. Nothing is written.

@@ -1,4 +1,4 @@
-"""A challenger on the champion's live traffic, before it serves any; and which labels would tell the two apart."""
+"""Shadow scoring of live traffic: a challenger beside the champion, and which labels would tell the two apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps what the platform writes bounded: says what is old, and deletes it once a day.
+"""Maintenance: delete what is older than its retention.
 
 Kept for ever: decisions and all they rest on (the ticks and alerts of their episodes, labelled predictions, models and runs
 in MLflow, the first baseline), and the journal: it is the truth from which Postgres can be filled again, and whoever wants

@@ -1,4 +1,4 @@
-"""What a registered or shadow model says of rows."""
+"""Scores of a registered or shadow model for stored rows."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A world to serve: traffic with delayed labels, scenarios of change, and the demo that watches the loop heal itself."""
+"""Simulation: traffic with delayed labels, scenarios of change, and the demo."""

@@ -1,4 +1,4 @@
-"""Reading what a running platform does: Dagster over GraphQL, the API over REST. It changes nothing."""
+"""Read-only client of a running platform: Dagster over GraphQL, the API over REST."""
 
 from __future__ import annotations
 

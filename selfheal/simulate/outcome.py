@@ -1,4 +1,4 @@
-"""What a demo came to: the record behind its last words and behind `--json`."""
+"""Outcome of a demo: the record behind its summary and behind `--json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One stretch of simulated traffic against a running API: what `selfheal simulate` does."""
+"""One session of simulated traffic against a running API: what `selfheal simulate` runs."""
 
 from __future__ import annotations
 

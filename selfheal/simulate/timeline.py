@@ -1,4 +1,4 @@
-"""The demo's face: a live panel on a terminal, plain lines elsewhere."""
+"""Timeline of the demo: a live panel on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a data set as requests to a running API, and their labels some time later."""
+"""Simulated traffic: rows of a data set as requests to a running API, and their labels some time later."""
 
 from __future__ import annotations
 

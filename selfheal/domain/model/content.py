@@ -1,4 +1,4 @@
-"""What two skops files say, compared: the fitted parameters to the bit, not the times and object ids that every writing changes.
+"""Comparison of two skops files: fitted parameters to the bit, without the times and object ids of each write.
 
 Nothing of a file is executed or turned into objects; `selfheal.domain.model.file` is where a model is opened.
 """

@@ -1,4 +1,4 @@
-"""Why a model gave the score it gave: the exact share of each feature in the log-odds, and reasons in words.
+"""Explanation of a score: the exact share of each feature in the log-odds, and reasons in words.
 
 Belongs here: deciding whether a model's score is a sum with one term a feature, taking that sum apart, and choosing the
 reasons a lender must give. Does not belong here: the words (they are the contract's), approximations (a model whose score

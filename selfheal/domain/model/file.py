@@ -1,4 +1,4 @@
-"""Opening a model file that may be hostile. What is in it is data: nothing of it is ever executed.
+"""Loading model files that may be hostile: content is data, nothing of it is ever executed.
 
 Who can write into the registry and into `model_metadata` can give a file of theirs a matching digest; then only what is
 here stands between the file and this process. So there is one format (skops, a zip), one list of types, and a bound on

@@ -1,4 +1,4 @@
-"""A fitted pipeline as one plain function of an array: the same scores without what scikit-learn checks at every call.
+"""Vectorised scoring: a fitted pipeline as one function of an array, without scikit-learn's checks on every call.
 
 `predict_proba` spends about a millisecond on validating, converting and wrapping, for one row as for fifty; the arithmetic of
 a few dozen rows takes a tenth of that. Steps known here become array functions; a pipeline with any other step is called

@@ -1,7 +1,7 @@
-"""Looking at the traffic: what has shifted, what it costs, and what to call it.
+"""Monitoring: what has shifted, what it costs, and the verdict.
 
     window -> {proxy metrics, drift, performance} -> triage
 
-Pure: frames and records in, records out. Only `report` writes files (the HTML a person opens). Querying the window's rows
-is `selfheal.adapters.postgres.predictions`' work.
+Pure: frames and records in, records out. Rows of the window come from `selfheal.adapters.postgres.predictions`; report files
+are written by `selfheal.services.reports`.
 """

@@ -1,4 +1,4 @@
-"""How well the model does where no label has come yet: CBPE on calibrated scores, with intervals that say how far it holds.
+"""Performance estimation without labels (CBPE) on calibrated scores, with prediction intervals.
 
 Confidence-based performance estimation counts each row as p true and 1 - p false cases. Here p is not the model's own score
 but what the outcomes in the version's frozen reference say of it (rows the model had not seen), with the reference weighted

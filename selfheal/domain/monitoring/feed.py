@@ -1,4 +1,4 @@
-"""Signs that the feed is broken rather than the world changed.
+"""Broken-feed detection: signs that the sender has changed rather than the world.
 
 Belongs here: what a sender does and a population does not. Limits, missing values, constants, units, columns that were swapped,
 rows that are sent again and again.

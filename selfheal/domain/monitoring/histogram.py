@@ -1,4 +1,4 @@
-"""Two samples in the same bars, for the page of a report. Pure."""
+"""Histogram of two samples in the same bins, for pages. Pure."""
 
 from __future__ import annotations
 

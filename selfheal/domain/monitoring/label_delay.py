@@ -1,4 +1,4 @@
-"""How long labels take, and from which age on a prediction has had the time to be labelled.
+"""Label delay: how long labels take, and from which age a prediction counts as matured.
 
 The early labels may be those of one class (a default is known at once, a loan that was paid back only at its end), so metrics on
 whatever is labelled so far are biased. Rows past the age at which labels of *both* classes have come in are not.

@@ -1,4 +1,4 @@
-"""Whether a classifier can tell the window's rows from the reference: what has changed between columns, not within one.
+"""Multivariate drift by a domain classifier: it sees what has changed between columns, not within one.
 
 A classifier learns on one half of the time to tell where a row comes from, and is asked about the other half, both ways. If
 nothing has changed it can only guess: its AUC on rows it has not seen is then a rank statistic around 1/2, whatever it has

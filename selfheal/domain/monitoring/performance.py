@@ -1,4 +1,4 @@
-"""How well the model does: realised on labelled rows, estimated by CBPE on all rows, and which of the two can tell what."""
+"""Performance of the champion: realised on labelled rows, estimated by CBPE on all rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far one column has moved, and how likely that would be by chance: two distances, one p-value.
+"""Shift of one column: two distances (KS, rank), one p-value.
 
 Belongs here: the statistics of one column in two samples. What is too unlikely, and what is too small to matter, is decided in
 `selfheal.domain.monitoring.thresholds` and `.drift`.

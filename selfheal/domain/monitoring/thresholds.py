@@ -1,4 +1,4 @@
-"""Thresholds for every column of one reference, from a budget of false alarms.
+"""Drift thresholds for every column of one reference, from a budget of false alarms.
 
 The budget is shared evenly (Bonferroni) by all looks, and at each by the columns, channels (values, missing rates) and windows, and
 the one test of all columns together: the expected number of false alarms in the budget's time is at most 1, however much looks

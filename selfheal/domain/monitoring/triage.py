@@ -1,4 +1,4 @@
-"""What to call what a tick saw, and what people should hear of it."""
+"""Triage: the verdict of a tick and the alerts that follow from it."""
 
 from __future__ import annotations
 

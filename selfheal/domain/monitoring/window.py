@@ -1,4 +1,4 @@
-"""Which traffic a tick looks at."""
+"""Monitoring window: which traffic a tick covers."""
 
 from __future__ import annotations
 

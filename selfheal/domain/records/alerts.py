@@ -1,4 +1,4 @@
-"""What a person should know: alerts and their severity."""
+"""Alerts and their severity."""
 
 from __future__ import annotations
 

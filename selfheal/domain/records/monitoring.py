@@ -1,4 +1,4 @@
-"""What one stage of the loop hands to the next: frozen dataclasses, no behaviour beyond (de)serialisation.
+"""Monitoring: windows, drift, performance, verdicts and ticks.
 
 Times are timezone-aware UTC. A probability is that of class 1. Where a number is not known it is None, never 0 or NaN.
 """

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say, and setting them right without changing what kind of model it is.
+"""Calibration of probabilities: a test for it, and a correction that leaves the kind of model unchanged.
 
 Belongs here: checks and corrections of a fitted model's probabilities on rows it did not learn from. Does not belong here: the
 calibration of what is monitored (`selfheal.domain.monitoring.estimation`), which mends estimates, not the model.

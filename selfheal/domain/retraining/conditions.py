@@ -1,4 +1,4 @@
-"""Whether a retraining may start now. Every condition is evaluated and listed, met or not."""
+"""Conditions for a retraining. Every condition is evaluated and listed, met or not."""
 
 from __future__ import annotations
 

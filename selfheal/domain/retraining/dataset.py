@@ -1,4 +1,4 @@
-"""The rows a shadow model learns from and, strictly later, the rows it is judged on.
+"""Training set: the rows a shadow model learns from and, strictly later, the rows it is judged on.
 
 Belongs here: which rows count, where the cut in time lies, what would be leakage, and the digest of the whole. Does not belong
 here: how much the champion's own rows count beside the recent ones (`selfheal.domain.retraining.weighting`), reading the rows

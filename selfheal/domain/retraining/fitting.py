@@ -1,4 +1,4 @@
-"""Fitting an estimator the same way everywhere: with row weights, one thread, and a word on whether it converged.
+"""Fitting an estimator reproducibly: with row weights, in one thread, with a report on convergence.
 
 Belongs here: what scikit-learn and joblib need to be told so that the same rows and seed give the same bits, whatever runs them.
 """

@@ -1,4 +1,4 @@
-"""Whether the latest tick calls for a retraining, and under which name. Pure: what the sensors ask."""
+"""Whether the latest tick calls for a retraining, and by which trigger. Pure: the sensors ask it."""
 
 from __future__ import annotations
 

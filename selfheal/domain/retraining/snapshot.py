@@ -1,4 +1,4 @@
-"""A training set as one Parquet file and back, checked by the digest of its rows.
+"""Snapshot of a training set: one Parquet file, checked by the digest of its rows.
 
 Belongs here: the file's form. Which rows are in it, and their digest, is `selfheal.domain.retraining.dataset`'s; where the file lies,
 the registry's and the assets'.

@@ -1,4 +1,4 @@
-"""Training a shadow model: tuning, calibration and decision threshold on training rows only, metrics on later rows."""
+"""Training of a shadow model: tuning, calibration and threshold on training rows only, metrics on later rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much the champion's own training rows count beside the recent ones.
+"""Weighting of the champion's own training rows relative to the recent ones.
 
 Where only the mix of inputs has moved (covariate shift), the relation they teach still holds, and a few hundred recent labels
 alone would say less. Where the relation itself has changed (concept drift), they teach what is no longer true. Which of the two it is,

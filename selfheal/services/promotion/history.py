@@ -1,4 +1,4 @@
-"""Which version served when, by which decision: what `selfheal history` tells, as plain values."""
+"""History of production: which version served when, by which decision, as plain values."""
 
 from __future__ import annotations
 

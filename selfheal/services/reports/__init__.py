@@ -1,1 +1,1 @@
-"""Drift report pages: the tick they are drawn from, figures, HTML, and the files they are kept in."""
+"""Drift reports: figures, the HTML page, and the files of both."""

@@ -1,4 +1,4 @@
-"""The figures of a report's page, as plotly.js wants them. Pure: records in, plain data out."""
+"""Figures of a report's page in plotly.js's format. Pure: records in, plain data out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files for people and for the record: the JSON of every tick, Evidently's page and our overview of some. Old ones go.
+"""Files of reports: the JSON of every tick, Evidently's page and our overview of some, with retention.
 
 A report is the files of one name in one folder: `<name>-overview.html` (what one looks at first, light, by
 `selfheal.services.reports.page`) and `<name>.html` (Evidently's, 4 MB) where it was rendered. The scripts that overviews need lie

@@ -1,4 +1,4 @@
-"""Writes the reports: gathers what `selfheal.services.reports.page` shows, puts it beside Evidently's page, and lets old ones go."""
+"""Writing reports: gather what `selfheal.services.reports.page` shows, render, and delete old ones."""
 
 from __future__ import annotations
 

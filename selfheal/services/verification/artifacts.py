@@ -1,4 +1,4 @@
-"""The files that decisions rest on, as the artifact store has them now, against their recorded digests; and MLflow's alias."""
+"""Verification of artifacts: files that decisions rest on, against their recorded digests; and MLflow's alias."""
 
 from __future__ import annotations
 

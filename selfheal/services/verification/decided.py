@@ -1,4 +1,4 @@
-"""The decisions and what went live by them: the hash chain, the files beside it, promotions, and the table of versions."""
+"""Verification of decisions: hash chain, files, promotions, and the table of versions."""
 
 from __future__ import annotations
 

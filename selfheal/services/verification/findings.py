@@ -1,4 +1,4 @@
-"""What a check found: how much it looked at, what is wrong, and what it could not look at, which is not the same as sound."""
+"""Findings of a check: how much was checked, what is wrong, and what could not be checked (which is not "sound")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal against Postgres and against the training sets: one pass, chunk by chunk, however long the journal is."""
+"""Verification of journals against Postgres and training sets: one pass, chunk by chunk, whatever their length."""
 
 from __future__ import annotations
 

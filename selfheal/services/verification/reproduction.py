@@ -1,4 +1,4 @@
-"""Training a version again from its record, and comparing to the bit."""
+"""Reproduction: train a version again from its record and compare to the bit."""
 
 from __future__ import annotations
 

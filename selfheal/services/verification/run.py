@@ -1,4 +1,4 @@
-"""Everything, or one decision: what `selfheal verify` calls."""
+"""Verification of everything, or of one decision: what `selfheal verify` calls."""
 
 from __future__ import annotations
 
