@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from selfheal.kit.errors import ConfigurationError
-from selfheal.settings import Settings, load_settings, settings_sources
+from selfheal.settings import FORMER_NAMES, Settings, load_settings, settings_sources
 from tests.environment import forget_settings
 
 SECRET = "s3cr3t-value"
@@ -165,3 +165,15 @@ def test_the_url_of_each_database_is_made_from_what_was_given(given: dict[str, o
 def test_the_ticks_of_the_budget_follow_from_interval_and_days() -> None:
     assert load_settings().ticks_per_budget() == 90 * 24 * 12
     assert load_settings(monitoring_interval=60, false_alarm_budget_days=1).ticks_per_budget() == 24 * 60
+
+
+@pytest.mark.parametrize("name", sorted(FORMER_NAMES))
+def test_a_setting_still_counts_under_its_former_name_and_its_present_name_wins(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FORMER_NAMES[name].upper(), "31")
+    assert getattr(load_settings(), name) == 31
+    assert settings_sources(load_settings())[name] == "environment"
+    monkeypatch.setenv(name.upper(), "32")
+    assert getattr(load_settings(), name) == 32
+    assert getattr(load_settings(**{name: 33}), name) == 33

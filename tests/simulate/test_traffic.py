@@ -15,7 +15,6 @@ from rich.console import Console
 
 from selfheal.adapters.datasets import load_dataset
 from selfheal.domain.contract import CALM, TRUE_LABEL
-from selfheal.domain.scenarios import scenario_rows
 from selfheal.kit.errors import ConfigurationError
 from selfheal.settings import Settings
 from selfheal.simulate.demo import free_ports
@@ -52,26 +51,6 @@ def test_the_label_is_never_part_of_a_body() -> None:
 
 
 # Rows of a scenario
-
-
-def test_calm_leaves_the_rows_as_they_are() -> None:
-    rows = toy_rows(50)
-    pd.testing.assert_frame_equal(scenario_rows(rows, contract, CALM, seed=1), rows)
-
-
-def test_a_scenario_changes_a_copy_of_the_rows_and_does_the_same_with_the_same_seed() -> None:
-    rows = toy_rows(200)
-    before = rows.copy()
-    first, second = (scenario_rows(rows, contract, "overheating", seed=1) for _ in range(2))
-    pd.testing.assert_frame_equal(rows, before)
-    pd.testing.assert_frame_equal(first, second)
-    assert list(first.columns) == [*contract.input_names, TRUE_LABEL]
-    assert not first.equals(rows)
-
-
-def test_an_unknown_scenario_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="no scenario 'flood'"):
-        scenario_rows(toy_rows(5), contract, "flood", seed=1)
 
 
 # Against the real API

@@ -9,7 +9,6 @@ import pytest
 from selfheal.adapters.alerting.channels import check_channels, routes_of
 from selfheal.domain.records import Severity
 from selfheal.kit.errors import ConfigurationError
-from selfheal.kit.notify_urls import Channel
 from selfheal.settings import load_settings
 
 ALL, PAGER, CHAT = "json://127.0.0.1:1/all", "json://127.0.0.1:1/pager", "json://127.0.0.1:1/chat"
@@ -31,15 +30,6 @@ def test_without_an_address_nobody_hears_of_anything() -> None:
     assert routes_of(load_settings()).channels == ()
 
 
-@pytest.mark.parametrize("name", ["notify_urls", "notify_urls_critical", "notify_urls_warning", "notify_urls_info"])
-def test_what_is_no_address_stops_every_command_with_its_place_and_without_its_text(name: str) -> None:
-    with pytest.raises(ConfigurationError) as refusal:
-        load_settings(**{name: f"{ALL},nonsense-with-a-s3cr3t"})
-    assert f"{name.upper()}=***" in str(refusal.value)
-    assert "address 2 of 2" in str(refusal.value)
-    assert "s3cr3t" not in str(refusal.value)
-
-
 @pytest.mark.parametrize("address", ["slakc://s3cr3t/x", "slack://s3cr3t"])
 def test_a_service_does_not_start_with_an_address_that_cannot_work_and_names_its_scheme(
     address: str, caplog: pytest.LogCaptureFixture
@@ -56,8 +46,3 @@ def test_a_service_does_not_start_with_an_address_that_cannot_work_and_names_its
 
 def test_addresses_that_work_are_let_in() -> None:
     check_channels(load_settings(notify_urls=ALL, notify_urls_warning="mailto://user:s3cr3t@example.com"))
-
-
-def test_a_channel_shows_no_address() -> None:
-    assert "s3cr3t" not in repr(Channel("json://h/s3cr3t"))
-    assert "s3cr3t" not in Channel("json://h/s3cr3t").key

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,7 +21,6 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from selfheal.adapters.journal import Journal, prediction_journal, read_chunk
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
-from selfheal.kit.latency import LatencyHistogram
 from serving.champion.holder import Champion, ready_champion
 from serving.ingest.journal_writer import JournalWriter
 from serving.schemas.problems import ProblemError
@@ -293,28 +291,6 @@ def test_what_was_acknowledged_is_counted_by_version_and_outcome(along: Any, pip
         assert path.scorer.latency.sum_seconds > 0
 
     along(work)
-
-
-@given(st.lists(st.floats(0, 20, allow_nan=False)))
-def test_a_latency_is_counted_under_the_first_bound_that_it_does_not_exceed(latencies: list[float]) -> None:
-    histogram = LatencyHistogram()
-    for seconds in latencies:
-        histogram.observe(seconds, now=0.0)
-    up_to = 0
-    for bound, count in zip((*LatencyHistogram.BOUNDS_SECONDS, math.inf), histogram.counts, strict=True):
-        up_to += count
-        assert up_to == sum(seconds <= bound for seconds in latencies)
-    assert histogram.sum_seconds == pytest.approx(sum(latencies))
-
-
-def test_recent_latencies_are_the_newest_since_a_moment_and_bounded() -> None:
-    histogram = LatencyHistogram()
-    for second in range(LatencyHistogram.MAX_RECENT + 10):
-        histogram.observe(second / 1_000, now=float(second))
-    last = LatencyHistogram.MAX_RECENT + 9
-    assert histogram.recent_seconds(last - 2.0) == [last / 1_000, (last - 1) / 1_000, (last - 2) / 1_000]
-    assert len(histogram.recent_seconds(0.0)) == LatencyHistogram.MAX_RECENT
-    assert histogram.recent_seconds(last + 1.0) == []
 
 
 # Failures

@@ -1,4 +1,4 @@
-"""Rules of the window and of the files for people: which traffic, which page when, what is pruned."""
+"""Rules of the report files: which page when, and what is pruned."""
 
 from __future__ import annotations
 
@@ -9,22 +9,10 @@ from typing import Any
 
 import pytest
 
-from selfheal.domain.monitoring.window import window_start
 from selfheal.domain.records import ProxyMetrics, TickRecord, Triage, Verdict
 from selfheal.services.reports.files import prune, read_tick, save_tick, should_render
-from tests.builders import drift_report, model_version, performance, window
+from tests.builders import drift_report, performance, window
 from tests.times import T0
-
-
-def test_the_window_is_the_last_hours_of_traffic() -> None:
-    champion = model_version(promoted_at=T0 - timedelta(days=9))
-    assert window_start(champion, T0, 24) == T0 - timedelta(hours=24)
-
-
-def test_the_window_does_not_reach_back_before_the_promotion() -> None:
-    champion = model_version(promoted_at=T0 - timedelta(hours=2))
-    assert window_start(champion, T0, 24) == T0 - timedelta(hours=2)
-    assert window_start(model_version(promoted_at=None), T0, 24) == T0 - timedelta(hours=24)
 
 
 @pytest.mark.parametrize(
