@@ -9,8 +9,8 @@
 #     a batch. Sent alone, 284 of the rows fall below their own score: the very case that set the threshold would be decided
 #     otherwise in production. The layout matters too: the same rows in Fortran order, as frames often have them, get 688
 #     other scores. The largest difference is 3e-16. One thread is used: threads are not the cause.
-# Versions: scikit-learn 1.9.1, numpy 2.4.6 (OpenBLAS 0.3.31), scipy 1.17.1. The kernel is pinned to Haswell's, so that the
-#     figures are the same on every x86-64 processor with AVX2; others pick other kernels. Run on 2026-11-27 with Python
+# Versions: scikit-learn 1.9.1, numpy 2.4.6 (OpenBLAS 0.3.31), scipy 1.17.1. The kernel is pinned to Haswell's, which any
+#     x86-64 processor with AVX2 can run; left alone, OpenBLAS picks by processor. Run on 2026-11-27 with Python
 #     3.11; it takes about a minute and printed:
 #     585 of 2000 rows have two scores among three copies in one call
 #     585 of 2000 rows score otherwise alone than in a batch; largest difference 3.3e-16
