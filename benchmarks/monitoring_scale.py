@@ -1,10 +1,15 @@
 """What a look at the traffic costs, and what a day of looks leaves on the disk.
 
     python -m benchmarks.monitoring_scale --data cs-training.csv [--json outcome.json] [--quick]
+    python -m benchmarks.monitoring_scale --data cs-training.csv --against ../other-checkout [--turns 20]
 
 Windows of 1e4 to 1e7 predictions (24 hours, resampled rows, 30 % labelled) are put into Postgres with the triggers on, as
-any writer would. A tick is `look`, `compare`, `measure` and `conclude` in a fresh process whose imports, and one tick that
+any writer would. A tick is `collect`, `compare`, `measure` and `conclude` in a fresh process whose imports, and one tick that
 does not count, are done before the clock starts. Growth: real ticks under Dagster on new traffic, scaled to a day.
+
+With `--against` the tick of this build is compared with that of another checkout instead, in turns: each build gets the same
+rows and labels under its own model, and a turn is the median of the ticks that a build's own `tick_here` takes in a fresh
+process. The tick passes if old/new is at least 0.97, or its 95 % interval reaches 1 (`benchmarks.ratio`).
 """
 
 from __future__ import annotations
@@ -17,10 +22,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -30,20 +38,31 @@ from rich.progress import Progress
 from rich.table import Table
 from sqlalchemy import text
 
+from benchmarks.against import AGAINST_HELP, MAX_TURNS, TURNS_HELP, conclude_comparison, n_turns_of
+from benchmarks.builds import Build, checked_checkout, labelled_rows, score, two_builds, wait_until_drained
 from benchmarks.growth import Growth, measure_growth
-from benchmarks.stage import prepare
+from benchmarks.ratio import Comparison, Measure, Side, turn_order
+from benchmarks.stage import free_port, prepare, request_rows
 from selfheal.adapters.postgres import model_versions, predictions
 from selfheal.cli.supervisor import stop_in_order_on_signals
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from selfheal.adapters.datasets import Dataset
+    from selfheal.domain.contract import ModelContract
     from selfheal.services.platform import Platform
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 EVIDENTLY_ROWS = 1_000_000
+COMPARED_ROWS, COMPARED_ROWS_QUICK = 100_000, 10_000
+BATCH_ROWS = 1_000
 LABELLED_SHARE = 0.3
 ROWS_PER_INSERT = 250_000
 WINDOW = timedelta(hours=23, minutes=59)
+LIVE_SINCE = timedelta(hours=24)
+"""A tick leaves out what lies in the future, so the champion must have gone live before the window began."""
+
 N_TICKS = 5
 TARGETS = {
     "vs_evidently_full_1e6": 0.1,
@@ -55,7 +74,7 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class TickCost:
-    """`tick_s` is the median of the ticks, `sql_s` what of it `look` takes; `load_rows_per_s` is how fast rows came in."""
+    """`tick_s` is the median of the ticks, `sql_s` what of it `collect` takes; `load_rows_per_s` is how fast rows came in."""
 
     n_rows: int
     tick_s: float
@@ -81,12 +100,23 @@ def main(
     data: Annotated[Path | None, typer.Option(help="Labelled CSV; default: synthetic rows.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Windows of up to 1e6 rows, fewer ticks.")] = False,
+    against: Annotated[Path | None, typer.Option(metavar="PATH", callback=checked_checkout, help=AGAINST_HELP)] = None,
+    turns: Annotated[int | None, typer.Option(min=2, max=MAX_TURNS, help=TURNS_HELP)] = None,
 ) -> None:
-    """Measure the cost of monitoring."""
+    """Measure the cost of monitoring, or with --against the time of this build's tick against another build's.
+
+    With --against: exit code 1 if the tick takes longer (it decides nothing with --quick, or with fewer than 20 turns).
+    """
     stop_in_order_on_signals()
     console = Console()
+    n_turns = n_turns_of(turns, is_quick=quick, is_comparison=against is not None)
     with tempfile.TemporaryDirectory(prefix="selfheal-monitoring-scale-") as name:
         Path(name).chmod(0o755)  # as root, the embedded Postgres runs as a user of its own
+        if against is not None:
+            builds = two_builds(against, Path(name))
+            compared = compare_builds(builds, data, console, n_turns=n_turns, is_quick=quick)
+            conclude_comparison(compared, console, json_file)
+            return
         outcome = measure(Path(name), data, console, SIZES[:3] if quick else SIZES, n_day_ticks=12 if quick else 48)
     show(outcome, console)
     if json_file is not None:
@@ -96,20 +126,21 @@ def main(
 def measure(folder: Path, data: Path | None, console: Console, sizes: tuple[int, ...], n_day_ticks: int) -> Outcome:
     platform, dataset = prepare(folder, data, console)
     try:
-        keep_scored_rows(platform, dataset)
+        write_scored_rows(platform, dataset)
+        live = backdate_champion(platform.store.engine)
         ticks: dict[int, TickCost] = {}
         evidently_s = float("nan")
         with Progress(console=console) as progress:
             task = progress.add_task("Rows", total=sum(sizes))
             for n_rows in sizes:
                 began = time.perf_counter()
-                fill_window(platform, n_rows, lambda n: progress.advance(task, n))
+                fill_window(platform.store.engine, platform.contract, live, n_rows, lambda n: progress.advance(task, n))
                 rate = n_rows * (1 + LABELLED_SHARE) / (time.perf_counter() - began)
                 ticks[n_rows] = TickCost(n_rows, **in_fresh_process(platform, "tick"), load_rows_per_s=rate)
                 console.print(ticks[n_rows])
                 if n_rows == EVIDENTLY_ROWS:
                     evidently_s = in_fresh_process(platform, "evidently")["evidently_s"]
-        empty(platform)
+        empty(platform.store.engine)
         growth = measure_growth(platform, n_day_ticks, console)
     finally:
         platform.close()
@@ -125,7 +156,87 @@ def measure(folder: Path, data: Path | None, console: Console, sizes: tuple[int,
     )
 
 
-def keep_scored_rows(platform: Platform, dataset: Dataset) -> None:
+def compare_builds(
+    builds: dict[Side, Build], data: Path | None, console: Console, *, n_turns: int, is_quick: bool
+) -> Comparison:
+    """Take ticks of the two builds in turns, `n_turns` each, on windows of the same rows."""
+    n_rows = COMPARED_ROWS_QUICK if is_quick else COMPARED_ROWS
+    contract, dataset = labelled_rows(data, builds["new"].folder)
+    for build in builds.values():
+        console.print(f"Training a version with the {build.side} build, {build.revision}")
+        build.bootstrap(data)
+    seconds: dict[Side, list[float]] = {"old": [], "new": []}
+    with ExitStack() as databases, Progress(console=console) as progress:
+        filling = progress.add_task("Rows", total=2 * n_rows)
+        for build in builds.values():
+            engine = databases.enter_context(build.postgres())
+            log_scored_rows(build, engine, contract, dataset)
+            fill_window(engine, contract, backdate_champion(engine), n_rows, lambda n: progress.advance(filling, n))
+        task = progress.add_task("Turns", total=2 * n_turns)
+        for order in turn_order(n_turns):
+            for side in order:
+                seconds[side].append(builds[side].tick()["tick_s"])
+                progress.advance(task)
+    return Comparison(
+        title=f"A tick on a window of {n_rows:,} rows, this build against the other",
+        revisions={side: build.revision for side, build in builds.items()},
+        measures=(Measure("tick", "s", False, tuple(seconds["old"]), tuple(seconds["new"])),),
+        turns_are_short=is_quick,
+    )
+
+
+def log_scored_rows(build: Build, engine: Engine, contract: ModelContract, dataset: Dataset) -> None:
+    """Write table `scored` as `write_scored_rows` does, with the scores that the build's API answers."""
+    rows = request_rows(dataset, contract, len(dataset.frame))
+    ids = [UUID(int=number + 1) for number in range(len(rows))]
+    port = free_port()
+    with build.api(port):
+        for first in range(0, len(rows), BATCH_ROWS):
+            batch = zip(rows[first : first + BATCH_ROWS], ids[first : first + BATCH_ROWS], strict=True)
+            score(port, [row | {"prediction_id": str(prediction_id)} for row, prediction_id in batch])
+        wait_until_drained(port)
+    names = ", ".join(f'"{name}"' for name in contract.feature_names)
+    labels = dataset.frame["true_label"].astype(int).tolist()
+    with engine.begin() as connection:
+        connection.execute(
+            text("CREATE TEMPORARY TABLE asked (prediction_id uuid, number bigint, true_label smallint)")
+        )
+        with connection.connection.cursor().copy("COPY asked FROM STDIN") as copy:
+            for number, (prediction_id, label) in enumerate(zip(ids, labels, strict=True)):
+                copy.write_row((prediction_id, number, label))
+        connection.execute(
+            text(
+                f"CREATE TABLE scored AS SELECT number, prediction, probability, {names}, true_label "  # noqa: S608
+                "FROM prediction_logs JOIN asked USING (prediction_id)"
+            )
+        )
+        connection.execute(text("ALTER TABLE scored ADD PRIMARY KEY (number)"))
+        n_logged = int(connection.execute(text("SELECT count(*) FROM scored")).scalar_one())
+    if n_logged != len(rows):
+        raise RuntimeError(f"the {build.side} build logged {n_logged:,} of {len(rows):,} rows; its log is {build.log}")
+
+
+@dataclass(frozen=True)
+class Live:
+    """What the champion's traffic is made with."""
+
+    version: int
+    threshold: float
+    since: datetime
+
+
+def backdate_champion(engine: Engine) -> Live:
+    """Let the champion have gone live a day ago, so that a whole window of its traffic lies in the past."""
+    query = """
+        UPDATE model_metadata SET promoted_at = :since WHERE stage = 'Production'
+        RETURNING version, threshold, promoted_at
+    """
+    with engine.begin() as connection:
+        version, threshold, since = connection.execute(text(query), {"since": datetime.now(UTC) - LIVE_SINCE}).one()
+    return Live(version, threshold, since)
+
+
+def write_scored_rows(platform: Platform, dataset: Dataset) -> None:
     """The data set's rows with the champion's scores, as table `scored`, numbered from 0."""
     contract = platform.contract
     champion = model_versions.champion(platform.store)
@@ -150,10 +261,12 @@ def keep_scored_rows(platform: Platform, dataset: Dataset) -> None:
         connection.execute(text("ALTER TABLE scored ADD PRIMARY KEY (number)"))
 
 
-def fill_window(platform: Platform, n_rows: int, on_rows: Any) -> None:
+def fill_window(
+    engine: Engine, contract: ModelContract, live: Live, n_rows: int, on_rows: Callable[[int], None]
+) -> None:
     """Empties the tables and writes a window of resampled rows, spread evenly over it."""
-    empty(platform)
-    names = ", ".join(f'"{name}"' for name in platform.contract.feature_names)
+    empty(engine)
+    names = ", ".join(f'"{name}"' for name in contract.feature_names)
     chosen = """
         SELECT md5(n::text)::uuid AS prediction_id, n, s.*,
                CAST(:start AS timestamptz) + n * CAST(:step_s AS float8) * interval '1 second' AS created_at
@@ -170,32 +283,30 @@ def fill_window(platform: Platform, n_rows: int, on_rows: Any) -> None:
         INSERT INTO label_store (prediction_id, true_label, labelled_at, received_at, label_source)
         SELECT prediction_id, true_label, created_at, created_at, 'benchmark' FROM ({chosen}) c WHERE n % 10 < 3
     """  # noqa: S608
-    champion = model_versions.champion(platform.store)
-    assert champion.promoted_at is not None
     for first in range(1, n_rows + 1, ROWS_PER_INSERT):
         last = min(n_rows, first + ROWS_PER_INSERT - 1)
         values = {
-            "start": champion.promoted_at,
+            "start": live.since,
             "step_s": WINDOW.total_seconds() / n_rows,
             "first": first,
             "last": last,
-            "version": champion.version,
-            "threshold": champion.threshold,
+            "version": live.version,
+            "threshold": live.threshold,
         }
-        with platform.store.engine.begin() as connection:
+        with engine.begin() as connection:
             connection.execute(text("SET LOCAL synchronous_commit = off"))
             connection.execute(text(insert), values)
             connection.execute(text(label), values)
         on_rows(last - first + 1)
-    with platform.store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE prediction_logs"))
         connection.execute(text("VACUUM ANALYZE label_store"))
         connection.execute(text("VACUUM ANALYZE prediction_rollups"))
         connection.execute(text("CHECKPOINT"))
 
 
-def empty(platform: Platform) -> None:
-    with platform.store.engine.begin() as connection:
+def empty(engine: Engine) -> None:
+    with engine.begin() as connection:
         connection.execute(text("TRUNCATE prediction_logs, label_store, monitoring_metrics"))
 
 
@@ -216,7 +327,7 @@ def in_fresh_process(platform: Platform, what: str) -> dict[str, Any]:
 
 
 def tick_here() -> None:
-    """Prints what a tick costs in this process."""
+    """Prints what a tick costs in this process. Later builds call it by this name in this module: see `benchmarks.builds`."""
     from selfheal.services.platform import open_platform
     from selfheal.services.tick import collect, compare, conclude, measure
     from selfheal.settings import load_settings

@@ -1,11 +1,17 @@
 """How fast is an acknowledged prediction, and does a model swap disturb anybody?
 
     python -m benchmarks.serving --data cs-training.csv [--json serving.json] [--quick]
+    python -m benchmarks.serving --data cs-training.csv --against ../other-checkout [--turns 20]
 
 One API process against its peers in the same run, on the same rows and model: an empty FastAPI endpoint that echoes its
 body, MLflow's scoring server, and the API itself with JOURNAL_FSYNC=off. Servers are loaded in turns and each figure is the
 median of its turns, so that other work on the machine falls on all of them. Then batches against the same work done in one
 process, and promotions to and fro under full load, after which every score is computed again with the version it names.
+
+With `--against` this build is compared with that of another checkout instead: each trains its own model on the same rows,
+and both are sent the same requests, in turns of `POST /predict` and `POST /predict/batch`. Each pair of turns has API
+processes of its own, because two processes of one build differ too. A rate passes if new/old is at least 0.97, or its 95 %
+interval reaches 1 (`benchmarks.ratio`), and no request failed.
 """
 
 from __future__ import annotations
@@ -30,7 +36,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.against import AGAINST_HELP, MAX_TURNS, TURNS_HELP, conclude_comparison, n_turns_of
+from benchmarks.builds import Build, checked_checkout, labelled_rows, score, two_builds, wait_until_drained
 from benchmarks.load import LoadResult, http_request, run_load
+from benchmarks.ratio import Comparison, Measure, Side, turn_order
 from benchmarks.stage import api_command, api_environment, free_port, prepare, request_rows, server
 from selfheal.adapters.postgres import model_versions
 from selfheal.cli.supervisor import stop_in_order_on_signals
@@ -45,6 +54,7 @@ BATCH_CONNECTIONS = 2
 """One batch is under way while the next one is sent, so that the server is measured and not the client's pauses."""
 
 N_ROWS = 5_000
+N_COMPARED_SCORES = 500
 SCORE_TOLERANCE = 1e-12
 
 TARGETS = {
@@ -93,12 +103,23 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Short turns and few swaps: a look, not a figure.")] = False,
     connections: Annotated[int, typer.Option(min=1, max=1_000, help="Connections of the load.")] = N_CONNECTIONS,
+    against: Annotated[Path | None, typer.Option(metavar="PATH", callback=checked_checkout, help=AGAINST_HELP)] = None,
+    turns: Annotated[int | None, typer.Option(min=2, max=MAX_TURNS, help=TURNS_HELP)] = None,
 ) -> None:
-    """Measure the serving path against its peers."""
+    """Measure the serving path against its peers, or with --against this build's rate against another build's.
+
+    With --against: exit code 1 if a rate is lower (it decides nothing with --quick, or with fewer than 20 turns).
+    """
     stop_in_order_on_signals()
     console = Console()
+    n_turns = n_turns_of(turns, is_quick=quick, is_comparison=against is not None)
     with tempfile.TemporaryDirectory(prefix="selfheal-serving-") as name:
         Path(name).chmod(0o755)  # as root, the embedded Postgres runs as a user of its own
+        if against is not None:
+            builds = two_builds(against, Path(name))
+            compared = compare_builds(builds, data, console, connections, n_turns=n_turns, is_quick=quick)
+            conclude_comparison(compared, console, json_file)
+            return
         outcome = measure(
             Path(name), data, console, connections, n_turns=2 if quick else 5, turn_seconds=2 if quick else 5
         )
@@ -164,6 +185,70 @@ def measure(
         batch_vs_in_process=batch_rate / in_process_rate,
         rss_mb=rss_mb,
         **swaps,
+    )
+
+
+def compare_builds(
+    builds: dict[Side, Build],
+    data: Path | None,
+    console: Console,
+    n_connections: int,
+    *,
+    n_turns: int,
+    is_quick: bool,
+) -> Comparison:
+    """Load the two builds in turns, `n_turns` each, with the same requests."""
+    turn_seconds = 1.0 if is_quick else 5.0
+    contract, dataset = labelled_rows(data, builds["new"].folder)
+    rows = request_rows(dataset, contract, N_ROWS)
+    for build in builds.values():
+        console.print(f"Training a version with the {build.side} build, {build.revision}")
+        build.bootstrap(data)
+    bodies = [orjson.dumps(row) for row in rows]
+    single = [http_request("/predict", body) for body in bodies]
+    batch = [http_request("/predict/batch", b'{"instances":[' + b",".join(bodies[:BATCH_ROWS]) + b"]}")]
+    rates: dict[Side, list[float]] = {"old": [], "new": []}
+    batch_rates: dict[Side, list[float]] = {"old": [], "new": []}
+    n_failed: dict[Side, int] = {"old": 0, "new": 0}
+    scores: dict[Side, list[float]] = {}
+
+    def load(side: Side, seconds: float) -> tuple[float, float]:
+        one = run_load(ports[side], single, n_connections=n_connections, seconds=seconds)
+        many = run_load(ports[side], batch, n_connections=BATCH_CONNECTIONS, seconds=seconds / 2)
+        wait_until_drained(ports[side])  # or this turn's rows would be copied while the other build is measured
+        n_failed[side] += one.n_failed + many.n_failed
+        return one.requests_per_second, many.requests_per_second * BATCH_ROWS
+
+    with ExitStack() as databases, Progress(console=console) as progress:
+        for build in builds.values():
+            databases.enter_context(build.postgres())
+        task = progress.add_task("Turns", total=2 * n_turns)
+        for order in turn_order(n_turns):
+            with ExitStack() as servers:
+                ports = {side: free_port() for side in order}
+                for side in order:
+                    servers.enter_context(builds[side].api(ports[side]))
+                for side in order:
+                    scores[side] = score(ports[side], rows[:N_COMPARED_SCORES])
+                    load(side, turn_seconds / 4)  # warms up and does not count
+                for side in order:
+                    rate, batch_rate = load(side, turn_seconds)
+                    rates[side].append(rate)
+                    batch_rates[side].append(batch_rate)
+                    progress.advance(task)
+    difference = max(abs(old - new) for old, new in zip(scores["old"], scores["new"], strict=True))
+    return Comparison(
+        title="Serving, this build against the other",
+        revisions={side: build.revision for side, build in builds.items()},
+        measures=(
+            Measure("POST /predict", "requests/s", True, tuple(rates["old"]), tuple(rates["new"])),
+            Measure("POST /predict/batch", "rows/s", True, tuple(batch_rates["old"]), tuple(batch_rates["new"])),
+        ),
+        failures=n_failed,
+        turns_are_short=is_quick,
+        remarks=()
+        if difference <= SCORE_TOLERANCE
+        else (f"The builds' models differ: the same row's scores by up to {difference:.3g}.",),
     )
 
 

@@ -86,12 +86,13 @@ def server(command: list[str], ready_url: str, log: Path, **environment: str) ->
         stop(process)
 
 
-def start(command: list[str], log: Path, environment: Mapping[str, str]) -> psutil.Process:
+def start(command: list[str], log: Path, environment: Mapping[str, str], cwd: Path | None = None) -> psutil.Process:
     with log.open("ab") as output:
         return psutil.Process(
             subprocess.Popen(  # noqa: S603  (our own commands, no shell)
                 command,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment),
+                cwd=cwd,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
