@@ -73,6 +73,18 @@ class Settings(BaseSettings):
         le=0.9,
         description="smallest shift of a column that is material: KS distance or rank shift, 0 to 1",
     )
+    harm_min_auc: float = Field(
+        0.72,
+        ge=0.5,
+        le=1,
+        description="area under the ROC curve below which an estimate shows harm; independent of MIN_AUC",
+    )
+    harm_min_brier_excess: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="realised minus announced Brier score from which on a loss is harm; independent of MAX_BRIER_DEGRADATION",
+    )
 
     min_f1_improvement_pct: float = Field(2.0, ge=0, le=100, description="percent by which F1 must improve")
     max_brier_degradation: float = Field(0.01, ge=0, le=1, description="by how much the Brier score may rise")

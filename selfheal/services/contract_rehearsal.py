@@ -221,9 +221,8 @@ def _check_model(contract: ModelContract, settings: Settings, rows: TrainingSet)
 def _judged(auc: float, min_auc: float) -> Finding:
     text = f"untuned, the estimator reaches an AUC-ROC of {auc:.3f} on the later rows; MIN_AUC is {min_auc:g}"
     if auc < min_auc - AUC_MARGIN:
-        return Finding(
-            "problem", f"{text}: the gates would reject it; find better features, or set MIN_AUC to what is useful"
-        )
+        remedy = "find better features, or set MIN_AUC and HARM_MIN_AUC to what is useful"
+        return Finding("problem", f"{text}: the gates would reject it; {remedy}")
     return Finding("note" if auc < min_auc + AUC_MARGIN else "ok", text)
 
 

@@ -150,8 +150,8 @@ def drift_limits(settings: Settings) -> DriftLimits:
 
 
 def harm_limits(settings: Settings) -> HarmLimits:
-    """Return the limits of harm from the settings."""
-    return HarmLimits(min_brier_excess=settings.max_brier_degradation, min_auc=settings.min_auc)
+    """Return the limits of harm: settings of their own, so that a loosened gate does not blind the monitor."""
+    return HarmLimits(min_brier_excess=settings.harm_min_brier_excess, min_auc=settings.harm_min_auc)
 
 
 def _assess(

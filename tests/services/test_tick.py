@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pytest
 
+from selfheal.domain.monitoring.triage import triage
 from selfheal.domain.records import ConceptDrift, Verdict
 from selfheal.kit.errors import NoProductionModelError
 from selfheal.services.platform import Platform, open_platform
-from selfheal.services.tick import collect, latest_tick, measure
-from selfheal.settings import Settings
+from selfheal.services.tick import collect, harm_limits, latest_tick, measure
+from selfheal.settings import Settings, load_settings
 from tests import builders
 from tests.services.steps import tick
 from tests.times import T0
 from tests.traffic import SECOND, ingest_all, journal_labels, serve, toy_rows
 
 HOUR = timedelta(hours=1)
+HARM_BY_LABELS = {"brier_excess": 0.02, "brier_excess_low": 0.012}
+HARM_BY_ESTIMATE = {"estimated_auc_roc": 0.68, "estimate": builders.estimate(0.65, 0.71)}
 
 
 def test_there_is_nothing_to_look_at_before_the_first_prediction(platform: Platform) -> None:
@@ -30,6 +34,31 @@ def test_nothing_can_be_looked_at_before_the_bootstrap(empty_platform: Platform)
     with pytest.raises(NoProductionModelError, match="run `selfheal bootstrap` first"):
         collect(empty_platform, T0)
     assert latest_tick(empty_platform) is None
+
+
+@pytest.mark.parametrize("seen", [HARM_BY_LABELS, HARM_BY_ESTIMATE], ids=["labels", "estimate"])
+def test_loosening_the_gates_leaves_triage_as_it_was(seen: dict[str, Any]) -> None:
+    loosened = load_settings(min_auc=0.5, max_brier_degradation=1.0)
+    verdicts = [
+        triage(builders.drift_report(), builders.performance(**seen), harm_limits(settings), None).verdict
+        for settings in (load_settings(), loosened)
+    ]
+    assert verdicts == [Verdict.HARMFUL_SHIFT, Verdict.HARMFUL_SHIFT]
+
+
+@pytest.mark.parametrize(
+    ("seen", "setting"),
+    [(HARM_BY_LABELS, {"harm_min_brier_excess": 0.021}), (HARM_BY_ESTIMATE, {"harm_min_auc": 0.7})],
+    ids=["labels", "estimate"],
+)
+def test_each_limit_of_harm_is_a_setting_of_its_own(seen: dict[str, Any], setting: dict[str, float]) -> None:
+    limits = harm_limits(load_settings(**setting))
+    assert triage(builders.drift_report(), builders.performance(**seen), limits, None).verdict is Verdict.STABLE
+
+
+def test_by_default_harm_begins_where_the_gates_do_by_default() -> None:
+    settings = load_settings()
+    assert (settings.harm_min_auc, settings.harm_min_brier_excess) == (settings.min_auc, settings.max_brier_degradation)
 
 
 def test_the_window_is_the_lookback_before_the_newest_prediction(make_settings: Callable[..., Settings]) -> None:
