@@ -48,6 +48,7 @@ from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.records import Action, GateStatus
 from selfheal.domain.retraining.conditions import NEW_LABELS_GROWTH
 from selfheal.domain.retraining.dataset import EVALUATION_SHARE
+from selfheal.domain.retraining.evaluation import Evaluation, Scores
 from selfheal.domain.retraining.evidence import (
     CHAMPION_SAYS_SO,
     f1,
@@ -56,21 +57,13 @@ from selfheal.domain.retraining.evidence import (
     kind_counts,
     level_of_verdict,
 )
-from selfheal.domain.retraining.gates import Evaluation, GateLimits, Scores, evaluate_gates
+from selfheal.domain.retraining.judging import evaluate_gates
 from selfheal.domain.retraining.training import f1_optimal_threshold
 from selfheal.kit.errors import InvalidDataError
+from selfheal.services.retraining import gate_limits
+from selfheal.settings import default_settings
 
-LIMITS = GateLimits(
-    min_f1_improvement_pct=2.0,
-    max_brier_degradation=0.01,
-    min_samples=200,
-    min_coverage_pct=30.0,
-    min_recall=0.3,
-    min_auc=0.72,
-    level=0.05,
-    segments="report",
-    seed=20,
-)
+LIMITS = gate_limits(default_settings())
 """The shipped settings."""
 
 ROWS = (200, 500, 1_000, 2_000)
@@ -338,7 +331,7 @@ def nearest(pair_at: Callable[[float], Pair], most: float, gain: float) -> Pair:
 
 def passes_point_rule(counts: IntArray) -> bool:
     old = float(f1(counts, CHAMPION_SAYS_SO))
-    return float(f1_difference(counts)) >= LIMITS.min_f1_improvement_pct / 100 * old
+    return float(f1_difference(counts)) >= LIMITS["min_f1_improvement_pct"] / 100 * old
 
 
 def is_hopeless(counts: IntArray, level: float) -> bool:
@@ -372,12 +365,12 @@ def judge(
     if not passes_point_rule(counts):
         return Verdicts(point_rule=False, plain_bootstrap=False, ours=False)
     n_rows = int(counts.sum())
-    if is_hopeless(counts, level_of_verdict(LIMITS.level, verdict_number, n_rows, has_brier_risen=False)):
+    if is_hopeless(counts, level_of_verdict(LIMITS["level"], verdict_number, n_rows, has_brier_risen=False)):
         return Verdicts(point_rule=True, plain_bootstrap=False, ours=False)
     evaluation = pair.evaluation(pair.sample(counts, rng) if rows is None else rows)
-    level = level_of_verdict(LIMITS.level, verdict_number, n_rows, has_brier_risen=has_brier_risen(evaluation))
+    level = level_of_verdict(LIMITS["level"], verdict_number, n_rows, has_brier_risen=has_brier_risen(evaluation))
     is_certain_by_bootstrap = bootstrap_low(counts, level, rng) > 0
-    if not is_certain_by_bootstrap and f1_difference_bounds(counts, level, LIMITS.seed).low <= 0:
+    if not is_certain_by_bootstrap and f1_difference_bounds(counts, level, LIMITS["seed"]).low <= 0:
         return Verdicts(point_rule=True, plain_bootstrap=False, ours=False)
     outcome = evaluate_gates(evaluation, LIMITS, verdict_number)
     others = {gate.status for gate in outcome.gates if gate.name != "f1_improvement"}

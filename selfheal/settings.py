@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import AliasChoices, Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from selfheal.kit.api_keys import first_plain_key, parse_api_keys
@@ -310,22 +320,48 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Load the settings from the environment and `.env`; keyword arguments win.
+    """Return the settings from the environment and `.env`, those that gates bring included; keyword arguments win.
 
     Raises:
         ConfigurationError: naming each wrong setting, its value and what is allowed.
     """
     try:
-        return Settings(**overrides)
+        return _settings_with_gates()(**overrides)
     except ValidationError as error:
         problems = [_problem(str(e["loc"][0]), e["input"], e["msg"]) for e in error.errors()]
         raise ConfigurationError("wrong setting: " + "; ".join(problems)) from None
 
 
+def default_settings() -> Settings:
+    """Return the shipped settings, whatever the environment and `.env` say."""
+    return _settings_with_gates().model_construct()
+
+
+@cache
+def _settings_with_gates() -> type[Settings]:
+    """Return `Settings` with the fields of gates that bring a setting of their own; `Settings` itself if none does.
+
+    Raises:
+        ConfigurationError: if a gate brings a setting that there is already, or names one that there is not.
+    """
+    from selfheal.domain.retraining.gates import GATES  # needs numpy, which the command line starts without
+
+    brought: dict[str, Any] = {}
+    for gate in GATES:
+        for limit in gate.limits:
+            name = limit.setting_name
+            if (name in Settings.model_fields) == (limit.field is not None):
+                problem = "is a setting already: choose another name" if limit.field else "is no setting: bring one"
+                raise ConfigurationError(f"the gate {gate.name} has the limit {limit.name}: {name.upper()} {problem}")
+            if limit.field is not None:
+                brought[name] = (limit.type, limit.field)
+    return create_model(Settings.__name__, __base__=Settings, __module__=__name__, **brought) if brought else Settings
+
+
 def _problem(name: str, value: Any, message: str) -> str:
     """Return what is wrong with a setting, under the name it was given by; a secret is not revealed."""
     present = {former: name for name, former in FORMER_NAMES.items()}.get(name, name)
-    is_secret = SecretStr.__name__ in str(Settings.model_fields[present].annotation)
+    is_secret = SecretStr.__name__ in str(_settings_with_gates().model_fields[present].annotation)
     return f"{name.upper()}={'***' if is_secret else value}: {message}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,18 +34,15 @@ from selfheal.domain.retraining.dataset import (
     TrainingSet,
     training_set,
 )
+from selfheal.domain.retraining.evaluation import Evaluation, segment_bands
 from selfheal.domain.retraining.fitting import Parallelism
-from selfheal.domain.retraining.gates import (
-    Evaluation,
-    GateLimits,
-    evaluate_gates,
-    segment_bands,
-    shadow_scoring_gate,
-)
+from selfheal.domain.retraining.gate_spec import COMMON_LIMITS
+from selfheal.domain.retraining.gates import GATES, limits_of
+from selfheal.domain.retraining.judging import evaluate_gates
 from selfheal.domain.retraining.training import Progress, train
 from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import IntegrityError, MissingArtifactError
-from selfheal.kit.serialization import digest_of, to_dict
+from selfheal.kit.serialization import digest_of
 from selfheal.services.live_traffic import score_live_traffic
 from selfheal.services.scoring import try_scores
 from selfheal.services.tick import last_feed_check
@@ -251,10 +248,10 @@ def train_shadow(platform: Platform, rows: TrainingSet, now: datetime, on_fits: 
 
 
 def judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datetime) -> GateVerdict:
-    """Lets the gates compare challenger and champion on the evaluation rows and on live traffic; keeps the decision.
+    """Let the gates compare challenger and champion on the evaluation rows and on live traffic, and record the decision.
 
-    The same challenger is judged once against the same champion by the same limits: later calls give the decision that was
-    kept, whose look does not count again. One verdict at a time: two would have the same look.
+    The same challenger is judged once against the same champion by the same limits: later calls return the recorded decision,
+    which does not count as another verdict. Verdicts are reached one at a time: two at once would have the same number.
 
     Raises:
         ModelRefusedError, IntegrityError: if a model does not load. One that loads and does not score is rejected.
@@ -268,13 +265,12 @@ def _judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: date
     training_decision = decisions.find(platform.store, shadow.decision_id)
     assert training_decision is not None, "a shadow model is trained by a recorded decision"
     champion, limits = champion_to_beat(platform, shadow), gate_limits(platform.settings)
-    decision_id = digest_of("gates", shadow.mlflow_run_id, champion and champion.version, to_dict(limits))[:16]
+    decision_id = digest_of("gates", shadow.mlflow_run_id, champion and champion.version, limits)[:16]
     verdict_number = _verdict_number(platform, champion, decision_id)
     evaluation = evaluation_of(platform, shadow, champion, rows, training_decision.n_labels)
-    outcome = evaluate_gates(evaluation, limits, verdict_number or 1)
     live = None if champion is None else score_live_traffic(platform, shadow, champion)
     scoring = None if live is None else live.scoring
-    outcome = replace(outcome, gates=(*outcome.gates, shadow_scoring_gate(scoring)))
+    outcome = evaluate_gates(evaluation, limits, verdict_number or 1, live=scoring)
     decision = Decision(
         decision_id=decision_id,
         created_at=now,
@@ -291,10 +287,10 @@ def _judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: date
         gates=outcome.gates,
         data_sha256=rows.info.sha256,
         model_sha256=shadow.artifact_sha256,
-        gate_config_sha256=digest_of(to_dict(limits)),
+        gate_config_sha256=digest_of(limits),
         code_version=code_version(),
         verdict_number=verdict_number,
-        gate_config=to_dict(limits),
+        gate_config=limits,
     )
     kept = record_decision(platform.store, platform.settings.data_dir, decision)
     return GateVerdict(
@@ -315,7 +311,7 @@ def evaluation_of(
     rows: TrainingSet,
     n_labels: int,
 ) -> Evaluation:
-    """Score a training set's evaluation rows by both models: what `evaluate_gates` judges, at once or again years later.
+    """Return what both models say of a training set's evaluation rows: what `evaluate_gates` judges, now or years later.
 
     Raises:
         ModelRefusedError, IntegrityError: if a model does not load.
@@ -332,7 +328,7 @@ def evaluation_of(
 
 
 def champion_to_beat(platform: Platform, shadow: ShadowModel) -> ModelVersion | None:
-    """Return the version in production or, for a shadow that was promoted already, the one it replaced."""
+    """Return the version in production; for a shadow that was promoted before, the one it replaced."""
     champion = model_versions.production_version(platform.store)
     if champion is None or champion.mlflow_run_id != shadow.mlflow_run_id or champion.decision_id is None:
         return champion
@@ -342,7 +338,10 @@ def champion_to_beat(platform: Platform, shadow: ShadowModel) -> ModelVersion | 
 
 
 def _verdict_number(platform: Platform, champion: ModelVersion | None, decision_id: str) -> int | None:
-    """Return the ordinal number of the verdict on this champion, from 1; None at bootstrap. A recorded verdict has its own."""
+    """Return the ordinal number of this verdict on the champion since it went live, from 1; None at bootstrap.
+
+    A verdict that was recorded has its number.
+    """
     if champion is None:
         return None
     known = decisions.find(platform.store, decision_id)
@@ -367,19 +366,12 @@ def retraining_limits(settings: Settings) -> RetrainingLimits:
     )
 
 
-def gate_limits(settings: Settings) -> GateLimits:
-    """Return the gates' limits from the settings."""
-    return GateLimits(
-        min_f1_improvement_pct=settings.min_f1_improvement_pct,
-        max_brier_degradation=settings.max_brier_degradation,
-        min_samples=settings.min_samples_for_decision,
-        min_coverage_pct=settings.min_coverage_pct,
-        min_recall=settings.min_recall,
-        min_auc=settings.min_auc,
-        level=settings.gate_level,
-        segments=settings.gate_segments,
-        seed=settings.random_seed,
-    )
+def gate_limits(settings: Settings) -> dict[str, Any]:
+    """Return the limits of all gates (`GateLimits`) that are in force, as a verdict stores them.
+
+    `settings` are those that `load_settings` gave: it knows the settings that gates bring.
+    """
+    return {limit.name: getattr(settings, limit.setting_name) for limit in (*COMMON_LIMITS, *limits_of(GATES))}
 
 
 def _attempts(platform: Platform, episode_id: str | None, n_labels: int) -> tuple[Decision, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal.domain.records import ModelVersion, ShadowModel
-from selfheal.domain.retraining.gates import Scores
+from selfheal.domain.retraining.evaluation import Scores
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ from selfheal.domain.records import (
     Trigger,
 )
 from selfheal.domain.retraining.dataset import TrainingSet
-from selfheal.domain.retraining.gates import ALL_GATE_NAMES, GATE_NAMES, SEGMENTS_GATE, SHADOW_SCORING_GATE
+from selfheal.domain.retraining.gates import GATES
 from selfheal.kit.serialization import to_dict
 from selfheal_assets import links
 from selfheal_assets.assets import ON_REQUEST, OWNERS, described
@@ -28,18 +28,7 @@ from selfheal_assets.assets.serving_logs import label_store, prediction_logs
 from selfheal_assets.resources import PlatformResource
 
 GROUP = "retraining"
-
-
-GATE_RULES = {
-    "f1_improvement": "F1 must improve by `MIN_F1_IMPROVEMENT_PCT` percent, and by more than chance would show.",
-    "brier_degradation": "The Brier score may rise by `MAX_BRIER_DEGRADATION` at most.",
-    "labelled_samples": "Both models are judged on at least `MIN_SAMPLES_FOR_DECISION` labelled rows.",
-    "label_coverage": "At least `MIN_COVERAGE_PCT` percent of the predictions are labelled.",
-    "recall": "The challenger finds at least the share `MIN_RECALL` of the true events.",
-    "auc_roc": "The challenger's AUC-ROC reaches `MIN_AUC`.",
-    SEGMENTS_GATE: "No segment is worse for certain: reported, or enforced with `GATE_SEGMENTS=enforce`.",
-    SHADOW_SCORING_GATE: "The challenger scores every one of the champion's newest live predictions.",
-}
+COUNTED_GATES = frozenset(gate.name for gate in GATES if gate.is_counted)
 
 
 class RetrainingRequest(dg.Config):
@@ -219,9 +208,7 @@ def _shown(check: Calibration) -> dict[str, str | int | float]:
     owners=OWNERS,
     code_version="1",
     io_manager_key="record_io",
-    check_specs=[
-        dg.AssetCheckSpec(name, asset="gate_verdict", description=GATE_RULES[name]) for name in ALL_GATE_NAMES
-    ],
+    check_specs=[dg.AssetCheckSpec(gate.name, asset="gate_verdict", description=gate.description) for gate in GATES],
     tags=ON_REQUEST,
     description=described(
         "Six gates between the shadow model and production, on the same evaluation rows for both models; all must pass. "
@@ -252,7 +239,7 @@ def gate_verdict(
             **_what_was_compared(verdict),
             **_live_traffic(verdict),
             **{f"gate_{gate.name}": gate.value for gate in gates if gate.value is not None},
-            "gates_passed": sum(gate.status is GateStatus.PASS for gate in gates if gate.name in GATE_NAMES),
+            "gates_passed": sum(gate.status is GateStatus.PASS for gate in gates if gate.name in COUNTED_GATES),
             "mlflow_run": links.mlflow_run(opened, shadow_model.mlflow_run_id),
             "decision_id": verdict.decision.decision_id,
         },

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from selfheal.domain.records import Action, GateStatus, Severity, Stage, Verdict
 from selfheal.domain.records.decisions import MAX_REASON_CHARACTERS
+from selfheal.domain.retraining.gates import GATES_BY_NAME
 from selfheal.kit.serialization import to_dict
 
 if TYPE_CHECKING:
@@ -424,7 +425,10 @@ class ConditionInfo(View):
 
 
 class GateInfo(View):
-    """What was measured, what was asked, and a sentence for people."""
+    """What was measured, what was asked, and a sentence for people.
+
+    Nothing is assumed of a gate that the verdict had and this release has not: its direction and unit are null.
+    """
 
     name: str
     status: GateStatus
@@ -434,6 +438,13 @@ class GateInfo(View):
     interval_low: float | None
     interval_high: float | None
     n_rows: int | None = Field(description="rows that the value rests on")
+    direction: Literal["at_least", "at_most"] | None = Field(
+        description="on which side of the threshold a value passes"
+    )
+    unit: Literal["percent", "rows"] | None = Field(
+        description="of value, threshold and interval; null: a plain number"
+    )
+    is_counted: bool = Field(description="whether it is counted as in `5 of 6 passed`; else it is shown beside those")
 
 
 class DecisionDetail(DecisionInfo):
@@ -483,7 +494,16 @@ def decision_info(chained: ChainedDecision) -> DecisionInfo:
 
 
 def decision_detail(chained: ChainedDecision) -> DecisionDetail:
-    return DecisionDetail(**_decision_fields(chained))
+    fields = _decision_fields(chained)
+    return DecisionDetail(**fields | {"gates": [gate | _presentation(gate["name"]) for gate in fields["gates"]]})
+
+
+def _presentation(gate_name: str) -> dict[str, Any]:
+    """Return how a gate is shown; of one that this release does not have, nothing is assumed."""
+    gate = GATES_BY_NAME.get(gate_name)
+    if gate is None:
+        return {"direction": None, "unit": None, "is_counted": True}
+    return {"direction": gate.direction, "unit": gate.unit, "is_counted": gate.is_counted}
 
 
 def _decision_fields(chained: ChainedDecision) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -19,13 +20,14 @@ from selfheal.cli import versions
 from selfheal.domain.contract import FloatArray
 from selfheal.domain.records import Action, GateStatus, GateVerdict, ShadowModel, Trigger
 from selfheal.domain.retraining.dataset import TrainingSet
-from selfheal.domain.retraining.gates import ALL_GATE_NAMES, GateLimits, evaluate_gates
-from selfheal.kit.serialization import digest_of, from_dict
+from selfheal.domain.retraining.gates import GATES
+from selfheal.domain.retraining.judging import evaluate_gates, gates_of_verdict
+from selfheal.kit.serialization import digest_of
 from selfheal.services.live_traffic import score_live_traffic, wanted_labels
 from selfheal.services.platform import Platform, open_platform
-from selfheal.services.retraining import evaluation_of, gather_training_set, judge, train_shadow
+from selfheal.services.retraining import evaluation_of, gate_limits, gather_training_set, judge, train_shadow
 from selfheal.services.scoring import try_scores
-from selfheal.settings import Settings
+from selfheal.settings import Settings, load_settings
 from tests.at_once import at_once
 from tests.candidates import twin_of_champion
 from tests.services.steps import decide, tick
@@ -34,6 +36,17 @@ from tests.traffic import SECOND, ingest_all, journal_labels, serve, toy_rows
 
 HOUR = timedelta(hours=1)
 N_ROWS = 1_500
+FIRST_LIMITS = {
+    "min_f1_improvement_pct": 2.0,
+    "max_brier_degradation": 0.01,
+    "min_samples": 200,
+    "min_coverage_pct": 30.0,
+    "min_recall": 0.3,
+    "min_auc": 0.72,
+    "level": 0.05,
+    "segments": "report",
+    "seed": 20,
+}
 
 
 def candidate(
@@ -99,9 +112,31 @@ def test_a_verdict_keeps_what_it_takes_to_reach_it_again(platform: Platform) -> 
     assert kept.gate_config_sha256 == digest_of(kept.gate_config)
     champion = model_versions.champion(platform.store)
     evaluation = evaluation_of(platform, shadow, champion, rows, kept.n_labels)
-    again = evaluate_gates(evaluation, from_dict(GateLimits, kept.gate_config), kept.verdict_number)
+    gates, limits = gates_of_verdict(kept.gate_config, [gate.name for gate in kept.gates])
+    again = evaluate_gates(evaluation, limits, kept.verdict_number, gates=gates)
     assert again.gates == kept.gates[: len(again.gates)], "to the last bit"
-    assert tuple(gate.name for gate in kept.gates) == ALL_GATE_NAMES
+    assert [gate.name for gate in kept.gates] == [gate.name for gate in GATES]
+    assert [gate.name for gate in gates] == [gate.name for gate in GATES if gate.rests_on == "evaluation"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "stored", "sha256"),
+    [
+        ({}, {}, "a51f3ad915029527472c7a41fcee3eeb65f4a9869d7bdfec66cf3cffa0d53114"),
+        (
+            {"min_recall": 0, "min_coverage_pct": 25, "gate_segments": "enforce", "random_seed": 7},
+            {"min_recall": 0.0, "min_coverage_pct": 25.0, "segments": "enforce", "seed": 7},
+            "612e96ed9093cc2f768ac8faf78ff70f0d6f9ad50cc6782c1909cc59e06cb624",
+        ),
+    ],
+)
+def test_the_limits_are_stored_under_the_keys_and_hashed_to_the_digest_that_they_always_had(
+    settings: dict[str, Any], stored: dict[str, Any], sha256: str
+) -> None:
+    """Commit 8598769 stored these digests. Its challengers, judged again by the same limits, get the recorded verdict."""
+    limits = gate_limits(load_settings(**settings))
+    assert limits == FIRST_LIMITS | stored
+    assert digest_of(limits) == sha256
 
 
 def test_the_challenger_scores_the_champions_live_traffic_before_it_serves_any(platform: Platform) -> None:

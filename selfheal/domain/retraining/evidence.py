@@ -1,4 +1,4 @@
-"""Whether a challenger's F1 is truly above the champion's: the paired comparison, its level over looks, the rows it would take.
+"""Whether a challenger's F1 is truly above the champion's: the paired comparison, its level over verdicts, the rows it would take.
 
 Two models on the same rows make 8 kinds of row: the true label and what each model predicts. How often each kind occurs is
 all that F1 depends on. The shares of the kinds among all rows get Jeffreys' prior, a Dirichlet of 1/2 each; draws from the
@@ -29,13 +29,13 @@ PRIOR_ROWS = 0.5
 """Rows of each kind that are added: Jeffreys' prior for the shares of a multinomial."""
 
 SPENDING_SUM = math.pi**2 / 6
-"""The sum of 1 / verdict_number^2 over all looks (Euler)."""
+"""The sum of 1 / verdict_number^2 over all verdicts (Euler)."""
 
 FULL_LEVEL_ROWS, FULL_LEVEL_ROWS_BRIER_ROSE = 1_000, 1_500
-"""From so many rows on, a look spends its whole share of the level; more if the Brier score speaks against the challenger."""
+"""From so many rows on, a verdict spends its whole share of the level; more rows if the Brier score speaks against the challenger."""
 
 MIN_DRAWS, MAX_DRAWS, TAIL_DRAWS = 20_000, 4_000_000, 50
-"""So many draws as leave `TAIL_DRAWS` beyond the bound. The most take about two seconds and serve the first hundred looks."""
+"""Enough draws to leave `TAIL_DRAWS` beyond the bound. The most take about two seconds and serve the first hundred verdicts."""
 
 MAX_ROWS_ASKED_FOR = 10_000_000
 """A difference so small that it takes more rows is not worth them."""
@@ -45,23 +45,26 @@ DRAWS_AT_ONCE = 100_000
 
 
 def level_of_verdict(level: float, verdict_number: int, n_rows: int, *, has_brier_risen: bool) -> float:
-    """Return how much of the whole `level` a verdict (1, 2, 3, ...) may spend at this many rows.
+    """Return what of the whole `level` a verdict (1, 2, 3, ...) on so many rows spends.
 
-    It is level x 6 / (pi verdict_number)^2, and with fewer than `FULL_LEVEL_ROWS` rows that times the square of their share of them.
-    The looks' shares add up to `level`, and none spends more than its share, so the chance of an error at any look is at most
-    that, however many looks there are and however they depend on each other (the union bound): alpha spending over a sequence
-    without end (Foster and Stine, 2008, JRSS B 70; Tian and Ramdas, 2021, Stat. Methods Med. Res. 30).
+    It is level x 6 / (pi verdict_number)^2, and with fewer than `FULL_LEVEL_ROWS` rows that times the square of their share of
+    them. The shares add up to `level`, and no verdict spends more than its share, so the chance of an error at any verdict is
+    at most that, however many verdicts there are and however they depend on each other (the union bound): alpha spending over a
+    sequence without end (Foster and Stine, 2008, JRSS B 70; Tian and Ramdas, 2021, Stat. Methods Med. Res. 30).
 
-    Each look has a quarter more rows than the one before, so later looks need less of the level: with slower decay the first
-    look finds less and a better model waits longer; with faster decay a small gain is found later. On few rows the level buys
-    little: what passes there is luck too often, and may be a model that is a good deal worse. The Brier score of the same rows
-    is a witness: it counts by how much each probability is off, where F1 counts who crossed the threshold, so that a worse
-    model that is lucky in F1 has seldom luck in both.
+    Each verdict has a quarter more rows than the one before, so later ones need less of the level: with slower decay the first
+    verdict finds less and a better model waits longer; with faster decay a small gain is found later. On few rows the level
+    buys little: what passes there is luck too often, and may be a model that is a good deal worse. The Brier score of the same
+    rows is a witness: it counts by how much each probability is off, where F1 counts who crossed the threshold, so that a worse
+    model that is lucky in F1 is seldom lucky in both.
 
     Args:
+        level: the chance of an error over all verdicts.
+        verdict_number: the ordinal number of the verdict on this champion, from 1.
+        n_rows: the rows it rests on.
         has_brier_risen: whether the challenger's Brier score on these rows is above the champion's.
 
-    >>> [round(level_of_verdict(0.05, n, 1_500, has_brier_risen=True), 4) for n in (1, 2, 10)]
+    >>> [round(level_of_verdict(0.05, number, 1_500, has_brier_risen=True), 4) for number in (1, 2, 10)]
     [0.0304, 0.0076, 0.0003]
     >>> [round(level_of_verdict(0.05, 1, n_rows, has_brier_risen=False), 4) for n_rows in (200, 500, 1_000)]
     [0.0012, 0.0076, 0.0304]
@@ -73,24 +76,27 @@ def level_of_verdict(level: float, verdict_number: int, n_rows: int, *, has_brie
 
 
 def kind_counts(labels: IntArray, challenger_says: IntArray, champion_says: IntArray) -> IntArray:
-    """How many rows there are of each of the 8 kinds; arrays of 0 and 1, shape (n,)."""
+    """Return how many rows there are of each of the 8 kinds; the arguments are arrays of 0 and 1, shape (n,)."""
     return np.bincount(labels * 4 + challenger_says * 2 + champion_says, minlength=8)
 
 
 def f1(counts: npt.NDArray[np.number], says_so: npt.NDArray[np.bool_]) -> FloatArray:
-    """F1, shape (...,), from counts of kinds, shape (..., 8); `says_so` tells whose. That of no positive at all is 0."""
+    """Return F1, shape (...,), from counts of kinds, shape (..., 8), of the model whose positives are `says_so`.
+
+    Without any positive, true or predicted, it is 0.
+    """
     hits = counts[..., IS_POSITIVE & says_so].sum(axis=-1)
     total = counts[..., IS_POSITIVE].sum(axis=-1) + counts[..., says_so].sum(axis=-1)
     return np.asarray(2 * hits / np.maximum(total, np.finfo(np.float64).tiny), dtype=np.float64)
 
 
 def f1_difference(counts: npt.NDArray[np.number]) -> FloatArray:
-    """F1 of challenger minus champion."""
+    """Return F1 of challenger minus champion, from counts of kinds, shape (..., 8)."""
     return f1(counts, CHALLENGER_SAYS_SO) - f1(counts, CHAMPION_SAYS_SO)
 
 
 def f1_difference_bounds(counts: IntArray, level: float, seed: int) -> Interval:
-    """Lower and upper bound of the true difference, each missed with a chance of `level` (one-sided).
+    """Return a lower and an upper bound of the true difference, each missed with a chance of `level` (one-sided).
 
     The same counts, level and seed give the same bounds. Where even the most draws say nothing of so small a level, the
     bounds are -1 and 1: nothing is known.
@@ -105,7 +111,10 @@ def f1_difference_bounds(counts: IntArray, level: float, seed: int) -> Interval:
 
 
 def posterior_differences(counts: IntArray, n_draws: int, seed: int) -> FloatArray:
-    """Draws of the difference, shape (n_draws,). Shares of kinds are gammas over their sum; F1 does not need the sum."""
+    """Return draws of the difference, shape (n_draws,).
+
+    Shares of kinds are gammas over their sum; F1 does not need the sum.
+    """
     rng = np.random.default_rng(seed)
     shape = counts + PRIOR_ROWS
     found = np.empty(n_draws)
@@ -118,14 +127,17 @@ def posterior_differences(counts: IntArray, n_draws: int, seed: int) -> FloatArr
 def more_rows_for_certainty(
     n_rows: int, difference: float, low: float, level: float, next_level: Callable[[int], float]
 ) -> int | None:
-    """Return how many more rows (1 at least) lift the lower bound above 0 at the next verdict, if the difference stays.
+    """Return how many rows beyond `n_rows` (1 at least) lift the lower bound above 0 at the next verdict.
 
-    The bound's distance shrinks with the root of the number of rows and grows with the normal quantile of the level. None if
-    the difference is not above 0, or if it would take more than `MAX_ROWS_ASKED_FOR`.
+    It assumes that the difference stays. The bound's distance shrinks with the root of the number of rows and grows with the
+    normal quantile of the level. None if the difference is not above 0, or if it would take more than `MAX_ROWS_ASKED_FOR`.
 
     Args:
+        n_rows: the rows now.
+        difference: the difference measured on them.
         low: the bound now, at `level`.
-        next_level: that of the next look at so many rows.
+        level: the level of this verdict.
+        next_level: the level of the next verdict on so many rows.
 
     >>> more_rows_for_certainty(200, 0.1, -0.1, 0.01, lambda n_rows: 0.01)
     601

@@ -1,6 +1,7 @@
 """What a challenger would have said of live traffic, before it serves any. Pure: rows and scores in, record out.
 
-Belongs here: comparing the two models where no label is needed. Who scores, and how long it takes, is `selfheal.services`'.
+Belongs here: comparing the two models where no label is needed. Does not belong here: scoring the rows and measuring how long it
+takes (`selfheal.services.live_traffic`), and judging the result (`selfheal.domain.retraining.gates.shadow_scoring`).
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from selfheal.domain.records import ShadowScoring, WorthLabelling
 if TYPE_CHECKING:
     import pandas as pd
 
-    from selfheal.domain.retraining.gates import Scores
+    from selfheal.domain.retraining.evaluation import Scores
 
 MAX_WORTH_LABELLING = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long the challenger takes: a row of many, and a row alone."""
+    """How long the challenger takes, in milliseconds: for a row among many, and for a row alone."""
 
     ms_per_row: float
     ms_single: float
@@ -33,7 +34,7 @@ class Latency:
 def compare_on_traffic(
     rows: pd.DataFrame, challenger: Scores, latency: Latency | None, model_version: int
 ) -> ShadowScoring:
-    """Compare challenger and champion on the same live rows.
+    """Compare the challenger with what the champion answered on the same live rows.
 
     Args:
         rows: what the champion logged, oldest first, at least one: `created_at`, `probability`, `prediction`.
@@ -63,13 +64,14 @@ def compare_on_traffic(
 
 
 def worth_labelling(rows: pd.DataFrame, challenger: Scores) -> tuple[WorthLabelling, ...]:
-    """Return the unlabelled predictions on which the models disagree, at most 100: their labels would tell them apart.
+    """Return the unlabelled predictions whose labels would separate the models: those on which they disagree, at most 100.
 
-    The most different scores come first, of equally different ones the newest. Rows on which both say the same count for or
+    The most different scores come first, of equally different ones the newest. A row on which both models agree counts for or
     against both alike.
 
     Args:
         rows: what the champion logged: `prediction_id`, `created_at`, `probability`, `prediction`, `is_labelled`.
+        challenger: its scores of these rows.
     """
     if challenger.problem is not None:
         return ()

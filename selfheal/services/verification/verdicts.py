@@ -1,4 +1,4 @@
-"""The gates, computed again from what a verdict says it rests on: the stored training set, both models, limits and look."""
+"""The gates, computed again from what a verdict says it rests on: the stored training set, both models, limits and number."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from selfheal.adapters.postgres import decisions, model_versions
 from selfheal.adapters.postgres.decisions import JUDGED
 from selfheal.domain.records import Decision, GateResult, ModelVersion
-from selfheal.domain.retraining.gates import GateLimits, GateOutcome, evaluate_gates
+from selfheal.domain.retraining.gate_spec import GateLimits, GateSpec
+from selfheal.domain.retraining.judging import GateOutcome, evaluate_gates, gates_of_verdict
 from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import IntegrityError, PermanentError
-from selfheal.kit.serialization import digest_of, from_dict
+from selfheal.kit.serialization import digest_of
 from selfheal.services.retraining import evaluation_of
 from selfheal.services.verification.findings import Check, CheckResult
 
@@ -27,12 +28,12 @@ TOLERANCE = 1e-9
 
 
 def newest_verdicts(platform: Platform, limit: int) -> list[Decision]:
-    """The newest decisions of the gates first."""
+    """Return the newest decisions of the gates, the newest first."""
     return decisions.recent(platform.store, limit, JUDGED) if limit else []
 
 
 def check_verdicts(platform: Platform, verdicts: Sequence[Decision], on_step: Callable[[str], None]) -> CheckResult:
-    """Each of these verdicts, computed again."""
+    """Compute each of these verdicts again."""
     check = Check("verdicts, computed again")
     for verdict in verdicts:
         on_step(f"verdict {verdict.decision_id}")
@@ -42,7 +43,7 @@ def check_verdicts(platform: Platform, verdicts: Sequence[Decision], on_step: Ca
 
 
 def verdict_differences(platform: Platform, verdict: Decision) -> list[str]:
-    """Where a verdict differs from what comes out now; empty: as decided.
+    """Return where a verdict differs from what comes out now; empty: it is as decided.
 
     Raises:
         PermanentError: if it cannot be computed again, saying why.
@@ -58,13 +59,14 @@ def verdict_differences(platform: Platform, verdict: Decision) -> list[str]:
 
 
 def recompute(platform: Platform, verdict: Decision) -> GateOutcome:
-    """The gates of a verdict, from what is stored. One on the traffic of then stays as it was decided.
+    """Return the gates of a verdict, from what is stored; one on the traffic of that moment stays as it was decided.
 
-    Raises: as `verdict_differences`.
+    Raises:
+        PermanentError, IntegrityError: as `verdict_differences`.
     """
     if verdict.action not in JUDGED or verdict.mlflow_run_id is None:
         raise PermanentError(f"decision {verdict.decision_id} is to {verdict.action.value}: no gates decided it")
-    limits = recorded_limits(verdict)
+    gates, limits = recorded_gates(verdict)
     shadow = platform.registry.shadow_of_run(verdict.mlflow_run_id)
     if shadow.artifact_sha256 != verdict.model_sha256:
         raise IntegrityError(
@@ -74,30 +76,29 @@ def recompute(platform: Platform, verdict: Decision) -> GateOutcome:
     if rows.info.sha256 != verdict.data_sha256:
         raise IntegrityError(f"it rests on rows with sha256 {verdict.data_sha256}, its run has {rows.info.sha256}")
     evaluation = evaluation_of(platform, shadow, _champion(platform, verdict), rows, verdict.n_labels)
-    outcome = evaluate_gates(evaluation, limits, verdict.verdict_number or 1)
+    outcome = evaluate_gates(evaluation, limits, verdict.verdict_number or 1, gates=gates)
     computed = {gate.name for gate in outcome.gates}
-    kept = (gate for gate in verdict.gates if gate.name not in computed)
-    return replace(outcome, gates=(*outcome.gates, *kept))
+    as_decided = (gate for gate in verdict.gates if gate.name not in computed)
+    return replace(outcome, gates=(*outcome.gates, *as_decided))
 
 
-def recorded_limits(verdict: Decision) -> GateLimits:
-    """Raises:
-    PermanentError: if they were not recorded, or another release named them otherwise.
-    IntegrityError: if they are not those of the recorded digest.
+def recorded_gates(verdict: Decision) -> tuple[tuple[GateSpec, ...], GateLimits]:
+    """Return the gates of a verdict that can be computed again, and the limits that it was reached by (`gates_of_verdict`).
+
+    Raises:
+        PermanentError: if its limits were not recorded, or one of its gates or limits is not known to this release.
+        IntegrityError: if its limits are not those of the recorded digest.
     """
     if verdict.gate_config is None:
         raise PermanentError("its limits were not recorded, so it cannot be computed again")
-    try:
-        limits = from_dict(GateLimits, verdict.gate_config)
-    except ValueError as error:  # a pydantic.ValidationError is a ValueError
-        raise PermanentError("its limits are those of another release, so it cannot be computed again") from error
+    found = gates_of_verdict(verdict.gate_config, [gate.name for gate in verdict.gates])
     if digest_of(verdict.gate_config) != verdict.gate_config_sha256:
         raise IntegrityError("its limits do not have the recorded digest")
-    return limits
+    return found
 
 
 def gate_differences(decided: Sequence[GateResult], found: Sequence[GateResult]) -> Iterator[str]:
-    """Status, value and interval of each gate that can be computed again, where they differ."""
+    """Yield status, value, threshold and interval of each gate that can be computed again, where they differ."""
     by_name = {gate.name: gate for gate in decided}
     for gate in found:
         was = by_name.get(gate.name)

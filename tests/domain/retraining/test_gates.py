@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import hypothesis
@@ -17,32 +16,27 @@ from hypothesis import strategies as st
 from selfheal.domain.contract import FloatArray, Segment
 from selfheal.domain.monitoring.performance import score_metrics
 from selfheal.domain.records import Action, GateResult, GateStatus, Interval, ShadowScoring
-from selfheal.domain.retraining.gates import (
-    GATE_NAMES,
-    SEGMENTS_GATE,
-    Evaluation,
-    GateLimits,
-    GateOutcome,
-    Scores,
-    evaluate_gates,
-    segment_bands,
-    shadow_scoring_gate,
-)
+from selfheal.domain.retraining.evaluation import Evaluation, Scores, segment_bands
+from selfheal.domain.retraining.gate_spec import GateLimits
+from selfheal.domain.retraining.gates import GATES
+from selfheal.domain.retraining.judging import GateOutcome, evaluate_gates
 from selfheal.kit.errors import InvalidDataError
-from selfheal.kit.serialization import from_dict, to_dict
+from selfheal.kit.serialization import to_dict
 from tests.times import T0
 
-LIMITS = GateLimits(
-    min_f1_improvement_pct=2.0,
-    max_brier_degradation=0.01,
-    min_samples=200,
-    min_coverage_pct=30.0,
-    min_recall=0.3,
-    min_auc=0.72,
-    level=0.05,
-    segments="report",
-    seed=1,
-)
+LIMITS: GateLimits = {
+    "min_f1_improvement_pct": 2.0,
+    "max_brier_degradation": 0.01,
+    "min_samples": 200,
+    "min_coverage_pct": 30.0,
+    "min_recall": 0.3,
+    "min_auc": 0.72,
+    "level": 0.05,
+    "segments": "report",
+    "seed": 1,
+}
+SIX = ("f1_improvement", "brier_degradation", "labelled_samples", "label_coverage", "recall", "auc_roc")
+SEGMENTS, SHADOW_SCORING = "segments", "shadow_scoring"
 N_ROWS = 1_500
 
 
@@ -77,7 +71,7 @@ def judged(
 
 def statuses(outcome: GateOutcome) -> dict[str, GateStatus]:
     """Of the six."""
-    return {gate.name: gate.status for gate in outcome.gates if gate.name != SEGMENTS_GATE}
+    return {gate.name: gate.status for gate in outcome.gates if gate.name in SIX}
 
 
 def gate(outcome: GateOutcome, name: str) -> GateResult:
@@ -90,7 +84,7 @@ def not_passed(outcome: GateOutcome) -> dict[str, GateStatus]:
 
 def test_a_better_model_passes_all_six() -> None:
     outcome = judged()
-    assert tuple(statuses(outcome)) == GATE_NAMES
+    assert tuple(statuses(outcome)) == SIX
     assert not_passed(outcome) == {}
     assert outcome.action is Action.PROMOTE
     assert outcome.reason == "all applicable gates passed"
@@ -102,7 +96,7 @@ def test_a_better_model_passes_all_six() -> None:
 
 
 def test_too_small_an_improvement_alone_rejects() -> None:
-    outcome = judged(limits=replace(LIMITS, min_f1_improvement_pct=60.0))
+    outcome = judged(limits={**LIMITS, "min_f1_improvement_pct": 60.0})
     assert not_passed(outcome) == {"f1_improvement": GateStatus.FAIL}
     assert outcome.action is Action.REJECT
     assert outcome.reason == gate(outcome, "f1_improvement").sentence
@@ -134,7 +128,7 @@ def test_worse_probabilities_alone_reject() -> None:
 
 
 def test_too_few_rows_alone_are_inconclusive_and_say_how_many_more_it_takes() -> None:
-    outcome = judged(limits=replace(LIMITS, min_samples=N_ROWS + 100))
+    outcome = judged(limits={**LIMITS, "min_samples": N_ROWS + 100})
     assert not_passed(outcome) == {"labelled_samples": GateStatus.INCONCLUSIVE}
     assert outcome.action is Action.INCONCLUSIVE
     assert outcome.reason == "1,500 labelled evaluation rows, 1,600 wanted: 100 more needed, about 334 more labels"
@@ -153,29 +147,29 @@ def test_too_low_a_coverage_says_how_many_labels_are_missing() -> None:
 
 
 def test_too_low_a_recall_alone_rejects() -> None:
-    outcome = judged(limits=replace(LIMITS, min_recall=0.99))
+    outcome = judged(limits={**LIMITS, "min_recall": 0.99})
     assert not_passed(outcome) == {"recall": GateStatus.FAIL}
     assert outcome.action is Action.REJECT
 
 
 def test_too_low_an_auc_alone_rejects() -> None:
-    outcome = judged(limits=replace(LIMITS, min_auc=0.99))
+    outcome = judged(limits={**LIMITS, "min_auc": 0.99})
     assert not_passed(outcome) == {"auc_roc": GateStatus.FAIL}
     assert outcome.action is Action.REJECT
 
 
 def test_each_limit_itself_passes() -> None:
     outcome = judged()
-    values = {name: gate(outcome, name).value for name in GATE_NAMES}
-    exact = replace(
-        LIMITS,
-        min_f1_improvement_pct=values["f1_improvement"],
-        max_brier_degradation=values["brier_degradation"],
-        min_samples=N_ROWS,
-        min_coverage_pct=40.0,
-        min_recall=values["recall"],
-        min_auc=values["auc_roc"],
-    )
+    values = {name: gate(outcome, name).value for name in SIX}
+    exact = {
+        **LIMITS,
+        "min_f1_improvement_pct": values["f1_improvement"],
+        "max_brier_degradation": values["brier_degradation"],
+        "min_samples": N_ROWS,
+        "min_coverage_pct": 40.0,
+        "min_recall": values["recall"],
+        "min_auc": values["auc_roc"],
+    }
     assert not_passed(judged(limits=exact)) == {}
 
 
@@ -183,7 +177,7 @@ def test_each_limit_itself_passes() -> None:
 
 
 def test_a_failure_outranks_what_more_labels_could_tell() -> None:
-    outcome = judged(coverage=1.0, limits=replace(LIMITS, min_recall=0.99))
+    outcome = judged(coverage=1.0, limits={**LIMITS, "min_recall": 0.99})
     assert outcome.action is Action.REJECT
     assert outcome.reason.count(";") == 1
 
@@ -208,7 +202,7 @@ def test_at_bootstrap_the_gates_that_compare_are_not_applicable() -> None:
 
 
 def test_the_other_gates_hold_at_bootstrap_too() -> None:
-    outcome = judged(champion=None, coverage=None, limits=replace(LIMITS, min_auc=0.99))
+    outcome = judged(champion=None, coverage=None, limits={**LIMITS, "min_auc": 0.99})
     assert outcome.action is Action.REJECT
 
 
@@ -216,7 +210,7 @@ def test_a_model_is_no_improvement_on_itself() -> None:
     outcome = judged(challenger=WORSE)
     assert gate(outcome, "f1_improvement").value == 0.0
     assert outcome.action is Action.REJECT
-    anyway = judged(challenger=WORSE, limits=replace(LIMITS, min_f1_improvement_pct=0.0))
+    anyway = judged(challenger=WORSE, limits={**LIMITS, "min_f1_improvement_pct": 0.0})
     assert statuses(anyway)["f1_improvement"] is GateStatus.INCONCLUSIVE
     assert "would tell" not in gate(anyway, "f1_improvement").sentence  # no number of rows would
 
@@ -238,7 +232,7 @@ def test_every_gate_tells_what_it_rests_on() -> None:
     for found in judged().gates:
         assert found.n_rows is not None
         assert found.sentence
-    samples = {name: gate(judged(), name).n_rows for name in GATE_NAMES}
+    samples = {name: gate(judged(), name).n_rows for name in SIX}
     assert samples["recall"] == LABELS.sum(), "recall rests on the true events"
     assert samples["label_coverage"] == 5_000
     assert samples["f1_improvement"] == N_ROWS
@@ -251,10 +245,6 @@ def test_an_interval_holds_its_value_in_its_unit(name: str) -> None:
     assert found.interval_low is not None
     assert found.interval_high is not None
     assert found.interval_low < found.value < found.interval_high
-
-
-def test_the_limits_survive_being_kept_with_the_decision() -> None:
-    assert from_dict(GateLimits, to_dict(LIMITS)) == LIMITS
 
 
 # The level over looks
@@ -294,7 +284,7 @@ def test_what_passes_at_the_first_look_may_be_inconclusive_at_the_thirtieth() ->
 def test_a_challenger_that_is_no_better_is_seldom_promoted_however_often_it_is_tried() -> None:
     """Equally good models with independent errors, three looks at 600 rows each; 10 champions. The level is 5 % for all looks
     together: of 10, four have a chance of 0.1 %; by the point estimate alone nearly all would be replaced."""
-    limits = replace(LIMITS, min_auc=0.5, max_brier_degradation=1.0)
+    limits = {**LIMITS, "min_auc": 0.5, "max_brier_degradation": 1.0}
     n_replaced = 0
     for seed in range(10):
         rng = np.random.default_rng(seed)
@@ -376,10 +366,10 @@ def test_whatever_the_labels_and_scores_there_are_six_gates_and_a_promotion_has_
         challenger=new.astype(float),
         champion=old.astype(float) if has_champion else None,
         coverage=coverage,
-        limits=replace(LIMITS, min_samples=1, min_f1_improvement_pct=0.0),
+        limits={**LIMITS, "min_samples": 1, "min_f1_improvement_pct": 0.0},
         verdict_number=verdict_number,
     )
-    assert tuple(statuses(outcome)) == GATE_NAMES
+    assert tuple(statuses(outcome)) == SIX
     applicable = set(statuses(outcome).values()) - {GateStatus.NOT_APPLICABLE}
     assert (outcome.action is Action.PROMOTE) == (applicable == {GateStatus.PASS})
     if has_champion and np.isfinite(old).all() and outcome.action is Action.PROMOTE:
@@ -401,7 +391,7 @@ def in_segments(challenger: FloatArray, champion: FloatArray, **limits: Any) -> 
     labels = np.tile([0, 1], 65)[:129]
     bands = segment_bands(pd.DataFrame({"age": AGES}), BY_AGE)
     evaluation = Evaluation(labels, Scores(challenger, 0.5), Scores(champion, 0.5), None, 0, bands)
-    return evaluate_gates(evaluation, replace(LIMITS, **limits), 1)
+    return evaluate_gates(evaluation, {**LIMITS, **limits}, 1)
 
 
 PERFECT, USELESS = np.tile([0.0, 1.0], 65)[:129], np.zeros(129)
@@ -422,16 +412,16 @@ def test_the_edge_of_a_band_belongs_to_the_upper_one() -> None:
 
 def test_a_segment_that_gets_worse_is_reported_and_does_not_block() -> None:
     outcome = in_segments(WORSE_FOR_THE_YOUNG, PERFECT)
-    found = gate(outcome, SEGMENTS_GATE)
+    found = gate(outcome, SEGMENTS)
     assert found.status is GateStatus.NOT_APPLICABLE
     assert "worse for certain: age in [-inf, 30)" in found.sentence
     assert found.value == -1.0
 
 
 def test_enforced_a_segment_that_gets_worse_rejects() -> None:
-    found = gate(in_segments(WORSE_FOR_THE_YOUNG, PERFECT, segments="enforce"), SEGMENTS_GATE)
+    found = gate(in_segments(WORSE_FOR_THE_YOUNG, PERFECT, segments="enforce"), SEGMENTS)
     assert found.status is GateStatus.FAIL
-    assert gate(in_segments(PERFECT, PERFECT, segments="enforce"), SEGMENTS_GATE).status is GateStatus.PASS
+    assert gate(in_segments(PERFECT, PERFECT, segments="enforce"), SEGMENTS).status is GateStatus.PASS
 
 
 def test_enforced_segments_alone_reject() -> None:
@@ -440,16 +430,16 @@ def test_enforced_segments_alone_reject() -> None:
     outcome = judged(
         challenger=np.where(is_few, 1 - GOOD, GOOD),
         champion=WORSE,
-        limits=replace(LIMITS, segments="enforce"),
+        limits={**LIMITS, "segments": "enforce"},
         bands={"few": is_few, "many": ~is_few},
     )
-    assert {g.name for g in outcome.gates if g.status is not GateStatus.PASS} == {SEGMENTS_GATE}
+    assert {g.name for g in outcome.gates if g.status is GateStatus.FAIL} == {SEGMENTS}
     assert outcome.action is Action.REJECT
 
 
 def test_what_may_be_chance_in_a_segment_does_not_reject() -> None:
     slightly = np.where(np.arange(129) == 1, 0.0, PERFECT)
-    found = gate(in_segments(slightly, PERFECT, segments="enforce"), SEGMENTS_GATE)
+    found = gate(in_segments(slightly, PERFECT, segments="enforce"), SEGMENTS)
     assert found.status is GateStatus.PASS
     assert found.value is not None
     assert found.value < 0
@@ -465,8 +455,8 @@ def test_more_segments_widen_each_interval() -> None:
 
 
 def test_without_a_champion_or_a_segment_there_is_nothing_to_compare() -> None:
-    assert gate(judged(champion=None), SEGMENTS_GATE).sentence == "no champion to compare with"
-    assert gate(judged(), SEGMENTS_GATE).sentence == "no segment to compare in"
+    assert gate(judged(champion=None), SEGMENTS).sentence == "no champion to compare with"
+    assert gate(judged(), SEGMENTS).sentence == "no segment to compare in"
 
 
 # Shadow scoring
@@ -475,17 +465,38 @@ def test_without_a_champion_or_a_segment_there_is_nothing_to_compare() -> None:
 SCORED = ShadowScoring(1, 500, T0, T0, 0.1, 0.12, 0.97, Interval(0.95, 0.98), 0.01, 0.2, 0.05, 0.001, 0.3)
 
 
+def on_live_traffic(scoring: ShadowScoring | None) -> GateResult:
+    outcome = evaluate_gates(Evaluation(LABELS, Scores(GOOD, 0.4), Scores(WORSE, 0.4)), LIMITS, 1, live=scoring)
+    return gate(outcome, SHADOW_SCORING)
+
+
 def test_a_challenger_that_scores_live_traffic_passes() -> None:
-    found = shadow_scoring_gate(SCORED)
+    found = on_live_traffic(SCORED)
     assert (found.status, found.value, found.n_rows) == (GateStatus.PASS, 0.97, 500)
     assert (found.interval_low, found.interval_high) == (0.95, 0.98)
 
 
 def test_a_challenger_that_fails_on_live_traffic_fails() -> None:
-    found = shadow_scoring_gate(ShadowScoring(1, 500, T0, T0, 0.1, problem="no probability for 3 of 500 rows"))
+    found = on_live_traffic(ShadowScoring(1, 500, T0, T0, 0.1, problem="no probability for 3 of 500 rows"))
     assert found.status is GateStatus.FAIL
     assert "no probability for 3 of 500 rows" in found.sentence
 
 
 def test_without_live_traffic_shadow_scoring_is_not_applicable() -> None:
-    assert shadow_scoring_gate(None).status is GateStatus.NOT_APPLICABLE
+    assert on_live_traffic(None).status is GateStatus.NOT_APPLICABLE
+
+
+# All of them
+
+
+def test_the_gates_are_evaluated_in_their_declared_order() -> None:
+    assert tuple(gate.name for gate in GATES) == (*SIX, SEGMENTS, SHADOW_SCORING)
+    assert tuple(gate.name for gate in judged().gates) == tuple(gate.name for gate in GATES)
+
+
+def test_a_gate_says_in_a_sentence_with_its_settings_what_it_asks_for() -> None:
+    for spec in GATES:
+        assert spec.description.endswith("."), spec.name
+        for limit in spec.limits:
+            if limit.name != "level":  # it belongs to the bound, which the sentence calls chance
+                assert limit.setting_name.upper() in spec.description, spec.name

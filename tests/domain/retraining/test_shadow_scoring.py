@@ -11,7 +11,7 @@ import pytest
 
 from selfheal.domain.contract import FloatArray
 from selfheal.domain.records import ShadowScoring
-from selfheal.domain.retraining.gates import Scores
+from selfheal.domain.retraining.evaluation import Scores
 from selfheal.domain.retraining.shadow_scoring import (
     MAX_WORTH_LABELLING,
     Latency,

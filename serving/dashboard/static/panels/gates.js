@@ -3,20 +3,18 @@ import { el, svg, tag } from "../dom.js";
 import { count, fixed, words } from "../format.js";
 
 const TONES = { PASS: "good", FAIL: "bad", INCONCLUSIVE: "unknown", NOT_APPLICABLE: "plain" };
-const ONLY_TOLD = ["segments", "shadow_scoring"];
-const FEWER_IS_BETTER = ["brier_degradation"];
-const PERCENT = ["f1_improvement", "label_coverage"];
+const WANTED = { at_least: "at least", at_most: "at most" };
 
-/** The six gates that decide, and what was looked at besides. */
+/** The gates that are counted, and what is reported beside them. */
 export function gatesOf(gates) {
-  const six = gates.filter(({ name }) => !ONLY_TOLD.includes(name));
-  const others = gates.filter(({ name }) => ONLY_TOLD.includes(name));
+  const counted = gates.filter((gate) => gate.is_counted);
+  const others = gates.filter((gate) => !gate.is_counted);
   return el(
     "div",
     { class: "gates" },
-    el("h4", { text: `Gates: ${score(six)}` }),
-    six.map(row),
-    others.length ? el("h4", { text: "Looked at besides" }) : null,
+    el("h4", { text: `Gates: ${score(counted)}` }),
+    counted.map(row),
+    others.length ? el("h4", { text: "Reported beside them" }) : null,
     others.map(row),
   );
 }
@@ -27,15 +25,15 @@ function statusOf({ status, value }) {
   return status.toLowerCase();
 }
 
-function score(six) {
-  const n = (...wanted) => six.filter(({ status }) => wanted.includes(status)).length;
+function score(counted) {
+  const n = (...wanted) => counted.filter(({ status }) => wanted.includes(status)).length;
   const others = [
     [n("FAIL"), "failed"],
     [n("INCONCLUSIVE"), "inconclusive"],
     [n("NOT_APPLICABLE"), "not asked"],
   ];
   return [
-    `${n("PASS")} of ${six.length} passed`,
+    `${n("PASS")} of ${counted.length} passed`,
     ...others.filter(([count]) => count).map(([count, what]) => `${count} ${what}`),
   ].join(", ");
 }
@@ -53,7 +51,7 @@ function row(gate) {
 
 /** Null where nothing was measured. */
 function picture(gate) {
-  const { value, threshold, interval_low: low, interval_high: high } = gate;
+  const { value, threshold, direction, interval_low: low, interval_high: high } = gate;
   if (value === null) return null;
   const numbers = [value, threshold, low, high].filter((number) => number !== null);
   const [least, most] = [Math.min(...numbers), Math.max(...numbers)];
@@ -63,7 +61,8 @@ function picture(gate) {
   const line = (from, to, y1, y2, name, width = 1.5) =>
     svg("line", { x1: x(from), x2: x(to), y1, y2, stroke: stroke(name), "stroke-width": width });
   const parts = [svg("rect", { x: 4, y: 10, width: 172, height: 4, rx: 2, fill: stroke("raised") })];
-  if (threshold !== null) parts.push(allowed(gate, x), line(threshold, threshold, 3, 21, "ink"));
+  if (threshold !== null && direction !== null) parts.push(allowed(gate, x));
+  if (threshold !== null) parts.push(line(threshold, threshold, 3, 21, "ink"));
   if (low !== null && high !== null)
     parts.push(
       line(low, high, 12, 12, "estimated", 2),
@@ -85,9 +84,10 @@ function picture(gate) {
   );
 }
 
-function allowed({ name, threshold }, x) {
+/** The side of the threshold on which a value passes. */
+function allowed({ direction, threshold }, x) {
   const edge = x(threshold);
-  const isLeft = FEWER_IS_BETTER.includes(name);
+  const isLeft = direction === "at_most";
   return svg("rect", {
     x: isLeft ? 4 : edge,
     y: 10,
@@ -98,11 +98,11 @@ function allowed({ name, threshold }, x) {
   });
 }
 
-function inWords({ name, value, threshold, interval_low: low, interval_high: high, n_rows: n }) {
+function inWords({ name, value, threshold, interval_low: low, interval_high: high, n_rows: n, direction, unit }) {
   const say = (number) =>
-    PERCENT.includes(name) ? `${number.toFixed(1)} %` : name === "labelled_samples" ? count(number) : fixed(number, 4);
-  const wanted =
-    threshold === null ? "" : `, ${FEWER_IS_BETTER.includes(name) ? "at most" : "at least"} ${say(threshold)} wanted`;
+    unit === "percent" ? `${number.toFixed(1)} %` : unit === "rows" ? count(number) : fixed(number, 4);
+  const limit = direction === null ? ", limit" : `, ${WANTED[direction]}`;
+  const wanted = threshold === null ? "" : `${limit} ${say(threshold)}${direction === null ? "" : " wanted"}`;
   const between = low === null || high === null ? "" : `, interval ${say(low)} to ${say(high)}`;
   return `${words(name)} ${say(value)}${wanted}${between}${n === null ? "" : `, ${count(n)} rows`}`;
 }

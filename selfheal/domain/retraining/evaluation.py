@@ -1,0 +1,134 @@
+"""The rows and scores that a verdict rests on. Pure.
+
+Belongs here: what both models say of the evaluation rows, in all and within each segment. What a gate makes of it is the gate's
+(`selfheal.domain.retraining.gates`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from selfheal.domain.contract import FloatArray, Segment
+from selfheal.domain.records import GateStatus, SegmentDifference
+from selfheal.domain.retraining.evidence import (
+    CHALLENGER_SAYS_SO,
+    CHAMPION_SAYS_SO,
+    IntArray,
+    f1,
+    f1_difference_bounds,
+    kind_counts,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MIN_SEGMENT_ROWS = 30
+"""Fewer rows of a band say nothing about it."""
+
+SEGMENTS_LEVEL = 0.05
+"""Chance that some segment is called better or worse when none is; the segments and the two sides share it."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One model's probabilities, shape (n,), and its decision threshold. NaN: the model gives none for that row.
+
+    `failure` says why a model that failed gives no probability at all.
+    """
+
+    probabilities: FloatArray
+    threshold: float
+    failure: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the probabilities; None if there is one for each row."""
+        if self.failure is not None:
+            return self.failure
+        is_wrong = ~((self.probabilities >= 0) & (self.probabilities <= 1))  # NaN compares as False
+        n_wrong = int(is_wrong.sum())
+        return f"no probability for {n_wrong:,} of {len(is_wrong):,} rows" if n_wrong else None
+
+    @property
+    def predictions(self) -> IntArray:
+        """1 where the probability reaches the threshold, else 0; shape (n,)."""
+        return (self.probabilities >= self.threshold).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The rows that both models are judged on, and where they come from.
+
+    Args:
+        labels: the true labels, shape (n,).
+        challenger: what the challenger says of them.
+        champion: what the champion says of them. None at bootstrap: the gates that compare are then not applicable.
+        label_coverage_pct: share of the champion's predictions with a label; None where rows are not logged predictions.
+        n_labels: labelled predictions of the champion in all, of which the rows are a part.
+        bands: which rows are in each segment's band, by its name (`segment_bands`).
+    """
+
+    labels: IntArray
+    challenger: Scores
+    champion: Scores | None
+    label_coverage_pct: float | None = None
+    n_labels: int = 0
+    bands: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows the models are judged on."""
+        return len(self.labels)
+
+    @property
+    def problem(self) -> tuple[GateStatus, str] | None:
+        """Why the models cannot be compared, and the status that follows; None if they can be.
+
+        A challenger that does not score fails. A champion that does not score leaves the comparison open.
+        """
+        if self.challenger.problem is not None:
+            return GateStatus.FAIL, f"the challenger cannot be judged: {self.challenger.problem}"
+        if self.champion is not None and self.champion.problem is not None:
+            return GateStatus.INCONCLUSIVE, f"the champion cannot be compared with: {self.champion.problem}"
+        return None
+
+
+def segment_bands(rows: pd.DataFrame, segments: Sequence[Segment]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return which rows are in each band of each segment that has at least 30 of them; an edge belongs to the band above."""
+    found: dict[str, npt.NDArray[np.bool_]] = {}
+    for segment in segments:
+        bands = np.digitize(rows[segment.feature].to_numpy(dtype=np.float64), segment.edges)
+        bounds = ("-inf", *(f"{edge:g}" for edge in segment.edges), "inf")
+        for band in range(len(segment.edges) + 1):
+            is_within = bands == band
+            if is_within.sum() >= MIN_SEGMENT_ROWS:
+                found[f"{segment.feature} in [{bounds[band]}, {bounds[band + 1]})"] = is_within
+    return found
+
+
+def segment_differences(evaluation: Evaluation, seed: int) -> tuple[SegmentDifference, ...]:
+    """Return F1 of both models within each band, with bounds that hold for all bands together (Bonferroni).
+
+    A band's own level is `SEGMENTS_LEVEL` over the number of bands, half of it on each side. Empty where the models cannot be
+    compared.
+    """
+    champion = evaluation.champion
+    if champion is None or evaluation.problem is not None:
+        return ()
+    level = SEGMENTS_LEVEL / (2 * max(1, len(evaluation.bands)))
+    kinds = (evaluation.labels, evaluation.challenger.predictions, champion.predictions)
+    return tuple(
+        _segment_difference(name, kind_counts(*(values[is_within] for values in kinds)), level, seed)
+        for name, is_within in evaluation.bands.items()
+    )
+
+
+def _segment_difference(name: str, counts: IntArray, level: float, seed: int) -> SegmentDifference:
+    champion, challenger = (float(f1(counts, says_so)) for says_so in (CHAMPION_SAYS_SO, CHALLENGER_SAYS_SO))
+    bounds = f1_difference_bounds(counts, level, seed)
+    return SegmentDifference(name, int(counts.sum()), champion, challenger, bounds.low, bounds.high)

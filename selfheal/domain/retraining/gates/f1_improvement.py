@@ -1,0 +1,77 @@
+"""F1 must improve, by the wanted percentage and by more than chance would show."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from selfheal.domain.records import GateStatus, Interval
+from selfheal.domain.retraining.evidence import (
+    f1_difference,
+    f1_difference_bounds,
+    kind_counts,
+    level_of_verdict,
+    more_rows_for_certainty,
+)
+from selfheal.domain.retraining.gate_spec import (
+    GateCase,
+    GateLimits,
+    GateSpec,
+    Limit,
+    Measurement,
+    labels_for,
+    no_champion,
+    not_scored,
+)
+
+
+def judge(case: GateCase, limits: GateLimits) -> Measurement:
+    """Return the improvement of F1; value, threshold and interval are in percent of the champion's F1.
+
+    `level` is the chance that a champion is ever replaced by a model that is no better; this verdict spends a share of it
+    (`level_of_verdict`).
+    """
+    wanted, evaluation, new, old = limits["min_f1_improvement_pct"], case.evaluation, case.challenger, case.champion
+    if evaluation.champion is None:
+        return no_champion(case, wanted)
+    if new is None or old is None:
+        return not_scored(case, wanted)
+    n_rows = evaluation.n_rows
+    counts = kind_counts(evaluation.labels, evaluation.challenger.predictions, evaluation.champion.predictions)
+    level_at = partial(level_of_verdict, limits["level"], has_brier_risen=new.brier > old.brier)
+    level = level_at(case.verdict_number, n_rows)
+    bounds = f1_difference_bounds(counts, level, limits["seed"])
+    improvement_pct = _percent_of(old.f1, new.f1 - old.f1)
+    measured = f"F1 {old.f1:.3f} -> {new.f1:.3f} ({improvement_pct:+.1f} %, {wanted:g} % wanted)"
+    if improvement_pct < wanted:
+        status, sentence = GateStatus.FAIL, measured
+    elif bounds.low <= 0:
+        at_next_verdict = partial(level_at, case.verdict_number + 1)
+        more = more_rows_for_certainty(n_rows, float(f1_difference(counts)), bounds.low, level, at_next_verdict)
+        chance = f"the difference may be chance: it could be as low as {bounds.low:+.3f}"
+        status, sentence = GateStatus.INCONCLUSIVE, f"{measured}, but {chance}{_advice(more)}"
+    else:
+        status, sentence = GateStatus.PASS, f"{measured}, at least {bounds.low:+.3f}"
+    interval = None if old.f1 == 0 else Interval(100 * bounds.low / old.f1, 100 * bounds.high / old.f1)
+    return Measurement(status, improvement_pct, wanted, sentence, n_rows, interval)
+
+
+def _percent_of(before: float, change: float) -> float:
+    """Return the change in percent; from nothing to something is an improvement by 100 %."""
+    return 100.0 * change / before if before > 0 else 100.0 * (change > 0)
+
+
+def _advice(more: int | None) -> str:
+    if more is None:
+        return ""
+    return f"; about {more:,} more evaluation rows would tell, if it stays as it is: {labels_for(more)}"
+
+
+SPEC = GateSpec(
+    name="f1_improvement",
+    rule=judge,
+    limits=(Limit("min_f1_improvement_pct"), Limit("level", setting="gate_level")),
+    description="F1 must improve by `MIN_F1_IMPROVEMENT_PCT` percent, and by more than chance would show.",
+    passes_if="F1 rises by so many percent, and the one-sided lower bound of the paired difference is above 0",
+    order=10,
+    unit="percent",
+)

@@ -1,0 +1,128 @@
+"""From rows and scores to a verdict, and the gates and limits of a verdict that was reached before. Pure.
+
+Both models score the same evaluation rows, each at its own threshold. Every gate is evaluated, whatever the others say; what
+cannot be measured does not pass. The gates themselves are in `selfheal.domain.retraining.gates`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selfheal.domain.monitoring.performance import score_metrics
+from selfheal.domain.records import Action, GateResult, GateStatus, ScoreMetrics, SegmentDifference, ShadowScoring
+from selfheal.domain.retraining.evaluation import Evaluation, Scores, segment_differences
+from selfheal.domain.retraining.evidence import IntArray
+from selfheal.domain.retraining.gate_spec import COMMON_LIMITS, GateCase, GateLimits, GateSpec, Limit
+from selfheal.domain.retraining.gates import GATES, limits_of
+from selfheal.kit.errors import InvalidDataError, PermanentError
+
+
+@dataclass(frozen=True, slots=True)
+class GateOutcome:
+    """All gates. The metrics of a model that does not score every row are not known."""
+
+    gates: tuple[GateResult, ...]
+    champion: ScoreMetrics | None
+    challenger: ScoreMetrics | None
+    segments: tuple[SegmentDifference, ...] = ()
+
+    @property
+    def action(self) -> Action:
+        """Promote if every applicable gate passes; one failure rejects; else more labels could decide."""
+        statuses = {gate.status for gate in self.gates}
+        if GateStatus.FAIL in statuses:
+            return Action.REJECT
+        return Action.INCONCLUSIVE if GateStatus.INCONCLUSIVE in statuses else Action.PROMOTE
+
+    @property
+    def reason(self) -> str:
+        """The sentences of the gates that did not pass, each once, or that there is none."""
+        failing = [g.sentence for g in self.gates if g.status in {GateStatus.FAIL, GateStatus.INCONCLUSIVE}]
+        return "; ".join(dict.fromkeys(failing)) if failing else "all applicable gates passed"
+
+
+def evaluate_gates(
+    evaluation: Evaluation,
+    limits: GateLimits,
+    verdict_number: int,
+    *,
+    live: ShadowScoring | None = None,
+    gates: Sequence[GateSpec] = GATES,
+) -> GateOutcome:
+    """Return what each gate says.
+
+    Args:
+        evaluation: the rows and what both models say of them.
+        limits: by `Limit.name`, those of all these gates and the common ones.
+        verdict_number: the ordinal number of this verdict on the champion, from 1: the level of the F1 gate depends on it.
+        live: the challenger on the champion's newest predictions; None without a champion or traffic.
+        gates: which to evaluate, in this order.
+
+    Raises:
+        InvalidDataError: if there is no row to judge on.
+    """
+    if evaluation.n_rows == 0:
+        raise InvalidDataError("no labelled row to judge the challenger on: wait for labels")
+    case = GateCase(
+        evaluation,
+        challenger=_metrics(evaluation.labels, evaluation.challenger),
+        champion=_metrics(evaluation.labels, evaluation.champion),
+        segments=segment_differences(evaluation, limits["seed"]),
+        verdict_number=verdict_number,
+        live=live,
+    )
+    results = tuple(_result(spec, case, limits) for spec in gates)
+    return GateOutcome(results, case.champion, case.challenger, case.segments)
+
+
+def gates_of_verdict(
+    config: Mapping[str, Any], names: Collection[str], known: Sequence[GateSpec] = GATES
+) -> tuple[tuple[GateSpec, ...], GateLimits]:
+    """Return the gates of a past verdict that can be evaluated again, and the limits it was reached by.
+
+    A gate whose limits the verdict did not store was added later: it was no part of it. A limit that was added to a gate which
+    was a part counts as `Limit.before` says. Gates on the traffic of that moment cannot be evaluated again.
+
+    Args:
+        config: the limits that the verdict stored.
+        names: of the gates that it stored.
+        known: the gates there are.
+
+    Raises:
+        PermanentError: if a gate of the verdict does not exist here, or the limit of one is not known.
+    """
+    unknown = sorted(set(names) - {spec.name for spec in known})
+    if unknown:
+        raise PermanentError(
+            f"there is no gate {', '.join(unknown)} here, so it cannot be computed again: put the gate's file back"
+        )
+    gates = tuple(spec for spec in known if spec.rests_on == "evaluation" and _was_part(spec, config, names))
+    asked = (*COMMON_LIMITS, *limits_of(gates))
+    missing = [limit.name for limit in asked if limit.name not in config and limit.before is None]
+    if missing:
+        raise PermanentError(
+            f"its limits are those of another release, without {', '.join(missing)}, so it cannot be computed again"
+        )
+    return gates, {limit.name: _limit(limit, config) for limit in asked}
+
+
+def _was_part(spec: GateSpec, config: Mapping[str, Any], names: Collection[str]) -> bool:
+    return spec.name in names or all(limit.name in config for limit in spec.limits)
+
+
+def _limit(limit: Limit, config: Mapping[str, Any]) -> Any:
+    return config.get(limit.name, limit.before)
+
+
+def _result(spec: GateSpec, case: GateCase, limits: GateLimits) -> GateResult:
+    found = spec.rule(case, limits)
+    low, high = (None, None) if found.interval is None else (found.interval.low, found.interval.high)
+    return GateResult(spec.name, found.status, found.value, found.threshold, found.sentence, low, high, found.n_rows)
+
+
+def _metrics(labels: IntArray, scores: Scores | None) -> ScoreMetrics | None:
+    if scores is None or scores.problem is not None:
+        return None
+    return score_metrics(labels, scores.probabilities, scores.threshold)
