@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from selfheal.domain.records import Verdict
 from selfheal.services.status import SENTENCES
@@ -72,6 +72,39 @@ def test_thirty_days_are_shown_with_the_state_in_one_sentence(reading: Page) -> 
         expect(reading.locator(f"{charts} .chart .bglayer")).to_have_count(count)
     assert overflow_px(reading) == 0
     assert serious_findings(reading) == []
+
+
+def test_a_gate_that_was_added_is_drawn_by_what_the_api_says_of_it_and_nothing_is_assumed_of_one_that_is_gone(
+    browser: Browser, keyed_api: Api
+) -> None:
+    added: dict[str, Any] = {
+        "name": "positive_rate",
+        "status": "PASS",
+        "value": 0.15,
+        "threshold": 0.5,
+        "sentence": "15.0 % of the rows called positive, 50 % allowed",
+        "interval_low": None,
+        "interval_high": None,
+        "n_rows": 612,
+        "direction": "at_most",
+        "unit": None,
+        "is_counted": True,
+    }
+    gone = added | {"name": "gone", "direction": None, "sentence": "a gate of an earlier release"}
+
+    def add_gates(route: Route) -> None:
+        answer = route.fetch()
+        decision = answer.json()
+        route.fulfill(response=answer, json=decision | {"gates": [*decision["gates"], added, gone]})
+
+    with well_behaved_page(browser) as page:
+        page.route("**/decisions/*", add_gates)
+        opened(page, keyed_api, READER)
+        decisions = panel(page, "Decisions")
+        expect(decisions).to_contain_text("Gates: 8 of 8 passed")
+        expect(decisions.get_by_label("positive rate 0.1500, at most 0.5000 wanted, 612 rows")).to_be_visible()
+        expect(decisions.get_by_label("gone 0.1500, limit 0.5000, 612 rows")).to_be_visible()
+        expect(decisions.get_by_label("label coverage 61.0 %, at least 30.0 % wanted, 2,040 rows")).to_be_visible()
 
 
 def test_a_phone_in_the_dark_shows_the_same_without_scrolling_sideways(browser: Browser, keyed_api: Api) -> None:

@@ -55,6 +55,10 @@ def test_a_decision_is_told_with_conditions_gates_digests_and_its_link(watched_a
         ("f1_improvement", "FAIL", 0.5, -0.5),
         ("brier", "PASS", 0.001, None),
     ]
+    assert [(g["direction"], g["unit"], g["is_counted"]) for g in decision["gates"]] == [
+        ("at_least", "percent", True),
+        (None, None, True),
+    ], "of a gate that this release does not have, nothing is assumed"
     assert decision["data_sha256"] == "d" * 64
     assert decision["prev_hash"] == watched_api.client.get("/decisions/past-2").json()["hash"]
 
