@@ -209,7 +209,7 @@ live.addEventListener("message", ({ detail }) => {
     return;
   }
   known.snapshot = detail;
-  traffic.tell(detail);
+  traffic.show(detail);
   showLoop(known);
 });
 

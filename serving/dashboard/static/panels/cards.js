@@ -91,7 +91,7 @@ export class Traffic {
   #latencies = [];
   #parts = null;
 
-  deliver_due_alerts({ predictions_per_second: rate, latency_p50_ms: p50, latency_p99_ms: p99 }) {
+  show({ predictions_per_second: rate, latency_p50_ms: p50, latency_p99_ms: p99 }) {
     remember(this.#rates, rate);
     remember(this.#latencies, p99);
     this.#parts ??= this.#build();
