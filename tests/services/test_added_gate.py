@@ -23,10 +23,10 @@ from selfheal.services.platform import open_platform
 from selfheal.services.verification.verdicts import newest_verdicts, verdict_differences
 from selfheal.settings import Settings
 from selfheal.simulate.demo import settings_environment
-from tests.docs.pages import fenced, text_of
+from tests.docs.pages import text_of
 from tests.processes import REPOSITORY
 
-PAGE = "CONTRIBUTING.md"
+PAGE, GATES_FOLDER = "CONTRIBUTING.md", "selfheal/domain/retraining/gates"
 GATE, SETTING = "positive_rate", "max_positive_rate"
 NAMES = [gate.name for gate in GATES]
 WITH_GATE = [*NAMES[:6], GATE, *NAMES[6:]]
@@ -34,9 +34,10 @@ WITH_GATE = [*NAMES[:6], GATE, *NAMES[6:]]
 
 def recipe() -> tuple[str, str]:
     """Where the page says the file belongs, and the file."""
-    (path,) = re.findall(r"`(selfheal/domain/retraining/gates/\w+\.py)`", text_of(PAGE))
-    (text,) = fenced(PAGE, "python")
-    return path, f"{text}\n"
+    section = text_of(PAGE).partition("### A gate\n")[2].partition("\n### ")[0]
+    (name,) = re.findall(r"as `(\w+\.py)` there", " ".join(section.split()))
+    (text,) = re.findall(r"```python\n(.+?)```", section, re.DOTALL)
+    return f"{GATES_FOLDER}/{name}", text
 
 
 @pytest.fixture

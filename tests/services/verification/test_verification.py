@@ -38,7 +38,7 @@ from selfheal.services.verification.decided import (
 from selfheal.services.verification.findings import MAX_SHOWN, Check, CheckResult, Verification
 from selfheal.services.verification.journaled import check_journals
 from selfheal.services.verification.run import verify_decision, verify_everything
-from selfheal.services.verification.verdicts import verdict_differences
+from selfheal.services.verification.verdicts import check_verdicts, verdict_differences
 from tests import builders
 from tests.clones import copy_of
 from tests.conftest import TEMPLATE, WITH_MLFLOW, drop_databases
@@ -590,6 +590,20 @@ def test_a_verdict_whose_limits_were_not_recorded_cannot_be_computed_again(platf
     assert verdict.gate_config is not None
     with pytest.raises(IntegrityError, match="do not have the recorded digest"):
         verdict_differences(platform, replace(verdict, gate_config=verdict.gate_config | {"level": 0.4}))
+
+
+def test_a_verdict_of_a_gate_that_is_not_here_is_said_to_be_unchecked_and_never_sound(platform: Platform) -> None:
+    verdict = verdict_of(platform)
+    gone = replace(verdict.gates[0], name="gone")
+    checked = check_verdicts(platform, [replace(verdict, gates=(*verdict.gates, gone))], quiet)
+    assert (checked.n_findings, checked.n_unchecked) == (0, 1)
+    assert "there is no gate gone here" in checked.unchecked[0]
+
+
+def test_a_verdict_from_which_a_gates_result_was_taken_out_is_found_by_its_limits(platform: Platform) -> None:
+    verdict = verdict_of(platform)
+    without = tuple(gate for gate in verdict.gates if gate.name != "recall")
+    assert verdict_differences(platform, replace(verdict, gates=without)) == ["recall was not evaluated, it is PASS"]
 
 
 def test_a_decision_without_gates_has_its_record_checked(platform: Platform) -> None:
