@@ -10,8 +10,8 @@ process, and promotions to and fro under full load, after which every score is c
 
 With `--against` this build is compared with that of another checkout instead: each trains its own model on the same rows,
 and both are sent the same requests, in turns of `POST /predict` and `POST /predict/batch`. Each pair of turns has API
-processes of its own, because two processes of one build differ too. A rate passes if new/old is at least 0.97, or its 95 %
-interval reaches 1 (`benchmarks.ratio`), and no request failed.
+processes of its own, so that what sets one process apart from another of the same build counts as noise. A rate passes if
+new/old is at least 0.97, or its 95 % interval reaches 1 (`benchmarks.ratio`), and no request failed.
 """
 
 from __future__ import annotations
