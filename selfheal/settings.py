@@ -350,11 +350,12 @@ def _settings_with_gates() -> type[Settings]:
     for gate in GATES:
         for limit in gate.limits:
             name = limit.setting_name
-            if (name in Settings.model_fields) == (limit.field is not None):
-                problem = "is a setting already: choose another name" if limit.field else "is no setting: bring one"
+            if (name in Settings.model_fields) == limit.brings_setting:
+                problem = "is a setting already: choose another" if limit.brings_setting else "is no setting: bring one"
                 raise ConfigurationError(f"the gate {gate.name} has the limit {limit.name}: {name.upper()} {problem}")
-            if limit.field is not None:
-                brought[name] = (limit.type, limit.field)
+            if limit.brings_setting:
+                field = Field(limit.default, ge=limit.at_least, le=limit.at_most, description=limit.description)
+                brought[name] = (limit.type, field)
     return create_model(Settings.__name__, __base__=Settings, __module__=__name__, **brought) if brought else Settings
 
 

@@ -134,7 +134,8 @@ def test_the_limits_are_stored_under_the_keys_and_hashed_to_the_digest_that_they
     settings: dict[str, Any], stored: dict[str, Any], sha256: str
 ) -> None:
     """Commit 8598769 stored these digests. Its challengers, judged again by the same limits, get the recorded verdict."""
-    limits = gate_limits(load_settings(**settings))
+    in_force = gate_limits(load_settings(**settings))
+    limits = {name: in_force[name] for name in FIRST_LIMITS}  # a gate that was added since has keys of its own
     assert limits == FIRST_LIMITS | stored
     assert digest_of(limits) == sha256
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from pydantic.fields import FieldInfo
-
 from selfheal.domain.records import GateStatus, Interval, ScoreMetrics, SegmentDifference, ShadowScoring
 from selfheal.domain.retraining.dataset import EVALUATION_SHARE
 from selfheal.domain.retraining.evaluation import Evaluation
 
+LimitValue: TypeAlias = float | int | str
 GateLimits: TypeAlias = Mapping[str, Any]
 """What the gates ask for: numbers and choices by `Limit.name`, as `Decision.gate_config` stores and hashes them."""
 
@@ -30,21 +29,31 @@ class Limit:
     Args:
         name: the key under which verdicts store and hash it, so it never changes.
         setting: the setting's name in lower case; absent: the limit's own.
+        default: of a setting that the gate brings; absent: `Settings` declares the setting.
+        at_least, at_most: bounds of a setting that the gate brings; None: unbounded.
         type: of a setting that the gate brings: float, int, str or a Literal.
-        field: default, bounds and description of a setting that the gate brings; absent: `Settings` declares it.
+        description: of a setting that the gate brings, for `selfheal config`.
         before: of a limit that is added to an existing gate, the value that earlier verdicts were reached by.
     """
 
     name: str
     setting: str | None = None
+    default: LimitValue | None = None
+    at_least: float | None = None
+    at_most: float | None = None
     type: Any = float
-    field: FieldInfo | None = None
-    before: float | int | str | None = None
+    description: str = ""
+    before: LimitValue | None = None
 
     @property
     def setting_name(self) -> str:
         """The field of `Settings`; in upper case, the environment variable."""
         return self.setting or self.name
+
+    @property
+    def brings_setting(self) -> bool:
+        """Whether the gate declares the setting; else `Settings` does."""
+        return self.default is not None
 
 
 COMMON_LIMITS = (Limit("seed", setting="random_seed"),)

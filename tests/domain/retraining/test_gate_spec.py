@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pydantic import Field
 
 from selfheal import settings
 from selfheal.domain.records import GateStatus, Interval
@@ -96,12 +95,9 @@ def test_a_gate_that_can_be_evaluated_again_has_a_limit_by_which_a_verdict_shows
     assert checked([spec(limits=(), rests_on="live_traffic")])
 
 
-@pytest.mark.parametrize("field", [Field(ge=0, description="no default"), Field(0.5)], ids=["default", "description"])
-def test_a_setting_that_a_gate_brings_has_a_default_and_a_description(field: object) -> None:
-    with pytest.raises(
-        ConfigurationError, match="max_calm of the gate calm brings a setting without a default or desc"
-    ):
-        checked([spec(limits=(Limit("max_calm", field=field),))])  # type: ignore[arg-type]
+def test_a_setting_that_a_gate_brings_has_a_description() -> None:
+    with pytest.raises(ConfigurationError, match="max_calm of the gate calm brings a setting without a description"):
+        checked([spec(limits=(Limit("max_calm", default=0.5),))])
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
@@ -117,17 +113,18 @@ def test_what_is_no_number_is_no_measurement(number: float) -> None:
 
 @pytest.fixture
 def use_gates(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[GateSpec], None]]:
-    """Puts one more gate among those that the settings know."""
+    """Puts one more gate among the shipped ones, as the settings know them."""
+    shipped = [gate for gate in GATES if not any(limit.brings_setting for limit in gate.limits)]
 
     def use(gate: GateSpec) -> None:
-        monkeypatch.setattr(gates, "GATES", checked([*GATES, gate]))
+        monkeypatch.setattr(gates, "GATES", checked([*shipped, gate]))
         settings._settings_with_gates.cache_clear()
 
     yield use
     settings._settings_with_gates.cache_clear()
 
 
-OWN = Limit("max_calm", field=Field(0.5, ge=0, le=1, description="how calm it may be"))
+OWN = Limit("max_calm", default=0.5, at_least=0, at_most=1, description="how calm it may be")
 
 
 def test_the_setting_that_a_gate_brings_is_read_checked_and_described_like_any_other(
@@ -147,7 +144,10 @@ def test_the_setting_that_a_gate_brings_is_read_checked_and_described_like_any_o
         settings.load_settings()
 
 
-def test_without_a_gate_of_ones_own_the_settings_are_those_that_are_shipped() -> None:
+def test_where_no_gate_brings_a_setting_the_settings_are_those_that_are_shipped(
+    use_gates: Callable[[GateSpec], None],
+) -> None:
+    use_gates(spec(limits=(), rests_on="live_traffic"))
     assert type(settings.load_settings()) is settings.Settings
 
 
@@ -155,7 +155,7 @@ def test_without_a_gate_of_ones_own_the_settings_are_those_that_are_shipped() ->
     ("limit", "problem"),
     [
         (Limit("max_calm"), "MAX_CALM is no setting: bring one"),
-        (Limit("max_calm", setting="api_port", field=OWN.field), "API_PORT is a setting already: choose another name"),
+        (replace(OWN, setting="api_port"), "API_PORT is a setting already: choose another"),
     ],
 )
 def test_a_limit_without_a_setting_or_with_anothers_is_refused_by_name(

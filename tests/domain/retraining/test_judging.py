@@ -8,9 +8,21 @@ from selfheal.domain.retraining.gate_spec import GateSpec, Limit
 from selfheal.domain.retraining.gates import GATES, checked
 from selfheal.domain.retraining.judging import gates_of_verdict
 from selfheal.kit.errors import PermanentError
-from tests.domain.retraining.test_gates import LIMITS, SEGMENTS, SHADOW_SCORING, SIX
+from tests.domain.retraining.test_gates import SEGMENTS, SHADOW_SCORING, SIX
 
 NAMES = (*SIX, SEGMENTS, SHADOW_SCORING)
+LIMITS = {
+    "min_f1_improvement_pct": 2.0,
+    "max_brier_degradation": 0.01,
+    "min_samples": 200,
+    "min_coverage_pct": 30.0,
+    "min_recall": 0.3,
+    "min_auc": 0.72,
+    "level": 0.05,
+    "segments": "report",
+    "seed": 20,
+}
+"""As a verdict stored them."""
 
 
 def with_gate(name: str, *limits: Limit) -> tuple[GateSpec, ...]:

@@ -51,10 +51,9 @@ def checked(specs: Iterable[GateSpec]) -> tuple[GateSpec, ...]:
                 "give it one"
             )
         for limit in spec.limits:
-            if limit.field is not None and (limit.field.is_required() or not limit.field.description):
+            if limit.brings_setting and not limit.description:
                 raise ConfigurationError(
-                    f"the limit {limit.name} of the gate {spec.name} brings a setting without a default or description: "
-                    "Field(default, ge=..., le=..., description=...)"
+                    f"the limit {limit.name} of the gate {spec.name} brings a setting without a description: say what it is"
                 )
     return tuple(found)
 
