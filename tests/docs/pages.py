@@ -12,7 +12,12 @@ from tests.processes import REPOSITORY
 
 PAGES = sorted(
     path.relative_to(REPOSITORY).as_posix()
-    for path in (*REPOSITORY.glob("*.md"), REPOSITORY / "data/README.md", *(REPOSITORY / "docs").rglob("*.md"))
+    for path in (
+        *REPOSITORY.glob("*.md"),
+        REPOSITORY / "data/README.md",
+        REPOSITORY / "findings/README.md",
+        *(REPOSITORY / "docs").rglob("*.md"),
+    )
 )
 SHELL = ("", "bash", "sh", "console")
 FENCE = re.compile(r"^ {0,3}```(\w*)\s*$")
