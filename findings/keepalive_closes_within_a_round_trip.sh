@@ -4,7 +4,7 @@
 # Expected: httpx drops idle connections after 5 s, so it does not reuse one that the server has given up. At worst there is
 #     a rare race of microseconds, and `retries=3` of the transport covers it.
 # Seen: uvicorn gives up after 5 s, too, and starts counting half a round trip earlier. A request that httpx sends less than
-#     one round trip before its own limit arrives at a closed connection. On localhost that window is too short to be met.
+#     one round trip before its own limit arrives at a closed connection. On localhost that window is hardly ever met.
 #     With 400 ms of round trip (a mobile network) every request after 4.8 s of rest fails with RemoteProtocolError, GET as
 #     well as POST; `retries=3` changes nothing, since it is about connecting. A client that polls every 5 s, less the time
 #     that its own work takes, stays in that window. With `--timeout-keep-alive 75` none fails.
