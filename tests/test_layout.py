@@ -13,7 +13,6 @@ PACKAGES = ("selfheal", "selfheal_assets", "serving")
 
 ELSEWHERE: dict[str, str] = {
     "selfheal.kit.serialization": "tests/domain/records/test_records.py",
-    "selfheal.kit.code_version": "tests/services/verification/test_reproduction.py",
     "selfheal.domain.default_estimator": "tests/test_bring_your_own_model.py",
     "selfheal.domain.model.requirements": "tests/adapters/test_mlflow_registry.py",
     "selfheal.services.promotion.history": "tests/cli/test_cli.py",

@@ -1,4 +1,4 @@
-"""Which code decided: the installed version and a digest of what really runs."""
+"""Code version: the installed release and a digest of the Python files that really run, as decisions record it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
+"""The folder of `selfheal`: all of its code may change what is decided, not this folder's alone."""
 
 
 @cache
 def code_version() -> str:
-    """Version and sha256 (12 digits) of all of this package's Python files, as `1.2.0+0123456789ab`."""
+    """Return the version and the sha256 (12 digits) of all Python files of `selfheal`, as `1.2.0+0123456789ab`."""
+    return f"{version('selfheal')}+{digest_of_code(PACKAGE)[:12]}"
+
+
+def digest_of_code(folder: Path) -> str:
+    """Return the sha256 (hex) over path and content of every Python file below `folder`."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes() + b"\0")
-    return f"{version('selfheal')}+{digest.hexdigest()[:12]}"
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
