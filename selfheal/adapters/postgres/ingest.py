@@ -29,6 +29,7 @@ from selfheal.adapters.journal import (
     read_chunk,
     text_size,
 )
+from selfheal.adapters.postgres.predictions import LABEL_OVERRULES
 from selfheal.kit.errors import InvalidDataError
 
 if TYPE_CHECKING:
@@ -241,12 +242,11 @@ def _copy_labels(
     names = "prediction_id, true_label, labelled_at, received_at, label_source, is_correction"
     best = f"""
         SELECT DISTINCT ON (prediction_id) {names} FROM incoming
-        ORDER BY prediction_id, is_correction DESC,
-                 CASE WHEN is_correction THEN received_at END DESC, received_at
+        ORDER BY prediction_id, label_precedence(is_correction, received_at) DESC
     """
     overruled = f"""
         SELECT count(*) FROM ({best}) i JOIN {table} old USING (prediction_id)
-        WHERE NOT i.is_correction AND NOT old.is_correction AND i.received_at < old.received_at
+        WHERE NOT i.is_correction AND NOT old.is_correction AND {LABEL_OVERRULES.format(new="i", old="old")}
           AND i.true_label <> old.true_label
     """
     upsert = f"""
@@ -254,9 +254,7 @@ def _copy_labels(
         ON CONFLICT (prediction_id) DO UPDATE SET
             true_label = excluded.true_label, labelled_at = excluded.labelled_at, received_at = excluded.received_at,
             label_source = excluded.label_source, is_correction = excluded.is_correction
-        WHERE (excluded.is_correction AND NOT old.is_correction)
-           OR (excluded.is_correction AND old.is_correction AND excluded.received_at > old.received_at)
-           OR (NOT excluded.is_correction AND NOT old.is_correction AND excluded.received_at < old.received_at)
+        WHERE {LABEL_OVERRULES.format(new="excluded", old="old")}
     """
     conflicts = f"""
         SELECT count(*) FROM incoming i JOIN {table} l USING (prediction_id)

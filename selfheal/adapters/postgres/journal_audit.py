@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, text
 
 from selfheal.adapters.postgres.ingest import incoming_lines
+from selfheal.adapters.postgres.predictions import LABEL_OVERRULES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,17 +174,15 @@ UNSERVED = """
     ORDER BY created_at
 """
 
-LABELS = """
-    SELECT DISTINCT i.prediction_id FROM incoming i LEFT JOIN {table} old USING (prediction_id)
+LABELS = f"""
+    SELECT DISTINCT i.prediction_id FROM incoming i LEFT JOIN {{table}} old USING (prediction_id)
     WHERE old.prediction_id IS NULL
-       OR (i.is_correction AND NOT old.is_correction)
-       OR (i.is_correction AND old.is_correction AND i.received_at > old.received_at)
-       OR (NOT i.is_correction AND NOT old.is_correction AND i.received_at < old.received_at)
+       OR {LABEL_OVERRULES.format(new="i", old="old")}
        OR (i.is_correction = old.is_correction AND i.received_at = old.received_at
            AND (i.true_label, i.labelled_at, i.label_source)
                IS DISTINCT FROM (old.true_label, old.labelled_at, old.label_source))
 """
-"""The rule by which labels are copied (`selfheal.adapters.postgres.ingest`): a line that would still change the table contradicts it."""
+"""A line that would still change the table, by the rule by which labels are copied, contradicts it."""
 
 
 @contextmanager

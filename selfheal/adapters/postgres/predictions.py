@@ -218,6 +218,10 @@ def count_labels(store: Store, *, since: datetime | None = None, sound_only: boo
     return n_predictions - n_spoiled, n_labels - n_spoiled_labels
 
 
+LABEL_OVERRULES = "label_precedence({new}.is_correction, {new}.received_at) > label_precedence({old}.is_correction, {old}.received_at)"
+"""SQL: whether a label takes the other's place. The rule is migration 0008's; `StoredLabel.overrules` is the same in Python."""
+
+
 class StoredLabel(NamedTuple):
     """A label as far as it matters for whether another one overrules it."""
 
@@ -226,7 +230,10 @@ class StoredLabel(NamedTuple):
     received_at: datetime
 
     def overrules(self, other: StoredLabel) -> bool:
-        """The first label of a prediction counts, unless there are corrections; of those the last. As the copy decides it."""
+        """Return whether this label counts and the other does not: the first one, unless corrected; the last correction.
+
+        Postgres decides by the same rule when the journal is copied (`LABEL_OVERRULES`).
+        """
         if self.is_correction != other.is_correction:
             return self.is_correction
         is_later = self.received_at > other.received_at

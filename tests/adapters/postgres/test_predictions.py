@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +218,9 @@ def test_stored_labels_are_those_of_the_ids_asked_for(store: Store, data_dir: Pa
     assert [(key, one.value, one.is_correction) for key, one in known.items()] == [(first, 1, False)]
 
 
+CLOSE = [T0, T0 + timedelta(microseconds=1), datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)]
+
+
 def known_label(is_correction: bool, received_second: int) -> predictions.StoredLabel:
     return predictions.StoredLabel(1, is_correction, T0 + timedelta(seconds=received_second))
 
@@ -237,6 +240,33 @@ def test_of_two_labels_the_first_counts_unless_corrected(
 ) -> None:
     assert winner.overrules(loser)
     assert not loser.overrules(winner)
+
+
+labels_as_received = st.lists(
+    st.builds(
+        predictions.StoredLabel,
+        st.just(1),
+        st.booleans(),
+        st.datetimes(timezones=st.just(UTC)) | st.sampled_from(CLOSE),
+    ),
+    min_size=2,
+    max_size=12,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(labels=labels_as_received)
+def test_python_and_postgres_agree_on_which_label_counts(store: Store, labels: list[predictions.StoredLabel]) -> None:
+    query = f"""
+        WITH given AS (SELECT * FROM unnest(CAST(:corrections AS boolean[]), CAST(:times AS timestamptz[]))
+                       WITH ORDINALITY AS one (is_correction, received_at, place))
+        SELECT {predictions.LABEL_OVERRULES.format(new="new", old="old")} FROM given new CROSS JOIN given old
+        ORDER BY new.place, old.place
+    """
+    values = {"corrections": [one.is_correction for one in labels], "times": [one.received_at for one in labels]}
+    with store.engine.connect() as connection:
+        in_sql = connection.execute(text(query), values).scalars().all()
+    assert in_sql == [new.overrules(old) for new in labels for old in labels]
 
 
 def test_a_tables_summary_is_its_count_and_span(store: Store, data_dir: Path) -> None:
