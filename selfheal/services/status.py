@@ -156,6 +156,7 @@ def facts_for(
 ) -> Facts:
     """Of the version in production, its newest tick and the open alerts of any source."""
     settings = platform.settings
+    unseen_since = None if champion is None else ticks.unseen_since(platform.store, champion.version)
     critical = [a for a in alerts if a.severity == Severity.CRITICAL and a.source != alert_queries.MONITORING]
     newest, _ = predictions.latest_activity(platform.store, now)
     return Facts(
@@ -163,17 +164,11 @@ def facts_for(
         verdict=None if tick is None else Verdict(tick.verdict),
         monitoring_interval=timedelta(seconds=settings.monitoring_interval),
         max_silence=timedelta(hours=settings.traffic_silence_hours),
-        unseen_for=None if champion is None else _unseen_for(platform, champion, tick, now),
+        unseen_for=None if unseen_since is None else now - unseen_since,
         silent_for=None if newest is None else now - newest,
         newest_prediction_at=newest,
         critical_alerts=len(critical),
     )
-
-
-def _unseen_for(platform: Platform, champion: ModelVersion, tick: Row[Any] | None, now: datetime) -> timedelta | None:
-    seen_until = datetime.fromtimestamp(0, UTC) if tick is None else tick.window_end
-    unseen_since = predictions.oldest_prediction_after(platform.store, champion.version, seen_until)
-    return None if unseen_since is None else now - unseen_since
 
 
 def _model(platform: Platform, champion: ModelVersion, now: datetime) -> dict[str, Any]:

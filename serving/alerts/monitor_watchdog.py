@@ -14,7 +14,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from selfheal.adapters.alerting.delivery import deliver_due_alerts
 from selfheal.adapters.postgres import model_versions, ticks
-from selfheal.adapters.postgres.predictions import oldest_prediction_after
 from selfheal.adapters.postgres.store import with_own_connections
 from selfheal.domain.monitoring.silence import MONITOR_SILENT, Pulse, Sight, Watched, monitor_alert, pulse
 from serving.alerts.latch import AlertLatch
@@ -28,7 +27,6 @@ logger = logging.getLogger(__name__)
 POLL_INTERVAL_SECONDS = 30.0
 STATEMENT_SECONDS = 5.0
 STOP_TIMEOUT_SECONDS = 1.0
-BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class MonitorWatchdog:
@@ -82,6 +80,8 @@ def sight_of_monitor(store: Store) -> Sight | None:
     version = model_versions.production_version(store)
     if version is None:
         return None
-    tick = ticks.latest_tick(store, version.version)
-    seen_until = BEFORE_ALL if tick is None else tick.window_end
-    return Sight(None if tick is None else tick.tick_id, oldest_prediction_after(store, version.version, seen_until))
+    unseen_since = ticks.unseen_since(store, version.version)
+    tick = ticks.latest_tick(
+        store, version.version
+    )  # read last: a tick that comes in between shows that the monitor works
+    return Sight(None if tick is None else tick.tick_id, unseen_since)

@@ -13,7 +13,6 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, RedirectResponse
 
 from selfheal.adapters.postgres import alerts, model_versions, ticks
-from selfheal.adapters.postgres.predictions import oldest_prediction_after
 from selfheal.domain.monitoring.silence import overdue_after
 from selfheal.services.reports.files import (
     ReportFiles,
@@ -57,8 +56,6 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/monitoring", tags=["monitoring"], responses=documented(401, 403, 422, 429, 503))
 reading = [Depends(requires(Scope.READ))]
-
-BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @router.get("/stats", summary="What the monitor last saw", dependencies=reading)
@@ -181,9 +178,8 @@ def monitoring_stats(store: Store, interval: timedelta, now: datetime) -> Monito
         return MonitoringStats(
             model_version=None, tick=None, tick_age_seconds=None, unseen_since=None, is_overdue=False
         )
+    unseen_since = ticks.unseen_since(store, version.version)
     tick = ticks.latest_tick(store, version.version)
-    seen_until = BEFORE_ALL if tick is None else tick.window_end
-    unseen_since = oldest_prediction_after(store, version.version, seen_until)
     return MonitoringStats(
         model_version=version.version,
         tick=None if tick is None else WindowInfo.model_validate(tick),

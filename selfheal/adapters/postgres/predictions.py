@@ -68,17 +68,6 @@ def window_of(store: Store, model_version: int, since: datetime, until: datetime
     )
 
 
-def oldest_prediction_after(store: Store, model_version: int, moment: datetime) -> datetime | None:
-    """When the version's first prediction after `moment` was made; None if there is none. Read from an index."""
-    query = """
-        SELECT created_at FROM prediction_logs WHERE model_version = :version AND created_at > :moment
-        ORDER BY created_at LIMIT 1
-    """
-    with store.engine.connect() as connection:
-        row = connection.execute(text(query), {"version": model_version, "moment": moment}).first()
-    return None if row is None else row.created_at
-
-
 def proxy_metrics(store: Store, window: Window) -> ProxyMetrics:
     """Exact aggregates over the whole window, computed by Postgres."""
     with store.engine.connect() as connection:

@@ -95,6 +95,24 @@ def ticks_since(store: Store, since: datetime, limit: int) -> list[Row[Any]]:
         return list(connection.execute(query.order_by(table.c.created_at.desc()).limit(limit)))
 
 
+def unseen_since(store: Store, model_version: int) -> datetime | None:
+    """Return when the version's oldest prediction that no tick of it has seen was made; None if there is none.
+
+    A tick has seen what was predicted up to the end of its window. A version that no tick has seen waits since its first
+    prediction. Read from two indexes, in one statement.
+    """
+    query = """
+        SELECT created_at FROM prediction_logs
+        WHERE model_version = :version AND created_at > coalesce(
+            (SELECT window_end FROM monitoring_metrics WHERE model_name = :name AND model_version = :version
+             ORDER BY created_at DESC LIMIT 1),
+            '-infinity')
+        ORDER BY created_at LIMIT 1
+    """
+    with store.engine.connect() as connection:
+        return connection.execute(text(query), {"name": store.contract.name, "version": model_version}).scalar()
+
+
 def reports_of_open_episodes(store: Store) -> list[str]:
     """The first and the latest report (`report_ref`) of the episode that the newest tick is in, and of those of open alerts."""
     query = """

@@ -6,19 +6,24 @@ import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from selfheal.adapters.journal import prediction_journal
 from selfheal.adapters.postgres import alerts as alert_queries
 from selfheal.adapters.postgres import ticks
+from selfheal.adapters.postgres.ingest import ingest
 from selfheal.adapters.postgres.store import Store
 from selfheal.domain.records import Alert, ProxyMetrics, ScoreMetrics, Severity, Triage, Verdict, Window
 from selfheal.kit.ids import new_id
 from tests import builders
 from tests.at_once import at_once
 from tests.times import T0
+from tests.toy_use_case import contract
+from tests.traffic import journal_predictions, toy_rows
 
 MINUTE = timedelta(minutes=1)
 
@@ -87,6 +92,24 @@ def test_the_latest_tick_is_that_of_the_version_asked_for(store: Store) -> None:
     assert found is not None
     assert found.model_version == 1
     assert ticks.latest_tick(store, 3) is None
+
+
+def test_what_waits_for_a_tick_is_what_came_after_the_newest_tick_of_the_same_version(
+    store: Store, data_dir: Path
+) -> None:
+    assert ticks.unseen_since(store, 1) is None, "nothing was predicted"
+    probabilities = toy_rows(60)["load_ratio"].to_numpy() / 2
+    sent = [
+        journal_predictions(data_dir, contract, toy_rows(60), probabilities, start=T0 + MINUTE, model_version=version)
+        for version in (1, 2)
+    ]
+    ingest(store, prediction_journal(contract), data_dir)
+    assert ticks.unseen_since(store, 1) == sent[0].created_at[0], "there was no tick yet"
+    record(store, builders.window(end=sent[0].created_at[9]))
+    assert ticks.unseen_since(store, 1) == sent[0].created_at[10]
+    assert ticks.unseen_since(store, 2) == sent[1].created_at[0], "another version's tick has seen nothing of it"
+    record(store, builders.window(end=sent[0].last_at))
+    assert ticks.unseen_since(store, 1) is None
 
 
 def test_an_alert_opens_once_goes_on_and_is_resolved(store: Store) -> None:
