@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from serving.security.auth import Caller
 
 MAX_ALERTS = 500
-SEVERITIES = list(Severity)
 
 
 def overview(
@@ -46,7 +45,7 @@ def overview(
         stats=stats,
         newest_prediction_at=facts.newest_prediction_at,
         n_open_alerts=len(alerts),
-        worst_severity=max((Severity(row.severity) for row in alerts), key=SEVERITIES.index, default=None),
+        worst_severity=max((Severity(row.severity) for row in alerts), key=lambda one: one.rank, default=None),
         monitoring_interval_seconds=platform.settings.monitoring_interval,
         caller=CallerInfo(name=caller.name, scopes=sorted(caller.scopes)),
         asks_for_keys=asks_for_keys,

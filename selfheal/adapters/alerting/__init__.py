@@ -1,1 +1,1 @@
-"""Telling people: `channels` are where messages go, `notify` sees that each alert gets there."""
+"""Notification of people: `channels` says where messages go, `delivery` sends each alert there from the outbox."""

@@ -1,4 +1,4 @@
-"""Where alerts go: the addresses of NOTIFY_URLS and its siblings, which severity goes to which, and one message to one address.
+"""Notification channels: the addresses of NOTIFY_URLS and its siblings, their severities, and how one message is sent.
 
 An address is an apprise URL and may hold a secret (a token, a password): it is never printed, only its scheme is.
 """
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from selfheal.domain.records import Severity
 from selfheal.kit.errors import ConfigurationError
+from selfheal.kit.notify_urls import Channel, parse_channels
 
 if TYPE_CHECKING:
     from selfheal.settings import Settings
-from selfheal.kit.notify_urls import Channel, parse_channels
 
 SETTINGS: Mapping[str, tuple[Severity, ...]] = {
     "notify_urls": tuple(Severity),
@@ -29,7 +29,7 @@ SETTINGS: Mapping[str, tuple[Severity, ...]] = {
 
 @dataclass(frozen=True)
 class Message:
-    """What one channel is told. `kind` is apprise's: info, success, warning or failure."""
+    """What one channel is sent. `kind` is apprise's: info, success, warning or failure."""
 
     title: str
     body: str
@@ -38,17 +38,18 @@ class Message:
 
 @dataclass(frozen=True)
 class Routes:
-    """Who hears of which severity; an address that is given twice hears once."""
+    """The channels of each severity; an address that is configured twice is one channel."""
 
     by_severity: Mapping[Severity, tuple[Channel, ...]]
 
     @property
     def channels(self) -> tuple[Channel, ...]:
+        """Every channel of any severity, once."""
         return tuple(dict.fromkeys(channel for channels in self.by_severity.values() for channel in channels))
 
 
 def routes_of(settings: Settings) -> Routes:
-    """Who hears of what under these settings."""
+    """Return the channels of each severity under these settings."""
     given = {name: parse_channels(getattr(settings, name).get_secret_value()) for name in SETTINGS}
     return Routes(
         {
@@ -61,7 +62,7 @@ def routes_of(settings: Settings) -> Routes:
 
 
 def check_channels(settings: Settings) -> None:
-    """For a service that starts. Apprise takes a second to load: short commands do without.
+    """Check every configured address, when a service starts. Apprise takes a second to load: short commands do without.
 
     Raises:
         ConfigurationError: naming the setting, place and scheme of an address that apprise cannot use.
@@ -77,7 +78,7 @@ def check_channels(settings: Settings) -> None:
 
 
 def send(channel: Channel, message: Message) -> bool:
-    """Sends and waits; False if the channel did not take it. May take as long as the service at the other end lets it."""
+    """Send and wait; return False if the channel did not accept it. Takes as long as the service at the other end lets it."""
     import apprise
 
     plugin = _plugin(channel)
@@ -89,16 +90,16 @@ def send(channel: Channel, message: Message) -> bool:
 
 
 def _plugin(channel: Channel) -> Any | None:
-    """Apprise's object for the address; None if it makes none of it."""
+    """Return apprise's object for the address; None if apprise does not understand it."""
     import apprise
 
-    with _nothing_told_by("apprise"):
+    with _silenced("apprise"):
         return apprise.Apprise.instantiate(channel.url, suppress_exceptions=True)
 
 
 @contextmanager
-def _nothing_told_by(name: str) -> Iterator[None]:
-    """Apprise logs parts of an address that it does not understand."""
+def _silenced(name: str) -> Iterator[None]:
+    """Disable a logger: apprise logs parts of an address that it does not understand, and those may be secret."""
     logger = logging.getLogger(name)
     before = logger.disabled
     logger.disabled = True

@@ -1,8 +1,8 @@
-"""Telling people of alerts, through `selfheal.adapters.alerting.channels`, without ever waiting long for a channel or losing an alert.
+"""Delivery of alerts from the outbox to people: no channel is waited for long, and no alert is lost.
 
-The table of alerts is the queue: a row says which channel has been told what, and from when on somebody should look whether
-there is more to tell. `tell` is called by whoever is awake (each tick, the monitoring sensor, the API's watch); a channel
-that fails is tried again by a later call, up to `MAX_FAILURES` times.
+The table of alerts is the outbox: a row records what each channel was last sent, and from when on it is to be examined for
+messages that are still to be sent. `deliver_due_alerts` is called by every tick, the monitoring sensor and the API's watchdog; a
+channel that fails is tried again by a later call, up to `MAX_FAILURES` times.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfheal.adapters.alerting.channels import Message, Routes, routes_of, send
 from selfheal.domain.records import Alert, Severity
+from selfheal.kit.durations import span
 from selfheal.kit.notify_urls import Channel
 
 if TYPE_CHECKING:
@@ -28,32 +29,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KINDS = {Severity.INFO: "info", Severity.WARNING: "warning", Severity.CRITICAL: "failure"}
-RANKS = {severity.value: rank for rank, severity in enumerate(Severity, 1)}
 RESOLVED = "resolved"
-"""What a channel was last told of an alert is a severity or this."""
+"""What a channel was last sent of an alert is a severity, or this."""
 
 TIMEOUT_SECONDS = 10.0
-"""For one call of `tell` or `notify`, however many channels hang. Most of apprise's services give up after 4 s."""
+"""For one call of `deliver_due_alerts` or `notify`, however many channels hang. Most of apprise's services give up after 4 s."""
 
 LEASE = timedelta(seconds=60)
-"""For so long nobody else sends what one process is sending; one that is killed half-way leaves it to the next."""
+"""How long one process alone may send what it claimed; if it is killed half-way, another one sends it after that."""
 
 INITIAL_BACKOFF, MAX_BACKOFF = timedelta(minutes=1), timedelta(hours=2)
 MAX_FAILURES = 16
-"""Tries in a row that left a channel untold: about a day with pauses that double. The alert stays in the table."""
+"""Failed attempts in a row before an alert's messages are given up: about a day with pauses that double. Its row stays."""
 
 MAX_ALERTS_AT_ONCE = 20
-"""Per call; the others wait for the next one."""
+"""Per call; the others wait for the next call."""
 
 _hanging: set[str] = set()
-"""Keys of channels whose last message has neither gone nor failed: they get no second thread."""
+"""Keys of channels whose last message has been neither sent nor refused: they get no second thread."""
 
 _hanging_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class DueMessage:
-    """A message about one alert, and what its channel then has been told."""
+    """A message about one alert for one channel. `says` is what the channel was last sent once it is delivered."""
 
     channel: Channel
     message: Message
@@ -61,17 +61,17 @@ class DueMessage:
 
 
 Delivered = dict[str, dict[str, str]]
-"""What channels (by their key) were told, alert by alert."""
+"""What each channel (by its key) was sent, for each alert (by its id)."""
 
 
 def deliver_due_alerts(settings: Settings, store: Store, now: datetime) -> int:
-    """Sends what is due and keeps who has been told; returns how many messages went. Takes `TIMEOUT_SECONDS` at most.
+    """Send what is due and record what was delivered; return how many messages were. Takes `TIMEOUT_SECONDS` at most.
 
-    At least once: a process that dies between sending and keeping lets a message be sent again.
+    Delivers at least once: if the process dies between sending and recording, a message is sent again.
     """
-    from selfheal.adapters.postgres import alert_outbox as queue
+    from selfheal.adapters.postgres import alert_outbox
 
-    rows = queue.claim_due(store, now, LEASE, MAX_ALERTS_AT_ONCE)
+    rows = alert_outbox.claim_due(store, now, LEASE, MAX_ALERTS_AT_ONCE)
     if not rows:
         return 0
     routes = routes_of(settings)
@@ -84,12 +84,12 @@ def deliver_due_alerts(settings: Settings, store: Store, now: datetime) -> int:
         if not is_done:
             _log_failure(row.kind, wanted, delivered_to, has_given_up=has_given_up)
         retry_at = None if is_done or has_given_up else now + _pause(row.notify_failures)
-        queue.record_delivered(store, row, delivered_to, is_done=is_done, retry_at=retry_at, now=now)
+        alert_outbox.record_delivered(store, row, delivered_to, is_done=is_done, retry_at=retry_at, now=now)
     return sum(len(delivered_to) for delivered_to in delivered.values())
 
 
 def deliver_in_background(settings: Settings, store: Store) -> None:
-    """`tell` in a thread of its own, for those who must not wait. What fails is left to a later `tell`."""
+    """Call `deliver_due_alerts` in a thread of its own and return at once. What fails is left to a later call."""
 
     def work() -> None:
         from sqlalchemy.exc import SQLAlchemyError
@@ -97,19 +97,19 @@ def deliver_in_background(settings: Settings, store: Store) -> None:
         with contextlib.suppress(SQLAlchemyError):
             deliver_due_alerts(settings, store, datetime.now(UTC))
 
-    threading.Thread(target=work, name="tell", daemon=True).start()
+    threading.Thread(target=work, name="deliver", daemon=True).start()
 
 
 def notify(settings: Settings, alerts: Iterable[Alert]) -> dict[str, str]:
-    """Sends alerts past the table, for those that cannot be kept there. Returns who was told what of the last one.
+    """Send alerts that cannot be recorded in the outbox; return what each channel (by its key) was sent of the last one.
 
-    A channel that fails is logged and not tried again. Takes `TIMEOUT_SECONDS` at most.
+    A channel that fails is logged and not tried again. Takes `TIMEOUT_SECONDS` for each alert at most.
     """
     routes = routes_of(settings)
     last: dict[str, str] = {}
     for alert in alerts:
         messages = [
-            DueMessage(channel, opening(alert.kind, alert.severity, alert.message), alert.severity.value)
+            DueMessage(channel, opening_message(alert.kind, alert.severity, alert.message), alert.severity.value)
             for channel in routes.by_severity[alert.severity]
         ]
         last = _send_all({alert.kind: messages}).get(alert.kind, {})
@@ -119,44 +119,48 @@ def notify(settings: Settings, alerts: Iterable[Alert]) -> dict[str, str]:
 
 
 def due_messages(alert: Row[Any], routes: Routes) -> list[DueMessage]:
-    """Who has to hear what of an alert as it is now.
+    """Return the messages that are still to be sent about an alert, as it is now.
 
-    Open: each channel of its severity that has not been notified of it so far, or only of a lower one. Acknowledged: only if it has
-    become more severe since then. Resolved: each channel that was told it was open.
+    While it is open: to each channel of its severity that was sent nothing of it, or only a lower severity. If it was
+    acknowledged: only if it has become more severe since. Once it is resolved: to each channel that was sent that it is open.
     """
     if alert.resolved_at is not None:
-        message = closing(alert.kind, alert.message, alert.resolved_at - alert.created_at)
+        message = resolved_message(alert.kind, alert.message, alert.resolved_at - alert.created_at)
         return [
             DueMessage(channel, message, RESOLVED)
             for channel in routes.channels
             if alert.told.get(channel.key, RESOLVED) != RESOLVED
         ]
-    rank = RANKS[alert.severity]
-    if alert.acknowledged_at is not None and rank <= RANKS.get(alert.acknowledged_severity, rank):
-        return []
     severity = Severity(alert.severity)
-    message = opening(alert.kind, severity, alert.message)
+    if alert.acknowledged_at is not None and severity.rank <= Severity(alert.acknowledged_severity or severity).rank:
+        return []
+    message = opening_message(alert.kind, severity, alert.message)
     return [
         DueMessage(channel, message, severity.value)
         for channel in routes.by_severity[severity]
-        if RANKS.get(alert.told.get(channel.key), 0) < rank
+        if _rank_delivered(alert.told.get(channel.key)) < severity.rank
     ]
 
 
-def opening(kind: str, severity: Severity, message: str) -> Message:
+def _rank_delivered(last: str | None) -> int:
+    """Return the rank of the severity that a channel was last sent; 0 if it was sent none, or the alert's end."""
+    return next((severity.rank for severity in Severity if severity == last), 0)
+
+
+def opening_message(kind: str, severity: Severity, message: str) -> Message:
+    """Return what is sent about an open alert."""
     return Message(f"selfheal: {kind.replace('_', ' ')}", message, KINDS[severity])
 
 
-def closing(kind: str, message: str, lasted: timedelta) -> Message:
-    minutes = round(lasted.total_seconds() / 60)
-    duration = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+def resolved_message(kind: str, message: str, lasted: timedelta) -> Message:
+    """Return what is sent about an alert that is resolved: how long it was open, and its last message."""
     return Message(
-        f"selfheal: {kind.replace('_', ' ')} resolved", f"Over after {duration}. It was: {message}", "success"
+        f"selfheal: {kind.replace('_', ' ')} resolved", f"Resolved after {span(lasted)}: {message}", "success"
     )
 
 
 def _pause(n_failures: int) -> timedelta:
-    """Doubles with each failure in a row."""
+    """Return how long to wait after so many failures in a row: twice as long after each."""
     return min(INITIAL_BACKOFF * float(2 ** min(n_failures - 1, 20)), MAX_BACKOFF)
 
 
@@ -170,12 +174,12 @@ def _log_failure(
         len(missed),
         len(wanted),
         ", ".join(f"{scheme}://..." for scheme in missed),
-        "it is not tried again" if has_given_up else "it is tried again",
+        "delivery is given up" if has_given_up else "delivery will be retried",
     )
 
 
 def _send_all(messages: Mapping[str, Sequence[DueMessage]]) -> Delivered:
-    """Each channel in a thread of its own, all within `TIMEOUT_SECONDS`; what a channel takes later counts as not taken."""
+    """Send to each channel in a thread of its own; what a channel accepts after `TIMEOUT_SECONDS` counts as not delivered."""
     by_channel: dict[Channel, list[tuple[str, DueMessage]]] = {}
     for alert_id, several in messages.items():
         for due in several:
@@ -184,14 +188,15 @@ def _send_all(messages: Mapping[str, Sequence[DueMessage]]) -> Delivered:
     threads = [
         threading.Thread(target=delivery.work, args=(channel, work), name="notify", daemon=True)
         for channel, work in by_channel.items()
-        if _take(channel)
+        if _is_first_thread_of(channel)
     ]
     for thread in threads:
         thread.start()
     return delivery.wait(len(threads), TIMEOUT_SECONDS)
 
 
-def _take(channel: Channel) -> bool:
+def _is_first_thread_of(channel: Channel) -> bool:
+    """Mark a channel as in use; return False if an earlier message to it still hangs."""
     with _hanging_lock:
         if channel.key in _hanging:
             return False
@@ -200,7 +205,7 @@ def _take(channel: Channel) -> bool:
 
 
 class _Delivery:
-    """What has been taken so far, written by the channels' threads until nobody waits any more."""
+    """What the channels have accepted so far, written by their threads until the caller stops waiting."""
 
     def __init__(self) -> None:
         self._delivered: Delivered = {}
@@ -214,15 +219,15 @@ class _Delivery:
                 if self._is_over:
                     return
                 try:
-                    is_taken = send(channel, due.message)
-                except Exception as error:  # of somebody's plugin
+                    is_accepted = send(channel, due.message)
+                except Exception as error:  # a plugin may raise anything
                     logger.warning("%s://... failed with %s", channel.scheme, type(error).__name__)
-                    is_taken = False
+                    is_accepted = False
                 with self._changed:
-                    if is_taken and not self._is_over:
+                    if is_accepted and not self._is_over:
                         self._delivered.setdefault(alert_id, {})[channel.key] = due.says
-                if not is_taken:
-                    return  # the others would fail likewise, and take their time
+                if not is_accepted:
+                    return  # the channel's other messages would fail likewise, each after its own time-out
         finally:
             with _hanging_lock:
                 _hanging.discard(channel.key)

@@ -26,9 +26,9 @@ def claim_due(store: Store, now: datetime, lease: timedelta, limit: int) -> list
         is_due = (table.c.model_name == store.contract.name) & (table.c.notify_after <= now)
         if connection.execute(select(table.c.alert_id).where(is_due).limit(1)).first() is None:
             return []
-    urgency = case((table.c.severity == Severity.CRITICAL.value, 0), else_=1)
-    oldest = select(table.c.alert_id).where(is_due).order_by(urgency, table.c.created_at).limit(limit)
-    chosen = oldest.with_for_update(skip_locked=True).cte("chosen")
+    rank = case({severity.value: severity.rank for severity in Severity}, value=table.c.severity)
+    first = select(table.c.alert_id).where(is_due).order_by(rank.desc(), table.c.created_at).limit(limit)
+    chosen = first.with_for_update(skip_locked=True).cte("chosen")
     statement = (
         update(table)
         .where(table.c.alert_id.in_(select(chosen.c.alert_id)))

@@ -140,8 +140,7 @@ def _update(
     }
     if all(getattr(row, name) == value for name, value in fields.items()):
         return
-    levels = list(Severity)
-    if levels.index(alert.severity) > levels.index(Severity(row.severity)):
+    if alert.severity.rank > Severity(row.severity).rank:
         fields |= {"notify_after": now, "notify_failures": 0}
     connection.execute(update(table).where(table.c.alert_id == row.alert_id).values(**fields, updated_at=now))
 

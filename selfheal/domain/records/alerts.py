@@ -7,9 +7,16 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
+    """How urgent an alert is, the least urgent first."""
+
     INFO = "info"
     WARNING = "warning"
     CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """The place in the order of urgency, from 1 (text, as which a severity is stored, sorts otherwise)."""
+        return list(Severity).index(self) + 1
 
 
 @dataclass(frozen=True, slots=True)

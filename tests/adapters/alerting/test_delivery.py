@@ -21,9 +21,9 @@ from selfheal.adapters.alerting.delivery import (
     MAX_BACKOFF,
     MAX_FAILURES,
     _pause,
-    closing,
     due_messages,
     notify,
+    resolved_message,
 )
 from selfheal.domain.records import Alert, Severity
 from selfheal.kit.notify_urls import Channel
@@ -99,7 +99,7 @@ def test_a_channel_that_fails_is_logged_and_stops_neither_the_others_nor_the_loo
         record.getMessage() for record in caplog.records if record.name == "selfheal.adapters.alerting.delivery"
     ]
     assert warnings == [
-        f"alert {kind} could not be delivered to 1 of 2 channels (json://...); it is not tried again"
+        f"alert {kind} could not be delivered to 1 of 2 channels (json://...); delivery is given up"
         for kind in ("dataset_drift", "feature_drift")
     ]
 
@@ -173,7 +173,7 @@ def test_the_end_is_told_once_to_whom_the_beginning_was_told() -> None:
 
 
 def test_the_end_says_how_long_it_was_and_what() -> None:
-    message = closing("feature_drift", "3 features have drifted", timedelta(hours=5))
+    message = resolved_message("feature_drift", "3 features have drifted", timedelta(hours=5))
     assert (message.title, message.kind) == ("selfheal: feature drift resolved", "success")
-    assert message.body == "Over after 5 h. It was: 3 features have drifted"
-    assert closing("a", "b", timedelta(minutes=7)).body.startswith("Over after 7 min")
+    assert message.body == "Resolved after 5 h: 3 features have drifted"
+    assert resolved_message("a", "b", timedelta(minutes=7)).body == "Resolved after 7 min: b"

@@ -66,7 +66,7 @@ def test_an_alert_is_told_once_and_its_end_to_whom_it_was_told(
     resolve(store, 90)
     assert [deliver_due_alerts(settings, store, T0 + (90 + i) * MINUTE) for i in range(3)] == [1, 0, 0]
     assert titles(chat) == ["warning feature drift", "success feature drift resolved"]
-    assert "90 min" in chat.received[1]["message"]
+    assert "after 1 h 30 min: " in chat.received[1]["message"]
     assert pager.received == [], "it was no critical one"
 
 
@@ -203,13 +203,13 @@ def test_the_most_severe_are_told_first_and_the_rest_by_later_calls(
     store: Store, settings: Settings, chat: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("selfheal.adapters.alerting.delivery.MAX_ALERTS_AT_ONCE", 2)
-    for number, severity in enumerate((Severity.WARNING, Severity.WARNING, Severity.CRITICAL)):
+    for number, severity in enumerate((Severity.INFO, Severity.WARNING, Severity.CRITICAL)):
         hold(store, Alert(f"trouble_{number}", severity, "trouble"), number)
     now = T0 + 5 * MINUTE
     deliver_due_alerts(settings, store, now)
-    assert {title.split()[-1] for title in titles(chat)} == {"0", "2"}
+    assert {title.split()[-1] for title in titles(chat)} == {"1", "2"}
     deliver_due_alerts(settings, store, now)
-    assert titles(chat)[-1] == "warning trouble 1"
+    assert titles(chat)[-1] == "info trouble 0"
 
 
 def key_of(webhook: Webhook) -> str:

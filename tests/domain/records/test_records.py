@@ -34,6 +34,15 @@ from selfheal.kit.serialization import digest_of, from_dict, to_dict, to_json
 from tests.builders import column_drift, decision, drift_report, model_version, performance, score, window
 from tests.times import T0
 
+
+def test_a_critical_alert_is_more_urgent_than_a_warning_and_that_than_information() -> None:
+    assert sorted(["warning", "critical", "info"], key=lambda text: Severity(text).rank) == [
+        "info",
+        "warning",
+        "critical",
+    ]
+
+
 SHADOW = ShadowModel(
     model_name="machine_failure",
     mlflow_run_id="run",
