@@ -20,7 +20,6 @@ ELSEWHERE: dict[str, str] = {
     "selfheal.adapters.postgres.journal_audit": "tests/services/verification/test_verification.py",
     "selfheal.adapters.postgres.probations": "tests/domain/test_probation.py",
     "selfheal.adapters.postgres.retention": "tests/services/test_maintenance.py",
-    "selfheal.kit.atomic_file": "tests/adapters/test_decision_log.py",
     "selfheal_assets.__main__": "tests/test_end_to_end.py",
     "selfheal_assets.asset_checks": "tests/selfheal_assets/test_switching.py",
     "selfheal_assets.sensors.registry": "tests/selfheal_assets/test_switching.py",

@@ -27,6 +27,7 @@ import numpy as np
 import orjson
 
 from selfheal.domain.contract import FloatArray, ModelContract
+from selfheal.kit.atomic_file import atomic_file, sync_folder
 from selfheal.kit.errors import InvalidDataError, JournalUnavailableError
 
 CHECKSUM_COLUMN = "crc32"
@@ -203,7 +204,7 @@ class Journal:
             _write_all(self._descriptor, self._header)
             os.fsync(self._descriptor)
             unnamed.rename(path)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError as error:
             self._close()
             for empty in (unnamed, path):  # tried again and again on a full disk, they would pile up
@@ -349,17 +350,12 @@ def compress(path: Path) -> Path:
         OSError: if there is no room; the file stays as it is.
     """
     target = compressed_path(path)
-    unfinished = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
-    try:
-        with path.open("rb") as source, unfinished.open("xb") as file:
-            with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0) as packed:
-                shutil.copyfileobj(source, packed, 1_000_000)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    with (
+        path.open("rb") as source,
+        atomic_file(target, is_durable=True) as file,
+        gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0) as packed,
+    ):
+        shutil.copyfileobj(source, packed, 1_000_000)
     path.unlink(missing_ok=True)  # another process may have compressed it, too
     return target
 
@@ -415,12 +411,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a new file's name durable, not only its content."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,13 +7,13 @@ workers of a machine; whoever deletes the file ends all tickets.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from pathlib import Path
+
+from selfheal.kit.atomic_file import write_once
 
 LASTS_SECONDS = 600
 SECRET_BYTES = 32
@@ -48,15 +48,4 @@ class SignedLinks:
 
 def _secret_in(path: Path) -> bytes:
     """The file's; made first if it is not there. Of several processes that make it at once, one wins and all read the same."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.{secrets.token_hex(4)}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(SECRET_BYTES))
-            file.flush()
-            os.fsync(file.fileno())  # a power failure must not leave an empty secret, which anybody could sign with
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-        temporary.unlink()
-    return path.read_bytes()
+    return write_once(path, secrets.token_bytes(SECRET_BYTES), mode=0o600)

@@ -8,7 +8,6 @@ once beside them: no page asks another host for anything.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -74,12 +73,7 @@ def report_name(window: Window) -> str:
 
 def save_html(snapshot: Any, folder: Path, name: str) -> Path:
     """Write Evidently's page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.html"
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    snapshot.save_html(str(temporary))
-    temporary.replace(path)
-    return path
+    return write_atomic(folder / f"{name}.html", snapshot.get_html_str(as_iframe=False).encode())
 
 
 def save_overview(html: str, folder: Path, name: str) -> Path:
