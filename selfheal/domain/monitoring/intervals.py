@@ -16,22 +16,20 @@ import numpy.typing as npt
 from selfheal.domain.records import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from selfheal.domain.contract import FloatArray
 
 INTERVAL_LEVEL = 0.95
 Z = NormalDist().inv_cdf((1 + INTERVAL_LEVEL) / 2)
 
 MIN_DELONG_ROWS = 50
-BISECTIONS = 40
-"""Halvings of a distance of at most 1: to the twelfth digit."""
+ROOT_TOLERANCE = 1e-15
+"""Of an area between 0 and 1: as exact as a float near 1 can be."""
 
 IntArray = npt.NDArray[np.int64]
 
 
 def metric_intervals(labels: IntArray, scores: FloatArray, threshold: float) -> dict[str, Interval]:
-    """Return intervals by metric: f1, precision, recall, auc_roc, brier; one that the rows do not define is left out.
+    """Return the intervals by metric: f1, precision, recall, auc_roc, brier; what the rows do not define is left out.
 
     Args:
         labels, scores: shape (n,), of rows drawn independently from those the intervals are about.
@@ -50,24 +48,24 @@ def metric_intervals(labels: IntArray, scores: FloatArray, threshold: float) -> 
 
 
 def wilson(n_successes: int, n: int) -> Interval | None:
-    """Interval of a proportion (Wilson, 1927, JASA 22); None without a trial.
+    """Return the interval of a proportion (Wilson, 1927, JASA 22); None without a trial.
 
     >>> found = wilson(15, 148)
     >>> round(found.low, 4), round(found.high, 4)
     (0.0624, 0.1605)
     """
+    from scipy.stats import binomtest
+
     if n == 0:
         return None
-    share, spread = n_successes / n, Z * Z / n
-    middle = share + spread / 2
-    half = Z * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    low, high = (middle - half) / (1 + spread), (middle + half) / (1 + spread)
-    # At the ends the formula gives the end itself but for rounding.
-    return Interval(0.0 if n_successes == 0 else max(0.0, low), 1.0 if n_successes == n else min(1.0, high))
+    found = binomtest(n_successes, n).proportion_ci(INTERVAL_LEVEL, method="wilson")
+    return Interval(float(found.low), float(found.high))
 
 
 def f1_interval(true_positive: int, false_positive: int, false_negative: int) -> Interval | None:
-    """Interval of F1: Wilson's of q = TP / (TP + FP + FN), mapped by F1 = 2 q / (1 + q); None if all rows are true negatives.
+    """Return the interval of F1: Wilson's of q = TP / (TP + FP + FN), mapped by F1 = 2 q / (1 + q).
+
+    None if all rows are true negatives.
 
     Given how many rows are not true negatives, TP is binomial, so a proportion's interval applies (the Wilson indirect method
     of Lam et al., arXiv:2309.14621; q is the F* of Hand et al., 2021, Machine Learning 110).
@@ -77,11 +75,11 @@ def f1_interval(true_positive: int, false_positive: int, false_negative: int) ->
 
 
 def auc_interval(labels: IntArray, scores: FloatArray) -> Interval | None:
-    """Interval of the area under the ROC curve; None where there is only one class.
+    """Return the interval of the area under the ROC curve; None where there is only one class.
 
-    From `MIN_DELONG_ROWS` of the smaller class on DeLong's, which assumes nothing of the scores; with fewer its variance is
-    itself too uncertain (90 % coverage instead of 95 % with 13 positives), and Newcombe's holds. A perfect separation has
-    no variance to go by either.
+    From `MIN_DELONG_ROWS` of the smaller class on it is DeLong's, which assumes nothing of the scores. With fewer rows its
+    variance is itself too uncertain (90 % coverage instead of 95 % with 13 positives), so it is Newcombe's, as it is for a
+    perfect separation, which shows no variance.
     """
     positive, negative = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
     if not (len(positive) and len(negative)):
@@ -95,7 +93,7 @@ def auc_interval(labels: IntArray, scores: FloatArray) -> Interval | None:
 
 
 def _delong(auc: float, wins: FloatArray, losses: FloatArray) -> Interval:
-    """Variance by DeLong et al. (1988, Biometrics 44), interval on the log-odds scale (Pepe, 2003, section 5.2).
+    """Return the interval on the log-odds scale (Pepe, 2003, section 5.2), its variance by DeLong et al. (1988, Biometrics 44).
 
     Student's t with Welch's degrees of freedom, because the variance is estimated from two samples.
     """
@@ -112,31 +110,28 @@ def _delong(auc: float, wins: FloatArray, losses: FloatArray) -> Interval:
 
 
 def _newcombe(auc: float, n_positive: int, n_negative: int) -> Interval:
-    """Newcombe's method 5 (2006, Statistics in Medicine 25): the areas that are within Z of their own standard error.
+    """Return the areas that are within Z of their own standard error: Newcombe's method 5 (2006, Statistics in Medicine 25).
 
     The standard error is Hanley and McNeil's (1982) for exponential scores, with the mean of both class sizes.
     """
+    from scipy.optimize import brentq
+
     extra = (n_positive + n_negative) / 2 - 1
 
-    def is_within(area: float) -> bool:
+    def excess(area: float) -> float:
+        """Return the squared distance of `area` from the one found, less the largest that is within."""
         spread = 1 + extra * ((1 - area) / (2 - area) + area / (1 + area))
         variance = area * (1 - area) * spread / (n_positive * n_negative)
-        return (area - auc) ** 2 <= Z * Z * variance
+        return (area - auc) ** 2 - Z * Z * variance
 
-    return Interval(_last_within(is_within, auc, 0.0), _last_within(is_within, auc, 1.0))
-
-
-def _last_within(is_within: Callable[[float], bool], start: float, end: float) -> float:
-    """The point between `start` (within) and `end` at which it stops to be within, by bisection."""
-    inside, outside = start, end
-    for _ in range(BISECTIONS):
-        middle = (inside + outside) / 2
-        inside, outside = (middle, outside) if is_within(middle) else (inside, middle)
-    return inside
+    inside = min(max(auc, ROOT_TOLERANCE), 1 - ROOT_TOLERANCE)  # at 0 and 1 the variance is 0: a root, but not the end
+    low = 0.0 if auc == 0 else brentq(excess, 0.0, inside, xtol=ROOT_TOLERANCE)
+    high = 1.0 if auc == 1 else brentq(excess, inside, 1.0, xtol=ROOT_TOLERANCE)
+    return Interval(float(low), float(high))
 
 
 def mean_interval(values: FloatArray) -> Interval | None:
-    """Interval of the mean of skewed values from 0 to 1, as squared errors are; None with fewer than two.
+    """Return the interval of the mean of skewed values from 0 to 1, as squared errors are; None with fewer than two.
 
     Student's t with its skewness taken out by Hall's cubic transformation (1992, JRSS B 54): with T = (mean - m) / s and
     skewness g, sqrt(n) (T + g T^2 / 3 + g^2 T^3 / 27 + g / (6 n)) is nearly standard normal, and the cubic is monotone, so
@@ -154,7 +149,7 @@ def mean_interval(values: FloatArray) -> Interval | None:
 
 
 def _hall_inverse(value: float, skewness: float, n: int) -> float:
-    """The T at which Hall's cubic takes `value`."""
+    """Return the T at which Hall's cubic takes `value`."""
     shifted = value - skewness / (6 * n)
     if abs(skewness) < 1e-6:
         return shifted
@@ -162,6 +157,6 @@ def _hall_inverse(value: float, skewness: float, n: int) -> float:
 
 
 def _share_below(sorted_others: FloatArray, values: FloatArray) -> FloatArray:
-    """The share of the others that is below each value, a tie counting half."""
+    """Return the share of the others that is below each value, a tie counting half."""
     below = np.searchsorted(sorted_others, values, "left") + np.searchsorted(sorted_others, values, "right")
     return np.asarray(below / (2 * len(sorted_others)), dtype=np.float64)

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from selfheal.domain.contract import FloatArray
 from selfheal.domain.monitoring.intervals import (
     MIN_DELONG_ROWS,
+    _newcombe,
     auc_interval,
     f1_interval,
     mean_interval,
@@ -38,6 +39,44 @@ def test_wilson_s_interval_is_that_of_newcombe_s_tables(
 ) -> None:
     """Newcombe (1998), Statistics in Medicine 17, table I, method 3."""
     assert ends(wilson(n_successes, n)) == pytest.approx(expected, abs=6e-5)
+
+
+@pytest.mark.parametrize(
+    ("n_successes", "n", "low", "high"),
+    [
+        (15, 148, 0.06238639953073628, 0.160487241723308),
+        (0, 10, 0.0, 0.27753279986288915),
+        (10, 10, 0.7224672001371109, 1.0),
+        (1, 20_000, 8.826282272974871e-06, 0.0002831905702260401),
+        (200, 1_000_000, 0.00017413828033419635, 0.0002297016271521231),
+    ],
+)
+def test_wilson_s_interval_is_what_older_decisions_recorded(n_successes: int, n: int, low: float, high: float) -> None:
+    """By the formula of release 0.1, written out: a verdict that is computed again must not differ from the recorded one."""
+    assert ends(wilson(n_successes, n)) == pytest.approx((low, high), abs=1e-12)
+
+
+NEWCOMBE = [
+    (0.0, 1, 1, 0.0, 0.7934506856227017),
+    (0.0, 5, 400, 0.0, 0.19170972475239978),
+    (1.0, 1, 1, 0.2065493143772983, 1.0),
+    (1.0, 13, 180, 0.9186982349629034, 1.0),
+    (1.0, 300, 20000, 0.9967452895070892, 1.0),
+    (0.5, 1, 1, 0.0546207555289584, 0.9453792444710416),
+    (0.5, 8, 120, 0.31102850888009925, 0.6889714911199007),
+    (0.76, 8, 120, 0.5540749442523156, 0.8836026586459049),
+    (0.999, 49, 5000, 0.9780646133086213, 0.9999540307598418),
+    (1e-05, 30, 10000, 3.1119112372834938e-09, 0.03253337411335598),
+    (0.83, 12, 12, 0.5999156274769483, 0.9357872752679577),
+]
+
+
+@pytest.mark.parametrize(("auc", "n_positive", "n_negative", "low", "high"), NEWCOMBE)
+def test_newcombe_s_interval_is_what_older_decisions_recorded(
+    auc: float, n_positive: int, n_negative: int, low: float, high: float
+) -> None:
+    """By bisection, as release 0.1 did."""
+    assert ends(_newcombe(auc, n_positive, n_negative)) == pytest.approx((low, high), abs=1e-12)
 
 
 def test_a_proportion_of_nothing_has_no_interval() -> None:
