@@ -35,10 +35,10 @@ MAX_ROWS = 20_000
 EVALUATION_GROWTH = 1.1
 """A look is due once a tenth more labels are there: some 50 looks from 200 labels to `MAX_ROWS`."""
 
-FAILED, ROLLBACK_FAILED, BLIND, NO_EVIDENCE = (
+FAILED, ROLLBACK_FAILED, CANNOT_COMPARE, NO_EVIDENCE = (
     "probation_failed",
     "rollback_failed",
-    "probation_blind",
+    "probation_cannot_compare",
     "probation_without_evidence",
 )
 """Kinds of alerts."""
@@ -166,26 +166,39 @@ def alert_of(report: ProbationReport) -> Alert | None:
         "brier_change_low": report.brier_change_low,
         BACK_TO_VERSION: report.previous_version,
     }
-    name = f"version {report.version}"
+    name = f"Version {report.version}"
     if report.outcome is ProbationOutcome.FAILED:
         message = (
-            f"{name} failed its probation ({report.reason}): version {report.previous_version} is to take over again"
+            f"{name} failed its probation: {report.reason}. Version {report.previous_version} is being put back into "
+            "production."
         )
         return Alert(FAILED, Severity.CRITICAL, message, numbers)
     if report.outcome is ProbationOutcome.NO_EVIDENCE:
-        message = f"the probation of {name} ended without evidence, it stays in production unproven: {report.reason}"
+        message = f"{name} remains in production unproven: its probation ended without evidence ({report.reason})."
         return Alert(NO_EVIDENCE, Severity.INFO, message, numbers)
     if report.outcome is None and report.is_blind:
-        message = f"{name} is on probation and nothing watches it: {report.reason}"
-        return Alert(BLIND, Severity.WARNING, message, numbers)
+        message = (
+            f"{name} is on probation but cannot be compared: {report.reason}. Check its realised quality yourself."
+        )
+        return Alert(CANNOT_COMPARE, Severity.WARNING, message, numbers)
     return None
+
+
+def rolled_back_alert(report: ProbationReport) -> Alert:
+    """Return the alert that a worse version was replaced by the one before."""
+    message = (
+        f"Version {report.previous_version} is in production again: version {report.version} failed its probation "
+        f"({report.reason})."
+    )
+    return Alert(FAILED, Severity.CRITICAL, message, {BACK_TO_VERSION: report.previous_version})
 
 
 def rollback_alert(report: ProbationReport, problem: str) -> Alert:
     """Return the alert that a version known to be worse could not be replaced."""
     message = (
-        f"version {report.version} failed its probation ({report.reason}), but version {report.previous_version} could not "
-        f"take over: {problem}. If version {report.version} still serves, put another in: `selfheal rollback --to`"
+        f"Version {report.version} failed its probation ({report.reason}), but version {report.previous_version} could not "
+        f"take over: {problem}. If version {report.version} is still in production, choose another version: `selfheal "
+        "rollback --to VERSION --reason ...`"
     )
     return Alert(ROLLBACK_FAILED, Severity.CRITICAL, message, {BACK_TO_VERSION: report.previous_version})
 

@@ -14,8 +14,7 @@ from selfheal.domain.monitoring.drift import PROBABILITY
 from selfheal.domain.monitoring.label_delay import label_delay, matured_period, observed_until
 from selfheal.domain.probation import (
     BACK_TO_VERSION,
-    BLIND,
-    FAILED,
+    CANNOT_COMPARE,
     MAX_ROWS,
     OpenAlert,
     PairedScores,
@@ -28,8 +27,9 @@ from selfheal.domain.probation import (
     may_have_ended,
     not_on_probation,
     rollback_alert,
+    rolled_back_alert,
 )
-from selfheal.domain.records import Alert, ModelVersion, ProbationReport, Severity, Trigger
+from selfheal.domain.records import ModelVersion, ProbationReport, Trigger
 from selfheal.kit.errors import IntegrityError, ModelRefusedError, PermanentError
 from selfheal.services.promotion.going_live import rollback
 from selfheal.services.scoring import try_scores
@@ -57,7 +57,7 @@ def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
     report = ended or judge_probation(
         champion, _paired_scores(platform, champion), probation_limits(platform.settings), now
     )
-    _hold_alert(platform, report, now)
+    _sync_alert(platform, report, now)
     if report.outcome is not None:  # after its alert: a process that dies in between evaluates again
         probations.record_outcome(platform.store, report, champion.promoted_at, now)
     if report.is_harmful:
@@ -76,7 +76,7 @@ def due_evaluation(platform: Platform, now: datetime) -> tuple[str | None, str]:
     if ended is not None and not ended.is_harmful:
         return None, f"The probation of version {champion.version} has ended: {ended.reason}."
     if ended is not None:
-        return f"{name} rollback {hour}", f"Version {champion.version} has failed and still serves."
+        return f"{name} rollback {hour}", f"Version {champion.version} failed its probation and is still in production."
     window = predictions.window_of(platform.store, champion.version, champion.promoted_at)
     n_labels = 0 if window is None else window.n_labels
     number = evaluation_number(n_labels, platform.settings.min_probation_labels)
@@ -151,17 +151,16 @@ def _matured_rows(platform: Platform, champion: ModelVersion) -> tuple[pd.DataFr
     return rows, ""
 
 
-def _hold_alert(platform: Platform, report: ProbationReport, now: datetime) -> None:
+def _sync_alert(platform: Platform, report: ProbationReport, now: datetime) -> None:
     alert = alert_of(report)
-    if alert is None or alert.kind != BLIND:
-        alerts.resolve_alert(platform.store, probations.ALERT_SOURCE, BLIND, now)
+    if alert is None or alert.kind != CANNOT_COMPARE:
+        alerts.resolve_alert(platform.store, probations.ALERT_SOURCE, CANNOT_COMPARE, now)
     if alert is not None:
         alerts.open_or_update_alert(platform.store, probations.ALERT_SOURCE, report.version, alert, now)
 
 
 def _go_back(platform: Platform, report: ProbationReport, now: datetime) -> None:
     """Roll back to the previous version. What cannot succeed raises an alert instead of an error: a retry would fail, too."""
-    raise_alert = alerts.open_or_update_alert
     try:
         rollback(
             platform,
@@ -172,8 +171,7 @@ def _go_back(platform: Platform, report: ProbationReport, now: datetime) -> None
             now=now,
         )
     except PermanentError as error:
-        raise_alert(platform.store, probations.ALERT_SOURCE, report.version, rollback_alert(report, str(error)), now)
-        return
-    message = f"version {report.previous_version} is in production again: version {report.version} failed its probation"
-    done = Alert(FAILED, Severity.CRITICAL, f"{message} ({report.reason})", {BACK_TO_VERSION: report.previous_version})
-    raise_alert(platform.store, probations.ALERT_SOURCE, report.version, done, now)
+        alert = rollback_alert(report, str(error))
+    else:
+        alert = rolled_back_alert(report)
+    alerts.open_or_update_alert(platform.store, probations.ALERT_SOURCE, report.version, alert, now)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from selfheal.domain.contract import FloatArray
 from selfheal.domain.probation import (
-    BLIND,
+    CANNOT_COMPARE,
     FAILED,
     MAX_ROWS,
     MIN_LABELS_PER_CLASS,
@@ -130,7 +130,7 @@ def test_an_earlier_version_that_cannot_score_is_told() -> None:
     assert (report.outcome, report.reason) == (None, "version 1 cannot score these rows: contract")
     alert = alert_of(report)
     assert alert is not None
-    assert (alert.kind, alert.severity) == (BLIND, Severity.WARNING)
+    assert (alert.kind, alert.severity) == (CANNOT_COMPARE, Severity.WARNING)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_an_alert_is_over_when_yet_another_version_goes_live(champion: ModelVers
 
 @pytest.mark.parametrize(
     ("kind", "champion", "is_over"),
-    [(FAILED, BACK, True), (FAILED, STILL, False), (BLIND, STILL, False), (NO_EVIDENCE, STILL, True)],
+    [(FAILED, BACK, True), (FAILED, STILL, False), (CANNOT_COMPARE, STILL, False), (NO_EVIDENCE, STILL, True)],
 )
 def test_an_acknowledged_alert_is_over_unless_the_trouble_goes_on(
     kind: str, champion: ModelVersion, is_over: bool

@@ -17,7 +17,7 @@ from selfheal.adapters.postgres import decisions, model_versions, probations
 from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.adapters.postgres.spoiled_periods import record_spoiled_period
 from selfheal.domain.contract import TRUE_LABEL
-from selfheal.domain.probation import BLIND, FAILED, NO_EVIDENCE, ROLLBACK_FAILED
+from selfheal.domain.probation import CANNOT_COMPARE, FAILED, NO_EVIDENCE, ROLLBACK_FAILED
 from selfheal.domain.records import Action, ModelVersion, ProbationOutcome, SpoiledPeriod, Stage
 from selfheal.kit.errors import ModelRefusedError
 from selfheal.services.platform import Platform, open_platform
@@ -117,7 +117,7 @@ def test_a_rollback_opens_one_alert_that_stays_until_another_version_goes_live(f
         resolve_finished_alerts(forced, now + HOUR)
         (alert,) = alert_queries.list_alerts(forced.store)
         assert (alert.source, alert.kind, alert.severity, alert.model_version) == ("probation", FAILED, "critical", 2)
-        assert alert.message.startswith("version 1 is in production again: version 2 failed its probation (Brier score")
+        assert alert.message.startswith("Version 1 is in production again: version 2 failed its probation (Brier score")
         assert alert.resolved_at is None
         watch_probation(forced, now + HOUR)
     force(forced, 2, now + 2 * HOUR)
@@ -144,7 +144,7 @@ def test_a_rollback_that_was_cut_short_is_taken_up_again(forced: Platform, monke
     assert champion(forced).version == 2
     name, sentence = due_evaluation(forced, now)
     assert "rollback" in (name or "")
-    assert sentence == "Version 2 has failed and still serves."
+    assert sentence == "Version 2 failed its probation and is still in production."
     assert watch_probation(forced, now + HOUR).is_harmful
     assert champion(forced).version == 1
     assert len(decisions.recent(forced.store, actions=[Action.ROLLBACK])) == 1
@@ -226,7 +226,7 @@ def test_an_old_version_that_cannot_score_is_told_while_it_lasts(forced: Platfor
     _set_contract_of_version_1(forced, "0" * 64)
     report = watch_probation(forced, now)
     assert (report.is_blind, report.outcome) == (True, None)
-    assert "trained under contract 000000000000" in open_alerts(forced)[BLIND]
+    assert "trained under contract 000000000000" in open_alerts(forced)[CANNOT_COMPARE]
     _set_contract_of_version_1(forced, known)
     assert watch_probation(forced, now + HOUR).is_harmful
     assert set(open_alerts(forced)) == {FAILED}

@@ -92,8 +92,8 @@ def traffic_pulse(
 def monitor_alert(unseen_since: datetime, now: datetime) -> Alert:
     """Return the alert that the monitor is silent; traffic has waited since `unseen_since`."""
     message = (
-        f"The monitor has looked at nothing since {unseen_since:%Y-%m-%d %H:%M} UTC although there is traffic: drift and "
-        "harm go unseen. Is Dagster running, and does its job monitoring_job succeed?"
+        f"Predictions since {unseen_since:%Y-%m-%d %H:%M} UTC have not been monitored: drift and harm go undetected. Check "
+        "that Dagster is running and that its monitoring_job succeeds."
     )
     waiting_seconds = round((now - unseen_since).total_seconds())
     return Alert(MONITOR_SILENT, Severity.CRITICAL, message, {"waiting_seconds": waiting_seconds})
@@ -102,8 +102,8 @@ def monitor_alert(unseen_since: datetime, now: datetime) -> Alert:
 def traffic_alert(newest_prediction_at: datetime, limit: timedelta, now: datetime) -> Alert:
     """No traffic has come since then."""
     message = (
-        f"No prediction has been asked for since {newest_prediction_at:%Y-%m-%d %H:%M} UTC, more than "
-        f"{limit / timedelta(hours=1):g} h: do the clients still reach the service?"
+        f"No prediction has been requested since {newest_prediction_at:%Y-%m-%d %H:%M} UTC, for more than "
+        f"{limit / timedelta(hours=1):g} h. Check that the clients can reach the service."
     )
     silent_hours = int((now - newest_prediction_at) / timedelta(hours=1))
     return Alert(TRAFFIC_SILENT, Severity.WARNING, message, {"silent_hours": silent_hours})

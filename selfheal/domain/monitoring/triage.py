@@ -18,6 +18,8 @@ from selfheal.domain.records import (
 INSPECT_DRIFT_RATIO = 0.2
 MANY_FEATURES = 5
 
+SEE_REPORT = "See the drift report for the columns and the direction."
+
 
 @dataclass(frozen=True, slots=True)
 class HarmLimits:
@@ -45,7 +47,7 @@ def triage(
     elif not drift.is_sufficient:
         verdict, reasons = Verdict.INSUFFICIENT, (f"only {drift.n_current} predictions to compare",)
     elif shift:
-        verdict, reasons = Verdict.BENIGN_SHIFT, (*shift, "no loss shown by labels or estimated without them")
+        verdict, reasons = Verdict.BENIGN_SHIFT, (*shift, "no loss is shown by labels or estimated without them")
     else:
         verdict, reasons = (
             Verdict.STABLE,
@@ -109,9 +111,7 @@ def _unknown(performance: PerformanceReport) -> tuple[str, ...]:
     """List what a stable window leaves unknown."""
     if performance.concept_drift is not ConceptDrift.NOT_IDENTIFIABLE:
         return ()
-    return (
-        "whether the relation between inputs and outcome has changed, only matured labels can tell: there are too few",
-    )
+    return ("whether the relation between inputs and outcome has changed is unknown: too few labels have matured",)
 
 
 def _move(column: ColumnDrift) -> str:
@@ -133,16 +133,19 @@ def _alerts(
     metrics: dict[str, float | int | str | None] = {"feature_drift_ratio": ratio, "num_drifted_features": n_drifted}
     alerts: list[Alert] = []
     if verdict is Verdict.BROKEN_FEED:
-        alerts.append(Alert("broken_feed", Severity.CRITICAL, "; ".join(reasons), metrics))
+        message = f"The feed is broken: {'; '.join(reasons)}. Nothing sent meanwhile is trained on; check the sender."
+        alerts.append(Alert("broken_feed", Severity.CRITICAL, message, metrics))
     if verdict is Verdict.HARMFUL_SHIFT:
         metrics_of_harm = metrics | {"brier_excess": performance.brier_excess}
-        alerts.append(Alert("harmful_shift", Severity.CRITICAL, reasons[0], metrics_of_harm))
+        message = f"Model performance has degraded: {reasons[0]}. A retraining starts once its conditions are met."
+        alerts.append(Alert("harmful_shift", Severity.CRITICAL, message, metrics_of_harm))
     if ratio is not None and ratio > INSPECT_DRIFT_RATIO:
-        message = f"{ratio:.0%} of the features have drifted: {', '.join(drift.drifted_features)}"
+        message = f"{ratio:.0%} of the features have drifted: {', '.join(drift.drifted_features)}. {SEE_REPORT}"
         alerts.append(Alert("feature_drift", Severity.WARNING, message, metrics))
     if n_drifted > MANY_FEATURES:
-        alerts.append(Alert("many_features_drifted", Severity.WARNING, f"{n_drifted} features have drifted", metrics))
+        message = f"{n_drifted} features have drifted. {SEE_REPORT}"
+        alerts.append(Alert("many_features_drifted", Severity.WARNING, message, metrics))
     if drift.dataset_drift_detected:
-        message = f"the data set as a whole has drifted ({n_drifted} features)"
+        message = f"The data set as a whole has drifted ({n_drifted} features). {SEE_REPORT}"
         alerts.append(Alert("dataset_drift", Severity.CRITICAL, message, metrics))
     return tuple(alerts)

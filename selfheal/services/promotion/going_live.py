@@ -114,7 +114,7 @@ def stage(
     if (staged.mlflow_run_id, staged.artifact_sha256) != (shadow.mlflow_run_id, shadow.artifact_sha256):
         raise IntegrityError(
             f"version {number} is the model of run {staged.mlflow_run_id} with digest {staged.artifact_sha256[:12]}, not of run "
-            f"{shadow.mlflow_run_id} with {shadow.artifact_sha256[:12]}; do MLflow and Postgres belong to each other?"
+            f"{shadow.mlflow_run_id} with {shadow.artifact_sha256[:12]}; check that MLflow and Postgres are of one deployment"
         )
     if staged.stage is Stage.STAGING:
         on_step("point_staging_alias")
@@ -247,7 +247,7 @@ def _as_version(shadow: ShadowModel, number: int, decision: Decision, now: datet
 def _check_reason(reason: str) -> None:
     if not reason.strip() or len(reason) > MAX_REASON_CHARACTERS:
         raise PermanentError(
-            f"say why, in at most {MAX_REASON_CHARACTERS:,} characters: the reason is kept for those who ask"
+            f"a reason of at most {MAX_REASON_CHARACTERS:,} characters is required: it is recorded with the decision"
         )
 
 
@@ -264,7 +264,7 @@ def _other_version(platform: Platform, current: ModelVersion, number: int) -> Mo
     target = model_versions.model_version(platform.store, number)
     if target is None:
         known = ", ".join(str(version.version) for version in model_versions.list_versions(platform.store))
-        raise UnknownVersionError(f"there is no version {number}; there are: {known}")
+        raise UnknownVersionError(f"there is no version {number}; the registered versions are {known}")
     if target.version == current.version:
         raise PermanentError(f"version {number} is in production already")
     return target
@@ -325,7 +325,7 @@ def _project(platform: Platform, on_step: OnStep) -> None:
         project(platform, on_step)
     except Exception:
         logger.exception(
-            "production has changed, but MLflow or a decision's file does not follow yet; it is tried again"
+            "production has changed, but MLflow or a decision's file does not follow yet; registry_sensor retries"
         )
 
 
@@ -365,8 +365,9 @@ def _failure(attempt: Decision, target: ModelVersion, error: Exception, now: dat
 def _refusal_alert(attempt: Decision, target: ModelVersion, error: Exception) -> Alert:
     """A way back that is closed is worse than a candidate that is lost."""
     severity = Severity.CRITICAL if attempt.action is Action.ROLLBACK else Severity.WARNING
-    stays = "nothing" if attempt.champion_version is None else f"version {attempt.champion_version}"
-    message = f"Version {target.version} was not put into production: {error}. In production stays {stays}."
+    current = attempt.champion_version
+    effect = "No version is in production." if current is None else f"Version {current} remains in production."
+    message = f"Version {target.version} was not put into production: {error}. {effect}"
     return Alert(PROMOTION_REFUSED, severity, message, {"model_version": target.version})
 
 

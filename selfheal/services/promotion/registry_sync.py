@@ -1,8 +1,8 @@
-"""What follows Postgres and may stray from it: MLflow's aliases and stage tags, and the files of decisions.
+"""Reconciliation of what follows Postgres: MLflow's aliases and stage tags, and the files of decisions.
 
-Everything here may be repeated, by several processes at once: a promotion or rollback does it at its end, the sensor
-`registry_sensor` and the check `alias_follows_postgres` do it whatever happened before. So what a crash left open is set right
-within a minute, and an alias that somebody moved is found.
+Every step may be repeated, by several processes at once. A promotion or rollback reconciles at its end; the sensor
+`registry_sensor` and the check `alias_follows_postgres` do so whatever happened before. So what a crash left unfinished is
+completed within a minute, and an alias that was moved by hand is found.
 """
 
 from __future__ import annotations
@@ -23,49 +23,56 @@ if TYPE_CHECKING:
     from selfheal.domain.records import ModelVersion
     from selfheal.services.platform import Platform
 
-REGISTRY_OUT_OF_SYNC = "registry_strayed"
+REGISTRY_OUT_OF_SYNC = "registry_out_of_sync"
 """Kind of the alert."""
 
 SETTLING = timedelta(minutes=5)
-"""After a promotion, how long MLflow may still be behind without anybody being told: it follows, it has not strayed."""
+"""How long after a promotion MLflow may be behind without an alert: it follows, nobody has edited it."""
 
 PROJECTION_STEPS = ("write_decision_files", "point_production_alias", "drop_staging_alias", "tag_stages")
 """What `project` does, in order."""
 
 
 def project(platform: Platform, on_step: Callable[[str], None] = lambda _: None) -> list[str]:
-    """Sets all of it right; returns how MLflow had strayed, a sentence each."""
+    """Write missing decision files and reconcile MLflow; return what was corrected there, one sentence each."""
     on_step("write_decision_files")
     write_missing_files(platform.store, platform.settings.data_dir)
     return reconcile_registry(platform, on_step)
 
 
 def watch_registry(platform: Platform, now: datetime) -> list[str]:
-    """Sets all of it right (`project`), and holds an alert if MLflow had strayed, until it is found as it should be."""
+    """Run `project`; raise an alert if MLflow was out of sync, and resolve it once MLflow is found in sync.
+
+    Returns:
+        What was corrected, one sentence each.
+    """
     production = model_versions.production_version(platform.store)
-    strayed = project(platform)
-    if not strayed:
+    corrected = project(platform)
+    if not corrected:
         resolve_alert(platform.store, REGISTRY, REGISTRY_OUT_OF_SYNC, now)
     elif not _is_settling(production, now):
-        message = f"MLflow had strayed and was set right: {'; '.join(strayed)}. Who changes it by hand?"
+        message = (
+            f"MLflow was out of sync with Postgres and has been corrected: {'; '.join(corrected)}. Someone may be editing "
+            "aliases by hand."
+        )
         open_or_update_alert(
             platform.store, REGISTRY, None, Alert(REGISTRY_OUT_OF_SYNC, Severity.WARNING, message), now
         )
-    return strayed
+    return corrected
 
 
 def reconcile_registry(platform: Platform, on_step: Callable[[str], None] = lambda _: None) -> list[str]:
-    """Makes MLflow's aliases and stage tags follow Postgres; returns what had strayed, a sentence each."""
+    """Make MLflow's aliases and stage tags follow Postgres; return what was corrected, one sentence each."""
     with exclusive(platform.store, Lock.REGISTRY):
         production = model_versions.production_version(platform.store)
         if production is None:
             return []
         on_step("point_production_alias")
-        strayed = _point_production(platform, production.version)
+        corrected = _point_production(platform, production.version)
         on_step("drop_staging_alias")
         _drop_staging(platform)
         on_step("tag_stages")
-        return strayed + _tag_stages(platform)
+        return corrected + _tag_stages(platform)
 
 
 def _point_production(platform: Platform, version: int) -> list[str]:
@@ -73,11 +80,12 @@ def _point_production(platform: Platform, version: int) -> list[str]:
     if alias == version:
         return []
     platform.registry.point_alias(PRODUCTION_ALIAS, version)
-    return [f"alias {PRODUCTION_ALIAS} pointed at {alias}, version {version} is in production"]
+    was = "no version" if alias is None else f"version {alias}"
+    return [f"alias {PRODUCTION_ALIAS} pointed at {was} although version {version} is in production"]
 
 
 def _drop_staging(platform: Platform) -> None:
-    """The alias `staging` ends with the staging of its version."""
+    """Drop the alias `staging` once its version is not in staging any more."""
     alias = platform.registry.alias_version(STAGING_ALIAS)
     staged = None if alias is None else model_versions.model_version(platform.store, alias)
     if staged is not None and staged.stage is not Stage.STAGING:
@@ -86,12 +94,15 @@ def _drop_staging(platform: Platform) -> None:
 
 def _tag_stages(platform: Platform) -> list[str]:
     tags = platform.registry.stage_tags()
-    strayed = []
+    corrected = []
     for version in model_versions.list_versions(platform.store, limit=len(tags)):
-        if version.version in tags and tags[version.version] != version.stage.value:
+        tag = tags.get(version.version)
+        if version.version in tags and tag != version.stage.value:
             platform.registry.tag_stage(version.version, version.stage)
-            strayed.append(f"version {version.version} was tagged {tags[version.version]}, it is {version.stage.value}")
-    return strayed
+            corrected.append(
+                f"version {version.version} was tagged {tag or 'with no stage'} although it is {version.stage.value}"
+            )
+    return corrected
 
 
 def _is_settling(production: ModelVersion | None, now: datetime) -> bool:

@@ -103,3 +103,25 @@ def test_alerts_written_before_there_were_sources_are_monitorings(store: Store) 
     assert open_alerts(store) == [("monitoring", "dataset_drift", 1), ("monitoring", "feature_drift", 1)]
     alert_queries.sync_alerts(store, tick(), T0)
     assert open_alerts(store) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [("registry_strayed", "registry_out_of_sync"), ("probation_blind", "probation_cannot_compare")],
+)
+def test_an_open_alert_whose_kind_was_renamed_is_resolved_under_its_new_name(
+    store: Store, before: str, now: str
+) -> None:
+    with store.engine.begin() as connection:
+        command.downgrade(migrate.alembic_config(store, connection), "0008")
+    for kind in (before, "dataset_drift"):
+        alert_queries.open_or_update_alert(store, "registry", None, Alert(kind, Severity.WARNING, "as it was"), T0)
+    alert_queries.resolve_alert(store, "registry", before, T0 + MINUTE)
+    alert_queries.open_or_update_alert(store, "registry", None, Alert(before, Severity.WARNING, "again"), T0)
+    migrate.migrate(store)
+    kinds = sorted(row.kind for row in alert_queries.list_alerts(store))
+    assert kinds == sorted(["dataset_drift", now, now]), "past ones too, and no other kind"
+    alert_queries.open_or_update_alert(store, "registry", None, Alert(now, Severity.WARNING, "goes on"), T0 + MINUTE)
+    assert open_alerts(store) == sorted([("registry", "dataset_drift", None), ("registry", now, None)])
+    assert alert_queries.resolve_alert(store, "registry", now, T0 + 2 * MINUTE)
+    assert open_alerts(store) == [("registry", "dataset_drift", None)]

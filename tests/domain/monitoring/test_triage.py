@@ -89,7 +89,7 @@ def test_a_changed_relation_alone_is_a_benign_shift_and_never_stable() -> None:
 def test_a_stable_window_says_what_it_cannot_know() -> None:
     outcome = concluded(seen={"concept_drift": ConceptDrift.NOT_IDENTIFIABLE})
     assert outcome.verdict is Verdict.STABLE
-    assert "only matured labels can tell" in outcome.reasons[1]
+    assert "too few labels have matured" in outcome.reasons[1]
 
 
 def test_columns_that_moved_only_together_are_a_benign_shift() -> None:

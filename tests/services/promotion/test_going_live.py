@@ -164,7 +164,9 @@ def test_a_number_that_mlflow_gives_to_another_model_is_not_promoted(
     """As when MLflow's database was restored from an older backup and ours was not."""
     promote_twin(platform)
     monkeypatch.setattr(platform.registry, "register", lambda _: 1)
-    with pytest.raises(IntegrityError, match=r"version 1 is the model of run .* do MLflow and Postgres belong"):
+    with pytest.raises(
+        IntegrityError, match=r"version 1 is the model of run .* check that MLflow and Postgres are of one deployment"
+    ):
         promote(platform, passed(platform, twin_of_champion(platform)), MUCH_LATER)
     assert champion(platform).version == 2
 
@@ -319,6 +321,7 @@ def test_a_model_that_gives_nan_is_refused_and_told_and_production_untouched(pla
     (told,) = decided(platform, Action.SKIP)
     assert told.reason.startswith("version 2 was not put into production (promote): it gives nan")
     assert open_alerts(platform) == [("promotion_refused", "warning")]
+    assert alerts.list_alerts(platform.store)[0].message.endswith(". Version 1 remains in production.")
     with pytest.raises(ModelRefusedError):
         force(platform, 2)
     assert decided(platform, Action.FORCE_PROMOTE) == [], "no word of a person makes it answer"
@@ -411,7 +414,7 @@ def test_an_unknown_version_is_told_with_those_that_there_are(
     platform: Platform, switch: Callable[[Platform, int], ModelVersion]
 ) -> None:
     promote_twin(platform)
-    with pytest.raises(UnknownVersionError, match="there is no version 7; there are: 2, 1"):
+    with pytest.raises(UnknownVersionError, match="there is no version 7; the registered versions are 2, 1"):
         switch(platform, 7)
     with pytest.raises(PermanentError, match="version 2 is in production already"):
         switch(platform, 2)
@@ -421,7 +424,7 @@ def test_an_unknown_version_is_told_with_those_that_there_are(
 @pytest.mark.parametrize("switch", [back, force])
 def test_a_switch_by_hand_needs_a_reason(platform: Platform, switch: Callable[..., ModelVersion], reason: str) -> None:
     promote_twin(platform)
-    with pytest.raises(PermanentError, match="say why"):
+    with pytest.raises(PermanentError, match="a reason of at most 1,000 characters is required"):
         switch(platform, 1, reason=reason)
     assert champion(platform).version == 2
 

@@ -43,9 +43,9 @@ def open_kinds(platform: Platform) -> list[str]:
 
 def test_everything_in_mlflow_follows_postgres(two: Platform) -> None:
     assert reconcile_registry(two) == [
-        "alias production pointed at 1, version 2 is in production",
-        "version 2 was tagged Staging, it is Production",
-        "version 1 was tagged Production, it is Archived",
+        "alias production pointed at version 1 although version 2 is in production",
+        "version 2 was tagged Staging although it is Production",
+        "version 1 was tagged Production although it is Archived",
     ]
     assert two.registry.alias_version(PRODUCTION_ALIAS) == 2
     assert two.registry.alias_version(STAGING_ALIAS) is None
@@ -55,7 +55,9 @@ def test_everything_in_mlflow_follows_postgres(two: Platform) -> None:
 
 def test_a_lost_alias_is_set_again(platform: Platform) -> None:
     platform.registry.drop_alias(PRODUCTION_ALIAS)
-    assert reconcile_registry(platform) == ["alias production pointed at None, version 1 is in production"]
+    assert reconcile_registry(platform) == [
+        "alias production pointed at no version although version 1 is in production"
+    ]
     assert platform.registry.alias_version(PRODUCTION_ALIAS) == 1
 
 
@@ -77,11 +79,16 @@ def test_an_alias_that_somebody_moved_is_set_right_and_told_until_it_stays_right
     project(two)
     two.registry.point_alias(PRODUCTION_ALIAS, 1)
     moved_at = LATER + SETTLING
-    assert watch_registry(two, moved_at) == ["alias production pointed at 1, version 2 is in production"]
+    assert watch_registry(two, moved_at) == [
+        "alias production pointed at version 1 although version 2 is in production"
+    ]
     assert two.registry.alias_version(PRODUCTION_ALIAS) == 2
     (alert,) = list_alerts(two.store, only_open=True)
     assert (alert.kind, alert.severity, alert.source) == (REGISTRY_OUT_OF_SYNC, "warning", "registry")
-    assert "alias production pointed at 1, version 2 is in production" in alert.message
+    assert alert.message == (
+        "MLflow was out of sync with Postgres and has been corrected: alias production pointed at version 1 although version 2 "
+        "is in production. Someone may be editing aliases by hand."
+    )
     assert watch_registry(two, moved_at + timedelta(minutes=1)) == []
     assert open_kinds(two) == []
 

@@ -79,7 +79,7 @@ def test_a_rollback_under_load_fails_no_request_and_is_served_by_all_soon(two_ve
 
 def test_what_cannot_be_done_is_told_and_changes_nothing(two: Api) -> None:
     before = query(two.settings, "SELECT * FROM model_metadata ORDER BY version")
-    assert "there are: 2, 1" in assert_problem(promote(two, 7), 404)["detail"]
+    assert "the registered versions are 2, 1" in assert_problem(promote(two, 7), 404)["detail"]
     assert assert_problem(promote(two, 1), 409)["type"] == "not_possible"
     assert assert_problem(two.post("/rollbacks", WORD), 409)["detail"].startswith("version 1 replaced nothing")
     assert_problem(two.post("/rollbacks", WORD | {"model_version": 7}), 404)
