@@ -1,8 +1,8 @@
-"""API keys: the entries of API_KEYS, and how a new one is made. Who is let in with them is decided in `serving.security.auth`.
+"""API keys: the entries of API_KEYS, and how a new key is made. `serving.security.auth` decides what a key may do.
 
 An entry is `name:scope+scope:digest`, the digest being the SHA-256 of the key in hex, or a plain key, which may do
 everything. One round of SHA-256 without salt is enough, because `new_api_key` makes keys of 256 random bits: there is nothing
-to guess from a digest, and a slow hash made for passwords would be paid with every request.
+to guess from a digest, and a slow hash made for passwords would cost time with every request.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from enum import StrEnum
 from selfheal.kit.errors import ConfigurationError
 
 MAX_KEY_CHARACTERS = 256
-"""Longer ones are never hashed: a header may be much longer, and anybody can send one."""
+"""Longer keys are never hashed: a header may be much longer, and anybody can send one."""
 
 MIN_PLAIN_CHARACTERS = 16
-"""Shorter plain keys were thought up by somebody and can be guessed by somebody else."""
+"""Shorter plain keys were made up by a person, and another person can guess them."""
 
 KEY_PREFIX = "selfheal_"
-"""By which scanners for leaked secrets, and people, know what they have found."""
+"""Tells scanners for leaked secrets, and people, what they have found."""
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 DIGEST = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
@@ -31,7 +31,7 @@ PLAIN_KEY = re.compile(rf"[!-~]{{1,{MAX_KEY_CHARACTERS}}}")
 
 
 class Scope(StrEnum):
-    """What a key is good for."""
+    """What a key allows."""
 
     SCORE = "score"
     LABEL = "label"
@@ -44,26 +44,27 @@ ALL_SCOPES = frozenset(Scope)
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One entry of API_KEYS. The key itself is not kept."""
+    """One entry of API_KEYS. The key itself is not stored."""
 
     name: str
     scopes: frozenset[Scope]
     digest: bytes = field(repr=False)
     is_short: bool = False
-    """A plain key of fewer than MIN_PLAIN_CHARACTERS; what was hashed elsewhere cannot be measured."""
+    """Whether it is a plain key of fewer than MIN_PLAIN_CHARACTERS; the length of a hashed one is unknown."""
 
 
 def digest_of(key: str) -> bytes:
-    """SHA-256 of the key's bytes, 32 bytes."""
+    """Return the SHA-256 of the key's bytes, 32 bytes."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def new_api_key() -> str:
+    """Return a new random key of 256 bits."""
     return KEY_PREFIX + secrets.token_urlsafe(32)
 
 
 def hashed_entry(name: str, scopes: frozenset[Scope], key: str) -> str:
-    """The entry of API_KEYS for a key.
+    """Return the entry of API_KEYS for a key.
 
     Raises:
         ConfigurationError: if the name cannot stand in an entry, or there is no scope.
@@ -78,10 +79,10 @@ def hashed_entry(name: str, scopes: frozenset[Scope], key: str) -> str:
 
 
 def parse_scopes(text: str) -> frozenset[Scope]:
-    """Scopes joined by `+` or commas.
+    """Parse scopes joined by `+` or commas.
 
     Raises:
-        ConfigurationError: naming the first that is not known.
+        ConfigurationError: naming the first that is unknown.
     """
     names = [name.strip() for name in text.replace(",", "+").split("+")]
     for name in names:
@@ -91,10 +92,10 @@ def parse_scopes(text: str) -> frozenset[Scope]:
 
 
 def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
-    """The entries of API_KEYS, comma-separated, blanks dropped.
+    """Parse API_KEYS: entries, separated by commas; blank ones are skipped.
 
     Raises:
-        ConfigurationError: naming the entry by its position, and by its name where that surely is not part of a key.
+        ConfigurationError: naming the entry by its position, and by its name where that cannot be part of a key.
     """
     keys: list[ApiKey] = []
     for position, entry in enumerate(_entries(text), start=1):
@@ -109,7 +110,7 @@ def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
 
 
 def first_plain_key(text: str) -> str | None:
-    """The first key of API_KEYS that is there in plain, for the clients on this machine."""
+    """Return the first plain key of API_KEYS, for the clients on this machine; None if every entry is hashed."""
     return next((entry for entry in _entries(text) if ":" not in entry), None)
 
 

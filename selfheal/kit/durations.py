@@ -1,4 +1,4 @@
-"""How durations are said to people, the same everywhere."""
+"""Durations as text for people, worded alike everywhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import timedelta
 
 
 def span(duration: timedelta) -> str:
-    """A duration for people, in its two largest units.
+    """Return a duration as text, in its two largest units.
 
     >>> [span(timedelta(seconds=s)) for s in (0.4, 59, 300, 3_700, 90_000, 8_640_000)]
     ['0 s', '59 s', '5 min', '1 h 1 min', '1 d 1 h', '100 d']

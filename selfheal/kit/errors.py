@@ -1,4 +1,4 @@
-"""What can go wrong, by what to do about it. Every message names the thing, the value and the remedy."""
+"""Errors, by what can be done about them. Every message names the thing, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class TransientError(SelfhealError):
 
 
 class TooManyRequestsError(TransientError):
-    """As many requests of a kind are waiting as may wait at once."""
+    """As many requests of a kind are waiting as may wait at the same time."""
 
 
 class PermanentError(SelfhealError):
-    """The same call fails the same way again: nothing may retry it."""
+    """The same call would fail the same way again: nothing may retry it."""
 
 
 class ConfigurationError(PermanentError):
@@ -24,11 +24,11 @@ class ConfigurationError(PermanentError):
 
 
 class InvalidDataError(PermanentError):
-    """Data from outside breaks the contract. Nothing of it was kept."""
+    """Data from outside breaks the contract. Nothing of it was stored."""
 
 
 class TrainingFailedError(PermanentError):
-    """An estimator cannot be fitted, does not converge, or predicts what is no number. Production is untouched."""
+    """An estimator cannot be fitted, does not converge, or does not predict numbers. Production is untouched."""
 
 
 class IntegrityError(PermanentError):
@@ -36,7 +36,7 @@ class IntegrityError(PermanentError):
 
 
 class MissingArtifactError(IntegrityError):
-    """A file that should have been kept with a training run is not there."""
+    """A file that was stored with a training run is missing."""
 
 
 class ModelRefusedError(PermanentError):
@@ -44,7 +44,7 @@ class ModelRefusedError(PermanentError):
 
 
 class ModelNotExplainableError(PermanentError):
-    """A model can be served, but its log-odds are not a sum with one term a feature: there is no exact explanation."""
+    """A model can be served, but its log-odds are not a sum of one term per feature: there is no exact explanation."""
 
 
 class NoProductionModelError(TransientError):
@@ -52,7 +52,7 @@ class NoProductionModelError(TransientError):
 
 
 class UnknownVersionError(PermanentError):
-    """There is no such registered version."""
+    """No such version is registered."""
 
 
 class PromotionConflictError(PermanentError):
@@ -64,7 +64,7 @@ class LabelConflictError(PermanentError):
 
 
 class JournalUnavailableError(TransientError):
-    """A record could not be made durable. It is not acknowledged; nothing that was acknowledged is lost."""
+    """A record could not be made durable. It was not acknowledged; nothing that was acknowledged is lost."""
 
 
 class ServiceUnavailableError(TransientError):

@@ -8,13 +8,15 @@ from itertools import takewhile
 
 
 class LatencyHistogram:
-    """Counts of requests by the time from their arrival to their acknowledgement, what Prometheus calls a histogram; and the times of
-    the newest, for the quantiles of the moment."""
+    """Counts of requests by their time from arrival to acknowledgement (a Prometheus histogram), and the newest times.
+
+    The newest times are for the quantiles of the moment.
+    """
 
     BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
     MAX_RECENT = 4_096
-    """A p99 over 40 of them; at thousands a second they are those of the last second."""
+    """Enough for a p99 (40 observations lie above it); at thousands of requests a second they cover the last second."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(self.BOUNDS_SECONDS) + 1)
@@ -22,11 +24,11 @@ class LatencyHistogram:
         self._recent: deque[tuple[float, float]] = deque(maxlen=self.MAX_RECENT)
 
     def observe(self, seconds: float, now: float) -> None:
-        """`now` is of `time.perf_counter`."""
+        """Count one request that took so long. `now` is of `time.perf_counter`."""
         self.counts[bisect_left(self.BOUNDS_SECONDS, seconds)] += 1
         self.sum_seconds += seconds
         self._recent.append((now, seconds))
 
     def recent_seconds(self, since: float) -> list[float]:
-        """Of the requests acknowledged from then (of `time.perf_counter`) on, of the newest `MAX_RECENT`; the newest first."""
+        """Return the times of requests acknowledged since (of `time.perf_counter`), the newest first, at most `MAX_RECENT`."""
         return [seconds for _, seconds in takewhile(lambda one: one[0] >= since, reversed(self._recent))]

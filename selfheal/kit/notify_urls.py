@@ -1,4 +1,4 @@
-"""Notification addresses: the value of a NOTIFY_URLS setting as channels. The address itself is never printed."""
+"""Notification addresses: the value of a NOTIFY_URLS setting as channels. An address may hold secrets: it is never printed."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ FORM = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://\S+")
 
 @dataclass(frozen=True)
 class Channel:
-    """One address. `key` stands for it where it is written down."""
+    """One address. `key` stands for it where it is stored."""
 
     url: str = field(repr=False)
 
     @property
     def key(self) -> str:
+        """The first 16 hex digits of the address's SHA-256."""
         return hashlib.sha256(self.url.encode()).hexdigest()[:16]
 
     @property
     def scheme(self) -> str:
+        """The part of the address before `://`, which holds no secret."""
         return self.url.partition("://")[0]
 
 
 def parse_channels(value: str) -> tuple[Channel, ...]:
-    """The addresses of one setting, comma-separated; a comma within an address is written %2C.
+    """Parse one setting: addresses, separated by commas; a comma within an address is written %2C.
 
     Raises:
-        ConfigurationError: naming the place of one that is no URL, and not its text.
+        ConfigurationError: naming the position of one that is no URL, but not its text.
     """
     urls = [url.strip() for url in value.split(",") if url.strip()]
     for place, url in enumerate(urls, 1):

@@ -14,23 +14,27 @@ RecordT = TypeVar("RecordT")
 
 
 def digest_of(*parts: object) -> str:
-    """sha256 of the parts' canonical JSON."""
+    """Return the sha256 (hex) of the parts' canonical JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def to_json(record: object) -> bytes:
-    """A record as JSON; NaN and infinities are refused (unknown is None)."""
+    """Return a record as JSON.
+
+    Raises:
+        ValueError: if it holds NaN or an infinity (unknown is None).
+    """
     return json.dumps(to_dict(record), allow_nan=False, indent=1).encode()
 
 
 def to_dict(record: object) -> dict[str, Any]:
-    """A record as plain JSON types."""
+    """Return a record as plain JSON types."""
     dumped: dict[str, Any] = _adapter(record.__class__).dump_python(record, mode="json", by_alias=True)
     return dumped
 
 
 def from_dict(kind: type[RecordT], values: object) -> RecordT:
-    """The record of `kind` that `to_dict` gave.
+    """Return the record of `kind` whose `to_dict` the values are.
 
     Raises:
         pydantic.ValidationError: if the values are not such a record.
@@ -40,7 +44,7 @@ def from_dict(kind: type[RecordT], values: object) -> RecordT:
 
 
 _adapters: dict[object, TypeAdapter[Any]] = {}
-"""One for each kind of record: building one takes milliseconds."""
+"""One adapter for each kind of record: building one takes milliseconds."""
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:

@@ -215,7 +215,7 @@ def test_history_says_what_served_when_and_by_which_decision(cli: Callable[..., 
     for moment in ("2026-03-02T12:00", "2026-03-02 13:00+01:00"):  # without an offset: UTC
         live = json.loads(cli("history", "--at", moment, "--json").stdout)
         assert (live["at"], live["live"]["version"]) == (str(T0), 1)
-    assert "'yesterday' is no time; write it as" in str(cli("history", "--at", "yesterday").exception)
+    assert "'yesterday' is not a time; write it as" in str(cli("history", "--at", "yesterday").exception)
 
 
 @pytest.mark.integration

@@ -43,7 +43,7 @@ def command(
     ("arguments", "settings", "told"),
     [
         (("check-data", "none.csv"), {}, ("none.csv: no such file", "unset DATA")),
-        (("history", "--at", "yesterday"), {}, ("'yesterday' is no time", "write it as")),
+        (("history", "--at", "yesterday"), {}, ("'yesterday' is not a time", "write it as")),
         (("demo", "--scenario", "nix"), {}, ("no scenario 'nix'", "rate_shock")),
         (("status", "--watch", "--json"), {}, ("choose one", "`selfheal status --help`")),
         (("promote", "2", "--reason", "x"), {}, ("needs --force", "`selfheal promote --help`")),

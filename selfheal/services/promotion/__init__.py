@@ -1,8 +1,9 @@
-"""What is in production, how it gets there, and how it is watched.
+"""Promotion: how a version gets into production and back.
 
-- `final_validation`: the last look at a model before it answers.
+- `final_validation`: the last checks of a model before it answers.
 - `going_live`: promotion, rollback and promotion by force; one event in Postgres.
-- `projections`: what follows Postgres: MLflow's aliases and tags, the files of decisions.
-- `probation`: the rule by which the version that was replaced watches the new one (pure).
-- `history`: what served when.
+- `registry_sync`: reconciliation of MLflow's aliases and tags, and of the files of decisions, with Postgres.
+- `history`: which version served when.
+
+Its rule of probation is `selfheal.domain.probation`'s; watching a version is `selfheal.services.probation`'s.
 """

@@ -1,7 +1,7 @@
-"""The last look at a model before production: it loads, answers what the API lets in, scores as in training, and is no slower
-than it may be.
+"""Final validation of a model before production: it loads, answers valid requests, scores as in training, is fast enough.
 
-What the gates ask is whether a model is better; here, whether it can be served at all. Nothing is kept and nobody is told.
+The gates decide whether a model is better; this module decides whether it can be served at all. It records nothing and notifies
+nobody.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ SCORE_TOLERANCE = 1e-9
 BATCH_ROWS = 256
 
 FLOOR_MS = {1: 2.0, BATCH_ROWS: 10.0}
-"""Milliseconds to score so many rows below which nobody sees a difference: a model that is quicker counts as being as slow."""
+"""Milliseconds to score so many rows below which nobody notices a difference: a faster model counts as this slow."""
 
 N_ROUNDS, TIMEOUT_SECONDS = 20, 3.0
-"""Timings of each model, and how long all of them together may take (but two rounds)."""
+"""Timings of each model, and how long all of them may take together; two rounds are always taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds to score `n_rows` rows, the best of several tries: what else the machine does only makes it longer."""
+    """Milliseconds to score `n_rows` rows, the best of several tries: other work on the machine only makes a try longer."""
 
     n_rows: int
     model_ms: float
@@ -50,7 +50,7 @@ class Latency:
 
 
 def validate(platform: Platform, model: ShadowModel | ModelVersion, champion: ModelVersion | None = None) -> None:
-    """All checks. Without a champion, or with one that does not load, nothing is said about speed.
+    """Run all checks. Without a champion, or with one that does not load, latency is not checked.
 
     Raises:
         ModelRefusedError, IntegrityError: saying which check failed.
@@ -67,7 +67,7 @@ def validate(platform: Platform, model: ShadowModel | ModelVersion, champion: Mo
 
 
 def check_answers(platform: Platform, model: ShadowModel | ModelVersion) -> Pipeline:
-    """Loads the model and lets it answer what the API lets in (`examine`).
+    """Load the model and have it answer valid requests (`examine`).
 
     Raises:
         ModelRefusedError, IntegrityError: if it does not load, is not the one recorded, or answers with anything but
@@ -84,8 +84,10 @@ def check_answers(platform: Platform, model: ShadowModel | ModelVersion) -> Pipe
 
 
 def check_answers_again(platform: Platform, version: ModelVersion) -> None:
-    """Of a version that was live before. One that this machine served with the libraries of today is not opened, which takes
-    seconds where a way back is wanted at once: it is there, and the same to the bit. The API examines it before it swaps.
+    """Check a version that was live before.
+
+    If this machine has served it with the libraries installed now, only its file's digest is checked: loading takes seconds, and a
+    rollback is urgent. The API examines the model before it swaps.
 
     Raises:
         ModelRefusedError, IntegrityError: as `check_answers`, or if its file is gone.
@@ -98,8 +100,10 @@ def check_answers_again(platform: Platform, version: ModelVersion) -> None:
 
 
 def check_parity(pipeline: Pipeline, matrix: FloatArray, expected: FloatArray) -> None:
-    """Raises:
-    ModelRefusedError: if the reloaded model does not score these rows as it did in training.
+    """Check that the reloaded model scores these rows as it did in training, to `SCORE_TOLERANCE`.
+
+    Raises:
+        ModelRefusedError: if it does not.
     """
     if len(matrix) == 0:
         raise ModelRefusedError("the model has no evaluation rows to compare its scores on")
@@ -115,7 +119,7 @@ def check_parity(pipeline: Pipeline, matrix: FloatArray, expected: FloatArray) -
 
 
 def check_latency(latencies: Sequence[Latency], max_ratio: float) -> None:
-    """A model may take `max_ratio` times as long as the champion, or as `FLOOR_MS` if the champion is quicker than that.
+    """Check that the model takes at most `max_ratio` times as long as the champion, or as `FLOOR_MS` if that is longer.
 
     Raises:
         ModelRefusedError: if it takes longer.
@@ -131,7 +135,7 @@ def check_latency(latencies: Sequence[Latency], max_ratio: float) -> None:
 
 
 def measure(model: Scoring, champion: Scoring, matrix: FloatArray) -> list[Latency]:
-    """Both models on the same rows, turn by turn, so that a busy moment meets both."""
+    """Time both models on the same rows, in turns, so that a busy moment affects both."""
     found = []
     deadline = time.perf_counter() + TIMEOUT_SECONDS
     for n_rows in FLOOR_MS:
@@ -146,14 +150,14 @@ def measure(model: Scoring, champion: Scoring, matrix: FloatArray) -> list[Laten
 
 
 def evaluation_rows(platform: Platform, model: ShadowModel | ModelVersion) -> pd.DataFrame:
-    """The newest rows of the model's reference: those that its own scores are kept of."""
+    """Return the newest rows of the model's reference: those whose scores were stored with it."""
     reference = platform.registry.reference(model)
     n_rows = model.training_set.n_evaluation if isinstance(model, ShadowModel) else int(model.metrics["n_rows"])
     return reference.iloc[-min(n_rows, len(reference)) :]
 
 
 def _loaded(platform: Platform, champion: ModelVersion) -> Pipeline | None:
-    """None if it does not load: then it is no model to be measured against, and all the more to be replaced."""
+    """Return the champion's pipeline; None if it does not load: there is nothing to compare with, and a reason to replace it."""
     try:
         return platform.registry.load(champion)
     except SelfhealError:

@@ -1,8 +1,9 @@
-"""From a passed verdict to production, and back: staging -> final validation -> production -> archive, rollback.
+"""Promotion and rollback: staging -> final validation -> production -> archive, and back.
 
-What is in production is one event in Postgres (`store.models.go_live`), by compare-and-set on the predecessor; MLflow and the
-files of decisions follow it (`selfheal.services.promotion.registry_sync`). Every step may be repeated: a crash anywhere converges on the next run.
-A version that could not be brought into production leaves a decision to skip it, with the reason, and no other trace.
+What is in production is one event in Postgres (`selfheal.adapters.postgres.model_versions.go_live`), by compare-and-set on the
+predecessor; MLflow and the files of decisions follow (`selfheal.services.promotion.registry_sync`). Every step may be repeated:
+after a crash anywhere, the next run completes it. A version that could not be put into production leaves a decision to skip it,
+with the reason, and no other trace.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ PROMOTION_STEPS = (
     *GO_LIVE_STEPS,
     *PROJECTION_STEPS,
 )
-"""What `promote` does, in order. What is refused, or was done before, ends earlier."""
+"""What `promote` does, in order. A promotion that is refused, or was done before, ends earlier."""
 
 SWITCH_STEPS = ("validate", *GO_LIVE_STEPS, *PROJECTION_STEPS)
 """What `rollback` and `force_promote` do, in order."""
@@ -71,10 +72,10 @@ OnStep = Callable[[str], None]
 
 
 def promote(platform: Platform, verdict: GateVerdict, now: datetime, on_step: OnStep = lambda _: None) -> ModelVersion:
-    """Brings a judged model into production.
+    """Put a model that passed the gates into production.
 
     Args:
-        on_step: hears each of `PROMOTION_STEPS` before it is taken.
+        on_step: is called with each of `PROMOTION_STEPS` before it is taken.
 
     Raises:
         PermanentError: if the verdict is no promotion.
@@ -82,14 +83,14 @@ def promote(platform: Platform, verdict: GateVerdict, now: datetime, on_step: On
         PromotionConflictError: if another version went live since the verdict.
     """
     on_step("record_decision")
-    decision = _kept_decision(platform, verdict)
+    decision = _recorded_decision(platform, verdict)
     staged = stage(platform, verdict.shadow, decision, now, on_step)
     if staged.stage is Stage.ARCHIVED:
         raise PermanentError(
             f"version {staged.version} was in production before and was replaced; a new verdict is needed"
         )
     if staged.stage is Stage.STAGING:
-        with _noting_failure(platform, decision, staged, now):
+        with _recording_failure(platform, decision, staged, now):
             on_step("validate")
             validate(platform, verdict.shadow, model_versions.production_version(platform.store))
             _go_live(platform, staged, decision, now, is_watched=decision.champion_version is not None, on_step=on_step)
@@ -100,10 +101,10 @@ def promote(platform: Platform, verdict: GateVerdict, now: datetime, on_step: On
 def stage(
     platform: Platform, shadow: ShadowModel, decision: Decision, now: datetime, on_step: OnStep = lambda _: None
 ) -> ModelVersion:
-    """Registers the model and writes it down as staging.
+    """Register the model and record it as staging.
 
     Raises:
-        IntegrityError: if MLflow gives it the number of another model.
+        IntegrityError: if the number that MLflow gives it is that of another model.
     """
     on_step("register")
     with exclusive(platform.store, Lock.REGISTRY):
@@ -133,14 +134,14 @@ def rollback(
     is_projected: bool = True,
     on_step: OnStep = lambda _: None,
 ) -> ModelVersion:
-    """Puts an earlier version back into production: what the present one replaced, or the one named.
+    """Put an earlier version back into production: the one that the present version replaced, or `to_version`.
 
-    A version that was itself rolled back does not come back this way, nor one that was never live: that takes force.
+    A version that was rolled back itself, or was never live, cannot come back this way: use `force_promote`.
 
     Args:
-        from_version: what the caller believes to be in production; with None, whatever is.
+        from_version: the version that the caller expects in production; None accepts any.
         is_projected: False leaves MLflow to the sensor, for a caller that must not wait for it.
-        on_step: hears each of `SWITCH_STEPS` before it is taken.
+        on_step: is called with each of `SWITCH_STEPS` before it is taken.
 
     Raises:
         NoProductionModelError: if nothing is in production.
@@ -167,9 +168,9 @@ def force_promote(
     is_projected: bool = True,
     on_step: OnStep = lambda _: None,
 ) -> ModelVersion:
-    """Puts a registered version into production without a verdict, on a person's word. It goes on probation.
+    """Put a registered version into production without a verdict, because a person says so. It goes on probation.
 
-    No word replaces the final validation but on speed: what cannot answer is not served.
+    The final validation applies, except for its latency check: a model that cannot answer is not served.
 
     Args and Raises: as `rollback`.
     """
@@ -192,8 +193,8 @@ def _switch(
     is_projected: bool,
     on_step: OnStep,
 ) -> ModelVersion:
-    """Takes `SWITCH_STEPS`."""
-    with _noting_failure(platform, attempt, target, now):
+    """Take the `SWITCH_STEPS`."""
+    with _recording_failure(platform, attempt, target, now):
         on_step("validate")
         check()
         _go_live(platform, target, attempt, now, is_watched=is_watched, on_step=on_step)
@@ -202,8 +203,8 @@ def _switch(
     return _version(platform, target.version)
 
 
-def _kept_decision(platform: Platform, verdict: GateVerdict) -> Decision:
-    """The verdict's decision as Postgres has it: what a file between two steps says of it counts for nothing."""
+def _recorded_decision(platform: Platform, verdict: GateVerdict) -> Decision:
+    """Record the verdict's decision and return it as Postgres has it: the file that carried the verdict here is not trusted."""
     if not verdict.is_promotion:
         raise PermanentError(f"decision {verdict.decision.decision_id} is {verdict.decision.action}, not a promotion")
     kept = record_decision(platform.store, platform.settings.data_dir, verdict.decision)
@@ -320,7 +321,7 @@ def _go_live(
 
 
 def _project(platform: Platform, on_step: OnStep) -> None:
-    """Production has changed, whatever MLflow says to that: `registry_sensor` tries again, and tells people of it."""
+    """Reconcile MLflow. If that fails, production has changed all the same: `registry_sensor` retries and raises an alert."""
     try:
         project(platform, on_step)
     except Exception:
@@ -330,8 +331,8 @@ def _project(platform: Platform, on_step: OnStep) -> None:
 
 
 @contextmanager
-def _noting_failure(platform: Platform, attempt: Decision, target: ModelVersion, now: datetime) -> Iterator[None]:
-    """Writes down why an attempt came to nothing, and raises an alert if the model is to blame."""
+def _recording_failure(platform: Platform, attempt: Decision, target: ModelVersion, now: datetime) -> Iterator[None]:
+    """Record why an attempt failed, and raise an alert if the model is the cause."""
     try:
         yield
     except (ModelRefusedError, IntegrityError, PromotionConflictError) as error:
@@ -342,7 +343,7 @@ def _noting_failure(platform: Platform, attempt: Decision, target: ModelVersion,
 
 
 def _failure(attempt: Decision, target: ModelVersion, error: Exception, now: datetime) -> Decision:
-    """The decision that tells of it; the same attempt that fails the same way is told once a day."""
+    """Return the decision that records the failure. Identical failures have one id a day, so they are recorded once a day."""
     identity = (attempt.action, attempt.champion_version, attempt.mlflow_run_id, attempt.actor, type(error).__name__)
     return Decision(
         decision_id=digest_of("not done", *identity, f"{now:%Y-%m-%d}")[:16],
@@ -363,7 +364,7 @@ def _failure(attempt: Decision, target: ModelVersion, error: Exception, now: dat
 
 
 def _refusal_alert(attempt: Decision, target: ModelVersion, error: Exception) -> Alert:
-    """A way back that is closed is worse than a candidate that is lost."""
+    """Return the alert on a refused version. It is critical for a rollback: without it, a bad version stays in production."""
     severity = Severity.CRITICAL if attempt.action is Action.ROLLBACK else Severity.WARNING
     current = attempt.champion_version
     effect = "No version is in production." if current is None else f"Version {current} remains in production."

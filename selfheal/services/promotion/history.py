@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def history(platform: Platform, limit: int) -> list[dict[str, Any]]:
-    """The newest first: a version, from when to when it was live (`until` None: still), the decision, and its probation."""
+    """Return what was live, the newest first: version, decision, probation, `since` and `until` (None: still live)."""
     promotions = list_promotions(platform.store, limit)
     until = [None, *(promotion.promoted_at for promotion in promotions)]
     outcomes = {(row.version, row.promoted_at): row.outcome for row in probations.outcomes(platform.store, limit)}
@@ -27,25 +27,25 @@ def history(platform: Platform, limit: int) -> list[dict[str, Any]]:
 
 
 def live_at(platform: Platform, moment: datetime) -> dict[str, Any] | None:
-    """What was live then, as an entry of `history` without its end and probation; None before the first promotion."""
+    """Return what was live then, as an entry of `history` without its end and probation; None before the first promotion."""
     promotion = production_at(platform.store, moment)
     return None if promotion is None else _entry(platform, promotion)
 
 
 def parse_moment(text: str) -> datetime:
-    """An ISO 8601 date or time; one without an offset is UTC.
+    """Parse an ISO 8601 date or time; one without an offset is UTC.
 
     >>> parse_moment("2026-03-02T13:00+01:00").isoformat()
     '2026-03-02T12:00:00+00:00'
 
     Raises:
-        PermanentError: if it is none.
+        PermanentError: if it is neither.
     """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise PermanentError(
-            f"{text!r} is no time; write it as 2026-03-02T12:00 (UTC) or 2026-03-02T13:00+01:00"
+            f"{text!r} is not a time; write it as 2026-03-02T12:00 (UTC) or 2026-03-02T13:00+01:00"
         ) from None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
