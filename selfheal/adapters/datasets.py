@@ -1,7 +1,7 @@
 """Labelled data from outside: a CSV in the shape of the contract, or the contract's synthetic stand-in.
 
-Every row is checked before anything is kept; what is wrong is named with file, line, column and value. Callers get the
-frame together with where it came from, because every output has to say so.
+Every row is checked before anything is stored; errors name file, line, column and value. Callers get the frame together with its
+source, because every output has to state it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_SHOWN = 80
 
 @dataclass(frozen=True)
 class Dataset:
-    """Validated labelled rows: the contract's raw inputs and `true_label`, in the file's order."""
+    """Validated labelled rows: the contract's raw inputs and `true_label`, in the order of the file."""
 
     frame: pd.DataFrame
     origin: Literal["real", "synthetic"]
@@ -44,13 +44,13 @@ class Dataset:
 
     @property
     def description(self) -> str:
-        """For every output: which of the two kinds of data it rests on."""
+        """Which of the two kinds of data it is, how much of it, and its source: every output states this."""
         kind = "real rows" if self.origin == "real" else "SYNTHETIC stand-in rows"
         return f"{len(self.frame):,} {kind} ({self.source})"
 
 
 def load_dataset(settings: Settings, contract: ModelContract, *, all_rows: bool = False) -> Dataset:
-    """The data set in force: `DATA` if set, else the contract's file in DATA_DIR, else the synthetic stand-in.
+    """Load the data set in force: `DATA` if set, else the contract's file in DATA_DIR, else the synthetic stand-in.
 
     Args:
         all_rows: ignore `DATA_ROWS` (a simulation's traffic comes from the rows that training left out).
@@ -78,7 +78,7 @@ def load_dataset(settings: Settings, contract: ModelContract, *, all_rows: bool 
 
 
 def load_csv(path: Path, contract: ModelContract) -> pd.DataFrame:
-    """Reads and validates a labelled CSV: raw inputs (own names or aliases) and the label; index column optional.
+    """Read and validate a labelled CSV: raw inputs (own names or aliases) and the label; an index column is optional.
 
     Raises:
         InvalidDataError: naming file, line, column, value and remedy for what is wrong.
@@ -91,7 +91,7 @@ def load_csv(path: Path, contract: ModelContract) -> pd.DataFrame:
 
 
 def frame_digest(frame: pd.DataFrame) -> str:
-    """sha256 over column names and values; the same rows give the same digest in every process."""
+    """Return the sha256 (hex) over column names and values; the same rows have the same digest in every process."""
     import pandas as pd
 
     digest = hashlib.sha256(",".join(frame.columns).encode())
@@ -100,7 +100,7 @@ def frame_digest(frame: pd.DataFrame) -> str:
 
 
 def input_schema(contract: ModelContract) -> pa.DataFrameSchema:
-    """The pandera schema of raw inputs and label, derived from the contract."""
+    """Return the pandera schema of raw inputs and label, derived from the contract."""
     import pandera.pandas as pa
 
     def column(feature: Feature) -> pa.Column:
@@ -115,7 +115,7 @@ def input_schema(contract: ModelContract) -> pa.DataFrameSchema:
 
 
 def _read_text_frame(path: Path) -> pd.DataFrame:
-    """The file's fields as text, indexed by the line on which each row ends; blank lines left out."""
+    """Return the file's fields as text, indexed by the line on which each row ends; blank lines are skipped."""
     import pandas as pd
 
     if not path.exists():
@@ -149,7 +149,7 @@ def _read_text_frame(path: Path) -> pd.DataFrame:
 
 
 def _resolve_columns(path: Path, headers: list[str], contract: ModelContract) -> dict[str, str]:
-    """Maps each header to its canonical name; the index column is left out."""
+    """Map each header to its canonical name; the index column is left out."""
     names: dict[str, str] = {}
     for header in headers:
         if _is_index(header):
@@ -205,7 +205,7 @@ def _to_numbers(path: Path, text: pd.DataFrame, names: dict[str, str]) -> pd.Dat
 
 
 def _number(text: str) -> float | None:
-    """The number a field states, to the last bit; NaN for a missing value, None if it is no number."""
+    """Return the number that a field states, to the last bit; NaN for a missing value, None if it is not a number."""
     value = text.strip()
     if value in MISSING_TEXTS:
         return math.nan
@@ -223,7 +223,7 @@ def _checked(
     place: Literal["line", "row"],
     original: dict[str, str] | None = None,
 ) -> pd.DataFrame:
-    """The frame in the contract's order, if it keeps the contract; its index says on which `place` a row is."""
+    """Return the frame in the contract's order if every value is within the contract; its index is each row's `place`."""
     import pandas as pd
     import pandera.pandas as pa
 

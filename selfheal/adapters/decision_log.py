@@ -1,4 +1,4 @@
-"""Keeping decisions twice: in Postgres' hash chain and as a JSON file each, so that neither can be edited unseen."""
+"""Decision log: each decision is recorded in Postgres' hash chain and as a JSON file, so that neither can be edited unnoticed."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ if TYPE_CHECKING:
 
 
 NEWEST = 10
-"""Decisions that are looked after when their file is missing: a crash came between the two. That an older one has no file is
-no accident; `verify` finds it."""
+"""How many recent decisions are checked for a missing file (a crash came between the two steps). If an older one has no file, that
+is no accident; `verify` reports it."""
 
 
 def decision_folder(data_dir: Path) -> Path:
+    """Return the folder of the JSON files."""
     return data_dir / "decisions"
 
 
 def record_decision(store: Store, data_dir: Path, decision: Decision) -> Decision:
-    """Keeps a decision; one with the same id is kept once, as it was first. Returns the one that is kept."""
+    """Record a decision, and return it as it is recorded: if there is one with the same id, the first one stays."""
     decisions.append(store, decision)
-    kept = decisions.find(store, decision.decision_id)
-    assert kept is not None
-    _write_file(data_dir, kept)
+    recorded = decisions.find(store, decision.decision_id)
+    assert recorded is not None
+    _write_file(data_dir, recorded)
     write_missing_files(store, data_dir)
-    return kept
+    return recorded
 
 
 def write_missing_files(store: Store, data_dir: Path) -> None:
-    """Writes the files that the `NEWEST` decisions do not have yet."""
+    """Write the missing files of the `NEWEST` decisions."""
     for decision in decisions.recent(store, NEWEST):
         _write_file(data_dir, decision)
 
@@ -47,12 +48,12 @@ def _write_file(data_dir: Path, decision: Decision) -> None:
 
 
 def verify_decisions(store: Store, data_dir: Path) -> list[str]:
-    """Every difference between the chain, its hashes and the JSON files, a sentence each. Empty: all is as it was."""
+    """Return every difference between the chain, its hashes and the JSON files, one sentence each; empty if there is none."""
     return decisions.chain_problems(store) + file_problems(store, data_dir)
 
 
 def file_problems(store: Store, data_dir: Path) -> list[str]:
-    """Every difference between Postgres and the JSON files, a sentence each."""
+    """Return every difference between Postgres and the JSON files, one sentence each."""
     stored = decisions.all_readable(store)
     problems: list[str] = []
     seen: set[str] = set()
@@ -72,7 +73,7 @@ def file_problems(store: Store, data_dir: Path) -> list[str]:
 
 
 def _is_same(content: dict[str, Any], stored: Decision | None) -> bool:
-    """Whether a file says what Postgres says. One from before a field was added does not have it."""
+    """Return whether a file says what Postgres says. A file from before a field was added lacks that field."""
     try:
         in_file = from_dict(Decision, content)
     except ValueError:  # a pydantic.ValidationError is a ValueError
@@ -81,7 +82,7 @@ def _is_same(content: dict[str, Any], stored: Decision | None) -> bool:
 
 
 def _is_within(part: Any, whole: Any) -> bool:
-    """Whether all that `part` says is in `whole`: nothing may hide under a name that a record does not have."""
+    """Return whether `whole` has everything that `part` has: nothing may hide under a name that no record has."""
     if isinstance(part, dict) and isinstance(whole, dict):
         return all(name in whole and _is_within(value, whole[name]) for name, value in part.items())
     if isinstance(part, list) and isinstance(whole, list):

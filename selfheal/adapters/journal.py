@@ -1,4 +1,4 @@
-"""The append-only CSV audit trail, which is also the write-ahead log of predictions and labels.
+"""Journal: the append-only CSV audit trail, which is also the write-ahead log of predictions and labels.
 
 A record is acknowledged once `Journal.append` has returned; Postgres is filled behind it by `selfheal.adapters.postgres.ingest`.
 Each writer has a file of its own, opened anew at every start and never reopened, so a line torn by a crash can only be
@@ -34,11 +34,11 @@ CHECKSUM_COLUMN = "crc32"
 COMPRESSED_SUFFIX = ".gz"
 
 TAIL_BYTES = 8_000_000
-"""How much of the end of a file `last_lines` looks at."""
+"""How much of the end of a file `last_lines` reads."""
 
 Field: TypeAlias = str | float | int | bool | None
 Record: TypeAlias = Sequence[Field]
-"""One line's fields. Text without commas, quotes, brackets and line breaks: the doors see to that. None and NaN: missing."""
+"""One line's fields. Text has no commas, quotes, brackets or line breaks (requests with such text are refused). None and NaN mean missing."""
 
 PREDICTION_META_COLUMNS = (
     "prediction_id",
@@ -61,10 +61,11 @@ class JournalKind:
     columns: tuple[str, ...]
 
     def folder(self, data_dir: Path) -> Path:
+        """Return the folder of its files."""
         return data_dir / "audit" / self.name
 
     def files(self, data_dir: Path) -> list[Path]:
-        """All files, the oldest first (names begin with the time they were opened), compressed or not."""
+        """Return all files, compressed or not, the oldest first (names begin with the time at which they were opened)."""
         found = {
             file_key(path): path for pattern in ("*.csv", "*.csv.gz") for path in self.folder(data_dir).glob(pattern)
         }
@@ -72,6 +73,7 @@ class JournalKind:
 
 
 def prediction_journal(contract: ModelContract) -> JournalKind:
+    """Return the journal of predictions under this contract."""
     return JournalKind("predictions", (*PREDICTION_META_COLUMNS, *contract.feature_names))
 
 
@@ -79,7 +81,7 @@ LABEL_JOURNAL = JournalKind("labels", LABEL_COLUMNS)
 
 
 FsyncMode: TypeAlias = Literal["always", "interval", "off"]
-"""When what was appended is forced to disk: before `append` returns, whenever `sync` is called, or never."""
+"""When appended lines are forced to disk: before `append` returns, whenever `sync` is called, or never."""
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """A full disk passes; any other error while writing or syncing means that the disk cannot be trusted."""
@@ -96,7 +98,7 @@ class Journal:
         data_dir: the platform's data folder.
         max_bytes: the size at which a file is closed and the next one opened.
         fsync: `always`: on return from `append` the records are on disk. `interval`: they are with the operating system
-            (and survive a crash of the process), and `sync` brings them to disk. `off`: nobody does.
+            (and survive a crash of the process), and `sync` brings them to disk. `off`: the operating system decides.
     """
 
     def __init__(self, kind: JournalKind, data_dir: Path, max_bytes: int, fsync: FsyncMode = "always") -> None:
@@ -111,10 +113,10 @@ class Journal:
         self._has_unsynced = False
         self.path: Path | None = None
         self.failure: str | None = None
-        """Why this journal takes nothing any more, once a disk has failed it."""
+        """Why this journal accepts nothing any more, once its disk has failed."""
 
     def append(self, records: Sequence[Record]) -> None:
-        """Writes the records (fields in the order of the kind's columns) as `encode_lines` has them.
+        """Write the records (fields in the order of the kind's columns) as lines (`encode_lines`).
 
         Raises: as `write`.
         """
@@ -122,12 +124,12 @@ class Journal:
             self.write(encode_lines(records))
 
     def write(self, lines: bytes) -> None:
-        """Writes encoded lines; on return they are as durable as `fsync` says.
+        """Write encoded lines; on return they are as durable as `fsync` says.
 
         Raises:
-            JournalUnavailableError: if they could not be; then none of them counts as written. The file is given up: after
-                a failed sync its pages may be lost without another error, so it is never synced again. A full disk is
-                worth another try, which opens another file; any other failure is final.
+            JournalUnavailableError: if that failed; then none of them counts as written. The file is abandoned: after a
+                failed sync its pages may be lost without another error, so it is never synced again. After a full disk
+                the next call tries again, with another file; any other failure is final.
         """
         with self._lock:
             if self.failure is not None:
@@ -143,7 +145,7 @@ class Journal:
             self._size += len(lines)
 
     def sync(self) -> None:
-        """Brings to disk what `interval` has left with the operating system.
+        """Bring to disk what `interval` has left with the operating system.
 
         Raises: as `write`.
         """
@@ -154,7 +156,7 @@ class Journal:
                 self._has_unsynced = False
 
     def probe(self) -> None:
-        """Tries whether a file can be opened and written, as the next `write` would.
+        """Check that a file can be opened and written, as the next `write` would.
 
         Raises: as `write`.
         """
@@ -165,6 +167,7 @@ class Journal:
                 self._open_next()
 
     def close(self) -> None:
+        """Sync, if need be, and release the file: readers then see that it is finished."""
         with contextlib.suppress(JournalUnavailableError):
             self.sync()
         with self._lock:
@@ -181,14 +184,14 @@ class Journal:
             _write_all(descriptor, lines)
         except OSError as error:
             if error.errno in NO_ROOM and self._has_unsynced:
-                os.fdatasync(descriptor)  # the file is given up, and holds what was acknowledged
+                os.fdatasync(descriptor)  # the file is abandoned, but what it has was acknowledged
             raise
 
     def _open_next(self) -> None:
-        """Opens the next file; its header and its name are on disk before the first record.
+        """Open the next file; its header and its name are on disk before the first record.
 
-        It gets its name only when it has its lock and its header: a file that others can see without the lock passes for
-        finished, and would be compressed and removed.
+        It gets its name only once it has its lock and its header: a file that others see without the lock counts as finished, and
+        would be compressed and removed.
         """
         if self._descriptor is not None and self._has_unsynced:
             with self._giving_up_on_error():
@@ -207,7 +210,7 @@ class Journal:
             sync_folder(self._folder)
         except OSError as error:
             self._close()
-            for empty in (unnamed, path):  # tried again and again on a full disk, they would pile up
+            for empty in (unnamed, path):  # on a full disk every attempt would leave another one
                 with contextlib.suppress(OSError):
                     empty.unlink(missing_ok=True)
             if error.errno == errno.EIO:
@@ -255,10 +258,10 @@ class Chunk:
 
 
 def read_chunk(path: Path, offset: int, max_bytes: int = 8_000_000) -> Chunk:
-    """The next whole lines of a journal file, from `offset` (0: the beginning; of the text, if it is compressed).
+    """Read the next whole lines of a journal file from byte `offset` on (of the text, if the file is compressed).
 
     A last line without its line break is still being written, or torn: it is left for the next call. A line whose
-    checksum is wrong is left out and reported as `file: byte offset`; those after it are read all the same.
+    checksum is wrong is left out and reported as `file: byte offset`; the lines after it are read all the same.
 
     Raises:
         InvalidDataError: if the file has no header of a journal, or is compressed and damaged.
@@ -290,7 +293,7 @@ def read_chunk(path: Path, offset: int, max_bytes: int = 8_000_000) -> Chunk:
 
 
 def last_lines(kind: JournalKind, data_dir: Path, max_lines: int) -> list[dict[str, str]]:
-    """The newest sound records of the files that are not compressed yet, the oldest first.
+    """Return the newest undamaged records of the files that are not compressed yet, the oldest first.
 
     Raises:
         InvalidDataError: if a file in the folder is no journal file.
@@ -311,17 +314,17 @@ def last_lines(kind: JournalKind, data_dir: Path, max_lines: int) -> list[dict[s
 
 
 def file_key(path: Path) -> str:
-    """A journal file's name, the same before and after it is compressed."""
+    """Return a journal file's name, which is the same before and after it is compressed."""
     return path.name.removesuffix(COMPRESSED_SUFFIX)
 
 
 def compressed_path(path: Path) -> Path:
-    """What the file is called once it is compressed."""
+    """Return the file's path once it is compressed."""
     return path.with_name(file_key(path) + COMPRESSED_SUFFIX)
 
 
 def text_size(path: Path) -> int:
-    """Bytes of text in a journal file; of a compressed one, as its trailer says."""
+    """Return the bytes of text in a journal file; for a compressed one, as its trailer says."""
     size = path.stat().st_size
     if path.suffix != COMPRESSED_SUFFIX or size < 4:
         return size
@@ -332,7 +335,7 @@ def text_size(path: Path) -> int:
 
 
 def has_writer(path: Path) -> bool:
-    """Whether some process may still append to the file."""
+    """Return whether some process may still append to the file."""
     if path.suffix == COMPRESSED_SUFFIX:
         return False
     with path.open("rb") as file:
@@ -344,7 +347,7 @@ def has_writer(path: Path) -> bool:
 
 
 def compress(path: Path) -> Path:
-    """Replaces a file that has no writer by a compressed one; at every moment one of the two is whole.
+    """Replace a file that has no writer by a compressed one, and return its path; at every moment one of the two is whole.
 
     Raises:
         OSError: if there is no room; the file stays as it is.
@@ -361,10 +364,10 @@ def compress(path: Path) -> Path:
 
 
 def encode_lines(records: Sequence[Record]) -> bytes:
-    """The records as journal lines, checksums included. Floats keep their last bit; None and NaN are empty fields.
+    """Return the records as journal lines with checksums. Floats are exact to the last bit; None and NaN are empty fields.
 
-    JSON does the formatting, for all records in one call: an array of numbers is a CSV line once its brackets are gone.
-    `null` is told from text because text still has its quotes then.
+    JSON does the formatting, for all records in one call: an array of numbers is a CSV line once its brackets are removed.
+    `null` cannot be confused with text, which still has its quotes then.
     """
     text = orjson.dumps(records)[2:-2].replace(b",null", b",").replace(b'"', b"")
     lines = text.split(b"],[")
@@ -378,7 +381,7 @@ def encode_lines(records: Sequence[Record]) -> bytes:
 
 
 def column_values(values: FloatArray, kind: str) -> list[Field]:
-    """A feature's values (NaN where missing) as journal fields: whole numbers without a fraction if it is an `int`."""
+    """Return a feature's values (NaN where missing) as journal fields: without a fraction if the feature is an `int`."""
     if kind == "int" and not np.isnan(values).any():
         return list(values.astype(np.int64).tolist())
     floats: list[float] = values.tolist()
@@ -390,12 +393,13 @@ def column_values(values: FloatArray, kind: str) -> list[Field]:
 
 
 def format_time(moment: datetime) -> str:
+    """Return a time as the journal writes it: ISO 8601 in UTC, with microseconds."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 @contextlib.contextmanager
 def _text(path: Path) -> Iterator[BinaryIO]:
-    """The file's text, unpacked if it is compressed."""
+    """Open the file's text, unpacked if it is compressed."""
     with path.open("rb") as raw:
         if path.suffix != COMPRESSED_SUFFIX:
             yield raw

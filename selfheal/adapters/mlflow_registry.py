@@ -1,4 +1,4 @@
-"""The model registry: the only module that imports MLflow.
+"""Model registry: the only module that imports MLflow.
 
 It logs what training made, registers versions, moves aliases, and brings artifacts to this machine, checked by digest.
 Which version is in production is decided by Postgres (`selfheal.services.promotion.going_live`); the alias `production` follows it.
@@ -45,15 +45,15 @@ SHADOW_KEY_TAG = "selfheal.shadow_key"
 MODEL_FILE = "model.skops"
 
 REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
-"""For a tracking server that does not answer. MLflow's defaults keep the caller for up to 20 minutes: who follows
-promotions would be deaf to a rollback meanwhile."""
+"""For a tracking server that does not answer. With MLflow's defaults a call takes up to 20 minutes, in which the API would not follow
+a rollback."""
 
 
 class Registry:
     """MLflow for one model, with a cache of its files on this machine.
 
     Args:
-        tracking_uri: of MLflow; a callable is asked at first use (the embedded Postgres may have to start).
+        tracking_uri: returns MLflow's; called at first use (the embedded Postgres may have to start).
         artifact_folder: where artifacts go if MLflow's store is a database; None: the tracking server decides.
         max_model_bytes: a model file that is larger, or unpacks to more, is refused.
     """
@@ -73,7 +73,7 @@ class Registry:
         self._max_model_bytes = max_model_bytes
 
     def find_shadow(self, shadow_key: str) -> ShadowModel | None:
-        """The finished run of the same training, if there is one: the same rows, settings and code train once."""
+        """Return the finished run of the same training, if there is one: the same rows, settings and code train once."""
         client = self._client()
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
@@ -92,7 +92,7 @@ class Registry:
         trigger_reason: str,
         now: datetime,
     ) -> ShadowModel:
-        """Logs parameters, metrics, the model (skops) and its files as one run.
+        """Log parameters, metrics, the model (skops) and its files as one run.
 
         Run artifacts: metrics.json, params.json, metadata.json, requirements.txt, reference.parquet, and the rows it learned
         from and is judged on, training_set.parquet.
@@ -145,7 +145,7 @@ class Registry:
         return shadow
 
     def register(self, shadow: ShadowModel) -> int:
-        """The version number of this run in the registry; a run is registered once, if by one caller at a time."""
+        """Register a run and return its version number; the same run is registered once, if by one caller at a time."""
         from mlflow.exceptions import MlflowException
 
         client = self._client()
@@ -163,7 +163,7 @@ class Registry:
         return int(created.version)
 
     def alias_version(self, alias: str) -> int | None:
-        """The version an alias points at, or None."""
+        """Return the version that an alias points at, or None."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -174,7 +174,7 @@ class Registry:
             raise
 
     def point_alias(self, alias: str, version: int) -> None:
-        """Moves an alias. MLflow inserts or updates without a lock: two that insert at once are one failure, tried again."""
+        """Move an alias. MLflow inserts or updates without a lock: of two inserts at once one fails, and is tried again."""
         from mlflow.exceptions import MlflowException
         from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
@@ -190,23 +190,25 @@ class Registry:
         point()
 
     def drop_alias(self, alias: str) -> None:
+        """Remove an alias."""
         self._client().delete_registered_model_alias(self.contract.name, alias)
 
     def stage_tags(self, limit: int = 100) -> dict[int, str | None]:
-        """The stage that each of the newest versions is tagged with."""
+        """Return the stage that each of the newest versions is tagged with."""
         found = self._client().search_model_versions(
             f"name = '{self.contract.name}'", max_results=limit, order_by=["version_number DESC"]
         )
         return {int(version.version): version.tags.get(STAGE_TAG) for version in found}
 
     def tag_stage(self, version: int, stage: Stage) -> None:
+        """Tag a version with its stage."""
         self._client().set_model_version_tag(self.contract.name, str(version), STAGE_TAG, stage.value)
 
     def load(self, model: ModelVersion | ShadowModel, *, may_download: bool = True) -> Pipeline:
-        """The fitted pipeline, if it may be served.
+        """Load the fitted pipeline, if it may be served.
 
         Args:
-            may_download: False asks nobody: the file is in this machine's cache or the model is refused.
+            may_download: False contacts no server: the file is in this machine's cache or the model is refused.
 
         Raises:
             ModelRefusedError: if the contract or a type in the file is not what it should be, or it does not load.
@@ -226,7 +228,7 @@ class Registry:
         return load_trusted(data, MODEL_FILE, self._max_model_bytes, self.contract.trusted_types)
 
     def model_bytes(self, model: ModelVersion | ShadowModel) -> bytes:
-        """The model's file as it was logged; to be compared, not opened.
+        """Return the model's file as it was logged; to be compared, not opened.
 
         Raises:
             IntegrityError: if its digest is not the recorded one.
@@ -234,7 +236,7 @@ class Registry:
         return self._fetch(f"{model.artifact_uri}/{MODEL_FILE}", model.artifact_sha256, MODEL_SUFFIX)
 
     def reference(self, model: ModelVersion | ShadowModel) -> pd.DataFrame:
-        """The reference window frozen with this model: all features, `probability`, `true_label`.
+        """Return the reference window frozen with this model: all features, `probability`, `true_label`.
 
         Raises:
             IntegrityError: if the file's digest is not the recorded one.
@@ -243,7 +245,7 @@ class Registry:
         return from_parquet(self._fetch(uri, model.reference_sha256, "parquet"))
 
     def training_set(self, model: ModelVersion | ShadowModel) -> TrainingSet:
-        """The rows this model learned from and was judged on, as they were gathered.
+        """Return the rows that this model was trained and judged on, as they were gathered.
 
         Raises:
             MissingArtifactError: if its run has no such file.
@@ -251,10 +253,10 @@ class Registry:
         """
         shadow = model if isinstance(model, ShadowModel) else self.shadow_of_run(model.mlflow_run_id)
         uri = f"runs:/{model.mlflow_run_id}/{snapshot.FILE_NAME}"
-        return snapshot.from_parquet(self._kept_file(uri), uri, shadow.training_set.sha256)
+        return snapshot.from_parquet(self._run_file(uri), uri, shadow.training_set.sha256)
 
     def stored_model(self, model: ModelVersion | ShadowModel) -> bytes:
-        """The model's file as the artifact store has it now, past this machine's cache and unchecked.
+        """Return the model's file as the artifact store has it now, past this machine's cache and unchecked.
 
         Raises:
             MissingArtifactError: if it is not there.
@@ -262,28 +264,30 @@ class Registry:
         return self._download(f"{model.artifact_uri}/{MODEL_FILE}")
 
     def stored_reference(self, model: ModelVersion | ShadowModel) -> bytes:
-        """The model's reference as the artifact store has it now, past this machine's cache and unchecked.
+        """Return the model's reference as the artifact store has it now, past this machine's cache and unchecked.
 
         Raises:
             MissingArtifactError: if it is not there.
         """
-        return self._kept_file(f"runs:/{model.mlflow_run_id}/reference.parquet")
+        return self._run_file(f"runs:/{model.mlflow_run_id}/reference.parquet")
 
     def run_url_path(self, mlflow_run_id: str) -> str:
-        """The run's page, relative to the MLflow UI."""
+        """Return the run's page, relative to the MLflow UI."""
         return f"/#/experiments/{self._experiment_id()}/runs/{mlflow_run_id}"
 
     def shadow_of_run(self, run_id: str) -> ShadowModel:
-        """What `log_shadow` recorded of a run.
+        """Return what `log_shadow` recorded of a run.
 
         Raises:
             MissingArtifactError: if it is not the finished run of a training.
         """
-        return from_dict(ShadowModel, json.loads(self._kept_file(f"runs:/{run_id}/metadata.json")))
+        return from_dict(ShadowModel, json.loads(self._run_file(f"runs:/{run_id}/metadata.json")))
 
-    def _kept_file(self, uri: str) -> bytes:
-        """Raises:
-        MissingArtifactError: if there is no such file in the run.
+    def _run_file(self, uri: str) -> bytes:
+        """Return a file of a run.
+
+        Raises:
+            MissingArtifactError: if there is no such file in the run.
         """
         run_id, _, name = uri.removeprefix("runs:/").partition("/")
         if name not in {file.path for file in self._client().list_artifacts(run_id)}:
@@ -294,7 +298,7 @@ class Registry:
         return self.cache.fetch(sha256, suffix, origin=uri, download=lambda: self._download(uri))
 
     def _download(self, uri: str) -> bytes:
-        """One file, as bytes. `models:/` URIs name a folder only, so the folder is fetched for those.
+        """Download one file. `models:/` URIs name a folder only, so the folder is fetched for those.
 
         Raises:
             MissingArtifactError: if MLflow does not have it (any more).
@@ -311,9 +315,9 @@ class Registry:
             except MlflowException as error:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                     raise _missing(uri) from error
-                logger.warning("MLflow does not give %s: %s", uri, error)
+                logger.warning("MLflow did not provide %s: %s", uri, error)
                 raise ServiceUnavailableError(
-                    f"MLflow does not give {_name_of(uri)}; is it running and in good health? The log says more"
+                    f"MLflow did not provide {_name_of(uri)}; check that it is running and healthy (the log has the reason)"
                 ) from error
             path = fetched / uri.rpartition("/")[2] if is_model else fetched
             if not path.is_file():
@@ -347,7 +351,7 @@ class Registry:
 
 
 def open_registry(settings: Settings, contract: ModelContract) -> Registry:
-    """The registry of the settings: a tracking server, or MLflow's tables in our Postgres and files in DATA_DIR/mlflow."""
+    """Return the configured registry: a tracking server, or MLflow's tables in our Postgres and files in DATA_DIR/mlflow."""
     is_server = (settings.mlflow_tracking_uri or "").startswith("http")
     return Registry(
         contract,
@@ -359,7 +363,7 @@ def open_registry(settings: Settings, contract: ModelContract) -> Registry:
 
 
 def mlflow_store_uri(settings: Settings) -> str:
-    """Where MLflow keeps runs and versions; creates its database if needed."""
+    """Return the URI where MLflow stores runs and versions; create its database if need be."""
     if settings.mlflow_tracking_uri:
         return settings.mlflow_tracking_uri
     from selfheal.adapters.postgres.migrate import ensure_database
@@ -371,7 +375,7 @@ def mlflow_store_uri(settings: Settings) -> str:
 
 
 def _calibration_metrics(record: TrainingRecord | None) -> dict[str, float | None]:
-    """Of the evaluation rows and, before anything was done about it, out of fold."""
+    """Return the calibration on the evaluation rows and, before it was corrected, out of fold."""
     if record is None:
         return {}
     checks = {"out_of_fold": record.out_of_fold, "evaluation": record.evaluation}
@@ -384,7 +388,7 @@ def _missing(uri: str) -> MissingArtifactError:
 
 
 def _name_of(uri: str) -> str:
-    """Without the place: clients of the API are told why a version is refused, but not how we keep it."""
+    """Return the file's name without its place: clients of the API learn why a version is refused, not where it is stored."""
     return uri.rpartition("/")[2]
 
 
@@ -394,7 +398,7 @@ def _refuse_download() -> bytes:
 
 @contextmanager
 def _unchanged_environment(name: str) -> Iterator[None]:
-    """MLflow exports the address it is given; our own settings, and child processes, would take it for a setting."""
+    """Restore an environment variable afterwards: MLflow exports its address, which child processes would take for a setting."""
     before = os.environ.get(name)
     try:
         yield

@@ -1,7 +1,7 @@
-"""Files of models on this machine's disk, by their digest, and which versions were served here last.
+"""Model cache: files of models on this machine's disk, by their digest, and which versions were served here last.
 
-With both, the API starts and serves while Postgres and MLflow are down. Nothing read from here is trusted: a file is
-checked against the digest asked for, a record is validated. What a model file holds is `selfheal.domain.model.file`'s business.
+With both, the API starts and serves while Postgres and MLflow are down. Nothing read from here is trusted: a file is checked
+against the requested digest, a record is validated. Opening a model file is `selfheal.domain.model.file`'s.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from selfheal.kit.serialization import from_dict, to_json
 logger = logging.getLogger(__name__)
 
 CACHED_FILES = 20
-"""Model and reference files kept: production, its predecessor and the newest candidates are among them."""
+"""How many model and reference files stay: production, its predecessor and the newest candidates are among them."""
 
 REMEMBERED_VERSIONS = 2
 SERVED_FILE = "served.json"
@@ -62,11 +62,11 @@ class ModelCache:
         self._max_bytes = max_bytes
 
     def fetch(self, sha256: str, suffix: str, origin: str, download: Callable[[], bytes]) -> bytes:
-        """The content with this digest: from here, else downloaded from `origin`, checked and kept.
+        """Return the content with this digest: from here, else downloaded from `origin`, checked and stored.
 
         Raises:
-            IntegrityError: if what was downloaded has another digest; it is not kept.
-            ModelRefusedError: if what is here is too large to be read.
+            IntegrityError: if the download has another digest; it is not stored.
+            ModelRefusedError: if the file here is too large to be read.
         """
         path = self._path(sha256, suffix)
         found = self._read(path)
@@ -75,32 +75,32 @@ class ModelCache:
         data = download()
         if _digest(data) != sha256:
             raise IntegrityError(f"{origin} has changed: expected sha256 {sha256}, found {_digest(data)}")
-        self._keep(path, data)
+        self._store(path, data)
         return data
 
     def remember(self, version: ModelVersion, now: datetime) -> None:
-        """Writes down that this version is served here from now on; its file is kept until two others were.
+        """Record that this version is served here from now on; its file stays until two other versions were served.
 
         Raises:
-            OSError: if it could not be written; what was remembered before still is.
+            OSError: if that could not be written; the earlier record stays.
         """
         others = [one for one in self.remembered() if one.version.version != version.version]
         latest = (ServedVersion(version, now, model_requirements()), *others)[:REMEMBERED_VERSIONS]
         write_atomic(self._folder / SERVED_FILE, to_json(ServedVersions(latest)), is_durable=True)
 
     def remembered(self) -> tuple[ServedVersion, ...]:
-        """The versions served here last, the latest first; none if the record is damaged, which is logged."""
+        """Return the versions served here last, the latest first; none if the record is damaged, which is logged."""
         path = self._folder / SERVED_FILE
         try:
             return from_dict(ServedVersions, json.loads(path.read_bytes())).served[:REMEMBERED_VERSIONS]
         except FileNotFoundError:
             return ()
         except (OSError, ValueError, RecursionError) as error:  # a pydantic.ValidationError is a ValueError
-            logger.error("%s is damaged, so no version is remembered: %s", path, error)
+            logger.error("%s is damaged, so no version is available for offline starts: %s", path, error)
             return ()
 
     def has_answered(self, version: ModelVersion) -> bool:
-        """Whether this very file was served here with the libraries that are installed now, so that it will answer again."""
+        """Return whether this very file was served here with the libraries installed now, so that it will answer again."""
         return any(
             one.version.artifact_sha256 == version.artifact_sha256
             and one.version.contract_hash == version.contract_hash
@@ -117,18 +117,18 @@ class ModelCache:
         try:
             check_size(path.stat().st_size, path.name, self._max_bytes)
             data = path.read_bytes()
-        except OSError:  # not here, or not readable: either way to be downloaded
+        except OSError:  # missing or not readable: in either case it is downloaded
             return None
         with contextlib.suppress(OSError):  # the folder may be read-only
             path.touch()  # used now: not the next to be pruned
         return data
 
-    def _keep(self, path: Path, data: bytes) -> None:
+    def _store(self, path: Path, data: bytes) -> None:
         try:
             write_atomic(path, data, is_durable=True)
             self._prune()
         except OSError as error:  # a full disk: the model can be served all the same
-            logger.warning("%s could not be kept on this machine's disk: %s", path, error)
+            logger.warning("could not store %s in this machine's model cache: %s", path, error)
 
     def _prune(self) -> None:
         pinned = {self._path(one.version.artifact_sha256, MODEL_SUFFIX) for one in self.remembered()}

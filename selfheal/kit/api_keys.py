@@ -53,7 +53,7 @@ class ApiKey:
     """Whether it is a plain key of fewer than MIN_PLAIN_CHARACTERS; the length of a hashed one is unknown."""
 
 
-def digest_of(key: str) -> bytes:
+def key_digest(key: str) -> bytes:
     """Return the SHA-256 of the key's bytes, 32 bytes."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
@@ -75,7 +75,7 @@ def hashed_entry(name: str, scopes: frozenset[Scope], key: str) -> str:
         )
     if not scopes:
         raise ConfigurationError(f"the API key {name!r} needs at least one scope of {_known_scopes()}")
-    return f"{name}:{'+'.join(scope for scope in Scope if scope in scopes)}:{digest_of(key).hex()}"
+    return f"{name}:{'+'.join(scope for scope in Scope if scope in scopes)}:{key_digest(key).hex()}"
 
 
 def parse_scopes(text: str) -> frozenset[Scope]:
@@ -123,7 +123,7 @@ def _plain(position: int, entry: str) -> ApiKey:
         raise ConfigurationError(
             f"entry {position} is not a key: at most {MAX_KEY_CHARACTERS} printable ASCII characters, no blanks"
         )
-    digest = digest_of(entry)
+    digest = key_digest(entry)
     return ApiKey(f"key-{digest.hex()[:8]}", ALL_SCOPES, digest, is_short=len(entry) < MIN_PLAIN_CHARACTERS)
 
 

@@ -58,7 +58,7 @@ class MaintenanceReport:
 def cutoffs(settings: Settings, now: datetime, champion_since: datetime | None) -> Cutoffs:
     """Return the times before which things are old.
 
-    Predictions since the champion went live are never old: label coverage is counted over them; nor is a window's lookback.
+    Predictions since the champion went live are never old: label coverage is counted over them, and no window begins earlier.
     """
 
     def days_ago(days: float) -> datetime:
@@ -66,8 +66,7 @@ def cutoffs(settings: Settings, now: datetime, champion_since: datetime | None) 
 
     predictions = None
     if settings.predictions_retention_days is not None:
-        needed_since = [now - timedelta(hours=settings.monitoring_lookback), champion_since or now]
-        predictions = min(days_ago(settings.predictions_retention_days), *needed_since)
+        predictions = min(days_ago(settings.predictions_retention_days), champion_since or now)
     return Cutoffs(
         runs=days_ago(settings.monitoring_runs_retention_days),
         results=days_ago(settings.monitoring_results_retention_days),
@@ -96,7 +95,7 @@ def maintain(platform: Platform, now: datetime, delete_runs: Callable[[datetime]
     from selfheal.services.reports.writer import delete_old_reports
 
     store, settings = platform.store, platform.settings
-    with retention.only_one(store) as is_mine:
+    with retention.exclusive_maintenance(store) as is_mine:
         if not is_mine:
             return MaintenanceReport(now, is_skipped=True)
         champion = model_versions.production_version(store)

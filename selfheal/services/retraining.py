@@ -144,11 +144,11 @@ def decide_retraining(
     considered = consider_retraining(
         platform, trigger, episode_id=episode_id, actor=actor, reason=reason, now=now, request_id=request_id
     )
-    return record_once(platform, considered)
+    return record_considered(platform, considered)
 
 
-def record_once(platform: Platform, decision: Decision) -> Decision:
-    """Record a decision on retraining, once."""
+def record_considered(platform: Platform, decision: Decision) -> Decision:
+    """Record a decision whether to retrain. The same state has the same `decision_id` and is recorded once."""
     return record_decision(platform.store, platform.settings.data_dir, decision)
 
 

@@ -150,7 +150,7 @@ def _retraining_request(
 ) -> dg.RunRequest | dg.SkipReason:
     """A run if the latest tick calls for this trigger and the conditions hold; else the reasons, kept as a decision."""
     from selfheal.domain.retraining.requests import retraining_need
-    from selfheal.services.retraining import consider_retraining, record_once
+    from selfheal.services.retraining import consider_retraining, record_considered
     from selfheal.services.tick import latest_tick
 
     tick = latest_tick(platform)
@@ -168,7 +168,7 @@ def _retraining_request(
         now=datetime.now(UTC),
     )
     if decision.action is Action.SKIP:
-        record_once(platform, decision)
+        record_considered(platform, decision)
         return _waits(f"{need.reason[:1].upper()}{need.reason[1:]}, but: {decision.reason}.", every_seconds)
     config = {
         "trigger": trigger.value,

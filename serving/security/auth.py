@@ -26,7 +26,7 @@ from selfheal.kit.api_keys import (
     MAX_KEY_CHARACTERS,
     MIN_PLAIN_CHARACTERS,
     Scope,
-    digest_of,
+    key_digest,
     parse_api_keys,
 )
 from selfheal.kit.errors import ConfigurationError
@@ -165,7 +165,7 @@ class Authenticator:
             raise _unauthorized("no key was sent")
         found = None
         if len(key) <= MAX_KEY_CHARACTERS:
-            given = digest_of(key)
+            given = key_digest(key)
             for door in self._doors:  # all of them: the time must not tell which one it was
                 if compare_digest(given, door.digest):
                     found = door

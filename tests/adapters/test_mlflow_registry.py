@@ -183,7 +183,9 @@ def test_what_was_never_loaded_waits_for_mlflow_and_says_so(
     live = champion(platform)
     cached(platform, f"{live.artifact_sha256}.skops").unlink()
     away = platform.settings.model_copy(update={"mlflow_tracking_uri": "http://127.0.0.1:9"})
-    with pytest.raises(ServiceUnavailableError, match=r"MLflow does not give .* is it running and in good health"):
+    with pytest.raises(
+        ServiceUnavailableError, match=r"MLflow did not provide .* check that it is running and healthy"
+    ):
         open_registry(away, platform.contract).load(live)
 
 

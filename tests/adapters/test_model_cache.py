@@ -82,7 +82,7 @@ def test_a_cache_that_cannot_be_written_still_gives_what_was_downloaded(
 ) -> None:
     folder.touch()  # a file where the folder should be: nobody can write below it, root included
     assert cache.fetch(DIGEST, "skops", "here", lambda: DATA) == DATA
-    assert "could not be kept on this machine's disk" in caplog.text
+    assert "in this machine's model cache" in caplog.text
     with pytest.raises(OSError):
         cache.remember(version(1), T0)
 

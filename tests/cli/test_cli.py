@@ -18,7 +18,7 @@ from selfheal.adapters.postgres import decisions
 from selfheal.adapters.postgres.alerts import open_or_update_alert, resolve_alert
 from selfheal.cli import app
 from selfheal.domain.records import Action, Alert, Severity
-from selfheal.kit.api_keys import ApiKey, Scope, digest_of, parse_api_keys
+from selfheal.kit.api_keys import ApiKey, Scope, key_digest, parse_api_keys
 from selfheal.kit.errors import ConfigurationError
 from selfheal.services.platform import open_platform
 from selfheal.services.promotion.going_live import stage
@@ -100,10 +100,10 @@ def test_an_api_key_is_shown_with_the_entry_that_lets_it_in() -> None:
         CliRunner().invoke(app, ["api-key", "--name", "scorer", "--scopes", "score,label", "--json"]).output
     )
     assert parse_api_keys(made["entry"]) == (
-        ApiKey("scorer", frozenset({Scope.SCORE, Scope.LABEL}), digest_of(made["key"])),
+        ApiKey("scorer", frozenset({Scope.SCORE, Scope.LABEL}), key_digest(made["key"])),
     )
     told = CliRunner().invoke(app, ["api-key", "--name", "scorer", "--scopes", "read"]).output.splitlines()
-    assert parse_api_keys(told[3])[0].digest == digest_of(told[1])
+    assert parse_api_keys(told[3])[0].digest == key_digest(told[1])
 
 
 @pytest.mark.parametrize(

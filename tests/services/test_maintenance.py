@@ -156,7 +156,7 @@ def test_unlabelled_predictions_go_and_the_rollups_follow(platform: Platform) ->
 def test_one_maintenance_at_a_time(platform: Platform) -> None:
     insert_tick(platform, "old", T0)
     insert_tick(platform, "newest", T0 + DAY)
-    with retention.only_one(platform.store) as is_mine:
+    with retention.exclusive_maintenance(platform.store) as is_mine:
         assert is_mine
         assert maintain(platform, LATER, no_runs) == MaintenanceReport(LATER, is_skipped=True)
     assert maintain(platform, LATER, no_runs).n_ticks == 1

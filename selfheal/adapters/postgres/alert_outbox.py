@@ -1,6 +1,7 @@
-"""The alerts as a queue of messages to people: `notify_after` says from when on somebody should look at a row.
+"""Alert outbox: the alerts' rows as a queue of messages to people, written in the transaction that changes the alert.
 
-A row is taken by moving its `notify_after` into the future (a lease), so that several processes do not send the same.
+`notify_after` is when a row's messages are due. A process claims a row by moving its `notify_after` into the future (a lease), so
+that no two processes send the same message.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def claim_due(store: Store, now: datetime, lease: timedelta, limit: int) -> list[Row[Any]]:
-    """Takes alerts that are due, the most severe and oldest first; `notify_failures` counts this try until it is recorded."""
+    """Claim alerts that are due, the most severe and oldest first; `notify_failures` counts this try until it is recorded."""
     table = store.tables.monitoring_alerts
     with store.engine.connect() as connection:
         is_due = (table.c.model_name == store.contract.name) & (table.c.notify_after <= now)
@@ -48,10 +49,15 @@ def record_delivered(
     retry_at: datetime | None,
     now: datetime,
 ) -> None:
-    """Keeps who delivered_to what of an alert that was claimed.
+    """Record what each channel was sent of a claimed alert.
 
-    What has changed in the meantime stays due, and is due again if somebody has delivered_to of what was: another process may have
-    looked at the change before this was kept.
+    An alert that has changed since it was claimed stays due. If a channel was sent the earlier state, it is due at once: another
+    process may have examined the change before this was recorded.
+
+    Args:
+        delivered_to: what each channel (by its key) was sent.
+        is_done: whether every message was delivered.
+        retry_at: when to try again; None: never.
     """
     table = store.tables.monitoring_alerts
     is_unchanged = table.c.notify_after == claimed.notify_after

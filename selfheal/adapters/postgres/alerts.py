@@ -1,4 +1,4 @@
-"""Queries over alerts: open, update, resolve, acknowledge, list."""
+"""Alerts: queries that open, update, resolve, acknowledge and list them."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ if TYPE_CHECKING:
 
 
 MONITORING, SERVING, TRAFFIC = "monitoring", "serving", "traffic"
-"""Sources of alerts: a tick, the API, and the sensor that sees that no traffic comes. Each opens and resolves its own."""
-
+"""Sources of alerts: a tick, the API, and the sensor that notices that no traffic comes. Each opens and resolves its own."""
 
 PROMOTION, REGISTRY = "promotion", "registry"
-"""Two more: a promotion or rollback that was refused, and MLflow found astray."""
+"""Two more sources: a promotion or rollback that was refused, and MLflow found out of sync."""
 
 
 def sync_alerts(store: Store, triage: Triage, now: datetime) -> list[Alert]:
-    """Opens what is new, updates what goes on, resolves what is over, for one version. Returns the newly opened.
+    """Open, update and resolve monitoring's alerts to match a tick; return the newly opened ones.
 
-    One alert a kind and episode: the same trouble in another episode is another alert. Only monitoring's own alerts: whether
-    another source's trouble is over, a tick cannot know. Nor does one know that saw too little: it leaves them open.
+    There is one alert per kind and episode: the same cause in another episode is another alert. Alerts of other sources are left
+    alone: a tick cannot know whether their cause is gone. A tick with too few rows resolves nothing.
     """
     table = store.tables.monitoring_alerts
     window = triage.window
-    holding = {alert.kind: alert for alert in triage.alerts}
+    current = {alert.kind: alert for alert in triage.alerts}
     with store.engine.begin() as connection:
         rows = connection.execute(select(table).where(_is_open(store, MONITORING)).with_for_update()).all()
         going_on: set[str] = set()
         for row in rows:
             is_about_this = row.model_version == window.model_version and _is_same_episode(row, triage)
-            alert = holding.get(row.kind) if is_about_this else None
+            alert = current.get(row.kind) if is_about_this else None
             if alert is not None:
                 _update(store, connection, row, alert, now, episode_id=row.episode_id or triage.episode_id)
                 going_on.add(row.kind)
@@ -48,14 +47,14 @@ def sync_alerts(store: Store, triage: Triage, now: datetime) -> list[Alert]:
                 _resolve(store, connection, table.c.alert_id == row.alert_id, MONITORING, now)
         return [
             alert
-            for kind, alert in holding.items()
+            for kind, alert in current.items()
             if kind not in going_on
             and _open(store, connection, MONITORING, window.model_version, alert, triage.episode_id, now)
         ]
 
 
 def _is_same_episode(row: Row[Any], triage: Triage) -> bool:
-    """A broken feed belongs to no episode: what was open goes on through it."""
+    """Return whether an open alert goes on with this tick. A broken feed belongs to no episode: alerts go on through it."""
     return row.episode_id is None or triage.episode_id is None or row.episode_id == triage.episode_id
 
 
@@ -67,10 +66,13 @@ def open_or_update_alert(
     now: datetime,
     delivered_to: Mapping[str, str] | None = None,
 ) -> bool:
-    """Opens an alert of a source, or updates the open one of this kind and version; True if it was newly opened.
+    """Open an alert of a source, or update the open one of this kind and version; return whether it was newly opened.
 
-    The source has to `resolve_alert` it. `model_version` is None for trouble that is no version's. Several processes may
-    hold the same alert: one of them opens it. `delivered_to`: channels that have been notified of it already (`selfheal.adapters.alerting.delivery.notify`).
+    The source has to `resolve_alert` it. If several processes raise the same alert, one of them opens it.
+
+    Args:
+        model_version: None if the alert is about no version.
+        delivered_to: channels that were notified of it already (`selfheal.adapters.alerting.delivery.notify`).
     """
     table = store.tables.monitoring_alerts
     is_this = (table.c.kind == alert.kind) & table.c.model_version.is_not_distinct_from(model_version)
@@ -84,7 +86,7 @@ def open_or_update_alert(
 
 
 def resolve_alert(store: Store, source: str, kind: str, now: datetime) -> bool:
-    """Resolves the open alerts of this kind of a source, whatever version they are about; True if there was one."""
+    """Resolve the open alerts of this kind and source, of every version; return whether there was one."""
     is_this = _is_open(store, source) & (store.tables.monitoring_alerts.c.kind == kind)
     with store.engine.begin() as connection:
         return _resolve(store, connection, is_this, source, now)
@@ -105,7 +107,7 @@ def _open(
     now: datetime,
     delivered_to: Mapping[str, str] | None = None,
 ) -> bool:
-    """False if another process opened it first."""
+    """Insert an alert; return False if another process opened it first."""
     table = store.tables.monitoring_alerts
     statement = insert(table).values(
         alert_id=new_id(),
@@ -130,7 +132,7 @@ def _open(
 def _update(
     store: Store, connection: Connection, row: Row[Any], alert: Alert, now: datetime, *, episode_id: str | None
 ) -> None:
-    """Message and metrics follow what is true now. Whoever has to hear of a higher severity is due to be told."""
+    """Update an open alert to what is true now. If its severity has risen, it is due for delivery."""
     table = store.tables.monitoring_alerts
     fields: dict[str, Any] = {
         "message": alert.message,
@@ -146,14 +148,14 @@ def _update(
 
 
 def _resolve(store: Store, connection: Connection, which: ColumnElement[bool], by: str, now: datetime) -> bool:
-    """Whoever was told of the alert is due to be told that it is over."""
+    """Resolve alerts and make them due for delivery: channels that were notified learn that it is over."""
     statement = update(store.tables.monitoring_alerts).where(which)
     values = {"resolved_at": now, "resolved_by": by, "notify_after": now, "notify_failures": 0}
     return connection.execute(statement.values(**values)).rowcount > 0
 
 
 def list_alerts(store: Store, *, only_open: bool = False, limit: int = 100) -> list[Row[Any]]:
-    """The newest alerts first."""
+    """Return alerts, the newest first."""
     table = store.tables.monitoring_alerts
     query = select(table).where(table.c.model_name == store.contract.name)
     if only_open:
@@ -163,7 +165,7 @@ def list_alerts(store: Store, *, only_open: bool = False, limit: int = 100) -> l
 
 
 def acknowledge_alert(store: Store, alert_id: UUID, actor: str, now: datetime, note: str | None = None) -> bool:
-    """Marks an alert as seen; False if there is no such alert or it was acknowledged before."""
+    """Record who has seen an alert; return False if there is no such alert or it was acknowledged before."""
     table = store.tables.monitoring_alerts
     statement = (
         update(table)
@@ -181,7 +183,7 @@ def acknowledge_alert(store: Store, alert_id: UUID, actor: str, now: datetime, n
 
 
 def alerts_open_first(store: Store, limit: int, *, only_open: bool = False) -> list[Row[Any]]:
-    """The open alerts, then the resolved ones; of each, the newest first."""
+    """Return the open alerts, then the resolved ones; of each, the newest first."""
     table = store.tables.monitoring_alerts
     query = select(table).where(table.c.model_name == store.contract.name)
     if only_open:
@@ -192,7 +194,7 @@ def alerts_open_first(store: Store, limit: int, *, only_open: bool = False) -> l
 
 
 def alerts_open_or_among(store: Store, alert_ids: Collection[UUID], limit: int) -> list[Row[Any]]:
-    """The open alerts, and what became of those with one of these ids; the newest first."""
+    """Return the open alerts and those with one of these ids, the newest first."""
     table = store.tables.monitoring_alerts
     query = (
         select(table)
@@ -208,6 +210,7 @@ def alerts_open_or_among(store: Store, alert_ids: Collection[UUID], limit: int) 
 
 
 def find_alert(store: Store, alert_id: UUID) -> Row[Any] | None:
+    """Return an alert's row; None if there is none."""
     table = store.tables.monitoring_alerts
     query = select(table).where(table.c.model_name == store.contract.name, table.c.alert_id == alert_id)
     with store.engine.connect() as connection:

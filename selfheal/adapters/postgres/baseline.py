@@ -1,4 +1,4 @@
-"""The first baseline, `reference_data`: written once, checked by digest on every read, never overwritten."""
+"""Baseline: the first reference data (`reference_data`), written once, checked by digest on every read, never overwritten."""
 
 from __future__ import annotations
 
@@ -22,23 +22,26 @@ if TYPE_CHECKING:
 
 
 def to_parquet(frame: pd.DataFrame) -> bytes:
+    """Return the frame as a Parquet file, without its index."""
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     return buffer.getvalue()
 
 
 def from_parquet(data: bytes) -> pd.DataFrame:
+    """Return the frame of a Parquet file."""
     import pandas as pd
 
     return pd.read_parquet(io.BytesIO(data))
 
 
 def baseline_path(store: Store, data_dir: Path) -> Path:
+    """Return where the copy on disk is."""
     return data_dir / "reference" / f"{store.contract.name}.parquet"
 
 
 def write_baseline(store: Store, frame: pd.DataFrame, source: str, now: datetime, data_dir: Path) -> pd.DataFrame:
-    """Keeps `frame` as the baseline if there is none, and returns the baseline that is in force.
+    """Write `frame` as the baseline if there is none, and return the baseline in force.
 
     Raises:
         IntegrityError: if the stored baseline, or its copy on disk, is not what was first written.
@@ -60,7 +63,7 @@ def write_baseline(store: Store, frame: pd.DataFrame, source: str, now: datetime
 
 
 def read_baseline(store: Store, data_dir: Path) -> pd.DataFrame | None:
-    """The baseline, or None before the first bootstrap. A missing copy on disk is written anew.
+    """Return the baseline, or None before the first bootstrap. A missing copy on disk is written again.
 
     Raises:
         IntegrityError: if the table or the copy on disk has changed.
@@ -79,6 +82,7 @@ def read_baseline(store: Store, data_dir: Path) -> pd.DataFrame | None:
 
 
 def baseline_row(store: Store) -> Row[Any] | None:
+    """Return the baseline's row, unchecked; None before the first bootstrap."""
     table = store.tables.reference_data
     with store.engine.connect() as connection:
         return connection.execute(select(table).where(table.c.model_name == store.contract.name)).first()

@@ -1,7 +1,7 @@
-"""A circuit breaker for Postgres connections: blocked until the database is known to be ours, and open after a failure.
+"""Circuit breaker for Postgres connections: blocked until the database is known to be ours, and open after a failure.
 
 Without it, every request would wait for the time-out of a server that does not answer, and a service that started without
-Postgres could write into whatever database comes up at its address.
+Postgres could write into any database that comes up at its address.
 """
 
 from __future__ import annotations
@@ -39,18 +39,22 @@ class ConnectionBreaker:
         self._open_until = 0.0
 
     def allow(self, host: str | None = None) -> None:
-        """Lets connections through; to `host`, if the engine's URL names none (the embedded server's folder)."""
+        """Let connections through; to `host`, if the engine's URL names none (the embedded server's folder)."""
         with self._lock:
             self._is_allowed, self._host = True, host
             self._has_failed, self._open_until = False, 0.0
 
     def block(self) -> None:
-        """Lets no new connection through until `allow`."""
+        """Refuse new connections until `allow` is called."""
         with self._lock:
             self._is_allowed = False
 
     def connect(self, dialect: Any, _record: Any, arguments: list[Any], parameters: dict[str, Any]) -> Any:
-        """Makes a connection for SQLAlchemy, which calls this instead of the driver."""
+        """Make a connection for SQLAlchemy, which calls this instead of the driver.
+
+        Raises:
+            psycopg.OperationalError: if it is refused here, or the driver fails.
+        """
         host = self._pass()
         given = {"host": host} | parameters if host is not None else parameters
         began_at = time.monotonic()
@@ -82,7 +86,7 @@ class ConnectionBreaker:
 def breaker_engine(
     url: str | URL, breaker: ConnectionBreaker, *, options: str = "-c timezone=UTC", **pool: Any
 ) -> Engine:
-    """A lazy engine behind the breaker; `options` go to the server with each connection."""
+    """Return a lazy engine behind the breaker; `options` go to the server with each connection."""
     engine = create_engine(url, pool_pre_ping=True, connect_args=CONNECT_ARGUMENTS | {"options": options}, **pool)
     event.listen(engine, "do_connect", breaker.connect)
     return engine

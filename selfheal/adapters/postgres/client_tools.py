@@ -1,4 +1,4 @@
-"""Postgres' own programs (psql, pg_dump, pg_restore, ...) against the platform's server, embedded or not."""
+"""Client tools: Postgres' own programs (psql, pg_dump, pg_restore, ...) for the platform's server, embedded or not."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
-    """The environment in which any libpq program finds the server: PGHOST, PGUSER, PGDATABASE (the platform's), ... and PATH.
+    """Return an environment in which libpq programs find the server: PGHOST, PGUSER, PGDATABASE (the platform's), ... and PATH.
 
-    Starts the embedded server if that is what is configured. The programs of its wheel come first on PATH then, since older
-    ones refuse to dump a newer server, and last if another server is configured. Our own interpreter's programs are on PATH too.
+    Starts the embedded server if it is configured. The programs of its wheel then come first on PATH, since older ones refuse to
+    dump a newer server; with another server they come last. This interpreter's programs are on PATH too.
     """
     known = connection_variables(server_url(settings, settings.mlops_db_name))
     folders = [str(Path(sys.executable).parent), os.environ.get("PATH", ""), str(_programs())]
@@ -29,7 +29,7 @@ def client_environment(settings: Settings) -> dict[str, str]:
 
 
 def connection_variables(url: str) -> Mapping[str, str]:
-    """The parts of a `postgresql://` URL by libpq's environment variables; parts that have none are left out.
+    """Return the parts of a `postgresql://` URL by libpq's environment variables; parts without a variable are left out.
 
     >>> connection_variables("postgresql://ada@db:6432/selfheal?sslmode=require")["PGSSLMODE"]
     'require'

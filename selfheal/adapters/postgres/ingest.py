@@ -1,7 +1,7 @@
-"""Fills Postgres behind the journal: COPY in batches, exactly once by `prediction_id`.
+"""Ingest: the journal is copied to Postgres in batches (COPY), idempotently, exactly once by `prediction_id`.
 
-How far each file has been read is stored in the transaction that copies, so a crash repeats at most what the primary key
-then refuses, and an empty database is refilled from the first line by the same code.
+How far each file has been read is stored in the transaction that copies. After a crash, at most one batch is repeated and refused
+by the primary key; an empty database is refilled from the first line by the same code.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class IngestResult:
 
     `n_read` lines were read and `n_new` rows were new. `n_torn` files ended in a line that a crash had torn (it was never
     acknowledged). `corrupt` says where a line was left out, and why. `n_conflicts` labels contradict the one that counts:
-    two processes took them before either could know of the other.
+    two processes accepted them before either could know of the other.
     """
 
     n_read: int = 0
@@ -62,12 +62,13 @@ def ingest(
     from_start: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> IngestResult:
-    """Copies everything in the journal that has not been copied. `on_progress` is told the bytes read, chunk by chunk.
+    """Copy everything in the journal that has not been copied yet.
 
-    A line that is damaged, or that Postgres refuses, is left out and reported; it never stops those after it.
+    A line that is damaged, or that Postgres refuses, is left out and reported; the lines after it are copied.
 
     Args:
         from_start: read every file again; rows that are there already stay as they are.
+        on_progress: called with the number of bytes read, chunk by chunk.
 
     Raises:
         sqlalchemy.exc.OperationalError: if Postgres does not answer; nothing is lost, call again.
@@ -79,13 +80,13 @@ def ingest(
         read = partial(_ingest_file, store, kind, offset=offset, result=result, on_progress=on_progress)
         try:
             under_either_name(read, path)
-        except InvalidDataError as error:  # one foreign file must not hold up the others
+        except InvalidDataError as error:  # one foreign file must not stop the others
             result.corrupt.append(str(error))
     return result
 
 
 def under_either_name(read: Callable[[Path], ResultT], path: Path) -> ResultT | None:
-    """Reads a listed file, which another process may be compressing; None if it is gone (it held no record)."""
+    """Read a listed file, which another process may be compressing; return None if it is gone (it had no record)."""
     for name in (path, compressed_path(path)):
         with suppress(FileNotFoundError):
             return read(name)
@@ -101,7 +102,7 @@ def _ingest_file(
     on_progress: Callable[[int], None] | None,
 ) -> None:
     while (size := text_size(path)) > offset:
-        is_finished = not has_writer(path)  # asked before reading: what is torn now is torn for ever
+        is_finished = not has_writer(path)  # before reading: a line that is torn without a writer stays torn
         chunk = read_chunk(path, offset)
         end_offset = chunk.end_offset
         if end_offset <= offset:
@@ -124,7 +125,7 @@ def _ingest_file(
 
 
 def compress_copied(store: Store, kind: JournalKind, data_dir: Path) -> list[Path]:
-    """Compresses the files that are finished and wholly in Postgres; returns their new paths. A full disk can wait."""
+    """Compress the files that are finished and wholly in Postgres; return their new paths. Stops early on a full disk."""
     done = copied_positions(store, kind)
     compressed: list[Path] = []
     for path in kind.files(data_dir):
@@ -146,14 +147,14 @@ def compress_copied(store: Store, kind: JournalKind, data_dir: Path) -> list[Pat
 
 
 def lag_bytes(store: Store, kind: JournalKind, data_dir: Path) -> int:
-    """Journal bytes that are not in Postgres yet."""
+    """Return how many bytes of the journal are not in Postgres yet."""
     done = copied_positions(store, kind)
     sizes = {file_key(path): under_either_name(text_size, path) or 0 for path in kind.files(data_dir)}
     return sum(max(0, size - done.get(key, 0)) for key, size in sizes.items())
 
 
 def copied_positions(store: Store, kind: JournalKind) -> dict[str, int]:
-    """How many bytes of each file's text are in Postgres, by `file_key`."""
+    """Return how many bytes of each file's text are in Postgres, by `file_key`."""
     table = store.tables.journal_positions
     with store.engine.connect() as connection:
         rows = connection.execute(select(table.c.file, table.c.byte_offset).where(table.c.journal == kind.name))
@@ -182,7 +183,7 @@ class _Copied:
 
 
 def _copy_chunk(store: Store, connection: Connection, kind: JournalKind, path: Path, chunk: Chunk) -> _Copied:
-    """Copies the lines, or all but those that Postgres refuses: halving finds them in few steps, as they are rare."""
+    """Copy the lines, except those that Postgres refuses: they are rare, so halving finds them in few steps."""
     copied = _Copied()
     pieces = [range(len(chunk.lines))]
     while pieces:
@@ -212,7 +213,7 @@ def _copy_chunk(store: Store, connection: Connection, kind: JournalKind, path: P
 def incoming_lines(
     connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...], definition: str
 ) -> Iterator[None]:
-    """The lines as a temporary table `incoming`."""
+    """Provide the lines as a temporary table `incoming`."""
     connection.execute(text(f"CREATE TEMP TABLE incoming ({definition})"))
     names = ", ".join(f'"{name}"' for name in columns)
     cursor = connection.connection.cursor()
@@ -234,9 +235,12 @@ def _copy_predictions(
 def _copy_labels(
     store: Store, connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...]
 ) -> tuple[int, int]:
-    """The first label of a prediction stays, unless a correction (the latest of them) was sent.
+    """Copy labels; of several labels of a prediction the one that counts stays (`label_precedence`, migration 0008).
 
-    Decided by when they were received, not by when they are read: the files of several processes come in any order.
+    That depends on when they were received, not on when they are read: the files of several processes come in any order.
+
+    Returns:
+        How many labels were stored or replaced another, and how many contradict the one that counts.
     """
     table = store.tables.label_store.name
     names = "prediction_id, true_label, labelled_at, received_at, label_source, is_correction"

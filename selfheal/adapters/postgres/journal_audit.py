@@ -1,5 +1,7 @@
-"""Queries that hold journal lines against Postgres. Postgres reads the lines as it does when it copies them, so equal means equal
-to the last bit. Nothing is changed: the lines pass through temporary tables.
+"""Journal audit: queries that compare journal lines with Postgres.
+
+Postgres reads the lines as it does when it copies them, so equal means equal to the last bit. Nothing is changed: the lines pass
+through temporary tables.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, text
 
 from selfheal.adapters.postgres.ingest import incoming_lines
-from selfheal.adapters.postgres.predictions import LABEL_OVERRULES
+from selfheal.adapters.postgres.predictions import CLOCK_TOLERANCE, LABEL_OVERRULES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,18 +23,18 @@ if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
 SWAP_TOLERANCE = timedelta(minutes=10)
-"""How long a version may answer after it was replaced: an API swaps within seconds, one that is cut off later."""
-
-CLOCK_TOLERANCE = timedelta(minutes=1)
-"""Clocks of several machines differ: for so long a version may seem to answer before it went live."""
+"""How long a version may answer after it was replaced: an API swaps within seconds, one that lost Postgres later."""
 
 SNAPSHOT_COLUMNS = ("prediction_id", "created_at", "model_version", "probability")
-"""Of a training set's rows, besides the features: what says which prediction a row was."""
+"""The columns of a training set's rows, besides the features, that identify the prediction."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinesAgainstTable:
-    """Ids, as text, of predictions whose line is not what the table has."""
+    """Ids, as text, of predictions whose line disagrees with the tables; and the time of the oldest line.
+
+    `missing` are not in the table. `unserved` name a version that was not in production then.
+    """
 
     missing: tuple[str, ...]
     unserved: tuple[str, ...]
@@ -57,7 +59,7 @@ class JournalCheck:
             connection.execute(text(snapshot_rows))
 
     def add_snapshot(self, number: int, rows: pd.DataFrame) -> None:
-        """The logged rows of a training set, to be held against the lines."""
+        """Add the logged rows of a training set, to be compared with the lines."""
         names = [*SNAPSHOT_COLUMNS, *self._store.contract.feature_names]
         data = rows[names].assign(snapshot=number, is_found=False, is_equal=False)
         for name in self._store.contract.feature_names:
@@ -72,7 +74,7 @@ class JournalCheck:
                 copy.write(data.iloc[start : start + 10_000].to_csv(index=False, header=False))
 
     def begin(self) -> None:
-        """After the last snapshot, before the first line."""
+        """Prepare for the lines, after the last snapshot."""
         with self._connection.begin():
             self._connection.execute(text("CREATE INDEX ON snapshot_rows (prediction_id)"))
             self._connection.execute(text("ANALYZE snapshot_rows"))
@@ -80,7 +82,7 @@ class JournalCheck:
     def predictions(
         self, columns: tuple[str, ...], lines: tuple[bytes, ...], retained_since: datetime | None
     ) -> LinesAgainstTable:
-        """Lines of the prediction journal. Those that differ from the table are kept for `forgive_repeated`.
+        """Compare lines of the prediction journal. Those that differ from the table are noted for `forgive_repeated`.
 
         Args:
             retained_since: predictions without a label from before then may have been deleted from the table; None: none was.
@@ -95,7 +97,7 @@ class JournalCheck:
             )
 
     def forgive_repeated(self, columns: tuple[str, ...], lines: tuple[bytes, ...]) -> None:
-        """A second pass: an id that a client chose may have been scored twice, and the table has one of the lines."""
+        """Clear differences in a second pass: an id that a client chose may be scored twice, and the table has one of its lines."""
         forgiven = f"""
             DELETE FROM differing d USING incoming i JOIN {self._table} p USING (prediction_id)
             WHERE d.prediction_id = i.prediction_id AND ROW(i.*) IS NOT DISTINCT FROM ROW(p.*)
@@ -104,18 +106,18 @@ class JournalCheck:
             self._connection.execute(text(forgiven))
 
     def differing(self) -> tuple[str, ...]:
-        """Ids of predictions of which no line that was passed is what the table has."""
+        """Return the ids of predictions none of whose lines is what the table has."""
         with self._connection.begin():
             return self._ids("SELECT prediction_id FROM differing")
 
     def labels(self, columns: tuple[str, ...], lines: tuple[bytes, ...]) -> tuple[str, ...]:
-        """Ids whose stored label is not the one that this line, with those before it, would have made."""
+        """Return the ids whose stored label is not the one that these lines, with those before them, give."""
         table = self._store.tables.label_store.name
         with self._lines(columns, lines, table):
             return self._ids(LABELS.format(table=table))
 
     def snapshot_results(self) -> list[Row[Any]]:
-        """Of each snapshot: rows, rows without a line, the newest of those, and rows whose line differs."""
+        """Return for each snapshot: rows, rows without a line, the newest of those, and rows whose line differs."""
         query = """
             SELECT snapshot, count(*) AS n_rows, count(*) FILTER (WHERE NOT is_found) AS n_missing,
                    max(created_at) FILTER (WHERE NOT is_found) AS newest_missing_at,
@@ -127,7 +129,7 @@ class JournalCheck:
 
     @contextmanager
     def _lines(self, columns: tuple[str, ...], lines: tuple[bytes, ...], table: str) -> Iterator[None]:
-        """The lines as table `incoming`, in a transaction of their own: one that fails leaves nothing to the next."""
+        """Provide the lines as table `incoming`, in a transaction of their own: a failure leaves nothing to the next."""
         with (
             self._connection.begin(),
             incoming_lines(self._connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"),
@@ -187,7 +189,7 @@ LABELS = f"""
 
 @contextmanager
 def journal_check(store: Store) -> Iterator[JournalCheck]:
-    """A connection of its own, with a transaction for each step, none for as long as the pass takes."""
+    """Open a check with a connection of its own and one transaction per step, so that none lasts as long as the pass."""
     with store.engine.connect() as connection:
         try:
             yield JournalCheck(store, connection)

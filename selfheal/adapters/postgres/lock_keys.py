@@ -1,4 +1,4 @@
-"""The keys of Postgres' advisory locks, all in one place so that no two things share one."""
+"""Lock keys: the numbers of Postgres' advisory locks, all in one place so that no two uses share one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import IntEnum, unique
 
 @unique
 class Lock(IntEnum):
-    """What is done by one process at a time; the number is any constant of ours that no other lock has."""
+    """What one process does at a time. The numbers are arbitrary constants, and no two are equal."""
 
     MIGRATION = 7_352_001
     PROMOTION = 7_352_002
@@ -21,6 +21,6 @@ class Lock(IntEnum):
     REQUESTS = 7_352_006
     """Requests for a retraining are counted."""
     REGISTRY = 7_352_007
-    """MLflow's versions, aliases and tags change (`store.alone`)."""
+    """MLflow's versions, aliases and tags change (`mutex.exclusive`)."""
     JUDGING = 7_352_008
-    """The gates look at a challenger (`store.alone`)."""
+    """The gates judge a challenger (`mutex.exclusive`)."""

@@ -1,4 +1,4 @@
-"""Brings a database to the declared schema: alembic for the fixed part, the contract for the features' columns."""
+"""Migrations: bring a database to the declared schema, the fixed part by alembic, the features' columns by the contract."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def ensure_database(url: str, *, is_patient: bool = True) -> None:
-    """Creates the database of `url` on its server if it is missing.
+    """Create the database of `url` on its server if it is missing.
 
     Raises:
         ServiceUnavailableError: if the server does not answer, within 10 s if patient.
@@ -59,11 +59,12 @@ def _create_if_missing_at_once(server: str, database: str) -> None:
 
 
 def head_revision() -> str:
-    """The newest migration; their files are named by their revision, in order."""
+    """Return the newest migration's revision; the files are named by it, in order."""
     return max(path.stem.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 def alembic_config(store: Store, connection: Connection) -> Config:
+    """Return alembic's configuration for the store's schema, on a connection that is open already."""
     from alembic.config import Config
 
     config = Config()
@@ -74,7 +75,7 @@ def alembic_config(store: Store, connection: Connection) -> Config:
 
 
 def migrate(store: Store) -> None:
-    """Runs pending migrations and adds columns of features that are new in the contract. One process at a time.
+    """Run pending migrations and add columns of features that are new in the contract. One process at a time.
 
     Raises:
         ConfigurationError: if a feature's column exists with another type.

@@ -1,4 +1,7 @@
-"""Queries over registered model versions. The rules of promotion are `selfheal.services.promotion.going_live`'s; this is their storage."""
+"""Model versions: queries, and the transaction that puts one into production.
+
+The rules of promotion are `selfheal.services.promotion.going_live`'s.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,21 @@ from selfheal.kit.serialization import from_dict, to_dict
 if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
-GO_LIVE_STEPS = ("record_once", "archive_predecessor", "make_live", "write_promotion", "commit")
+GO_LIVE_STEPS = ("append_decision", "archive_predecessor", "make_live", "write_promotion", "commit")
 """What `go_live` does, in order."""
 
 PROMOTION_CHANNEL = "selfheal_promotion"
-"""Postgres NOTIFY channel: tells the API that another version is in production."""
+"""Postgres NOTIFY channel by which the API learns that another version is in production."""
 
 
 def production_version(store: Store) -> ModelVersion | None:
-    """The version in production, or None before the first promotion."""
+    """Return the version in production, or None before the first promotion."""
     table = store.tables.model_metadata
     return _one(store, table.c.stage == Stage.PRODUCTION.value)
 
 
 def champion(store: Store) -> ModelVersion:
-    """The version in production.
+    """Return the version in production.
 
     Raises:
         NoProductionModelError: if there is none.
@@ -44,11 +47,12 @@ def champion(store: Store) -> ModelVersion:
 
 
 def model_version(store: Store, version: int) -> ModelVersion | None:
+    """Return a registered version; None if there is none with this number."""
     return _one(store, store.tables.model_metadata.c.version == version)
 
 
 def list_versions(store: Store, limit: int = 100, stage: Stage | None = None) -> list[ModelVersion]:
-    """The newest versions first, those of one stage or all."""
+    """Return the versions of one stage, or of all, the newest first."""
     table = store.tables.model_metadata
     query = select(table).where(table.c.model_name == store.contract.name)
     if stage is not None:
@@ -58,7 +62,7 @@ def list_versions(store: Store, limit: int = 100, stage: Stage | None = None) ->
 
 
 def register_staging(store: Store, version: ModelVersion) -> None:
-    """Writes a new version as staging; one that is there already stays as it is."""
+    """Record a new version as staging; one that is there already stays as it is."""
     values = to_dict(version) | {
         name: getattr(version, name)
         for name in ("registered_at", "training_window_start", "training_window_end", "promoted_at", "archived_at")
@@ -77,18 +81,18 @@ def go_live(
     probation_until: datetime | None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Puts `version` in production by this decision: all that Postgres knows of it changes in one transaction, or nothing.
+    """Put `version` into production by this decision, in one transaction.
 
-    The decision is kept, what was in production is archived, the promotion is written down, and who listens is notified. A
+    The decision is recorded, the version in production is archived, the promotion is recorded, and listeners are notified. A
     decision takes effect once: the same call again changes nothing.
 
     Args:
         replaces: the version that must be in production now; None: none may be.
-        on_step: hears each of `GO_LIVE_STEPS` before it is taken.
+        on_step: is called with each of `GO_LIVE_STEPS` before it is taken.
 
     Raises:
         PromotionConflictError: if another version is in production, or the version does not wait for its first promotion any
-            more; nothing has changed, and the decision is not kept.
+            more; nothing has changed, and the decision is not recorded.
         UnknownVersionError: if there is no such version.
     """
     with store.engine.begin() as connection:
@@ -102,7 +106,7 @@ def go_live(
                 f"version {version} was to replace {_named(replaces)}, but {_named(current)} is in production{already}"
             )
         _refuse_second_time(store, connection, version, decision)
-        on_step("record_once")
+        on_step("append_decision")
         decisions.append_on(store, connection, decision)
         on_step("archive_predecessor")
         _archive_production(store, connection, now)
@@ -121,7 +125,7 @@ def _has_taken_effect(store: Store, connection: Connection, decision: Decision) 
 
 
 def _refuse_second_time(store: Store, connection: Connection, version: int, decision: Decision) -> None:
-    """A verdict brings a version into production once. Back it comes by a rollback or by force."""
+    """Refuse a verdict whose version was in production before: it may come back by a rollback or by force only."""
     table = store.tables.model_metadata
     query = select(table.c.stage).where(table.c.model_name == store.contract.name, table.c.version == version)
     stage = connection.execute(query).scalar()
@@ -149,7 +153,7 @@ def _make_live(
     now: datetime,
     probation_until: datetime | None,
 ) -> None:
-    """`decision_id` becomes that of what decided that it serves now, be it for the second time."""
+    """Mark the version as live; `decision_id` becomes that of this decision, even if it is not the version's first."""
     table = store.tables.model_metadata
     connection.execute(
         update(table)

@@ -1,4 +1,7 @@
-"""One at a time, of all processes, with what no single transaction holds: MLflow's versions and aliases, a verdict of the gates."""
+"""Mutex: cross-process mutual exclusion, on advisory locks, for work that spans more than one transaction.
+
+Such work is changing MLflow's versions and aliases, and a verdict of the gates.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,20 @@ if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
 TIMEOUT_SECONDS = 180
-"""Longer than a tracking server that does not answer keeps the one who is in there."""
+"""Longer than a tracking server that does not answer blocks the process that has the lock."""
 
 _first_of_this_process: defaultdict[Lock, threading.Lock] = defaultdict(threading.Lock)
 
 
 @contextmanager
 def exclusive(store: Store, lock: Lock) -> Iterator[None]:
-    """Nobody else who uses this database is in here with this lock meanwhile. Not to be nested.
+    """Exclude every other process and thread that enters with the same lock on this database. Not to be nested.
 
-    The threads of a process wait for each other first: each waiting for Postgres would hold a connection that the one in
-    here may need.
+    The threads of a process wait for each other first: if each waited in Postgres, each would occupy a connection that the one
+    with the lock may need.
 
     Raises:
-        ServiceUnavailableError: if others are in here for too long.
+        ServiceUnavailableError: if the lock is not free within `TIMEOUT_SECONDS`.
     """
     first = _first_of_this_process[lock]
     if not first.acquire(timeout=TIMEOUT_SECONDS):
@@ -50,6 +53,6 @@ def exclusive(store: Store, lock: Lock) -> Iterator[None]:
 
 def _too_long(lock: Lock) -> ServiceUnavailableError:
     return ServiceUnavailableError(
-        f"another process has been busy with the same ({lock.name.lower()}) for {TIMEOUT_SECONDS} s; is MLflow slow? "
-        "Try again later"
+        f"the lock {lock.name.lower()!r} has been in use for {TIMEOUT_SECONDS} s by another process; check that MLflow responds, "
+        "and try again"
     )

@@ -1,7 +1,7 @@
-"""Hearing of changes the moment they happen: LISTEN on a connection of its own.
+"""Notifications of changes at once: LISTEN/NOTIFY on a connection of its own.
 
-A notification is a hint to look, never the news itself: whoever listens looks at the tables, and looks from time to time
-anyway. So a connection that is lost costs latency and nothing else.
+A notification says that something changed, never what: the listener reads the tables, and polls them anyway. So a lost connection
+costs latency and nothing else.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 30.0
 """Between two attempts to connect; doubled from one to the next."""
 
 KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-"""Nothing is ever sent on this connection: without these a peer that vanished would never be missed."""
+"""Nothing is ever sent on this connection: without keepalives a peer that vanished would never be noticed."""
 
 
 class Listener:
     """Waits for notifications on one channel. One thread waits; any thread may `wake` it.
 
     Args:
-        url: gives the database's URL (`postgresql://`) when a connection is made.
+        url: returns the database's URL (`postgresql://`); called for each connection.
     """
 
     def __init__(self, url: Callable[[], str], channel: str) -> None:
@@ -44,13 +44,14 @@ class Listener:
 
     @property
     def is_connected(self) -> bool:
+        """Whether notifications arrive now."""
         return self._connection is not None
 
     def wait(self, timeout_seconds: float) -> bool:
-        """True as soon as something may have changed; False after the time-out, or if woken.
+        """Return True as soon as something may have changed; False after the time-out, or if woken.
 
-        Something may have changed if a notification came, and whenever the connection was lost or made: nothing was heard
-        in between.
+        Something may have changed if a notification came, and whenever the connection was lost or made: notifications in between
+        were missed.
         """
         now = time.monotonic()
         if self._connection is None and now >= self._next_attempt_at and self._connect():
@@ -60,15 +61,15 @@ class Listener:
         return self._wait_for_sockets(timeout_seconds) and self._was_notified()
 
     def retry_at_once(self) -> None:
-        """Makes the next wait try to connect: the caller knows that Postgres is back."""
+        """Make the next wait try to connect: the caller knows that Postgres is back."""
         self._next_attempt_at = 0.0
 
     def wake(self) -> None:
-        """Ends the wait under way, or the next."""
+        """End the current wait, or the next."""
         self._waker.send(b"\0")
 
     def close(self) -> None:
-        """To be called by the thread that waits, or after it ended."""
+        """Close the connection; to be called by the thread that waits, or after it ended."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -92,7 +93,7 @@ class Listener:
 
     def _lose(self, error: Exception) -> None:
         if self._pause_seconds == INITIAL_BACKOFF_SECONDS:
-            logger.warning("not listening for %s, looking from time to time instead: %s", self._channel, error)
+            logger.warning("LISTEN %s failed, falling back to polling: %s", self._channel, error)
         if self._connection is not None:
             self._connection.close()
         self._connection = None
@@ -100,7 +101,7 @@ class Listener:
         self._pause_seconds = min(2 * self._pause_seconds, MAX_BACKOFF_SECONDS)
 
     def _wait_for_sockets(self, timeout_seconds: float) -> bool:
-        """True if something came from Postgres."""
+        """Return whether something came from Postgres."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._waked, selectors.EVENT_READ)
             if self._connection is not None:
@@ -115,7 +116,7 @@ class Listener:
         try:
             self._connection.pgconn.consume_input()
             while self._connection.pgconn.notifies() is not None:
-                pass  # many promotions at once are one reason to look
+                pass  # several notifications are one reason to read the tables
         except psycopg.OperationalError as error:
             self._lose(error)
         return True

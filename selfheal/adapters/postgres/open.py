@@ -1,9 +1,4 @@
-"""Postgres: what is stored, the named queries over it, its migrations, and the embedded server.
-
-`Store` is a handle (engine, contract, tables); the modules beside it hold the queries, a module a subject: `predictions`
-(logs and labels), `models`, `monitoring` (metrics and alerts), `decisions`, `reference`. Rules that must always hold are
-database constraints, in `tables`.
-"""
+"""Opening a store: find or create the database, bring its schema up to date, and let connections through."""
 
 from __future__ import annotations
 
@@ -11,16 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from selfheal.adapters.postgres.circuit_breaker import ConnectionBreaker, breaker_engine
+from selfheal.adapters.postgres.store import Store, server_url, with_driver
 from selfheal.adapters.postgres.tables import build_tables
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import ModelContract
     from selfheal.settings import Settings
-from selfheal.adapters.postgres.store import Store, server_url, with_driver
 
 
 def open_store(settings: Settings, contract: ModelContract, *, wait_for_database: bool = True) -> Store:
-    """A store whose schema is up to date: creates databases and runs migrations where needed.
+    """Open a store whose schema is up to date: create databases and run migrations where needed.
 
     Args:
         wait_for_database: False contacts nothing. Every query then fails at once until `prepare_store` succeeds.
@@ -38,14 +33,14 @@ def open_store(settings: Settings, contract: ModelContract, *, wait_for_database
 
 
 def prepare_store(settings: Settings, store: Store, *, is_patient: bool) -> None:
-    """Finds or creates the database, brings its schema up to date, and opens the store's breaker. May be repeated.
+    """Find or create the database, bring its schema up to date, and let the store's breaker allow connections. May be repeated.
 
     Args:
         is_patient: try for 10 s before giving up on a server that does not answer.
 
     Raises:
         ServiceUnavailableError: if the server does not answer; the breaker stays as it was.
-        ConfigurationError: if the database belongs to another contract; the breaker is shut.
+        ConfigurationError: if the database belongs to another contract; the breaker then blocks.
     """
     from sqlalchemy.exc import OperationalError
 
@@ -72,7 +67,7 @@ def prepare_store(settings: Settings, store: Store, *, is_patient: bool) -> None
 
 
 def _engine_url(settings: Settings) -> str:
-    """The platform's database; the embedded server's folder is left to the breaker: it is known once that server runs."""
+    """Return the URL of the platform's database; the breaker adds the embedded server's folder, known once that server runs."""
     if settings.has_external_database:
         return with_driver(settings.external_database_url(settings.mlops_db_name), "psycopg")
     return f"postgresql+psycopg://postgres@/{settings.mlops_db_name}"

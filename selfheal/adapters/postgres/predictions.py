@@ -1,7 +1,8 @@
-"""Queries over what was predicted and what turned out to be true. Rows leave in bulk (COPY), aggregates are SQL's.
+"""Predictions and labels: queries over what was predicted and what turned out to be true.
 
-What a query costs does not depend on how many rows a window holds: whole minutes are read from the rollups, which are
-exact, the rows of the two minutes at a window's ends from the table, and columns from a sample.
+Rows are read in bulk (COPY), aggregates are computed in SQL. The cost of a query does not depend on how many rows a window has: whole
+minutes are read from the rollups, which are exact, the rows of the two minutes at a window's ends from the table, and columns
+from a sample.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ CLOCK_TOLERANCE = timedelta(minutes=1)
 
 
 def latest_activity(store: Store, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """When the newest prediction was made and the newest label received; None where there is none.
+    """Return when the newest prediction was made and the newest label received; None where there is none.
 
-    Predictions from after `now` (by more than `CLOCK_TOLERANCE`) were made before a clock was set back: they are left out,
-    else they would hide all that is made until the clock is as far again.
+    Predictions from after `now` (by more than `CLOCK_TOLERANCE`) were made before a clock was set back: they are left out, or
+    they would hide every prediction that is made until the clock reaches them.
     """
     query = """
         SELECT (SELECT max(last_at) FROM prediction_rollups
@@ -47,7 +48,7 @@ def latest_activity(store: Store, now: datetime) -> tuple[datetime | None, datet
 
 
 def window_of(store: Store, model_version: int, since: datetime, until: datetime | None = None) -> Window | None:
-    """The window from `since` to the newest prediction of the version; None if it served nothing since then."""
+    """Return the window from `since` to the newest prediction of the version; None if it served nothing since then."""
     query = """
         SELECT max(created_at) FROM prediction_logs
         WHERE model_version = :version AND created_at > :since AND created_at <= coalesce(:until, 'infinity'::timestamptz)
@@ -69,7 +70,7 @@ def window_of(store: Store, model_version: int, since: datetime, until: datetime
 
 
 def proxy_metrics(store: Store, window: Window) -> ProxyMetrics:
-    """Exact aggregates over the whole window, computed by Postgres."""
+    """Return exact aggregates over the whole window, computed by Postgres."""
     with store.engine.connect() as connection:
         totals = _totals(connection, window.model_version, window.start, window.end)
     n = totals.n_predictions
@@ -85,7 +86,7 @@ def proxy_metrics(store: Store, window: Window) -> ProxyMetrics:
 
 
 def window_rows(store: Store, window: Window, max_rows: int) -> pd.DataFrame:
-    """The window's predictions, or an unbiased sample of `max_rows`: features, `probability`, `prediction`, oldest first.
+    """Return the window's predictions, or a sample of `max_rows`: features, `probability`, `prediction`, oldest first.
 
     The sample is simple random without replacement: the rows whose ids have the smallest hashes. The same window gives the
     same sample for as long as no row is added to it.
@@ -102,7 +103,7 @@ def window_rows(store: Store, window: Window, max_rows: int) -> pd.DataFrame:
 
 
 def _rows_of_smallest_hash(store: Store, window: Window, max_rows: int, share: float) -> pd.DataFrame:
-    """Of the rows whose hash is in the lowest `share` of all hashes, the `max_rows` with the smallest.
+    """Return, of the rows whose hash is in the lowest `share` of all hashes, the `max_rows` with the smallest hashes.
 
     OFFSET 0 keeps the planner from merging the inner query into the outer: each hour is then looked up in the index by hour
     and hash, also on a table that has not been analysed, where it would else read the whole window by its time.
@@ -124,7 +125,7 @@ def _rows_of_smallest_hash(store: Store, window: Window, max_rows: int, share: f
 
 
 def newest_rows(store: Store, window: Window, n_rows: int) -> pd.DataFrame:
-    """The newest `n_rows` predictions of the window: features, `probability`, `prediction`, oldest first."""
+    """Return the newest `n_rows` predictions of the window: features, `probability`, `prediction`, oldest first."""
     query = f"""
         SELECT created_at, {_columns(store)}, probability, prediction FROM prediction_logs
         WHERE model_version = %(version)s AND created_at > %(start)s AND created_at <= %(end)s
@@ -134,8 +135,10 @@ def newest_rows(store: Store, window: Window, n_rows: int) -> pd.DataFrame:
 
 
 def newest_of_version(store: Store, model_version: int, max_rows: int) -> pd.DataFrame:
-    """The version's newest predictions, labelled or not: `prediction_id`, `created_at`, features, `probability`, `prediction`,
-    `is_labelled` (0 or 1); oldest first."""
+    """Return the version's newest predictions, labelled or not, oldest first.
+
+    Columns: `prediction_id`, `created_at`, features, `probability`, `prediction`, `is_labelled` (0 or 1).
+    """
     query = f"""
         SELECT p.prediction_id, p.created_at, {_columns(store, "p.")}, p.probability, p.prediction,
                (l.prediction_id IS NOT NULL)::int AS is_labelled
@@ -156,7 +159,9 @@ def labelled_rows(
     max_rows: int,
     sound_only: bool = False,
 ) -> pd.DataFrame:
-    """The newest labelled predictions: id, time, features, `probability`, `prediction`, `true_label`; oldest first.
+    """Return the newest labelled predictions, oldest first.
+
+    Columns: `prediction_id`, `created_at`, features, `probability`, `prediction`, `model_version`, `true_label`.
 
     Args:
         sound_only: leave out what was predicted while the feed was broken.
@@ -178,7 +183,7 @@ def labelled_rows(
 
 
 def count_labels(store: Store, *, since: datetime | None = None, sound_only: bool = False) -> tuple[int, int]:
-    """How many predictions were made since then, and how many of them are labelled; of all versions.
+    """Return how many predictions were made since then, and how many of them are labelled; of all versions.
 
     Args:
         sound_only: without what was predicted while the feed was broken.
@@ -230,7 +235,7 @@ class StoredLabel(NamedTuple):
 
 
 def stored_labels(store: Store, prediction_ids: Collection[UUID]) -> dict[UUID, StoredLabel]:
-    """The labels that these predictions have already."""
+    """Return the labels that these predictions have already."""
     table = store.tables.label_store
     columns = table.c.prediction_id, table.c.true_label, table.c.is_correction, table.c.received_at
     query = select(*columns).where(table.c.prediction_id.in_(prediction_ids))
@@ -239,7 +244,7 @@ def stored_labels(store: Store, prediction_ids: Collection[UUID]) -> dict[UUID, 
 
 
 def stored_predictions(store: Store, prediction_ids: Collection[str]) -> list[dict[str, Any]]:
-    """What was logged under these ids: all columns of `prediction_logs`."""
+    """Return what was logged under these ids: all columns of `prediction_logs`."""
     table = store.tables.prediction_logs
     query = select(table).where(table.c.prediction_id.in_([UUID(text) for text in prediction_ids]))
     with store.engine.connect() as connection:
@@ -256,7 +261,7 @@ class TableSummary:
 
 
 def summary_of_predictions(store: Store) -> TableSummary:
-    """Of `prediction_logs`, by `created_at`."""
+    """Return the summary of `prediction_logs`, by `created_at`."""
     query = """
         SELECT coalesce(sum(n_predictions), 0)::bigint,
                (SELECT min(first_at) FROM prediction_rollups
@@ -270,7 +275,7 @@ def summary_of_predictions(store: Store) -> TableSummary:
 
 
 def summary_of_labels(store: Store) -> TableSummary:
-    """Of `label_store`, by `received_at`."""
+    """Return the summary of `label_store`, by `received_at`."""
     query = """
         SELECT (SELECT coalesce(sum(n_labels), 0)::bigint FROM prediction_rollups)
                + (SELECT count(*) FROM label_store WHERE predicted_at IS NULL),
@@ -281,14 +286,14 @@ def summary_of_labels(store: Store) -> TableSummary:
 
 
 def count_orphan_labels(store: Store) -> int:
-    """Labels whose prediction is not in the log: early, or for an id nobody issued."""
+    """Return the number of labels whose prediction is not in the log: it has not been copied yet, or has no such id."""
     with store.engine.connect() as connection:
         return int(connection.execute(text("SELECT count(*) FROM label_store WHERE predicted_at IS NULL")).scalar_one())
 
 
 @dataclass(frozen=True, slots=True)
 class _Totals:
-    """Sums over a window. `squared_deviations` from the window's mean probability; entropy in bits."""
+    """Sums over a window. `squared_deviations` are from the window's mean probability; entropy is in bits."""
 
     n_predictions: int
     n_positive: int
@@ -334,7 +339,7 @@ TOTALS = text("""
 
 
 def _totals(connection: Connection, model_version: int, start: datetime, end: datetime) -> _Totals:
-    """Over the version's predictions in (start, end]: whole minutes from the rollups, the rest row by row.
+    """Return the sums over the version's predictions in (start, end]: whole minutes from the rollups, the rest row by row.
 
     Spreads are added up after Chan, Golub and LeVeque (1979): the parts' own, and that of their means.
     """
@@ -348,7 +353,7 @@ BEFORE_ALL = datetime(1, 1, 2, tzinfo=UTC)
 
 
 def _bucket_start(moment: datetime) -> datetime:
-    """Of the rollup that holds this moment."""
+    """Return the start of this moment's rollup."""
     utc = moment.astimezone(UTC)
     return utc.replace(second=0, microsecond=0)
 
@@ -362,7 +367,7 @@ def _bounds(window: Window) -> dict[str, Any]:
 
 
 def _frame(store: Store, query: str, parameters: dict[str, Any]) -> pd.DataFrame:
-    """The rows of a query, carried by COPY: an order of magnitude faster than row objects."""
+    """Return the rows of a query, read by COPY: an order of magnitude faster than row objects."""
     import pandas as pd
 
     with store.engine.connect() as connection:

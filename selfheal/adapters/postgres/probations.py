@@ -1,4 +1,4 @@
-"""How each probation ended: kept once, for good. The rule is `selfheal.domain.probation`'s."""
+"""Probations: how each one ended, recorded once and never changed. The rule is `selfheal.domain.probation`'s."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALERT_SOURCE = "probation"
 
 
 def record_outcome(store: Store, report: ProbationReport, promoted_at: datetime, now: datetime) -> None:
-    """Writes down how the probation of a version that went live at `promoted_at` ended; what is written down stays."""
+    """Record how the probation of a version that went live at `promoted_at` ended; an earlier record stays."""
     assert report.outcome is not None, "the probation goes on"
     values = {
         "model_name": report.model_name,
@@ -35,7 +35,7 @@ def record_outcome(store: Store, report: ProbationReport, promoted_at: datetime,
 
 
 def outcome_of(store: Store, version: ModelVersion) -> ProbationReport | None:
-    """How the probation ended that this version was on since it went live this time; None if it goes on, or there was none."""
+    """Return how the probation since the version's latest promotion ended; None if it goes on, or there is none."""
     table = store.tables.probations
     query = select(table).where(
         table.c.model_name == store.contract.name,
@@ -60,7 +60,7 @@ def outcome_of(store: Store, version: ModelVersion) -> ProbationReport | None:
 
 
 def outcomes(store: Store, limit: int = 100) -> list[Row[Any]]:
-    """The newest first."""
+    """Return how probations ended, the newest first."""
     table = store.tables.probations
     query = select(table).where(table.c.model_name == store.contract.name).order_by(table.c.ended_at.desc())
     with store.engine.connect() as connection:

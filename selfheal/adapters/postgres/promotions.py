@@ -1,5 +1,7 @@
-"""What went live when, by which decision. The rules of promotion are `selfheal.services.promotion.going_live`'s; rows are added by `store.models`
-in the transaction that makes a version live, and never changed.
+"""Promotions: which version went live when, by which decision.
+
+The rules of promotion are `selfheal.services.promotion.going_live`'s. Rows are added by `model_versions.go_live`, in the transaction
+that makes a version live, and never changed.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def production_at(store: Store, moment: datetime) -> Promotion | None:
-    """What had gone live last at that moment; None before the first promotion.
+    """Return the latest promotion at that moment; None before the first one.
 
-    The last by position: of two with times of different clocks, the one that came after took the other's place.
+    The latest by position: if clocks disagree about two promotions, the later position replaced the earlier one.
     """
     table = store.tables.promotions
     query = (
@@ -34,7 +36,7 @@ def production_at(store: Store, moment: datetime) -> Promotion | None:
 
 
 def list_promotions(store: Store, limit: int = 100) -> list[Promotion]:
-    """The newest first."""
+    """Return promotions, the newest first."""
     table = store.tables.promotions
     query = select(table).where(table.c.model_name == store.contract.name).order_by(table.c.position.desc())
     with store.engine.connect() as connection:
@@ -42,7 +44,7 @@ def list_promotions(store: Store, limit: int = 100) -> list[Promotion]:
 
 
 def promotions_since(store: Store, since: datetime | None, limit: int) -> list[Row[Any]]:
-    """The newest first, none from before `since` (None: from the first on): the columns of `promotions`, and action, reason and actor of the decision."""
+    """Return promotions since then (None: all), the newest first, with action, reason and actor of their decisions."""
     table, decided = store.tables.promotions, store.tables.retraining_decisions
     query = _with_actions(store).add_columns(decided.c.reason, decided.c.actor)
     if since is not None:
@@ -52,9 +54,9 @@ def promotions_since(store: Store, since: datetime | None, limit: int) -> list[R
 
 
 def predecessor(store: Store, version: int) -> int | None:
-    """What this version replaced when it last went live by a promotion, forced or not; None if nothing.
+    """Return the version that this one replaced when it last went live by a promotion, forced or not; None if none.
 
-    Not by a rollback: what a rollback replaced is what nobody wants back.
+    Rollbacks do not count: a version that a rollback replaced should not come back.
     """
     table = store.tables.promotions
     action = store.tables.retraining_decisions.c.action
@@ -64,7 +66,7 @@ def predecessor(store: Store, version: int) -> int | None:
 
 
 def was_rolled_back(store: Store, version: int) -> bool:
-    """Whether a rollback ended this version's last time in production."""
+    """Return whether a rollback ended this version's latest time in production."""
     table = store.tables.promotions
     row = _newest(store, _with_actions(store).where(table.c.replaced_version == version))
     return row is not None and row.action == Action.ROLLBACK.value

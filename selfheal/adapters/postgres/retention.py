@@ -1,7 +1,7 @@
-"""Deletes rows that are old, in short transactions: killed half-way, what is done is done and the rest comes next time.
+"""Retention: old rows are deleted in short transactions. Safe to interrupt: each batch commits, the next run continues.
 
-Nothing that a decision rests on is old: the ticks and alerts of an episode for which a decision was taken stay, and so does
-every labelled prediction (training sets, gates and probation are made of them).
+What a decision rests on is never deleted: the ticks and alerts of an episode for which a decision was taken stay, and so does
+every labelled prediction (training sets, gates and probation use them).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ OLD_ALERTS = """
 
 
 @contextmanager
-def only_one(store: Store) -> Iterator[bool]:
-    """Whether this is the only maintenance of the database; if so, it stays so until the context ends or its process dies."""
+def exclusive_maintenance(store: Store) -> Iterator[bool]:
+    """Try to become the only maintenance of the database; yield whether it is, until the context ends or the process dies."""
     with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         key = {"key": Lock.MAINTENANCE}
         is_mine = bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar())
@@ -54,17 +54,17 @@ def only_one(store: Store) -> Iterator[bool]:
 
 
 def delete_ticks(store: Store, before: datetime) -> int:
-    """Deletes rows of `monitoring_metrics`, but no version's newest, and none of an episode that is open or was decided on."""
+    """Delete rows of `monitoring_metrics` from before then, except each version's newest and those of an episode that is open or was decided on."""
     return _delete_all(store, f"DELETE FROM monitoring_metrics WHERE tick_id IN ({OLD_TICKS})", before)
 
 
 def delete_alerts(store: Store, before: datetime) -> int:
-    """Deletes alerts that were resolved before then, but none of an episode that was decided on."""
+    """Delete alerts that were resolved before then, except those of an episode that was decided on."""
     return _delete_all(store, f"DELETE FROM monitoring_alerts WHERE alert_id IN ({OLD_ALERTS})", before)
 
 
 def delete_unlabelled_predictions(store: Store, before: datetime) -> int:
-    """Deletes predictions without a label from before the hour of `before`, an hour's a transaction. The journal keeps them."""
+    """Delete predictions without a label from before the hour of `before`, one hour per transaction. The journal still has them."""
     hours = """
         SELECT DISTINCT date_trunc('hour', bucket_start, 'UTC'), model_version FROM prediction_rollups
         WHERE n_predictions > n_labels AND bucket_start < date_trunc('hour', CAST(:before AS timestamptz), 'UTC')
@@ -85,7 +85,7 @@ def delete_unlabelled_predictions(store: Store, before: datetime) -> int:
 
 
 def ticks_decided_on(store: Store) -> set[str]:
-    """Ids of the ticks of episodes for which a decision was taken."""
+    """Return the ids of the ticks of episodes for which a decision was taken."""
     query = """
         SELECT m.tick_id FROM monitoring_metrics m
         WHERE m.model_name = :name AND m.episode_id IN (SELECT episode_id FROM retraining_decisions)

@@ -1,4 +1,4 @@
-"""Queries over requests for a retraining: what the API puts down and a sensor takes up."""
+"""Retraining requests: queries by which the API records them and a sensor takes them up."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
 MAX_OPEN = 10
-"""Requests that wait at once. Each costs a run, and a second one on the same rows learns nothing new."""
+"""How many requests may wait at once. Each costs a run, and a second one on the same rows learns nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetrainingRequest:
-    """A person's call for a retraining: who, why, when."""
+    """A person's request for a retraining: who, why, when."""
 
     request_id: UUID
     created_at: datetime
@@ -32,7 +32,7 @@ class RetrainingRequest:
 
 
 def add_request(store: Store, *, actor: str, reason: str, now: datetime) -> UUID:
-    """Puts down a request and returns its id.
+    """Record a request and return its id.
 
     Raises:
         TooManyRequestsError: if `MAX_OPEN` wait already.
@@ -60,7 +60,7 @@ def add_request(store: Store, *, actor: str, reason: str, now: datetime) -> UUID
 
 
 def open_requests(store: Store) -> list[RetrainingRequest]:
-    """Those that nobody has taken up, the oldest first; at most `MAX_OPEN`."""
+    """Return the requests that have not been taken up, the oldest first; at most `MAX_OPEN`."""
     table = store.tables.retraining_requests
     query = (
         select(table.c.request_id, table.c.created_at, table.c.actor, table.c.reason)
@@ -72,7 +72,7 @@ def open_requests(store: Store) -> list[RetrainingRequest]:
 
 
 def take_request(store: Store, request_id: UUID, now: datetime) -> bool:
-    """Marks a request as taken up; False if it was before, or there is no such request."""
+    """Mark a request as taken up; return False if it was before, or there is no such request."""
     table = store.tables.retraining_requests
     taken = (
         update(table)

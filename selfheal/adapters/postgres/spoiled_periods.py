@@ -1,4 +1,4 @@
-"""Periods in which the feed was broken: kept for good, so that nothing is ever learned from what was sent in them."""
+"""Spoiled periods, in which the feed was broken: never deleted, so that nothing sent in them is ever trained on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IS_SOUND = """
         WHERE s.model_version = {row}.model_version AND {row}.{time} BETWEEN s.started_at AND s.ended_at
     )
 """
-"""SQL: whether a row of predictions was made while the feed was sound, as far as anybody has looked."""
+"""SQL: whether a row of predictions was made while the feed was sound, as far as ticks have seen."""
 
 COUNT_SPOILED = text("""
     WITH periods AS (
@@ -38,7 +38,7 @@ Ticks overlap, and so do the periods they found: they are joined first, so that 
 
 
 def record_spoiled_period(store: Store, tick_id: str, period: SpoiledPeriod) -> None:
-    """Keeps what a tick found; once, however often the tick is repeated."""
+    """Record the period that a tick found; once, however often the tick is repeated."""
     values = {
         "tick_id": tick_id,
         "model_name": store.contract.name,
@@ -52,7 +52,7 @@ def record_spoiled_period(store: Store, tick_id: str, period: SpoiledPeriod) -> 
 
 
 def spoiled_periods(store: Store, model_version: int) -> list[SpoiledPeriod]:
-    """What is known of a version's traffic, oldest first."""
+    """Return the spoiled periods of a version's traffic, the oldest first."""
     table = store.tables.spoiled_periods
     query = select(table).where(table.c.model_version == model_version).order_by(table.c.started_at, table.c.tick_id)
     with store.engine.connect() as connection:

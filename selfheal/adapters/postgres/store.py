@@ -1,4 +1,4 @@
-"""The handle on the platform's database, and the URL of its server."""
+"""Store: the handle on the platform's database (engine, contract, tables), and the URL of its server."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ if TYPE_CHECKING:
 
 
 DAGSTER_DATABASE = "dagster"
-
-
 MLFLOW_DATABASE = "mlflow"
 
 
 @dataclass(frozen=True)
 class Store:
-    """A handle on the platform's database. Cheap to pass; `close` returns its connections.
+    """A handle on the platform's database. Cheap to pass; `close` it.
 
     Its breaker lets connections through once the schema is known to be right.
     """
@@ -35,13 +33,14 @@ class Store:
     breaker: ConnectionBreaker = field(default_factory=ConnectionBreaker, repr=False)
 
     def close(self) -> None:
+        """Return the connections."""
         self.engine.dispose()
 
 
 def with_own_connections(store: Store, n_connections: int, statement_seconds: float) -> Store:
-    """The same database over at most `n_connections` others, on which Postgres gives up a statement after that time.
+    """Return a store of the same database with `n_connections` of its own, on which Postgres cancels a statement after that time.
 
-    For readers that must not take the connections of those who write. Nothing is connected before the first query.
+    For readers that must not use up the writers' connections (a bulkhead). Nothing is connected before the first query.
     """
     engine = breaker_engine(
         store.engine.url,
@@ -55,7 +54,7 @@ def with_own_connections(store: Store, n_connections: int, statement_seconds: fl
 
 
 def server_url(settings: Settings, database: str) -> str:
-    """The URL (`postgresql://`, no driver) of one database; starts the embedded server if that is what is configured."""
+    """Return the URL (`postgresql://`, no driver) of one database; start the embedded server if it is configured."""
     if settings.has_external_database:
         return settings.external_database_url(database)
     from selfheal.adapters.postgres import embedded
@@ -64,7 +63,7 @@ def server_url(settings: Settings, database: str) -> str:
 
 
 def lease_server(settings: Settings) -> Lease | None:
-    """Keeps this process from letting go of the embedded server until the lease ends; None if another server is used."""
+    """Lease the embedded server: this process does not release it before the lease ends. None if another server is used."""
     if settings.has_external_database:
         return None
     from selfheal.adapters.postgres import embedded
@@ -73,4 +72,5 @@ def lease_server(settings: Settings) -> Lease | None:
 
 
 def with_driver(url: str, driver: str) -> str:
+    """Return a `postgresql://` URL with SQLAlchemy's name of the driver."""
     return url.replace("postgresql://", f"postgresql+{driver}://", 1)

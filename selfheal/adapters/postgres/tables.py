@@ -1,4 +1,4 @@
-"""The tables. Timestamps are timestamptz in UTC; the features' columns come from the contract."""
+"""Tables: the declared schema. Timestamps are timestamptz in UTC; the features' columns come from the contract."""
 
 from __future__ import annotations
 
@@ -39,11 +39,13 @@ ROLLUP_BUCKET = timedelta(minutes=1)
 
 HOUR_OF_PREDICTION = "date_bin('01:00:00'::interval, created_at, '1970-01-01 00:00:00+00'::timestamptz)"
 SAMPLING_HASH = "uuid_hash(prediction_id)"
-"""Of 32 bits, signed, evenly spread whatever the ids look like."""
+"""SQL: a signed 32-bit hash, evenly spread whatever the ids are like."""
 
 
 @dataclass(frozen=True)
 class Tables:
+    """Every table of the schema, by its name."""
+
     metadata: MetaData
     prediction_logs: Table
     label_store: Table
@@ -61,7 +63,7 @@ class Tables:
 
 
 def build_tables(contract: ModelContract) -> Tables:
-    """The declared schema for one contract."""
+    """Return the declared schema for one contract."""
     metadata = MetaData()
     return Tables(
         metadata=metadata,
@@ -82,7 +84,7 @@ def build_tables(contract: ModelContract) -> Tables:
 
 
 def feature_columns(contract: ModelContract) -> list[Column[Any]]:
-    """A typed column for each feature. All are nullable: a contract may grow, and old rows lack the new feature."""
+    """Return a typed column for each feature. All are nullable: a contract may grow, and old rows lack the new feature."""
     types = {"float": Double, "int": Integer}
     return [Column(name, types[contract.kinds[name]]) for name in contract.feature_names]
 
@@ -117,7 +119,7 @@ def _prediction_logs(metadata: MetaData, contract: ModelContract) -> Table:
 
 
 def _label_store(metadata: MetaData) -> Table:
-    """No foreign key to prediction_logs: a label may arrive before its prediction has been copied.
+    """Return the table of labels. It has no foreign key: a label may arrive before its prediction has been copied.
 
     `predicted_at` and `model_version` are the prediction's, filled in by triggers; both are null for an orphan.
     """
@@ -145,9 +147,9 @@ def _label_store(metadata: MetaData) -> Table:
 
 
 def _prediction_rollups(metadata: MetaData) -> Table:
-    """Each minute's predictions of each version, and how many of them are labelled. Triggers (in the migration) keep it
-    exact in the transaction that writes, deletes or empties predictions and labels; nobody else writes it.
+    """Return the table of sums over each minute's predictions of each version, and how many of them are labelled.
 
+    Triggers (in the migration) update it in the transaction that writes or deletes predictions and labels; nothing else writes it.
     `squared_deviations` is the sum of (probability - the minute's mean)^2; `sum_entropy` is in bits.
     """
     return Table(
@@ -236,7 +238,7 @@ def _monitoring_metrics(metadata: MetaData) -> Table:
 
 
 def _spoiled_periods(metadata: MetaData) -> Table:
-    """When the feed was broken, a row for each tick that saw it; both ends belong to the period."""
+    """Return the table of periods with a broken feed, one row per tick that saw one; both ends belong to the period."""
     return Table(
         "spoiled_periods",
         metadata,
@@ -287,7 +289,7 @@ def _retraining_decisions(metadata: MetaData) -> Table:
 
 
 def _retraining_requests(metadata: MetaData) -> Table:
-    """A retraining that a person asked the API for; a sensor takes it up."""
+    """Return the table of retrainings that were requested over the API; a sensor takes them up."""
     return Table(
         "retraining_requests",
         metadata,
@@ -302,10 +304,9 @@ def _retraining_requests(metadata: MetaData) -> Table:
 
 
 def _promotions(metadata: MetaData) -> Table:
-    """What went live when, by which decision. A trigger (in the migration) refuses UPDATE, DELETE and TRUNCATE.
+    """Return the table of promotions. A trigger (in the migration) refuses UPDATE, DELETE and TRUNCATE.
 
-    The foreign key is the rule that nothing is served without its decision record; that it is unique, that a decision takes
-    effect once.
+    The foreign key is the rule that no version is served without a decision; its uniqueness, that a decision takes effect once.
     """
     return Table(
         "promotions",
@@ -321,7 +322,7 @@ def _promotions(metadata: MetaData) -> Table:
 
 
 def _probations(metadata: MetaData) -> Table:
-    """How each probation ended, a row for each time that a version was watched. A trigger (in the migration) refuses changes."""
+    """Return the table of how probations ended, one row per probation. A trigger (in the migration) refuses changes."""
     return Table(
         "probations",
         metadata,
@@ -356,19 +357,19 @@ def _monitoring_alerts(metadata: MetaData) -> Table:
         _time("acknowledged_at"),
         Column("acknowledged_by", Text),
         Column("acknowledged_note", Text),
-        Column("acknowledged_severity", Text),  # how severe it was then: more than that is told again
+        Column("acknowledged_severity", Text),  # how severe it was then: a higher severity is sent again
         _time("resolved_at"),
         Column("resolved_by", Text),
-        # Channel (by its digest) -> what it was last told: a severity, or `resolved`.
+        # Channel (by its digest) -> what it was last sent: a severity, or `resolved`.
         Column("told", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
         _time("notified_at"),
         Column("notify_failures", Integer, nullable=False, server_default=text("0")),
-        _time("notify_after"),  # null: nobody has to be told
+        _time("notify_after"),  # null: nothing is to be sent
         _one_of("severity", Severity, "monitoring_alerts_severity"),
         Index(
             "monitoring_alerts_to_tell", "model_name", "notify_after", postgresql_where=text("notify_after IS NOT NULL")
         ),
-        # The same trouble does not ring twice while it is open.
+        # While an alert is open, its source opens no second one of its kind and version.
         Index(
             "monitoring_alerts_one_open_per_kind",
             "model_name",
@@ -382,7 +383,7 @@ def _monitoring_alerts(metadata: MetaData) -> Table:
 
 
 def _reference_data(metadata: MetaData) -> Table:
-    """The first baseline. A trigger (in the migration) refuses UPDATE, DELETE and TRUNCATE."""
+    """Return the table of the first baseline. A trigger (in the migration) refuses UPDATE, DELETE and TRUNCATE."""
     return Table(
         "reference_data",
         metadata,
@@ -396,7 +397,7 @@ def _reference_data(metadata: MetaData) -> Table:
 
 
 def _journal_positions(metadata: MetaData) -> Table:
-    """How far each journal file has been copied. Written in the transaction that copies, so it is never ahead."""
+    """Return the table of how far each journal file has been copied, written in the transaction that copies: never ahead."""
     return Table(
         "journal_positions",
         metadata,

@@ -1,7 +1,7 @@
-"""The monitor's past, thinned by Postgres to what a page can show: a few hundred steps, however many ticks there were.
+"""Tick history: past ticks, down-sampled by Postgres to what a page can show: a few hundred steps, however many ticks there were.
 
-A step is shown by its newest tick, which is one consistent look; what would get lost by that (a verdict, a drift that came and
-went) is told of all ticks of the step.
+A step is shown by its newest tick, whose values belong together. What that alone would hide (a verdict, a drift that came and went)
+is summed up over all ticks of the step.
 """
 
 from __future__ import annotations
@@ -59,8 +59,11 @@ DRIFTED = text(f"""
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The ticks of one step. `n_compared` of its `n_ticks` saw enough to compare columns, and `n_drifted` of those found a
-    feature drifted, by its name (absent: none did). `first_at` is when its oldest tick looked, `newest` its newest tick's row."""
+    """The ticks of one step.
+
+    `n_compared` of its `n_ticks` saw enough rows to compare columns; `n_drifted` is how many of those found a feature drifted, by its
+    name (absent: none did). `first_at` is the time of its oldest tick, `newest` the row of its newest.
+    """
 
     start: datetime
     first_at: datetime
@@ -73,7 +76,7 @@ class Step:
 
 
 def step_for(period: timedelta, max_steps: int) -> timedelta:
-    """The shortest of `STEPS` that divides the period into at most so many.
+    """Return the shortest of `STEPS` that divides the period into at most `max_steps`.
 
     >>> step_for(timedelta(days=30), 120), step_for(timedelta(days=1), 120)
     (datetime.timedelta(seconds=21600), datetime.timedelta(seconds=900))
@@ -82,7 +85,7 @@ def step_for(period: timedelta, max_steps: int) -> timedelta:
 
 
 def steps_between(store: Store, since: datetime, until: datetime, step: timedelta) -> list[Step]:
-    """The steps that have ticks, of all versions, the oldest first."""
+    """Return the steps that have ticks, of all versions, the oldest first."""
     bounds = {"name": store.contract.name, "since": since, "until": until, "step": step, "epoch": EPOCH}
     with store.engine.connect() as connection:
         newest = {row.start: row for row in connection.execute(NEWEST, bounds)}

@@ -1,4 +1,4 @@
-"""Queries over monitoring ticks and alerts."""
+"""Monitoring ticks: queries that record and read them (`monitoring_metrics`)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def record_tick(
     store: Store, proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, triage: Triage, now: datetime
 ) -> bool:
-    """Writes the tick's row; False if the same traffic and labels have been looked at before.
+    """Record a tick; return False if there is a tick of the same traffic and labels already.
 
-    Ticks are ordered by `created_at`: if the clock was set back meanwhile, it is just after the newest one's.
+    Ticks are ordered by `created_at`: if the clock was set back meanwhile, the new one is just after the newest.
     """
     values = tick_values(proxy, drift, performance, triage, now)
     with store.engine.begin() as connection:
@@ -36,7 +36,7 @@ def record_tick(
 def tick_values(
     proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, triage: Triage, now: datetime
 ) -> dict[str, Any]:
-    """The row of `monitoring_metrics` that keeps a tick, by column."""
+    """Return a tick's row of `monitoring_metrics`, by column."""
     window = triage.window
     performance_fields = to_dict(performance)
     return {
@@ -70,7 +70,7 @@ def tick_values(
 
 
 def latest_tick(store: Store, model_version: int | None = None, min_predictions: int = 0) -> Row[Any] | None:
-    """The newest row of `monitoring_metrics` (of one version, of a window with so many predictions), or None."""
+    """Return the newest row of `monitoring_metrics` (of one version, of a window with so many predictions), or None."""
     ticks = recent_ticks(store, 1, model_version, min_predictions)
     return ticks[0] if ticks else None
 
@@ -78,7 +78,7 @@ def latest_tick(store: Store, model_version: int | None = None, min_predictions:
 def recent_ticks(
     store: Store, limit: int, model_version: int | None = None, min_predictions: int = 0
 ) -> list[Row[Any]]:
-    """The newest rows first."""
+    """Return the newest rows, the newest first."""
     table = store.tables.monitoring_metrics
     query = select(table).where(table.c.model_name == store.contract.name, table.c.n_predictions >= min_predictions)
     if model_version is not None:
@@ -88,7 +88,7 @@ def recent_ticks(
 
 
 def ticks_since(store: Store, since: datetime, limit: int) -> list[Row[Any]]:
-    """The newest rows first, of all versions, none from before `since`."""
+    """Return the rows since then, of all versions, the newest first."""
     table = store.tables.monitoring_metrics
     query = select(table).where(table.c.model_name == store.contract.name, table.c.created_at >= since)
     with store.engine.connect() as connection:
@@ -114,7 +114,7 @@ def unseen_since(store: Store, model_version: int) -> datetime | None:
 
 
 def reports_of_open_episodes(store: Store) -> list[str]:
-    """The first and the latest report (`report_ref`) of the episode that the newest tick is in, and of those of open alerts."""
+    """Return the first and the latest report (`report_ref`) of the newest tick's episode and of each open alert's."""
     query = """
         WITH open_episodes AS (
             (SELECT episode_id FROM monitoring_metrics WHERE model_name = :name ORDER BY created_at DESC LIMIT 1)

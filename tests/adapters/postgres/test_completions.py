@@ -24,10 +24,10 @@ def test_registered_versions_are_offered_with_their_stage(platform: Platform) ->
 
 
 def test_only_open_alerts_are_offered_and_not_more_than_the_bound(platform: Platform) -> None:
-    for version in range(completions.MAX_COMPLETIONS + 1):
+    for version in range(completions.MAX_ROWS + 1):
         open_or_update_alert(platform.store, "serving", version, Alert("journal_lag", Severity.WARNING, "late"), T0)
     offered = completions.open_alerts(platform.settings)
-    assert len(offered) == completions.MAX_COMPLETIONS
+    assert len(offered) == completions.MAX_ROWS
     assert {told for _, told in offered} == {"warning: journal lag"}
     resolve_alert(platform.store, "serving", "journal_lag", T0)
     assert completions.open_alerts(platform.settings) == []

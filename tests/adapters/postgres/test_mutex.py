@@ -45,7 +45,7 @@ def test_who_waits_too_long_is_told_for_what(store: Store, monkeypatch: pytest.M
     monkeypatch.setattr(mutex, "TIMEOUT_SECONDS", MOMENT_SECONDS)
     with (
         exclusive(store, Lock.JUDGING),
-        pytest.raises(ServiceUnavailableError, match=r"busy with the same \(judging\)"),
+        pytest.raises(ServiceUnavailableError, match=r"the lock 'judging' has been in use"),
     ):
         at_once([lambda: exclusive(store, Lock.JUDGING).__enter__()])
 

@@ -1,0 +1,1 @@
+"""Migrations of the platform's database, run by alembic. Statements of a landed migration never change."""
