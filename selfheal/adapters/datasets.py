@@ -1,7 +1,7 @@
 """Labelled data from outside: a CSV in the shape of the contract, or the contract's synthetic stand-in.
 
-Every row is checked before anything is stored; errors name file, line, column and value. Callers get the frame together with its
-source, because every output has to state it.
+Every row is checked before anything is stored; errors name file, line, column and value. Callers get the frame together
+with its source, because every output has to state it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from selfheal.settings import Settings
 
 INDEX_NAMES = {"", "id", "index"}
-"""Headers (in lower case) read as a row index, as is `Unnamed: ...`, pandas' word for a blank one. Kaggle's is blank."""
+"""Headers (in lower case) read as a row index, as is `Unnamed: ...`, pandas' word for a blank one. Kaggle's is
+blank."""
 
 MISSING_TEXTS = {"", "NA", "NaN", "nan", "null", "NULL"}
 MAX_LISTED = 5
@@ -56,8 +57,8 @@ def load_dataset(settings: Settings, contract: ModelContract, *, all_rows: bool 
         all_rows: ignore `DATA_ROWS` (a simulation's traffic comes from the rows that training left out).
 
     Raises:
-        InvalidDataError: if the file named by `DATA` is missing or breaks the contract, or if there is neither a file nor a
-            stand-in.
+        InvalidDataError: if the file named by `DATA` is missing or breaks the contract, or if there is neither a file
+            nor a stand-in.
     """
     default = settings.data_dir / contract.default_csv
     path = settings.data or (default if default.exists() else None)
@@ -223,7 +224,7 @@ def _checked(
     place: Literal["line", "row"],
     original: dict[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Return the frame in the contract's order if every value is within the contract; its index is each row's `place`."""
+    """Return the frame in the contract's order if it keeps the contract; its index is each row's `place`."""
     import pandas as pd
     import pandera.pandas as pa
 

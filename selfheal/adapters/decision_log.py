@@ -1,4 +1,4 @@
-"""Decision log: each decision is recorded in Postgres' hash chain and as a JSON file, so that neither can be edited unnoticed."""
+"""Decision log: each decision is in Postgres' hash chain and in a JSON file, so that neither can be edited unnoticed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 NEWEST = 10
-"""How many recent decisions are checked for a missing file (a crash came between the two steps). If an older one has no file, that
-is no accident; `verify` reports it."""
+"""How many recent decisions are checked for a missing file (a crash came between the two steps). If an older one has
+no file, that is no accident; `verify` reports it."""
 
 
 def decision_folder(data_dir: Path) -> Path:
@@ -48,7 +48,7 @@ def _write_file(data_dir: Path, decision: Decision) -> None:
 
 
 def verify_decisions(store: Store, data_dir: Path) -> list[str]:
-    """Return every difference between the chain, its hashes and the JSON files, one sentence each; empty if there is none."""
+    """Return every difference between the chain, its hashes and the JSON files, one sentence each."""
     return decisions.chain_problems(store) + file_problems(store, data_dir)
 
 

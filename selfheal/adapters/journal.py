@@ -1,8 +1,9 @@
 """Journal: the append-only CSV audit trail, which is also the write-ahead log of predictions and labels.
 
-A record is acknowledged once `Journal.append` has returned; Postgres is filled behind it by `selfheal.adapters.postgres.ingest`.
-Each writer has a file of its own, opened anew at every start and never reopened, so a line torn by a crash can only be
-the last of its file. The last column, `crc32`, is the checksum of the text before it.
+A record is acknowledged once `Journal.append` has returned; Postgres is filled behind it by
+`selfheal.adapters.postgres.ingest`. Each writer has a file of its own, opened anew at every start and never reopened,
+so a line torn by a crash can only be the last of its file. The last column, `crc32`, is the checksum of the text before
+it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ TAIL_BYTES = 8_000_000
 
 Field: TypeAlias = str | float | int | bool | None
 Record: TypeAlias = Sequence[Field]
-"""One line's fields. Text has no commas, quotes, brackets or line breaks (requests with such text are refused). None and NaN mean missing."""
+"""One line's fields. Text has no commas, quotes, brackets or line breaks (requests with such text are refused). None
+and NaN mean missing."""
 
 PREDICTION_META_COLUMNS = (
     "prediction_id",
@@ -65,7 +67,7 @@ class JournalKind:
         return data_dir / "audit" / self.name
 
     def files(self, data_dir: Path) -> list[Path]:
-        """Return all files, compressed or not, the oldest first (names begin with the time at which they were opened)."""
+        """Return all files, compressed or not, the oldest first (names begin with the time they were opened)."""
         found = {
             file_key(path): path for pattern in ("*.csv", "*.csv.gz") for path in self.folder(data_dir).glob(pattern)
         }
@@ -90,8 +92,8 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class Journal:
     """One writer's end of a journal. Safe to use from several threads.
 
-    The writer holds a lock on its file for as long as it may append, so that readers can tell a line that is being written
-    from one that a crash has torn, and so that nobody compresses a file in use.
+    The writer holds a lock on its file for as long as it may append, so that readers can tell a line that is being
+    written from one that a crash has torn, and so that nobody compresses a file in use.
 
     Args:
         kind: which journal.
@@ -190,8 +192,8 @@ class Journal:
     def _open_next(self) -> None:
         """Open the next file; its header and its name are on disk before the first record.
 
-        It gets its name only once it has its lock and its header: a file that others see without the lock counts as finished, and
-        would be compressed and removed.
+        It gets its name only once it has its lock and its header: a file that others see without the lock counts as
+        finished, and would be compressed and removed.
         """
         if self._descriptor is not None and self._has_unsynced:
             with self._giving_up_on_error():
@@ -347,7 +349,7 @@ def has_writer(path: Path) -> bool:
 
 
 def compress(path: Path) -> Path:
-    """Replace a file that has no writer by a compressed one, and return its path; at every moment one of the two is whole.
+    """Replace a file that has no writer by a compressed one; return its path. At every moment one of the two is whole.
 
     Raises:
         OSError: if there is no room; the file stays as it is.
@@ -364,10 +366,10 @@ def compress(path: Path) -> Path:
 
 
 def encode_lines(records: Sequence[Record]) -> bytes:
-    """Return the records as journal lines with checksums. Floats are exact to the last bit; None and NaN are empty fields.
+    """Return the records as journal lines with checksums. Floats are exact; None and NaN are empty fields.
 
-    JSON does the formatting, for all records in one call: an array of numbers is a CSV line once its brackets are removed.
-    `null` cannot be confused with text, which still has its quotes then.
+    JSON does the formatting, for all records in one call: an array of numbers is a CSV line once its brackets are
+    removed. `null` cannot be confused with text, which still has its quotes then.
     """
     text = orjson.dumps(records)[2:-2].replace(b",null", b",").replace(b'"', b"")
     lines = text.split(b"],[")
@@ -381,7 +383,7 @@ def encode_lines(records: Sequence[Record]) -> bytes:
 
 
 def column_values(values: FloatArray, kind: str) -> list[Field]:
-    """Return a feature's values (NaN where missing) as journal fields: without a fraction if the feature is an `int`."""
+    """Return a feature's values (NaN: missing) as journal fields, without a fraction if the feature is an `int`."""
     if kind == "int" and not np.isnan(values).any():
         return list(values.astype(np.int64).tolist())
     floats: list[float] = values.tolist()

@@ -1,7 +1,8 @@
 """Model registry: the only module that imports MLflow.
 
 It logs what training made, registers versions, moves aliases, and brings artifacts to this machine, checked by digest.
-Which version is in production is decided by Postgres (`selfheal.services.promotion.going_live`); the alias `production` follows it.
+Which version is in production is decided by Postgres (`selfheal.services.promotion.going_live`); the alias `production`
+follows it.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ SHADOW_KEY_TAG = "selfheal.shadow_key"
 MODEL_FILE = "model.skops"
 
 REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
-"""For a tracking server that does not answer. With MLflow's defaults a call takes up to 20 minutes, in which the API would not follow
-a rollback."""
+"""For a tracking server that does not answer. With MLflow's defaults a call takes up to 20 minutes, in which the API
+would not follow a rollback."""
 
 
 class Registry:
@@ -73,7 +74,7 @@ class Registry:
         self._max_model_bytes = max_model_bytes
 
     def find_shadow(self, shadow_key: str) -> ShadowModel | None:
-        """Return the finished run of the same training, if there is one: the same rows, settings and code train once."""
+        """Return the finished run of the same training, if any: the same rows, settings and code train once."""
         client = self._client()
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
@@ -94,8 +95,8 @@ class Registry:
     ) -> ShadowModel:
         """Log parameters, metrics, the model (skops) and its files as one run.
 
-        Run artifacts: metrics.json, params.json, metadata.json, requirements.txt, reference.parquet, and the rows it learned
-        from and is judged on, training_set.parquet.
+        Run artifacts: metrics.json, params.json, metadata.json, requirements.txt, reference.parquet, and the rows it
+        learned from and is judged on, training_set.parquet.
         """
         mlflow = self._mlflow()
         requirements = list(model_requirements())
@@ -174,7 +175,7 @@ class Registry:
             raise
 
     def point_alias(self, alias: str, version: int) -> None:
-        """Move an alias. MLflow inserts or updates without a lock: of two inserts at once one fails, and is tried again."""
+        """Move an alias. MLflow takes no lock for it: of two inserts at the same time one fails, and is tried again."""
         from mlflow.exceptions import MlflowException
         from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
@@ -351,7 +352,7 @@ class Registry:
 
 
 def open_registry(settings: Settings, contract: ModelContract) -> Registry:
-    """Return the configured registry: a tracking server, or MLflow's tables in our Postgres and files in DATA_DIR/mlflow."""
+    """Return the configured registry: a tracking server, or tables in our Postgres and files in DATA_DIR/mlflow."""
     is_server = (settings.mlflow_tracking_uri or "").startswith("http")
     return Registry(
         contract,
@@ -388,7 +389,7 @@ def _missing(uri: str) -> MissingArtifactError:
 
 
 def _name_of(uri: str) -> str:
-    """Return the file's name without its place: clients of the API learn why a version is refused, not where it is stored."""
+    """Return the file's name without its place: API clients learn why a version is refused, not where it is stored."""
     return uri.rpartition("/")[2]
 
 
@@ -398,7 +399,7 @@ def _refuse_download() -> bytes:
 
 @contextmanager
 def _unchanged_environment(name: str) -> Iterator[None]:
-    """Restore an environment variable afterwards: MLflow exports its address, which child processes would take for a setting."""
+    """Restore an environment variable afterwards: MLflow exports its address, and child processes would use it."""
     before = os.environ.get(name)
     try:
         yield

@@ -1,7 +1,7 @@
 """Model cache: files of models on this machine's disk, by their digest, and which versions were served here last.
 
-With both, the API starts and serves while Postgres and MLflow are down. Nothing read from here is trusted: a file is checked
-against the requested digest, a record is validated. Opening a model file is `selfheal.domain.model.file`'s.
+With both, the API starts and serves while Postgres and MLflow are down. Nothing read from here is trusted: a file is
+checked against the requested digest, a record is validated. Opening a model file is `selfheal.domain.model.file`'s.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class ModelCache:
             return ()
 
     def has_answered(self, version: ModelVersion) -> bool:
-        """Return whether this very file was served here with the libraries installed now, so that it will answer again."""
+        """Return whether this very file was served here with the libraries installed now: it will answer again."""
         return any(
             one.version.artifact_sha256 == version.artifact_sha256
             and one.version.contract_hash == version.contract_hash

@@ -1,1 +1,1 @@
-"""Small tools that know nothing of the loop: errors, ids, durations, atomic files, serialization, API keys, addresses."""
+"""Small tools that know nothing of the loop: errors, ids, durations, atomic files, serialization, API keys."""

@@ -1,8 +1,8 @@
 """API keys: the entries of API_KEYS, and how a new key is made. `serving.security.auth` decides what a key may do.
 
 An entry is `name:scope+scope:digest`, the digest being the SHA-256 of the key in hex, or a plain key, which may do
-everything. One round of SHA-256 without salt is enough, because `new_api_key` makes keys of 256 random bits: there is nothing
-to guess from a digest, and a slow hash made for passwords would cost time with every request.
+everything. One round of SHA-256 without salt is enough, because `new_api_key` makes keys of 256 random bits: there is
+nothing to guess from a digest, and a slow hash made for passwords would cost time with every request.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ def write_atomic(path: Path, data: bytes, *, is_durable: bool = False) -> Path:
     """Write the file, and its folder if need be. Several processes may write the same one; the last one stays.
 
     Args:
-        is_durable: the file is on disk on return. Without, for what can be written again: after a power failure it may be
-            missing.
+        is_durable: the file is on disk on return. Without, for what can be written again: after a power failure it may
+            be missing.
 
     Raises:
         OSError: if that failed; then nothing has changed.

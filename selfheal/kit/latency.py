@@ -30,5 +30,5 @@ class LatencyHistogram:
         self._recent.append((now, seconds))
 
     def recent_seconds(self, since: float) -> list[float]:
-        """Return the times of requests acknowledged since (of `time.perf_counter`), the newest first, at most `MAX_RECENT`."""
+        """Return the times of requests acknowledged since then (of `time.perf_counter`), the newest first."""
         return [seconds for _, seconds in takewhile(lambda one: one[0] >= since, reversed(self._recent))]

@@ -1,4 +1,7 @@
-"""Notification addresses: the value of a NOTIFY_URLS setting as channels. An address may hold secrets: it is never printed."""
+"""Notification addresses: the value of a NOTIFY_URLS setting as channels.
+
+An address may hold secrets: it is never printed.
+"""
 
 from __future__ import annotations
 

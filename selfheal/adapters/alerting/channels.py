@@ -78,7 +78,7 @@ def check_channels(settings: Settings) -> None:
 
 
 def send(channel: Channel, message: Message) -> bool:
-    """Send and wait; return False if the channel did not accept it. Takes as long as the service at the other end lets it."""
+    """Send and wait, for as long as the service takes; return False if the channel did not accept it."""
     import apprise
 
     plugin = _plugin(channel)

@@ -1,8 +1,8 @@
 """Delivery of alerts from the outbox to people: no channel is waited for long, and no alert is lost.
 
-The table of alerts is the outbox: a row records what each channel was last sent, and from when on it is to be examined for
-messages that are still to be sent. `deliver_due_alerts` is called by every tick, the monitoring sensor and the API's watchdog; a
-channel that fails is tried again by a later call, up to `MAX_FAILURES` times.
+The table of alerts is the outbox: a row records what each channel was last sent, and from when on it is to be examined
+for messages that are still to be sent. `deliver_due_alerts` is called by every tick, the monitoring sensor and the
+API's watchdog; a channel that fails is tried again by a later call, up to `MAX_FAILURES` times.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ RESOLVED = "resolved"
 """What a channel was last sent of an alert is a severity, or this."""
 
 TIMEOUT_SECONDS = 10.0
-"""For one call of `deliver_due_alerts` or `notify`, however many channels hang. Most of apprise's services give up after 4 s."""
+"""For one call of `deliver_due_alerts` or `notify`, however many channels hang. Most of apprise's services give up
+after 4 s."""
 
 LEASE = timedelta(seconds=60)
 """How long one process alone may send what it claimed; if it is killed half-way, another one sends it after that."""
 
 INITIAL_BACKOFF, MAX_BACKOFF = timedelta(minutes=1), timedelta(hours=2)
 MAX_FAILURES = 16
-"""Failed attempts in a row before an alert's messages are given up: about a day with pauses that double. Its row stays."""
+"""Failed attempts in a row before an alert's messages are given up: about a day with pauses that double. Its row
+stays."""
 
 MAX_ALERTS_AT_ONCE = 20
 """Per call; the others wait for the next call."""
@@ -101,7 +103,7 @@ def deliver_in_background(settings: Settings, store: Store) -> None:
 
 
 def notify(settings: Settings, alerts: Iterable[Alert]) -> dict[str, str]:
-    """Send alerts that cannot be recorded in the outbox; return what each channel (by its key) was sent of the last one.
+    """Send alerts that cannot be recorded in the outbox; return what each channel (by its key) was sent of the last.
 
     A channel that fails is logged and not tried again. Takes `TIMEOUT_SECONDS` for each alert at most.
     """
@@ -122,7 +124,8 @@ def due_messages(alert: Row[Any], routes: Routes) -> list[DueMessage]:
     """Return the messages that are still to be sent about an alert, as it is now.
 
     While it is open: to each channel of its severity that was sent nothing of it, or only a lower severity. If it was
-    acknowledged: only if it has become more severe since. Once it is resolved: to each channel that was sent that it is open.
+    acknowledged: only if it has become more severe since. Once it is resolved: to each channel that was sent that it is
+    open.
     """
     if alert.resolved_at is not None:
         message = resolved_message(alert.kind, alert.message, alert.resolved_at - alert.created_at)
@@ -179,7 +182,7 @@ def _log_failure(
 
 
 def _send_all(messages: Mapping[str, Sequence[DueMessage]]) -> Delivered:
-    """Send to each channel in a thread of its own; what a channel accepts after `TIMEOUT_SECONDS` counts as not delivered."""
+    """Send to each channel in a thread of its own; what is accepted after `TIMEOUT_SECONDS` counts as not delivered."""
     by_channel: dict[Channel, list[tuple[str, DueMessage]]] = {}
     for alert_id, several in messages.items():
         for due in several:

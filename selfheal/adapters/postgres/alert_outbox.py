@@ -1,7 +1,7 @@
 """Alert outbox: the alerts' rows as a queue of messages to people, written in the transaction that changes the alert.
 
-`notify_after` is when a row's messages are due. A process claims a row by moving its `notify_after` into the future (a lease), so
-that no two processes send the same message.
+`notify_after` is when a row's messages are due. A process claims a row by moving its `notify_after` into the future (a
+lease), so that no two processes send the same message.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def claim_due(store: Store, now: datetime, lease: timedelta, limit: int) -> list[Row[Any]]:
-    """Claim alerts that are due, the most severe and oldest first; `notify_failures` counts this try until it is recorded."""
+    """Claim due alerts, the most severe and oldest first; `notify_failures` counts this try until it is recorded."""
     table = store.tables.monitoring_alerts
     with store.engine.connect() as connection:
         is_due = (table.c.model_name == store.contract.name) & (table.c.notify_after <= now)
@@ -51,8 +51,8 @@ def record_delivered(
 ) -> None:
     """Record what each channel was sent of a claimed alert.
 
-    An alert that has changed since it was claimed stays due. If a channel was sent the earlier state, it is due at once: another
-    process may have examined the change before this was recorded.
+    An alert that has changed since it was claimed stays due. If a channel was sent the earlier state, it is due at
+    once: another process may have examined the change before this was recorded.
 
     Args:
         delivered_to: what each channel (by its key) was sent.

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 MONITORING, SERVING, TRAFFIC = "monitoring", "serving", "traffic"
-"""Sources of alerts: a tick, the API, and the sensor that notices that no traffic comes. Each opens and resolves its own."""
+"""Sources of alerts: a tick, the API, and the sensor that notices that no traffic comes. Each opens and resolves its
+own."""
 
 PROMOTION, REGISTRY = "promotion", "registry"
 """Two more sources: a promotion or rollback that was refused, and MLflow found out of sync."""
@@ -28,8 +29,8 @@ PROMOTION, REGISTRY = "promotion", "registry"
 def sync_alerts(store: Store, triage: Triage, now: datetime) -> list[Alert]:
     """Open, update and resolve monitoring's alerts to match a tick; return the newly opened ones.
 
-    There is one alert per kind and episode: the same cause in another episode is another alert. Alerts of other sources are left
-    alone: a tick cannot know whether their cause is gone. A tick with too few rows resolves nothing.
+    There is one alert per kind and episode: the same cause in another episode is another alert. Alerts of other sources
+    are left alone: a tick cannot know whether their cause is gone. A tick with too few rows resolves nothing.
     """
     table = store.tables.monitoring_alerts
     window = triage.window
@@ -54,7 +55,10 @@ def sync_alerts(store: Store, triage: Triage, now: datetime) -> list[Alert]:
 
 
 def _is_same_episode(row: Row[Any], triage: Triage) -> bool:
-    """Return whether an open alert goes on with this tick. A broken feed belongs to no episode: alerts go on through it."""
+    """Return whether an open alert goes on with this tick.
+
+    A broken feed belongs to no episode: alerts go on through it.
+    """
     return row.episode_id is None or triage.episode_id is None or row.episode_id == triage.episode_id
 
 

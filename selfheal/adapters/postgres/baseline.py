@@ -1,4 +1,4 @@
-"""Baseline: the first reference data (`reference_data`), written once, checked by digest on every read, never overwritten."""
+"""Baseline: the first reference data (`reference_data`), written once and checked by digest on every read."""
 
 from __future__ import annotations
 

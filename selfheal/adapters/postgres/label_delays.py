@@ -16,11 +16,12 @@ N_SLICES, ROWS_PER_SLICE = 50, 200
 
 
 def label_delay_sample(store: Store, model_version: int, since: datetime, until: datetime) -> pd.DataFrame:
-    """Return predictions of a version, spread over (since, until]: `age_s` at `until`, `delay_s` of the label, `true_label`.
+    """Return predictions of a version, spread over (since, until]: `age_s`, `delay_s` of the label, `true_label`.
 
-    The span is cut into equal slices and the first rows of each are read from the index: 10,000 rows at most, however many
-    the version has served. A label received after `until` does not count yet. Corrected labels are left out with their
-    predictions: when the first one came is not stored, and the correction would look like a late label.
+    The age is at `until`; both are in seconds.
+    The span is cut into equal slices and the first rows of each are read from the index: 10,000 rows at most, however
+    many the version has served. A label received after `until` does not count yet. Corrected labels are left out with
+    their predictions: when the first one came is not stored, and the correction would look like a late label.
     """
     import pandas as pd
 

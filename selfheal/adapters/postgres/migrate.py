@@ -1,4 +1,4 @@
-"""Migrations: bring a database to the declared schema, the fixed part by alembic, the features' columns by the contract."""
+"""Migrations: bring a database to the declared schema: alembic for the fixed part, the contract for its columns."""
 
 from __future__ import annotations
 

@@ -83,16 +83,16 @@ def go_live(
 ) -> None:
     """Put `version` into production by this decision, in one transaction.
 
-    The decision is recorded, the version in production is archived, the promotion is recorded, and listeners are notified. A
-    decision takes effect once: the same call again changes nothing.
+    The decision is recorded, the version in production is archived, the promotion is recorded, and listeners are
+    notified. A decision takes effect once: the same call again changes nothing.
 
     Args:
         replaces: the version that must be in production now; None: none may be.
         on_step: is called with each of `GO_LIVE_STEPS` before it is taken.
 
     Raises:
-        PromotionConflictError: if another version is in production, or the version does not wait for its first promotion any
-            more; nothing has changed, and the decision is not recorded.
+        PromotionConflictError: if another version is in production, or the version does not wait for its first
+            promotion any more; nothing has changed, and the decision is not recorded.
         UnknownVersionError: if there is no such version.
     """
     with store.engine.begin() as connection:

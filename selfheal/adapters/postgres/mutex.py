@@ -30,8 +30,8 @@ _first_of_this_process: defaultdict[Lock, threading.Lock] = defaultdict(threadin
 def exclusive(store: Store, lock: Lock) -> Iterator[None]:
     """Exclude every other process and thread that enters with the same lock on this database. Not to be nested.
 
-    The threads of a process wait for each other first: if each waited in Postgres, each would occupy a connection that the one
-    with the lock may need.
+    The threads of a process wait for each other first: if each waited in Postgres, each would occupy a connection that
+    the one with the lock may need.
 
     Raises:
         ServiceUnavailableError: if the lock is not free within `TIMEOUT_SECONDS`.

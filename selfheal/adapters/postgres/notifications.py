@@ -1,7 +1,7 @@
 """Notifications of changes at once: LISTEN/NOTIFY on a connection of its own.
 
-A notification says that something changed, never what: the listener reads the tables, and polls them anyway. So a lost connection
-costs latency and nothing else.
+A notification says that something changed, never what: the listener reads the tables, and polls them anyway. So a lost
+connection costs latency and nothing else.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Listener:
     def wait(self, timeout_seconds: float) -> bool:
         """Return True as soon as something may have changed; False after the time-out, or if woken.
 
-        Something may have changed if a notification came, and whenever the connection was lost or made: notifications in between
-        were missed.
+        Something may have changed if a notification came, and whenever the connection was lost or made: notifications
+        in between were missed.
         """
         now = time.monotonic()
         if self._connection is None and now >= self._next_attempt_at and self._connect():

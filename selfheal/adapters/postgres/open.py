@@ -33,7 +33,7 @@ def open_store(settings: Settings, contract: ModelContract, *, wait_for_database
 
 
 def prepare_store(settings: Settings, store: Store, *, is_patient: bool) -> None:
-    """Find or create the database, bring its schema up to date, and let the store's breaker allow connections. May be repeated.
+    """Find or create the database, bring its schema up to date, and let connections through. May be repeated.
 
     Args:
         is_patient: try for 10 s before giving up on a server that does not answer.
@@ -67,7 +67,7 @@ def prepare_store(settings: Settings, store: Store, *, is_patient: bool) -> None
 
 
 def _engine_url(settings: Settings) -> str:
-    """Return the URL of the platform's database; the breaker adds the embedded server's folder, known once that server runs."""
+    """Return the database's URL; the breaker adds the embedded server's folder, which is known once that server runs."""
     if settings.has_external_database:
         return with_driver(settings.external_database_url(settings.mlops_db_name), "psycopg")
     return f"postgresql+psycopg://postgres@/{settings.mlops_db_name}"

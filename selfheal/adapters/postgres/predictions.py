@@ -1,8 +1,8 @@
 """Predictions and labels: queries over what was predicted and what turned out to be true.
 
-Rows are read in bulk (COPY), aggregates are computed in SQL. The cost of a query does not depend on how many rows a window has: whole
-minutes are read from the rollups, which are exact, the rows of the two minutes at a window's ends from the table, and columns
-from a sample.
+Rows are read in bulk (COPY), aggregates are computed in SQL. The cost of a query does not depend on how many rows a
+window has: whole minutes are read from the rollups, which are exact, the rows of the two minutes at a window's ends
+from the table, and columns from a sample.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ CLOCK_TOLERANCE = timedelta(minutes=1)
 def latest_activity(store: Store, now: datetime) -> tuple[datetime | None, datetime | None]:
     """Return when the newest prediction was made and the newest label received; None where there is none.
 
-    Predictions from after `now` (by more than `CLOCK_TOLERANCE`) were made before a clock was set back: they are left out, or
-    they would hide every prediction that is made until the clock reaches them.
+    Predictions from after `now` (by more than `CLOCK_TOLERANCE`) were made before a clock was set back: they are left
+    out, or they would hide every prediction that is made until the clock reaches them.
     """
     query = """
         SELECT (SELECT max(last_at) FROM prediction_rollups
@@ -88,8 +88,8 @@ def proxy_metrics(store: Store, window: Window) -> ProxyMetrics:
 def window_rows(store: Store, window: Window, max_rows: int) -> pd.DataFrame:
     """Return the window's predictions, or a sample of `max_rows`: features, `probability`, `prediction`, oldest first.
 
-    The sample is simple random without replacement: the rows whose ids have the smallest hashes. The same window gives the
-    same sample for as long as no row is added to it.
+    The sample is simple random without replacement: the rows whose ids have the smallest hashes. The same window gives
+    the same sample for as long as no row is added to it.
     """
     share = 1.0
     if window.n_predictions > max_rows:
@@ -105,8 +105,8 @@ def window_rows(store: Store, window: Window, max_rows: int) -> pd.DataFrame:
 def _rows_of_smallest_hash(store: Store, window: Window, max_rows: int, share: float) -> pd.DataFrame:
     """Return, of the rows whose hash is in the lowest `share` of all hashes, the `max_rows` with the smallest hashes.
 
-    OFFSET 0 keeps the planner from merging the inner query into the outer: each hour is then looked up in the index by hour
-    and hash, also on a table that has not been analysed, where it would else read the whole window by its time.
+    OFFSET 0 keeps the planner from merging the inner query into the outer: each hour is then looked up in the index by
+    hour and hash, also on a table that has not been analysed, where it would else read the whole window by its time.
     """
     query = f"""
         SELECT created_at, {_columns(store)}, probability, prediction FROM (
@@ -213,7 +213,7 @@ def count_labels(store: Store, *, since: datetime | None = None, sound_only: boo
 
 
 LABEL_OVERRULES = "label_precedence({new}.is_correction, {new}.received_at) > label_precedence({old}.is_correction, {old}.received_at)"
-"""SQL: whether a label takes the other's place. The rule is migration 0008's; `StoredLabel.overrules` is the same in Python."""
+"""SQL: whether a label takes the other's place, by migration 0008; `StoredLabel.overrules` is the same in Python."""
 
 
 class StoredLabel(NamedTuple):
@@ -224,7 +224,7 @@ class StoredLabel(NamedTuple):
     received_at: datetime
 
     def overrules(self, other: StoredLabel) -> bool:
-        """Return whether this label counts and the other does not: the first one, unless corrected; the last correction.
+        """Return whether this label takes the other's place: the first label counts, or the last correction.
 
         Postgres decides by the same rule when the journal is copied (`LABEL_OVERRULES`).
         """
@@ -339,7 +339,7 @@ TOTALS = text("""
 
 
 def _totals(connection: Connection, model_version: int, start: datetime, end: datetime) -> _Totals:
-    """Return the sums over the version's predictions in (start, end]: whole minutes from the rollups, the rest row by row.
+    """Return sums over the version's predictions in (start, end]: whole minutes from the rollups, the rest row by row.
 
     Spreads are added up after Chan, Golub and LeVeque (1979): the parts' own, and that of their means.
     """

@@ -1,7 +1,7 @@
 """Promotions: which version went live when, by which decision.
 
-The rules of promotion are `selfheal.services.promotion.going_live`'s. Rows are added by `model_versions.go_live`, in the transaction
-that makes a version live, and never changed.
+The rules of promotion are `selfheal.services.promotion.going_live`'s. Rows are added by `model_versions.go_live`, in
+the transaction that makes a version live, and never changed.
 """
 
 from __future__ import annotations

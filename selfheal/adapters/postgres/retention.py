@@ -1,7 +1,7 @@
 """Retention: old rows are deleted in short transactions. Safe to interrupt: each batch commits, the next run continues.
 
-What a decision rests on is never deleted: the ticks and alerts of an episode for which a decision was taken stay, and so does
-every labelled prediction (training sets, gates and probation use them).
+What a decision rests on is never deleted: the ticks and alerts of an episode for which a decision was taken stay, and
+so does every labelled prediction (training sets, gates and probation use them).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OLD_ALERTS = """
 
 @contextmanager
 def exclusive_maintenance(store: Store) -> Iterator[bool]:
-    """Try to become the only maintenance of the database; yield whether it is, until the context ends or the process dies."""
+    """Try to become the database's only maintenance, until the block ends or the process dies; yield whether it is."""
     with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         key = {"key": Lock.MAINTENANCE}
         is_mine = bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar())
@@ -54,7 +54,7 @@ def exclusive_maintenance(store: Store) -> Iterator[bool]:
 
 
 def delete_ticks(store: Store, before: datetime) -> int:
-    """Delete rows of `monitoring_metrics` from before then, except each version's newest and those of an episode that is open or was decided on."""
+    """Delete ticks from before then, except each version's newest and those of an episode that is open or decided on."""
     return _delete_all(store, f"DELETE FROM monitoring_metrics WHERE tick_id IN ({OLD_TICKS})", before)
 
 
@@ -64,7 +64,10 @@ def delete_alerts(store: Store, before: datetime) -> int:
 
 
 def delete_unlabelled_predictions(store: Store, before: datetime) -> int:
-    """Delete predictions without a label from before the hour of `before`, one hour per transaction. The journal still has them."""
+    """Delete predictions without a label from before the hour of `before`, one hour per transaction.
+
+    The journal still has them.
+    """
     hours = """
         SELECT DISTINCT date_trunc('hour', bucket_start, 'UTC'), model_version FROM prediction_rollups
         WHERE n_predictions > n_labels AND bucket_start < date_trunc('hour', CAST(:before AS timestamptz), 'UTC')

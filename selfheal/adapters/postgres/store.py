@@ -38,9 +38,9 @@ class Store:
 
 
 def with_own_connections(store: Store, n_connections: int, statement_seconds: float) -> Store:
-    """Return a store of the same database with `n_connections` of its own, on which Postgres cancels a statement after that time.
+    """Return a store of the same database with `n_connections` of its own: a bulkhead between readers and writers.
 
-    For readers that must not use up the writers' connections (a bulkhead). Nothing is connected before the first query.
+    Postgres cancels a statement on them after `statement_seconds`. Nothing is connected before the first query.
     """
     engine = breaker_engine(
         store.engine.url,
@@ -63,7 +63,7 @@ def server_url(settings: Settings, database: str) -> str:
 
 
 def lease_server(settings: Settings) -> Lease | None:
-    """Lease the embedded server: this process does not release it before the lease ends. None if another server is used."""
+    """Lease the embedded server, which this process then does not release; None if another server is used."""
     if settings.has_external_database:
         return None
     from selfheal.adapters.postgres import embedded

@@ -84,7 +84,7 @@ def build_tables(contract: ModelContract) -> Tables:
 
 
 def feature_columns(contract: ModelContract) -> list[Column[Any]]:
-    """Return a typed column for each feature. All are nullable: a contract may grow, and old rows lack the new feature."""
+    """Return a typed column for each feature; nullable: a contract may grow, and old rows lack the new feature."""
     types = {"float": Double, "int": Integer}
     return [Column(name, types[contract.kinds[name]]) for name in contract.feature_names]
 
@@ -149,8 +149,8 @@ def _label_store(metadata: MetaData) -> Table:
 def _prediction_rollups(metadata: MetaData) -> Table:
     """Return the table of sums over each minute's predictions of each version, and how many of them are labelled.
 
-    Triggers (in the migration) update it in the transaction that writes or deletes predictions and labels; nothing else writes it.
-    `squared_deviations` is the sum of (probability - the minute's mean)^2; `sum_entropy` is in bits.
+    Triggers (in the migration) update it in the transaction that writes or deletes predictions and labels; nothing else
+    writes it. `squared_deviations` is the sum of (probability - the minute's mean)^2; `sum_entropy` is in bits.
     """
     return Table(
         "prediction_rollups",
@@ -306,7 +306,8 @@ def _retraining_requests(metadata: MetaData) -> Table:
 def _promotions(metadata: MetaData) -> Table:
     """Return the table of promotions. A trigger (in the migration) refuses UPDATE, DELETE and TRUNCATE.
 
-    The foreign key is the rule that no version is served without a decision; its uniqueness, that a decision takes effect once.
+    The foreign key is the rule that no version is served without a decision; its uniqueness, that a decision takes
+    effect once.
     """
     return Table(
         "promotions",
@@ -397,7 +398,7 @@ def _reference_data(metadata: MetaData) -> Table:
 
 
 def _journal_positions(metadata: MetaData) -> Table:
-    """Return the table of how far each journal file has been copied, written in the transaction that copies: never ahead."""
+    """Return the table of how far each journal file is copied; the transaction that copies writes it: never ahead."""
     return Table(
         "journal_positions",
         metadata,

@@ -1,7 +1,7 @@
-"""Tick history: past ticks, down-sampled by Postgres to what a page can show: a few hundred steps, however many ticks there were.
+"""Tick history: past ticks, down-sampled by Postgres to the few hundred steps that a page can show.
 
-A step is shown by its newest tick, whose values belong together. What that alone would hide (a verdict, a drift that came and went)
-is summed up over all ticks of the step.
+A step is shown by its newest tick, whose values belong together. What that alone would hide (a verdict, a drift that
+came and went) is summed up over all ticks of the step.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ RANKS = {
     Verdict.HARMFUL_SHIFT: 3,
     Verdict.BROKEN_FEED: 4,
 }
-"""The verdict of a step is the one with the highest rank among its ticks; `insufficient` only where no tick saw enough."""
+"""The verdict of a step is the one with the highest rank among its ticks; `insufficient` only where no tick saw
+enough."""
 
 OF_PERIOD = "FROM monitoring_metrics WHERE model_name = :name AND created_at >= :since AND created_at <= :until"
 STEP_START = "date_bin(:step, created_at, :epoch)"
@@ -61,8 +62,8 @@ DRIFTED = text(f"""
 class Step:
     """The ticks of one step.
 
-    `n_compared` of its `n_ticks` saw enough rows to compare columns; `n_drifted` is how many of those found a feature drifted, by its
-    name (absent: none did). `first_at` is the time of its oldest tick, `newest` the row of its newest.
+    `n_compared` of its `n_ticks` saw enough rows to compare columns; `n_drifted` is how many of those found a feature
+    drifted, by its name (absent: none did). `first_at` is the time of its oldest tick, `newest` the row of its newest.
     """
 
     start: datetime

@@ -98,8 +98,8 @@ def ticks_since(store: Store, since: datetime, limit: int) -> list[Row[Any]]:
 def unseen_since(store: Store, model_version: int) -> datetime | None:
     """Return when the version's oldest prediction that no tick of it has seen was made; None if there is none.
 
-    A tick has seen what was predicted up to the end of its window. A version that no tick has seen waits since its first
-    prediction. Read from two indexes, in one statement.
+    A tick has seen what was predicted up to the end of its window. A version that no tick has seen waits since its
+    first prediction. Read from two indexes, in one statement.
     """
     query = """
         SELECT created_at FROM prediction_logs

@@ -1,7 +1,7 @@
 """95 % confidence intervals of classification metrics on labelled rows, chosen to hold with few rows and few positives.
 
-Belongs here: how far a realised metric may be from the quality on all such rows. What labels that have not come yet may show
-is `selfheal.domain.monitoring.estimation`'s. `benchmarks.estimation` measures the coverage.
+Belongs here: how far a realised metric may be from the quality on all such rows. What labels that have not come yet may
+show is `selfheal.domain.monitoring.estimation`'s. `benchmarks.estimation` measures the coverage.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def f1_interval(true_positive: int, false_positive: int, false_negative: int) ->
 
     None if all rows are true negatives.
 
-    Given how many rows are not true negatives, TP is binomial, so a proportion's interval applies (the Wilson indirect method
-    of Lam et al., arXiv:2309.14621; q is the F* of Hand et al., 2021, Machine Learning 110).
+    Given how many rows are not true negatives, TP is binomial, so a proportion's interval applies (the Wilson indirect
+    method of Lam et al., arXiv:2309.14621; q is the F* of Hand et al., 2021, Machine Learning 110).
     """
     share = wilson(true_positive, true_positive + false_positive + false_negative)
     return None if share is None else Interval(*(2 * q / (1 + q) for q in (share.low, share.high)))
@@ -77,9 +77,9 @@ def f1_interval(true_positive: int, false_positive: int, false_negative: int) ->
 def auc_interval(labels: IntArray, scores: FloatArray) -> Interval | None:
     """Return the interval of the area under the ROC curve; None where there is only one class.
 
-    From `MIN_DELONG_ROWS` of the smaller class on it is DeLong's, which assumes nothing of the scores. With fewer rows its
-    variance is itself too uncertain (90 % coverage instead of 95 % with 13 positives), so it is Newcombe's, as it is for a
-    perfect separation, which shows no variance.
+    From `MIN_DELONG_ROWS` of the smaller class on it is DeLong's, which assumes nothing of the scores. With fewer rows
+    its variance is itself too uncertain (90 % coverage instead of 95 % with 13 positives), so it is Newcombe's, as it
+    is for a perfect separation, which shows no variance.
     """
     positive, negative = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
     if not (len(positive) and len(negative)):
@@ -93,9 +93,9 @@ def auc_interval(labels: IntArray, scores: FloatArray) -> Interval | None:
 
 
 def _delong(auc: float, wins: FloatArray, losses: FloatArray) -> Interval:
-    """Return the interval on the log-odds scale (Pepe, 2003, section 5.2), its variance by DeLong et al. (1988, Biometrics 44).
+    """Return the interval on the log-odds scale (Pepe, 2003, section 5.2), with DeLong's variance.
 
-    Student's t with Welch's degrees of freedom, because the variance is estimated from two samples.
+    Source of the variance: DeLong et al. (1988, Biometrics 44). Student's t with Welch's degrees of freedom, because the variance is estimated from two samples.
     """
     from scipy.special import stdtrit
 
@@ -110,7 +110,7 @@ def _delong(auc: float, wins: FloatArray, losses: FloatArray) -> Interval:
 
 
 def _newcombe(auc: float, n_positive: int, n_negative: int) -> Interval:
-    """Return the areas that are within Z of their own standard error: Newcombe's method 5 (2006, Statistics in Medicine 25).
+    """Return the areas within Z of their own standard error: Newcombe's method 5 (2006, Statistics in Medicine 25).
 
     The standard error is Hanley and McNeil's (1982) for exponential scores, with the mean of both class sizes.
     """
@@ -133,9 +133,9 @@ def _newcombe(auc: float, n_positive: int, n_negative: int) -> Interval:
 def mean_interval(values: FloatArray) -> Interval | None:
     """Return the interval of the mean of skewed values from 0 to 1, as squared errors are; None with fewer than two.
 
-    Student's t with its skewness taken out by Hall's cubic transformation (1992, JRSS B 54): with T = (mean - m) / s and
-    skewness g, sqrt(n) (T + g T^2 / 3 + g^2 T^3 / 27 + g / (6 n)) is nearly standard normal, and the cubic is monotone, so
-    that it can be inverted.
+    Student's t with its skewness taken out by Hall's cubic transformation (1992, JRSS B 54): with T = (mean - m) / s
+    and skewness g, sqrt(n) (T + g T^2 / 3 + g^2 T^3 / 27 + g / (6 n)) is nearly standard normal, and the cubic is
+    monotone, so that it can be inverted.
     """
     n = len(values)
     if n < 2:

@@ -1,7 +1,7 @@
-"""Final validation of a model before production: it loads, answers valid requests, scores as in training, is fast enough.
+"""Final validation before production: the model loads, answers valid requests, scores as in training, is fast enough.
 
-The gates decide whether a model is better; this module decides whether it can be served at all. It records nothing and notifies
-nobody.
+The gates decide whether a model is better; this module decides whether it can be served at all. It records nothing and
+notifies nobody.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ N_ROUNDS, TIMEOUT_SECONDS = 20, 3.0
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds to score `n_rows` rows, the best of several tries: other work on the machine only makes a try longer."""
+    """Milliseconds to score `n_rows` rows, the best of several tries: other work on the machine only adds to it."""
 
     n_rows: int
     model_ms: float
@@ -86,8 +86,8 @@ def check_answers(platform: Platform, model: ShadowModel | ModelVersion) -> Pipe
 def check_answers_again(platform: Platform, version: ModelVersion) -> None:
     """Check a version that was live before.
 
-    If this machine has served it with the libraries installed now, only its file's digest is checked: loading takes seconds, and a
-    rollback is urgent. The API examines the model before it swaps.
+    If this machine has served it with the libraries installed now, only its file's digest is checked: loading takes
+    seconds, and a rollback is urgent. The API examines the model before it swaps.
 
     Raises:
         ModelRefusedError, IntegrityError: as `check_answers`, or if its file is gone.
@@ -157,7 +157,7 @@ def evaluation_rows(platform: Platform, model: ShadowModel | ModelVersion) -> pd
 
 
 def _loaded(platform: Platform, champion: ModelVersion) -> Pipeline | None:
-    """Return the champion's pipeline; None if it does not load: there is nothing to compare with, and a reason to replace it."""
+    """Return the champion's pipeline; None if it does not load: then there is nothing to compare with."""
     try:
         return platform.registry.load(champion)
     except SelfhealError:

@@ -1,9 +1,9 @@
 """Promotion and rollback: staging -> final validation -> production -> archive, and back.
 
-What is in production is one event in Postgres (`selfheal.adapters.postgres.model_versions.go_live`), by compare-and-set on the
-predecessor; MLflow and the files of decisions follow (`selfheal.services.promotion.registry_sync`). Every step may be repeated:
-after a crash anywhere, the next run completes it. A version that could not be put into production leaves a decision to skip it,
-with the reason, and no other trace.
+What is in production is one event in Postgres (`selfheal.adapters.postgres.model_versions.go_live`), by compare-and-set
+on the predecessor; MLflow and the files of decisions follow (`selfheal.services.promotion.registry_sync`). Every step
+may be repeated: after a crash anywhere, the next run completes it. A version that could not be put into production
+leaves a decision to skip it, with the reason, and no other trace.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def stage(
     if (staged.mlflow_run_id, staged.artifact_sha256) != (shadow.mlflow_run_id, shadow.artifact_sha256):
         raise IntegrityError(
             f"version {number} is the model of run {staged.mlflow_run_id} with digest {staged.artifact_sha256[:12]}, not of run "
-            f"{shadow.mlflow_run_id} with {shadow.artifact_sha256[:12]}; check that MLflow and Postgres are of one deployment"
+            f"{shadow.mlflow_run_id} with {shadow.artifact_sha256[:12]}; check that MLflow and Postgres belong together"
         )
     if staged.stage is Stage.STAGING:
         on_step("point_staging_alias")
@@ -204,7 +204,7 @@ def _switch(
 
 
 def _recorded_decision(platform: Platform, verdict: GateVerdict) -> Decision:
-    """Record the verdict's decision and return it as Postgres has it: the file that carried the verdict here is not trusted."""
+    """Record the verdict's decision and return it as Postgres has it: the file that carried it here is not trusted."""
     if not verdict.is_promotion:
         raise PermanentError(f"decision {verdict.decision.decision_id} is {verdict.decision.action}, not a promotion")
     kept = record_decision(platform.store, platform.settings.data_dir, verdict.decision)
@@ -321,7 +321,10 @@ def _go_live(
 
 
 def _project(platform: Platform, on_step: OnStep) -> None:
-    """Reconcile MLflow. If that fails, production has changed all the same: `registry_sensor` retries and raises an alert."""
+    """Reconcile MLflow.
+
+    If that fails, production has changed all the same: `registry_sensor` retries and raises an alert.
+    """
     try:
         project(platform, on_step)
     except Exception:
@@ -343,7 +346,10 @@ def _recording_failure(platform: Platform, attempt: Decision, target: ModelVersi
 
 
 def _failure(attempt: Decision, target: ModelVersion, error: Exception, now: datetime) -> Decision:
-    """Return the decision that records the failure. Identical failures have one id a day, so they are recorded once a day."""
+    """Return the decision that records the failure.
+
+    Identical failures have one id a day, so they are recorded once a day.
+    """
     identity = (attempt.action, attempt.champion_version, attempt.mlflow_run_id, attempt.actor, type(error).__name__)
     return Decision(
         decision_id=digest_of("not done", *identity, f"{now:%Y-%m-%d}")[:16],
@@ -364,7 +370,10 @@ def _failure(attempt: Decision, target: ModelVersion, error: Exception, now: dat
 
 
 def _refusal_alert(attempt: Decision, target: ModelVersion, error: Exception) -> Alert:
-    """Return the alert on a refused version. It is critical for a rollback: without it, a bad version stays in production."""
+    """Return the alert on a refused version.
+
+    It is critical for a rollback: without it, a bad version stays in production.
+    """
     severity = Severity.CRITICAL if attempt.action is Action.ROLLBACK else Severity.WARNING
     current = attempt.champion_version
     effect = "No version is in production." if current is None else f"Version {current} remains in production."

@@ -27,7 +27,7 @@ def history(platform: Platform, limit: int) -> list[dict[str, Any]]:
 
 
 def live_at(platform: Platform, moment: datetime) -> dict[str, Any] | None:
-    """Return what was live then, as an entry of `history` without its end and probation; None before the first promotion."""
+    """Return what was live then, as in `history` but without end and probation; None before the first promotion."""
     promotion = production_at(platform.store, moment)
     return None if promotion is None else _entry(platform, promotion)
 

@@ -165,7 +165,7 @@ def test_a_number_that_mlflow_gives_to_another_model_is_not_promoted(
     promote_twin(platform)
     monkeypatch.setattr(platform.registry, "register", lambda _: 1)
     with pytest.raises(
-        IntegrityError, match=r"version 1 is the model of run .* check that MLflow and Postgres are of one deployment"
+        IntegrityError, match=r"version 1 is the model of run .* check that MLflow and Postgres belong together"
     ):
         promote(platform, passed(platform, twin_of_champion(platform)), MUCH_LATER)
     assert champion(platform).version == 2

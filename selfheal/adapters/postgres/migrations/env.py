@@ -1,4 +1,4 @@
-"""Alembic's entry: it runs on the connection that `selfheal.adapters.postgres.migrate` holds, inside its transaction."""
+"""Alembic's entry: it runs on the connection of `selfheal.adapters.postgres.migrate`, inside its transaction."""
 
 from __future__ import annotations
 

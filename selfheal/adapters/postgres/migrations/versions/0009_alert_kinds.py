@@ -1,4 +1,4 @@
-"""Two kinds of alerts get names that say what has happened; stored alerts follow, so that an open one can still be resolved."""
+"""Two kinds of alerts get names that say what has happened. Stored ones follow: an open one can still be resolved."""
 
 from __future__ import annotations
 
