@@ -95,7 +95,8 @@ def auc_interval(labels: IntArray, scores: FloatArray) -> Interval | None:
 def _delong(auc: float, wins: FloatArray, losses: FloatArray) -> Interval:
     """Return the interval on the log-odds scale (Pepe, 2003, section 5.2), with DeLong's variance.
 
-    Source of the variance: DeLong et al. (1988, Biometrics 44). Student's t with Welch's degrees of freedom, because the variance is estimated from two samples.
+    The variance is that of DeLong et al. (1988, Biometrics 44); because it is estimated from two samples, the quantile
+    is Student's t with Welch's degrees of freedom.
     """
     from scipy.special import stdtrit
 
