@@ -1,7 +1,7 @@
 """Probation: is the promoted version worse than the one it replaced, on rows it has served since? Pure.
 
-Also here: how long probation lasts, when the next look is due, and when its alerts are over. Looking and acting is
-`selfheal.services.probation`'s.
+Also here: how long probation lasts, when the next evaluation is due, and when its alerts are over. Reading the rows and
+acting is `selfheal.services.probation`'s.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from selfheal.domain.contract import FloatArray
 from selfheal.domain.records import Alert, ModelVersion, ProbationOutcome, ProbationReport, Severity
 
 FALSE_ROLLBACK_LEVEL = 0.005
-"""Chance that a version which is no worse is rolled back at all, however often probation looks."""
+"""Chance that a version which is no worse is rolled back at all, however often it is evaluated."""
 
 NOMINAL_LEVEL = FALSE_ROLLBACK_LEVEL / 2
 """What the bound is computed for. It holds in the limit of many rows; from 200 on, with 4 % of events and a version that scores
@@ -33,7 +33,7 @@ MAX_ROWS = 20_000
 """More labelled rows are not waited for: what so many do not show is too small to go back for."""
 
 EVALUATION_GROWTH = 1.1
-"""A look is due once a tenth more labels are there: some 50 looks from 200 labels to `MAX_ROWS`."""
+"""An evaluation is due once a tenth more labels are there: some 50 of them from 200 labels to `MAX_ROWS`."""
 
 FAILED, ROLLBACK_FAILED, CANNOT_COMPARE, NO_EVIDENCE = (
     "probation_failed",
@@ -86,7 +86,7 @@ def judge_probation(
 ) -> ProbationReport:
     """Compare both versions' squared errors on the same labelled rows, pair by pair, and decide whether probation ends.
 
-    A loss beyond noise ends it at once, whatever the time: what nobody has looked at has not passed.
+    A loss beyond noise ends it at once, whatever the time: a version that was not evaluated has not passed.
     """
     if version.probation_until is None or version.promoted_at is None or version.previous_version is None:
         return not_on_probation(version)
@@ -119,7 +119,7 @@ def lower_bound(differences: FloatArray, level: float = NOMINAL_LEVEL) -> float:
     """One-sided lower confidence sequence for the mean: below it at all sample sizes at once with a chance of 1 - `level`.
 
     mean - s sqrt(2 (n r + 1) / (n^2 r) log(1 + sqrt(n r + 1) / (2 level))) with s the standard deviation, and
-    r = (log(1 - 2 log(2 level)) - 2 log(2 level)) / `TIGHTEST_AT_ROWS`. Asymptotic in the first n that is looked at; n >= 1.
+    r = (log(1 - 2 log(2 level)) - 2 log(2 level)) / `TIGHTEST_AT_ROWS`. Asymptotic in the first n that is evaluated; n >= 1.
     Depends on the rows through their number, mean and spread, so they may come in any order.
 
     Source: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), "Time-uniform central limit theory and asymptotic
@@ -133,7 +133,7 @@ def lower_bound(differences: FloatArray, level: float = NOMINAL_LEVEL) -> float:
 
 
 def evaluation_number(n_labels: int, min_labels: int) -> int | None:
-    """Which look is due at so many labels, counted from 0; None while there are fewer than `min_labels`.
+    """Return which evaluation is due at so many labels, counted from 0; None while there are fewer than `min_labels`.
 
     >>> [evaluation_number(n, 200) for n in (199, 200, 219, 220, 2_000)]
     [None, 0, 0, 1, 24]
@@ -144,7 +144,7 @@ def evaluation_number(n_labels: int, min_labels: int) -> int | None:
 
 
 def labels_of_next_evaluation(n_labels: int, min_labels: int) -> int:
-    """How many labels the look after those that are due at `n_labels` waits for.
+    """Return how many labels the evaluation after those that are due at `n_labels` waits for.
 
     >>> [labels_of_next_evaluation(n, 200) for n in (0, 199, 200, 219, 220)]
     [200, 200, 220, 220, 242]
@@ -154,7 +154,7 @@ def labels_of_next_evaluation(n_labels: int, min_labels: int) -> int:
 
 
 def may_have_ended(version: ModelVersion, now: datetime) -> bool:
-    """Whether the clock alone calls for a look: it may end probation, or find that labels are waited for."""
+    """Return whether the clock alone makes an evaluation due: it may end probation, or find that labels are missing."""
     return version.probation_until is not None and now >= version.probation_until
 
 
@@ -206,8 +206,8 @@ def rollback_alert(report: ProbationReport, problem: str) -> Alert:
 def is_settled(alert: OpenAlert, champion: ModelVersion | None) -> bool:
     """Whether an alert of probation is over: yet another version has gone live since, or a person has seen it.
 
-    The version that a rollback brings back is no other: that is what the alert tells. And as long as the failed, or unwatched,
-    version still serves, the trouble goes on, whoever has seen it.
+    The version that a rollback brings back does not count as another one: the alert is about that. And while the failed
+    or unwatched version is still in production, the alert stays open, even if it was acknowledged.
     """
     if champion is None or champion.promoted_at is None:
         return False

@@ -1,8 +1,7 @@
-"""When silence is a sign: a monitor that no longer looks at traffic that comes, and traffic that no longer comes.
+"""Silence rules of both watchdogs: traffic that no tick monitors, and traffic that no longer comes.
 
-Two watchers, each of what the other cannot see: the API sees that nobody looks, the sensor beside the monitor sees that
-nobody asks. Neither may cry after a night in which everything was switched off, so both measure silence only while they are
-awake themselves.
+Each watchdog notices what the other cannot: the API notices that ticks are missing, the sensor beside the monitor that
+requests are missing. Neither raises an alert after a planned shutdown: each measures silence only while it runs itself.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ MONITOR_SILENT, TRAFFIC_SILENT = "monitor_silent", "traffic_silent"
 """Kinds of alerts."""
 
 OVERDUE_AFTER_INTERVALS = 3
-"""Unseen traffic is looked at within one interval and the run's few seconds; three leave room for one run that failed."""
+"""Traffic is monitored within one interval and the run's few seconds; three intervals allow for one run that failed."""
 
 SHORTEST_SILENCE = timedelta(minutes=2)
 """With an interval of seconds, the start of a run on a busy machine is longer than three of them."""
@@ -56,7 +55,7 @@ def overdue_after(interval: timedelta) -> timedelta:
 
 
 def pulse(before: Watched | None, sight: Sight, interval: timedelta, now: datetime) -> tuple[Pulse, Watched | None]:
-    """Whether the monitor looks, and what to remember for the next call.
+    """Return whether the monitor works, and what to remember for the next call.
 
     It is silent if the same tick has been the newest for longer than `overdue_after` while traffic waited, all of it seen by this
     watcher: one that starts (or gets Postgres back) gives the monitor, which may start with it, the same time. It beats if

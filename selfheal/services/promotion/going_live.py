@@ -207,18 +207,18 @@ def _recorded_decision(platform: Platform, verdict: GateVerdict) -> Decision:
     """Record the verdict's decision and return it as Postgres has it: the file that carried it here is not trusted."""
     if not verdict.is_promotion:
         raise PermanentError(f"decision {verdict.decision.decision_id} is {verdict.decision.action}, not a promotion")
-    kept = record_decision(platform.store, platform.settings.data_dir, verdict.decision)
-    if kept.action is not Action.PROMOTE:
-        raise PermanentError(f"decision {kept.decision_id} is {kept.action}, not a promotion")
+    recorded = record_decision(platform.store, platform.settings.data_dir, verdict.decision)
+    if recorded.action is not Action.PROMOTE:
+        raise PermanentError(f"decision {recorded.decision_id} is {recorded.action}, not a promotion")
     judged, given = (
-        (kept.mlflow_run_id, kept.model_sha256),
+        (recorded.mlflow_run_id, recorded.model_sha256),
         (verdict.shadow.mlflow_run_id, verdict.shadow.artifact_sha256),
     )
     if judged != given:
         raise IntegrityError(
-            f"decision {kept.decision_id} is on the model of run {kept.mlflow_run_id}, not of {verdict.shadow.mlflow_run_id}"
+            f"decision {recorded.decision_id} is on the model of run {recorded.mlflow_run_id}, not of {verdict.shadow.mlflow_run_id}"
         )
-    return kept
+    return recorded
 
 
 def _as_version(shadow: ShadowModel, number: int, decision: Decision, now: datetime) -> ModelVersion:
