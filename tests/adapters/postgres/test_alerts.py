@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 from alembic import command
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from selfheal.adapters.postgres import alerts as alert_queries
 from selfheal.adapters.postgres import migrate
 from selfheal.adapters.postgres.store import Store
 from selfheal.domain.records import Alert, Severity, Triage, Verdict
+from selfheal.kit.ids import new_id
 from tests import builders
 from tests.at_once import at_once
 from tests.times import T0
@@ -32,6 +36,14 @@ def tick(*alerts: Alert, model_version: int = 1) -> Triage:
 def open_alerts(store: Store) -> list[tuple[str, str, int | None]]:
     rows = alert_queries.list_alerts(store, only_open=True)
     return sorted((row.source, row.kind, row.model_version) for row in rows)
+
+
+def open_kinds(store: Store) -> list[tuple[str, int | None]]:
+    return [(kind, version) for _, kind, version in open_alerts(store)]
+
+
+def alert(kind: str = "harmful_shift", message: str = "losing", severity: Severity = Severity.CRITICAL) -> Alert:
+    return Alert(kind, severity, message, {"brier_excess": 0.1})
 
 
 def test_a_held_alert_opens_once_goes_on_and_is_resolved_by_its_source(store: Store) -> None:
@@ -125,3 +137,102 @@ def test_an_open_alert_whose_kind_was_renamed_is_resolved_under_its_new_name(
     assert open_alerts(store) == sorted([("registry", "dataset_drift", None), ("registry", now, None)])
     assert alert_queries.resolve_alert(store, "registry", now, T0 + 2 * MINUTE)
     assert open_alerts(store) == [("registry", "dataset_drift", None)]
+
+
+# Of ticks
+
+
+def test_an_alert_opens_once_goes_on_and_is_resolved(store: Store) -> None:
+    assert alert_queries.sync_alerts(store, tick(alert()), T0) == [alert()]
+    assert alert_queries.sync_alerts(store, tick(alert()), T0 + MINUTE) == []
+    (going_on,) = alert_queries.list_alerts(store)
+    assert (going_on.created_at, going_on.updated_at, going_on.resolved_at) == (T0, T0, None)
+    alert_queries.sync_alerts(store, tick(alert(message="losing more")), T0 + 2 * MINUTE)
+    (updated,) = alert_queries.list_alerts(store)
+    assert (updated.alert_id, updated.message) == (going_on.alert_id, "losing more")
+    assert (updated.created_at, updated.updated_at) == (T0, T0 + 2 * MINUTE)
+    alert_queries.sync_alerts(store, tick(), T0 + 3 * MINUTE)
+    (resolved,) = alert_queries.list_alerts(store)
+    assert (resolved.resolved_at, resolved.resolved_by) == (T0 + 3 * MINUTE, "monitoring")
+    assert open_kinds(store) == []
+
+
+def test_trouble_that_comes_back_opens_a_new_alert(store: Store) -> None:
+    for minute, holding in enumerate(([alert()], [], [alert()])):
+        opened = alert_queries.sync_alerts(store, tick(*holding), T0 + minute * MINUTE)
+        assert len(opened) == len(holding)
+    assert len(alert_queries.list_alerts(store)) == 2
+    assert open_kinds(store) == [("harmful_shift", 1)]
+
+
+def test_metrics_follow_the_newest_tick_even_if_the_message_stays(store: Store) -> None:
+    alert_queries.sync_alerts(store, tick(alert()), T0)
+    alert_queries.sync_alerts(store, tick(dataclasses.replace(alert(), metrics={"brier_excess": 0.3})), T0 + MINUTE)
+    (row,) = alert_queries.list_alerts(store)
+    assert (row.metrics, row.updated_at) == ({"brier_excess": 0.3}, T0 + MINUTE)
+
+
+def test_too_little_traffic_to_tell_closes_nothing(store: Store) -> None:
+    alert_queries.sync_alerts(store, tick(alert()), T0)
+    unknown = dataclasses.replace(tick(), verdict=Verdict.INSUFFICIENT)
+    assert alert_queries.sync_alerts(store, unknown, T0 + MINUTE) == []
+    assert open_kinds(store) == [("harmful_shift", 1)]
+    of_another_version = dataclasses.replace(tick(model_version=2), verdict=Verdict.INSUFFICIENT)
+    alert_queries.sync_alerts(store, of_another_version, T0 + 2 * MINUTE)
+    assert open_kinds(store) == [], "the version it was about serves no more"
+
+
+def test_the_same_trouble_in_another_episode_is_another_alert(store: Store) -> None:
+    alert_queries.sync_alerts(store, tick(alert()), T0)
+    second = dataclasses.replace(tick(alert()), episode_id="e2")
+    assert alert_queries.sync_alerts(store, second, T0 + MINUTE) == [alert()]
+    assert alert_queries.sync_alerts(store, second, T0 + 2 * MINUTE) == []
+    rows = alert_queries.list_alerts(store)
+    assert [(row.episode_id, row.resolved_at) for row in rows] == [("e2", None), ("e1", T0 + MINUTE)]
+
+
+def test_an_alert_goes_on_through_a_broken_feed_which_belongs_to_no_episode(store: Store) -> None:
+    no_episode = dataclasses.replace(tick(alert()), verdict=Verdict.BROKEN_FEED, episode_id=None)
+    for minute, seen in enumerate((no_episode, tick(alert()), no_episode)):
+        opened = alert_queries.sync_alerts(store, seen, T0 + minute * MINUTE)
+        assert len(opened) == (minute == 0)
+    (row,) = alert_queries.list_alerts(store)
+    assert row.episode_id == "e1"
+
+
+def test_only_what_no_longer_holds_is_resolved(store: Store) -> None:
+    alert_queries.sync_alerts(store, tick(alert("harmful_shift"), alert("dataset_drift")), T0)
+    alert_queries.sync_alerts(store, tick(alert("dataset_drift"), alert("feature_drift")), T0 + MINUTE)
+    assert open_kinds(store) == [("dataset_drift", 1), ("feature_drift", 1)]
+
+
+def test_a_new_version_closes_the_alerts_of_the_one_it_replaced(store: Store) -> None:
+    alert_queries.sync_alerts(store, tick(alert(), model_version=1), T0)
+    opened = alert_queries.sync_alerts(store, tick(alert(), model_version=2), T0 + MINUTE)
+    assert opened == [alert()]
+    assert open_kinds(store) == [("harmful_shift", 2)]
+
+
+def test_ticks_at_the_same_time_never_open_two_alerts_of_a_kind(open_again: Callable[[], Store]) -> None:
+    stores = [open_again() for _ in range(4)]
+    outcome = tick(alert(), alert("dataset_drift"))
+    opened = at_once([partial(alert_queries.sync_alerts, store, outcome, T0) for store in stores])
+    assert sorted(one.kind for several in opened for one in several) == ["dataset_drift", "harmful_shift"]
+    assert open_kinds(stores[0]) == [("dataset_drift", 1), ("harmful_shift", 1)]
+
+
+def test_the_database_refuses_a_second_open_alert_of_a_kind(store: Store) -> None:
+    alert_queries.sync_alerts(store, tick(alert()), T0)
+    row: dict[str, Any] = dict(alert_queries.list_alerts(store)[0]._mapping) | {"alert_id": new_id()}
+    with pytest.raises(IntegrityError, match="monitoring_alerts_one_open_per_kind"), store.engine.begin() as connection:
+        connection.execute(store.tables.monitoring_alerts.insert().values(**row))
+
+
+def test_an_alert_is_acknowledged_once_and_stays_open(store: Store) -> None:
+    alert_queries.sync_alerts(store, tick(alert()), T0)
+    (row,) = alert_queries.list_alerts(store)
+    assert alert_queries.acknowledge_alert(store, row.alert_id, "ada", T0 + MINUTE)
+    assert not alert_queries.acknowledge_alert(store, row.alert_id, "bob", T0 + 2 * MINUTE)
+    assert not alert_queries.acknowledge_alert(store, new_id(), "ada", T0)
+    (seen,) = alert_queries.list_alerts(store, only_open=True)
+    assert (seen.acknowledged_by, seen.acknowledged_at) == ("ada", T0 + MINUTE)
