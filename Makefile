@@ -20,7 +20,7 @@ BRANCHES := import json, sys; total = json.load(open(".coverage.json"))["totals"
 	print(f"{percent:.1f} % of the branches of selfheal"); sys.exit(percent < 90)
 ARGS ?=
 
-.PHONY: help demo up test test-quick coverage docs screenshots lint format requirements build clean
+.PHONY: help demo up test test-quick coverage docs site imports screenshots lint format requirements build clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,14 +47,24 @@ coverage: $(VENV)/.dev ## All tests, and which branches of the code none took; f
 docs: $(VENV)/.dev ## The tests of the pages: commands, links, tables, diagrams
 	@$(BIN)/python -m pytest tests/docs $(ARGS)
 
+# The theme's and MkDocs' authors have parted; what they print about it helps nobody who builds these pages.
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+site: $(VENV)/.dev ## The docs as a site with search and reference, offline: site/index.html
+	@$(SITE) && echo "site: $(CURDIR)/site/index.html"
+
+imports: $(VENV)/.dev ## Which package imports which: floors, circles, and the picture in docs/images
+	@$(BIN)/python docs/import_graph.py $(ARGS)
+
 screenshots: $(VENV)/.dev ## The pictures in docs/images, from a demo that heals (DATA=file.csv; needs Chromium)
 	@$(BIN)/python docs/screenshots.py $(ARGS)
 
-lint: $(VENV)/.dev ## ruff, mypy --strict, import rules
+lint: $(VENV)/.dev ## ruff, mypy --strict, import rules, the site built strictly
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(SITE)
 
 format: $(VENV)/.dev ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix .
@@ -72,7 +82,7 @@ build: $(VENV)/.dev ## Build the wheel
 	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## Remove the virtual environment and caches (never data/)
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then \
