@@ -1,6 +1,6 @@
 """Who will see a doctor often? A use case in one file, worked through in docs/bring_your_own_model.md.
 
-The data is that of the RAND Health Insurance Experiment (public domain): a row a person and year.
+The data is that of the RAND Health Insurance Experiment (public domain): one row per person and year.
 """
 
 import numpy as np

@@ -1,20 +1,22 @@
 """The logic of the self-healing loop. Imports neither Dagster nor FastAPI.
 
-The map, in the order the data travels (each arrow is one record type of `selfheal.domain.records.monitoring`):
+The map, in the order in which the data travels (each arrow is one record of `selfheal.domain.records`):
 
-    POST /predict -> journal -> store.prediction_logs -> monitoring.window
-        -> {proxy metrics (SQL), monitoring.drift, monitoring.performance} -> monitoring.triage
-        -> retraining.requests -> retraining.conditions
-        -> retraining.dataset -> retraining.training -> retraining.gates -> promotion.going_live -> registry
+    POST /predict -> adapters.journal -> prediction_logs (adapters.postgres.ingest) -> domain.monitoring.window
+        -> {proxy metrics (SQL), domain.monitoring.drift, domain.monitoring.performance} -> domain.monitoring.triage
+        -> domain.retraining.requests -> domain.retraining.conditions -> domain.retraining.dataset
+        -> domain.retraining.training -> domain.retraining.gates -> services.promotion.going_live
         -> serving swaps its champion -> the next POST /predict
-    POST /labels -> journal -> store.label_store -> {performance, training set, promotion.probation}
+    POST /labels -> adapters.journal -> label_store -> {performance, training set, domain.probation}
 
-`stages` walks this map on an open `platform` (settings, contract, store, registry): load, call the pure rule, keep. The
-shells and the command line (`cli`) call it and decide nothing. `supervise` runs the processes of `selfheal up`, `simulate`
-sends traffic and watches.
+The folders are the layers; each imports only those below it:
 
-Deciding is pure (`monitoring`, `retraining`, `promotion.probation`): rows and `now` go in, a record comes out. Input and output
-live in `journal`, `store`, `registry`, `decision_log` and `alerting`. A model as a file is `model`'s; whether what is kept of the past
-still says what it said is `verification`'s. `selfheal_assets` (Dagster) and `serving` (FastAPI) are shells around this package and
-never import each other.
+    cli         the command and the processes of `selfheal up`; like `serving` and `selfheal_assets` a shell that decides nothing
+    simulate    traffic, scenarios and the demo
+    services    the stages of the loop on an open platform: load, call the pure rule, record
+    adapters    input and output: Postgres, journal, MLflow, files, alert channels
+    settings    one frozen `Settings`, passed in
+    credit_risk the shipped use case, known by its setting only
+    domain      what the loop decides: rows and `now` in, a record out
+    kit         errors, ids, durations, atomic files; knows no other package
 """

@@ -1,5 +1,5 @@
-"""The Dagster code location: what runs when, and what people see of it. The logic is `selfheal`'s.
+"""The Dagster code location: what runs when, and what people see of it. The logic is in `selfheal`.
 
-`definitions` builds everything; `assets` holds the graph (a module a group); `sensors` and `schedules` turn what the
-store says into runs; `jobs` select assets; `io` keeps what assets hand to each other; `checks` watch invariants.
+`definitions` builds everything; `assets` has the graph (one module per group); `sensors` and `schedules` turn stored rows into
+runs; `jobs` select assets; `io_managers` store what assets hand to each other; `asset_checks` check invariants.
 """

@@ -1,6 +1,6 @@
 """The FastAPI service: score, log, explain, swap. Imports neither Dagster nor Evidently.
 
-A request travels: `routes.predict` (validate, call, answer) -> `scoring` (requests that arrive together are scored and made
-durable together) -> `selfheal.adapters.journal`. Beside it run `follower` (keeps the `champion` the version in production) and
-`sink` (copies the journal to Postgres). `app` owns what has a lifetime.
+The way of a request: `security` (who may call) -> `routes` or `scoring.fast_path` -> `scoring.micro_batcher` (micro-batching and
+group commit) -> `selfheal.adapters.journal` -> the answer. Beside it run `champion.follower` (the version in production becomes
+the champion), `ingest.worker` (copies the journals to Postgres) and `alerts.monitor_watchdog`. `app` owns their lifetimes.
 """

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-
-from selfheal.settings import Settings, load_settings
 from selfheal.store.clients import client_environment
 from selfheal.store.embedded import ensure_running, release
+
+from selfheal.settings import Settings, load_settings
 
 MARKER = "restored-by-a-test-of-selfheal"
 """A file that says that the folder may be deleted."""

@@ -18,9 +18,6 @@ import dagster as dg
 import numpy as np
 import psycopg
 import pytest
-from typer.testing import CliRunner
-
-from selfheal.cli import app
 from selfheal.contract import TRUE_LABEL, FloatArray, ModelContract
 from selfheal.platform import Platform, open_platform
 from selfheal.promotion.going_live import promote
@@ -28,12 +25,15 @@ from selfheal.promotion.history import history
 from selfheal.promotion.projections import watch_registry
 from selfheal.records import Action, Trigger, Verdict
 from selfheal.registry import PRODUCTION_ALIAS
-from selfheal.simulate.traffic import request_bodies
 from selfheal.stages.probation import watch_probation
 from selfheal.store import models, monitoring, probations, server_url
 from selfheal.store.migrate import head_revision
 from selfheal.store.tables import build_tables
 from selfheal.verification.run import verify_everything
+from typer.testing import CliRunner
+
+from selfheal.cli import app
+from selfheal.simulate.traffic import request_bodies
 from selfheal_assets.definitions import build_definitions
 from selfheal_assets.resources import PlatformResource, close_all
 from tests.compatibility.restoring import OlderPlatform, restored

@@ -73,7 +73,7 @@ ELSEWHERE = {
 """Programs of others that are not run, and why."""
 
 NOT_COMMANDS = (
-    "request -> door",
+    "request -> security",
     "POST /predict -> journal",
     "POST /labels -> journal",
     "GATE_LEVEL x",

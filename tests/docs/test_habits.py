@@ -52,7 +52,7 @@ def test_the_devcontainer_forwards_the_ports_that_up_listens_on() -> None:
     assert sorted(container["portsAttributes"]) == sorted(map(str, ports))
 
 
-@pytest.mark.parametrize("name", ["bug", "wish"])
+@pytest.mark.parametrize("name", ["bug", "feature_request"])
 def test_an_issue_template_is_a_form_that_asks_for_something(name: str) -> None:
     form = yaml.safe_load((REPOSITORY / f".github/ISSUE_TEMPLATE/{name}.yml").read_text())
     assert {"name", "description", "body"} <= set(form)
