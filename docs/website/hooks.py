@@ -87,7 +87,8 @@ def on_page_markdown(markdown: str, *, page: Page, files: Files, **_: Any) -> st
 
 
 def on_post_page(output: str, *, page: Page, **_: Any) -> str:
-    """Serve Mermaid from the site, on pages with a diagram; the theme would load it from another host."""
+    """Serve Mermaid from the site, on pages with a diagram; the theme would load it from another host. Name the theme's dialog."""
+    output = output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
     if 'class="mermaid"' not in output:
         return output
     depth = posixpath.relpath(".", posixpath.dirname(page.file.dest_uri) or ".")

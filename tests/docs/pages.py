@@ -15,7 +15,7 @@ PAGES = sorted(
     for path in (
         *REPOSITORY.glob("*.md"),
         REPOSITORY / "data/README.md",
-        REPOSITORY / "findings/README.md",
+        *(REPOSITORY / "findings").rglob("*.md"),
         *(REPOSITORY / "docs").rglob("*.md"),
     )
 )

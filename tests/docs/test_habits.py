@@ -1,18 +1,21 @@
-"""What a developer meets first works: `make help`, the devcontainer, the templates of issues and pull requests."""
+"""What a developer meets first works: `make help`, the devcontainer, templates; and Markdown has one width."""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
 from selfheal.settings import Settings
+from tests.docs.pages import FENCE, PAGES, text_of
 from tests.processes import REPOSITORY
 
+LINE_WIDTH = 100
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 
 
@@ -68,3 +71,20 @@ def test_the_requirements_of_make_help_and_contributing_agree_on_python() -> Non
     contributing = " ".join((REPOSITORY / "CONTRIBUTING.md").read_text().split())
     assert wanted[1] in contributing
     assert wanted[1] in " ".join((REPOSITORY / "README.md").read_text().split())
+
+
+def prose_lines(page: str) -> Iterator[tuple[int, str]]:
+    """The lines of a page that can be wrapped: neither code, nor a row of a table, nor a picture."""
+    is_code = False
+    for number, line in enumerate(text_of(page).splitlines(), 1):
+        is_code ^= bool(FENCE.match(line))
+        if not is_code and not line.startswith(("    ", "|", "![", "```")):
+            yield number, line
+
+
+@pytest.mark.parametrize("page", [*PAGES, ".github/PULL_REQUEST_TEMPLATE.md"])
+def test_markdown_wraps_at_one_width(page: str) -> None:
+    """A link or a span of code that is longer by itself may stand on a line of its own."""
+    for number, line in prose_lines(page):
+        one_word = re.sub(r"\[[^\]]*\]\([^)]*\)|`[^`]*`", "x", line.strip())
+        assert len(line) <= LINE_WIDTH or " " not in re.sub(r"^([-*]|\d+\.) ", "", one_word), f"{page}:{number}: {line}"
