@@ -1,8 +1,8 @@
-"""`make screenshots`: the pictures in `docs/images`, taken from a platform that has just healed itself.
+"""`make screenshots`: take the pictures in `docs/images` from a platform that has just healed itself.
 
-It lives through `selfheal demo --keep` in a temporary folder, sends the new version some traffic of its own, opens dashboard and
-Dagster in Chromium, and stops everything. With `DATA=path/to/cs-training.csv` on real data, else on the synthetic stand-in.
-Nothing here is made up: a demo that does not heal leaves the old pictures as they are.
+It runs `selfheal demo --keep` in a temporary folder, sends the new version some traffic of its own, opens dashboard and Dagster in
+Chromium, and stops everything. With `DATA=path/to/cs-training.csv` it uses real data, else the synthetic stand-in. Nothing here is
+made up: a demo that does not heal leaves the old pictures as they are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLOURS = 128
 
 ROWS_FOR_NEW_VERSION = 900
 ROWS_MEANWHILE = 10_000
-"""While pictures are taken: a page of a service that nobody uses shows little."""
+"""Sent while pictures are taken: the page of a service without traffic shows little."""
 
 FIRST_FRESH_ROW = 15_000
 """Beyond the rows that the demo has sent."""
@@ -51,6 +51,7 @@ class Healed:
 
 
 def main() -> int:
+    """Run the demo, take the pictures and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=IMAGES, help="where the pictures go (default: docs/images)")
     out: Path = parser.parse_args().out
@@ -70,13 +71,13 @@ def main() -> int:
 
 @contextmanager
 def healed_platform(folder: Path) -> Iterator[Healed]:
-    """Runs the demo and gives what it leaves running; stops that in the end, whatever happens.
+    """Run the demo and yield the platform that it leaves running; stop it at the end, whatever happens.
 
     Raises:
-        SystemExit: if the demo does not heal, with what it said.
+        SystemExit: if the demo does not heal, with its output.
     """
     command = [sys.executable, "-m", "selfheal", "demo", "--keep"]
-    print("living through a demo: some minutes")  # noqa: T201
+    print("running the demo: some minutes")  # noqa: T201
     done = subprocess.run(  # noqa: S603  (our own command, no shell)
         command, env=environment(folder), stdout=subprocess.PIPE, text=True, check=False
     )
@@ -92,14 +93,14 @@ def healed_platform(folder: Path) -> Iterator[Healed]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Ours, with paths that mean the same from another folder."""
+    """Return our environment, with paths that mean the same from another folder."""
     data = os.environ.get("DATA")
     found = {"DATA": str(Path(data).resolve())} if data else {}
     return os.environ | found | {"DATA_DIR": str(folder / "data"), "COLUMNS": "200"}
 
 
 def stop(pid: int) -> None:
-    """Asks the platform to stop, as `kill` does, and waits for all of it."""
+    """Ask the platform to stop, as `kill` does, and wait for all of it."""
     try:
         family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -112,7 +113,7 @@ def stop(pid: int) -> None:
 
 @contextmanager
 def traffic(healed: Healed, folder: Path, n_rows: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Drifted traffic for the new version; it ends with the block."""
+    """Send drifted traffic to the new version until the block ends."""
     options = {"--scenario": "rate_shock", "--rows": n_rows, "--start": FIRST_FRESH_ROW, "--rate": 30}
     words = [str(word) for option in options.items() for word in option]
     command = [sys.executable, "-m", "selfheal", "simulate", "--url", healed.api, *words]
@@ -127,7 +128,11 @@ def traffic(healed: Healed, folder: Path, n_rows: int) -> Iterator[subprocess.Po
 
 
 def let_the_new_version_be_judged(healed: Healed, folder: Path) -> None:
-    """Sends traffic until the monitor can tell how the new version does."""
+    """Send traffic until a tick has a verdict on the new version.
+
+    Raises:
+        SystemExit: if no tick has covered the traffic in time.
+    """
     with traffic(healed, folder, ROWS_FOR_NEW_VERSION) as sender:
         sender.wait()
     deadline = time.monotonic() + SETTLE_TIMEOUT_SECONDS
@@ -137,15 +142,16 @@ def let_the_new_version_be_judged(healed: Healed, folder: Path) -> None:
         if tick is not None and tick["verdict"] != "insufficient" and stats["unseen_since"] is None:
             return
         time.sleep(2)
-    raise SystemExit(f"the monitor has not looked at all of the traffic within {SETTLE_TIMEOUT_SECONDS:.0f} s")
+    raise SystemExit(f"no tick has covered all of the traffic within {SETTLE_TIMEOUT_SECONDS:.0f} s")
 
 
 def chromium() -> str | None:
-    """The system's Chromium; None: the one that playwright has installed."""
+    """Return the path of the system's Chromium; None: the one that playwright has installed."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def take_pictures(browser: Browser, healed: Healed, folder: Path) -> None:
+    """Take all pictures, uncompressed, into a folder."""
     folder.mkdir()
     for name, width, height, scheme in (
         ("dashboard-light", 1280, 1360, "light"),
@@ -167,6 +173,7 @@ def take_pictures(browser: Browser, healed: Healed, folder: Path) -> None:
 
 @contextmanager
 def opened(browser: Browser, width: int, height: int, scheme: str) -> Iterator[Page]:
+    """Yield a page of a browser context of its own."""
     context = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if scheme == "dark" else "light",
@@ -177,6 +184,7 @@ def opened(browser: Browser, width: int, height: int, scheme: str) -> Iterator[P
 
 
 def show_dashboard(page: Page, api: str) -> None:
+    """Open the dashboard with its last hour, and wait until its charts are drawn."""
     page.goto(f"{api}/")
     page.get_by_role("radio", name="1 h").check(force=True)
     page.locator("main:not(:has([aria-busy=true]))").wait_for()
@@ -184,7 +192,7 @@ def show_dashboard(page: Page, api: str) -> None:
 
 
 def show_asset_graph(page: Page, dagster: str) -> None:
-    """All groups open: the loop from left to right."""
+    """Open the asset graph with all groups expanded: the loop from left to right."""
     page.goto(f"{dagster}/asset-groups/")
     page.get_by_text("serving_logs").first.wait_for()
     page.wait_for_timeout(2_000)
@@ -197,13 +205,14 @@ def show_asset_graph(page: Page, dagster: str) -> None:
 
 
 def show_asset(page: Page, dagster: str, asset: str) -> None:
+    """Open the page of an asset."""
     page.goto(f"{dagster}/assets/{asset}")
     page.get_by_text("Latest materialization").first.wait_for()
     page.wait_for_timeout(4_000)
 
 
 def compress(picture: Path, target: Path) -> int:
-    """Writes the picture with a palette, where pillow is installed; returns its size.
+    """Write the picture, with a palette where pillow is installed, and return its size in bytes.
 
     Raises:
         SystemExit: if it is too large for the repository.

@@ -68,7 +68,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, files: Files, **_: Any) -> str:
-    """Let each relative link lead to the place that its target has in the site."""
+    """Let each relative link lead to the place that its target has in the site. The first page has no page beside it."""
+    if page.file.src_uri == ELSEWHERE["README.md"]:
+        page.meta["hide"] = ["navigation"]
     here = _repository_path(page.file)
     if here is None:
         return markdown
@@ -132,7 +134,7 @@ def _matching(pattern: str) -> list[str]:
 
 
 def _outside() -> dict[str, str]:
-    """The pages whose place in the site is not below docs/ in the repository, and that place."""
+    """Return the pages that lie elsewhere in the repository than in the site, with their places in the site."""
     found = dict(ELSEWHERE)
     for folder in FOLDERS_OF_PAGES:
         for path in sorted((REPOSITORY / folder).rglob("*.md")):
@@ -141,7 +143,7 @@ def _outside() -> dict[str, str]:
 
 
 def _repository_path(file: File) -> str | None:
-    """Where a page of the site lies in the repository; None for one that is generated."""
+    """Return where a page of the site lies in the repository; None for one that is generated."""
     for source, place in _outside().items():
         if place == file.src_uri:
             return source
@@ -154,7 +156,7 @@ def _resolve(page: str, link: str) -> str:
 
 
 def _place_of(path: str, files: Files) -> str | None:
-    """Where a file of the repository is shown in the site; None if it is not there."""
+    """Return where a file of the repository is shown in the site; None if it is not there."""
     if path in _outside():
         return _outside()[path]
     if path.startswith("docs/") and files.get_file_from_path(path.removeprefix("docs/")):
@@ -165,7 +167,7 @@ def _place_of(path: str, files: Files) -> str | None:
 
 
 def _linked_sources(files: Files) -> Iterator[str]:
-    """The files of the repository that pages link to and that neither are pages nor in the reference."""
+    """Yield the files of the repository that pages link to and that are neither pages nor in the reference."""
     for file in files.documentation_pages():
         here = _repository_path(file)
         if here is None:
@@ -183,7 +185,7 @@ def _source_page(path: str) -> str:
 
 
 def _shown(path: str) -> str:
-    """A page that shows a source file."""
+    """Return a page that shows a source file."""
     text = (REPOSITORY / path).read_text()
     if len(text) > MAX_SOURCE_CHARACTERS:
         raise ValueError(f"{path} is linked by a page and has {len(text)} characters, too many to show")
@@ -193,7 +195,7 @@ def _shown(path: str) -> str:
 
 
 def _lines(text: str) -> Iterator[tuple[str, bool]]:
-    """The lines of a page, each with whether it is code."""
+    """Yield the lines of a page, each with whether it is code."""
     is_code = False
     for line in text.splitlines():
         is_fence = bool(FENCE.match(line))
