@@ -1,6 +1,6 @@
-"""Who will see a doctor often? A use case in one file, worked through in docs/bring_your_own_model.md.
+"""Who will see a doctor often? A use case in one file; docs/bring_your_own_model.md explains it step by step.
 
-The data is that of the RAND Health Insurance Experiment (public domain): one row per person and year.
+The data are those of the RAND Health Insurance Experiment (public domain): one row per person and year.
 """
 
 import numpy as np
@@ -9,12 +9,13 @@ from selfheal.domain.contract import DerivedFeature, Feature, Label, ModelContra
 
 
 def derive(columns):
+    """Return the derived features of whole columns."""
     rating = columns["is_health_good"] + 2 * columns["is_health_fair"] + 3 * columns["is_health_poor"]
     return {"health_rating": rating, "coinsurance_pct": np.expm1(columns["log_coinsurance"])}
 
 
 def video_calls(inputs, labels, rng):
-    """Members grow older, and calls by video take the place of most visits of the chronically ill."""
+    """Let members grow older, and let video calls replace most visits of the chronically ill."""
     changed = inputs.assign(diseases=(inputs["diseases"] * 1.6).clip(upper=100))
     log_odds = 2 - 0.3 * inputs["diseases"].to_numpy()
     return changed, (rng.random(len(labels)) < 1 / (1 + np.exp(-log_odds))).astype(np.int64)
