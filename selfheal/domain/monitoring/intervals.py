@@ -32,7 +32,8 @@ def metric_intervals(labels: IntArray, scores: FloatArray, threshold: float) -> 
     """Return the intervals by metric: f1, precision, recall, auc_roc, brier; what the rows do not define is left out.
 
     Args:
-        labels, scores: shape (n,), of rows drawn independently from those the intervals are about.
+        labels: shape (n,), of rows drawn independently from those the intervals are about.
+        scores: shape (n,), the predicted probabilities of the same rows.
     """
     predicted = scores >= threshold
     true_positive = int(labels[predicted].sum())
