@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfheal.adapters.alerting.channels import Message, Routes, routes_of, send
 from selfheal.domain.records import Alert, Severity
+from selfheal.kit.backoff import Backoff
 from selfheal.kit.durations import span
 from selfheal.kit.notify_urls import Channel
 
@@ -39,7 +40,7 @@ after 4 s."""
 LEASE = timedelta(seconds=60)
 """How long one process alone may send what it claimed; if it is killed half-way, another one sends it after that."""
 
-INITIAL_BACKOFF, MAX_BACKOFF = timedelta(minutes=1), timedelta(hours=2)
+RETRY_BACKOFF = Backoff(initial_seconds=60.0, max_seconds=7_200.0)
 MAX_FAILURES = 16
 """Failed attempts in a row before an alert's messages are given up: about a day with pauses that double. Its row
 stays."""
@@ -85,7 +86,9 @@ def deliver_due_alerts(settings: Settings, store: Store, now: datetime) -> int:
         has_given_up = not is_done and row.notify_failures >= MAX_FAILURES
         if not is_done:
             _log_failure(row.kind, wanted, delivered_to, has_given_up=has_given_up)
-        retry_at = None if is_done or has_given_up else now + _pause(row.notify_failures)
+        retry_at = (
+            None if is_done or has_given_up else now + timedelta(seconds=RETRY_BACKOFF.seconds(row.notify_failures))
+        )
         alert_outbox.record_delivered(store, row, delivered_to, is_done=is_done, retry_at=retry_at, now=now)
     return sum(len(delivered_to) for delivered_to in delivered.values())
 
@@ -160,11 +163,6 @@ def resolved_message(kind: str, message: str, lasted: timedelta) -> Message:
     return Message(
         f"selfheal: {kind.replace('_', ' ')} resolved", f"Resolved after {span(lasted)}: {message}", "success"
     )
-
-
-def _pause(n_failures: int) -> timedelta:
-    """Return how long to wait after so many failures in a row: twice as long after each."""
-    return min(INITIAL_BACKOFF * float(2 ** min(n_failures - 1, 20)), MAX_BACKOFF)
 
 
 def _log_failure(

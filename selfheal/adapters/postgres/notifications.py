@@ -16,11 +16,12 @@ import psycopg
 from psycopg import sql
 
 from selfheal.adapters.postgres.circuit_breaker import CONNECT_ARGUMENTS
+from selfheal.kit.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
-INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 30.0
-"""Between two attempts to connect; doubled from one to the next."""
+CONNECT_BACKOFF = Backoff(initial_seconds=0.5, max_seconds=30.0)
+"""Between two attempts to connect."""
 
 KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 """Nothing is ever sent on this connection: without keepalives a peer that vanished would never be noticed."""
@@ -38,7 +39,7 @@ class Listener:
         self._channel = channel
         self._connection: psycopg.Connection | None = None
         self._next_attempt_at = 0.0
-        self._pause_seconds = INITIAL_BACKOFF_SECONDS
+        self._n_failures = 0
         self._waked, self._waker = socket.socketpair()
         self._waked.setblocking(False)
 
@@ -88,17 +89,17 @@ class Listener:
         except Exception as error:  # not only psycopg's: the embedded server may not start
             self._lose(error)
             return False
-        self._pause_seconds = INITIAL_BACKOFF_SECONDS
+        self._n_failures = 0
         return True
 
     def _lose(self, error: Exception) -> None:
-        if self._pause_seconds == INITIAL_BACKOFF_SECONDS:
+        self._n_failures += 1
+        if self._n_failures == 1:
             logger.warning("LISTEN %s failed, falling back to polling: %s", self._channel, error)
         if self._connection is not None:
             self._connection.close()
         self._connection = None
-        self._next_attempt_at = time.monotonic() + self._pause_seconds
-        self._pause_seconds = min(2 * self._pause_seconds, MAX_BACKOFF_SECONDS)
+        self._next_attempt_at = time.monotonic() + CONNECT_BACKOFF.seconds(self._n_failures)
 
     def _wait_for_sockets(self, timeout_seconds: float) -> bool:
         """Return whether something came from Postgres."""
