@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,11 +105,11 @@ async def get_reports(
     request: Request, service: ServiceDependency, question: Annotated[LimitedQuestion, Query()]
 ) -> Reports:
     """Pages for people: one is written when the state changes, hourly while drifted, and on demand (`selfheal report`)."""
-    tickets: SignedLinks | None = request.app.state.signed_links
+    links: SignedLinks | None = request.app.state.signed_links
     found = await asyncio.to_thread(list_reports, reports_folder(service.platform.settings.data_dir))
     return Reports(
         reports=[_report_info(report) for report in found[: question.limit]],
-        ticket=None if tickets is None else await asyncio.to_thread(tickets.issue, time.time()),
+        ticket=None if links is None else await asyncio.to_thread(links.issue),
     )
 
 
@@ -148,9 +147,9 @@ async def get_report_file_by_ticket(
     request: Request, service: ServiceDependency, ticket: str, name: str
 ) -> FileResponse:
     """As above, for a browser that follows a link. The page's own links and scripts, which are relative, carry the ticket on."""
-    tickets: SignedLinks | None = request.app.state.signed_links
-    if tickets is not None and not await asyncio.to_thread(tickets.is_valid, ticket, time.time()):
-        raise ProblemError(403, "ticket_expired", "this link is over; open the report from the dashboard again")
+    links: SignedLinks | None = request.app.state.signed_links
+    if links is not None and not await asyncio.to_thread(links.is_valid, ticket):
+        raise ProblemError(403, "ticket_expired", "this link has expired; open the report from the dashboard again")
     answer = await _report_file(service, name)
     answer.headers["referrer-policy"] = "no-referrer"
     return answer

@@ -1,51 +1,64 @@
-"""Tickets that open report pages for a while, for browsers: a link that is followed sends no key.
+"""Signed links: tickets that open report pages for a while, because a browser sends no key with a link that is followed.
 
-Whoever may read (and so has the list of reports) is given one: `<end, Unix seconds>-<HMAC over it>`. It opens report pages and their
-scripts and nothing else. The secret is random, in a file that only the service's user can read, and thus the same for all
-workers of a machine; whoever deletes the file ends all tickets.
+A caller who may read (and so has the list of reports) is given a ticket. It opens report pages and their scripts and nothing else. The secret
+is random, in a file that only the service's user can read, and thus the same for all workers of a machine; deleting the file
+ends all tickets at the next start.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
-import re
 import secrets
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+from itsdangerous import BadSignature, TimestampSigner
 
 from selfheal.kit.atomic_file import write_once
 
-LASTS_SECONDS = 600
+LIFETIME_SECONDS = 600
 SECRET_BYTES = 32
-TICKET = re.compile(r"(\d{1,12})-([0-9a-f]{64})")
+PURPOSE = "reports"
+"""What a ticket opens; signed with it."""
 
 
 class SignedLinks:
-    """Issues and checks. The first call of a process reads, or makes, the secret's file."""
+    """Issues and checks tickets. The first call of a process reads the secret's file, or makes it."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._path = data_dir / "run" / "signed_links.secret"
-        self._secret: bytes | None = None
+    def __init__(self, data_dir: Path, clock: Callable[[], float] = time.time) -> None:
+        self._path = data_dir / "run" / "report_tickets.secret"
+        self._clock = clock
+        self._made: _Signer | None = None
 
-    def issue(self, now_seconds: float) -> str:
-        """A ticket that is valid from now on for `LASTS_SECONDS`."""
-        end = str(int(now_seconds) + LASTS_SECONDS)
-        return f"{end}-{self._sign(end)}"
+    def issue(self) -> str:
+        """Return a ticket that is valid from now on for `LIFETIME_SECONDS`."""
+        return self._signer().sign(PURPOSE).decode("ascii")
 
-    def is_valid(self, ticket: str, now_seconds: float) -> bool:
-        """Whether it was issued here and is not over."""
-        parts = TICKET.fullmatch(ticket)
-        if parts is None:
+    def is_valid(self, ticket: str) -> bool:
+        """Return whether the ticket was issued on this machine and has not expired."""
+        try:
+            return self._signer().unsign(ticket, max_age=LIFETIME_SECONDS) == PURPOSE.encode()
+        except BadSignature:  # the base of all that is wrong with a ticket, its age included
             return False
-        end, signature = parts.groups()
-        return hmac.compare_digest(signature, self._sign(end)) and now_seconds <= int(end)
 
-    def _sign(self, end: str) -> str:
-        if self._secret is None:
-            self._secret = _secret_in(self._path)
-        return hmac.new(self._secret, end.encode(), hashlib.sha256).hexdigest()
+    def _signer(self) -> _Signer:
+        if self._made is None:
+            self._made = _Signer(_read_or_create_secret(self._path), self._clock)
+        return self._made
 
 
-def _secret_in(path: Path) -> bytes:
-    """The file's; made first if it is not there. Of several processes that make it at once, one wins and all read the same."""
+class _Signer(TimestampSigner):
+    """itsdangerous' signer under a clock that a test can set."""
+
+    def __init__(self, secret: bytes, clock: Callable[[], float]) -> None:
+        super().__init__(secret, salt=PURPOSE, key_derivation="hmac", digest_method=hashlib.sha256)
+        self._clock = clock
+
+    def get_timestamp(self) -> int:
+        return int(self._clock())
+
+
+def _read_or_create_secret(path: Path) -> bytes:
+    """Return the secret in the file, made first if it is missing. Of several processes the first one wins."""
     return write_once(path, secrets.token_bytes(SECRET_BYTES), mode=0o600)

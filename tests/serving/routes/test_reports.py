@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from selfheal.services.reports.files import ensure_scripts, reports_folder, save_overview
-from serving.security.signed_links import LASTS_SECONDS, SignedLinks
+from serving.security.signed_links import LIFETIME_SECONDS, SignedLinks
 from tests.serving.history import SCORER
 from tests.serving.routes.test_monitoring import as_reader, as_stranger
 from tests.serving.running import Api
@@ -125,13 +125,13 @@ def test_a_ticket_opens_pages_and_their_scripts_without_a_key(watched_api: Api) 
         assert_problem(stranger.get(f"/monitoring/reports/{NAME}-overview.html"), 401)
 
 
-def test_a_ticket_that_is_over_or_made_up_opens_nothing(watched_api: Api) -> None:
-    tickets = SignedLinks(watched_api.settings.data_dir)
+def test_a_ticket_that_has_expired_or_is_made_up_opens_nothing(watched_api: Api) -> None:
+    folder = watched_api.settings.data_dir
     save_overview("<p>overview</p>", reports_folder(watched_api.settings.data_dir), NAME)
-    over = tickets.issue(time.time() - LASTS_SECONDS - 1)
-    end, signature = tickets.issue(time.time()).split("-")
+    expired = SignedLinks(folder, clock=lambda: time.time() - LIFETIME_SECONDS - 1).issue()
+    valid = SignedLinks(folder).issue()
     with as_stranger(watched_api) as stranger:
-        for ticket in (over, f"{int(end) + 1}-{signature}", f"{end}-{'0' * 64}", "x"):
+        for ticket in (expired, f"{valid}0", expired.rpartition(".")[0] + "." + valid.rpartition(".")[2], "x"):
             refused = stranger.get(f"/monitoring/tickets/{ticket}/{NAME}-overview.html")
             assert assert_problem(refused, 403)["type"] == "ticket_expired"
-        assert stranger.get(f"/monitoring/tickets/{end}-{signature}/{NAME}-overview.html").status_code == 200
+        assert stranger.get(f"/monitoring/tickets/{valid}/{NAME}-overview.html").status_code == 200
