@@ -1,17 +1,15 @@
-"""What a person may switch over the API: promotions and rollbacks by hand, one after the other, beside the event loop.
+"""The command pool: a bulkhead for promotions and rollbacks over the API, which run one after the other beside the event loop.
 
-The event in Postgres and the decision's file are done when the answer goes out; this service follows at once, like every
+When a command is answered, its event is in Postgres and the decision's file is written; this service follows the promotion like every
 other. MLflow, which may be slow or away, is left to Dagster's `registry_sensor`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from selfheal.adapters.postgres.store import with_own_connections
@@ -24,7 +22,8 @@ from selfheal.kit.errors import (
     ServiceUnavailableError,
     UnknownVersionError,
 )
-from serving.database.read_pool import OUTAGES, retrieve_exception, store_unavailable
+from serving.database.bulkhead import Bulkhead, BulkheadFullError, BulkheadTimeoutError
+from serving.database.read_pool import OUTAGES, store_unavailable
 from serving.schemas.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -33,60 +32,57 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_OPEN = 4
-"""Switches under way or waiting; more are refused at once. People make them, a few a year."""
+MAX_OPEN_COMMANDS = 4
+"""Commands that run or wait; more are refused at once. People send them, a few a year."""
 
 N_CONNECTIONS = 2
-STATEMENT_SECONDS = 10.0
+STATEMENT_TIMEOUT_SECONDS = 10.0
 
 TIMEOUT_SECONDS = 60.0
-"""For a model whose file has to be fetched first. What takes longer goes on; its caller is told where to look."""
+"""For a model whose file has to be fetched first. A command that takes longer continues, and its caller learns where to find the outcome."""
 
 
 class CommandPool:
-    """`switch` is for the event loop's thread."""
+    """Runs commands, one at a time."""
 
     def __init__(self, platform: Platform) -> None:
-        self._platform = replace(
-            platform, store=with_own_connections(platform.store, N_CONNECTIONS, STATEMENT_SECONDS), server_lease=None
-        )
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="switch")
-        self._places = threading.BoundedSemaphore(MAX_OPEN)
+        store = with_own_connections(platform.store, N_CONNECTIONS, STATEMENT_TIMEOUT_SECONDS)
+        self._platform = replace(platform, store=store, server_lease=None)
+        self._bulkhead = Bulkhead(1, MAX_OPEN_COMMANDS, runs_abandoned_calls=True)
 
-    async def run(self, work: Callable[[Platform], ModelVersion]) -> ModelVersion:
-        """The version that is in production after the work.
+    async def run(self, command: Callable[[Platform], ModelVersion]) -> ModelVersion:
+        """Return the version that is in production after the command.
 
         Raises:
-            ProblemError: 404 for a version that is not registered, 409 for what cannot be done as things are, 503 if
-                Postgres does not answer or the work takes too long.
+            ProblemError: 404 for a version that is not registered, 409 for what the present state does not allow, 503 if
+                Postgres does not respond or the command takes too long.
         """
-        if not self._places.acquire(blocking=False):
-            raise _busy("other promotions and rollbacks are under way")
-        future = self._threads.submit(work, self._platform)
-        future.add_done_callback(self._leave)
-        answer = asyncio.wrap_future(future)
-        answer.add_done_callback(retrieve_exception)
         try:
-            return await asyncio.wait_for(asyncio.shield(answer), TIMEOUT_SECONDS)
-        except TimeoutError:
+            return await self._bulkhead.run(partial(_run, command, self._platform), TIMEOUT_SECONDS)
+        except BulkheadFullError:
+            raise _busy("other promotions and rollbacks are running; try again later") from None
+        except BulkheadTimeoutError:
             raise _busy(
-                "this takes longer than expected and goes on; GET /model/promotions tells what became of it"
+                "this takes longer than expected and continues; GET /model/promotions shows the outcome"
             ) from None
         except OUTAGES as error:
-            logger.warning("Postgres does not answer a promotion or rollback: %s", error)
-            raise store_unavailable("Postgres does not answer") from None
+            logger.warning("Postgres is unavailable to a promotion or rollback: %s", error)
+            raise store_unavailable("Postgres is unavailable") from None
         except (PermanentError, NoProductionModelError, ServiceUnavailableError) as error:
             raise _problem(error) from error
 
     def close(self) -> None:
-        """Lets go of the thread and the connections; what waits is not begun, what is under way is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Cancel waiting commands and close the connections; a command that runs is not waited for."""
+        self._bulkhead.close()
         self._platform.store.close()
 
-    def _leave(self, future: Future[ModelVersion]) -> None:
-        self._places.release()
-        if not future.cancelled() and future.exception() is not None:
-            logger.info("a promotion or rollback over the API was not done: %s", future.exception())
+
+def _run(command: Callable[[Platform], ModelVersion], platform: Platform) -> ModelVersion:
+    try:
+        return command(platform)
+    except Exception as error:  # also of a command whose caller has left
+        logger.info("promotion or rollback requested over the API failed: %s", error)
+        raise
 
 
 def _busy(why: str) -> ProblemError:

@@ -174,7 +174,7 @@ def test_while_postgres_hangs_snapshots_go_on_and_say_what_is_unknown(quiet_api:
         with psycopg.connect(url) as locking:
             locking.execute("LOCK TABLE monitoring_alerts IN ACCESS EXCLUSIVE MODE")
             unknown = next_message(connection, lambda m: m["problem"])
-            assert "Postgres did not answer" in unknown["problem"]
+            assert "Postgres did not respond" in unknown["problem"]
             for name in ("production_version", "verdict", "feature_drift_ratio", "n_open_alerts"):
                 assert unknown[name] is None
             assert unknown["serving_version"] == 1

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from selfheal.adapters.postgres.lock_keys import Lock
 from selfheal.adapters.postgres.retraining_requests import MAX_OPEN as MAX_OPEN_REQUESTS
 from selfheal.settings import Settings
-from serving.database.command_pool import MAX_OPEN
+from serving.database.command_pool import MAX_OPEN_COMMANDS
 from tests.serving.history import ADA, API_KEYS, READER
 from tests.serving.running import Api, api_in_thread, bodies, eventually, load_on, query
 from tests.serving.schemas.test_problems import assert_problem
@@ -140,18 +140,18 @@ def test_a_wrong_wish_is_named(shared_api: Api, path: str, wrong: dict[str, Any]
     assert named in assert_problem(shared_api.post(path, needed | wrong), 422)["detail"]
 
 
-def test_a_switch_that_waits_keeps_nobody_else_waiting_and_too_many_are_refused(two: Api) -> None:
+def test_a_command_that_waits_delays_nothing_else_and_too_many_are_refused(two: Api) -> None:
     """As while another process promotes."""
     url = two.settings.external_database_url(two.settings.mlops_db_name)
-    with psycopg.connect(url) as other, ThreadPoolExecutor(MAX_OPEN) as callers:
+    with psycopg.connect(url) as other, ThreadPoolExecutor(MAX_OPEN_COMMANDS) as callers:
         other.execute("SELECT pg_advisory_xact_lock(%s)", (Lock.PROMOTION,))
-        waiting = [callers.submit(promote, two, 2) for _ in range(MAX_OPEN)]
+        waiting = [callers.submit(promote, two, 2) for _ in range(MAX_OPEN_COMMANDS)]
         refused = eventually(lambda: promote_if_full(two), "the command_pool is full")
         assert refused["type"] == "busy"
         assert two.post("/predict", bodies(1)[0]).status_code == 200
         other.rollback()
         answers = [future.result() for future in waiting]
-    assert sorted(answer.status_code for answer in answers) == [200] + [409] * (MAX_OPEN - 1)
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * (MAX_OPEN_COMMANDS - 1)
 
 
 def promote_if_full(api: Api) -> dict[str, Any] | None:
@@ -162,7 +162,7 @@ def promote_if_full(api: Api) -> dict[str, Any] | None:
 
 def _has_place(api: Api) -> bool:
     assert api.app is not None
-    return bool(api.app.state.service.command_pool._places._value)
+    return len(api.app.state.service.command_pool._bulkhead._open) < MAX_OPEN_COMMANDS
 
 
 def test_while_postgres_is_away_nothing_is_switched(two: Api, server_url: str) -> None:
