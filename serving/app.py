@@ -16,9 +16,10 @@ from selfheal.adapters.journal import LABEL_JOURNAL, Journal, JournalKind, predi
 from selfheal.domain.contract import ModelContract, load_contract
 from selfheal.services.platform import open_platform
 from selfheal.settings import Settings, load_settings
+from serving.alerts.latch import AlertLatch
 from serving.alerts.monitor_watchdog import MonitorWatchdog
 from serving.champion.follower import Follower
-from serving.champion.holder import ChampionHolder
+from serving.champion.holder import MODEL_REFUSED, ChampionHolder
 from serving.dashboard.files import DashboardFiles
 from serving.database.command_pool import CommandPool
 from serving.database.read_pool import ReadPool
@@ -154,14 +155,14 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
     platform = open_platform(settings, wait_for_database=False)
     prediction_log = _journal_writer(prediction_journal(contract), settings)
     label_log = _journal_writer(LABEL_JOURNAL, settings)
-    holder = ChampionHolder(platform)
+    holder = ChampionHolder(platform, AlertLatch(platform, MODEL_REFUSED, records_each_call=True))
     follower = Follower(platform, holder)
     batcher = MicroBatcher(contract, holder, prediction_log)
     lookups = ReadPool(platform.store, MAX_OPEN_LOOKUPS)
     idempotency = IdempotencyKeys(contract, lookups, batcher)
     label_ingest = LabelIngest(platform.store, label_log)
     ingest_worker = IngestWorker(platform)
-    watch = MonitorWatchdog(platform)
+    monitor_watchdog = MonitorWatchdog(platform)
     read_pool = ReadPool(platform.store)
     command_pool = CommandPool(platform)
     live_feed = Live(holder, batcher, read_pool)
@@ -172,7 +173,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
         background = (batcher.work(), prediction_log.run(), label_log.run(), live_feed.run())
         tasks.extend(asyncio.create_task(work) for work in background)
         ingest_worker.start()
-        watch.start()
+        monitor_watchdog.start()
         yield Service(
             platform=platform,
             holder=holder,
@@ -187,7 +188,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
             live=live_feed,
         )
     finally:
-        await asyncio.to_thread(watch.stop)
+        await asyncio.to_thread(monitor_watchdog.stop)
         await asyncio.to_thread(follower.stop)
         for task in tasks:
             task.cancel()

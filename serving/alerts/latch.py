@@ -1,4 +1,4 @@
-"""An alert that this service raises by itself: kept in Postgres, sent out once, cleared when its cause is gone."""
+"""A latch for one kind of alert that the service raises itself: recorded in Postgres and sent once, resolved when its cause is gone."""
 
 from __future__ import annotations
 
@@ -16,70 +16,78 @@ if TYPE_CHECKING:
     from selfheal.services.platform import Platform
 
 DIRECT_TIMEOUT_SECONDS = 1.0
-"""For a message past Postgres that is still on its way when the alert can be kept; if it takes longer it may go twice."""
+"""For a message sent without Postgres that is still in flight when the alert can be recorded; if it takes longer it may be sent twice."""
 
 
 class AlertLatch:
-    """One kind of alert. For one thread."""
+    """One kind of alert. For one thread.
 
-    def __init__(self, platform: Platform, kind: str) -> None:
+    Args:
+        records_each_call: whether each `raise_` writes to Postgres, because the message changes or another process may have resolved the
+            alert meanwhile; if not, only the first one does.
+    """
+
+    def __init__(self, platform: Platform, kind: str, *, records_each_call: bool = False) -> None:
         self._platform = platform
         self._kind = kind
-        self._is_kept = False
-        self._unkept: tuple[Alert, datetime] | None = None
-        """What was raised while Postgres was away, and when first."""
-        self._direct: _Direct | None = None
+        self._records_each_call = records_each_call
+        self._is_recorded = False
+        self._unrecorded: tuple[Alert, int | None, datetime] | None = None
+        """What Postgres does not have yet, the version it is about, and when it was first raised."""
+        self._direct: _DirectMessage | None = None
         self._may_be_open = True  # raised by a process before this one
 
-    def raise_(self, alert: Alert) -> None:
-        """Keeps the alert, unless it is open already, as soon as Postgres takes it, and sends it out.
+    def raise_(self, alert: Alert, model_version: int | None = None) -> None:
+        """Record the alert as open and send it, unless that has been done.
 
-        Sent even if Postgres does not answer: that may be what the alert says.
+        It is sent even if Postgres is unavailable: that may be what the alert says. It is then recorded by the next call that reaches
+        Postgres.
         """
         assert alert.kind == self._kind
         self._may_be_open = True
-        if self._is_kept:
+        if self._is_recorded and not self._records_each_call:
             return
-        raised_at = datetime.now(UTC) if self._unkept is None else self._unkept[1]
-        self._unkept = alert, raised_at
+        raised_at = datetime.now(UTC) if self._unrecorded is None else self._unrecorded[2]
+        self._unrecorded = alert, model_version, raised_at
         try:
-            self._keep()
-        except SQLAlchemyError:  # tried again when it is raised again, or cleared
+            self._record()
+        except SQLAlchemyError:
             if self._direct is None:
-                self._direct = _Direct(self._platform, alert)
+                self._direct = _DirectMessage(self._platform, alert)
 
     def clear(self) -> None:
-        """Resolves the alert, if it may be open. Postgres being away, it is cleared when this is called again.
+        """Resolve the alert, if it may be open. If Postgres is unavailable, the next call does it.
 
-        One that could not be kept while it held is kept now: what happened should be found afterwards.
+        An alert that could not be recorded while it lasted is recorded now, so that it is found afterwards.
         """
         if not self._may_be_open:
             return
         try:
-            self._keep()
+            self._record()
             is_resolved = resolve_alert(self._platform.store, SERVING, self._kind, datetime.now(UTC))
         except SQLAlchemyError:
             return
-        self._is_kept = self._may_be_open = False
+        self._is_recorded = self._may_be_open = False
         if is_resolved:
             deliver_in_background(self._platform.settings, self._platform.store)
 
-    def _keep(self) -> None:
-        """Writes the alert to Postgres if that is still to be done, and has it sent to those who have not heard of it.
+    def _record(self) -> None:
+        """Write the alert to Postgres if that is still to be done, and send it to the channels that do not have it.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: if Postgres does not take it.
         """
-        if self._unkept is None:
+        if self._unrecorded is None:
             return
+        alert, model_version, raised_at = self._unrecorded
         delivered_to = {} if self._direct is None else self._direct.delivered_to()
-        open_or_update_alert(self._platform.store, SERVING, None, *self._unkept, delivered_to)
-        self._unkept, self._direct, self._is_kept = None, None, True
+        open_or_update_alert(self._platform.store, SERVING, model_version, alert, raised_at, delivered_to)
+        self._unrecorded, self._direct, self._is_recorded = None, None, True
         deliver_in_background(self._platform.settings, self._platform.store)
 
 
-class _Direct:
-    """A message past Postgres, on its way."""
+class _DirectMessage:
+    """An alert sent without the alerts table, still in flight."""
 
     def __init__(self, platform: Platform, alert: Alert) -> None:
         self._delivered_to: dict[str, str] = {}
@@ -90,5 +98,6 @@ class _Direct:
         self._delivered_to = notify(platform.settings, [alert])
 
     def delivered_to(self) -> dict[str, str]:
+        """Return which channels have it, and with which severity."""
         self._thread.join(DIRECT_TIMEOUT_SECONDS)
         return self._delivered_to

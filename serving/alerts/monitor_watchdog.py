@@ -1,12 +1,11 @@
-"""Watches the monitor from the API, which runs all the time: no tick although there is traffic is an alert.
+"""A watchdog of the monitor: the API, which runs all the time, raises an alert if traffic comes and no tick does.
 
-It also sends messages that could not be delivered before: with the monitor dead, nobody else would.
+It also delivers the messages of alerts that could not be delivered before: without the monitor nothing else would.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from selfheal.adapters.alerting.delivery import deliver_due_alerts
 from selfheal.adapters.postgres import model_versions, ticks
 from selfheal.adapters.postgres.store import with_own_connections
 from selfheal.domain.monitoring.silence import MONITOR_SILENT, Pulse, Sight, Watched, monitor_alert, pulse
+from selfheal.kit.periodic_thread import PeriodicThread
 from serving.alerts.latch import AlertLatch
 
 if TYPE_CHECKING:
@@ -25,58 +25,58 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 POLL_INTERVAL_SECONDS = 30.0
-STATEMENT_SECONDS = 5.0
+STATEMENT_TIMEOUT_SECONDS = 5.0
 STOP_TIMEOUT_SECONDS = 1.0
 
 
 class MonitorWatchdog:
-    """Looks every `POLL_INTERVAL_SECONDS` (or MONITORING_INTERVAL, if that is shorter) in a thread of its own."""
+    """Checks every `POLL_INTERVAL_SECONDS` (or MONITORING_INTERVAL, if that is shorter) in a thread of its own."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._store = with_own_connections(platform.store, 1, STATEMENT_SECONDS)
+        self._store = with_own_connections(platform.store, 1, STATEMENT_TIMEOUT_SECONDS)
         self._interval = timedelta(seconds=platform.settings.monitoring_interval)
-        self._alarm = AlertLatch(platform, MONITOR_SILENT)
+        self._latch = AlertLatch(platform, MONITOR_SILENT)
         self._watched: Watched | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="monitor watch", daemon=True)
+        self._thread = PeriodicThread("monitor watchdog", self._poll, self._pause_seconds)
 
     def start(self) -> None:
+        """Start the thread; it pauses before its first check."""
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_TIMEOUT_SECONDS)
+        """End the thread, waiting at most `STOP_TIMEOUT_SECONDS`, and close the connection."""
+        self._thread.stop(STOP_TIMEOUT_SECONDS)
         self._store.close()
 
     def check(self, now: datetime) -> None:
-        """One look; raises or clears the alert, or leaves it as it is where nothing is known."""
+        """Check the monitor once: raise the alert, clear it, or leave it as it is where the state is unknown."""
         sight = sight_of_monitor(self._store)
         state, self._watched = (
             (Pulse.BEATING, None) if sight is None else pulse(self._watched, sight, self._interval, now)
         )
         if state is Pulse.SILENT and sight is not None and sight.unseen_since is not None:
-            self._alarm.raise_(monitor_alert(sight.unseen_since, now))
+            self._latch.raise_(monitor_alert(sight.unseen_since, now))
         elif state is Pulse.BEATING:
-            self._alarm.clear()
+            self._latch.clear()
 
-    def _run(self) -> None:
-        pause_seconds = min(POLL_INTERVAL_SECONDS, self._interval.total_seconds())
-        while not self._stopping.wait(pause_seconds):
-            try:
-                self.check(datetime.now(UTC))
-                deliver_due_alerts(self._platform.settings, self._store, datetime.now(UTC))
-            except SQLAlchemyError:
-                # Nobody can write a tick either. Once Postgres is back, the monitor gets its time again.
-                self._watched = None
-            except Exception:
-                logger.exception("watching the monitor failed; it is tried again")
-                self._watched = None
+    def _pause_seconds(self) -> float:
+        return min(POLL_INTERVAL_SECONDS, self._interval.total_seconds())
+
+    def _poll(self) -> None:
+        try:
+            self.check(datetime.now(UTC))
+            deliver_due_alerts(self._platform.settings, self._store, datetime.now(UTC))
+        except SQLAlchemyError:
+            # The monitor cannot write a tick either. Once Postgres is back, it gets its time again.
+            self._watched = None
+        except Exception:
+            logger.exception("the check of the monitor failed; it is repeated")
+            self._watched = None
 
 
 def sight_of_monitor(store: Store) -> Sight | None:
-    """What is to be seen of the monitor; None while no version is in production: there is nothing to look at."""
+    """Return the newest tick and the oldest prediction after it; None while no version is in production and none is expected."""
     version = model_versions.production_version(store)
     if version is None:
         return None

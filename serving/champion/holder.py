@@ -1,7 +1,7 @@
-"""The model that answers: how a version comes to be the champion, and what is told if it may not.
+"""The champion: the loaded model that scores, how a version becomes it, and what happens to a version that may not.
 
 A new version is fetched, checked (digest, contract, types), loaded, warmed and examined before one assignment swaps it
-in; one that fails any of it is refused, an alert is raised, and the old one stays. When to look is `serving.champion.follower`'s.
+in; if it fails any of that it is refused, an alert is raised, and the old version stays. When to check is decided by `serving.champion.follower`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from selfheal.adapters.alerting.delivery import deliver_in_background
-from selfheal.adapters.postgres.alerts import SERVING, open_or_update_alert, resolve_alert
 from selfheal.adapters.postgres.model_versions import production_version
 from selfheal.domain.model.examination import examine
 from selfheal.domain.model.plain_scoring import plain_scoring
 from selfheal.domain.records import Alert, Severity
+from selfheal.kit.backoff import Backoff
 from selfheal.kit.errors import SelfhealError
 
 if TYPE_CHECKING:
@@ -34,15 +33,25 @@ MODEL_REFUSED = "model_refused"
 """Kind of the alert."""
 
 MAX_LOADED_VERSIONS = 2
-"""Champions kept in memory: a rollback swaps the previous one back without loading anything."""
+"""Champions that stay in memory: a rollback swaps the previous one back without loading anything."""
 
-FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2.0, 60.0
-"""Pause before a refused version is tried again (its file may have been out of reach); doubled from one to the next."""
+RETRY_BACKOFF = Backoff(initial_seconds=2.0, max_seconds=60.0)
+"""Before a refused version is tried again: its file may have been out of reach."""
+
+
+class RefusalLatch(Protocol):
+    """What the holder needs of an `AlertLatch`, which is passed in: this package does not import the one of alerts."""
+
+    def raise_(self, alert: Alert, model_version: int | None = None) -> None:
+        """Record the alert as open."""
+
+    def clear(self) -> None:
+        """Resolve the alert, if it may be open."""
 
 
 @dataclass(frozen=True)
 class Champion:
-    """A loaded version. Immutable: a request keeps the one it began with."""
+    """A loaded version. Immutable: a request is scored by the one it began with."""
 
     version: ModelVersion
     pipeline: Pipeline
@@ -50,12 +59,12 @@ class Champion:
     """Probability of class 1 for each row of a feature matrix, shape (n,)."""
 
     def is_same_model(self, version: ModelVersion) -> bool:
-        """Whether the version is what is loaded here; its stage and times may differ."""
+        """Return whether the version is the one loaded here; its stage and times may differ."""
         return all(getattr(self.version, name) == getattr(version, name) for name in IDENTITY)
 
 
 IDENTITY = ("model_name", "version", "artifact_sha256", "contract_hash", "threshold")
-"""What makes a version this version, in a record of it."""
+"""Fields of a record that identify a version."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +78,18 @@ class Refusal:
 
 
 class ChampionHolder:
-    """Holds the champion and makes it the one that Postgres says is in production. One thread refreshes, any reads."""
+    """Owns the champion and makes it the version that is in production according to Postgres. One thread refreshes, any reads.
 
-    def __init__(self, platform: Platform) -> None:
+    Args:
+        latch: of alerts of the kind `MODEL_REFUSED`.
+    """
+
+    def __init__(self, platform: Platform, latch: RefusalLatch) -> None:
         self._platform = platform
+        self._latch = latch
         self._loaded: list[Champion] = []  # the latest first
         self._refusal: Refusal | None = None
-        self._told: Refusal | None = None
-        self._may_have_alert = True  # of a process before this one
+        self._alerted: Refusal | None = None
         self._has_tried_remembered = False
         self._has_no_production = False
         self._served_since: datetime | None = None
@@ -85,21 +98,21 @@ class ChampionHolder:
 
     @property
     def problem(self) -> str | None:
-        """What a person should know, in a sentence; None if the version in production is served and followed."""
+        """What is wrong, in a sentence; None if the version in production is served and promotions are followed."""
         if self.outage is not None:
-            return f"{self.outage}; {self._what_answers()}"
+            return f"{self.outage}; {self._what_serves()}"
         if self._refusal is not None:
             refused = f"version {self._refusal.version.version} is in production but was refused"
-            return f"{refused}: {self._refusal.reason}; {self._what_answers()}"
+            return f"{refused}: {self._refusal.reason}; {self._what_serves()}"
         if self._has_no_production:
             return "no version is in production yet"
         return None if self.current is not None else "no version has been loaded yet"
 
     def refresh(self) -> None:
-        """Looks once; swaps if another version is in production. Never raises for a version it has to refuse.
+        """Read which version is in production and swap it in if it is another one. A refused version raises nothing.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: if Postgres does not answer; what is served stays.
+            sqlalchemy.exc.DBAPIError: if Postgres is unavailable; the champion stays.
         """
         version = production_version(self._platform.store)
         self.outage = None
@@ -112,16 +125,16 @@ class ChampionHolder:
                 self.current = replace(self.current, version=version)
         elif self._is_due(version):
             self._try(version)
-        self._tell()
+        self._raise_or_clear_alert()
 
     def note_outage(self, reason: str) -> None:
-        """Postgres is away. What was loaded answers on; after a start, what this machine served last."""
+        """Record why promotions are not followed. The champion stays; without one, the version that this machine served last is loaded."""
         self.outage = reason
         if self.current is None:
             self._serve_remembered()
 
     def seconds_to_retry(self) -> float | None:
-        """Until a refused version is tried again; None if there is none."""
+        """Return the seconds until a refused version is tried again; None if there is none."""
         return None if self._refusal is None else max(0.0, self._refusal.retry_at - time.monotonic())
 
     def _is_due(self, version: ModelVersion) -> bool:
@@ -158,10 +171,10 @@ class ChampionHolder:
         try:
             self._platform.registry.cache.remember(version, datetime.now(UTC))
         except OSError as error:
-            logger.warning("version %d will not be known to a start without Postgres: %s", version.version, error)
+            logger.warning("could not save version %d for offline starts: %s", version.version, error)
 
     def _serve_remembered(self) -> None:
-        """After a start: serves what this machine served last, if its file is still here and still passes."""
+        """Serve what this machine served last, if its file is still here and still passes. Tried once after a start."""
         if self._has_tried_remembered:
             return
         self._has_tried_remembered = True
@@ -172,7 +185,7 @@ class ChampionHolder:
                 pipeline = registry.load(version, may_download=False)
                 champion = ready_champion(version, pipeline, self._platform.contract)
             except Exception as error:
-                logger.error("version %d of this machine's cache was refused: %s", version.version, error)
+                logger.error("version %d from this machine's cache was refused: %s", version.version, error)
             else:
                 self._swap(champion)
                 self._served_since = remembered.served_since
@@ -184,40 +197,36 @@ class ChampionHolder:
         n_tries = before.n_tries + 1 if before is not None and before.version == version else 1
         if n_tries == 1:
             logger.error("version %d refused: %s", version.version, error, exc_info=None if is_ours else error)
-        reason = str(error) if is_ours else f"{type(error).__name__}; the log says more"
-        pause_seconds = min(FIRST_RETRY_SECONDS * 2 ** (n_tries - 1), LONGEST_RETRY_SECONDS)
-        self._refusal = Refusal(version, reason, n_tries, time.monotonic() + pause_seconds)
+        reason = str(error) if is_ours else f"{type(error).__name__}; see the log"
+        self._refusal = Refusal(version, reason, n_tries, time.monotonic() + RETRY_BACKOFF.seconds(n_tries))
 
-    def _tell(self) -> None:
-        """Holds the alert while a version is refused, and resolves it once another one, or this one, is served."""
+    def _raise_or_clear_alert(self) -> None:
+        """Raise the alert with each refusal, and clear it once another version, or this one, is served."""
         if self._refusal is not None:
-            self._may_have_alert = True
-            if self._told is not self._refusal:
-                self._hold(self._refusal)
-                self._told = self._refusal
-        elif self._may_have_alert and self.current is not None:
-            resolve_alert(self._platform.store, SERVING, MODEL_REFUSED, datetime.now(UTC))
-            self._may_have_alert = False
+            if self._alerted is not self._refusal:
+                self._latch.raise_(self._alert(self._refusal), self._refusal.version.version)
+                self._alerted = self._refusal
+        elif self.current is not None:
+            self._latch.clear()
 
-    def _hold(self, refusal: Refusal) -> None:
+    def _alert(self, refusal: Refusal) -> Alert:
         number = refusal.version.version
-        answers = "nothing answers" if self.current is None else f"version {self.current.version.version} answers on"
-        message = f"Version {number} is in production but was refused: {refusal.reason}; {answers}."
-        alert = Alert(MODEL_REFUSED, Severity.CRITICAL, message, {"model_version": number})
-        if open_or_update_alert(self._platform.store, SERVING, number, alert, datetime.now(UTC)):
-            deliver_in_background(self._platform.settings, self._platform.store)
+        remains = (
+            "no version is loaded" if self.current is None else f"version {self.current.version.version} still serves"
+        )
+        message = f"Version {number} is in production but was refused: {refusal.reason}; {remains}."
+        return Alert(MODEL_REFUSED, Severity.CRITICAL, message, {"model_version": number})
 
-    def _what_answers(self) -> str:
+    def _what_serves(self) -> str:
         current = self.current
         if current is None:
             return "nothing can be scored"
-        return (
-            f"version {current.version.version}, served here since {self._served_since:%Y-%m-%d %H:%M:%S} UTC, answers"
-        )
+        since = f"{self._served_since:%Y-%m-%d %H:%M:%S} UTC"
+        return f"version {current.version.version}, served here since {since}, still serves"
 
 
 def ready_champion(version: ModelVersion, pipeline: Pipeline, contract: ModelContract) -> Champion:
-    """The version as a champion, warmed and examined.
+    """Return the version as a champion, warmed and examined.
 
     Raises:
         ModelRefusedError: as `examine`.

@@ -1,11 +1,10 @@
-"""Copies the journals to Postgres while the service runs. The journal is the truth: Postgres being away costs only lag."""
+"""The ingest worker copies the journals to Postgres while the service runs. The journal is the truth: an outage of Postgres costs only lag."""
 
 from __future__ import annotations
 
 import fcntl
 import logging
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
 from selfheal.adapters.postgres.ingest import IngestResult, compress_copied, ingest, lag_bytes
 from selfheal.domain.records import Alert, Severity
+from selfheal.kit.periodic_thread import PeriodicThread
 from serving.alerts.latch import AlertLatch
 
 if TYPE_CHECKING:
@@ -24,33 +24,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COMPRESS_EVERY_SECONDS = 30.0
-LAG_KNOWN_SECONDS = 15.0
-"""After a longer silence of Postgres the last known lag is no lag any more."""
+LAG_VALID_SECONDS = 15.0
+"""A lag in bytes that is older is not reported any more."""
 
 STOP_TIMEOUT_SECONDS = 10.0
-"""For the last pass when the service stops; what it does not copy, the next start copies."""
+"""For the last pass when the service stops; what it does not copy, the next start does."""
 
 JOURNAL_LAG, JOURNAL_DAMAGED, LABEL_CONFLICT = "journal_lag", "journal_damaged", "label_conflict"
 """Kinds of alerts."""
 
 
 class IngestWorker:
-    """Copies every `ingest_interval_seconds` in a thread of its own; another tells when that does not work.
+    """Copies every `ingest_interval_seconds` in one thread, and raises an alert from another when that does not work.
 
-    Several workers share a DATA_DIR; one of them copies for all.
+    Several worker processes share a DATA_DIR; one of them copies for all.
     """
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._kinds = (prediction_journal(platform.contract), LABEL_JOURNAL)
-        self._stopping = threading.Event()
-        self._threads = [
-            threading.Thread(target=work, name=name, daemon=True)
-            for name, work in (("sink", self._run), ("sink lag", self._watch))
-        ]
+        self._copying = PeriodicThread("ingest", self.copy_new_lines, self._interval_seconds, self.copy_new_lines)
+        # In a thread of its own: a pass that Postgres delays could not report its own delay.
+        self._watching = PeriodicThread("ingest lag", self._check_lag, self._interval_seconds)
         self._folder = platform.settings.data_dir / "audit"
         self._done_path = self._folder / ".sink.done"
-        """Its time is when the last complete pass of any worker began."""
+        """Its modification time is when the last complete pass of any worker began."""
         self._caught_up_at = time.time()
         self._lag_bytes: int | None = None
         self._compressed_at = time.monotonic()
@@ -58,7 +56,7 @@ class IngestWorker:
         self._damage = AlertLatch(platform, JOURNAL_DAMAGED)
         self._conflict = AlertLatch(platform, LABEL_CONFLICT)
         self._known_damage: set[str] = set()
-        """What the last pass found: a foreign file is found by every one."""
+        """What the last pass found: every pass finds a foreign file again."""
         self.problem: str | None = None
         self.n_copied = 0
         self.n_damaged = 0
@@ -67,39 +65,39 @@ class IngestWorker:
 
     @property
     def lag_seconds(self) -> float:
-        """Since when the journal has not been wholly in Postgres, as far as this process knows."""
+        """Seconds since the whole journal was in Postgres, as far as this process knows."""
         return max(0.0, time.time() - self._caught_up_at)
 
     @property
     def last_lag_bytes(self) -> int | None:
-        """Journal bytes that were not in Postgres after the last pass; None if that is not known by now."""
-        return self._lag_bytes if self.problem is None and self.lag_seconds < LAG_KNOWN_SECONDS else None
+        """Journal bytes that were not in Postgres after the last pass; None if that is too long ago or failed."""
+        return self._lag_bytes if self.problem is None and self.lag_seconds < LAG_VALID_SECONDS else None
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        """Start both threads."""
+        self._copying.start()
+        self._watching.start()
 
     def stop(self) -> None:
-        """Copies what was journaled last, if Postgres lets it; nothing is lost if not."""
-        self._stopping.set()
+        """Copy what was journaled last, if Postgres takes it, and end both threads. Waits at most `STOP_TIMEOUT_SECONDS`."""
         give_up_at = time.monotonic() + STOP_TIMEOUT_SECONDS
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(max(0.0, give_up_at - time.monotonic()))
+        self._watching.request_stop()
+        self._copying.stop(STOP_TIMEOUT_SECONDS)
+        self._watching.stop(max(0.0, give_up_at - time.monotonic()))
 
     def lag_bytes(self) -> int | None:
-        """Bytes not copied yet; None if Postgres does not answer."""
+        """Return the bytes not copied yet; None if Postgres is unavailable."""
         try:
             return sum(lag_bytes(self._platform.store, kind, self._platform.settings.data_dir) for kind in self._kinds)
         except DBAPIError:
             return None
 
     def copy_new_lines(self) -> None:
-        """One pass, unless another worker is at it."""
+        """Make one pass over the journals, unless another process is making one."""
         began = time.time()
         try:
-            with self._only_one() as is_mine:
-                if is_mine:
+            with self._ingest_lock() as is_acquired:
+                if is_acquired:
                     self._copy()
                     self._done_path.touch()
                     os.utime(self._done_path, (began, began))
@@ -107,21 +105,14 @@ class IngestWorker:
             self._note(error)
         else:
             if self.problem is not None:
-                logger.info("the journal is copied to Postgres again")
+                logger.info("the journal is being copied to Postgres again")
             self.problem = None
             self._lag_bytes = self.lag_bytes()
             with suppress(FileNotFoundError):
                 self._caught_up_at = max(self._caught_up_at, self._done_path.stat().st_mtime)
 
-    def _run(self) -> None:
-        while not self._stopping.wait(self._platform.settings.ingest_interval_seconds):
-            self.copy_new_lines()
-        self.copy_new_lines()
-
-    def _watch(self) -> None:
-        """Tells of the lag from beside: a pass that Postgres holds up tells nothing."""
-        while not self._stopping.wait(self._platform.settings.ingest_interval_seconds):
-            self._tell_lag()
+    def _interval_seconds(self) -> float:
+        return self._platform.settings.ingest_interval_seconds
 
     def _copy(self) -> None:
         settings, store = self._platform.settings, self._platform.store
@@ -132,15 +123,16 @@ class IngestWorker:
             total.n_conflicts += result.n_conflicts
             self.n_copied += result.n_new
             self.n_torn += result.n_torn
-        self._tell_damage(total.corrupt)
-        self._tell_conflicts(total.n_conflicts)
+        self._check_damage(total.corrupt)
+        self._check_conflicts(total.n_conflicts)
         if time.monotonic() - self._compressed_at > COMPRESS_EVERY_SECONDS:
             for kind in self._kinds:
                 compress_copied(store, kind, settings.data_dir)
             self._compressed_at = time.monotonic()
 
     @contextmanager
-    def _only_one(self) -> Iterator[bool]:
+    def _ingest_lock(self) -> Iterator[bool]:
+        """Yield whether this process has the lock for the pass; a mutex between processes that the kernel frees with its owner."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / ".sink.lock").open("w") as lock:
             try:
@@ -152,36 +144,40 @@ class IngestWorker:
 
     def _note(self, error: Exception) -> None:
         if self.problem is None:
-            logger.error("the journal cannot be copied to Postgres: %s", error)
-        reason = "Postgres does not answer" if isinstance(error, DBAPIError) else type(error).__name__
-        self.problem = f"the journal is not being copied to Postgres ({reason}); nothing is lost"
+            logger.error("the journal could not be copied to Postgres: %s", error)
+        reason = "Postgres is unavailable" if isinstance(error, DBAPIError) else type(error).__name__
+        self.problem = f"the journal is not being copied to Postgres ({reason}); no record is lost"
 
-    def _tell_lag(self) -> None:
+    def _check_lag(self) -> None:
         lag_seconds = self.lag_seconds
         if lag_seconds > self._platform.settings.ingest_lag_alert_seconds:
             message = (
-                f"The journal has not been copied to Postgres for {lag_seconds:,.0f} s; monitoring sees no traffic."
+                f"The journal has not been copied to Postgres for {lag_seconds:,.0f} s, so monitoring sees no new traffic. "
+                "No record is lost. Check that Postgres is running and has room."
             )
             self._lag.raise_(Alert(JOURNAL_LAG, Severity.CRITICAL, message, {"lag_seconds": round(lag_seconds)}))
         elif self.problem is None:
             self._lag.clear()
 
-    def _tell_damage(self, found: list[str]) -> None:
+    def _check_damage(self, found: list[str]) -> None:
         places = [place for place in found if place not in self._known_damage]
         self._known_damage = set(found)
         for place in places:
             logger.error("damaged journal line left out: %s", place)
         self.n_damaged += len(places)
         if places:
-            message = f"{self.n_damaged:,} damaged journal lines were left out, the last at {places[-1]}."
+            message = f"{self.n_damaged:,} damaged journal lines were left out, the last one at {places[-1]}."
             self._damage.raise_(Alert(JOURNAL_DAMAGED, Severity.WARNING, message, {"n_lines": self.n_damaged}))
         elif self.n_damaged == 0:
             self._damage.clear()
 
-    def _tell_conflicts(self, n_conflicts: int) -> None:
+    def _check_conflicts(self, n_conflicts: int) -> None:
         self.n_label_conflicts += n_conflicts
         if n_conflicts:
-            message = f"{self.n_label_conflicts:,} labels contradict the one that counts; send corrections."
+            message = (
+                f"{self.n_label_conflicts:,} labels contradict the one that counts for their prediction and have no effect. "
+                "If they are right, send them again with is_correction=true."
+            )
             self._conflict.raise_(
                 Alert(LABEL_CONFLICT, Severity.WARNING, message, {"n_labels": self.n_label_conflicts})
             )

@@ -31,7 +31,7 @@ async def health(service: ServiceDependency, response: Response) -> Health:
     found = (hindrance, service.holder.problem, _label_hindrance(service), service.ingest_worker.problem)
     problems = list(dict.fromkeys(problem for problem in found if problem is not None))
     if lag is None and not problems:
-        problems.append("Postgres does not answer: it is unknown how far the journal has been copied")
+        problems.append("Postgres is unavailable, so it is unknown how far the journal has been copied")
     if hindrance is not None:
         response.status_code = 503
     return Health(

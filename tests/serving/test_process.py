@@ -185,7 +185,7 @@ def test_a_start_without_postgres_waits_for_it_and_says_so_once_without_the_pass
     assert "wordpass" not in health.text
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
-    told = [line for line in output.splitlines() if "promotions are not seen" in line]
+    told = [line for line in output.splitlines() if "promotions are not followed" in line]
     assert len(told) == 1
     assert "DATABASE_URL" in output
     assert "Traceback" not in output

@@ -1,8 +1,9 @@
-"""An alert of the service's own: somebody is told once, Postgres has it as soon as it can, and it ends."""
+"""An alert that the service raises: sent once, recorded as soon as Postgres takes it, resolved with its cause."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,7 +30,7 @@ def platform(api_settings: Settings, webhook: Webhook) -> Iterator[Platform]:
 
 def go_away(platform: Platform) -> None:
     """Postgres answers no more."""
-    platform.store.breaker.shut()
+    platform.store.breaker.block()
     platform.store.engine.dispose()
 
 
@@ -37,8 +38,8 @@ def come_back(platform: Platform) -> None:
     platform.store.breaker.allow()
 
 
-def kept(platform: Platform) -> list[tuple[Any, ...]]:
-    """Message and whether it is over, of each alert there is, the oldest first."""
+def recorded(platform: Platform) -> list[tuple[Any, ...]]:
+    """Message and whether it is resolved, of each alert there is, the oldest first."""
     return query(
         platform.settings,
         "SELECT message, resolved_at IS NOT NULL FROM monitoring_alerts WHERE kind = %s ORDER BY created_at",
@@ -46,74 +47,104 @@ def kept(platform: Platform) -> list[tuple[Any, ...]]:
     )
 
 
-def is_told(platform: Platform) -> bool:
+def is_delivered(platform: Platform) -> bool:
     rows = query(platform.settings, "SELECT notified_at IS NOT NULL FROM monitoring_alerts WHERE kind = %s", KIND)
     return bool(rows and rows[-1][0])
 
 
-def test_somebody_is_told_once_however_often_it_is_raised(platform: Platform, webhook: Webhook) -> None:
-    alarm = AlertLatch(platform, KIND)
+def test_an_alert_is_sent_once_however_often_it_is_raised(platform: Platform, webhook: Webhook) -> None:
+    latch = AlertLatch(platform, KIND)
     for _ in range(3):
-        alarm.raise_(ALERT)
-    eventually(lambda: is_told(platform), "somebody is told")
-    assert kept(platform) == [(ALERT.message, False)]
-    alarm.clear()
-    assert kept(platform) == [(ALERT.message, True)]
-    eventually(lambda: len(webhook.received) == 2, "its end is told")
-    alarm.raise_(ALERT)
-    eventually(lambda: len(webhook.received) == 3, "it is told again, because it was over")
-    assert kept(platform) == [(ALERT.message, True), (ALERT.message, False)]
+        latch.raise_(ALERT)
+    eventually(lambda: is_delivered(platform), "it is sent")
+    assert recorded(platform) == [(ALERT.message, False)]
+    latch.clear()
+    assert recorded(platform) == [(ALERT.message, True)]
+    eventually(lambda: len(webhook.received) == 2, "its resolution is sent")
+    latch.raise_(ALERT)
+    eventually(lambda: len(webhook.received) == 3, "it is sent again, because it was resolved")
+    assert recorded(platform) == [(ALERT.message, True), (ALERT.message, False)]
     titles = [message["title"] for message in webhook.received]
     assert titles == ["selfheal: journal lag", "selfheal: journal lag resolved", "selfheal: journal lag"]
 
 
-def test_while_postgres_is_away_it_is_told_and_kept_later(platform: Platform, webhook: Webhook) -> None:
-    alarm = AlertLatch(platform, KIND)
+def test_while_postgres_is_away_an_alert_is_sent_and_recorded_later(platform: Platform, webhook: Webhook) -> None:
+    latch = AlertLatch(platform, KIND)
     go_away(platform)
-    alarm.raise_(ALERT)
-    alarm.raise_(ALERT)
-    eventually(lambda: webhook.received, "somebody is told")
+    latch.raise_(ALERT)
+    latch.raise_(ALERT)
+    eventually(lambda: webhook.received, "it is sent")
     before = datetime.now(UTC)
-    assert kept(platform) == []
+    assert recorded(platform) == []
     come_back(platform)
-    alarm.raise_(ALERT)
-    assert kept(platform) == [(ALERT.message, False)]
+    latch.raise_(ALERT)
+    assert recorded(platform) == [(ALERT.message, False)]
     ((created_at,),) = query(platform.settings, "SELECT created_at FROM monitoring_alerts WHERE kind = %s", KIND)
     assert created_at < before, "it was first raised earlier"
-    alarm.clear()
-    assert kept(platform) == [(ALERT.message, True)]
-    eventually(lambda: len(webhook.received) == 2, "its end is told to whom it was told past Postgres")
+    latch.clear()
+    assert recorded(platform) == [(ALERT.message, True)]
+    eventually(lambda: len(webhook.received) == 2, "its resolution goes to the channels that got it without Postgres")
     assert [message["type"] for message in webhook.received] == ["failure", "success"]
 
 
-def test_what_was_over_before_postgres_came_back_is_still_found_there(platform: Platform) -> None:
-    alarm = AlertLatch(platform, KIND)
+def test_an_alert_that_ended_before_postgres_came_back_is_still_recorded(platform: Platform) -> None:
+    latch = AlertLatch(platform, KIND)
     go_away(platform)
-    alarm.raise_(ALERT)
+    latch.raise_(ALERT)
     come_back(platform)
-    alarm.clear()
-    alarm.clear()
-    assert kept(platform) == [(ALERT.message, True)]
+    latch.clear()
+    latch.clear()
+    assert recorded(platform) == [(ALERT.message, True)]
 
 
-def test_what_cannot_be_cleared_now_is_cleared_later(platform: Platform) -> None:
-    alarm = AlertLatch(platform, KIND)
-    alarm.raise_(ALERT)
+def test_an_alert_that_cannot_be_resolved_now_is_resolved_by_the_next_call(platform: Platform) -> None:
+    latch = AlertLatch(platform, KIND)
+    latch.raise_(ALERT)
     go_away(platform)
-    alarm.clear()
+    latch.clear()
     come_back(platform)
-    assert kept(platform) == [(ALERT.message, False)]
-    alarm.clear()
-    assert kept(platform) == [(ALERT.message, True)]
+    assert recorded(platform) == [(ALERT.message, False)]
+    latch.clear()
+    assert recorded(platform) == [(ALERT.message, True)]
 
 
-def test_of_several_processes_one_tells_and_any_ends_it(platform: Platform, webhook: Webhook) -> None:
+def test_of_several_processes_one_sends_an_alert_and_any_resolves_it(platform: Platform, webhook: Webhook) -> None:
     one, other = AlertLatch(platform, KIND), AlertLatch(platform, KIND)
     one.raise_(ALERT)
-    eventually(lambda: is_told(platform), "somebody is told")
+    eventually(lambda: is_delivered(platform), "it is sent")
     other.raise_(ALERT)
-    assert kept(platform) == [(ALERT.message, False)]
+    assert recorded(platform) == [(ALERT.message, False)]
     AlertLatch(platform, KIND).clear()  # of a process that starts now and finds nothing wrong
-    assert kept(platform) == [(ALERT.message, True)]
-    eventually(lambda: len(webhook.received) == 2, "its end is told")
+    assert recorded(platform) == [(ALERT.message, True)]
+    eventually(lambda: len(webhook.received) == 2, "its resolution is sent")
     assert [message["type"] for message in webhook.received] == ["failure", "success"]
+
+
+def version_of_alert(platform: Platform) -> list[tuple[Any, ...]]:
+    return query(
+        platform.settings,
+        "SELECT model_version, message, resolved_at IS NOT NULL FROM monitoring_alerts WHERE kind = %s "
+        "ORDER BY created_at",
+        KIND,
+    )
+
+
+def test_an_open_alert_is_not_written_again_unless_the_latch_records_each_call(platform: Platform) -> None:
+    changed = replace(ALERT, message="the journal is still not copied")
+    once = AlertLatch(platform, KIND)
+    once.raise_(ALERT)
+    once.raise_(changed)
+    assert recorded(platform) == [(ALERT.message, False)]
+    each = AlertLatch(platform, KIND, records_each_call=True)
+    each.raise_(changed)
+    assert recorded(platform) == [(changed.message, False)]
+    each.raise_(ALERT)
+    assert recorded(platform) == [(ALERT.message, False)]
+
+
+def test_a_latch_that_records_each_call_opens_again_what_another_process_resolved(platform: Platform) -> None:
+    latch = AlertLatch(platform, KIND, records_each_call=True)
+    latch.raise_(ALERT, model_version=2)
+    AlertLatch(platform, KIND).clear()
+    latch.raise_(ALERT, model_version=2)
+    assert version_of_alert(platform) == [(2, ALERT.message, True), (2, ALERT.message, False)]

@@ -48,8 +48,7 @@ def test_a_platform_without_traffic_or_without_a_version_is_quiet(platform: Plat
         watch.check(now + minute * MINUTE)
     query(platform.settings, "UPDATE model_metadata SET stage = 'Staging', promoted_at = NULL")
     assert sight_of_monitor(platform.store) is None
-    serve_without_looking = (700, 760)
-    for minute in serve_without_looking:
+    for minute in (700, 760):
         watch.check(now + minute * MINUTE)
     assert states(platform) == []
 

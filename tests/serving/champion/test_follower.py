@@ -14,10 +14,9 @@ from selfheal.kit.errors import ConfigurationError
 from selfheal.services.platform import Platform, open_platform
 from selfheal.settings import Settings
 from serving.champion.follower import DATABASE_NOT_OURS, POSTGRES_AWAY, Follower
-from serving.champion.holder import ChampionHolder
 from tests.candidates import put_live
 from tests.forwarder import Forwarder, forwarded
-from tests.serving.followed import following, served
+from tests.serving.followed import following, holder_of, served
 from tests.serving.running import api_in_thread, bodies, eventually, logged_probabilities, query
 from tests.times import T0
 
@@ -203,7 +202,7 @@ def test_a_database_of_another_contract_stops_the_start_and_is_a_problem_later(
     with pytest.raises(ConfigurationError, match=r"prediction_logs\.restarts is"), following(two_versions):
         pass
     platform = open_platform(settings, wait_for_database=False)
-    holder = ChampionHolder(platform)
+    holder = holder_of(platform)
     follower = Follower(platform, holder)
     follower.start()
     try:

@@ -51,7 +51,7 @@ def test_postgres_going_away_fails_no_prediction_and_the_log_catches_up(api_sett
             health = api.client.get("/health")
             assert (health.status_code, health.json()["status"]) == (200, "degraded")
             assert health.json()["journal_lag_bytes"] is None
-            assert all("Postgres does not answer" in problem for problem in health.json()["problems"])
+            assert all("Postgres is unavailable" in problem for problem in health.json()["problems"])
             assert not [word for word in ("SELECT", "psycopg", str(tmp_path)) if word in health.text]
             during = score(api, 20, seed=2)
             label = {"prediction_id": min(during), "true_label": 1}
