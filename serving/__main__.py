@@ -1,4 +1,4 @@
-"""`python -m serving`: the API under uvicorn, on API_HOST and API_PORT, in API_WORKERS processes."""
+"""`python -m serving`: run the API under uvicorn, on API_HOST and API_PORT, in API_WORKERS processes."""
 
 from __future__ import annotations
 
@@ -20,33 +20,34 @@ STARTUP_FAILED = 3
 """Exit code if the service could not start; uvicorn's own."""
 
 GRACE_SECONDS = 10
-"""How long requests that are being answered may take once a stop was asked for."""
+"""How long requests in progress may take once a stop was requested."""
 
 IDLE_CONNECTION_TIMEOUT_SECONDS = 75
-"""For an idle connection: longer than clients (5 s in httpx) and load balancers (mostly 60 s) keep theirs. Whoever closes first must be
-the one that sends next: a request on its way to a connection that is being closed is lost to its client."""
+"""For an idle connection: longer than clients (5 s in httpx) and load balancers (mostly 60 s) leave theirs open. The side that sends
+must close first: a request in flight to a connection that is being closed is lost."""
 
 WORKER_TIMEOUT_SECONDS = 30
-"""For a worker that does not answer its supervisor; it is replaced then. One that starts on a busy machine answers late."""
+"""For a worker that does not respond to its supervisor; it is replaced then. One that starts on a busy machine responds late."""
 
 STALLED_PEER_MS = 30_000
-"""A connection whose peer takes nothing for so long is cut: its buffers would stay, and hold up a stop."""
+"""A connection whose peer reads nothing for so long is closed: its buffers would stay, and delay a stop."""
 
 MAX_CLIENT_MESSAGE_BYTES = 1_000
-"""On a WebSocket; `/live` only tells."""
+"""On a WebSocket; `/live` only sends."""
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's, which sees at once that a worker died while it was asked how it is."""
+    """uvicorn's supervisor, which also sees at once that a worker died while it was being checked."""
 
     def keep_subprocess_alive(self) -> None:
+        """Replace workers that have died or do not respond. The name is uvicorn's."""
         for process in self.processes:
-            process.child_conn.close()  # the worker has its own end; with ours open its death would look like silence
+            process.child_conn.close()  # the worker has its own end; with ours open its death would look like a slow response
         super().keep_subprocess_alive()
 
 
 def main() -> int:
-    """Runs until stopped. A wrong setting or a busy port is one line and exit code 2; a failed start is 3."""
+    """Run the API until it is stopped. A wrong setting or a busy port is one line and exit code 2; a failed start is 3."""
     try:
         settings = load_settings()
         refuse_unauthenticated_public_host(settings)
@@ -78,7 +79,7 @@ def main() -> int:
     if settings.api_workers > 1:
         supervisor = Supervisor(config, sockets=[listener])
         supervisor.run()
-        return STARTUP_FAILED if any(one.exitcode == STARTUP_FAILED for one in supervisor.processes) else 0
+        return STARTUP_FAILED if any(process.exitcode == STARTUP_FAILED for process in supervisor.processes) else 0
     server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
@@ -86,7 +87,7 @@ def main() -> int:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The listening socket. Taken before anything is started, so that a busy port costs nothing.
+    """Return the listening socket, opened before anything is started, so that a busy port costs nothing.
 
     Raises:
         ConfigurationError: naming the address and the setting that chooses another.
@@ -97,8 +98,8 @@ def listen(settings: Settings) -> socket.socket:
         listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise ConfigurationError(
-            f"the API cannot listen on {host}:{port} ({error.strerror}); stop what uses it, or set API_PORT to a free "
-            "port (API_HOST chooses the address)"
+            f"the API cannot listen on {host}:{port} ({error.strerror}); stop the program that uses it, or set API_PORT to a "
+            "free port (API_HOST chooses the address)"
         ) from error
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # accepted connections inherit it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_PEER_MS)

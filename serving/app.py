@@ -1,4 +1,4 @@
-"""The application: `create_app` wires it, its lifespan owns everything that has to be started and stopped."""
+"""The application: `create_app` wires it, and its lifespan owns everything that has to be started and stopped."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ from serving.security.signed_links import SignedLinks
 from serving.tracing import stop_tracing, tracing
 
 DESCRIPTION = """
-Scores, logs, and follows the platform's promotions. Every answered prediction is on disk; send what became of it to
-`POST /labels` under its `prediction_id`, and the platform learns from it.
+Scores rows, logs each prediction, and follows the platform's promotions. A prediction is on disk before its response is sent. Send its true
+label to `POST /labels` under its `prediction_id`; monitoring and retraining use it.
 """
 
 
@@ -76,11 +76,11 @@ SCOPES_OF_BODIES = {
     "/rollbacks": Scope.ADMIN,
     "/retrainings": Scope.ADMIN,
 }
-"""Whoever has another key is told so before a body is read. The fast_path sees to that of scoring requests."""
+"""A caller without the scope is refused before the body is read. `FastPath` does the same for scoring requests."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The service for the settings in force (the environment's if None).
+    """Return the application for these settings (None: those of the environment).
 
     Raises:
         ConfigurationError: if a setting is wrong.
@@ -112,7 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=installed_version("selfheal"),
         lifespan=lifespan,
         telemetry=telemetry,
-        # Of any request: it is no HTTP, comes from a foreign page, has an endless head, or meets a bug.
+        # Of any request: it is not HTTP, comes from a foreign page, has too large a head, or meets a bug.
         responses=problems.documented(400, *(() if authenticator.asks_for_keys else (403,)), 431, 500),
     )
     problems.install(app)
@@ -151,7 +151,7 @@ def _journal_writer(kind: JournalKind, settings: Settings) -> JournalWriter:
 
 @contextlib.asynccontextmanager
 async def running_service(settings: Settings, contract: ModelContract) -> AsyncIterator[Service]:
-    """Opens the platform, starts the background tasks, and takes all of it down again in reverse."""
+    """Open the platform and start the background tasks; stop all of it at the end, in reverse."""
     platform = open_platform(settings, wait_for_database=False)
     prediction_log = _journal_writer(prediction_journal(contract), settings)
     label_log = _journal_writer(LABEL_JOURNAL, settings)
@@ -200,7 +200,5 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
         label_ingest.close()
         prediction_log.close()
         label_log.close()
-        await asyncio.to_thread(
-            ingest_worker.stop
-        )  # after the journals: what came last should not wait for the next start
+        await asyncio.to_thread(ingest_worker.stop)  # after the journals: it copies what was written last
         await asyncio.to_thread(platform.close)

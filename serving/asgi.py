@@ -1,4 +1,4 @@
-"""The application as uvicorn serves it: in one process or in each of several workers."""
+"""The ASGI application as uvicorn serves it: in one process or in each of several workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AsgiApplication:
-    """ASGI application around the framework's. `fast_path` is what `serving.scoring.http_fast_path` goes down."""
+    """ASGI application around the framework's. `serving.scoring.http_fast_path` uses its `fast_path`."""
 
     def __init__(self, framework: FastAPI) -> None:
         assert isinstance(framework.middleware_stack, FastPath)
@@ -26,25 +26,26 @@ class AsgiApplication:
         self._framework = framework
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on to the framework."""
         await self._framework(scope, receive, _starting(send) if scope["type"] == "lifespan" else send)
 
 
 def served() -> AsgiApplication:
-    """For uvicorn, which calls it in each worker."""
+    """Return the application for the settings in the environment; uvicorn calls this in each worker."""
     settings = load_settings()
     log_to_stderr(settings.log_level)
     return AsgiApplication(create_app(settings))
 
 
 def log_to_stderr(level: str) -> None:
-    """Our own loggers at LOG_LEVEL, everybody else's from WARNING on; uvicorn configures its own."""
+    """Log this project's messages from `level` on and those of all other packages from WARNING on; uvicorn configures its own."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("selfheal", "serving"):
         logging.getLogger(name).setLevel(level)
 
 
 def _starting(send: Send) -> Send:
-    """Makes a start that fails on purpose say so in one line, where Starlette reports the whole traceback."""
+    """Report a start that fails for a known reason in one line, where Starlette reports the whole traceback."""
 
     async def send_with_reason(message: Message) -> None:
         error = sys.exception()  # Starlette sends the failure while it handles the error
@@ -52,7 +53,7 @@ def _starting(send: Send) -> Send:
             message = {**message, "message": " ".join(str(error).split())}
         if message["type"] == "lifespan.startup.complete":
             gc.collect()
-            gc.freeze()  # what is loaded by now stays: looking through it again and again would make requests wait
+            gc.freeze()  # what is loaded by now stays: examining it again and again would delay requests
         await send(message)
 
     return send_with_reason

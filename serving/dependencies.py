@@ -1,4 +1,4 @@
-"""The running service's parts in one handle, and how an endpoint gets at them."""
+"""Dependency injection: the parts of the running service in one object, and how an endpoint gets it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Service:
+    """The parts of the running service."""
+
     platform: Platform
     holder: ChampionHolder
     batcher: MicroBatcher

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces, if a collector is configured. FastAPI makes the spans; here is where they go."""
+"""OpenTelemetry traces, if a collector is configured. FastAPI makes the spans; this module exports them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 STOP_TIMEOUT_SECONDS = 5.0
-"""For the last spans to be sent when the service stops; a collector that does not answer holds nobody up longer."""
+"""For the last spans to be sent when the service stops; a collector that does not respond delays the stop no longer."""
 
 
 def tracing(settings: Settings) -> TelemetryConfig:
-    """FastAPI's telemetry options: a span for each request, sent in the background; nothing without a collector.
+    """Return FastAPI's telemetry options: a span for each request, sent in the background; nothing without a collector.
 
     Everything else (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, sampling...) is read from the environment, as all
-    of OpenTelemetry does. What cannot be delivered is dropped: its queue is bounded. `stop_tracing` sends what is left.
+    of OpenTelemetry does. Spans that cannot be delivered are dropped: the queue is bounded. `stop_tracing` sends those that are left.
     """
     endpoint = settings.otel_exporter_otlp_endpoint
     if endpoint is None:
@@ -38,7 +38,7 @@ def tracing(settings: Settings) -> TelemetryConfig:
 
 
 def stop_tracing(telemetry: TelemetryConfig) -> None:
-    """Sends the spans that wait; for the end of the app."""
+    """Send the spans that wait, for at most `STOP_TIMEOUT_SECONDS`."""
     provider = telemetry.get("tracer_provider")
     if provider is None:
         return
@@ -51,7 +51,7 @@ def stop_tracing(telemetry: TelemetryConfig) -> None:
 
 
 def name_span(route: str) -> None:
-    """Names the span of this POST, if there is one: the framework names those of its own routes only."""
+    """Name the span of this POST, if there is one: the framework names those of its own routes only."""
     span = trace.get_current_span()
     span.update_name(f"POST {route}")
     span.set_attribute("http.route", route)

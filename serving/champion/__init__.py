@@ -1,1 +1,1 @@
-"""The model that answers: fetched, examined, swapped in by one reference, and followed from promotion to promotion."""
+"""The champion: the model that scores, fetched, examined, swapped in by one assignment, and replaced with every promotion."""

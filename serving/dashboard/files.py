@@ -1,4 +1,4 @@
-"""The dashboard's files, ready to be sent: read and packed once, under paths that change with what is in them."""
+"""The dashboard's files, read and compressed once, under paths that change with their content."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MEDIA_TYPES = {
 
 PLOTLY = "plotly.min.js"
 PLOTLY_LEVEL = 6
-"""1.4 MB in 0.3 s; the best level saves a hundredth of that and takes thrice the time."""
+"""1.4 MB in 0.3 s; the highest level saves a hundredth of that and takes three times as long."""
 
 
 @dataclass(frozen=True)
 class PackedFile:
-    """A file and its gzip, with what browsers have to be told."""
+    """A file, plain and compressed, with its media type."""
 
     plain: bytes
     packed: bytes
@@ -37,36 +37,38 @@ class PackedFile:
 
     @cached_property
     def etag(self) -> str:
+        """The entity tag, which changes with the content."""
         return f'"{hashlib.sha256(self.plain).hexdigest()[:20]}"'
 
 
 def pack(plain: bytes, suffix: str, level: int = 9) -> PackedFile:
+    """Compress a file; its suffix decides the media type."""
     return PackedFile(plain, gzip.compress(plain, level, mtime=0), MEDIA_TYPES[suffix])
 
 
 class DashboardFiles:
-    """All of `static/`. One an app; Plotly's bundle is read when the first page asks for it."""
+    """The files of `static/`. One instance per app; Plotly's bundle is read with the first request for it."""
 
     def __init__(self, *, asks_for_keys: bool) -> None:
-        """The page is told whether the API asks for keys, so that it need not be refused to find out."""
+        """Read and compress the files. `asks_for_keys` is written into the page, so that it need not be refused first."""
         self._asks_for_keys = asks_for_keys
         paths = sorted(path for path in STATIC.rglob("*") if path.suffix in MEDIA_TYPES and path.name != INDEX)
         contents = {path.relative_to(STATIC).as_posix(): path.read_bytes() for path in paths}
         self.digest = _digest(contents)
-        """Of everything but the page itself: the folder under which browsers find and keep the files."""
+        """Digest of everything but the page itself: the folder under which browsers find and cache the files."""
         self._files = {name: pack(content, Path(name).suffix) for name, content in contents.items()}
         self.index = pack(self._index(contents).encode(), ".html")
         self._plotly: PackedFile | None = None
         self._lock = threading.Lock()
 
     def find(self, folder: str, name: str) -> PackedFile | None:
-        """The file under this path; None if there is none, or it is of another release. May take a moment, for Plotly's."""
+        """Return the file of this path; None if there is none, or only in another release. Plotly's bundle takes a moment."""
         if (folder, name) == (_plotly_folder(), PLOTLY):
             return self._packed_plotly()
         return self._files.get(name) if folder == self.digest else None
 
     def _index(self, contents: dict[str, bytes]) -> str:
-        """The page with the paths filled in. Modules are named in it so that browsers fetch all of them at once."""
+        """Return the page with the paths filled in. It names all modules, so that browsers fetch them at once."""
         modules = sorted(name for name in contents if name.endswith(".js"))
         preloads = "\n".join(f'<link rel="modulepreload" href="/dashboard/{self.digest}/{name}">' for name in modules)
         return Template((STATIC / INDEX).read_text(encoding="utf-8")).substitute(
@@ -84,7 +86,7 @@ class DashboardFiles:
 
 
 def _plotly_folder() -> str:
-    """With the version in it: another release of Plotly is another path."""
+    """Return a folder with the version in its name: another release of Plotly has another path."""
     return script_names()[0].removesuffix(".min.js")
 
 

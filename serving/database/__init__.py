@@ -1,1 +1,1 @@
-"""Bounded access to Postgres from the event loop: a read pool and a pool for admin commands."""
+"""Bounded access to Postgres from the event loop: a bulkhead for queries and one for commands."""

@@ -1,1 +1,1 @@
-"""What is kept and how it is asked for: the journals, their copy in Postgres, and whom to tell when copying fails."""
+"""Ingest: the journals, their copy in Postgres, and the alerts when copying fails."""

@@ -1,4 +1,4 @@
-"""A journal as the service uses it: its trouble is known, refused at once, and over by itself once there is room again."""
+"""A journal and its health: while it cannot be written, records are refused at once, and it recovers by itself once there is room."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ logger = logging.getLogger(__name__)
 
 
 class JournalWriter:
-    """One journal and whether it takes records now.
+    """Writes one journal and knows whether it can be written now.
 
     Args:
-        journal: written by nobody else.
-        interval_seconds: how often trouble is looked at anew, and `interval` records are brought to disk.
+        journal: has no other writer.
+        interval_seconds: how often a failed journal is tried again, and how often it is synced under JOURNAL_FSYNC=interval.
     """
 
     def __init__(self, journal: Journal, interval_seconds: float) -> None:
         self._journal = journal
         self._interval_seconds = interval_seconds
         self.problem: str | None = None
-        """Why nothing can be acknowledged, in a sentence; None while all is well."""
+        """Why nothing can be acknowledged, in a sentence; None if records can be written."""
 
     def write(self, lines: bytes) -> None:
-        """Makes encoded lines durable.
+        """Make encoded lines durable.
 
         Raises:
-            JournalUnavailableError: if that failed, or failed a moment ago: a full disk is not tried by each request.
+            JournalUnavailableError: if that fails, or failed a moment ago: not every request tries a full disk again.
         """
         if self.problem is not None:
             raise JournalUnavailableError(self.problem)
@@ -43,12 +43,13 @@ class JournalWriter:
             raise
 
     async def run(self) -> None:
-        """Syncs, and tries whether trouble is over, until cancelled."""
+        """Sync the journal, or try whether it can be written again, until cancelled."""
         while True:
             await asyncio.sleep(self._interval_seconds)
             await asyncio.to_thread(self._check)
 
     def close(self) -> None:
+        """Close the journal."""
         self._journal.close()
 
     def _check(self) -> None:
@@ -57,12 +58,12 @@ class JournalWriter:
                 self._journal.sync()
             elif self._journal.failure is None:
                 self._journal.probe()
-                logger.info("the %s journal takes records again", self._journal.kind.name)
+                logger.info("the %s journal can be written again", self._journal.kind.name)
                 self.problem = None
         except JournalUnavailableError as error:
             self._note(error)
 
     def _note(self, error: JournalUnavailableError) -> None:
         if self.problem is None:
-            logger.error("the %s journal takes no records: %s", self._journal.kind.name, error)
+            logger.error("the %s journal cannot be written: %s", self._journal.kind.name, error)
         self.problem = str(error)

@@ -1,4 +1,4 @@
-"""Labels in: journaled, then acknowledged. A second, different label is a conflict unless sent as a correction."""
+"""Labels: written to the journal, then acknowledged. A second, different label is a conflict unless it is sent as a correction."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ if TYPE_CHECKING:
     from serving.schemas.requests import Label
 
 REMEMBERED_LABELS = 100_000
-"""Labels kept in memory until Postgres surely has them: an hour of 25 a second, a few megabytes."""
-
+"""Labels that stay in memory until Postgres surely has them: an hour at 25 per second, a few megabytes."""
 
 LOOKUP_TIMEOUT_SECONDS = 1.0
-"""For Postgres to say which labels it has. One that takes longer counts as away."""
+"""For Postgres to return the labels it has. If it takes longer it counts as unavailable."""
 
-PAUSE_SECONDS = 2.0
-"""Without asking again a Postgres that is away; or every call would wait for it, one after the other."""
+RETRY_PAUSE_SECONDS = 2.0
+"""Before an unavailable Postgres is asked again; otherwise each call would wait for it, one after the other."""
 
 
 class LabelIngest:
-    """Accepts labels. One instance a process; calls are serialised."""
+    """Accepts labels. One instance per process; calls are serialised."""
 
     def __init__(self, store: Store, log: JournalWriter) -> None:
         self._store = with_own_connections(store, 1, LOOKUP_TIMEOUT_SECONDS)
@@ -43,22 +42,22 @@ class LabelIngest:
         self._recent: OrderedDict[UUID, StoredLabel] = OrderedDict()
         self._lock = threading.Lock()
         self.n_by_outcome: Counter[str] = Counter()
-        """Labels that were `accepted`, a `duplicate`, or a `conflict`."""
+        """Number of labels by outcome: `accepted`, `duplicate` or `conflict`."""
 
     @property
     def problem(self) -> str | None:
-        """Why no label can be acknowledged now, in a sentence; None if they can."""
+        """Why no label can be acknowledged now, in a sentence; None if labels can."""
         return self._log.problem
 
     def close(self) -> None:
-        """Returns the connections."""
+        """Close the connections."""
         self._store.close()
 
     def accept(self, labels: Sequence[Label]) -> tuple[int, int]:
-        """Keeps the labels, all or none; returns how many were new or corrections, and how many were known already.
+        """Write the labels to the journal, all or none; return how many were new or corrections, and how many were known already.
 
         Raises:
-            LabelConflictError: if a prediction has another label and this one is no correction.
+            LabelConflictError: if a prediction has another label and this one is not a correction.
             JournalUnavailableError: if they could not be made durable.
         """
         with self._lock:
@@ -86,7 +85,7 @@ class LabelIngest:
             return len(records), len(labels) - len(records)
 
     def _known(self, ids: set[UUID]) -> dict[UUID, StoredLabel]:
-        """What counts now: Postgres may lack what came in a moment ago, and memory what another process took."""
+        """Return the labels that count now: Postgres may lack the newest ones, and memory those that another process accepted."""
         known = self._stored(ids)
         for prediction_id in ids & self._recent.keys():
             mine, stored = self._recent[prediction_id], known.get(prediction_id)
@@ -95,13 +94,13 @@ class LabelIngest:
         return known
 
     def _stored(self, ids: set[UUID]) -> dict[UUID, StoredLabel]:
-        """What Postgres has; nothing while it is away: what counts is decided when the journal is copied."""
+        """Return the labels in Postgres; none while it is unavailable: which label counts is decided when the journal is copied."""
         if time.monotonic() < self._ask_again_at:
             return {}
         try:
             return stored_labels(self._store, ids)
         except SQLAlchemyError:
-            self._ask_again_at = time.monotonic() + PAUSE_SECONDS
+            self._ask_again_at = time.monotonic() + RETRY_PAUSE_SECONDS
             return {}
 
     def _remember(self, fresh: dict[UUID, StoredLabel]) -> None:

@@ -1,1 +1,1 @@
-"""What is shown of the running service: metrics for Prometheus, the live feed."""
+"""What the running service shows of itself: metrics for Prometheus, the live feed, the data of the dashboard."""

@@ -1,4 +1,4 @@
-"""The columns of the newest tick's window beside the reference, for a page to draw. Kept for one tick, for all columns."""
+"""Distributions: the columns of the newest tick's window beside the reference, for a chart. Cached for one tick, all columns together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ComparedColumn:
-    """`bars` is None if no value is known on either side, `drift` if the tick did not compare or its file is not on this host."""
+    """One column. `bars` is None if no value is known on either side, `drift` if the tick did not compare or its file is not on this host."""
 
     bars: Distribution | None
     drift: ColumnDrift | None
@@ -40,7 +40,7 @@ class ComparedColumn:
 
 @dataclass(frozen=True)
 class ComparedWindow:
-    """All columns of a tick's window (the very rows that the tick compared) and of its version's reference."""
+    """All columns of a tick's window (the rows that the tick compared) and of its version's reference."""
 
     tick: Row[Any]
     n_reference: int
@@ -49,15 +49,15 @@ class ComparedWindow:
 
 
 class Distributions:
-    """Reads the rows of a tick once, whoever asks and for whichever column. For the threads of read_pool."""
+    """Reads the rows of a tick once for all callers and columns. For the threads of the read pool."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._lock = threading.Lock()
-        self._kept: ComparedWindow | None = None
+        self._cached: ComparedWindow | None = None
 
     def latest(self, store: Store) -> ComparedWindow | None:
-        """Of the version in production; None before its first tick.
+        """Return the latest compared window of the version in production; None before its first tick.
 
         Raises:
             ProblemError: 503 if its reference cannot be read.
@@ -67,9 +67,9 @@ class Distributions:
         if version is None or tick is None:
             return None
         with self._lock:
-            if self._kept is None or self._kept.tick.tick_id != tick.tick_id:
-                self._kept = self._compare(store, version, tick)
-            return self._kept
+            if self._cached is None or self._cached.tick.tick_id != tick.tick_id:
+                self._cached = self._compare(store, version, tick)
+            return self._cached
 
     def _compare(self, store: Store, version: ModelVersion, tick: Row[Any]) -> ComparedWindow:
         window = Window(
@@ -94,14 +94,14 @@ class Distributions:
     def _reference(self, version: ModelVersion) -> pd.DataFrame:
         try:
             return self._platform.registry.reference(version)
-        except Exception as error:  # MLflow, the network, the file: whatever it is, there is nothing to compare with
-            logger.warning("the reference of version %d cannot be read: %s", version.version, error)
-            detail = f"the reference data of version {version.version} cannot be read now; the service's log says why"
+        except Exception as error:  # MLflow, the network, the file: in any case there is nothing to compare with
+            logger.warning("the reference data of version %d cannot be read: %s", version.version, error)
+            detail = f"the reference data of version {version.version} cannot be read now; see the service's log"
             raise ProblemError(503, "reference_unavailable", detail, retry_after_seconds=60) from None
 
 
 def _compared(current: pd.DataFrame, reference: pd.DataFrame, name: str, drift: ColumnDrift | None) -> ComparedColumn:
-    """A feature that the reference does not have yet is missing in each of its rows."""
+    """Compare one column. A feature that the reference does not have yet is missing in each of its rows."""
     now, then = (frame.reindex(columns=[name])[name].to_numpy(dtype=np.float64) for frame in (current, reference))
     return ComparedColumn(distribution(now, then), drift, _missing_pct(then), _missing_pct(now))
 

@@ -1,4 +1,4 @@
-"""The monitor's past as a page shows it: from Postgres, and from the ticks' files what only they have."""
+"""The monitor's results over time, for charts: from Postgres, and from the ticks' files where only they have them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from selfheal.domain.monitoring.drift import PROBABILITY
 from selfheal.services.reports.figures import PastTick
 from selfheal.services.reports.files import read_tick_values
 from selfheal.services.reports.writer import past_tick
-from serving.schemas.dashboard import DriftRow, History, HistoryStep, Known
+from serving.schemas.dashboard import DriftRow, History, HistoryStep, MetricWithInterval
 from serving.schemas.responses import PromotionInfo
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ TickValues = dict[str, Any]
 
 
 def history(store: Store, now: datetime, period: timedelta, max_points: int, folder: Path) -> History:
-    """The last `period`, in at most about `max_points` steps. Reads one file a step."""
+    """Return the last `period`, in about `max_points` steps at most. Reads one file per step."""
     step = step_for(period, max_points)
     steps = steps_between(store, now - period, now, step)
     tick_values = [_tick_values(folder, one) for one in steps]
@@ -69,13 +69,13 @@ def _step(step: Step, newest: PastTick) -> HistoryStep:
     )
 
 
-def _known(values: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]]) -> dict[str, Known]:
-    known: dict[str, Known] = {}
+def _known(values: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]]) -> dict[str, MetricWithInterval]:
+    known: dict[str, MetricWithInterval] = {}
     for name in METRICS:
         value = values.get(name)
         if value is not None:
             low, high = intervals.get(name, (None, None))
-            known[name] = Known(value=value, low=low, high=high)
+            known[name] = MetricWithInterval(value=value, low=low, high=high)
     return known
 
 
@@ -95,7 +95,7 @@ def _drift_rows(features: Sequence[str], steps: Sequence[Step], tick_values: Seq
 
 
 def _columns(values: TickValues) -> dict[str, TickValues]:
-    """Column -> what the tick's file says of it; of a file of another release, what is of the known shape."""
+    """Return column -> its values in the tick's file; of a file of another release, those in the known form."""
     drift = values.get("drift")
     columns = drift.get("columns") if isinstance(drift, dict) else None
     return {one["column"]: one for one in columns or () if isinstance(one, dict) and "column" in one}

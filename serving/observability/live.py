@@ -1,7 +1,7 @@
-"""What the WebSocket `/live` tells: a snapshot every second, and what happens as it happens.
+"""The messages of the WebSocket `/live`: a snapshot every second, and events as they happen.
 
-One task looks and tells, and only while somebody listens. Each listener has a bounded queue: one that falls behind is dropped
-and never waited for. The socket itself is `serving.routes.live`.
+One task polls Postgres and publishes, and only while there are listeners. Each listener has a bounded queue: one that falls behind is dropped
+and never waited for. The socket itself is in `serving.routes.live`.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 1.0
-"""From one snapshot to the next, and from one look at Postgres (four small queries) to the next."""
+"""From one snapshot to the next, and from one poll of Postgres (four small queries) to the next."""
 
 POLL_TIMEOUT_SECONDS = 0.8
-"""Less than the interval: a Postgres that hangs does not slow the snapshots down."""
+"""Less than the interval: a Postgres that hangs does not delay the snapshots."""
 
-LATENCY_SECONDS = 10.0
-"""Over how long the latency in a snapshot is taken."""
+LATENCY_WINDOW_SECONDS = 10.0
+"""The latencies of a snapshot are those of so many seconds."""
 
 MAX_LISTENERS = 100
 
-MAX_NEWS = 100
-"""Decisions, and alerts, told after one look; what is more comes with the next."""
+MAX_EVENTS = 100
+"""Decisions, and alerts, published after one poll; further ones come with the next."""
 
-MAX_QUEUED_MESSAGES = 4 * MAX_NEWS
-"""Room for the most that one look can tell, beside what a listener has not yet read."""
+MAX_QUEUED_MESSAGES = 4 * MAX_EVENTS
+"""Room for the most that one poll can yield, beside what a listener has not read yet."""
 
 
 class Snapshot(BaseModel):
@@ -71,64 +71,68 @@ class Snapshot(BaseModel):
     )
     latency_p50_ms: float | None = Field(
         description=f"median time from arrival to acknowledgement, of this worker's requests of the last "
-        f"{LATENCY_SECONDS:g} s, at most the newest {LatencyHistogram.MAX_RECENT:,}; null if there were none",
+        f"{LATENCY_WINDOW_SECONDS:g} s, at most the newest {LatencyHistogram.MAX_RECENT:,}; null if there were none",
     )
     latency_p99_ms: float | None = Field(description="the 99th percentile of the same; null if there were none")
-    serving_version: int | None = Field(description="the version that this worker answers with; null if it has none")
+    serving_version: int | None = Field(description="the version that this worker scores with; null if it has none")
     production_version: int | None = Field(description="the version in production; null if there is none, or unknown")
     verdict: Verdict | None = Field(description="of that version's latest tick; null if there is none, or unknown")
     feature_drift_ratio: float | None = Field(description="of that tick, 0 to 1; null if unknown")
-    tick_at: datetime | None = Field(description="when the monitor looked; null if it has not, or unknown")
-    n_open_alerts: int | None = Field(description=f"at most {MAX_NEWS} are counted; null if unknown")
-    problem: str | None = Field(description="why something is unknown; null if nothing is")
+    tick_at: datetime | None = Field(description="when that tick was made; null if there is none, or unknown")
+    n_open_alerts: int | None = Field(description=f"at most {MAX_EVENTS} are counted; null if unknown")
+    problem: str | None = Field(description="why something is unknown; null if everything is known")
 
 
 class VerdictGiven(BaseModel):
-    """The monitor has looked at the version in production."""
+    """The monitor has made a tick for the version in production."""
 
     type: Literal["verdict"] = "verdict"
     tick: TickInfo
 
 
 class Promoted(BaseModel):
-    """Another version is in production, by a promotion or a rollback."""
+    """Another version is in production, after a promotion or a rollback."""
 
     type: Literal["promotion"] = "promotion"
     version: VersionInfo
 
 
 class DecisionTaken(BaseModel):
-    """The loop has decided something; `GET /decisions/{decision_id}` has conditions and gates."""
+    """The loop has taken a decision; `GET /decisions/{decision_id}` has its conditions and gates."""
 
     type: Literal["decision"] = "decision"
     decision: DecisionInfo
 
 
 class AlertOpened(BaseModel):
+    """An alert has been opened."""
+
     type: Literal["alert_opened"] = "alert_opened"
     alert: AlertInfo
 
 
 class AlertResolved(BaseModel):
+    """An alert has been resolved."""
+
     type: Literal["alert_resolved"] = "alert_resolved"
     alert: AlertInfo
 
 
-News = VerdictGiven | Promoted | DecisionTaken | AlertOpened | AlertResolved
-LiveMessage = Annotated[Snapshot | News, Field(discriminator="type")]
+Event = VerdictGiven | Promoted | DecisionTaken | AlertOpened | AlertResolved
+LiveMessage = Annotated[Snapshot | Event, Field(discriminator="type")]
 
 
 def message_schema() -> dict[str, Any]:
-    """JSON Schema of the messages."""
+    """Return the JSON Schema of the messages."""
     return TypeAdapter(LiveMessage).json_schema(mode="serialization") | {"title": "Message of the WebSocket /live"}
 
 
-# What there is to tell
+# Events
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What Postgres said at one moment. `alerts` are open, or were open at the look before."""
+    """The state in Postgres at one moment. `alerts` are open, or were open at the poll before."""
 
     production: VersionInfo | None
     tick: TickInfo | None
@@ -138,20 +142,21 @@ class Observation:
 
     @property
     def open_alerts(self) -> dict[UUID, AlertInfo]:
+        """Those of the alerts that are open."""
         return {alert_id: alert for alert_id, alert in self.alerts.items() if alert.resolved_at is None}
 
 
 def observe(store: Store, before: Observation | None) -> Observation:
-    """Asks Postgres for what has come since `before`; None: the first look, of which nothing is news."""
+    """Read from Postgres what has changed since `before` (None: the first poll, which yields no events)."""
     production = model_versions.production_version(store)
     tick = None if production is None else ticks.latest_tick(store, production.version)
     known = () if before is None else before.open_alerts.keys()
-    alerts = map(alert_info, alert_queries.alerts_open_or_among(store, known, MAX_NEWS))
+    alerts = map(alert_info, alert_queries.alerts_open_or_among(store, known, MAX_EVENTS))
     if before is None:
         news: list[DecisionInfo] = []
         last_position = max((newest.position for newest in decisions.page(store, 1)), default=0)
     else:
-        news = [decision_info(chained) for chained in decisions.later_than(store, before.last_position, MAX_NEWS)]
+        news = [decision_info(chained) for chained in decisions.later_than(store, before.last_position, MAX_EVENTS)]
         last_position = max((one.position for one in news), default=before.last_position)
     return Observation(
         production=None if production is None else version_info(production),
@@ -162,8 +167,8 @@ def observe(store: Store, before: Observation | None) -> Observation:
     )
 
 
-def news_between(before: Observation | None, now: Observation) -> Iterator[News]:
-    """What has happened, in the order in which one thing leads to the next."""
+def events_between(before: Observation | None, now: Observation) -> Iterator[Event]:
+    """Yield what has happened between two polls, causes before effects."""
     if before is None:
         return
     if now.tick is not None and (before.tick is None or now.tick.tick_id != before.tick.tick_id):
@@ -184,21 +189,22 @@ def _number(version: VersionInfo | None) -> int | None:
     return None if version is None else version.model_version
 
 
-# Telling it
+# Publishing
 
 
 class Listener:
-    """One reader's queue of messages, in JSON."""
+    """One listener's queue of messages, in JSON."""
 
     def __init__(self) -> None:
         self._messages: asyncio.Queue[str] = asyncio.Queue(MAX_QUEUED_MESSAGES)
         self.is_too_slow = asyncio.Event()
 
     async def next_message(self) -> str:
+        """Return the next message as soon as there is one."""
         return await self._messages.get()
 
     def offer(self, message: str) -> None:
-        """Queues the message; a listener without room for it is too slow from then on."""
+        """Queue the message; a listener without room for it is too slow from then on."""
         try:
             self._messages.put_nowait(message)
         except asyncio.QueueFull:
@@ -206,41 +212,43 @@ class Listener:
 
 
 class Live:
-    """Listeners, and the task that tells them. One an app, for its event loop's thread."""
+    """The listeners, and the task that publishes to them. One per app, for its event loop's thread."""
 
     def __init__(self, holder: ChampionHolder, batcher: MicroBatcher, read_pool: ReadPool) -> None:
         self._holder = holder
         self._batcher = batcher
         self._read_pool = read_pool
         self._listeners: set[Listener] = set()
-        self._is_heard = asyncio.Event()
+        self._has_listeners = asyncio.Event()
         self._last_observation: Observation | None = None
         self._problem: str | None = None
         self._counted: tuple[float, int] | None = None
 
     @property
     def n_listeners(self) -> int:
+        """How many listeners there are."""
         return len(self._listeners)
 
     def join(self) -> Listener | None:
-        """A new listener; None if there are too many already. Whoever joins must leave."""
+        """Return a new listener, which must `leave`; None if there are `MAX_LISTENERS` already."""
         if len(self._listeners) >= MAX_LISTENERS:
             return None
         listener = Listener()
         self._listeners.add(listener)
-        self._is_heard.set()
+        self._has_listeners.set()
         return listener
 
     def leave(self, listener: Listener) -> None:
+        """Remove a listener, if it is still there."""
         self._listeners.discard(listener)
         if not self._listeners:
-            self._is_heard.clear()
+            self._has_listeners.clear()
             self._last_observation = self._counted = (
                 None  # the next listener begins with what is, not with what was missed
             )
 
-    def publish(self, message: Snapshot | News) -> None:
-        """To everybody who listens; those who fall behind are dropped."""
+    def publish(self, message: Snapshot | Event) -> None:
+        """Queue the message for all listeners; those that fall behind are dropped."""
         text = message.model_dump_json()
         for listener in tuple(self._listeners):
             listener.offer(text)
@@ -248,14 +256,14 @@ class Live:
                 self.leave(listener)
 
     async def run(self) -> None:
-        """Looks and tells until cancelled."""
+        """Poll and publish until cancelled."""
         while True:
-            await self._is_heard.wait()
+            await self._has_listeners.wait()
             began = time.monotonic()
             try:
                 await self._observe_and_publish()
-            except Exception:  # the task must outlive whatever one look runs into
-                logger.exception("telling the listeners of /live failed")
+            except Exception:  # whatever one poll runs into, the next one is made
+                logger.exception("/live broadcast failed")
             await asyncio.sleep(max(0.0, INTERVAL_SECONDS - (time.monotonic() - began)))
 
     async def _observe_and_publish(self) -> None:
@@ -264,18 +272,18 @@ class Live:
             now = await self._read_pool.run(partial(observe, before=before), timeout_seconds=POLL_TIMEOUT_SECONDS)
         except ProblemError as error:
             problem = error.detail
-        if not self._is_heard.is_set():
-            return  # everybody has left meanwhile
+        if not self._has_listeners.is_set():
+            return  # all listeners have left meanwhile
         if now is not None:
             self._last_observation = now
-            for message in news_between(before, now):
+            for message in events_between(before, now):
                 self.publish(message)
         self.publish(self._snapshot(now, problem))
 
     def _snapshot(self, now: Observation | None, problem: str | None) -> Snapshot:
         champion = self._holder.current
         tick = None if now is None else now.tick
-        latencies = sorted(self._batcher.latency.recent_seconds(time.perf_counter() - LATENCY_SECONDS))
+        latencies = sorted(self._batcher.latency.recent_seconds(time.perf_counter() - LATENCY_WINDOW_SECONDS))
         return Snapshot(
             at=datetime.now(UTC),
             predictions_per_second=self._predictions_per_second(),
@@ -299,7 +307,7 @@ class Live:
 
 
 def _quantile_ms(sorted_seconds: list[float], q: float) -> float | None:
-    """The smallest value that at least the share `q` does not exceed, in milliseconds; None of none."""
+    """Return the smallest value, in milliseconds, that a share `q` of the values does not exceed; None without values."""
     if not sorted_seconds:
         return None
     return round(1_000 * sorted_seconds[max(0, math.ceil(q * len(sorted_seconds)) - 1)], 3)

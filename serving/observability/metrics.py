@@ -1,7 +1,8 @@
-"""`GET /metrics`: what Prometheus is told. Read from the service's own counts when it asks, so that counting costs nothing here.
+"""Metrics for Prometheus, read from the service's own counts at each scrape, so that counting costs nothing here.
 
-Several workers share one address, and a scrape reaches any of them. Each therefore leaves its numbers in a file now and
-then, and the one that is asked tells those of all, each under its `worker` label.
+Several workers share one address, and a scrape reaches any of them. Each therefore writes its metrics to a file every
+`SHARE_EVERY_SECONDS`, and the scraped one returns those of all, each with its `worker` label. The multiprocess mode of prometheus_client is not used:
+it does not support collectors of one's own.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ logger = logging.getLogger(__name__)
 
 SHARE_EVERY_SECONDS = 2.0
 STALE_AFTER_SECONDS = 30.0
-"""A file that old is of a worker that is gone."""
+"""A file that is older belongs to a worker that is gone."""
 
 
 class ServiceCollector(Collector):
-    """The service's counts as Prometheus' metrics."""
+    """The service's counts as metrics of Prometheus."""
 
     def __init__(self, service: Service, fast_path: FastPath, authenticator: Authenticator) -> None:
         self._service = service
@@ -54,8 +55,9 @@ class ServiceCollector(Collector):
         self._authenticator = authenticator
 
     def collect(self) -> Iterator[Metric]:
+        """Yield all metrics of this worker."""
         yield from self._predictions()
-        yield from self._doors()
+        yield from self._requests()
         yield from self._journal()
         yield from self._model()
 
@@ -78,19 +80,19 @@ class ServiceCollector(Collector):
             buckets=buckets,
             sum_value=latency.sum_seconds,
         )
-        yield _gauge("selfheal_waiting_rows", "Rows that wait to be scored and journaled.", batcher.n_waiting_rows)
+        yield _gauge(
+            "selfheal_waiting_rows", "Rows that wait to be scored and written to the journal.", batcher.n_waiting_rows
+        )
 
-    def _doors(self) -> Iterator[Metric]:
+    def _requests(self) -> Iterator[Metric]:
         refused = CounterMetricFamily(
-            "selfheal_refused_requests", "Scoring requests that were refused, by kind of problem.", labels=("kind",)
+            "selfheal_refused_requests", "Refused scoring requests, by kind of problem.", labels=("kind",)
         )
         for kind, count in self._fast_path.n_refused.copy().items():
             refused.add_metric((kind,), count)
         yield refused
         yield _counter("selfheal_wrong_keys", "Requests with an unknown API key.", self._authenticator.n_wrong_keys)
-        labels = CounterMetricFamily(
-            "selfheal_labels", "Labels that came in, by what became of them.", labels=("outcome",)
-        )
+        labels = CounterMetricFamily("selfheal_labels", "Received labels, by outcome.", labels=("outcome",))
         for outcome, count in self._service.labels.n_by_outcome.copy().items():
             labels.add_metric((outcome,), count)
         yield labels
@@ -101,7 +103,7 @@ class ServiceCollector(Collector):
         yield _gauge("selfheal_ready", "1 if predictions can be scored and acknowledged.", int(is_ready))
         yield _gauge(
             "selfheal_journal_lag_seconds",
-            "Since when the journal has not been wholly in Postgres.",
+            "Seconds since the whole journal was in Postgres.",
             ingest_worker.lag_seconds,
         )
         lag_bytes = ingest_worker.last_lag_bytes
@@ -110,8 +112,14 @@ class ServiceCollector(Collector):
         yield _counter(
             "selfheal_journal_copied_rows", "Rows copied to Postgres by this process.", ingest_worker.n_copied
         )
-        yield _counter("selfheal_journal_damaged_lines", "Journal lines that were left out.", ingest_worker.n_damaged)
-        yield _counter("selfheal_journal_torn_files", "Files that a crash left with half a line.", ingest_worker.n_torn)
+        yield _counter(
+            "selfheal_journal_damaged_lines", "Damaged journal lines that were left out.", ingest_worker.n_damaged
+        )
+        yield _counter(
+            "selfheal_journal_torn_files",
+            "Journal files that a crash left with an incomplete line.",
+            ingest_worker.n_torn,
+        )
         yield _counter(
             "selfheal_label_conflicts", "Labels that contradict the one that counts.", ingest_worker.n_label_conflicts
         )
@@ -119,18 +127,18 @@ class ServiceCollector(Collector):
     def _model(self) -> Iterator[Metric]:
         champion, problem = self._service.holder.current, self._service.holder.problem
         if champion is not None:
-            yield _gauge("selfheal_model_version", "The version that answers.", champion.version.version)
+            yield _gauge("selfheal_model_version", "The version that scores.", champion.version.version)
         is_followed = champion is not None and problem is None
         yield _gauge(
-            "selfheal_model_followed", "1 if the version in production is the one that answers.", int(is_followed)
+            "selfheal_model_followed", "1 if the version in production is the one that scores.", int(is_followed)
         )
 
 
 class MetricsPage:
-    """This worker's numbers, and with several workers those of all.
+    """The metrics of this worker, or of all if there are several.
 
     Args:
-        folder: where workers share theirs; None if there is only one.
+        folder: where the workers share their metrics; None if there is only one worker.
     """
 
     def __init__(self, collector: ServiceCollector, folder: Path | None) -> None:
@@ -142,7 +150,7 @@ class MetricsPage:
         self._name = f"{os.getpid()}.prom"
 
     def text(self) -> bytes:
-        """In Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         own = generate_latest(self._registry)
         if self._folder is None:
             return own
@@ -150,7 +158,7 @@ class MetricsPage:
         return generate_latest(_Pages(pages))
 
     async def share(self) -> None:
-        """Leaves this worker's numbers for the others, until cancelled."""
+        """Write this worker's metrics for the others every `SHARE_EVERY_SECONDS`, until cancelled."""
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -166,10 +174,10 @@ class MetricsPage:
         try:
             write_atomic(path, generate_latest(self._registry))
         except OSError as error:
-            logger.warning("this worker's metrics cannot be shared: %s", error)
+            logger.warning("this worker's metrics cannot be shared with the other workers: %s", error)
 
     def _others(self) -> Iterator[tuple[str, str]]:
-        """Name and text of each other worker's page; one that stops meanwhile takes its page away."""
+        """Yield name and text of each other worker's page; a worker that stops meanwhile removes its page."""
         assert self._folder is not None
         for path in self._folder.glob("*.prom"):
             if path.name == self._name:
@@ -182,7 +190,7 @@ class MetricsPage:
 
 
 class _Pages(CollectorRegistry):
-    """The pages of several workers as one, told apart by a label."""
+    """The pages of several workers as one, distinguished by a label."""
 
     def __init__(self, pages: dict[str, str]) -> None:
         super().__init__(auto_describe=False)

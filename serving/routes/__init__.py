@@ -1,1 +1,1 @@
-"""The endpoints, a module a subject. Each validates, calls, returns."""
+"""The endpoints, one module per subject. Each validates, calls, returns."""

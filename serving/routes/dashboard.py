@@ -1,4 +1,4 @@
-"""`GET /`: the dashboard's page, and the files it is made of. They hold no data, so nobody is asked for a key."""
+"""`GET /`: the dashboard's page and its files. They contain no data, so no key is needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLOTLYS_STYLES = (
     "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='",  # an empty one, which it fills rule by rule
     "'sha256-gG0b4ixT/IQUp7JJLbyKcpYcYDjq2Wp8NGv3f+aasqo='",  # that of the map library within it
 )
-"""Inline styles that Plotly's bundle adds as it loads, by their digests: no other inline style is let through."""
+"""Digests of the inline styles that Plotly's bundle adds as it loads; no other inline style is allowed."""
 
 POLICY = "; ".join(
     (
@@ -32,14 +32,15 @@ POLICY = "; ".join(
 """No inline script, no other host."""
 
 CACHE_FOREVER = "public, max-age=31536000, immutable"
-"""For files whose path changes with what is in them."""
+"""For files whose path changes with their content."""
 
 REVALIDATE = "no-cache"
-"""For the page: whether it changed is asked each time, and answered without sending it again."""
+"""For the page: browsers check each time whether it has changed, and get it again only then."""
 
 
 @router.get("/")
 async def get_page(request: Request) -> Response:
+    """Return the page, or 304 if the browser has it already."""
     files: DashboardFiles = request.app.state.dashboard
     headers = {
         "cache-control": REVALIDATE,
@@ -54,10 +55,11 @@ async def get_page(request: Request) -> Response:
 
 @router.get("/dashboard/{folder}/{name:path}")
 async def get_file(request: Request, folder: str, name: str) -> Response:
+    """Return one of the page's files."""
     files: DashboardFiles = request.app.state.dashboard
     found = await asyncio.to_thread(files.find, folder, name)
     if found is None:
-        raise ProblemError(404, "not_found", "there is no such file; load the dashboard anew")
+        raise ProblemError(404, "not_found", "there is no such file; reload the dashboard")
     return _response(request, found, {"cache-control": CACHE_FOREVER})
 
 

@@ -1,4 +1,4 @@
-"""`GET /decisions`: what the loop decided, and on what it rests."""
+"""`GET /decisions`: the decisions of the loop and what they are based on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from selfheal.adapters.postgres.decisions import find_chained, page
 from serving.dependencies import ServiceDependency
 from serving.schemas.problems import ProblemError, documented
-from serving.schemas.responses import DecisionDetail, Decisions, DecisionsQuestion, decision_detail, decision_info
+from serving.schemas.responses import DecisionDetail, Decisions, DecisionsParameters, decision_detail, decision_info
 from serving.security.auth import Scope, requires
 
 router = APIRouter(
@@ -22,21 +22,21 @@ router = APIRouter(
 DecisionId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="as in `decision_id`")]
 
 
-@router.get("/decisions", summary="What the loop decided")
-async def get_decisions(service: ServiceDependency, question: Annotated[DecisionsQuestion, Query()]) -> Decisions:
-    """Trainings, promotions, rejections, rollbacks, and what was left alone and why. The newest first, page by page."""
-    ask = partial(page, limit=question.limit + 1, actions=question.action, before=question.before)
+@router.get("/decisions", summary="List decisions")
+async def get_decisions(service: ServiceDependency, parameters: Annotated[DecisionsParameters, Query()]) -> Decisions:
+    """Return trainings, promotions, rejections, rollbacks and decisions to do nothing, each with its reason; the newest first, page by page."""
+    ask = partial(page, limit=parameters.limit + 1, actions=parameters.action, before=parameters.before)
     found = await service.read_pool.run(ask)
-    shown = found[: question.limit]
+    shown = found[: parameters.limit]
     return Decisions(
         decisions=[decision_info(chained) for chained in shown],
         next_before=shown[-1].position if len(found) > len(shown) else None,
     )
 
 
-@router.get("/decisions/{decision_id}", summary="One decision in full", responses=documented(404))
+@router.get("/decisions/{decision_id}", summary="Show one decision in full", responses=documented(404))
 async def get_decision(service: ServiceDependency, decision_id: DecisionId) -> DecisionDetail:
-    """With every condition and gate, the digests of data, model, gate limits and code, and its link in the chain of hashes."""
+    """Return a decision with all conditions and gates, the digests of data, model, gate limits and code, and its link in the hash chain."""
     chained = await service.read_pool.run(partial(find_chained, decision_id=decision_id))
     if chained is None:
         raise ProblemError(404, "not_found", f"there is no decision {decision_id}; GET /decisions lists them")

@@ -1,4 +1,4 @@
-"""`GET /health`, `/health/live` and `/health/ready`: how the service is."""
+"""`GET /health`, `/health/live` and `/health/ready`: the state of the service."""
 
 from __future__ import annotations
 
@@ -6,78 +6,74 @@ from fastapi import APIRouter, Response
 
 from serving.dependencies import Service, ServiceDependency
 from serving.schemas.problems import ProblemError
-from serving.schemas.responses import (
-    Health,
-    Liveness,
-    Readiness,
-)
+from serving.schemas.responses import Health, Liveness, Readiness
 
 router = APIRouter(tags=["state"])
 
 LAG_TIMEOUT_SECONDS = 1.0
-"""Whoever asks for the health wants it now: what Postgres does not say by then is unknown."""
+"""A health check has to respond soon: what Postgres does not return by then is unknown."""
 
 
-@router.get("/health", summary="How the service is", responses={503: {"model": Health}})
+@router.get("/health", summary="Show the state of the service", responses={503: {"model": Health}})
 async def health(service: ServiceDependency, response: Response) -> Health:
-    """`ok`, `degraded` (it scores and loses nothing, but something is wrong or unknown) or `not_ready`, with every problem.
+    """Return `ok`, `degraded` (it scores and loses nothing, but something is wrong or unknown) or `not_ready`, with all problems.
 
-    503 only while nothing can be scored. Needs no key. For probes of an orchestrator take `/health/live` and
-    `/health/ready`: this one asks Postgres, which may be away without harm.
+    The status is 503 only while nothing can be scored. No key is needed. For an orchestrator's probes use `/health/live` and
+    `/health/ready`: this endpoint asks Postgres, which may be unavailable without harm.
     """
     lag = await _journal_lag(service)
-    hindrance = _hindrance(service)
+    blocking = _blocking_problem(service)
     champion = service.holder.current
-    found = (hindrance, service.holder.problem, _label_hindrance(service), service.ingest_worker.problem)
+    found = (blocking, service.holder.problem, _label_problem(service), service.ingest_worker.problem)
     problems = list(dict.fromkeys(problem for problem in found if problem is not None))
     if lag is None and not problems:
         problems.append("Postgres is unavailable, so it is unknown how far the journal has been copied")
-    if hindrance is not None:
+    if blocking is not None:
         response.status_code = 503
     return Health(
-        status="not_ready" if hindrance is not None else "degraded" if problems else "ok",
+        status="not_ready" if blocking is not None else "degraded" if problems else "ok",
         model_version=None if champion is None else champion.version.version,
         problems=problems,
         journal_lag_bytes=lag,
     )
 
 
-@router.get("/health/live", summary="Whether the process answers")
+@router.get("/health/live", summary="Check that the process responds")
 async def health_live() -> Liveness:
-    """Always 200: the event loop turns. If this fails, restart the process. Needs no key."""
+    """Return 200 as long as the event loop runs. If this fails, restart the process. No key is needed."""
     return Liveness()
 
 
-@router.get("/health/ready", summary="Whether to send requests here", responses={503: {"model": Readiness}})
+@router.get("/health/ready", summary="Check that the service can score", responses={503: {"model": Readiness}})
 async def health_ready(service: ServiceDependency, response: Response) -> Readiness:
-    """200 if a model is loaded and the journal takes predictions, else 503 with the reasons.
+    """Return 200 if a model is loaded and the journal can be written, else 503 with the reasons.
 
-    Postgres is not asked: predictions are acknowledged without it. Needs no key.
+    Postgres is not asked: predictions are acknowledged without it. No key is needed.
     """
-    hindrance = _hindrance(service)
-    if hindrance is None:
+    blocking = _blocking_problem(service)
+    if blocking is None:
         return Readiness(status="ready", reasons=[])
     response.status_code = 503
-    return Readiness(status="not_ready", reasons=[hindrance])
+    return Readiness(status="not_ready", reasons=[blocking])
 
 
-def _hindrance(service: Service) -> str | None:
-    """Why nothing can be acknowledged now; None if predictions can."""
+def _blocking_problem(service: Service) -> str | None:
+    """Return why no prediction can be acknowledged now; None if predictions can."""
     if service.holder.current is None:
         return service.holder.problem or "no model is loaded yet"
-    if service.batcher.problem is not None:  # which may name paths, and no key is asked for here
-        return "the journal cannot be written, so no prediction can be acknowledged; the service's log says why"
+    if service.batcher.problem is not None:  # which may contain paths, and no key is needed here
+        return "the journal cannot be written, so no prediction can be acknowledged; see the service's log"
     return None
 
 
-def _label_hindrance(service: Service) -> str | None:
+def _label_problem(service: Service) -> str | None:
     if service.labels.problem is None:
         return None
-    return "the label journal cannot be written, so labels are refused; the service's log says why"
+    return "the label journal cannot be written, so labels are refused; see the service's log"
 
 
 async def _journal_lag(service: Service) -> int | None:
-    """Bytes not yet in Postgres; None if that cannot be told now."""
+    """Return the bytes not yet in Postgres; None if unknown."""
     try:
         return await service.read_pool.run(
             lambda _: service.ingest_worker.lag_bytes(), timeout_seconds=LAG_TIMEOUT_SECONDS

@@ -1,4 +1,4 @@
-"""`POST /labels`."""
+"""`POST /labels`: the true labels of predictions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from serving.schemas.requests import LabelBatch, LabelBody, LabelsResponse
 router = APIRouter(tags=["label"], responses=documented(409, 422, 503))
 
 
-@router.post("/labels", response_model=LabelsResponse)
+@router.post("/labels", response_model=LabelsResponse, summary="Send true labels")
 async def post_labels(service: ServiceDependency, body: LabelBody) -> LabelsResponse:
-    """Takes what became of predictions, one or many, all or none. Labels may come before the log has the prediction."""
+    """Accept the true labels of predictions, one or many, all or none. A label may arrive before its prediction is in Postgres."""
     labels = body.labels if isinstance(body, LabelBatch) else [body]
     try:
         accepted, duplicates = await asyncio.to_thread(service.labels.accept, labels)
     except LabelConflictError as error:
         raise ProblemError(409, "label_conflict", str(error)) from None
     except JournalUnavailableError:
-        detail = "labels cannot be made durable now; none was kept (see /health)"
+        detail = "labels cannot be made durable now, so none was accepted; see /health"
         raise ProblemError(503, "journal_unavailable", detail, retry_after_seconds=5) from None
     return LabelsResponse(accepted=accepted, duplicates=duplicates)

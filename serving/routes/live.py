@@ -1,4 +1,4 @@
-"""The WebSocket `/live`: who may listen, and the socket's two ends. What is told is `serving.observability.live`'s."""
+"""The WebSocket `/live`: who may listen, and sending. The messages are those of `serving.observability.live`."""
 
 from __future__ import annotations
 
@@ -29,41 +29,43 @@ POLICY_VIOLATION = 1008
 TRY_AGAIN_LATER = 1013
 
 CLOSE_TIMEOUT_SECONDS = 5.0
-"""How long a listener that fell behind may take to read why it is dropped; then it is only cut off."""
+"""For a listener that fell behind to read why it is dropped; after that the connection is closed without a word."""
 
 DESCRIPTION = f"""
-JSON Schema of the messages of the WebSocket **`/live`** (a `GET` with an upgrade; OpenAPI has no word for it).
+Return the JSON Schema of the messages of the WebSocket **`/live`** (a `GET` with an upgrade, which OpenAPI cannot describe).
 
 Each message is a JSON text with a `type`:
 
 | `type` | when |
 |---|---|
 | `snapshot` | every {INTERVAL_SECONDS:g} s: predictions per second, latency, versions, verdict, drift ratio, open alerts |
-| `verdict` | the monitor has looked at the version in production |
-| `promotion` | another version is in production, by a promotion or a rollback |
-| `decision` | the loop has decided something |
-| `alert_opened`, `alert_resolved` | a person should know; it is over |
+| `verdict` | the monitor has made a tick for the version in production |
+| `promotion` | another version is in production, after a promotion or a rollback |
+| `decision` | the loop has taken a decision |
+| `alert_opened`, `alert_resolved` | an alert has been opened, resolved |
 
-Events come from the moment of listening on; older ones are under `/decisions` and `/monitoring`. What Postgres cannot tell
-at the moment is null, and `problem` says why. `predictions_per_second` and latencies are those of the worker which
-holds the socket.
+Events are sent from the time of connecting; earlier ones are under `/decisions` and `/monitoring`. Values that Postgres does not
+return in time are null, and `problem` says why. `predictions_per_second` and latencies are those of the worker that
+serves the socket.
 
-**Keys** (scope `read`): `X-API-Key` or `Authorization: Bearer`; browsers, which cannot set headers here, offer the
+**Keys** (scope `read`): `X-API-Key` or `Authorization: Bearer`; browsers, which cannot set headers for a WebSocket, offer the
 subprotocols `{SUBPROTOCOL}` and `{KEY_SUBPROTOCOL}<key>`: `new WebSocket(url, ["{SUBPROTOCOL}", "{KEY_SUBPROTOCOL}" + key])`.
-A wrong key is answered with 401 or 403 instead of the upgrade. Where no key is asked for, only pages of this host may connect.
+A wrong key is answered with 401 or 403 instead of the upgrade. If the service asks for no keys, only pages of this host may connect.
 
-**Close codes**: {TRY_AGAIN_LATER} for a listener that reads too slowly (it is dropped, never waited for) and for one too
-many ({MAX_LISTENERS} a worker); {POLICY_VIOLATION} for one that sends messages: this socket only tells.
+**Close codes**: {TRY_AGAIN_LATER} for a listener that reads too slowly (it is dropped, never waited for) and for one that is too
+many ({MAX_LISTENERS} per worker); {POLICY_VIOLATION} for one that sends messages: this socket only sends.
 """
 
 
-@router.get("/live/schema", summary="What the WebSocket /live tells", description=DESCRIPTION)
+@router.get("/live/schema", summary="Show the schema of the WebSocket /live", description=DESCRIPTION)
 async def live_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the messages; `DESCRIPTION` is what OpenAPI shows."""
     return message_schema()
 
 
 @router.websocket("/live")
 async def live(websocket: WebSocket, service: ServiceDependency) -> None:
+    """Send messages until the listener leaves, falls behind or sends something."""
     try:
         _admit(websocket)
     except ProblemError as error:
@@ -72,7 +74,7 @@ async def live(websocket: WebSocket, service: ServiceDependency) -> None:
     await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
     listener = service.live.join()
     if listener is None:
-        await _close(websocket, TRY_AGAIN_LATER, f"{MAX_LISTENERS} others are listening; try again later")
+        await _close(websocket, TRY_AGAIN_LATER, f"{MAX_LISTENERS} others are connected; try again later")
         return
     try:
         await _serve(websocket, listener)
@@ -81,8 +83,10 @@ async def live(websocket: WebSocket, service: ServiceDependency) -> None:
 
 
 def _admit(websocket: WebSocket) -> None:
-    """Raises:
-    ProblemError: if the key, or the page that wants to listen, is not let in.
+    """Check the key, and the page that connects.
+
+    Raises:
+        ProblemError: if one of them is refused.
     """
     authenticator: Authenticator = websocket.app.state.authenticator
     if not authenticator.asks_for_keys:
@@ -97,11 +101,11 @@ def _key(websocket: WebSocket) -> str | None:
 
 
 async def _serve(websocket: WebSocket, listener: Listener) -> None:
-    """Until the listener leaves, falls behind or sends something."""
-    telling = asyncio.create_task(_tell(websocket, listener))
-    hearing = asyncio.create_task(websocket.receive())
+    """Send until the listener leaves, falls behind or sends something."""
+    sending = asyncio.create_task(_send_messages(websocket, listener))
+    receiving = asyncio.create_task(websocket.receive())
     falling_behind = asyncio.create_task(listener.is_too_slow.wait())
-    tasks = (telling, hearing, falling_behind)
+    tasks = (sending, receiving, falling_behind)
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -110,22 +114,24 @@ async def _serve(websocket: WebSocket, listener: Listener) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     if listener.is_too_slow.is_set():
         await _close(websocket, TRY_AGAIN_LATER, "you read too slowly; connect again when you can keep up")
-    elif _has_spoken(hearing):
-        await _close(websocket, POLICY_VIOLATION, "this socket only tells; send nothing")
+    elif _has_received(receiving):
+        await _close(websocket, POLICY_VIOLATION, "this socket only sends; send nothing")
 
 
-async def _tell(websocket: WebSocket, listener: Listener) -> None:
+async def _send_messages(websocket: WebSocket, listener: Listener) -> None:
     with contextlib.suppress(WebSocketDisconnect):
         while True:
             await websocket.send_text(await listener.next_message())
 
 
-def _has_spoken(hearing: asyncio.Task[Any]) -> bool:
-    return not hearing.cancelled() and hearing.exception() is None and hearing.result()["type"] == "websocket.receive"
+def _has_received(receiving: asyncio.Task[Any]) -> bool:
+    if receiving.cancelled() or receiving.exception() is not None:
+        return False
+    return bool(receiving.result()["type"] == "websocket.receive")
 
 
 async def _close(websocket: WebSocket, code: int, reason: str) -> None:
-    """Says why, if the other side reads it soon; the server ends the connection when the endpoint returns."""
+    """Send the reason, if the other side reads it soon; the server closes the connection when the endpoint returns."""
     with contextlib.suppress(TimeoutError, WebSocketDisconnect):
         async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
             await websocket.close(code, reason)

@@ -1,4 +1,4 @@
-"""`GET /metrics`."""
+"""`GET /metrics`: metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ router = APIRouter(tags=["state"])
 
 
 class PrometheusText(PlainTextResponse):
+    """A response in Prometheus' text format."""
+
     media_type = CONTENT_TYPE_LATEST
 
 
 @router.get(
     "/metrics",
-    summary="Metrics for Prometheus",
+    summary="Show metrics for Prometheus",
     response_class=PrometheusText,
     dependencies=[Depends(requires(Scope.READ))],
     responses=documented(401, 403, 429),
 )
 async def get_metrics(request: Request) -> PrometheusText:
-    """Counts of predictions, refusals and labels, latency, journal lag and the process's own, in Prometheus' text format.
+    """Return counts of predictions, refusals and labels, latency, journal lag and process metrics in Prometheus' text format.
 
-    With several workers each series has a `worker` label; sum over it.
+    With several workers each series has a label `worker`; sum over it.
     """
     page: MetricsPage = request.app.state.metrics
     return PrometheusText(await asyncio.to_thread(page.text))

@@ -1,4 +1,4 @@
-"""`GET /monitoring/...`: what the monitor sees, and the alerts it raises. Read from Postgres at each request."""
+"""`GET /monitoring/...`: the monitor's results, alerts and reports. Read from Postgres at each request."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from serving.schemas.responses import (
     Acknowledgement,
     AlertInfo,
     Alerts,
-    AlertsQuestion,
+    AlertsParameters,
     ColumnInfo,
     Drift,
     DriftInfo,
-    DriftQuestion,
-    LimitedQuestion,
+    DriftParameters,
+    LimitParameters,
     MonitoringStats,
-    Question,
+    QueryParameters,
     ReportInfo,
     Reports,
     TickInfo,
@@ -57,41 +57,47 @@ router = APIRouter(prefix="/monitoring", tags=["monitoring"], responses=document
 reading = [Depends(requires(Scope.READ))]
 
 
-@router.get("/stats", summary="What the monitor last saw", dependencies=reading)
-async def get_stats(service: ServiceDependency, _: Annotated[Question, Query()]) -> MonitoringStats:
-    """The latest tick of the version in production: counts, positive rate, probabilities, estimated and realised quality, and
-    the verdict with all reasons. `tick_age_seconds` and `is_overdue` tell whether the monitor is still looking."""
+@router.get("/stats", summary="Show the latest monitoring tick", dependencies=reading)
+async def get_stats(service: ServiceDependency, _: Annotated[QueryParameters, Query()]) -> MonitoringStats:
+    """Return the latest tick of the version in production.
+
+    It has counts, positive rate, probabilities, estimated and realised quality, and the verdict with all reasons. `tick_age_seconds` and
+    `is_overdue` show whether the monitor is still running.
+    """
     interval = timedelta(seconds=service.platform.settings.monitoring_interval)
     return await service.read_pool.run(partial(monitoring_stats, interval=interval, now=datetime.now(UTC)))
 
 
-@router.get("/drift", summary="Drift, now and before", dependencies=reading)
-async def get_drift(service: ServiceDependency, question: Annotated[DriftQuestion, Query()]) -> Drift:
-    """The latest comparison of the traffic with the reference data of the version in production, column by column, and the
-    verdicts of the last `hours`."""
-    since = datetime.now(UTC) - timedelta(hours=question.hours)
+@router.get("/drift", summary="Show drift, now and before", dependencies=reading)
+async def get_drift(service: ServiceDependency, parameters: Annotated[DriftParameters, Query()]) -> Drift:
+    """Return the latest comparison of the traffic with the reference data, column by column, and the verdicts of the last `hours`.
+
+    The reference data are those of the version in production.
+    """
+    since = datetime.now(UTC) - timedelta(hours=parameters.hours)
     folder = results_folder(service.platform.settings.data_dir)
-    return await service.read_pool.run(partial(_drift, since=since, limit=question.limit, folder=folder))
+    return await service.read_pool.run(partial(_drift, since=since, limit=parameters.limit, folder=folder))
 
 
-@router.get("/alerts", summary="What a person should know", dependencies=reading)
-async def get_alerts(service: ServiceDependency, question: Annotated[AlertsQuestion, Query()]) -> Alerts:
-    """Open alerts first. An alert is open until the monitor no longer sees its cause; acknowledging does not close it."""
-    ask = partial(alerts.alerts_open_first, limit=question.limit, only_open=question.only_open)
+@router.get("/alerts", summary="List alerts", dependencies=reading)
+async def get_alerts(service: ServiceDependency, parameters: Annotated[AlertsParameters, Query()]) -> Alerts:
+    """Return alerts, open ones first. An alert is open until its cause is gone; acknowledging does not resolve it."""
+    ask = partial(alerts.alerts_open_first, limit=parameters.limit, only_open=parameters.only_open)
     return Alerts(alerts=[alert_info(row) for row in await service.read_pool.run(ask)])
 
 
-@router.post(
-    "/alerts/{alert_id}/acknowledge", summary="Say that you have seen an alert", responses=documented(404, 413, 415)
-)
+@router.post("/alerts/{alert_id}/acknowledge", summary="Acknowledge an alert", responses=documented(404, 413, 415))
 async def acknowledge_alert(
     service: ServiceDependency,
     caller: Annotated[Caller, Depends(requires(Scope.ADMIN))],
     alert_id: UUID,
     acknowledgement: Acknowledgement | None = None,
 ) -> AlertInfo:
-    """Keeps who has seen it (the name of the API key), when, and a note. The first to say so stays: saying it again changes
-    nothing, and the answer tells who was first. Nobody is notified of it again unless it becomes more severe."""
+    """Record who has seen the alert (the name of the API key), when, and a note.
+
+    The first acknowledgement stays: a second one changes nothing, and the response shows the first. No further notification is sent
+    about the alert unless it becomes more severe.
+    """
     note = None if acknowledgement is None else acknowledgement.note
     acknowledge = partial(_acknowledge, alert_id=alert_id, actor=caller.name, now=datetime.now(UTC), note=note)
     alert = await service.read_pool.run(acknowledge)
@@ -100,29 +106,29 @@ async def acknowledge_alert(
     return alert
 
 
-@router.get("/reports", summary="The reports there are", dependencies=reading)
+@router.get("/reports", summary="List reports", dependencies=reading)
 async def get_reports(
-    request: Request, service: ServiceDependency, question: Annotated[LimitedQuestion, Query()]
+    request: Request, service: ServiceDependency, parameters: Annotated[LimitParameters, Query()]
 ) -> Reports:
-    """Pages for people: one is written when the state changes, hourly while drifted, and on demand (`selfheal report`)."""
+    """Return the reports on this host: one is written when the state changes, hourly during drift, and on demand (`selfheal report`)."""
     links: SignedLinks | None = request.app.state.signed_links
     found = await asyncio.to_thread(list_reports, reports_folder(service.platform.settings.data_dir))
     return Reports(
-        reports=[_report_info(report) for report in found[: question.limit]],
+        reports=[_report_info(report) for report in found[: parameters.limit]],
         ticket=None if links is None else await asyncio.to_thread(links.issue),
     )
 
 
 @router.get(
     "/report",
-    summary="The latest report",
+    summary="Show the latest report",
     dependencies=reading,
     status_code=307,
     response_class=RedirectResponse,
     responses=documented(404),
 )
-async def get_report(service: ServiceDependency, _: Annotated[Question, Query()]) -> RedirectResponse:
-    """Leads to the overview that was written last."""
+async def get_report(service: ServiceDependency, _: Annotated[QueryParameters, Query()]) -> RedirectResponse:
+    """Redirect to the overview that was written last."""
     found = await asyncio.to_thread(list_reports, reports_folder(service.platform.settings.data_dir))
     path = next((info.overview for info in map(_report_info, found) if info.overview is not None), None)
     if path is None:
@@ -132,13 +138,15 @@ async def get_report(service: ServiceDependency, _: Annotated[Question, Query()]
 
 @router.get(
     "/reports/{name}",
-    summary="A page of a report, or a script of one",
+    summary="Show a page of a report",
     dependencies=reading,
     response_class=FileResponse,
     responses=documented(404) | {200: {"content": {"text/html": {}, "text/javascript": {}}}},
 )
-async def get_report_file(service: ServiceDependency, _: Annotated[Question, Query()], name: str) -> FileResponse:
-    """Shown without any right to reach other hosts, or this service in the name of whoever looks at it."""
+async def get_report_file(
+    service: ServiceDependency, _: Annotated[QueryParameters, Query()], name: str
+) -> FileResponse:
+    """Return a page of a report, or one of its scripts. The page may reach neither other hosts nor this service in the reader's name."""
     return await _report_file(service, name)
 
 
@@ -146,7 +154,7 @@ async def get_report_file(service: ServiceDependency, _: Annotated[Question, Que
 async def get_report_file_by_ticket(
     request: Request, service: ServiceDependency, ticket: str, name: str
 ) -> FileResponse:
-    """As above, for a browser that follows a link. The page's own links and scripts, which are relative, carry the ticket on."""
+    """Return a page as `get_report_file` does, for a browser that follows a link. The page's relative links contain the ticket."""
     links: SignedLinks | None = request.app.state.signed_links
     if links is not None and not await asyncio.to_thread(links.is_valid, ticket):
         raise ProblemError(403, "ticket_expired", "this link has expired; open the report from the dashboard again")
@@ -172,6 +180,7 @@ def _report_info(report: ReportFiles) -> ReportInfo:
 
 
 def monitoring_stats(store: Store, interval: timedelta, now: datetime) -> MonitoringStats:
+    """Return the latest tick of the version in production, and whether the next one is overdue."""
     version = model_versions.production_version(store)
     if version is None:
         return MonitoringStats(

@@ -1,4 +1,4 @@
-"""`GET /overview`, `GET /monitoring/history` and `GET /monitoring/drift/{column}`: what the dashboard is made of."""
+"""`GET /overview`, `GET /monitoring/history` and `GET /monitoring/drift/{column}`: the data of the dashboard."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from serving.schemas.dashboard import (
     ComparedRows,
     Histogram,
     History,
-    HistoryQuestion,
+    HistoryParameters,
     Overview,
 )
 from serving.schemas.problems import ProblemError, documented
-from serving.schemas.responses import ColumnInfo, Question
+from serving.schemas.responses import ColumnInfo, QueryParameters
 from serving.security.auth import Authenticator, Caller, Scope, requires
 
 if TYPE_CHECKING:
@@ -40,15 +40,18 @@ reading = [Depends(requires(Scope.READ))]
 ColumnName = Annotated[str, Path(min_length=1, max_length=200, description="a feature, or `probability`")]
 
 
-@router.get("/overview", tags=["state"], summary="How the model is, in a sentence")
+@router.get("/overview", tags=["state"], summary="Show the state of the model in a sentence")
 async def get_overview(
     request: Request,
     service: ServiceDependency,
     caller: Annotated[Caller, Depends(requires(Scope.READ))],
-    _: Annotated[Question, Query()],
+    _: Annotated[QueryParameters, Query()],
 ) -> Overview:
-    """The state in the words of `selfheal status`, the version in production and its probation, the latest tick, how many
-    alerts are open, and what the key that asks is good for. What cannot be known is null, and the tone `unknown`."""
+    """Return the state in the words of `selfheal status`, with the figures behind it.
+
+    These are the version in production and its probation, the latest tick, the number of open alerts, and the scopes of the caller's key.
+    Unknown values are null; the tone is then `unknown`.
+    """
     authenticator: Authenticator = request.app.state.authenticator
     now, interval = datetime.now(UTC), timedelta(seconds=service.platform.settings.monitoring_interval)
 
@@ -60,15 +63,19 @@ async def get_overview(
     return await service.read_pool.run(ask)
 
 
-@router.get("/monitoring/history", tags=["monitoring"], summary="What the monitor saw over time", dependencies=reading)
-async def get_history(service: ServiceDependency, question: Annotated[HistoryQuestion, Query()]) -> History:
-    """Verdicts, drift of every column, proxy metrics and quality with intervals, thinned to at most so many points: each is the
-    newest tick of a step, with the gravest verdict and the drift of all ticks of the step. All versions."""
+@router.get(
+    "/monitoring/history", tags=["monitoring"], summary="Show the monitor's results over time", dependencies=reading
+)
+async def get_history(service: ServiceDependency, parameters: Annotated[HistoryParameters, Query()]) -> History:
+    """Return verdicts, drift of all columns, proxy metrics and quality with intervals, in at most `points` steps.
+
+    Each step has the values of its newest tick, and the most severe verdict and the drift of all its ticks. All versions are included.
+    """
     ask = partial(
         history,
         now=datetime.now(UTC),
-        period=timedelta(hours=question.hours),
-        max_points=question.points,
+        period=timedelta(hours=parameters.hours),
+        max_points=parameters.points,
         folder=results_folder(service.platform.settings.data_dir),
     )
     return await service.read_pool.run(ask)
@@ -77,15 +84,17 @@ async def get_history(service: ServiceDependency, question: Annotated[HistoryQue
 @router.get(
     "/monitoring/drift/{column}",
     tags=["monitoring"],
-    summary="One column, now and in the reference",
+    summary="Show one column, now and in the reference",
     dependencies=reading,
     responses=documented(404),
 )
 async def get_column(
-    service: ServiceDependency, column: ColumnName, _: Annotated[Question, Query()]
+    service: ServiceDependency, column: ColumnName, _: Annotated[QueryParameters, Query()]
 ) -> ColumnDistribution:
-    """The values of the rows that the latest tick compared and those of the reference of the version in production, in the same
-    bars. Heavier than its neighbours for the first column of a tick; the others are kept from it."""
+    """Return the distribution of a column in the rows that the latest tick compared, and in the reference, over the same bars.
+
+    The reference is that of the version in production. The first column of a tick takes longer; it prepares all others.
+    """
     if column not in {*service.platform.contract.feature_names, PROBABILITY}:
         raise ProblemError(404, "not_found", "there is no such column; GET /monitoring/drift lists them")
     description, unit = _wording(service.platform.contract, column)
@@ -123,7 +132,7 @@ def _bars(found: Distribution) -> Histogram:
 
 
 def _wording(contract: ModelContract, column: str) -> tuple[str, str]:
-    """Description and unit, as the contract declares them."""
+    """Return the description and unit that the contract declares."""
     declared = {feature.name: (feature.description, feature.unit) for feature in contract.inputs}
     derived = {feature.name: (f"{feature.formula}: {feature.reason}", feature.unit) for feature in contract.derived}
     return (declared | derived).get(column, ("What the model predicts", "probability"))

@@ -1,4 +1,4 @@
-"""`GET /model/promotions`, `POST /promotions`, `POST /rollbacks`, `POST /retrainings`: what went live, and what a person wants done."""
+"""`GET /model/promotions`, `POST /promotions`, `POST /rollbacks`, `POST /retrainings`: what went live, and commands of people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from selfheal.services.promotion.going_live import force_promote, rollback
 from serving.dependencies import ServiceDependency
 from serving.schemas.problems import ProblemError, documented
 from serving.schemas.responses import (
-    LimitedQuestion,
+    LimitParameters,
     ModelVersionSummary,
     PromotionInfo,
     PromotionRequest,
@@ -35,17 +35,20 @@ router = APIRouter(tags=["promotions"], responses=documented(401, 403, 422, 429,
 Admin = Annotated[Caller, Depends(requires(Scope.ADMIN))]
 
 
-@router.get("/model/promotions", summary="What went live when", dependencies=[Depends(requires(Scope.READ))])
-async def get_promotions(service: ServiceDependency, question: Annotated[LimitedQuestion, Query()]) -> Promotions:
-    """Every version that went live, by a promotion or a rollback, and the decision behind it."""
-    found = await service.read_pool.run(partial(promotions_since, since=None, limit=question.limit))
+@router.get("/model/promotions", summary="List promotions and rollbacks", dependencies=[Depends(requires(Scope.READ))])
+async def get_promotions(service: ServiceDependency, parameters: Annotated[LimitParameters, Query()]) -> Promotions:
+    """Return all promotions and rollbacks, the newest first, with the decision behind each."""
+    found = await service.read_pool.run(partial(promotions_since, since=None, limit=parameters.limit))
     return Promotions(promotions=[PromotionInfo.model_validate(promotion) for promotion in found])
 
 
-@router.post("/promotions", summary="Put a version into production by hand", responses=documented(404, 409, 413, 415))
+@router.post("/promotions", summary="Put a version into production manually", responses=documented(404, 409, 413, 415))
 async def post_promotion(service: ServiceDependency, caller: Admin, request: PromotionRequest) -> ModelVersionSummary:
-    """Without a verdict of the gates, on the word of the key's owner: name and reason are kept. The version goes on probation. It
-    must load, answer, and score as it did in training, or production stays as it is (409). MLflow follows within a minute."""
+    """Put a version into production without a verdict of the gates, on the responsibility of the key's owner.
+
+    The name of the key and the reason are recorded. The version goes on probation. It must load and score as it did in training, or production
+    stays as it is (409). MLflow follows within a minute.
+    """
 
     def promote(platform: Platform) -> ModelVersion:
         return force_promote(
@@ -63,8 +66,10 @@ async def post_promotion(service: ServiceDependency, caller: Admin, request: Pro
 
 @router.post("/rollbacks", summary="Go back to an earlier version", responses=documented(404, 409, 413, 415))
 async def post_rollback(service: ServiceDependency, caller: Admin, request: RollbackRequest) -> ModelVersionSummary:
-    """To the version that the present one replaced, or to the one named; not to one that was rolled back itself. Sent twice it
-    goes back twice, unless `from_version` says from where. MLflow follows within a minute."""
+    """Go back to the version that the present one replaced, or to the named one, but not to one that was rolled back itself.
+
+    Two requests go back twice, unless `from_version` says from which version. MLflow follows within a minute.
+    """
 
     def go_back(platform: Platform) -> ModelVersion:
         return rollback(
@@ -80,10 +85,12 @@ async def post_rollback(service: ServiceDependency, caller: Admin, request: Roll
     return ModelVersionSummary.model_validate(await service.command_pool.run(go_back))
 
 
-@router.post("/retrainings", status_code=202, summary="Ask for a retraining", responses=documented(409, 413, 415))
+@router.post("/retrainings", status_code=202, summary="Request a retraining", responses=documented(409, 413, 415))
 async def post_retraining(service: ServiceDependency, caller: Admin, request: RetrainingRequest) -> RetrainingAccepted:
-    """Writes the request down; a sensor of Dagster takes it up. Conditions and gates decide as ever: `GET /decisions` tells what came
-    of it."""
+    """Record the request, which a Dagster sensor picks up.
+
+    Conditions and gates decide as usual; `GET /decisions` shows the outcome.
+    """
     ask = partial(add_request, actor=caller.name, reason=request.reason, now=datetime.now(UTC))
     try:
         return RetrainingAccepted(request_id=await service.read_pool.run(ask))

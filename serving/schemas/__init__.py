@@ -1,1 +1,1 @@
-"""What goes over the wire: the documents of requests, answers and problems."""
+"""The documents of requests, responses and problems."""

@@ -1,4 +1,4 @@
-"""What the endpoints answer that the dashboard is made of. They are for other readers too: everything is in OpenAPI."""
+"""Responses of the endpoints behind the dashboard. Other clients may use them too: everything is in OpenAPI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving.schemas.responses import (
     Digits,
     MonitoringStats,
     PromotionInfo,
-    Question,
+    QueryParameters,
     VersionInfo,
     View,
 )
@@ -24,12 +24,14 @@ from serving.schemas.responses import (
 DEFAULT_POINTS, MAX_POINTS = 120, 400
 
 
-class HistoryQuestion(Question):
+class HistoryParameters(QueryParameters):
+    """How long and how finely divided the period is."""
+
     hours: Annotated[int, Digits] = Field(
-        DEFAULT_HISTORY_HOURS, ge=1, le=MAX_HISTORY_HOURS, description="how far back it goes"
+        DEFAULT_HISTORY_HOURS, ge=1, le=MAX_HISTORY_HOURS, description="length of the period"
     )
     points: Annotated[int, Digits] = Field(
-        DEFAULT_POINTS, ge=10, le=MAX_POINTS, description="into how many steps the period is divided at most"
+        DEFAULT_POINTS, ge=10, le=MAX_POINTS, description="maximum number of steps that the period is divided into"
     )
 
 
@@ -37,28 +39,30 @@ class HistoryQuestion(Question):
 
 
 class CallerInfo(View):
-    """Whose key this is, and what it is good for."""
+    """The name of the caller's key, and its scopes."""
 
     name: str
     scopes: list[Scope]
 
 
 class Overview(BaseModel):
-    """How the model is, in a sentence, and what that rests on."""
+    """The state of the model in one sentence, with the figures behind it."""
 
     at: datetime = Field(description="the service's clock")
     use_case: str = Field(description="name of the model")
     description: str
     sentence: str
-    tone: Tone = Field(description="how to take it; `unknown` is not good")
-    reasons: list[str] = Field(description="of the latest tick's verdict, a sentence each")
+    tone: Tone = Field(description="the sentence's tone; `unknown` does not mean good")
+    reasons: list[str] = Field(description="reasons for the latest tick's verdict, one sentence each")
     model: VersionInfo | None = Field(description="the version in production; null before the first")
-    probation: str | None = Field(description="where its probation stands, in words")
+    probation: str | None = Field(description="the state of its probation, in words")
     is_on_probation: bool
     stats: MonitoringStats
-    newest_prediction_at: datetime | None = Field(description="of any version; null if there is none")
+    newest_prediction_at: datetime | None = Field(
+        description="time of the newest prediction of any version; null if there is none"
+    )
     n_open_alerts: int
-    worst_severity: Severity | None = Field(description="of the open alerts; null if there is none")
+    worst_severity: Severity | None = Field(description="highest severity of the open alerts; null if there is none")
     monitoring_interval_seconds: int
     caller: CallerInfo
     asks_for_keys: bool
@@ -67,8 +71,8 @@ class Overview(BaseModel):
 # History
 
 
-class Known(BaseModel):
-    """A value, and its 95 % interval as far as this host has the tick's file."""
+class MetricWithInterval(BaseModel):
+    """A value with its 95 % interval; the interval is null if this host does not have the tick's file."""
 
     value: float
     low: float | None
@@ -76,12 +80,14 @@ class Known(BaseModel):
 
 
 class HistoryStep(BaseModel):
-    """The ticks of a stretch of time: the newest one's values, and the gravest verdict of all."""
+    """The ticks within one step of the period: the values of the newest one, and the most severe verdict of all."""
 
     start: datetime
-    evaluated_at: datetime = Field(description="when the newest tick of the step looked")
+    evaluated_at: datetime = Field(description="when the newest tick of the step was made")
     n_ticks: int
-    verdict: Verdict = Field(description="the gravest; `insufficient` only if no tick of the step saw enough")
+    verdict: Verdict = Field(
+        description="the most severe one; `insufficient` only if no tick of the step had enough data"
+    )
     max_drift_ratio: float | None = Field(description="largest share of drifted features, 0 to 1")
     model_version: int
     n_predictions: int
@@ -91,30 +97,32 @@ class HistoryStep(BaseModel):
     probability_mean: float | None
     probability_std: float | None
     entropy: float | None
-    estimated: dict[str, Known] = Field(description="by metric; what is not known is left out")
-    realised: dict[str, Known] = Field(description="by metric; what is not known is left out")
+    estimated: dict[str, MetricWithInterval] = Field(description="by metric; unknown ones are left out")
+    realised: dict[str, MetricWithInterval] = Field(description="by metric; unknown ones are left out")
 
 
 class DriftRow(BaseModel):
-    """One column over time, a value a step."""
+    """One column over time, one value per step."""
 
     column: str = Field(description="a feature, or `probability` for the predictions themselves")
     drifted_share: list[float | None] = Field(
-        description="of the step's ticks that compared, the share in which it was drifted; null if none did"
+        description="share of the step's comparing ticks in which it had drifted; null if none compared"
     )
     effect: list[float | None] = Field(
-        description="size of the shift in the newest tick, 0 to 1; null if it did not compare, or this host lacks its file"
+        description="size of the shift in the newest tick, 0 to 1; null if it did not compare, or this host does not have its file"
     )
 
 
 class History(BaseModel):
+    """The monitor's results over a period."""
+
     since: datetime
     until: datetime
     first_evaluation_at: datetime | None = Field(
-        description="when the oldest tick of the period looked; null if there is none"
+        description="when the oldest tick of the period was made; null if there is none"
     )
     step_seconds: int
-    steps: list[HistoryStep] = Field(description="those in which the monitor looked, the oldest first")
+    steps: list[HistoryStep] = Field(description="steps with a tick, the oldest first")
     drift: list[DriftRow] = Field(description="in the order of the model's features, the probability last")
     promotions: list[PromotionInfo] = Field(description="in the period, the newest first")
 
@@ -123,12 +131,14 @@ class History(BaseModel):
 
 
 class AxisTick(BaseModel):
+    """A label of the axis, and where it stands among the bars."""
+
     place: float
     text: str
 
 
 class Histogram(BaseModel):
-    """Percent of the known values in each bar; each side sums to 100. The bars stand at 0, 1, 2, ..."""
+    """Percent of the known values in each bar; each side sums to 100. The bars are at 0, 1, 2, ..."""
 
     labels: list[str]
     reference_pct: list[float]
@@ -137,7 +147,7 @@ class Histogram(BaseModel):
 
 
 class ComparedRows(BaseModel):
-    """Which rows were compared."""
+    """The rows that were compared."""
 
     model_version: int
     window_start: datetime
@@ -154,8 +164,8 @@ class ColumnDistribution(BaseModel):
     column: str
     description: str
     unit: str
-    compared: ComparedRows | None = Field(description="null until the version in production has been looked at")
+    compared: ComparedRows | None = Field(description="null until the version in production has a tick")
     bars: Histogram | None = Field(description="null if no value is known on either side")
     drift: ColumnInfo | None = Field(
-        description="what the tick made of it; null if it did not compare, or its file is gone"
+        description="the tick's result; null if it did not compare, or this host does not have its file"
     )

@@ -1,4 +1,4 @@
-"""How an explanation is answered: the model of `explain=true` in the API's documents, and plain JSON for many rows at once."""
+"""Explanations in responses: the model for OpenAPI, and plain values for many rows at once."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ if TYPE_CHECKING:
 
 
 class AdverseReason(BaseModel):
-    """One thing that spoke for class 1."""
+    """One reason for class 1."""
 
-    code: str = Field(description="stable, for programs")
-    text: str = Field(description="for the person; names what was scored, whichever way it spoke")
+    code: str = Field(description="stable and for programs")
+    text: str = Field(description="for the person concerned; names the feature, whichever way its value points")
     contribution: float = Field(description="log-odds above the baseline; several features may share a reason")
 
 
 class Explanation(BaseModel):
-    """Why a row got its score: `baseline_log_odds` plus all `contributions` is `log_odds`, exactly."""
+    """Why a row got its score: `baseline_log_odds` plus all `contributions` is exactly `log_odds`."""
 
     baseline: Literal["reference", "stand_in"] = Field(
-        description="whose average row is compared with: the reference rows of this model version, or stand-in rows of "
-        "the use case where the model's own were not at hand"
+        description="the rows whose average the row is compared with: the reference rows of this model version, or stand-in rows of "
+        "the use case where those of the version are not available"
     )
     baseline_log_odds: float = Field(description="average log-odds of the baseline's rows")
     log_odds: float = Field(
         description="log(p / (1 - p)) of the probability of class 1; finite even where p rounds to 1"
     )
     contributions: dict[str, float] = Field(
-        description="for each feature, derived ones included, the log-odds it adds to the baseline; above 0 speaks for class 1"
+        description="log-odds that each feature, derived ones included, adds to the baseline; above 0 points to class 1"
     )
     reasons: list[AdverseReason] = Field(
-        max_length=4, description="what spoke most for class 1, the strongest first; empty if nothing did"
+        max_length=4, description="the strongest reasons for class 1, the strongest first; empty if there is none"
     )
 
 
 def plain_explanations(explanation: ExplainedRows) -> list[dict[str, Any] | None]:
-    """The fields of `Explanation` for each row, ready for JSON; None for a row that has no exact explanation."""
+    """Return the fields of `Explanation` for each row, ready for JSON; None for a row that has no exact explanation."""
     rows = zip(
         explanation.is_exact.tolist(),
         explanation.log_odds.tolist(),

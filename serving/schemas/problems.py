@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457): what is wrong, with which field, and what to do. Nothing internal leaks."""
+"""Errors as problem documents (RFC 9457): what is wrong, with which field, and what to do. They contain nothing internal."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ logger = logging.getLogger(__name__)
 PROBLEM_TYPE = "application/problem+json"
 
 NOT_FIELDS = ("body", ONE_LABEL, LABEL_BATCH)
-"""Parts of an error's place that are not names a client sent."""
+"""Parts of an error's location that are not names a client sent."""
 
 NO_OBJECT = ("model_type", "model_attributes_type", "dict_type")
-"""Types of errors where something else than a JSON object was sent."""
+"""Types of errors where something other than a JSON object was sent."""
 
 MAX_FIELD_CHARACTERS = 200
 
 NOT_WHOLE = "Input should be a whole number"
 
 MAX_ERRORS = 50
-"""Wrong fields that one problem document lists."""
+"""Wrong fields that one problem document lists at most."""
 
 RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "required": True, "schema": {"type": "integer"}}}
 HEADERS = {
@@ -41,14 +41,14 @@ HEADERS = {
     429: RETRY_AFTER,
     503: RETRY_AFTER,
 }
-"""What problems of a status are always sent with, for OpenAPI."""
+"""Headers that problems of a status always have, for OpenAPI."""
 
 KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-"""Kinds of the errors that the framework raises by status."""
+"""Kinds of the errors that the framework raises, by status."""
 
 
 class ProblemError(Exception):
-    """An answer that is not the one asked for. `kind` is stable and for programs, `detail` is for people."""
+    """A response other than the one requested. `kind` is stable and for programs, `detail` is for people."""
 
     def __init__(
         self,
@@ -70,30 +70,33 @@ class ProblemError(Exception):
 
 
 def not_ready(detail: str) -> ProblemError:
+    """Return the problem (503) of a service that cannot score yet, or no longer."""
     return ProblemError(503, "not_ready", detail, retry_after_seconds=2)
 
 
 def invalid_request(problems: Sequence[Mapping[str, str]]) -> ProblemError:
-    """The request breaks the contract in these fields (`field` and `message` of each)."""
+    """Return the problem (422) of a request that breaks the contract in these fields (`field` and `message` of each)."""
     detail = "; ".join(f"{p['field']}: {p['message']}" for p in problems[:5])
     return ProblemError(422, "invalid_request", detail, errors=list(problems[:MAX_ERRORS]))
 
 
 def unreadable_body(reason: str | None = None) -> ProblemError:
-    """For a body that the JSON parser gave up on, with the parser's reason and place if it gave one."""
+    """Return the problem (422) of a body that is not JSON, with the parser's reason and place if it gave one."""
     message = (
-        f"not JSON: {reason}" if reason else "not JSON in UTF-8, nested too deeply, or with a number of too many digits"
+        f"not JSON: {reason}"
+        if reason
+        else "not JSON in UTF-8, nested too deeply, or containing a number with too many digits"
     )
     return invalid_request([{"field": "body", "message": message}])
 
 
 def internal_error() -> ProblemError:
-    """For what nobody foresaw, once it is in the log."""
-    return ProblemError(500, "internal_error", "the request failed inside the service; its log says why")
+    """Return the problem (500) of an unexpected error, once that is in the log."""
+    return ProblemError(500, "internal_error", "the request failed inside the service; see its log")
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """These problems for OpenAPI, under the media type and with the headers they are sent with."""
+    """Return the OpenAPI responses of these statuses, with the media type and headers that problems are sent with."""
     content = {PROBLEM_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": content, "headers": HEADERS.get(status, {})}
@@ -102,7 +105,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def validation_problems(errors: Any) -> list[dict[str, str]]:
-    """Pydantic's errors as `field` and `message`, without echoing whole inputs."""
+    """Return Pydantic's errors as `field` and `message`, without echoing whole inputs."""
     return [_validation_problem(error) for error in errors]
 
 
@@ -118,7 +121,7 @@ def _validation_problem(error: Any) -> dict[str, str]:
 
 
 def install(app: FastAPI) -> None:
-    """Registers the handlers on the app. Call it before adding other middleware, which then stands outside."""
+    """Register the handlers on the app. Call this before adding other middleware, which then encloses them."""
 
     @app.exception_handler(ProblemError)
     async def _problem(_: Request, error: ProblemError) -> JSONResponse:
@@ -140,7 +143,7 @@ def install(app: FastAPI) -> None:
 
 
 def _describe_problems(app: FastAPI) -> None:
-    """Puts the schema that `documented` refers to into the app's OpenAPI document."""
+    """Put the schema that `documented` refers to into the app's OpenAPI document."""
     without_problems = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -152,16 +155,17 @@ def _describe_problems(app: FastAPI) -> None:
 
 
 class UnexpectedErrors:
-    """Whatever no handler knows: logged once, answered as a problem document.
+    """ASGI middleware: an error without a handler is logged once and answered with a problem document.
 
-    A middleware, because Starlette raises such an error again after its handler has answered; the server then drops the
-    connection under the client's next request.
+    It is no handler, because Starlette raises such an error again after its handler has responded; the server then closes the
+    connection on which the client sends its next request.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; respond with 500 to an error, unless a response has begun."""
         has_begun = False
 
         async def watched(message: Message) -> None:
@@ -179,7 +183,7 @@ class UnexpectedErrors:
 
 
 def problem_for(error: ProblemError) -> JSONResponse:
-    """The answer that says so."""
+    """Return the response for a problem."""
     response = problem_response(
         error.status, error.kind, error.detail, retry_after_seconds=error.retry_after_seconds, **error.extra
     )
@@ -190,6 +194,7 @@ def problem_for(error: ProblemError) -> JSONResponse:
 def problem_response(
     status: int, kind: str, detail: str, *, retry_after_seconds: int | None = None, **extra: Any
 ) -> JSONResponse:
+    """Return a problem document as a response; `extra` are further fields of it."""
     headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
     body = {"type": kind, "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **extra}
     return JSONResponse(body, status, headers, media_type=PROBLEM_TYPE)

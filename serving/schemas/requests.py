@@ -1,6 +1,6 @@
-"""Requests, and what scoring and labels are answered with; what reading is answered with is in `serving.schemas.responses`.
+"""Requests and responses of scoring and labels; the responses of reading are in `serving.schemas.responses`.
 
-The request's features are derived from the contract: names, aliases, types, limits, examples.
+The features of a request are derived from the contract: names, aliases, types, limits, examples.
 """
 
 from __future__ import annotations
@@ -33,27 +33,31 @@ if TYPE_CHECKING:
 MAX_BATCH_ROWS = 10_000
 MAX_LABELS = 10_000
 SOURCE_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
-"""Names of senders: nothing that a CSV journal would have to quote."""
+"""Names of senders: only characters that a CSV journal does not have to quote."""
 
 SourceName = Annotated[str, Field(pattern=SOURCE_PATTERN)]
 
 
 class RowBase(BaseModel):
-    """What every request model of a contract has besides the features."""
+    """The fields that every request model of a contract has besides the features."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    request_source: SourceName = Field("api", description="who asks; kept in the log")
+    request_source: SourceName = Field(
+        "api", description="name of the caller's application; recorded with the prediction"
+    )
     prediction_id: UUID | None = Field(
         None,
-        description="an id of your own making. A second request with it and the same row gets the first one's answer and "
-        "is logged once; with another row it is a conflict (409). Absent: the service makes one.",
+        description="idempotency key: an id that you choose. A second request with the same id and row gets the first response "
+        "and is logged once; with another row it is a conflict (409). Absent: the service chooses one.",
     )
-    explain: bool = Field(False, description="adds `explanation` to the answer; `?explain=true` does so for all rows")
+    explain: bool = Field(
+        False, description="adds `explanation` to the prediction; `?explain=true` does so for all rows"
+    )
 
 
 def row_model(contract: ModelContract) -> type[RowBase]:
-    """The request model of one row, derived from the contract. Unknown fields are refused by name."""
+    """Return the request model of one row, derived from the contract. It refuses unknown fields by name."""
     fields: dict[str, Any] = {feature.name: _field(feature) for feature in contract.inputs}
     model: type[RowBase] = create_model("PredictRequest", __base__=RowBase, __doc__=contract.description, **fields)
     model.model_config["json_schema_extra"] = {"examples": [dict[str, Any](example_row(contract))]}
@@ -62,6 +66,7 @@ def row_model(contract: ModelContract) -> type[RowBase]:
 
 
 def example_row(contract: ModelContract) -> dict[str, float | int]:
+    """Return the example of each input that the contract declares."""
     return {f.name: int(f.example) if f.kind == "int" else f.example for f in contract.inputs}
 
 
@@ -87,16 +92,16 @@ def _also_known_as(feature: Feature) -> str:
 
 
 class Prediction(BaseModel):
-    """One acknowledged prediction: it is on disk when this is sent."""
+    """One acknowledged prediction. It is on disk when this is sent."""
 
-    prediction_id: UUID = Field(description="send the true label under this id")
+    prediction_id: UUID = Field(description="send the true label with this id")
     prediction: Literal[0, 1] = Field(description="1 if the probability reaches the threshold")
     probability: float = Field(description="probability of class 1", ge=0, le=1)
     threshold: float
     model_name: str
     model_version: int
-    explanation: Explanation | None = Field(None, description="why, if that was asked for and can be said exactly")
-    explanation_unavailable: str | None = Field(None, description="why there is no explanation, if one was asked for")
+    explanation: Explanation | None = Field(None, description="if it was requested and there is an exact one")
+    explanation_unavailable: str | None = Field(None, description="why there is no explanation, if one was requested")
 
 
 class RowError(BaseModel):
@@ -108,7 +113,7 @@ class RowError(BaseModel):
 
 
 class BatchBase(BaseModel):
-    """Many rows in one call; each is checked by itself."""
+    """Many rows in one call; each is validated separately."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -116,7 +121,7 @@ class BatchBase(BaseModel):
 
 
 class BatchResponse(BaseModel):
-    """`predictions` has an entry for each instance, null where `errors` says why."""
+    """One entry of `predictions` per instance; it is null where `errors` says why."""
 
     predictions: list[Prediction | None]
     errors: list[RowError]
@@ -146,22 +151,24 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 class Label(BaseModel):
-    """What became of one prediction."""
+    """The true label of one prediction."""
 
     model_config = ConfigDict(extra="forbid")
 
     prediction_id: UUID
     true_label: Annotated[Literal[0, 1], BeforeValidator(_no_bool)]
     labelled_at: Annotated[AwareDatetime, BeforeValidator(_only_text), AfterValidator(_in_utc)] | None = Field(
-        None, description="when it became known; absent: now"
+        None, description="when the label became known; absent: now"
     )
     label_source: SourceName = "api"
     is_correction: StrictBool = Field(
-        False, description="replaces an earlier label; without it another label is a conflict"
+        False, description="replaces an earlier label; without it, another label is a conflict (409)"
     )
 
 
 class LabelBatch(BaseModel):
+    """Many labels in one call, accepted all or none."""
+
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
@@ -175,7 +182,7 @@ class LabelBatch(BaseModel):
 
 
 ONE_LABEL, LABEL_BATCH = "one label", "label batch"
-"""Names of the two forms of a body; pydantic writes them into the places of errors."""
+"""Names of the two forms of a body; pydantic writes them into the locations of errors."""
 
 
 def _form_of(body: Any) -> str:
@@ -187,10 +194,12 @@ LabelBody = Annotated[
     Annotated[LabelBatch, Tag(LABEL_BATCH)] | Annotated[Label, Tag(ONE_LABEL)],
     Discriminator(_form_of),
 ]
-"""Decided by `labels` being there, so that errors speak of the form that was meant."""
+"""Chosen by whether there are `labels`, so that errors are about the form that was meant."""
 
 
 class LabelsResponse(BaseModel):
+    """How many labels were accepted."""
+
     accepted: int = Field(description="labels that were new or corrections; they are on disk")
     duplicates: int = Field(description="labels that were known already, with the same value")
 
@@ -202,4 +211,6 @@ class ProblemDocument(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[dict[str, str]] = Field([], description="`field` and `message` of each, for `type` invalid_request")
+    errors: list[dict[str, str]] = Field(
+        [], description="`field` and `message` of each wrong field, for the type `invalid_request`"
+    )

@@ -1,6 +1,6 @@
-"""What the reading endpoints answer. Where a number is not known it is null, never 0; times are UTC.
+"""Responses and parameters of the endpoints that read or command. An unknown number is null, never 0; times are UTC.
 
-Requests, and the answers of scoring and labels, are in `serving.schemas.requests`; the messages of the WebSocket in `serving.observability.live`.
+Requests and responses of scoring and labels are in `serving.schemas.requests`, messages of the WebSocket in `serving.observability.live`.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ MAX_NOTE_CHARACTERS = 1_000
 MAX_HISTORY_HOURS = 24 * 90
 DEFAULT_HISTORY_HOURS = 24
 LAST_VERSION = 2**31 - 1
-"""The largest version number that Postgres knows."""
+"""The largest version number that Postgres can store."""
 
 LAST_POSITION = 2**63 - 1
-"""The largest position that Postgres knows."""
+"""The largest position that Postgres can store."""
 
 
 class View(BaseModel):
-    """Read off a record or a row of the same names."""
+    """Made from a record or a row whose attributes have the same names."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
-# Questions
+# Parameters
 
 
 def _digits(value: Any) -> Any:
-    """Query parameters are text, and pydantic would read ` 5`, `5.0` and `1_0` as whole numbers too."""
+    """Refuse what pydantic would read as a whole number too: ` 5`, `5.0`, `1_0`. Query parameters are text."""
     if isinstance(value, str) and not (value.removeprefix("-").isdecimal() and value.isascii() and len(value) <= 20):
         raise ValueError("Input should be a whole number, in digits")
     return value
@@ -59,38 +59,48 @@ def _true_or_false(value: Any) -> Any:
 Digits = BeforeValidator(_digits)
 
 
-class Question(BaseModel):
-    """Query parameters. One that is not known is refused by name: a filter misspelt would be no filter."""
+class QueryParameters(BaseModel):
+    """Query parameters. An unknown one is refused by name: a misspelt filter would filter nothing."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class LimitedQuestion(Question):
-    limit: Annotated[int, Digits] = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="how many at most")
+class LimitParameters(QueryParameters):
+    """How long the list may be."""
+
+    limit: Annotated[int, Digits] = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="maximum number of entries")
 
 
-class VersionsQuestion(LimitedQuestion):
+class VersionsParameters(LimitParameters):
+    """Which versions to list."""
+
     stage: Stage | None = Field(None, description="only versions of this stage")
 
 
-class AlertsQuestion(LimitedQuestion):
+class AlertsParameters(LimitParameters):
+    """Which alerts to list."""
+
     only_open: Annotated[bool, BeforeValidator(_true_or_false)] = Field(False, description="leave out resolved alerts")
 
 
-class DriftQuestion(LimitedQuestion):
+class DriftParameters(LimitParameters):
+    """Which verdicts to list."""
+
     hours: Annotated[int, Digits] = Field(
         DEFAULT_HISTORY_HOURS, ge=1, le=MAX_HISTORY_HOURS, description="how far back the history goes"
     )
 
 
-class DecisionsQuestion(LimitedQuestion):
+class DecisionsParameters(LimitParameters):
+    """Which decisions to list."""
+
     action: list[Action] = Field([], max_length=len(Action), description="only these actions; may be repeated")
     before: Annotated[int, Field(ge=1, le=LAST_POSITION), Digits] | None = Field(
-        None, description="`next_before` of the page before: only older decisions"
+        None, description="`next_before` of the previous page: only older decisions"
     )
 
 
-# What is wanted
+# Commands
 
 
 def _no_text(value: Any) -> Any:
@@ -106,13 +116,13 @@ Reason = Annotated[
         min_length=1,
         max_length=MAX_REASON_CHARACTERS,
         pattern=r"^[^\x00]*[^\s\x00][^\x00]*$",
-        description="why; kept in the decision record",
+        description="why; recorded in the decision",
     ),
 ]
 
 
 class ReasonedRequest(BaseModel):
-    """What a person wants done, and why."""
+    """A command of a person, with its reason."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -120,31 +130,33 @@ class ReasonedRequest(BaseModel):
 
 
 class VersionChangeRequest(ReasonedRequest):
+    """A command that puts another version into production."""
+
     from_version: VersionNumber | None = Field(
-        None, description="what you believe to be in production; if another version is, nothing is done (409)"
+        None, description="the version that you expect to be in production; if it is another one, nothing is done (409)"
     )
 
 
 class PromotionRequest(VersionChangeRequest):
-    """A registered version is to go into production without a verdict of the gates."""
+    """Put a registered version into production without a verdict of the gates."""
 
     model_version: VersionNumber = Field(description="`GET /model/versions` lists them")
 
 
 class RollbackRequest(VersionChangeRequest):
-    """An earlier version is to go back into production."""
+    """Put an earlier version back into production."""
 
     model_version: VersionNumber | None = Field(
-        None, description="an earlier version; absent: the one that the present one replaced"
+        None, description="an earlier version; absent: the one that the present version replaced"
     )
 
 
 class RetrainingRequest(ReasonedRequest):
-    """A retraining is to be considered now."""
+    """Consider a retraining now."""
 
 
 class RetrainingAccepted(BaseModel):
-    """The wish is written down."""
+    """The request is recorded."""
 
     request_id: UUID
 
@@ -153,73 +165,81 @@ class RetrainingAccepted(BaseModel):
 
 
 class Liveness(BaseModel):
-    """The process answers. It says nothing about whether it can score."""
+    """The process responds. Whether it can score is in `GET /health/ready`."""
 
     status: Literal["alive"] = "alive"
 
 
 class Readiness(BaseModel):
-    """Whether requests should be sent here."""
+    """Whether requests should be sent to this worker."""
 
     status: Literal["ready", "not_ready"]
-    reasons: list[str] = Field(description="why not, a sentence each; empty if ready")
+    reasons: list[str] = Field(description="why not, one sentence each; empty if ready")
 
 
 class Health(BaseModel):
     """`status` is `ok` (scores and logs), `degraded` (scores, but see `problems`) or `not_ready` (cannot score)."""
 
     status: Literal["ok", "degraded", "not_ready"]
-    model_version: int | None = Field(description="the version that answers; null if none is loaded")
-    problems: list[str] = Field(description="what is wrong, a sentence each")
-    journal_lag_bytes: int | None = Field(description="journal not yet copied to Postgres; null if that is unknown")
+    model_version: int | None = Field(description="the version that scores; null if none is loaded")
+    problems: list[str] = Field(description="what is wrong, one sentence each")
+    journal_lag_bytes: int | None = Field(description="journal bytes not yet copied to Postgres; null if unknown")
 
 
 # Models
 
 
 class VersionInfo(View):
-    """A registered version: where it came from, what it was judged by, and what became of it."""
+    """A registered version: its origin, its metrics, and when it was in production."""
 
     model_name: str
     model_version: int
-    stage: Stage = Field(description="`Staging`: registered, never live yet; at most one is in `Production`")
+    stage: Stage = Field(description="`Staging`: registered, not yet live; at most one version is in `Production`")
     registered_at: datetime
-    promoted_at: datetime | None = Field(description="when it last went live; null if it never did")
+    promoted_at: datetime | None = Field(description="when it last went live; null if never")
     archived_at: datetime | None = Field(description="when another version replaced it")
-    probation_until: datetime | None = Field(description="until when the version before it watches it; null if not")
+    probation_until: datetime | None = Field(
+        description="end of its probation, during which it can be rolled back automatically; null if there is none"
+    )
     trigger_reason: str = Field(description="why it was trained: drift, performance, schedule, manual, bootstrap, ...")
     previous_version: int | None = Field(description="the version that it replaced")
-    decision_id: str | None = Field(description="the decision that let it through: `GET /decisions/{decision_id}`")
-    threshold: float = Field(description="predictions are 1 from this probability on")
-    metrics: dict[str, Any] = Field(description="quality on held-out rows when it was trained")
+    decision_id: str | None = Field(description="the decision that promoted it: `GET /decisions/{decision_id}`")
+    threshold: float = Field(description="the prediction is 1 if the probability is at least this")
+    metrics: dict[str, Any] = Field(description="quality on held-out rows at its training")
     n_samples: int = Field(description="rows it was trained on")
-    training_window_start: datetime | None = Field(description="when the oldest training row was scored, if known")
-    training_window_end: datetime | None = Field(description="when the newest training row was scored, if known")
-    contract_hash: str = Field(description="digest of the inputs' declaration that it was trained for")
-    artifact_sha256: str = Field(description="digest of the model file; checked at each load")
+    training_window_start: datetime | None = Field(
+        description="when the oldest training row was scored; null if unknown"
+    )
+    training_window_end: datetime | None = Field(description="when the newest training row was scored; null if unknown")
+    contract_hash: str = Field(description="digest of the model contract that it was trained for")
+    artifact_sha256: str = Field(description="digest of the model file, checked at each load")
     reference_sha256: str = Field(description="digest of the reference data frozen with it")
     mlflow_run_id: str
 
 
 class ModelInfo(VersionInfo):
-    """The version that answers now."""
+    """The version that scores now."""
 
-    features: list[str] = Field(description="what the model sees, in its order")
+    features: list[str] = Field(description="the model's features, in its order")
 
 
 class PromotionInfo(View):
-    """A version going live, by a promotion or a rollback."""
+    """A promotion or rollback: the version that went live and the decision behind it."""
 
     model_version: int = Field(validation_alias="version")
-    replaced_version: int | None = Field(description="what was in production before; null if nothing was")
-    decision_id: str = Field(description="what decided it: `GET /decisions/{decision_id}`")
+    replaced_version: int | None = Field(
+        description="the version that was in production before; null if there was none"
+    )
+    decision_id: str = Field(description="the decision behind it: `GET /decisions/{decision_id}`")
     promoted_at: datetime
     action: Action = Field(description="how it went live: `promote`, `force_promote` or `rollback`")
-    reason: str = Field(description="of the decision")
-    actor: str = Field(description="who asked for it: a person, a sensor, a schedule")
+    reason: str = Field(description="the decision's reason")
+    actor: str = Field(description="who requested it: a person, a sensor, a schedule")
 
 
 class Promotions(BaseModel):
+    """Promotions and rollbacks."""
+
     promotions: list[PromotionInfo] = Field(description="the newest first")
 
 
@@ -228,12 +248,16 @@ class ModelVersionSummary(View):
 
     model_version: int = Field(validation_alias="version")
     replaced_version: int | None = Field(validation_alias="previous_version")
-    decision_id: str = Field(description="what was recorded: `GET /decisions/{decision_id}`")
+    decision_id: str = Field(description="the decision recorded for it: `GET /decisions/{decision_id}`")
     promoted_at: datetime
-    probation_until: datetime | None = Field(description="until when the replaced version watches it; null if not")
+    probation_until: datetime | None = Field(
+        description="end of its probation, during which it can be rolled back automatically; null if there is none"
+    )
 
 
 class Versions(BaseModel):
+    """Registered versions."""
+
     versions: list[VersionInfo] = Field(description="the newest first")
 
 
@@ -261,13 +285,13 @@ class RealisedMetrics(View):
 
 
 class TickInfo(View):
-    """One look of the monitor at the traffic."""
+    """One monitoring tick: the monitor's evaluation of a window of traffic."""
 
     tick_id: str
-    created_at: datetime = Field(description="when the monitor looked")
-    model_version: int = Field(description="whose traffic it looked at")
+    created_at: datetime = Field(description="when the tick was made")
+    model_version: int = Field(description="the version whose traffic was evaluated")
     verdict: Verdict
-    reasons: list[str] = Field(description="all of them, a sentence each")
+    reasons: list[str] = Field(description="all reasons for the verdict, one sentence each")
     episode_id: str | None = Field(description="the drift episode that it belongs to")
     feature_drift_ratio: float | None = Field(description="share of features that drifted, 0 to 1")
     num_drifted_features: int
@@ -277,7 +301,7 @@ class TickInfo(View):
 
 
 class WindowInfo(TickInfo):
-    """One look of the monitor at the traffic, with what the window holds."""
+    """One monitoring tick, with the figures of its window."""
 
     window_start: datetime
     window_end: datetime
@@ -293,26 +317,28 @@ class WindowInfo(TickInfo):
 
 
 class MonitoringStats(BaseModel):
-    """What the monitor last saw of the version in production, and whether it is still looking."""
+    """The latest monitoring tick of the version in production, and whether the monitor is still running."""
 
     model_version: int | None = Field(description="the version in production; null before the first")
     tick: WindowInfo | None = Field(description="the latest tick of that version; null if there is none yet")
-    tick_age_seconds: float | None = Field(description="since the monitor last looked; it looks only at new traffic")
+    tick_age_seconds: float | None = Field(
+        description="since the latest tick; there is a tick only if there is new traffic"
+    )
     unseen_since: datetime | None = Field(
-        description="when the oldest prediction was made that no tick has looked at; null if there is none"
+        description="time of the oldest prediction that no tick has evaluated; null if there is none"
     )
     is_overdue: bool = Field(
-        description="predictions have waited for a look for more than 3 x MONITORING_INTERVAL, and 2 minutes: "
-        "the monitor is dead or late"
+        description="whether predictions have waited for a tick for more than 3 x MONITORING_INTERVAL and 2 minutes: "
+        "the monitor has stopped or is late"
     )
 
 
 class ColumnInfo(View):
-    """One column against the reference data."""
+    """One column compared with the reference data."""
 
     column: str = Field(description="a feature, or `probability` for the predictions themselves")
-    is_drifted: bool = Field(description="its values moved: significant and material")
-    is_missing_rate_drifted: bool = Field(description="its share of missing values moved")
+    is_drifted: bool = Field(description="whether its values shifted by a significant and material amount")
+    is_missing_rate_drifted: bool = Field(description="whether its share of missing values shifted")
     effect: float = Field(description="size of the shift: KS distance, 0 to 1")
     p_value: float
     threshold: float = Field(description="the p-value below which it is significant under the false-alarm budget")
@@ -328,23 +354,25 @@ class DriftInfo(TickInfo):
         description="every column; null if this host does not have the tick's file in DATA_DIR/monitoring/results"
     )
     baseline_drifted_features: list[str] | None = Field(
-        description="features that differ from the very first baseline (informs, asks for nothing); null as `columns`"
+        description="features that differ from the first version's reference data (for information only); null as `columns`"
     )
 
 
 class Drift(BaseModel):
+    """Drift now and before."""
+
     model_version: int | None = Field(description="the version in production; null before the first")
     latest: DriftInfo | None = Field(description="of that version; null if there is none yet")
     history: list[TickInfo] = Field(description="of all versions, the newest first")
 
 
 class AlertInfo(View):
-    """Something that a person should know."""
+    """An alert: something that a person should know."""
 
     alert_id: UUID
     source: str = Field(
-        description="who raised it, and will say when it is over: `monitoring`, `serving`, `traffic`, `runs`, `promotion`, "
-        "`registry` or `probation`"
+        description="what raised it and will resolve it: `monitoring`, `serving`, `traffic`, `runs`, `promotion`, `registry` or "
+        "`probation`"
     )
     kind: str
     model_version: int | None = Field(description="the version it is about; null if it is about none")
@@ -354,27 +382,31 @@ class AlertInfo(View):
     episode_id: str | None
     created_at: datetime
     updated_at: datetime
-    acknowledged_at: datetime | None = Field(description="when a person said that they have seen it")
-    acknowledged_by: str | None = Field(description="the name of their API key, or who they are on the platform's host")
-    acknowledged_note: str | None = Field(description="what they had to say of it")
-    notified_at: datetime | None = Field(description="when a channel (NOTIFY_URLS, ...) last took a message of it")
-    notify_failures: int = Field(description="tries in a row that left a channel untold; 0 if everybody has been told")
-    resolved_at: datetime | None = Field(description="when it was over; null while it is open")
+    acknowledged_at: datetime | None = Field(description="when a person acknowledged it")
+    acknowledged_by: str | None = Field(
+        description="the name of that person's API key, or of their user on the platform's host"
+    )
+    acknowledged_note: str | None = Field(description="that person's note")
+    notified_at: datetime | None = Field(
+        description="when a channel (NOTIFY_URLS, ...) last accepted a message about it"
+    )
+    notify_failures: int = Field(description="failed deliveries in a row; 0 if all channels have been notified")
+    resolved_at: datetime | None = Field(description="when its cause was gone; null while it is open")
     resolved_by: str | None
 
 
 class Acknowledgement(BaseModel):
-    """What goes with an acknowledgement. Not needed."""
+    """The optional body of an acknowledgement."""
 
     model_config = ConfigDict(extra="forbid")
 
     note: Annotated[str, Field(min_length=1, max_length=MAX_NOTE_CHARACTERS, pattern=r"^[^\x00]*$")] | None = Field(
-        None, description="what to tell those who look at the alert later"
+        None, description="a note for those who read the alert later"
     )
 
 
 class ReportInfo(BaseModel):
-    """A report for people, as pages."""
+    """A report, as pages for people."""
 
     name: str
     written_at: datetime
@@ -383,41 +415,45 @@ class ReportInfo(BaseModel):
 
 
 class Reports(BaseModel):
+    """The reports on this host."""
+
     reports: list[ReportInfo] = Field(description="the newest first")
     ticket: str | None = Field(
-        description="a browser, whose links send no key, may open the pages as `/monitoring/tickets/{ticket}/{file name}` "
-        "for some minutes; null where no key is asked for"
+        description="with it a browser, whose links send no key, can open the pages as `/monitoring/tickets/{ticket}/{file name}` "
+        "for ten minutes; null if the service asks for no keys"
     )
 
 
 class Alerts(BaseModel):
-    alerts: list[AlertInfo] = Field(description="open ones first; of each, the newest first")
+    """Alerts."""
+
+    alerts: list[AlertInfo] = Field(description="open ones first, the newest first among each")
 
 
 # Decisions
 
 
 class DecisionInfo(View):
-    """One link of the chain of decisions."""
+    """One decision of the loop, a link of the chain of decisions."""
 
     decision_id: str
-    position: int = Field(description="its place in the chain; grows, with gaps")
+    position: int = Field(description="its position in the chain; increases, with gaps")
     created_at: datetime
     trigger_reason: str
     action: Action
     reason: str
-    actor: str = Field(description="who asked: a person, a sensor, a schedule")
+    actor: str = Field(description="who requested it: a person, a sensor, a schedule")
     champion_version: int | None = Field(description="the version in production at that time")
     challenger_version: int | None
     mlflow_run_id: str | None
     episode_id: str | None
-    attempt: int = Field(description="the how-manieth retraining of its episode")
+    attempt: int = Field(description="ordinal number of the retraining within its episode, from 1")
     n_labels: int = Field(description="labels known at that time")
     failed_gates: list[str]
 
 
 class ConditionInfo(View):
-    """Something that must hold before a retraining starts."""
+    """A condition for a retraining."""
 
     name: str
     is_met: bool
@@ -425,9 +461,9 @@ class ConditionInfo(View):
 
 
 class GateInfo(View):
-    """What was measured, what was asked, and a sentence for people.
+    """The result of one gate: the measured value, its limit, and a sentence for people.
 
-    Nothing is assumed of a gate that the verdict had and this release has not: its direction and unit are null.
+    A gate that is in the verdict but not in this release has neither direction nor unit (null).
     """
 
     name: str
@@ -437,18 +473,20 @@ class GateInfo(View):
     sentence: str
     interval_low: float | None
     interval_high: float | None
-    n_rows: int | None = Field(description="rows that the value rests on")
+    n_rows: int | None = Field(description="rows behind the value")
     direction: Literal["at_least", "at_most"] | None = Field(
         description="on which side of the threshold a value passes"
     )
     unit: Literal["percent", "rows"] | None = Field(
         description="of value, threshold and interval; null: a plain number"
     )
-    is_counted: bool = Field(description="whether it is counted as in `5 of 6 passed`; else it is shown beside those")
+    is_counted: bool = Field(
+        description="whether it is counted, as in `5 of 6 passed`; if not, it is shown beside those"
+    )
 
 
 class DecisionDetail(DecisionInfo):
-    """One link of the chain of decisions, with all that it rests on."""
+    """One decision of the loop, with everything it is based on."""
 
     conditions: list[ConditionInfo]
     gates: list[GateInfo]
@@ -457,22 +495,28 @@ class DecisionDetail(DecisionInfo):
     gate_config_sha256: str | None = Field(description="digest of the gates' limits")
     code_version: str | None
     prev_hash: str = Field(description="hash of the decision before it")
-    hash: str = Field(description="over this decision and `prev_hash`: an edited or deleted one shows")
+    hash: str = Field(
+        description="hash of this decision and `prev_hash`: an edited or deleted decision can be detected"
+    )
 
 
 class Decisions(BaseModel):
+    """One page of decisions."""
+
     decisions: list[DecisionInfo] = Field(description="the newest first")
-    next_before: int | None = Field(description="send it as `before` for the next page; null if this is the last")
+    next_before: int | None = Field(description="value of `before` for the next page; null if this is the last one")
 
 
-# From records
+# From records and rows
 
 
 def version_info(version: ModelVersion) -> VersionInfo:
+    """Return a version as the API shows it."""
     return VersionInfo(**_version_fields(version))
 
 
 def model_info(version: ModelVersion, features: tuple[str, ...]) -> ModelInfo:
+    """Return the version that scores as the API shows it."""
     return ModelInfo(**_version_fields(version), features=list(features))
 
 
@@ -482,18 +526,22 @@ def _version_fields(version: ModelVersion) -> dict[str, Any]:
 
 
 def tick_info(tick: Row[Any]) -> TickInfo:
+    """Return a row of ticks as the API shows it."""
     return TickInfo.model_validate(tick)
 
 
 def alert_info(alert: Row[Any]) -> AlertInfo:
+    """Return a row of alerts as the API shows it."""
     return AlertInfo.model_validate(alert)
 
 
 def decision_info(chained: ChainedDecision) -> DecisionInfo:
+    """Return a decision as the API lists it."""
     return DecisionInfo(**_decision_fields(chained))
 
 
 def decision_detail(chained: ChainedDecision) -> DecisionDetail:
+    """Return a decision as the API shows it in full."""
     fields = _decision_fields(chained)
     return DecisionDetail(**fields | {"gates": [gate | _presentation(gate["name"]) for gate in fields["gates"]]})
 

@@ -1,4 +1,4 @@
-"""Adds to answers why they are what they are. What takes the score apart is `selfheal.domain.model.explanation`."""
+"""Adds explanations to predictions. They are computed by `selfheal.domain.model.explanation`."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NOT_FOR_THIS_ROW = (
-    "this row has no exact explanation: it holds a value that the model's preprocessing treats in its own way"
+    "this row has no exact explanation: it contains a value that the model's preprocessing treats separately"
 )
 
-
-ASK_AGAIN_SECONDS = 60.0
-"""Before a reference that could not be read is asked for again."""
+REFERENCE_RETRY_SECONDS = 60.0
+"""Before a reference that could not be read is tried again."""
 
 
 class ExplanationService:
-    """Explains answers of the champion. Its explainer is made when the first one is asked for, and kept."""
+    """Explains predictions of the champion. Its explainer is built with the first request and cached."""
 
     def __init__(self, platform: Platform, holder: ChampionHolder) -> None:
         self._platform = platform
         self._holder = holder
         self._lock = threading.Lock()
-        self._made: tuple[int, Explainer | str] | None = None
-        self._made_at = 0.0
+        self._cached: tuple[int, Explainer | str] | None = None
+        """The version, and its explainer or why there is none."""
+        self._cached_at = 0.0
 
     async def add(self, rows: Sequence[Row], answers: Sequence[Answer]) -> None:
-        """Sets `explanation` in each answer, or `explanation_unavailable` to a sentence that says why there is none."""
+        """Set `explanation` in each answer, or `explanation_unavailable` to a sentence that says why there is none."""
         await asyncio.to_thread(self._add, rows, answers)
 
     def _add(self, rows: Sequence[Row], answers: Sequence[Answer]) -> None:
@@ -52,7 +52,7 @@ class ExplanationService:
         mine = [which for which, answer in enumerate(answers) if answer["model_version"] == current]
         for answer in answers:
             answer["explanation"] = None
-            answer["explanation_unavailable"] = f"version {answer['model_version']} is not loaded any more"
+            answer["explanation_unavailable"] = f"version {answer['model_version']} is no longer loaded"
         if champion is None or not mine:
             return
         explainer = self._explainer(champion)
@@ -73,17 +73,17 @@ class ExplanationService:
 
     def _explainer(self, champion: Champion) -> Explainer | str:
         with self._lock:
-            if self._made is None or self._made[0] != champion.version.version or self._may_be_better():
-                self._made = champion.version.version, self._build(champion)
-                self._made_at = time.monotonic()
-            return self._made[1]
+            if self._cached is None or self._cached[0] != champion.version.version or self._should_rebuild():
+                self._cached = champion.version.version, self._build(champion)
+                self._cached_at = time.monotonic()
+            return self._cached[1]
 
-    def _may_be_better(self) -> bool:
-        """Whether the stand-in serves and the version's own reference has not been asked for lately."""
-        assert self._made is not None
-        explainer = self._made[1]
+    def _should_rebuild(self) -> bool:
+        """Return whether stand-in rows are used and the version's own reference has not been tried lately."""
+        assert self._cached is not None
+        explainer = self._cached[1]
         is_stand_in = isinstance(explainer, Explainer) and explainer.baseline is Baseline.STAND_IN
-        return is_stand_in and time.monotonic() - self._made_at > ASK_AGAIN_SECONDS
+        return is_stand_in and time.monotonic() - self._cached_at > REFERENCE_RETRY_SECONDS
 
     def _build(self, champion: Champion) -> Explainer | str:
         try:
@@ -92,10 +92,14 @@ class ExplanationService:
             return str(error)
 
     def _reference(self, champion: Champion) -> FloatArray | None:
-        """The rows frozen with the version; None if they are not on this machine and MLflow does not answer."""
+        """Return the rows frozen with the version; None if they are not on this machine and MLflow is unavailable."""
         names = list(self._platform.contract.feature_names)
         try:
             return self._platform.registry.reference(champion.version)[names].to_numpy(dtype=np.float64)
-        except Exception as error:  # MLflow, the network, the file: the stand-in serves, and the answer says so
-            logger.warning("the reference of version %d cannot be read: %s", champion.version.version, error)
+        except Exception as error:  # MLflow, the network, the file: stand-in rows are used, and the explanation says so
+            logger.warning(
+                "the reference data of version %d cannot be read, so explanations use stand-in rows: %s",
+                champion.version.version,
+                error,
+            )
             return None

@@ -1,8 +1,8 @@
-"""The fast fast_path: scoring requests are answered here, past the framework.
+"""The fast path: ASGI middleware that responds to scoring requests without the framework.
 
-FastAPI's routing, dependencies and serialisation cost several times what checking, scoring and journaling a row does
-(`python -m benchmarks.serving`). The routes in `serving.routes.predict` give these endpoints their place in the
-documentation; what happens at the door are the same functions as everywhere (`auth`, `body_limit`, `problems`).
+FastAPI's routing, dependencies and serialisation cost several times as much as validating, scoring and journaling a row
+(`python -m benchmarks.serving`). The routes in `serving.routes.predict` put these endpoints into the
+documentation; keys, bodies and problems are handled by the same functions as everywhere (`auth`, `body_limit`, `problems`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class FastPath:
-    """ASGI middleware; stands outside of all others."""
+    """ASGI middleware, the outermost."""
 
     def __init__(self, framework: FastAPI, authenticator: Authenticator, parser: RequestParser) -> None:
         self._framework = framework
@@ -50,10 +50,11 @@ class FastPath:
         self._authenticator = authenticator
         self._parser = parser
         self.n_refused: Counter[str] = Counter()
-        """Refused requests by the kind of their problem."""
+        """Number of refused requests by the kind of their problem."""
         self._handlers: dict[str, Handler] = {"/predict": self._predict, "/predict/batch": self._predict_batch}
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Respond to a scoring request; pass everything else on."""
         handle = self._handlers.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         if handle is None:
             await self._app(scope, receive, send)
@@ -79,14 +80,16 @@ class FastPath:
             await send({"type": "http.response.body", "body": answer})
 
     def note_refusal(self, error: ProblemError) -> None:
+        """Count a refused request."""
         self.n_refused[error.kind] += 1
 
     def submit(self, scope: AsgiScope, body: bytes) -> asyncio.Future[list[Answer]] | None:
-        """The answer to come, if this is the usual request for one row: no id of its own, nothing to explain. None: it is to
-        be answered as any other.
+        """Queue a request for one row without an id of its own and without an explanation; return its future answer.
+
+        Any other request is not queued: None is returned, and it takes the way of all requests.
 
         Raises:
-            ProblemError: if it is to be refused.
+            ProblemError: if the request is refused.
         """
         if scope["path"] != "/predict" or scope["query_string"]:
             return None
@@ -130,7 +133,7 @@ class FastPath:
 
 
 def _batch_answer(rows: Sequence[Row | RefusedRow], outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """A prediction or null for each row, and why where it is null. `outcomes` are those of the rows that were not refused."""
+    """Return a prediction or null for each row, and why where it is null. `outcomes` belong to the rows that were not refused."""
     predictions: list[Answer | None] = []
     errors: list[dict[str, Any]] = []
     of_sound_rows = iter(outcomes)
@@ -145,7 +148,7 @@ def _batch_answer(rows: Sequence[Row | RefusedRow], outcomes: Sequence[Outcome])
 
 
 class _RequestHead(NamedTuple):
-    """What a request's headers say, whoever reads them and whenever."""
+    """What follows from a request's headers alone."""
 
     headers: dict[str, str]
     key: str | None
@@ -154,7 +157,7 @@ class _RequestHead(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _read_head(headers: tuple[tuple[bytes, bytes], ...]) -> _RequestHead:
-    """Kept, because a client sends the same headers with every request."""
+    """Read the headers. Cached, because a client sends the same ones with every request."""
     readable = {str(name, "latin-1"): str(value, "latin-1") for name, value in headers}
     try:
         check_body(readable)
@@ -164,17 +167,17 @@ def _read_head(headers: tuple[tuple[bytes, bytes], ...]) -> _RequestHead:
 
 
 def wants_explanation(query_string: bytes) -> bool:
-    """What `?explain=` says; the only parameter there is.
+    """Return the value of `?explain=`, the only parameter.
 
     Raises:
-        ProblemError: 422 if it says something else.
+        ProblemError: 422 for another parameter or value.
     """
     if not query_string:
         return False
     parameters = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=None))
     unknown = sorted(parameters.keys() - {"explain"})
     if unknown:
-        raise invalid_request([{"field": unknown[0][:100], "message": "there is no such parameter; there is: explain"}])
+        raise invalid_request([{"field": unknown[0][:100], "message": "unknown parameter; the only one is explain"}])
     answers = {"true": True, "1": True, "false": False, "0": False}
     explain = parameters.get("explain", "false").lower()
     if explain not in answers:

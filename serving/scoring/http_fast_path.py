@@ -1,9 +1,9 @@
 """uvicorn's HTTP protocol with a shortcut for the most frequent request.
 
-A scoring request for one row needs no task of its own and no ASGI messages to and fro: it is checked as soon as it is whole,
-handed to the batcher, and answered in one write when its group is on disk. That takes a third off the cost of a request
-(`python -m benchmarks.serving`). Every other request, and every refusal, goes the way of any ASGI application; what is
-decided is decided in `serving.scoring.fast_path` for both.
+A scoring request for one row needs no task and no ASGI messages: it is validated as soon as it is complete,
+queued in the micro-batcher, and answered in one write when its batch is on disk. That takes a third off the cost of a request
+(`python -m benchmarks.serving`). Every other request, and every refusal, takes the way of any ASGI application; the rules for
+both are in `serving.scoring.fast_path`.
 """
 
 from __future__ import annotations
@@ -28,37 +28,39 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16_384
-"""Far more than one row has, and less than uvicorn reads ahead without being asked for more."""
+"""Far more than one row has, and less than uvicorn reads ahead by itself."""
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
 
 
 class FastPathProtocol(StrictHttpProtocol):
-    """For uvicorn's `http` option. The application it serves has its `FastPath` as `fast_path`."""
+    """For uvicorn's `http` option. The application that it serves has a `FastPath` as `fast_path`."""
 
     def __init__(self, config: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
         self._fast_path: FastPath = config.loaded_app.fast_path
-        self._held: tuple[RequestResponseCycle, Any] | None = None  # its headers are read, its body is not
+        self._awaiting_body: tuple[RequestResponseCycle, Any] | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Called when a request's headers are read and it is its turn. A client that does not read its answers has to wait:
-        uvicorn sees to that on its own way.
+        """Take the shortcut if the request may; uvicorn calls this when a request's headers are read and it is its turn.
+
+        A client that does not read its responses has to wait: uvicorn takes care of that on its own way.
         """
-        if self.flow.write_paused or not _may_go_express(cycle):
+        if self.flow.write_paused or not _may_take_shortcut(cycle):
             super()._start_asgi_task(cycle, app)
         elif cycle.more_body:
-            self._held = cycle, app
+            self._awaiting_body = cycle, app
         else:
-            self._go(cycle, app)
+            self._submit(cycle, app)
 
     def on_message_complete(self) -> None:
+        """Submit the request whose body is now complete. The name is httptools'."""
         super().on_message_complete()
-        held, self._held = self._held, None
-        if held is not None:
-            self._go(*held)
+        complete, self._awaiting_body = self._awaiting_body, None
+        if complete is not None:
+            self._submit(*complete)
 
-    def _go(self, cycle: RequestResponseCycle, app: Any) -> None:
+    def _submit(self, cycle: RequestResponseCycle, app: Any) -> None:
         try:
             answers = self._fast_path.submit(cast(Any, cycle.scope), bytes(cycle.body))
         except ProblemError as error:
@@ -101,7 +103,7 @@ class FastPathProtocol(StrictHttpProtocol):
         self.on_response_complete()
 
 
-def _may_go_express(cycle: RequestResponseCycle) -> bool:
+def _may_take_shortcut(cycle: RequestResponseCycle) -> bool:
     scope = cycle.scope
     if scope["path"] != "/predict" or scope["method"] != "POST" or cycle.waiting_for_100_continue:
         return False

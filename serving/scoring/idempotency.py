@@ -1,8 +1,8 @@
-"""Predictions whose id the client chose: the same request is answered as before and logged once, another is refused.
+"""Idempotency keys: a request that repeats a client's prediction_id gets the first response and is logged once; another row is refused.
 
-What was answered is known from three places: this process's memory, the end of the journal as it was when the service
-started (what a crash may have left uncopied), and Postgres. While Postgres is away the third is missing: an old id may
-then be scored again, and the log keeps the first line. Likewise for one id sent to two processes within the second or so
+Earlier responses are found in three places: this process's memory, the end of the journal as it was when the service
+started (what a crash may have left uncopied), and Postgres. While Postgres is unavailable the third is missing: an old id may
+then be scored again, and the first line counts in the log. The same holds for one id sent to two processes within the second or so
 that the journal is ahead of Postgres.
 """
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REMEMBERED = 50_000
-"""Answers kept in memory: several seconds of the highest rate, while the journal is a fraction of a second ahead."""
+MAX_REMEMBERED = 50_000
+"""Answers in memory: several seconds at the highest rate, while the journal is a fraction of a second ahead."""
 
 JOURNAL_TAIL_LINES = 20_000
 
 LOOKUP_TIMEOUT_SECONDS = 1.0
-"""For Postgres to say whether an id is known. One that takes longer (a lock, a vanished host) counts as away."""
+"""For Postgres to look up ids. If it takes longer (a lock, a vanished host) it counts as unavailable."""
 
-PAUSE_SECONDS = 2.0
-"""Without asking again a Postgres that is away; or every request with an id of its own would wait for it."""
+RETRY_PAUSE_SECONDS = 2.0
+"""Before an unavailable Postgres is asked again; otherwise each request with an id of its own would wait for it."""
 
 MAX_OPEN_LOOKUPS = 10_000
 
@@ -47,7 +47,7 @@ Outcome: TypeAlias = "Answer | ProblemError"
 
 
 class IdempotencyKeys:
-    """Scores each id once. One instance a process, for its event loop."""
+    """Scores each prediction_id once. One instance per process, for its event loop."""
 
     def __init__(self, contract: ModelContract, read_pool: ReadPool, batcher: MicroBatcher) -> None:
         self._contract = contract
@@ -58,18 +58,20 @@ class IdempotencyKeys:
         self._under_way: dict[str, tuple[Row, asyncio.Future[None]]] = {}
 
     def remember_journal(self, kind: JournalKind, data_dir: Path) -> None:
-        """Reads what was acknowledged last, before this process started."""
+        """Read the predictions that were acknowledged last before this process started."""
         try:
             for fields in last_lines(kind, data_dir, JOURNAL_TAIL_LINES):
                 self._remember(*self._known(fields))
         except (OSError, InvalidDataError, ValueError, KeyError) as error:
-            logger.warning("the journal's end could not be read, so retries may be logged twice: %s", error)
+            logger.warning(
+                "the end of the journal could not be read, so repeated requests may be logged twice: %s", error
+            )
 
     async def score(self, rows: Sequence[Row]) -> list[Outcome]:
-        """An answer for each row, or the conflict (409) that its id is in.
+        """Return an answer for each row, or the conflict (409) of its id.
 
         Raises:
-            ProblemError: as `MicroBatcher.score`; then no row was answered.
+            ProblemError: as `MicroBatcher.score`; then no row was scored.
         """
         own_ids = {row.prediction_id for row in rows if row.prediction_id is not None}
         if not own_ids:
@@ -111,18 +113,18 @@ class IdempotencyKeys:
         return known
 
     async def _stored(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """What Postgres has under these ids; nothing while it is away."""
+        """Return the predictions with these ids in Postgres; none while it is unavailable."""
         if time.monotonic() < self._ask_again_at:
             return []
-        question = partial(stored_predictions, prediction_ids=ids)
+        query = partial(stored_predictions, prediction_ids=ids)
         try:
-            return await self._read_pool.run(question, timeout_seconds=LOOKUP_TIMEOUT_SECONDS)
+            return await self._read_pool.run(query, timeout_seconds=LOOKUP_TIMEOUT_SECONDS)
         except ProblemError:
-            self._ask_again_at = time.monotonic() + PAUSE_SECONDS
+            self._ask_again_at = time.monotonic() + RETRY_PAUSE_SECONDS
             return []
 
     def _known(self, fields: Mapping[str, object]) -> tuple[Row, Answer]:
-        """A logged prediction, from the journal's text or Postgres' values, as the request and the answer it was."""
+        """Return the request and the answer of a logged prediction, from the journal's text or Postgres' values."""
         prediction_id = str(fields["prediction_id"])
         values = tuple(_number(fields[name]) for name in self._contract.input_names)
         answer: Answer = {
@@ -137,12 +139,12 @@ class IdempotencyKeys:
 
     def _remember(self, row: Row, answer: Answer) -> None:
         self._remembered[answer["prediction_id"]] = (row, answer)
-        if len(self._remembered) > REMEMBERED:
+        if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
 
 
 def _is_first(row: Row, first_rows: Mapping[str, Row], known: Mapping[str, object]) -> bool:
-    """Whether this row is the one to score for its id: not answered before, and the first of its request."""
+    """Return whether this row is to be scored for its id: the id is new, and the row is the first one with it in the request."""
     assert row.prediction_id is not None
     return row.prediction_id not in known and first_rows[row.prediction_id] is row
 

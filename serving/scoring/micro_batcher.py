@@ -1,8 +1,8 @@
-"""The one path of a prediction: rows that arrive together are scored by one call and made durable by one commit.
+"""Micro-batching and group commit: rows that arrive together are scored by one call and made durable by one write.
 
-Nothing waits while the path is idle; under load the next group is whatever has arrived while one was scored and brought
-to disk. Scoring ahead of the disk was tried: it makes groups smaller, and a call of the model costs a millisecond whether
-it is for one row or for fifty.
+An idle service makes no request wait. Under load the next group is whatever has arrived while the last one was scored and written
+to disk. Scoring ahead of the disk was tried: it makes groups smaller, and a call of the model takes a millisecond whether
+for one row or for fifty.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from serving.ingest.journal_writer import JournalWriter
 
 MAX_WAITING_ROWS = 50_000
-"""Rows that may wait for their answer; beyond it a client is better told to come back than left to time out."""
+"""Rows that may wait for their answer; beyond that, a client is better refused at once than left to time out."""
 
 MAX_GROUP_ROWS = 10_000
 
 MAX_INLINE_ROWS = 256
-"""Groups up to this size (3 ms) are scored in the event loop: a thread would fight it for the interpreter lock."""
+"""Groups up to this size (3 ms) are scored in the event loop: a thread would compete with it for the interpreter lock."""
 
 Answer: TypeAlias = dict[str, Any]
 """One acknowledged prediction, with the fields of `serving.schemas.requests.Prediction`."""
 
 
 class Row(NamedTuple):
-    """One validated row: the raw inputs in the contract's order (None where missing), who sent it, and the id they chose."""
+    """One validated row: the raw inputs in the contract's order (None where missing), who sent it, and the id that the client chose."""
 
     values: tuple[float | int | None, ...]
     request_source: str
@@ -61,7 +61,7 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Scored:
-    """A group that has been scored and not yet acknowledged."""
+    """A group that has been scored but not yet acknowledged."""
 
     group: Sequence[_Waiting]
     answers: list[list[Answer]]
@@ -71,7 +71,7 @@ class _Scored:
 
 
 class MicroBatcher:
-    """Groups waiting rows, scores and journals them. One instance a process."""
+    """Groups waiting rows, scores them and writes them to the journal. One instance per process."""
 
     def __init__(self, contract: ModelContract, holder: ChampionHolder, log: JournalWriter) -> None:
         self._contract = contract
@@ -80,7 +80,7 @@ class MicroBatcher:
         self._log = log
         self._waiting: deque[_Waiting] = deque()
         self._n_waiting_rows = 0
-        self._n_to_serve_alone = 0
+        self._n_to_score_alone = 0
         self._is_closed = False
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
@@ -91,25 +91,26 @@ class MicroBatcher:
 
     @property
     def n_waiting_rows(self) -> int:
+        """Rows that have been accepted and not yet acknowledged."""
         return self._n_waiting_rows
 
     @property
     def problem(self) -> str | None:
-        """Why nothing can be scored and acknowledged now, in a sentence; None if it can."""
+        """Why no prediction can be acknowledged now, in a sentence; None if predictions can."""
         if self._holder.current is None:
             return self._holder.problem or "no model is loaded yet"
         return self._log.problem
 
     async def score(self, rows: Sequence[Row]) -> list[Answer]:
-        """Scores the rows and returns once they are in the journal, as durable as JOURNAL_FSYNC says.
+        """Score the rows and return once they are in the journal, as durable as JOURNAL_FSYNC says.
 
         Raises:
-            ProblemError: 503 if there is no model, too much is waiting, or the journal cannot be written.
+            ProblemError: 503 if there is no model, too many rows wait, or the journal cannot be written.
         """
         return await self.submit(rows)
 
     def submit(self, rows: Sequence[Row]) -> asyncio.Future[list[Answer]]:
-        """As `score`, for whoever does not wait in a coroutine. The future fails as `score` does."""
+        """Queue the rows as `score` does, for a caller without a coroutine. The future fails as `score` does."""
         if self._is_closed:
             raise not_ready("the service is stopping")
         if self._holder.current is None:
@@ -125,10 +126,10 @@ class MicroBatcher:
         return answers
 
     async def work(self) -> None:
-        """Serves group after group until cancelled."""
+        """Process group after group until cancelled."""
         while True:
             await self._arrived.wait()
-            await self._all_that_is_here()
+            await self._drain_ready_rows()
             group = self._next_group()
             try:
                 await self._serve(group)
@@ -142,13 +143,13 @@ class MicroBatcher:
                     self._queue_one_by_one(group)
 
     def close(self) -> None:
-        """Fails what still waits, and what may yet come; nothing of it was acknowledged."""
+        """Refuse all rows that wait or are still to come; none of them was acknowledged."""
         self._is_closed = True
         self._fail(self._waiting, not_ready("the service is stopping"))
         self._thread.shutdown(wait=True)
 
-    async def _all_that_is_here(self) -> None:
-        """Lets the event loop read on for as long as each round brings another row: a few microseconds when idle."""
+    async def _drain_ready_rows(self) -> None:
+        """Yield to the event loop while new rows keep arriving: a few microseconds when idle."""
         n_seen = 0
         while n_seen < self._n_waiting_rows < MAX_INLINE_ROWS:
             n_seen = self._n_waiting_rows
@@ -170,9 +171,9 @@ class MicroBatcher:
             self._acknowledge(scored)
 
     def _queue_one_by_one(self, group: Sequence[_Waiting]) -> None:
-        """One request that the model fails on must not fail the others of its group."""
+        """Queue the requests of a failed group again, each as a group of its own: one that the model fails on must not fail the others."""
         self._waiting.extendleft(reversed(group))
-        self._n_to_serve_alone = len(group)
+        self._n_to_score_alone = len(group)
         self._arrived.set()
 
     def _acknowledge(self, scored: _Scored) -> None:
@@ -196,8 +197,8 @@ class MicroBatcher:
     def _next_group(self) -> list[_Waiting]:
         group: list[_Waiting] = []
         n_rows, max_rows = 0, MAX_GROUP_ROWS
-        if self._n_to_serve_alone:
-            self._n_to_serve_alone -= 1
+        if self._n_to_score_alone:
+            self._n_to_score_alone -= 1
             max_rows = 0
         while self._waiting and (not group or n_rows + len(self._waiting[0].rows) <= max_rows):
             waiting = self._waiting.popleft()
@@ -233,7 +234,7 @@ class MicroBatcher:
         return _Scored(group, by_request, version.version, sum(predictions), lines)
 
     def _lines(self, group: Sequence[_Waiting], answers: Sequence[Answer], matrix: FloatArray) -> bytes:
-        """The journal's lines. `latency_ms` is the time from a row's arrival to its score; the commit comes after it."""
+        """Return the journal's lines. `latency_ms` is the time from a row's arrival to its score; the write comes after it."""
         created_at, now = format_time(datetime.now(UTC)), time.perf_counter()
         latencies_ms = [round(1000 * (now - waiting.arrived_at), 3) for waiting in group]
         senders = [
@@ -260,5 +261,5 @@ class MicroBatcher:
 
 
 def _not_durable() -> ProblemError:
-    detail = "predictions cannot be made durable now; this one was not acknowledged (see /health)"
+    detail = "predictions cannot be made durable now, so this one was not accepted; see /health"
     return ProblemError(503, "journal_unavailable", detail, retry_after_seconds=5)

@@ -1,4 +1,4 @@
-"""From the bytes of a scoring request to rows. The models that check them are derived from the contract (`serving.schemas.requests`)."""
+"""Parses scoring requests into rows. The models that validate them are derived from the contract (`serving.schemas.requests`)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from serving.schemas.problems import ProblemError
 
 
-MAX_ERRORS_A_ROW = 20
-"""Wrong fields of one row that a batch's answer lists."""
+MAX_ERRORS_PER_ROW = 20
+"""Wrong fields of one row that the response to a batch lists at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +36,22 @@ class RefusedRow:
 
 
 class RequestParser:
-    """Parses and checks requests of one contract."""
+    """Parses and validates requests of one contract."""
 
     def __init__(self, contract: ModelContract) -> None:
         self.row_model = row_model(contract)
         self.batch_model = batch_model(contract, self.row_model)
-        self._tolerant_batch_model = batch_model(contract, Annotated[self.row_model, WrapValidator(_refused_by_itself)])
+        self._tolerant_batch_model = batch_model(contract, Annotated[self.row_model, WrapValidator(_or_refused)])
         names = contract.input_names
         self._values = itemgetter(*names) if len(names) > 1 else lambda fields: (fields[names[0]],)
         self._names = names
         self._whole = [i for i, feature in enumerate(contract.inputs) if feature.kind == "int"]
 
     def row(self, body: bytes) -> Row:
-        """The row of a body.
+        """Return the row of a body.
 
         Raises:
-            ProblemError: 422, naming each field that is wrong.
+            ProblemError: 422, naming each wrong field.
         """
         try:
             row = self._row(self.row_model.__pydantic_validator__.validate_json(body))
@@ -62,19 +62,19 @@ class RequestParser:
         return row
 
     def batch(self, body: bytes) -> list[Row | RefusedRow]:
-        """The rows of a body that has many; one that breaks the contract says why and leaves the others alone.
+        """Return the rows of a body with many; a row that breaks the contract is refused without the others.
 
         Raises:
-            ProblemError: 422 if the body is no batch.
+            ProblemError: 422 if the body is not a batch.
         """
         try:
             checked = self.batch_model.__pydantic_validator__.validate_json(body)
-        except ValidationError:  # the usual batch has no wrong row, and looking at each by itself takes longer
+        except ValidationError:  # most batches have no wrong row, and validating each row separately takes longer
             try:
                 checked = self._tolerant_batch_model.__pydantic_validator__.validate_json(body)
             except ValidationError as error:
                 raise _problem(error) from None
-        return [one if isinstance(one, RefusedRow) else self._row(one) for one in checked.instances]
+        return [row if isinstance(row, RefusedRow) else self._row(row) for row in checked.instances]
 
     def _row(self, checked: RowBase) -> Row | RefusedRow:
         fields = checked.__dict__
@@ -92,7 +92,7 @@ class RequestParser:
 
 
 def batch_model(contract: ModelContract, row: Any) -> type[BatchBase]:
-    """The request model of many rows, as `instances`."""
+    """Return the request model of many rows, as `instances`."""
     instances: Any = (list[Annotated[row, _OrAnythingElse()]], Field(min_length=1, max_length=MAX_BATCH_ROWS))
     model: type[BatchBase] = create_model("BatchRequest", __base__=BatchBase, instances=instances)
     model.model_config["json_schema_extra"] = {"examples": [dict[str, Any](instances=[example_row(contract)] * 2)]}
@@ -101,22 +101,22 @@ def batch_model(contract: ModelContract, row: Any) -> type[BatchBase]:
 
 
 class _OrAnythingElse:
-    """Says in the schema that a row which breaks the contract does not make the request invalid."""
+    """Declares in the schema that a row which breaks the contract does not make the request invalid."""
 
     def __get_pydantic_json_schema__(self, row: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         anything = {
             "title": "RefusedRow",
-            "description": "whatever breaks the contract is refused by itself: see `errors`",
+            "description": "a row that breaks the contract is refused without the others: see `errors`",
         }
         return {"anyOf": [handler(row), anything]}
 
 
-def _refused_by_itself(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+def _or_refused(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     try:
         return check(value)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
-        return RefusedRow(validation_problems(errors[:MAX_ERRORS_A_ROW]))
+        return RefusedRow(validation_problems(errors[:MAX_ERRORS_PER_ROW]))
 
 
 def _problem(error: ValidationError) -> ProblemError:

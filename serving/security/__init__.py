@@ -1,1 +1,1 @@
-"""What a request passes before anything is done for it: who sends it, from where, how much, how often."""
+"""What a request must pass before anything is done for it: key, scope, rate limit, origin, body, HTTP."""

@@ -1,7 +1,7 @@
-"""Who may call what: an API key with the right scope, not more often than agreed.
+"""Authentication and authorisation: an API key, its scopes and its rate limit.
 
 A key comes in the header `X-API-Key` or as `Authorization: Bearer`. Without keys the service listens on loopback only, and
-everybody there may do everything. What an entry of API_KEYS looks like is said in `selfheal.kit.api_keys`.
+every caller there may do everything. The entries of API_KEYS are described in `selfheal.kit.api_keys`.
 """
 
 from __future__ import annotations
@@ -53,18 +53,20 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="a key with the scope; not needed if none is set")
+HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="a key with the scope")
 BEARER = HTTPBearer(auto_error=False, description="the same key as a bearer token")
 
 WRONG_KEYS_LOGGED_EVERY_SECONDS = 60.0
 
 CALLER = "selfheal.caller"
-"""Where an ASGI scope has the Caller once the call was counted, so that no second door counts it again."""
+"""The key of an ASGI scope under which the Caller is once the call was counted, so that it is not counted twice."""
 
 
 def refuse_unauthenticated_public_host(settings: Settings) -> None:
-    """Raises:
-    ConfigurationError: if other hosts could reach a service that asks for no key, or for one that can be guessed.
+    """Refuse settings under which other hosts could reach a service that asks for no key.
+
+    Raises:
+        ConfigurationError: if there is no key, or one that can be guessed.
     """
     if is_loopback(settings.api_host):
         return
@@ -83,6 +85,7 @@ def refuse_unauthenticated_public_host(settings: Settings) -> None:
 
 
 def is_loopback(host: str) -> bool:
+    """Return whether this host name or address is this machine's loopback."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -91,14 +94,14 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, by the name of the key, and what that key is good for."""
+    """The caller, by the name of the key, and the scopes of that key."""
 
     name: str
     scopes: frozenset[Scope]
 
 
 LOCAL = Caller("local", ALL_SCOPES)
-"""Everybody, where no key is asked for."""
+"""Every caller, if the service asks for no keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +112,18 @@ class _Access:
 
 
 class Authenticator:
-    """Knows the keys and counts calls. One an app, for its event loop's thread.
+    """Knows the keys and counts calls. One per app, for its event loop's thread.
 
-    Wrong keys are counted and told in the log but not slowed down. A key of 256 bits is not found by trying, and the cure
-    would be worse: a limit shared by all strangers would let one of them lock the good keys out, and a limit an address
-    falls to whoever has many addresses and hits all who share one behind a proxy.
+    Unknown keys are counted and logged but not slowed down. A key of 256 bits cannot be found by trying, and a limit would do
+    more harm: if it were shared by all strangers, one of them could lock the known keys out; a limit per address would not stop
+    an attacker with many addresses, and would hit all callers that share one behind a proxy.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises:
-        ConfigurationError: if API_KEYS has a wrong entry.
+        """Read API_KEYS and RATE_LIMIT_PER_SECOND.
+
+        Raises:
+            ConfigurationError: if API_KEYS has a wrong entry.
         """
         self._clock = clock
         rate = settings.rate_limit_per_second
@@ -126,39 +131,40 @@ class Authenticator:
         def bucket() -> TokenBucket | None:
             return None if rate is None else TokenBucket(rate, clock())
 
-        self._doors = [
+        self._accesses = [
             _Access(key.digest, Caller(key.name, key.scopes), bucket())
             for key in parse_api_keys(settings.api_keys.get_secret_value())
         ]
-        self._unauthenticated = None if self._doors else _Access(b"", LOCAL, bucket())
+        self._unauthenticated = None if self._accesses else _Access(b"", LOCAL, bucket())
         self.n_wrong_keys = 0
         self._n_wrong_keys_logged = 0
         self._logged_at = -math.inf
 
     @property
     def asks_for_keys(self) -> bool:
+        """Whether there are keys; if not, there is one caller, on this machine, who may do everything."""
         return self._unauthenticated is None
 
     def admit(self, key: str | None, scope: Scope) -> Caller:
-        """Who calls, if the key has the scope. Every call of a known key counts towards its limit, whatever comes of it.
+        """Return the caller if the key has the scope. Every call with a known key counts towards its limit, whatever its outcome.
 
         Raises:
-            ProblemError: 401 without a known key, 429 if it calls too often, 403 if it lacks the scope.
+            ProblemError: 401 without a known key, 429 if it is used too often, 403 if it lacks the scope.
         """
         return with_scope(self.recognise(key), scope)
 
     def recognise(self, key: str | None) -> Caller:
-        """Whose call it is, whatever for; counts it.
+        """Return the caller, whatever the call is for, and count the call.
 
         Raises:
-            ProblemError: 401 without a known key, 429 if it calls too often.
+            ProblemError: 401 without a known key, 429 if it is used too often.
         """
-        door = self._unauthenticated or self._access_for(key)
-        if door.bucket is not None:
-            wait_seconds = door.bucket.take(self._clock())
+        access = self._unauthenticated or self._access_for(key)
+        if access.bucket is not None:
+            wait_seconds = access.bucket.take(self._clock())
             if wait_seconds > 0:
-                raise _too_many(door.caller, wait_seconds)
-        return door.caller
+                raise _too_many(access.caller, wait_seconds)
+        return access.caller
 
     def _access_for(self, key: str | None) -> _Access:
         if key is None:
@@ -166,12 +172,12 @@ class Authenticator:
         found = None
         if len(key) <= MAX_KEY_CHARACTERS:
             given = key_digest(key)
-            for door in self._doors:  # all of them: the time must not tell which one it was
-                if compare_digest(given, door.digest):
-                    found = door
+            for access in self._accesses:  # all of them: the time must not reveal which one it is
+                if compare_digest(given, access.digest):
+                    found = access
         if found is None:
             self._count_wrong_key()
-            raise _unauthorized("the key is not known")
+            raise _unauthorized("the key is unknown")
         return found
 
     def _count_wrong_key(self) -> None:
@@ -184,8 +190,10 @@ class Authenticator:
 
 
 def with_scope(caller: Caller, scope: Scope) -> Caller:
-    """Raises:
-    ProblemError: 403 if the caller's key lacks the scope.
+    """Return the caller if its key has the scope.
+
+    Raises:
+        ProblemError: 403 if it lacks the scope.
     """
     if scope not in caller.scopes:
         has = ", ".join(sorted(caller.scopes))
@@ -199,7 +207,7 @@ def _unauthorized(why: str) -> ProblemError:
 
 
 def _too_many(caller: Caller, wait_seconds: float) -> ProblemError:
-    detail = f"{caller.name} calls more often than RATE_LIMIT_PER_SECOND allows; slow down"
+    detail = f"{caller.name} calls more often than RATE_LIMIT_PER_SECOND allows; wait as long as Retry-After says"
     return ProblemError(429, "rate_limited", detail, retry_after_seconds=math.ceil(wait_seconds))
 
 
@@ -208,7 +216,7 @@ class _Headers(Protocol):
 
 
 def key_of(headers: _Headers) -> str | None:
-    """The key that was sent, if any; `headers` finds a value by its lower-case name. X-API-Key goes first."""
+    """Return the key that was sent, if any; `headers` finds a value by its lower-case name. X-API-Key takes precedence."""
     key = headers.get("x-api-key")
     if key is not None:
         return key
@@ -217,7 +225,7 @@ def key_of(headers: _Headers) -> str | None:
 
 
 def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
-    """A dependency, for HTTP and WebSocket endpoints, that lets in only keys with the scope and says who calls.
+    """Return a dependency, for HTTP and WebSocket endpoints, that refuses keys without the scope and returns the caller.
 
     Use it as `Depends(requires(Scope.READ))`. The two schemes are arguments so that OpenAPI shows them.
     """
@@ -237,10 +245,12 @@ def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
 
 
 class KeyBeforeBody:
-    """ASGI middleware: a body is read only for a known key, and each try counts towards its limit.
+    """ASGI middleware: a body is read only for a known key, and each attempt counts towards its limit.
 
-    FastAPI reads and parses a body before it asks any dependency. `scopes` says, by path as
-    in a route, what such bodies are for.
+    FastAPI reads and parses a body before it calls any dependency.
+
+    Args:
+        scopes: the scope that a body needs, by path as in a route.
     """
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator, scopes: Mapping[str, Scope]) -> None:
@@ -249,6 +259,7 @@ class KeyBeforeBody:
         self._scopes = [(compile_path(path)[0], wanted) for path, wanted in scopes.items()]
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it before its body is read."""
         if scope["type"] == "http" and scope["method"] not in BODILESS_METHODS and CALLER not in scope:
             headers = Headers(scope=scope)
             if has_body(headers):
@@ -264,7 +275,7 @@ class KeyBeforeBody:
 
 
 def describe_without_keys(app: FastAPI) -> None:
-    """Takes the security schemes out of the app's OpenAPI document, for a service that asks for no key."""
+    """Remove the security schemes from the app's OpenAPI document, for a service that asks for no keys."""
     with_schemes = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What a request's body may be, decided before it fills the memory: JSON, not encoded, not too large.
+"""Limits of a request's body, checked before it fills the memory: JSON, not encoded, not too large.
 
-`check_body` asks the headers, `read_body` counts while the body arrives; `BodyLimit` does both for the whole app.
+`check_body` checks the headers, `read_body` counts while the body arrives; `BodyLimit` does both for the whole app.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ TOO_LARGE = f"a request body may have {MAX_BODY_BYTES:,} bytes; send several bat
 
 
 BODILESS_METHODS = ("GET", "HEAD")
-"""Nothing here reads a body of theirs, so there is nothing to judge: the server lets it pass by."""
+"""No endpoint reads the body of such a request, so it is not checked: the server skips it."""
 
 
 class BodyLimit:
-    """ASGI middleware."""
+    """ASGI middleware that refuses a body by its headers, or as soon as it is too large."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a body that is counted as it arrives."""
         if scope["type"] != "http" or scope["method"] in BODILESS_METHODS:
             await self._app(scope, receive, send)
             return
@@ -50,23 +51,25 @@ class BodyLimit:
             message = await receive()
             n_bytes += len(message.get("body", b""))
             if n_bytes > MAX_BODY_BYTES:
-                raise HTTPException(413, TOO_LARGE)  # the one kind of error that FastAPI lets out of its body reading
+                raise HTTPException(
+                    413, TOO_LARGE
+                )  # the one kind of error that FastAPI does not wrap while it reads a body
             return message
 
         await self._app(scope, counted, send)
 
 
 def has_body(headers: Mapping[str, str]) -> bool:
-    """Whether a body is announced: HTTP/1 has no other way to send one."""
+    """Return whether a body is announced: HTTP/1 has no other way to send one."""
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def check_body(headers: Mapping[str, str]) -> None:
-    """Looks at what the headers, by their lower-case names, say of the body.
+    """Check what the headers, by their lower-case names, say about the body.
 
     Raises:
-        ProblemError: 400 if its length is no number, 413 if it is too long, 415 if it is not plain JSON. The last also
-            keeps other people's web pages from posting to a service on loopback: a browser lets them send forms unasked,
+        ProblemError: 400 if its length is not a number, 413 if it is too long, 415 if it is not plain JSON. The last also
+            prevents web pages of other hosts from posting to a service on loopback: a browser lets them send forms,
             but not JSON.
     """
     length = headers.get("content-length", "0")
@@ -79,21 +82,21 @@ def check_body(headers: Mapping[str, str]) -> None:
     if not is_json(headers.get("content-type", "")):
         raise ProblemError(415, "unsupported_media_type", "send the body as JSON, with Content-Type: application/json")
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise ProblemError(415, "unsupported_media_type", "send the body as it is, without Content-Encoding")
+        raise ProblemError(415, "unsupported_media_type", "send the body unencoded, without Content-Encoding")
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a value of Content-Type names JSON or a format made of it."""
+    """Return whether a value of Content-Type names JSON or a format based on it."""
     name = content_type.partition(";")[0].strip().lower()
     return name == "application/json" or (name.startswith("application/") and name.endswith("+json"))
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The whole body, for an ASGI application without a framework.
+    """Return the whole body, for an ASGI application without a framework.
 
     Raises:
         ProblemError: 413 as soon as it is too large.
-        ClientDisconnect: if the client left before it was complete; there is nobody to answer.
+        ClientDisconnect: if the client left before it was complete.
     """
     pieces: list[bytes] = []
     n_bytes = 0
@@ -110,4 +113,5 @@ async def read_body(receive: Receive) -> bytes:
 
 
 def too_large() -> ProblemError:
+    """Return the problem (413) of a body above `MAX_BODY_BYTES`."""
     return ProblemError(413, "too_large", TOO_LARGE)

@@ -1,11 +1,11 @@
-"""HTTP/1.1 as this service reads it: uvicorn's protocol, without what it leaves open to strangers.
+"""A hardened HTTP/1.1 protocol: uvicorn's, without the attacks that it leaves open.
 
-- A head (request line and headers) that does not end is refused. The parser gathers a header in one string, piece by piece, so
-  that each piece of an endless one takes longer than the last: one connection would hold up the event loop for everybody.
-- An offer to upgrade to anything but a WebSocket is passed over, as RFC 9110 (7.8) lets a server do. The parser would take the
+- A head (request line and headers) that does not end is refused. The parser collects a header in one string, piece by piece, so
+  that each piece of an endless one takes longer than the last: one connection could block the event loop for all.
+- An offer to upgrade to anything but a WebSocket is ignored, as RFC 9110 (7.8) allows. The parser would take the
   body behind it for the next request: a request smuggled past a proxy, and a row lost from clients such as Java's, which
   offer HTTP/2 with every request.
-- What is no HTTP is told so with a problem document.
+- Anything that is not HTTP is answered with a problem document.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_HEAD_BYTES = 65_536
-"""Of a head, not counting the piece that it begins in (at most 256 kB, the most that is read at once)."""
+"""For a head, not counting the piece that it begins in (at most 256 kB, the most that is read at once)."""
 
 MAX_AROUND_BODY_BYTES = MAX_BODY_BYTES
-"""Sizes of chunks and trailers: as much again as the largest body."""
+"""For chunk sizes and trailers: as much again as the largest body."""
 
-NO_HTTP = ProblemError(400, "invalid_http", "this is not a request in HTTP/1.1")
-ENDLESS_HEAD = ProblemError(
+INVALID_HTTP = ProblemError(400, "invalid_http", "this is not an HTTP/1.1 request")
+HEAD_TOO_LARGE = ProblemError(
     431, "head_too_large", f"the request line and headers may have {MAX_HEAD_BYTES:,} bytes; send data in the body"
 )
 
@@ -42,6 +42,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self._n_other_bytes = 0  # of the message that is being read: head, sizes of chunks, trailers
 
     def data_received(self, data: bytes) -> None:
+        """Parse what has arrived and refuse a head without end. The name is asyncio's."""
         self._unset_keepalive_if_required()
         headers, n_body_bytes = self.headers, self._n_body_bytes
         try:
@@ -51,27 +52,30 @@ class StrictHttpProtocol(HttpToolsProtocol):
                 self._answer_offer(offer, memoryview(data))
         except httptools.HttpParserError:
             self.logger.warning("Invalid HTTP request received.")
-            self._hang_up(NO_HTTP)
+            self._refuse_and_close(INVALID_HTTP)
             return
         if self.headers is not headers:  # a message has begun
             self._n_other_bytes = 0
         else:
             self._n_other_bytes += len(data) - (self._n_body_bytes - n_body_bytes)
             if self._n_other_bytes > (MAX_HEAD_BYTES if self._is_in_head() else MAX_AROUND_BODY_BYTES):
-                self._hang_up(ENDLESS_HEAD)
+                self._refuse_and_close(HEAD_TOO_LARGE)
 
     def _is_in_head(self) -> bool:
         return self.cycle is None or self.cycle.scope is not self.scope
 
     def on_headers_complete(self) -> None:
+        """Begin the request, unless its head is read again without an offer to upgrade. The name is httptools'."""
         if not self.parser.should_upgrade() or self._should_upgrade():
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        """Count and pass on a piece of the body. The name is httptools'."""
         self._n_body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        """Complete the request, unless its head is read again without an offer to upgrade. The name is httptools'."""
         if not self.parser.should_upgrade() or self._should_upgrade():
             super().on_message_complete()
 
@@ -79,7 +83,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         return self.parser.get_method() == b"GET" and super()._should_upgrade()
 
     def _answer_offer(self, offer: httptools.HttpParserUpgrade, data: memoryview) -> None:
-        """Takes up the offer of a WebSocket. With any other, nothing was made of the head so far: it is read again without."""
+        """Accept the offer of a WebSocket; with any other, read the head again without the offer: it has not been used so far."""
         while not self._should_upgrade():
             (n_read,) = offer.args
             data = data[n_read:]
@@ -92,7 +96,8 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self.handle_websocket_upgrade()
 
     def _head_without_offer(self) -> Iterable[bytes]:
-        """
+        """Yield the head's lines without the offer.
+
         Raises:
             HttpParserError: for CONNECT, which is an upgrade by itself.
         """
@@ -105,8 +110,8 @@ class StrictHttpProtocol(HttpToolsProtocol):
                 yield b"%b: %b\r\n" % (name, value)
         yield b"\r\n"
 
-    def _hang_up(self, problem: ProblemError) -> None:
-        """Says why, and ends the connection: where the next request begins is not known."""
+    def _refuse_and_close(self, problem: ProblemError) -> None:
+        """Respond with the problem and close the connection: where the next request begins is unknown."""
         answer = problem_for(problem)
         headers = [*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")]
         head = [STATUS_LINE[answer.status_code], *(b"%b: %b\r\n" % header for header in headers), b"\r\n"]

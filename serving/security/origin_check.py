@@ -1,7 +1,7 @@
-"""Keeps other people's web pages out where no key is asked for: a browser on this machine would carry their requests in.
+"""Protection against CSRF and DNS rebinding where no key is asked for: requests that a browser sends for another host's page are refused.
 
-A page of another origin may open WebSockets and send simple requests here; a page whose name was made to resolve to this
-host (DNS rebinding) may do anything. Both are told by what browsers say truthfully: `Host` and `Origin`.
+A page of another origin may open WebSockets and send simple requests to this service; a page whose host name was made to resolve to this
+machine (DNS rebinding) may do anything. Both are recognised by headers that a page cannot forge: `Host` and `Origin`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 
 class OriginCheck:
-    """ASGI middleware for HTTP, where no key is asked for. `/live` and the fast fast_path ask `refuse_foreign_origin` themselves."""
+    """ASGI middleware for HTTP, where no key is asked for. `/live` and the fast path call `refuse_foreign_origin` themselves."""
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app
         self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
         if scope["type"] == "http" and not self._authenticator.asks_for_keys:
             try:
                 refuse_foreign_origin(Headers(scope=scope))
@@ -39,7 +40,7 @@ class OriginCheck:
 
 
 def refuse_foreign_origin(headers: Mapping[str, str]) -> None:
-    """Looks at the headers, by their lower-case names.
+    """Check the headers, by their lower-case names.
 
     Raises:
         ProblemError: 403 if the request comes from a page of another host.
@@ -52,9 +53,9 @@ def refuse_foreign_origin(headers: Mapping[str, str]) -> None:
 @lru_cache(maxsize=256)
 def _problem(host: str | None, origin: str | None) -> tuple[str, str] | None:
     if host is not None and not is_loopback(_hostname(host)):
-        return "foreign_host", "without API keys this is only to be reached as localhost or 127.0.0.1"
+        return "foreign_host", "without API keys this service can only be reached as localhost or 127.0.0.1"
     if origin is not None and _authority(origin) != (host or "").lower():
-        return "foreign_origin", "without API keys only pages of this host may call"
+        return "foreign_origin", "without API keys only pages of this host may call this service"
     return None
 
 

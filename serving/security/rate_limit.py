@@ -1,9 +1,9 @@
-"""How often one caller may call: a token bucket."""
+"""Rate limit of one caller: a token bucket."""
 
 from __future__ import annotations
 
 BURST_SECONDS = 2.0
-"""After a pause, so many seconds' worth may come at once: clients are uneven, and a limit is about the long run."""
+"""After a pause, the requests of so many seconds may come at once: clients are uneven, and a limit is about the average."""
 
 
 class TokenBucket:
@@ -16,9 +16,9 @@ class TokenBucket:
         self._filled_at = now_seconds
 
     def take(self, now_seconds: float) -> float:
-        """Takes a token and returns 0, or takes none and returns the seconds until there is one.
+        """Take a token and return 0, or take none and return the seconds until there is one.
 
-        `now_seconds` is of a clock that never goes back.
+        `now_seconds` is the time of a monotonic clock.
         """
         tokens = min(self._burst, self._tokens + (now_seconds - self._filled_at) * self._rate)
         self._filled_at = now_seconds

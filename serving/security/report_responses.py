@@ -1,7 +1,7 @@
-"""Reports as answers: pages with scripts of their own, shown with as few rights as they need.
+"""Responses with reports: pages with scripts of their own, shown with as few rights as they need.
 
-A report shows text that came from outside (messages, names). Should a script get in there after all, the page is of no origin
-(`sandbox`), asks nothing of any host (`default-src 'none'`), and so cannot call this service for whoever looks at it.
+A report contains text from outside (messages, names). Should a script get in with it after all, the page has no origin
+(`sandbox`) and may load nothing from any host (`default-src 'none'`), and so cannot call this service in the reader's name.
 """
 
 from __future__ import annotations
@@ -10,21 +10,23 @@ from pathlib import Path
 
 from fastapi.responses import FileResponse
 
-NOTHING_ELSE = "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
-OWN = f"{NOTHING_ELSE}; script-src 'self'; sandbox allow-scripts allow-popups"
-"""For our overview, which has no script of its own but loads two that lie beside it."""
+NOTHING_BUT_STYLES = "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
+OVERVIEW_POLICY = f"{NOTHING_BUT_STYLES}; script-src 'self'; sandbox allow-scripts allow-popups"
+"""For our overview, which has no inline script but loads two files beside it."""
 
-EVIDENTLYS = f"{NOTHING_ELSE}; script-src 'unsafe-inline' 'unsafe-eval'; sandbox allow-scripts allow-downloads"
-"""For Evidently's page, which brings everything along, scripts included."""
+EVIDENTLY_POLICY = (
+    f"{NOTHING_BUT_STYLES}; script-src 'unsafe-inline' 'unsafe-eval'; sandbox allow-scripts allow-downloads"
+)
+"""For Evidently's page, which contains everything, scripts included."""
 
-OF_THIS_CONTENT = "private, max-age=31536000, immutable"
-"""For scripts: their names change with what is in them."""
+CACHE_FOREVER = "private, max-age=31536000, immutable"
+"""For scripts: their names change with their content."""
 
 
 def report_response(path: Path) -> FileResponse:
-    """The file of a report. `SecurityHeaders` adds what every answer has."""
+    """Return the response with a report's file. `SecurityHeaders` adds the headers that every response has."""
     if path.suffix == ".js":
-        return FileResponse(path, media_type="text/javascript", headers={"cache-control": OF_THIS_CONTENT})
-    policy = OWN if path.stem.endswith("-overview") else EVIDENTLYS
+        return FileResponse(path, media_type="text/javascript", headers={"cache-control": CACHE_FOREVER})
+    policy = OVERVIEW_POLICY if path.stem.endswith("-overview") else EVIDENTLY_POLICY
     headers = {"content-security-policy": policy, "cache-control": "private, no-cache"}
     return FileResponse(path, media_type="text/html", headers=headers)

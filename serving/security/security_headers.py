@@ -1,4 +1,4 @@
-"""Headers that tell browsers and caches to take an answer for no more than it is."""
+"""Security headers of every response: no guessing of types, no frames of other sites, no caching unless allowed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ ALWAYS = (
     (b"content-security-policy", b"frame-ancestors 'self'"),  # no other site shows our pages in a frame, to be clicked
 )
 NO_STORE = (b"cache-control", b"no-store")
-"""For answers that say nothing of caching themselves: states, and refusals, which caches may keep unasked (404, 405)."""
+"""For responses without caching headers of their own: states, and refusals, which caches may store by default (404, 405)."""
 
 
 class SecurityHeaders:
-    """ASGI middleware. The fast fast_path of scoring stands outside: what a POST is answered is neither kept nor shown as a page."""
+    """ASGI middleware. The fast path of scoring is outside of it: the response to a POST is neither cached nor shown as a page."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and add the headers to its response."""
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [*message.get("headers", []), *ALWAYS]

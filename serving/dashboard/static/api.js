@@ -1,10 +1,10 @@
-// Asking the API. The key, where one is asked for, lives in this tab's sessionStorage and goes into one header.
+// Requests to the API. The key, if the API asks for one, is in this tab's sessionStorage and is sent in one header.
 
 const KEY = "selfheal.key";
-const PATIENCE_MS = 15_000;
+const TIMEOUT_MS = 15_000;
 
 export const key = () => sessionStorage.getItem(KEY);
-export const keepKey = (value) => sessionStorage.setItem(KEY, value);
+export const storeKey = (value) => sessionStorage.setItem(KEY, value);
 export const forgetKey = () => sessionStorage.removeItem(KEY);
 
 /** What went wrong, for people (`message`) and for code: `kind` is the problem's type, or `unreachable`. */
@@ -16,8 +16,8 @@ export class ApiError extends Error {
   }
 }
 
-export const get = (path, question = {}) => {
-  const query = new URLSearchParams(question).toString();
+export const get = (path, parameters = {}) => {
+  const query = new URLSearchParams(parameters).toString();
   return ask("GET", query ? `${path}?${query}` : path);
 };
 
@@ -29,12 +29,12 @@ async function ask(method, path, body) {
   if (body !== undefined) headers["content-type"] = "application/json";
   let answer;
   try {
-    const options = { method, headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) };
+    const options = { method, headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) };
     answer = await fetch(path, body === undefined ? options : { ...options, body: JSON.stringify(body) });
   } catch {
-    throw new ApiError("unreachable", "The API does not answer.");
+    throw new ApiError("unreachable", "The API is unreachable.");
   }
   const content = await answer.json().catch(() => null);
   if (answer.ok && content !== null) return content;
-  throw new ApiError(content?.type ?? "failed", content?.detail ?? `The API answered ${answer.status}.`, answer.status);
+  throw new ApiError(content?.type ?? "failed", content?.detail ?? `The API responded with status ${answer.status}.`, answer.status);
 }

@@ -11,14 +11,14 @@ function plotly() {
     script.addEventListener("load", () => resolve(globalThis.Plotly));
     script.addEventListener("error", () => {
       library = null;
-      reject(new Error("Plotly did not load; the tables below the charts say the same"));
+      reject(new Error("Plotly did not load; the tables below the charts have the same data"));
     });
     document.head.append(script);
   });
   return library;
 }
 
-/** Draws into the place, which says in `label` what is to be seen, for those who do not see it. */
+/** Draws into the place. `label` describes the chart for screen readers. */
 export async function draw(place, label, data, layout) {
   place.setAttribute("role", "img");
   place.setAttribute("aria-label", label);
@@ -122,7 +122,7 @@ export function lineWithBand(name, points, lineColour, bandColour) {
   return banded.length > 1 ? [band, line] : [line];
 }
 
-/** The steps version by version: a line from one version's value to another's would tell of nothing that there was. */
+/** The steps of each version: a line from one version's value to another's would show nothing real. */
 export function byVersion(steps) {
   const runs = [];
   for (const step of steps) {

@@ -1,8 +1,8 @@
-// Questions to the person: one modal at a time. `<dialog>` keeps the focus inside and gives it back.
+// Questions to the user: one modal dialog at a time. `<dialog>` traps the focus and returns it.
 import { el } from "./dom.js";
 
 /**
- * Asks, and does. `field`: {label, hint, type, isRequired, maxLength}; `act(text)` is awaited, and its error is shown in the dialog.
+ * Asks, then acts. `field`: {label, hint, type, isRequired, maxLength}; `act(text)` is awaited, and its error is shown in the dialog.
  * Resolves to whether it was done.
  */
 export function ask({ title, lines, field, confirm, isDangerous = false, act }) {

@@ -1,4 +1,4 @@
-// Numbers, times and names as people read them. What is not known is "unknown", never 0.
+// Numbers, times and names for people. Unknown values are "unknown", never 0.
 import { el } from "./dom.js";
 
 export const UNKNOWN = "unknown";
@@ -55,7 +55,7 @@ function relative(iso) {
   return seconds >= 0 ? `${span(seconds)} ago` : `in ${span(-seconds)}`;
 }
 
-/** A `<time>` that says how long ago, keeps saying it, and has the exact moment in its title. */
+/** A `<time>` that shows how long ago it was, is updated, and has the exact moment in its title. */
 export function ago(iso) {
   return el("time", {
     datetime: iso,
@@ -68,7 +68,7 @@ export function ago(iso) {
 /** A `<time>` with the moment itself. */
 export const at = (iso) => el("time", { datetime: iso, title: utc(iso), text: moment(iso) });
 
-export function keepTimesRelative() {
+export function updateRelativeTimes() {
   setInterval(() => {
     for (const time of document.querySelectorAll("time[data-relative]")) {
       const text = relative(time.dateTime);

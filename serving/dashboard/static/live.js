@@ -1,18 +1,18 @@
-// The WebSocket /live: tells whoever listens what comes, and connects again for as long as the page is open.
+// The WebSocket /live: dispatches its messages, and reconnects with exponential back-off for as long as the page is open.
 import { key } from "./api.js";
 
-const FIRST_PAUSE_MS = 1_000;
-const LONGEST_PAUSE_MS = 15_000;
-const SILENCE_MS = 6_000; // snapshots come every second: after so long without one, the connection is dead
+const INITIAL_BACKOFF_MS = 1_000;
+const MAX_BACKOFF_MS = 15_000;
+const SILENCE_MS = 6_000; // snapshots come every second: after so long without one the connection counts as lost
 
 /** Dispatches `message` (detail: the message) and `status` (detail: `live` or `lost`). */
 export class Live extends EventTarget {
   #socket = null;
-  #pause = FIRST_PAUSE_MS;
+  #pause = INITIAL_BACKOFF_MS;
   #timer = 0;
   #watchdog = 0;
 
-  /** Connects, with the key of this moment; an older connection is let go. */
+  /** Connects with the present key; closes an older connection. */
   connect() {
     this.close();
     const address = new URL("/live", location.href);
@@ -23,7 +23,7 @@ export class Live extends EventTarget {
     this.#watch();
     socket.addEventListener("message", ({ data }) => {
       if (socket !== this.#socket) return;
-      this.#pause = FIRST_PAUSE_MS;
+      this.#pause = INITIAL_BACKOFF_MS;
       this.#watch();
       this.#dispatch("status", "live");
       this.#dispatch("message", JSON.parse(data));
@@ -44,7 +44,7 @@ export class Live extends EventTarget {
     this.close();
     this.#dispatch("status", "lost");
     this.#timer = setTimeout(() => this.connect(), this.#pause);
-    this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE_MS);
+    this.#pause = Math.min(2 * this.#pause, MAX_BACKOFF_MS);
   }
 
   #watch() {

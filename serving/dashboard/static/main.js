@@ -1,8 +1,8 @@
-// The map of the page: who is asked what and when, and which panel shows it. Modules beside this one are one concern each.
-import { ApiError, forgetKey, get, keepKey, key } from "./api.js";
+// The map of the page: what is requested when, and which panel shows it. Each module beside this one has one concern.
+import { ApiError, forgetKey, get, key, storeKey } from "./api.js";
 import { ask } from "./dialogs.js";
 import { byId, toast } from "./dom.js";
-import { keepTimesRelative } from "./format.js";
+import { updateRelativeTimes } from "./format.js";
 import { Live } from "./live.js";
 import { Panel } from "./panel.js";
 import { setUpTheme } from "./theme.js";
@@ -25,7 +25,7 @@ const POINTS_OF_AN_HOUR = 360;
 const HOURS = [1, 24, 168, 720];
 const N_DECISIONS = 12;
 
-/** What was told last; null as long as it is not known. */
+/** The latest responses; null if unknown. */
 const known = { overview: null, snapshot: null, decisions: null, promotions: null, versions: null };
 const asksForKeys = document.querySelector('meta[name="asks-for-keys"]').content === "true";
 const traffic = new Traffic();
@@ -33,10 +33,10 @@ const live = new Live();
 let hours = null; // null: as long as the history is, at first
 let column = null; // whose distribution is shown
 let nDecisions = N_DECISIONS;
-let servingTold = null; // what the first card says, as text
+let shownServing = null; // the data of the first card, as text
 let isAsking = false;
-let isShutOut = false; // no key, or not the right one: nothing is asked for until there is another
-let isLost = false; // since the last time that the state could be told
+let isShutOut = false; // no key, or not the right one: nothing is requested until there is another
+let isLost = false; // whether the last request for the state failed
 
 const panels = {
   alerts: new Panel("alerts", (body, data, aside) => showAlerts(body, data, aside, refreshState), refreshState),
@@ -67,7 +67,7 @@ async function refreshState() {
     known.overview = null;
     if (isShutOut) Object.assign(known, { snapshot: null, decisions: null, promotions: null, versions: null });
     loseCards(isShutOut);
-    servingTold = null;
+    shownServing = null;
     if (isShutOut) {
       live.close();
       traffic.lose();
@@ -82,13 +82,13 @@ async function refreshState() {
     return false;
   }
   isLost = isShutOut = false;
-  if (wasLost) setTimeout(refreshAll); // the rest has to come back, too
+  if (wasLost) setTimeout(refreshAll); // the other panels have to be loaded again, too
   showState(known.overview);
   showFigures(known.overview);
   refreshServing();
   showLoop(known);
   byId("key").hidden = !known.overview.asks_for_keys;
-  byId("key").textContent = `Forget key ${known.overview.caller.name}`;
+  byId("key").textContent = `Remove key ${known.overview.caller.name}`;
   const alerts = get("/monitoring/alerts", { limit: 40 });
   panels.alerts.follow(alerts.then((data) => ({ ...data, rights: rights() })));
   return true;
@@ -98,27 +98,27 @@ function rights() {
   const { name, scopes } = known.overview?.caller ?? { name: "?", scopes: [] };
   return {
     isAdmin: scopes.includes("admin"),
-    hint: `this needs a key with the scope admin; ${name} has ${scopes.join(", ")}.`,
+    hint: `a key with the scope admin is needed; ${name} has ${scopes.join(", ")}.`,
   };
 }
 
 async function refreshVersions() {
   const both = Promise.all([get("/model/promotions", { limit: 30 }), get("/model/versions", { limit: 100 })]);
-  const told = both.then(([{ promotions }, { versions }]) => {
+  const loaded = both.then(([{ promotions }, { versions }]) => {
     Object.assign(known, { promotions, versions });
     showLoop(known);
     if (known.overview) refreshServing();
     return { promotions, versions, rights: rights() };
   });
-  await panels.versions.follow(told);
+  await panels.versions.follow(loaded);
 }
 
-/** Only if it says something else: a button that is built anew loses the keyboard. */
+/** Only if something has changed: a button that is rebuilt loses the focus. */
 function refreshServing() {
   const { model, probation } = known.overview;
-  const told = JSON.stringify([model, probation, known.versions, known.promotions, rights()]);
-  if (told !== servingTold) showServing(known.overview, rollbackFromCard);
-  servingTold = told;
+  const data = JSON.stringify([model, probation, known.versions, known.promotions, rights()]);
+  if (data !== shownServing) showServing(known.overview, rollbackFromCard);
+  shownServing = data;
 }
 
 function rollbackFromCard({ model }) {
@@ -132,7 +132,7 @@ async function fetchHistory() {
   if (hours !== null) return historyOf(hours);
   const longest = await historyOf(HOURS.at(-1));
   const since = longest.first_evaluation_at ? (Date.now() - new Date(longest.first_evaluation_at).getTime()) / 3_600_000 : 0;
-  if (!longest.steps.length) return longest; // nothing yet: what is to come decides
+  if (!longest.steps.length) return longest; // nothing yet: the first ticks decide
   hours = HOURS.find((choice) => since <= 0.9 * choice) ?? HOURS.at(-1);
   markRange();
   return hours === HOURS.at(-1) ? longest : historyOf(hours);
@@ -143,8 +143,8 @@ const historyOf = (period) =>
 
 async function refreshHistory() {
   const history = fetchHistory();
-  const withEvaluation = history.then((told) => ({
-    history: told,
+  const withEvaluation = history.then((loaded) => ({
+    history: loaded,
     evaluation: known.overview?.model?.metrics ?? null,
   }));
   await Promise.all([
@@ -171,12 +171,12 @@ function selectColumn(name) {
 // Decisions and reports
 
 async function refreshDecisions() {
-  const told = get("/decisions", { limit: nDecisions }).then(({ decisions, next_before: next }) => {
+  const page = get("/decisions", { limit: nDecisions }).then(({ decisions, next_before: next }) => {
     known.decisions = decisions;
     showLoop(known);
     return { decisions, next };
   });
-  await panels.decisions.follow(told);
+  await panels.decisions.follow(page);
 }
 
 function showOlder() {
@@ -188,14 +188,14 @@ async function refreshReports() {
   await panels.reports.follow(get("/monitoring/reports"));
 }
 
-// What happens
+// Events
 
 async function refreshAll() {
   if (!(await refreshState())) return;
   await Promise.all([refreshVersions(), refreshDecisions(), refreshHistory(), refreshReports()]);
 }
 
-const NEWS = {
+const REFRESHES = {
   verdict: [refreshState, refreshHistory, refreshReports],
   promotion: [refreshState, refreshVersions, refreshHistory],
   decision: [refreshDecisions],
@@ -205,7 +205,7 @@ const NEWS = {
 
 live.addEventListener("message", ({ detail }) => {
   if (detail.type !== "snapshot") {
-    for (const refresh of NEWS[detail.type] ?? []) refresh();
+    for (const refresh of REFRESHES[detail.type] ?? []) refresh();
     return;
   }
   known.snapshot = detail;
@@ -244,12 +244,12 @@ async function askForKey(problem) {
     title: "API key",
     lines: [
       problem,
-      "A key with the scope read sees everything; admin may also acknowledge and roll back. It stays in this tab and is gone when the tab is closed.",
+      "A key with the scope read shows everything; admin may also acknowledge and roll back. The key stays in this tab until it is closed.",
     ].filter(Boolean),
     field: { label: "Key", type: "password", isRequired: true, maxLength: 256 },
     confirm: "Use this key",
     act: async (text) => {
-      keepKey(text);
+      storeKey(text);
       try {
         await get("/overview");
       } catch (error) {
@@ -265,7 +265,7 @@ async function askForKey(problem) {
 }
 
 byId("key").addEventListener("click", async () => {
-  if (known.overview) toast("The key is forgotten.");
+  if (known.overview) toast("The key was removed from this tab.");
   forgetKey();
   await refreshState();
 });
@@ -281,12 +281,12 @@ setUpTheme(() => {
 });
 
 async function begin() {
-  isLost = false; // everything is asked for now
+  isLost = false; // everything is requested now
   await refreshAll();
   if (known.overview) live.connect();
 }
 
-keepTimesRelative();
+updateRelativeTimes();
 begin();
 setInterval(() => isShutOut || refreshState(), STATE_EVERY_MS);
 setInterval(() => known.overview && Promise.all([refreshHistory(), refreshReports()]), HISTORY_EVERY_MS);

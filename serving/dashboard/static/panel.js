@@ -1,4 +1,4 @@
-// A panel's life: a skeleton while it loads, then content, an explained emptiness, an error with a way on, or content of before.
+// The states of a panel: a skeleton while it loads, then content, an explanation if there is none, an error with a retry, or earlier content.
 import { byId, el } from "./dom.js";
 import { moment } from "./format.js";
 
@@ -6,7 +6,7 @@ export class Panel {
   #section;
   #body;
   #show;
-  #told = null; // the answer that is shown, as text: an answer that says the same changes nothing on the page
+  #shown = null; // the response that is shown, as text: an equal response changes nothing on the page
   #data = null;
   #shownAt = null;
   #round = 0;
@@ -23,7 +23,7 @@ export class Panel {
     return this.#section.querySelector(".aside");
   }
 
-  /** Shows what the promise brings. Of several under way, the latest counts. */
+  /** Shows the promise's result. Of several in progress, the latest counts. */
   async follow(promise) {
     const round = ++this.#round;
     try {
@@ -34,35 +34,35 @@ export class Panel {
     }
   }
 
-  /** Nothing can be told at the moment, for a reason that the state has given: what is shown fades, or (`isErased`) goes. */
+  /** No data at the moment, for a reason that the state shows: the content fades, or (`isErased`) is removed. */
   lose(isErased) {
-    this.#round += 1; // what is still under way comes too late
+    this.#round += 1; // responses that are still to come are ignored
     this.#section.setAttribute("aria-busy", "false");
     this.#clearNotice();
     if (isErased) this.#data = null;
-    this.#told = null;
-    if (this.#data === null) this.#body.replaceChildren(empty("Not known at the moment."));
+    this.#shown = null;
+    if (this.#data === null) this.#body.replaceChildren(empty("Unknown at the moment."));
     else this.#body.classList.add("is-stale");
     if (this.#data === null) this.aside.replaceChildren();
   }
 
-  /** Draws the same once more, in other colours. */
+  /** Draws the same data again, in other colours. */
   redraw() {
     if (this.#data !== null) this.#render();
   }
 
   #fill(data) {
-    const told = JSON.stringify(data);
+    const text = JSON.stringify(data);
     this.#shownAt = new Date().toISOString();
     this.#section.setAttribute("aria-busy", "false");
     const wasStale = this.#clearNotice();
-    if (told === this.#told && !wasStale) return;
-    this.#told = told;
+    if (text === this.#shown && !wasStale) return;
+    this.#shown = text;
     this.#data = data;
     this.#render();
   }
 
-  /** What the reader had opened stays open, and the keyboard stays where it was. */
+  /** What the reader had opened stays open, and the focus stays where it was. */
   #render() {
     const tables = () => [...this.#body.querySelectorAll("details.table")];
     const wereOpen = tables().map((table) => table.open);
@@ -76,11 +76,11 @@ export class Panel {
   }
 
   #fail(error) {
-    if (error.name !== "ApiError" && !("kind" in error)) throw error; // ours, not the API's: the console has to tell
+    if (error.name !== "ApiError" && !("kind" in error)) throw error; // a bug of this page, not an error of the API: for the console
     this.#section.setAttribute("aria-busy", "false");
     this.#clearNotice();
     const isShown = this.#data !== null;
-    const since = isShown ? ` What follows is of ${moment(this.#shownAt)}.` : "";
+    const since = isShown ? ` The data below is from ${moment(this.#shownAt)}.` : "";
     const again = el("button", { type: "button", text: "Try again", on: { click: () => this.retry() } });
     const notice = el(
       "div",

@@ -1,10 +1,10 @@
-// Light, dark, or as the system has it; and the colours of the sheet for what is drawn on canvases and by Plotly.
+// Light, dark, or as the system; and the colours of the style sheet for canvases and Plotly.
 import { byId, el } from "./dom.js";
 
 const CHOICE = "selfheal.theme";
-const CHOICES = { "": ["◐ Auto", "as the system has it"], light: ["○ Light", "light"], dark: ["● Dark", "dark"] };
+const CHOICES = { "": ["◐ Auto", "as the system"], light: ["○ Light", "light"], dark: ["● Dark", "dark"] };
 
-/** `changed()` is called whenever the colours have become others. */
+/** `changed()` is called when the colours have changed. */
 export function setUpTheme(changed) {
   const button = byId("theme");
   const apply = (choice) => {

@@ -126,7 +126,7 @@ def test_a_feature_is_chosen_and_read_out_by_keyboard(reading: Page) -> None:
     reading.keyboard.press("End")
     expect(panel(reading, "Distribution")).to_contain_text("What the model predicts")
     reading.keyboard.press("ArrowLeft")
-    said = re.compile(r"^probability, .*: drifted in .* looks, shift 0\.\d\d")
+    said = re.compile(r"^probability, .*: drifted in .* ticks?, shift 0\.\d\d")
     expect(reading.locator("#drift .readout")).to_contain_text(said)
 
 
@@ -138,7 +138,7 @@ def test_every_chart_has_its_numbers_as_a_table(reading: Page) -> None:
 
 def test_a_key_for_reading_is_told_what_acting_takes(reading: Page) -> None:
     for region, name in (("Alerts", re.compile("Acknowledge")), ("Versions", re.compile("Roll back to"))):
-        expect(panel(reading, region)).to_contain_text("this needs a key with the scope admin; reader has read.")
+        expect(panel(reading, region)).to_contain_text("a key with the scope admin is needed; reader has read.")
         expect(panel(reading, region).get_by_role("button", name=name).first).to_be_disabled()
 
 
@@ -168,14 +168,14 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(browser: Browser, keyed_api: Ap
         expect(sentence(page)).to_have_text("This service asks for an API key.")
         expect(page.locator("#state")).to_have_attribute("data-tone", "unknown")
         give_key(page, "a-key-that-nobody-has-given-out")
-        expect(page.get_by_role("alert")).to_contain_text("the key is not known")
+        expect(page.get_by_role("alert")).to_contain_text("the key is unknown")
         give_key(page, SCORER)
         expect(page.get_by_role("alert")).to_contain_text("lacks the scope read")
         give_key(page, READER)
         expect(sentence(page)).to_have_text(SENTENCES[Verdict.BENIGN_SHIFT])
         kept = page.evaluate("[JSON.stringify(localStorage), document.cookie, JSON.stringify(sessionStorage)]")
         assert [READER in text for text in kept] == [False, False, True]
-        page.get_by_role("button", name="Forget key reader").click()
+        page.get_by_role("button", name="Remove key reader").click()
         expect(sentence(page)).to_have_text("This service asks for an API key.")
         expect(page.locator("#decisions")).not_to_contain_text("promote")
 
@@ -195,7 +195,7 @@ def acknowledge(page: Page, api: Api) -> None:
     panel(page, "Alerts").get_by_role("button", name="Acknowledge feature drift, version 2").click()
     page.get_by_label("Note").fill("on it <b>now</b>")
     page.get_by_role("dialog").get_by_role("button", name="Acknowledge").click()
-    expect(panel(page, "Alerts")).to_contain_text("Seen by ada")
+    expect(panel(page, "Alerts")).to_contain_text("Acknowledged by ada")
     expect(panel(page, "Alerts")).to_contain_text("on it <b>now</b>")
     (seen,) = api.client.get("/monitoring/alerts", params={"only_open": "true"}).json()["alerts"]
     assert (seen["acknowledged_by"], seen["acknowledged_note"]) == ("ada", "on it <b>now</b>")
@@ -212,7 +212,7 @@ def roll_back(page: Page, api: Api) -> None:
     dialog.get_by_label("Reason").fill("customers complain")
     dialog.get_by_role("button", name="Roll back to version 1").click()
     expect(page.locator("#serving")).to_contain_text("Version 1")
-    said = "came back by a rollback, in place of version 2; ada: customers complain"
+    said = "restored by a rollback, in place of version 2; ada: customers complain"
     expect(panel(page, "Versions")).to_contain_text(said)
     assert api.info()["model_version"] == 1
     expect(page.get_by_role("button", name="Roll back to version 2")).to_have_count(0)  # only force brings that back
@@ -233,7 +233,7 @@ def test_every_state_reads_differently_and_none_that_is_unknown_looks_good(
     with well_behaved_page(browser, excused=["status of 503", "WebSocket connection"]) as page:
         opened(page, api)
         state_of(page, "No monitoring tick has run yet.")
-        expect(page.locator("#drift")).to_contain_text("The monitor has not looked in this time.")
+        expect(page.locator("#drift")).to_contain_text("There is no monitoring tick in this period.")
         expect(page.locator("#alerts")).to_contain_text("No alert is open.")
         with platform_of(api.settings) as platform:
             hostile = alert("broken_feed", "<img src=x onerror=alert(1)> in a column")
@@ -259,8 +259,8 @@ def test_every_state_reads_differently_and_none_that_is_unknown_looks_good(
             connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
             page.reload()
-            state_of(page, "Postgres does not answer: how the model does is unknown.")
-            expect(page.locator("#reasons")).to_contain_text("goes on scoring")
+            state_of(page, "Postgres is unavailable: the state of the model is unknown.")
+            expect(page.locator("#reasons")).to_contain_text("Scoring is not affected")
             connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     sentences = [text for text, _ in read]
     assert len(set(sentences)) == len(sentences) == 8
@@ -284,7 +284,7 @@ def test_an_api_that_is_gone_leaves_what_was_shown_faded_and_the_state_unknown(
         with api_in_thread(api_settings) as api:
             opened(page, api)
             expect(page.locator("#state")).to_have_attribute("data-tone", "good")
-        expect(sentence(page)).to_have_text("The API does not answer: how the model does is unknown.")
+        expect(sentence(page)).to_have_text("The API is unreachable: the state of the model is unknown.")
         expect(page.locator("#state")).to_have_attribute("data-tone", "unknown")
         expect(page.locator("#connection")).to_have_text("connection lost")
         expect(page.locator("#drift .body")).to_have_class(re.compile("is-stale"))

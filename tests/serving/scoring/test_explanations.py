@@ -142,7 +142,7 @@ def test_a_reference_that_could_not_be_read_is_asked_for_again(api: Api, monkeyp
         patched.setattr(Registry, "reference", unreachable)
         assert baseline() == "stand_in"
     assert baseline() == "stand_in", "not each request asks an MLflow that is away"
-    monkeypatch.setattr("serving.scoring.explanations.ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("serving.scoring.explanations.REFERENCE_RETRY_SECONDS", 0.0)
     assert baseline() == "reference"
 
 

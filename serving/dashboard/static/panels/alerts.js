@@ -1,16 +1,16 @@
-// Alerts: the open ones, who has seen them, and those that are over.
+// Alerts: the open ones, who has acknowledged them, and the resolved ones.
 import { post } from "../api.js";
 import { ask } from "../dialogs.js";
 import { el, tag, toast } from "../dom.js";
 import { empty } from "../panel.js";
 import { ago, SEVERITIES, words } from "../format.js";
 
-const MAX_OVER = 8;
+const MAX_RESOLVED = 8;
 
 /** `rights`: {isAdmin, hint}; `changed()` is called after an acknowledgement. */
 export function showAlerts(body, { alerts, rights }, aside, changed) {
-  const open = alerts.filter(({ resolved_at: over }) => over === null);
-  const over = alerts.filter(({ resolved_at: end }) => end !== null);
+  const open = alerts.filter(({ resolved_at: end }) => end === null);
+  const resolved = alerts.filter(({ resolved_at: end }) => end !== null);
   aside.textContent = open.length ? `${open.length} open` : "";
   if (open.length)
     body.append(
@@ -23,13 +23,13 @@ export function showAlerts(body, { alerts, rights }, aside, changed) {
   else body.append(empty("No alert is open."));
   if (open.some(({ acknowledged_at: seen }) => seen === null) && !rights.isAdmin)
     body.append(el("p", { class: "soft more", text: `To acknowledge: ${rights.hint}` }));
-  if (!over.length) return;
-  const shown = over.slice(0, MAX_OVER);
+  if (!resolved.length) return;
+  const shown = resolved.slice(0, MAX_RESOLVED);
   body.append(
     el(
       "details",
       { class: "table" },
-      el("summary", { text: `Resolved: the last ${shown.length}` }),
+      el("summary", { text: `Resolved: the latest ${shown.length}` }),
       el(
         "ul",
         { class: "rows" },
@@ -42,7 +42,7 @@ export function showAlerts(body, { alerts, rights }, aside, changed) {
 function row(alert, rights, changed) {
   const { severity, kind, message, created_at: since, resolved_at: end, model_version: version } = alert;
   const about = version === null ? "" : `, version ${version}`;
-  const isToSee = end === null && alert.acknowledged_at === null;
+  const isUnseen = end === null && alert.acknowledged_at === null;
   return el(
     "li",
     {},
@@ -51,8 +51,8 @@ function row(alert, rights, changed) {
       { class: "line" },
       tag(severity, end === null ? SEVERITIES[severity] : "plain"),
       el("b", { text: `${words(kind)}${about}` }),
-      el("span", { class: "soft" }, "since ", ago(since), ...(end ? [", over ", ago(end)] : [])),
-      isToSee
+      el("span", { class: "soft" }, "since ", ago(since), ...(end ? [", resolved ", ago(end)] : [])),
+      isUnseen
         ? el("button", {
             class: "push",
             type: "button",
@@ -68,7 +68,7 @@ function row(alert, rights, changed) {
       ? el(
           "p",
           { class: "soft" },
-          `Seen by ${alert.acknowledged_by}, `,
+          `Acknowledged by ${alert.acknowledged_by}, `,
           ago(alert.acknowledged_at),
           alert.acknowledged_note ? `: ${alert.acknowledged_note}` : "",
         )
@@ -81,9 +81,9 @@ async function acknowledge({ alert_id: id, kind, message }, changed) {
     title: `Acknowledge ${words(kind)}`,
     lines: [
       message,
-      "It stays open until its cause is gone; nobody is told of it again unless it becomes more severe.",
+      "It stays open until its cause is gone; no further notification is sent unless it becomes more severe.",
     ],
-    field: { label: "Note", hint: "Not needed. For those who look at it later.", maxLength: 1000 },
+    field: { label: "Note", hint: "Optional. For those who read it later.", maxLength: 1000 },
     confirm: "Acknowledge",
     act: (note) => post(`/monitoring/alerts/${id}/acknowledge`, note ? { note } : {}),
   });

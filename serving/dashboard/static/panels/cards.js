@@ -1,16 +1,16 @@
-// The four cards: what serves, how fast, and how well.
+// The four cards: the version in production, its rate and latency, and its quality.
 import { el, byId, facts, tag } from "../dom.js";
 import { ago, brief, count, fixed, METRICS, words } from "../format.js";
 import { sparkline } from "../charts.js";
 
-const N_REMEMBERED = 120; // seconds of rate and latency that the curves show
+const N_POINTS = 120; // seconds of rate and latency that the curves show
 
 const bodyOf = (id) => byId(id).querySelector(".body");
 
-/** `offerRollback(overview)` gives the button to the version before, or null. */
+/** `offerRollback(overview)` returns the button to the previous version, or null. */
 export function showServing(overview, offerRollback) {
   const body = bodyOf("serving");
-  const { model, probation, is_on_probation: isWatched } = overview;
+  const { model, probation, is_on_probation: isOnProbation } = overview;
   body.classList.remove("is-stale");
   if (!model) {
     body.replaceChildren(
@@ -26,7 +26,7 @@ export function showServing(overview, offerRollback) {
       "p",
       { class: "line" },
       el("span", { class: "big", text: `Version ${model.model_version}` }),
-      isWatched ? tag("on probation", "warning") : null,
+      isOnProbation ? tag("on probation", "warning") : null,
     ),
     facts([
       ["since", ago(model.promoted_at)],
@@ -43,7 +43,7 @@ export function showFigures(overview) {
   body.classList.remove("is-stale");
   const evaluation = overview.model?.metrics ?? {};
   if (!tick) {
-    body.replaceChildren(el("p", { class: "empty", text: "Not known before the monitor's first look." }));
+    body.replaceChildren(el("p", { class: "empty", text: "Unknown before the first monitoring tick." }));
     return;
   }
   const side = tick.realised ?? tick.estimated;
@@ -76,16 +76,16 @@ export function showFigures(overview) {
   );
 }
 
-/** What the cards say is of before, or (`isErased`) nobody's business any more. */
+/** The cards show earlier data, or (`isErased`) none. */
 export function loseCards(isErased) {
   for (const id of ["serving", "figures"]) {
     bodyOf(id).classList.add("is-stale");
     if (isErased || bodyOf(id).querySelector(".skeleton"))
-      bodyOf(id).replaceChildren(el("p", { class: "empty", text: "Not known at the moment." }));
+      bodyOf(id).replaceChildren(el("p", { class: "empty", text: "Unknown at the moment." }));
   }
 }
 
-/** Keeps the last two minutes of what the socket tells, and draws them. */
+/** Draws the rates and latencies of the last two minutes, as sent by the socket. */
 export class Traffic {
   #rates = [];
   #latencies = [];
@@ -102,7 +102,7 @@ export class Traffic {
     this.redraw();
   }
 
-  /** The connection is gone: what is shown would be of before. */
+  /** The connection is lost: show no earlier numbers. */
   lose() {
     this.#parts ??= this.#build();
     remember(this.#rates, null);
@@ -124,7 +124,7 @@ export class Traffic {
     bodyOf("rate").replaceChildren(
       el("p", { class: "big" }, parts.rateNow),
       parts.rateCurve,
-      el("p", { class: "soft", text: "the last two minutes, this worker" }),
+      el("p", { class: "soft", text: "last two minutes, this worker" }),
     );
     bodyOf("latency").replaceChildren(
       el(
@@ -142,5 +142,5 @@ export class Traffic {
 
 function remember(values, value) {
   values.push(value);
-  if (values.length > N_REMEMBERED) values.shift();
+  if (values.length > N_POINTS) values.shift();
 }

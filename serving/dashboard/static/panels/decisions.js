@@ -1,4 +1,4 @@
-// What the loop decided, the newest first; each opens to its conditions, its gates and the digests it rests on.
+// The decisions of the loop, the newest first; each opens to its conditions, its gates and its digests.
 import { get } from "../api.js";
 import { el, facts, tag } from "../dom.js";
 import { empty } from "../panel.js";
@@ -16,7 +16,7 @@ const TONES = {
 };
 const JUDGED = ["promote", "reject", "inconclusive"];
 
-const details = new Map(); // a decision never changes once it is taken
+const details = new Map(); // a decision never changes
 const open = new Set();
 let isFirstTime = true;
 
@@ -25,12 +25,12 @@ export function showDecisions(body, { decisions, more }, aside) {
   aside.textContent = "newest first";
   if (!decisions.length) {
     body.append(
-      empty("Nothing was decided yet. The first training, and every look that asks for one, leaves a decision here."),
+      empty("There is no decision yet. The first training, and each check whether to retrain, adds one."),
     );
     return;
   }
   const judged = decisions.find(({ action }) => JUDGED.includes(action));
-  if (isFirstTime && judged) open.add(judged.decision_id); // one verdict stands open: it shows what there is to open
+  if (isFirstTime && judged) open.add(judged.decision_id); // one verdict is open at first: it shows what the others contain
   isFirstTime = false;
   body.append(
     el(
@@ -45,7 +45,7 @@ export function showDecisions(body, { decisions, more }, aside) {
     );
 }
 
-/** A candidate has no version yet while it is judged. */
+/** A candidate has no version while the gates judge it. */
 function versionsOf(action, from, to) {
   if (to !== null) return from === null ? `version ${to}` : `version ${from} → ${to}`;
   if (from === null) return "";
@@ -133,7 +133,7 @@ function content(decision) {
   ].filter(Boolean);
 }
 
-/** The beginnings of the digests that the decision record keeps. */
+/** The first characters of the digests in the decision record. */
 function digests({ decision_id: id, hash, prev_hash: before, data_sha256: data, model_sha256: model }) {
   const all = [
     ["decision", id],

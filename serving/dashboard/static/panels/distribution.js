@@ -15,7 +15,7 @@ export function showDistribution(body, found, aside) {
       el("b", { text: column }),
       drift
         ? tag(
-            drift.is_drifted || drift.is_missing_rate_drifted ? "drifted" : "as before",
+            drift.is_drifted || drift.is_missing_rate_drifted ? "drifted" : "not drifted",
             drift.is_drifted || drift.is_missing_rate_drifted ? "bad" : "good",
           )
         : tag("not compared", "unknown"),
@@ -24,7 +24,7 @@ export function showDistribution(body, found, aside) {
   body.append(el("p", { class: "soft", text: `${description} (${unit})` }));
   if (!compared) {
     body.append(
-      empty("The version in production has not been looked at yet. The monitor looks once predictions have come."),
+      empty("There is no tick of the version in production yet. The monitor makes one once there are predictions."),
     );
     return;
   }
@@ -41,7 +41,7 @@ export function showDistribution(body, found, aside) {
       ["p-value", drift ? `${scientific(drift.p_value)}, drifted below ${scientific(drift.threshold)}` : null],
       [
         "missing",
-        `${compared.current_missing_pct.toFixed(1)} % now, ${compared.reference_missing_pct.toFixed(1)} % before`,
+        `${compared.current_missing_pct.toFixed(1)} % now, ${compared.reference_missing_pct.toFixed(1)} % in the reference`,
       ],
       [
         "window",
@@ -76,9 +76,9 @@ function drawBars(place, { column, bars }) {
   });
   draw(
     place,
-    `Distribution of ${column}: reference and now, percent of rows a bar; the table below has the numbers`,
+    `Distribution of ${column}: reference and now, percent of rows per bar; the table below has the numbers`,
     [
-      side("before", bars.reference_pct, { color: colour("reference") }),
+      side("reference", bars.reference_pct, { color: colour("reference") }),
       side("now", bars.current_pct, {
         color: colour("realised-band"),
         line: { color: colour("realised"), width: 1.4 },

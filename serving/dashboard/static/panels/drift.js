@@ -1,26 +1,26 @@
-// The heat map: a row a feature, a cell a step of time. Rows are options of a list: arrows choose, left and right read out cells.
+// The heat map: one row per feature, one cell per step of time. Rows are options of a list: up and down choose one, left and right read out cells.
 import { el, tableOf } from "../dom.js";
 import { empty } from "../panel.js";
 import { drawingOn } from "../charts.js";
 import { colour } from "../theme.js";
 import { fixed, moment, percent, words } from "../format.js";
 
-const MIN_SLOTS = 24; // a young platform's few looks do not fill the width
-const FULL_EFFECT = 0.6; // shifts from here on have the full colour
-const NO_FILE_EFFECT = 0.3; // colour of a drifted cell whose size is not known on this host
+const MIN_SLOTS = 24; // the few ticks of a new platform do not fill the width
+const FULL_EFFECT = 0.6; // shifts from this size on have the full colour
+const NO_FILE_EFFECT = 0.3; // colour of a drifted cell whose size is unknown on this host
 
-let selected = null; // stays when the data is new
+let selected = null; // stays when the data changes
 
 /** `select(column)` is called when another feature is chosen, and once at first. */
 export function showDrift(body, history, aside, select) {
   const { steps, drift } = history;
   aside.textContent = steps.length
-    ? `${steps.length} ${steps.length === 1 ? "step" : "steps"} of ${stepWords(history.step_seconds)} in which the monitor looked`
+    ? `${steps.length} ${steps.length === 1 ? "step" : "steps"} of ${stepWords(history.step_seconds)} with a tick`
     : "";
   if (!steps.length) {
     body.append(
       empty(
-        "The monitor has not looked in this time. It looks at new predictions only: send some, or choose a longer time.",
+        "There is no monitoring tick in this period. Ticks need new predictions: send some, or choose a longer period.",
       ),
     );
     return;
@@ -29,7 +29,7 @@ export function showDrift(body, history, aside, select) {
   const readout = el("p", {
     class: "readout soft",
     "aria-live": "polite",
-    text: "Choose a feature; left and right go through time.",
+    text: "Choose a feature; left and right move through time.",
   });
   const rows = drift.map((column) => rowOf(column, history));
   const list = el(
@@ -62,14 +62,14 @@ const stepWords = (seconds) =>
         ? `${seconds / 3600} h`
         : `${seconds / 86400} d`;
 
-/** The feature that moved most when it was last compared, or the first one. */
+/** The feature with the largest shift in its latest comparison, or the first one. */
 function strongest(drift) {
   const last = (values) => values.findLast((value) => value !== null) ?? 0;
   const latest = ({ effect, drifted_share: share }) => (last(share) > 0) + last(effect);
   return drift.reduce((best, one) => (latest(one) > latest(best) ? one : best)).column;
 }
 
-/** Where each step stands: time has gaps where nothing came, and they are to be seen. */
+/** The place of each step: periods without predictions show as gaps. */
 function slotsOf({ steps, step_seconds: seconds }) {
   const first = new Date(steps[0].start).getTime();
   const places = steps.map(({ start }) => Math.round((new Date(start).getTime() - first) / 1000 / seconds));
@@ -81,7 +81,7 @@ function rowOf(column, { steps }) {
   const effect = column.effect.at(-1);
   const isDrifted = (share ?? 0) > 0;
   const canvas = el("canvas", { "aria-hidden": "true" });
-  const now = isDrifted ? "drifted" : share === null ? "unknown" : "as before";
+  const now = isDrifted ? "drifted" : share === null ? "unknown" : "not drifted";
   const element = el(
     "div",
     { class: "row", role: "option", tabindex: "-1", "aria-selected": "false", title: column.column },
@@ -166,7 +166,7 @@ function wire(list, rows, history, scale, readout, select) {
     const slot = Math.floor(((clientX - box.left) / box.width) * scale.n);
     const step = scale.places.indexOf(slot);
     readout.textContent =
-      step < 0 ? `${row.column.column}: the monitor did not look then.` : cellWords(row.column, history, step);
+      step < 0 ? `${row.column.column}: no tick at that time.` : cellWords(row.column, history, step);
   });
   list.addEventListener("keydown", (event) => {
     const which = rowAt(document.activeElement);
@@ -205,8 +205,8 @@ function cellWords({ column, drifted_share: shares, effect: effects }, { steps }
     share === null
       ? "not compared"
       : share > 0
-        ? `drifted in ${percent(share, 0)} of ${n} looks`
-        : `as in the reference in ${n} looks`;
+        ? `drifted in ${percent(share, 0)} of ${n} ${n === 1 ? "tick" : "ticks"}`
+        : `not drifted in ${n} ${n === 1 ? "tick" : "ticks"}`;
   const size = effects[which] === null ? "" : `, shift ${fixed(effects[which], 2)}`;
   return `${column}, ${moment(start)}: ${drift}${size}. Verdict: ${words(verdict)}, version ${version}.`;
 }
@@ -234,7 +234,7 @@ function legend() {
     { class: "legend" },
     entry("ramp", `size of the shift, 0 to ${FULL_EFFECT} and more`),
     entry("drifted", "drifted: significant and material"),
-    entry("unlooked", "too few rows to compare"),
+    entry("uncompared", "too few rows to compare"),
     entry("event", "another version went live"),
   );
 }
@@ -254,7 +254,7 @@ function table({ drift }) {
       const now = shares.at(-1);
       return [
         column,
-        now === null ? "not compared" : now > 0 ? "drifted" : "as before",
+        now === null ? "not compared" : now > 0 ? "drifted" : "not drifted",
         fixed(effect.at(-1), 2),
         fixed(sizes.length ? Math.max(...sizes) : null, 2),
         `${known.filter((share) => share > 0).length} of ${known.length}`,

@@ -1,11 +1,11 @@
-// The loop in five steps, each with the last that happened there: what this platform does, told by what it did.
+// The loop in five steps, each with its latest event.
 import { byId, el } from "../dom.js";
 import { ago, brief, words } from "../format.js";
 
 const JUDGED = ["promote", "reject", "inconclusive"];
 const DECIDED = ["train", "skip"];
 
-/** `now`: {overview, snapshot, decisions, promotions}; each null as long as it is not known. */
+/** `now`: {overview, snapshot, decisions, promotions}; each null if unknown. */
 export function showLoop({ overview, snapshot, decisions, promotions }) {
   const tick = overview?.stats.tick;
   const decided = decisions?.find(({ action }) => DECIDED.includes(action));
@@ -15,21 +15,25 @@ export function showLoop({ overview, snapshot, decisions, promotions }) {
   const steps = [
     [
       "Score",
-      rate === null || rate === undefined ? "rate unknown" : `${brief(rate)} per second, each one logged`,
+      rate === null || rate === undefined ? "rate unknown" : `${brief(rate)} per second, all logged`,
       null,
     ],
-    ["Watch", tick ? words(tick.verdict) : overview ? "nothing seen yet" : "unknown", tick?.created_at],
+    ["Watch", tick ? words(tick.verdict) : overview ? "no tick yet" : "unknown", tick?.created_at],
     [
       "Decide",
       decided
-        ? `${decided.action === "train" ? "train" : "leave it alone"} (${words(decided.trigger_reason)})`
+        ? `${decided.action === "train" ? "train" : "do nothing"} (${words(decided.trigger_reason)})`
         : none(decisions),
       decided?.created_at,
     ],
     ["Judge", judged ? verdict(judged) : none(decisions), judged?.created_at],
     [
       "Promote",
-      live ? `version ${live.model_version} ${live.action === "rollback" ? "back" : "live"}` : none(promotions),
+      live
+        ? live.action === "rollback"
+          ? `rolled back to version ${live.model_version}`
+          : `version ${live.model_version} live`
+        : none(promotions),
       live?.promoted_at,
     ],
   ];

@@ -1,4 +1,4 @@
-// What can be seen of the predictions without any label.
+// Proxy metrics: what the predictions show without labels.
 import { byVersion, draw, lineWithBand, overTime } from "../charts.js";
 import { el, tableOf } from "../dom.js";
 import { empty } from "../panel.js";
@@ -22,7 +22,7 @@ export function showProxies(body, { history }, aside) {
   const { steps } = history;
   aside.textContent = steps.length ? `${count(steps.at(-1).n_predictions)} predictions in the latest window` : "";
   if (!steps.length) {
-    body.append(empty("The monitor has not looked in this time."));
+    body.append(empty("There is no monitoring tick in this period."));
     return;
   }
   const places = SHOWN.map((metric) => [metric, el("div", { class: "chart short" })]);
@@ -50,7 +50,7 @@ export function showProxies(body, { history }, aside) {
 
 function table({ steps }) {
   const columns = [
-    { title: "Looked" },
+    { title: "Time of the tick" },
     { title: "Predictions", isNumber: true },
     { title: "Labels", isNumber: true },
     ...SHOWN.map(({ title }) => ({ title, isNumber: true })),

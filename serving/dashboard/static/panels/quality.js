@@ -6,7 +6,7 @@ import { fixed, METRICS, moment } from "../format.js";
 
 const SHOWN = ["auc_roc", "f1", "brier"];
 
-/** `evaluation`: the metrics of the version in production when it was judged. */
+/** `evaluation`: the metrics of the version in production at its training. */
 export function showQuality(body, { history, evaluation }, aside) {
   const known = history.steps.filter(
     ({ estimated, realised }) => Object.keys(estimated).length || Object.keys(realised).length,
@@ -15,7 +15,7 @@ export function showQuality(body, { history, evaluation }, aside) {
   if (!known.length) {
     body.append(
       empty(
-        "Nothing is known of the quality in this time: it takes labels (POST /labels), or enough predictions for an estimate.",
+        "The quality in this period is unknown: it needs labels (POST /labels), or enough predictions for an estimate.",
       ),
     );
     return;
@@ -32,7 +32,7 @@ export function showQuality(body, { history, evaluation }, aside) {
           el(
             "h4",
             {},
-            `${METRICS[name]}${name === "brier" ? " (less is better)" : ""}`,
+            `${METRICS[name]}${name === "brier" ? " (lower is better)" : ""}`,
             el("span", { class: "soft number", text: latest(history, name) }),
           ),
           place,
@@ -62,14 +62,14 @@ export function showQuality(body, { history, evaluation }, aside) {
   }
 }
 
-/** Of the version that was looked at last: what is known of another is not known of this one. */
+/** The latest values of the latest version only: those of another version do not apply to it. */
 function latest({ steps }, name) {
   const ofLast = byVersion(steps).at(-1);
-  const said = ["realised", "estimated"].map((side) => {
+  const values = ["realised", "estimated"].map((side) => {
     const found = ofLast.findLast((step) => step[side][name])?.[side][name];
     return found ? `${side} ${withInterval(found)}` : null;
   });
-  return said.filter(Boolean).join(", ") || "unknown";
+  return values.filter(Boolean).join(", ") || "unknown";
 }
 
 const withInterval = ({ value, low, high }) =>
@@ -89,7 +89,7 @@ function legend() {
 
 function table(history) {
   const columns = [
-    { title: "Looked" },
+    { title: "Time of the tick" },
     { title: "Version", isNumber: true },
     ...SHOWN.flatMap((name) => [{ title: `${METRICS[name]}, realised` }, { title: "estimated" }]),
   ];

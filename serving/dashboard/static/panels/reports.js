@@ -1,4 +1,4 @@
-// The reports there are. Where keys are asked for, their links carry a ticket of some minutes: a link sends no key.
+// The reports on this host. If the API asks for keys, their links contain a ticket that is valid for ten minutes: a browser sends no key with a link.
 import { el } from "../dom.js";
 import { empty } from "../panel.js";
 import { ago } from "../format.js";
@@ -10,7 +10,7 @@ export function showReports(body, { reports, ticket }, aside) {
   if (!reports.length) {
     body.append(
       empty(
-        "No report was written yet: one is when the state changes, hourly while drifted, and by `selfheal report`.",
+        "There is no report yet. One is written when the state changes, hourly during drift, and by `selfheal report`.",
       ),
     );
     return;

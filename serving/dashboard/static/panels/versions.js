@@ -1,4 +1,4 @@
-// What went live when, and the way back.
+// Promotions and rollbacks, and buttons to go back.
 import { post } from "../api.js";
 import { ask } from "../dialogs.js";
 import { el, tag, toast } from "../dom.js";
@@ -52,7 +52,7 @@ function entry(
   button,
 ) {
   const how =
-    { promote: "passed its gates", force_promote: "by force", rollback: "came back by a rollback" }[action] ??
+    { promote: "passed its gates", force_promote: "forced", rollback: "restored by a rollback" }[action] ??
     words(action);
   return el(
     "li",
@@ -80,14 +80,14 @@ function metricsOf({ metrics, n_samples: n }) {
   });
 }
 
-/** Whether a rollback may lead to this version: it was in production, and was not itself rolled back, which only force undoes. */
+/** Whether a rollback to this version is possible: it was in production and was not itself rolled back. */
 export function canComeBack(version, promotions) {
   if (version?.stage !== "Archived") return false;
   const ended = promotions.find(({ replaced_version: replaced }) => replaced === version.model_version);
   return ended?.action !== "rollback";
 }
 
-/** A button that leads back from the version in production to an earlier one, after a question that names both. */
+/** A button that rolls back from the version in production to an earlier one, after a dialog that names both. */
 export function goBackButton(live, target, rights, changed) {
   const title = `Roll back to version ${target.model_version}`;
   return el("button", {
@@ -105,12 +105,12 @@ async function goBack(live, target, changed) {
   const isDone = await ask({
     title: `Roll back from version ${from} to version ${to}?`,
     lines: [
-      `Version ${from}, in production since ${moment(live.promoted_at)}, is archived.`,
-      `Version ${to}${target.promoted_at ? `, last live on ${moment(target.promoted_at)}` : ""}, answers from now on. No request is dropped.`,
+      `Version ${from}, in production since ${moment(live.promoted_at)}, will be archived.`,
+      `Version ${to}${target.promoted_at ? `, last live on ${moment(target.promoted_at)},` : ""} will score from now on. No request is dropped.`,
     ],
     field: {
       label: "Reason",
-      hint: "Kept in the decision record, with the name of your key.",
+      hint: "Recorded in the decision, with the name of your key.",
       isRequired: true,
       maxLength: 1000,
     },
