@@ -59,11 +59,12 @@ imports: $(VENV)/.dev ## Which package imports which: floors, circles, and the p
 screenshots: $(VENV)/.dev ## The pictures in docs/images, from a demo that heals (DATA=file.csv; needs Chromium)
 	@$(BIN)/python docs/screenshots.py $(ARGS)
 
-lint: $(VENV)/.dev ## ruff, mypy --strict, import rules, the site built strictly
+lint: $(VENV)/.dev ## ruff, mypy --strict, import rules, Dagster's definitions, the site built strictly
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@DG_CLI_CONFIG=.dg/cli.toml $(BIN)/dg check defs
 	@$(SITE)
 
 format: $(VENV)/.dev ## Format and fix what can be fixed

@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 from selfheal.kit.api_keys import first_plain_key, parse_api_keys
 from selfheal.kit.errors import ConfigurationError
 from selfheal.kit.notify_urls import parse_channels
+from selfheal.kit.owners import parse_owners
 
 SECONDS_PER_DAY = 86_400
 
@@ -52,6 +53,9 @@ class Settings(BaseSettings):
     assets_url: str | None = Field(
         None,
         description="where assets are stored: a folder or an fsspec URL (s3://...); absent: DATA_DIR/assets",
+    )
+    asset_owners: str = Field(
+        "", description="who owns the assets in Dagster, comma-separated: e-mail addresses, team:name; empty: nobody"
     )
     data: Path | None = Field(None, description="labelled CSV to bootstrap from; absent: DATA_DIR, then synthetic rows")
     data_rows: int | None = Field(None, ge=500, description="use only this many rows of the CSV, from its start")
@@ -145,6 +149,7 @@ class Settings(BaseSettings):
         description="address at which browsers reach the API, if not API_HOST and API_PORT; links in Dagster use it",
     )
     mlflow_public_url: HttpUrl | None = Field(None, description="the same for MLflow's pages")
+    dagster_public_url: HttpUrl | None = Field(None, description="the same for Dagster's pages; links in MLflow use it")
     api_workers: int = Field(1, ge=1, le=64, description="API processes on this machine")
     otel_exporter_otlp_endpoint: str | None = Field(
         None, description="OpenTelemetry collector (OTLP over HTTP) that gets a trace of each request; absent: none"
@@ -278,6 +283,15 @@ class Settings(BaseSettings):
     def _are_entries(cls, value: SecretStr) -> SecretStr:
         try:
             parse_api_keys(value.get_secret_value())
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("asset_owners")
+    @classmethod
+    def _are_owners(cls, value: str) -> str:
+        try:
+            parse_owners(value)
         except ConfigurationError as error:
             raise ValueError(str(error)) from None
         return value

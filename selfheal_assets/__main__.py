@@ -1,19 +1,49 @@
-"""`python -m selfheal_assets JOB [CONFIG]`: runs one job here and now (CONFIG is run config as JSON) on the instance of DAGSTER_HOME; its events go to stderr."""
+"""`python -m selfheal_assets JOB [REQUEST]`: run one job here and now, on the instance of DAGSTER_HOME.
+
+REQUEST is JSON: the fields of `RetrainingRequest`, for `retraining_job`. The run's events go to stdout as JSON lines
+(`selfheal_assets.events`); everything else, Dagster's log too, to stderr.
+"""
+
+from __future__ import annotations
 
 import json
+import os
 import sys
+from typing import Any, TextIO
 
 import dagster as dg
 
+from selfheal_assets.assets.retraining import RetrainingRequest
 from selfheal_assets.definitions import defs
+from selfheal_assets.events import event_logger, plan_line
+
+LOGGERS: dict[str, Any] = {"events": {}, "console": {"config": {"log_level": "DEBUG"}}}
 
 
-def main(job_name: str, config: str = "{}") -> int:
-    """Returns 0 if the run succeeded."""
-    job = defs.resolve_job_def(job_name)
+def main(job_name: str, request: str | None = None) -> int:
+    """Return 0 if the run succeeded."""
+    stream = _stdout_for_events_alone()
+    with_events = dg.Definitions(loggers={"events": event_logger(stream), "console": dg.colored_console_logger})
+    job = dg.Definitions.merge(defs, with_events).resolve_job_def(job_name)
+    print(plan_line([node.name for node in job.nodes_in_topological_order]), file=stream, flush=True)
     with dg.DagsterInstance.get() as instance:
-        result = job.execute_in_process(run_config=json.loads(config), instance=instance, raise_on_error=False)
+        result = job.execute_in_process(run_config=_config_of(job, request), instance=instance, raise_on_error=False)
     return 0 if result.success else 1
+
+
+def _config_of(job: dg.JobDefinition, request: str | None) -> dg.RunConfig | dict[str, Any]:
+    """Return the run configuration of a request; without one, what the job itself comes with."""
+    if request is None:
+        return dict(job.run_config or {}) | {"loggers": LOGGERS}
+    asked = RetrainingRequest(**json.loads(request))
+    return dg.RunConfig(ops=asked.run_config().ops, loggers=LOGGERS)
+
+
+def _stdout_for_events_alone() -> TextIO:
+    """Return stdout, and let whatever else is printed there, by libraries and child processes too, go to stderr."""
+    stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return stream
 
 
 if __name__ == "__main__":

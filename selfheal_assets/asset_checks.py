@@ -1,13 +1,12 @@
 """Asset checks beside the gates: invariants that someone should see broken before it matters."""
 
-from datetime import UTC, datetime
-
 import dagster as dg
 
-from selfheal_assets.assets.promotion import production_model
+from selfheal_assets.assets.promotion import promotion
 from selfheal_assets.assets.reference import reference_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
 from selfheal_assets.resources import PlatformResource
+from selfheal_assets.versions import PRODUCTION_MODEL
 
 MAX_LAG_BYTES = 1_000_000
 """Some 5,000 predictions: the API copies them within a second or two."""
@@ -65,17 +64,22 @@ def labels_have_predictions(platform: PlatformResource) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(asset=production_model, description="MLflow's aliases and stage tags are where Postgres says.")
+@dg.asset_check(
+    asset=PRODUCTION_MODEL,
+    additional_deps=[promotion],
+    description="MLflow's aliases and stage tags are where Postgres says.",
+)
 def alias_follows_postgres(platform: PlatformResource) -> dg.AssetCheckResult:
-    from selfheal.services.promotion.registry_sync import watch_registry
+    from selfheal.services.verification.artifacts import check_alias
 
-    strayed = watch_registry(platform.open(), datetime.now(UTC))
-    return dg.AssetCheckResult(
-        passed=not strayed,
-        description=f"Set right: {'; '.join(strayed)}."
-        if strayed
-        else "Aliases and stage tags are where Postgres says.",
-    )
+    found = check_alias(platform.open())
+    if found.findings:
+        described = f"{'; '.join(found.findings)}. `registry_sensor` repairs it within a minute."
+        return dg.AssetCheckResult(passed=False, description=described)
+    if found.unchecked:  # unknown is not healthy
+        described = f"Not known: {'; '.join(found.unchecked)}"
+        return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description=described)
+    return dg.AssetCheckResult(passed=True, description="Aliases and stage tags are where Postgres says.")
 
 
 ALL_CHECKS = (reference_is_unchanged, journal_is_copied, labels_have_predictions, alias_follows_postgres)

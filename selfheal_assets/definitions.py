@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
 
+from selfheal.kit.code_version import code_version
+from selfheal.kit.owners import parse_owners
 from selfheal.settings import Settings, load_settings
 from selfheal_assets import links
 from selfheal_assets.asset_checks import ALL_CHECKS
-from selfheal_assets.assets import monitoring, promotion, reference, reports, retraining, serving_logs
+from selfheal_assets.assets import monitoring, promotion, reference, retraining, serving_logs
 from selfheal_assets.io_managers import FrameIOManager, RecordIOManager
 from selfheal_assets.jobs import ALL_JOBS
 from selfheal_assets.resources import PlatformResource
 from selfheal_assets.schedules import ALL_SCHEDULES
-from selfheal_assets.sensors.registry import registry_sensor
-from selfheal_assets.sensors.sensors import build_sensors
+from selfheal_assets.sensors import build_sensors
+from selfheal_assets.tracking import RESOURCE_KEY, TrackingResource
+
+GROUPS = (reference, serving_logs, monitoring, retraining, promotion)
+"""One module per group, which has its name. A module imports assets of earlier ones only."""
+
+Asset: TypeAlias = dg.AssetsDefinition | dg.AssetSpec
 
 
 def build_definitions(**overrides: Any) -> dg.Definitions:
-    """Everything Dagster runs and shows. `overrides` are settings that win over the environment, for tests.
+    """Return everything Dagster runs and shows. `overrides` are settings that win over the environment, for tests.
 
     Raises:
         ConfigurationError: if a setting is wrong: the code location must not load half-configured.
@@ -27,29 +34,39 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     settings = load_settings(**overrides)
     platform = PlatformResource(overrides=overrides)
     return dg.Definitions(
-        assets=[_with_dashboard(asset, settings) for asset in load_assets()],
+        assets=load_assets(settings),
         asset_checks=ALL_CHECKS,
         jobs=ALL_JOBS,
         schedules=ALL_SCHEDULES,
-        sensors=[*build_sensors(settings.monitoring_interval), registry_sensor],
+        sensors=build_sensors(settings.monitoring_interval),
         resources={
             "platform": platform,
-            "record_io": RecordIOManager(platform=platform),
+            "io_manager": RecordIOManager(platform=platform),
             "frame_io": FrameIOManager(platform=platform),
+            RESOURCE_KEY: TrackingResource(platform=platform),
         },
         executor=dg.in_process_executor,
     )
 
 
-def load_assets() -> list[dg.AssetsDefinition]:
-    found = dg.load_assets_from_modules([reference, serving_logs, monitoring, reports, retraining, promotion])
-    return [asset for asset in found if isinstance(asset, dg.AssetsDefinition)]
+def load_assets(settings: Settings) -> list[Asset]:
+    """Return the asset graph with what all assets have in common: group, owners, code version, a link to the dashboard.
 
+    The code version is selfheal's, logic and all: a figure that other code made shows as made by other code.
+    """
+    link, owners, version = links.dashboard(settings), parse_owners(settings.asset_owners), code_version()
+    assets: dict[dg.AssetKey, Asset] = {}
+    for module in GROUPS:
+        group = module.__name__.rpartition(".")[2]
 
-def _with_dashboard(asset: dg.AssetsDefinition, settings: Settings) -> dg.AssetsDefinition:
-    """From every asset's page one click leads to the dashboard."""
-    link = {"dashboard": links.dashboard(settings)}
-    return asset.map_asset_specs(lambda spec: spec.merge_attributes(metadata=link))
+        def completed(spec: dg.AssetSpec, group: str = group) -> dg.AssetSpec:
+            known = spec.replace_attributes(group_name=group, owners=owners, code_version=version)
+            return known.merge_attributes(metadata={"dashboard": link})
+
+        for asset in dg.load_assets_from_modules([module], include_specs=True):
+            if isinstance(asset, dg.AssetsDefinition | dg.AssetSpec) and asset.key not in assets:
+                (assets[asset.key],) = dg.map_asset_specs(completed, [asset])
+    return list(assets.values())
 
 
 defs = build_definitions()

@@ -1,19 +1,27 @@
-"""What assets hand to each other, kept below ASSETS_URL: records as JSON, frames as Parquet. The newest only."""
+"""What assets hand to each other, stored below ASSETS_URL: records as JSON, frames as Parquet.
+
+The newest value of an asset only; of a partitioned one, the newest of each partition. The paths and formats are read by
+later releases too, so they do not change.
+"""
 
 import json
-from typing import Any
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from upath import UPath
 
 from selfheal_assets.resources import PlatformResource
 
+if TYPE_CHECKING:
+    from selfheal.adapters.datasets import Dataset
+
 LOCAL_PROTOCOLS = {"", "file", "local"}
 INFO_KEY = b"selfheal.dataset"
 
 
 def assets_root(url: str | None, data_dir: object) -> UPath:
-    """The folder of ASSETS_URL (any URL fsspec knows, such as `s3://bucket/assets`); without one, DATA_DIR/assets.
+    """Return the folder of ASSETS_URL (any URL fsspec knows, such as `s3://bucket/assets`); without one, DATA_DIR/assets.
 
     Raises:
         ConfigurationError: if nothing that is installed reads such a URL.
@@ -22,62 +30,59 @@ def assets_root(url: str | None, data_dir: object) -> UPath:
 
     try:
         root = UPath(url) if url else UPath(str(data_dir)) / "assets"
-        root.fs  # noqa: B018  (looking for the filesystem imports its library)
+        root.fs  # noqa: B018  (asking for the filesystem imports its library)
     except (ImportError, ValueError) as error:
         raise ConfigurationError(f"ASSETS_URL={url} cannot be used: {error}") from error
     return root
 
 
-class _AssetsIOManager(dg.ConfigurableIOManager):
-    """Files named by asset key below ASSETS_URL, replaced in one step so that a crash leaves the old one."""
+class _BytesIOManager(dg.UPathIOManager):
+    """One file per asset (and partition), replaced in one step, so that a crash leaves the old one."""
 
-    platform: dg.ResourceDependency[PlatformResource]
-    suffix: str = ""
-
-    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        path = self._path(context)
-        _replace(path, self.dump(obj), context.run_id)
-        context.add_output_metadata({"file": dg.MetadataValue.path(str(path))})
-
-    def load_input(self, context: dg.InputContext) -> Any:
-        path = self._path(context)
-        if not path.exists():
-            name = context.asset_key.to_user_string()
-            raise dg.Failure(f"{name} has not been materialised yet: materialise it first ({path} is missing)")
-        return self.load(path.read_bytes(), context)
-
-    def _path(self, context: dg.InputContext | dg.OutputContext) -> UPath:
-        settings = self.platform.settings()
-        root = assets_root(settings.assets_url, settings.data_dir)
-        return root.joinpath(*context.asset_key.path[:-1]) / f"{context.asset_key.path[-1]}{self.suffix}"
-
+    @abstractmethod
     def dump(self, obj: Any) -> bytes:
-        raise NotImplementedError
+        """Return the file's content."""
 
-    def load(self, data: bytes, context: dg.InputContext) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def load(self, data: bytes, kind: Any, name: str) -> Any:
+        """Return what `dump` was given, of the annotated type `kind`; `name` is for errors."""
+
+    def dump_to_path(self, context: dg.OutputContext, obj: Any, path: UPath) -> None:
+        """Write the file, whole or not at all."""
+        _replace(path, self.dump(obj), context.run_id)
+
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
+        """Return the value in the file.
+
+        Raises:
+            dagster.Failure: if the asset has no file yet.
+        """
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            name = context.asset_key.to_user_string()
+            raise dg.Failure(
+                f"{name} has not been materialised yet: materialise it first ({path} is missing)"
+            ) from None
+        return self.load(data, context.dagster_type.typing_type, str(path))
 
 
-class RecordIOManager(_AssetsIOManager):
-    """One record of `selfheal.domain.records.monitoring` as JSON; the input's annotation says which."""
-
-    suffix: str = ".json"
+class _RecordIOManager(_BytesIOManager):
+    extension = ".json"
 
     def dump(self, obj: Any) -> bytes:
         from selfheal.kit.serialization import to_json
 
         return to_json(obj)
 
-    def load(self, data: bytes, context: dg.InputContext) -> Any:
+    def load(self, data: bytes, kind: Any, name: str) -> Any:
         from selfheal.kit.serialization import from_dict
 
-        return from_dict(context.dagster_type.typing_type, json.loads(data))
+        return from_dict(kind, json.loads(data))
 
 
-class FrameIOManager(_AssetsIOManager):
-    """A `Dataset` or a `TrainingSet` as Parquet, what it says of itself in the schema's metadata."""
-
-    suffix: str = ".parquet"
+class _FrameIOManager(_BytesIOManager):
+    extension = ".parquet"
 
     def dump(self, obj: Any) -> bytes:
         from selfheal.adapters.datasets import Dataset
@@ -85,16 +90,39 @@ class FrameIOManager(_AssetsIOManager):
 
         return _dump_dataset(obj) if isinstance(obj, Dataset) else snapshot.to_parquet(obj)
 
-    def load(self, data: bytes, context: dg.InputContext) -> Any:
+    def load(self, data: bytes, kind: Any, name: str) -> Any:
         from selfheal.adapters.datasets import Dataset
         from selfheal.domain.retraining import snapshot
 
-        if context.dagster_type.typing_type is Dataset:
-            return _load_dataset(data)
-        return snapshot.from_parquet(data, str(self._path(context)))
+        return _load_dataset(data) if kind is Dataset else snapshot.from_parquet(data, name)
 
 
-def _dump_dataset(dataset: Any) -> bytes:
+class RecordIOManager(dg.ConfigurableIOManagerFactory[_RecordIOManager]):
+    """One record of `selfheal.domain.records` as JSON; the input's annotation says which."""
+
+    platform: dg.ResourceDependency[PlatformResource]
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> _RecordIOManager:
+        """Return the manager of the folder in force."""
+        return _RecordIOManager(_root(self.platform))
+
+
+class FrameIOManager(dg.ConfigurableIOManagerFactory[_FrameIOManager]):
+    """A `Dataset` or a `TrainingSet` as Parquet, what it says of itself in the schema's metadata."""
+
+    platform: dg.ResourceDependency[PlatformResource]
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> _FrameIOManager:
+        """Return the manager of the folder in force."""
+        return _FrameIOManager(_root(self.platform))
+
+
+def _root(platform: PlatformResource) -> UPath:
+    settings = platform.settings()
+    return assets_root(settings.assets_url, settings.data_dir)
+
+
+def _dump_dataset(dataset: "Dataset") -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -106,7 +134,7 @@ def _dump_dataset(dataset: Any) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _load_dataset(data: bytes) -> Any:
+def _load_dataset(data: bytes) -> "Dataset":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -118,12 +146,10 @@ def _load_dataset(data: bytes) -> Any:
 
 
 def _replace(path: UPath, data: bytes, run_id: str) -> None:
-    """An object store shows a file when it is whole; a local folder needs a file beside it and a rename."""
+    """Write a file in one step: an object store shows it when it is whole; a local folder needs a rename."""
     if path.protocol not in LOCAL_PROTOCOLS:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{run_id[:8]}.tmp")
     temporary.write_bytes(data)
     temporary.rename(path)

@@ -7,26 +7,36 @@ import dagster as dg
 from pydantic import Field
 
 from selfheal.domain.records import ModelVersion
+from selfheal_assets.asset_checks import alias_follows_postgres
+from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
 from selfheal_assets.resources import PlatformResource
+from selfheal_assets.tracking import END_MLFLOW_RUN
+from selfheal_assets.versions import report_live
 
 IF_KILLED = {"dagster/max_retries": "2", "dagster/retry_strategy": "ALL_STEPS"}
-"""A run whose process was killed is taken again from the start: each step may be repeated, and the traffic that asked for the
-run does not ask twice."""
+"""A run whose process was killed is repeated from the start: each step may be repeated, and the traffic that asked for the run
+does not ask twice."""
 
 MONITORING_TAG = {"selfheal/job": "monitoring", **IF_KILLED}
 RETRAINING_TAG = {"selfheal/job": "retraining", **IF_KILLED}
 """dagster.yaml lets one run with this tag at a time: two retrainings would compete for the same promotion."""
 
 PROBATION_TAG = {"selfheal/job": "probation", **IF_KILLED}
-"""Of its own: a version that does harm is not left in place until a training has ended."""
+"""A tag of its own: a version that does harm is not left in place until a training has ended."""
+
+PARTITION_TAG = "dagster/partition"
 
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 MAX_RUNS_DELETED_A_DAY = 5_000
-"""Of a job. More than a day brings: a tick every 5 minutes, a look during probation for every tenth more labels."""
+"""Of a job. More than a day brings: a tick every 5 minutes, an evaluation during probation for every tenth more labels."""
 
 MONITORING = dg.AssetSelection.groups("serving_logs", "monitoring") - dg.AssetSelection.assets("monitoring_report")
-RETRAINING = dg.AssetSelection.groups("retraining") | dg.AssetSelection.assets("production_model")
+RETRAINING = (
+    dg.AssetSelection.groups("retraining")
+    | dg.AssetSelection.assets("promotion")
+    | dg.AssetSelection.checks(alias_follows_postgres)
+)
 BOOTSTRAP = dg.AssetSelection.groups("reference") | RETRAINING
 PROBATION = dg.AssetSelection.groups("serving_logs") | dg.AssetSelection.assets("probation_report")
 
@@ -34,12 +44,13 @@ monitoring_job = dg.define_asset_job(
     "monitoring_job",
     MONITORING,
     tags=MONITORING_TAG,
-    description="One look at the traffic: logs, drift, harm, verdict. Launched by `monitoring_sensor`; a run by hand does no harm.",
+    description="One monitoring tick: logs, drift, harm, verdict. Launched by `monitoring_sensor`; a run by hand does no harm.",
 )
 retraining_job = dg.define_asset_job(
     "retraining_job",
     RETRAINING,
     tags=RETRAINING_TAG,
+    hooks={END_MLFLOW_RUN},
     description="Decide, train a shadow model, judge it, promote it. Launched by sensors, the weekly schedule, `selfheal retrain`; "
     "production changes only if all gates pass.",
 )
@@ -47,18 +58,22 @@ bootstrap_job = dg.define_asset_job(
     "bootstrap_job",
     BOOTSTRAP,
     tags=RETRAINING_TAG,
-    config={
-        "ops": {
-            "retraining_decision": {
-                "config": {"trigger": "bootstrap", "reason": "no version in production yet", "actor": "bootstrap"}
-            }
-        }
-    },
+    hooks={END_MLFLOW_RUN},
+    config=RetrainingRequest(
+        trigger=RequestTrigger.bootstrap, reason="no version in production yet", actor="bootstrap"
+    ).run_config(),
     description="From labelled data to the first production version: the same path as every later one.",
 )
 probation_job = dg.define_asset_job(
-    "probation_job", PROBATION, tags=PROBATION_TAG, description="Watch the new version; roll back if it is worse."
+    "probation_job",
+    PROBATION,
+    tags=PROBATION_TAG,
+    description="Evaluate the version of the partition: on probation it is compared with the one before, and rolled back if "
+    "it is worse.",
 )
+
+TRAINING_JOBS = {retraining_job.name, bootstrap_job.name}
+"""Their runs have a run in MLflow."""
 
 
 @dg.op(description="Deletes what is old by the settings `*_RETENTION_DAYS`; nothing that a decision rests on.")
@@ -73,19 +88,29 @@ def delete_what_is_old(context: dg.OpExecutionContext, platform: PlatformResourc
 
 
 def delete_old_runs(instance: dg.DagsterInstance, before: datetime) -> int:
-    """Deletes finished runs of the frequent jobs with their events and logs, but the newest of each: it says what is now."""
+    """Delete finished runs of the frequent jobs with their events and logs; return how many.
+
+    The newest run of each stays, since it says how things are; of `probation_job` the newest of each version, whose page it is.
+    """
     n_deleted = 0
     for job in (monitoring_job, probation_job, maintenance_job):
-        of_job = dg.RunsFilter(job_name=job.name)
-        newest = {record.dagster_run.run_id for record in instance.get_run_records(of_job, limit=1)}
+        newest: dict[str | None, str] = {}
         old = dg.RunsFilter(job_name=job.name, statuses=FINISHED, created_before=before)
         for record in instance.get_run_records(old, limit=MAX_RUNS_DELETED_A_DAY, ascending=True):
-            run_id = record.dagster_run.run_id
-            if run_id not in newest:
+            run_id, partition = record.dagster_run.run_id, record.dagster_run.tags.get(PARTITION_TAG)
+            if partition not in newest:
+                newest[partition] = _newest_run_id(instance, job.name, partition)
+            if run_id != newest[partition]:
                 instance.delete_run(run_id)
                 instance.compute_log_manager.delete_logs(prefix=[run_id])
                 n_deleted += 1
     return n_deleted
+
+
+def _newest_run_id(instance: dg.DagsterInstance, job_name: str, partition: str | None) -> str:
+    tags = {} if partition is None else {PARTITION_TAG: partition}
+    (record,) = instance.get_run_records(dg.RunsFilter(job_name=job_name, tags=tags), limit=1)
+    return record.dagster_run.run_id
 
 
 @dg.job(description="Daily: keeps what the platform writes bounded.")
@@ -119,8 +144,9 @@ class Rollback(dg.Config):
 def put_into_production(context: dg.OpExecutionContext, config: ForcedPromotion, platform: PlatformResource) -> None:
     from selfheal.services.promotion.going_live import force_promote
 
+    opened = platform.open()
     live = force_promote(
-        platform.open(),
+        opened,
         config.version,
         reason=config.reason,
         actor=config.actor,
@@ -128,6 +154,7 @@ def put_into_production(context: dg.OpExecutionContext, config: ForcedPromotion,
         now=datetime.now(UTC),
         on_step=context.log.info,
     )
+    report_live(context, opened, live.version)
     context.add_output_metadata(_live_metadata(live))
 
 
@@ -135,8 +162,9 @@ def put_into_production(context: dg.OpExecutionContext, config: ForcedPromotion,
 def put_back(context: dg.OpExecutionContext, config: Rollback, platform: PlatformResource) -> None:
     from selfheal.services.promotion.going_live import rollback
 
+    opened = platform.open()
     live = rollback(
-        platform.open(),
+        opened,
         to_version=config.version,
         reason=config.reason,
         actor=config.actor,
@@ -144,6 +172,7 @@ def put_back(context: dg.OpExecutionContext, config: Rollback, platform: Platfor
         now=datetime.now(UTC),
         on_step=context.log.info,
     )
+    report_live(context, opened, live.version)
     context.add_output_metadata(_live_metadata(live))
 
 

@@ -14,24 +14,33 @@ if TYPE_CHECKING:
 
 
 def dashboard(settings: Settings) -> dg.UrlMetadataValue:
-    """The first page of the API."""
+    """Return the link to the first page of the API."""
     return dg.MetadataValue.url(f"{_api(settings)}/")
 
 
 def report_page(settings: Settings, file_name: str) -> dg.UrlMetadataValue:
-    """A page of a report, as the API serves it; where it asks for keys, which a link cannot carry, the dashboard's list of reports."""
+    """Return the link to a page of a report, as the API serves it.
+
+    Where the API asks for keys, which a link cannot carry, it leads to the dashboard's list of reports.
+    """
     if settings.api_keys.get_secret_value():
         return dg.MetadataValue.url(f"{_api(settings)}/#reports")
     return dg.MetadataValue.url(f"{_api(settings)}/monitoring/reports/{file_name}")
 
 
 def mlflow_run(platform: Platform, run_id: str) -> dg.UrlMetadataValue:
-    """A training run: at `MLFLOW_PUBLIC_URL`, on the tracking server, or where `selfheal up` shows it."""
+    """Return the link to a training run: at `MLFLOW_PUBLIC_URL`, on the tracking server, or where `selfheal up` shows it."""
     settings = platform.settings
     server = settings.mlflow_tracking_uri or ""
     own = server if server.startswith("http") else _listening(settings, "MLFLOW_PORT")
     base = str(settings.mlflow_public_url or own).rstrip("/")
     return dg.MetadataValue.url(base + platform.registry.run_url_path(run_id))
+
+
+def dagster_run(settings: Settings, run_id: str) -> dg.UrlMetadataValue:
+    """Return the link to a run in Dagster: at `DAGSTER_PUBLIC_URL`, or where `selfheal up` shows it."""
+    base = str(settings.dagster_public_url or _listening(settings, "DAGSTER_PORT")).rstrip("/")
+    return dg.MetadataValue.url(f"{base}/runs/{run_id}")
 
 
 def _api(settings: Settings) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from selfheal.domain.records import Trigger
+from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
 from selfheal_assets.jobs import maintenance_job, retraining_job
 
 weekly_retraining = dg.ScheduleDefinition(
@@ -12,13 +12,9 @@ weekly_retraining = dg.ScheduleDefinition(
     job=retraining_job,
     cron_schedule="0 2 * * 1",
     execution_timezone="UTC",
-    run_config={
-        "ops": {
-            "retraining_decision": {
-                "config": {"trigger": Trigger.SCHEDULE.value, "reason": "weekly schedule", "actor": "weekly_retraining"}
-            }
-        }
-    },
+    run_config=RetrainingRequest(
+        trigger=RequestTrigger.schedule, reason="weekly schedule", actor="weekly_retraining"
+    ).run_config(),
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every Monday at 02:00 UTC: asks for a retraining; the conditions decide whether there is anything to gain, and the "
     "decision, to train or to skip, is kept with its reasons.",

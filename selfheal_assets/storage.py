@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
+
+if TYPE_CHECKING:
+    from dagster._serdes import ConfigurableClassData  # Dagster has no public name for it
 
 
 class SelfhealPostgresStorage(DagsterPostgresStorage):
     """`DagsterPostgresStorage` whose URL comes from the platform's settings; starts the embedded server if need be."""
 
     @classmethod
-    def config_type(cls) -> dict[str, Any]:  # type: ignore[override]
+    def config_type(cls) -> dict[str, Any]:
+        """Return the schema of `storage.config` in dagster.yaml: there is nothing to configure."""
         return {}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> SelfhealPostgresStorage:
+        """Return the storage of the settings in force; its database is made if there is none yet.
+
+        Raises:
+            ConfigurationError, ServiceUnavailableError: naming what is wrong with the server.
+        """
         from selfheal.adapters.postgres.migrate import ensure_database
         from selfheal.adapters.postgres.store import DAGSTER_DATABASE, server_url, with_driver
         from selfheal.settings import load_settings

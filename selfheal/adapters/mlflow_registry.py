@@ -42,8 +42,12 @@ EXPERIMENT = "selfheal"
 PRODUCTION_ALIAS, STAGING_ALIAS = "production", "staging"
 STAGE_TAG = "stage"
 SHADOW_KEY_TAG = "selfheal.shadow_key"
+DAGSTER_RUN_TAG = "dagster_run_id"
+"""dagster-mlflow's tag: the Dagster run that a run belongs to."""
 
 MODEL_FILE = "model.skops"
+
+EXPORTED = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID")
 
 REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 """For a tracking server that does not answer. With MLflow's defaults a call takes up to 20 minutes, in which the API
@@ -74,12 +78,15 @@ class Registry:
         self._max_model_bytes = max_model_bytes
 
     def find_shadow(self, shadow_key: str) -> ShadowModel | None:
-        """Return the finished run of the same training, if any: the same rows, settings and code train once."""
+        """Return what an earlier run of the same training logged, or None: the same rows, settings and code train once.
+
+        The tag with the key is a run's last entry: a run that has it is complete, however its process ended afterwards.
+        """
         client = self._client()
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             return None
-        filter_string = f"tags.`{SHADOW_KEY_TAG}` = '{shadow_key}' AND attributes.status = 'FINISHED'"
+        filter_string = f"tags.`{SHADOW_KEY_TAG}` = '{shadow_key}'"
         runs = client.search_runs([experiment.experiment_id], filter_string, max_results=1)
         return self.shadow_of_run(runs[0].info.run_id) if runs else None
 
@@ -92,18 +99,20 @@ class Registry:
         decision_id: str,
         trigger_reason: str,
         now: datetime,
+        run_id: str | None = None,
     ) -> ShadowModel:
-        """Log parameters, metrics, the model (skops) and its files as one run.
+        """Log parameters, metrics, the model (skops) and its files as one run; return what was logged.
 
-        Run artifacts: metrics.json, params.json, metadata.json, requirements.txt, reference.parquet, and the rows it
-        learned from and is judged on, training_set.parquet.
+        Run artifacts: metrics.json, params.json, metadata.json, requirements.txt, reference.parquet, and the rows it learned
+        from and is judged on, training_set.parquet.
+
+        Args:
+            run_id: the active run of this process, which its opener ends; None starts one and ends it.
         """
         mlflow = self._mlflow()
         requirements = list(model_requirements())
         reference = to_parquet(trained.reference)
-        with mlflow.start_run(
-            experiment_id=self._experiment_id(), run_name=f"{trigger_reason} {now:%Y-%m-%d %H:%M}"
-        ) as run:
+        with self._run(run_id, f"{trigger_reason} {now:%Y-%m-%d %H:%M}") as mlflow_run_id:
             mlflow.log_params(trained.params | {"n_train": training_set.info.n_train, "data": training_set.info.source})
             measured = to_dict(trained.metrics) | _calibration_metrics(trained.record)
             mlflow.log_metrics({name: v for name, v in measured.items() if v is not None})
@@ -116,7 +125,7 @@ class Registry:
             )
             shadow = ShadowModel(
                 model_name=self.contract.name,
-                mlflow_run_id=run.info.run_id,
+                mlflow_run_id=mlflow_run_id,
                 artifact_uri=model.model_uri,
                 artifact_sha256=hashlib.sha256(self._download(f"{model.model_uri}/{MODEL_FILE}")).hexdigest(),
                 reference_sha256=hashlib.sha256(reference).hexdigest(),
@@ -144,6 +153,27 @@ class Registry:
                 mlflow.log_artifacts(folder)
             mlflow.set_tags({SHADOW_KEY_TAG: shadow_key, "trigger_reason": trigger_reason})
         return shadow
+
+    def tracking_config(self) -> dict[str, str]:
+        """Return where dagster-mlflow's tracking resource finds the experiment, which is made if there is none yet."""
+        self._experiment_id()
+        return {"experiment_name": EXPERIMENT, "mlflow_tracking_uri": self._tracking_uri()}
+
+    def is_finished(self, run_id: str) -> bool:
+        """Return whether a run has ended well."""
+        return bool(self._client().get_run(run_id).info.status == "FINISHED")
+
+    def fail_runs_of(self, dagster_run_id: str) -> int:
+        """End what a killed Dagster run left running as FAILED; return how many runs that were."""
+        client = self._client()
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return 0
+        running = f"tags.{DAGSTER_RUN_TAG} = '{dagster_run_id}' AND attributes.status = 'RUNNING'"
+        runs = client.search_runs([experiment.experiment_id], running)
+        for run in runs:
+            client.set_terminated(run.info.run_id, "FAILED")
+        return len(runs)
 
     def register(self, shadow: ShadowModel) -> int:
         """Register a run and return its version number; the same run is registered once, if by one caller at a time."""
@@ -284,6 +314,20 @@ class Registry:
         """
         return from_dict(ShadowModel, json.loads(self._run_file(f"runs:/{run_id}/metadata.json")))
 
+    @contextmanager
+    def _run(self, run_id: str | None, name: str) -> Iterator[str]:
+        """Give the id of the run to log to: the active one, which is named, or a new one, which ends with the block."""
+        mlflow = self._mlflow()
+        if run_id is None:
+            with mlflow.start_run(experiment_id=self._experiment_id(), run_name=name) as run:
+                yield run.info.run_id
+            return
+        active = mlflow.active_run()
+        assert active is not None, "who names a run has opened it in this process"
+        assert active.info.run_id == run_id
+        mlflow.set_tag("mlflow.runName", name)
+        yield run_id
+
     def _run_file(self, uri: str) -> bytes:
         """Return a file of a run.
 
@@ -346,7 +390,7 @@ class Registry:
             logging.getLogger(name).setLevel(logging.WARNING)
         import mlflow  # seconds to import: only where the registry is really asked
 
-        with _unchanged_environment("MLFLOW_TRACKING_URI"):
+        with unchanged_environment():
             mlflow.set_tracking_uri(self._tracking_uri())
         return mlflow
 
@@ -398,13 +442,14 @@ def _refuse_download() -> bytes:
 
 
 @contextmanager
-def _unchanged_environment(name: str) -> Iterator[None]:
-    """Restore an environment variable afterwards: MLflow exports its address, and child processes would use it."""
-    before = os.environ.get(name)
+def unchanged_environment() -> Iterator[None]:
+    """Undo what MLflow exports (address, experiment): our own settings, and child processes, would take it for theirs."""
+    before = {name: os.environ.get(name) for name in EXPORTED}
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

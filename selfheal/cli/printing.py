@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from pydantic import SecretStr
+from rich.markup import escape
 from rich.table import Table
 
 from selfheal.cli.app import console, progress_console
@@ -19,22 +20,30 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
+    from selfheal.cli.supervisor import JobEvent
+
+
+STEP_ENDS = {"STEP_SUCCESS", "STEP_SKIPPED"}
+MAX_MESSAGE_CHARACTERS = 60
+
 
 @contextmanager
-def step_progress(title: str, steps: tuple[str, ...]) -> Iterator[Callable[[str], None]]:
-    """Show a bar over named steps; within the training's, how many fits are done."""
-    from selfheal.services import addresses
-
+def step_progress(title: str) -> Iterator[Callable[[JobEvent], None]]:
+    """Show a bar over the steps of a job and, within a step, what it says of its progress."""
     with _progress_bar() as progress:
-        task = progress.add_task(title, total=len(steps))
+        task = progress.add_task(title, total=None)
 
-        def done(step: str) -> None:
-            if step in steps:
-                progress.update(task, advance=1, description=f"{title}: {step.replace('_', ' ')}")
-            elif step.startswith(addresses.FITS):
-                progress.update(task, description=f"{title}: {step}")
+        def follow(event: JobEvent) -> None:
+            step = (event.step or "").replace("_", " ")
+            if event.steps:
+                progress.update(task, total=len(event.steps))
+            elif event.type in STEP_ENDS:
+                progress.update(task, advance=1, description=f"{title}: {step}")
+            elif event.type == "LOG" and event.level == "INFO" and step:
+                message = printable(event.message[:MAX_MESSAGE_CHARACTERS])
+                progress.update(task, description=f"{title}: {step}: {escape(message)}")
 
-        yield done
+        yield follow
 
 
 @contextmanager

@@ -162,12 +162,11 @@ def _bootstrap(settings: Settings) -> None:
     from selfheal.adapters.datasets import load_dataset
     from selfheal.cli import supervisor
     from selfheal.domain.contract import load_contract
-    from selfheal.services import addresses
 
     dataset = load_dataset(settings, load_contract(settings.use_case))
     progress_console.print(f"No version is in production: training the first one on {dataset.description}.")
-    with step_progress("Bootstrap", addresses.BOOTSTRAP_STEPS) as on_step:
-        supervisor.run_job(settings, "bootstrap_job", on_step)
+    with step_progress("Bootstrap") as on_event:
+        supervisor.run_job(settings, "bootstrap_job", on_event)
 
 
 def _print_addresses(settings: Settings) -> None:

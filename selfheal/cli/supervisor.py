@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import shlex
 import signal
 import socket
@@ -18,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
 
 if TYPE_CHECKING:
     from selfheal.settings import Settings
-from selfheal.services.addresses import FITS_DONE, addresses
+from selfheal.services.addresses import addresses
 
 CODE_LOCATION = "selfheal"
 
@@ -37,11 +37,8 @@ LOCK_NAME = ".up.lock"
 READY_TIMEOUT_SECONDS = 180
 
 
-STEP_DONE = re.compile(r" - (\w+) - STEP_SUCCESS - ")
-
-
 def prepare_data_dir(settings: Settings) -> Path:
-    """The data folder, made if it is missing, and writable.
+    """Return the data folder, created if it is missing, and writable.
 
     Raises:
         ConfigurationError: naming the folder if it cannot be written.
@@ -60,7 +57,7 @@ def prepare_data_dir(settings: Settings) -> Path:
 
 
 def stop_in_order_on_signals() -> None:
-    """Makes SIGTERM and SIGHUP unwind this process as Ctrl-C does, so that what it started is stopped."""
+    """Make SIGTERM and SIGHUP unwind this process as Ctrl-C does, so that what it started is stopped."""
 
     def leave(signum: int, _frame: object) -> None:
         raise SystemExit(128 + signum)
@@ -71,7 +68,7 @@ def stop_in_order_on_signals() -> None:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock, so that two `up` never share it.
+    """Lock the folder, so that two `up` never share it.
 
     Raises:
         ConfigurationError: naming the process that holds it.
@@ -92,8 +89,10 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def refuse_busy_ports(settings: Settings) -> None:
-    """Raises:
-    ConfigurationError: naming the first port that is taken and the setting that chooses another.
+    """Check that no port is in use.
+
+    Raises:
+        ConfigurationError: naming the first port that is taken and the setting that chooses another.
     """
     listening = [(a.name, a.setting, a.host, a.port) for a in addresses(settings)]
     listening.append(("Dagster's code server", "CODE_SERVER_PORT", "127.0.0.1", settings.code_server_port))
@@ -118,7 +117,7 @@ def dagster_home(settings: Settings) -> Path:
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """The environment of every process of the platform."""
+    """Return the environment of every process of the platform."""
     return os.environ | {
         "DAGSTER_HOME": str(dagster_home(settings)),
         "DATA_DIR": str(settings.data_dir.expanduser().resolve()),
@@ -133,39 +132,71 @@ def child_environment(settings: Settings) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True)
+class JobEvent:
+    """A line of `python -m selfheal_assets`: its first (`PLAN`) names the steps, the others are the run's events."""
+
+    type: str
+    step: str | None = None
+    level: str = ""
+    message: str = ""
+    error: str | None = None
+    steps: tuple[str, ...] = ()
+
+
 def run_job(
-    settings: Settings, job_name: str, on_step: Callable[[str], None], config: Mapping[str, Any] | None = None
+    settings: Settings,
+    job_name: str,
+    on_event: Callable[[JobEvent], None],
+    request: Mapping[str, Any] | None = None,
 ) -> None:
-    """Runs one of Dagster's jobs here, to the end; `on_step` hears of each step that is done, and within one how far it is.
+    """Run one of Dagster's jobs here, to the end; `on_event` is called with each of its events as it occurs.
+
+    Args:
+        request: for `retraining_job`, who asks for it and why.
 
     Raises:
         ServiceUnavailableError: if it fails, with the cause.
     """
     log = prepare_data_dir(settings) / "logs" / f"{job_name}.log"
     log.parent.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "selfheal_assets", job_name, json.dumps(config or {})]
+    command = [sys.executable, "-m", "selfheal_assets", job_name]
+    command += [] if request is None else [json.dumps(request)]
+    cause: str | None = None
     with (
         log.open("w") as record,
         subprocess.Popen(  # noqa: S603  (our own command, no shell)
-            command, env=child_environment(settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, env=child_environment(settings), stdout=subprocess.PIPE, stderr=record, text=True
         ) as process,
     ):
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                record.write(line)
-                done = STEP_DONE.search(line) or FITS_DONE.search(line.rstrip())
-                if done:
-                    on_step(done.group(1))
+                event = job_event(line)
+                cause = cause or event.error
+                on_event(event)
         except BaseException:
             process.terminate()
             raise
     if process.returncode:
-        raise ServiceUnavailableError(f"{job_name} failed: {_cause(log)}; the whole log is {log}")
+        raise ServiceUnavailableError(f"{job_name} failed: {cause or _last_line(log)}; the whole log is {log}")
+
+
+def job_event(line: str) -> JobEvent:
+    """Return the event of a line of `python -m selfheal_assets`."""
+    found = json.loads(line)
+    return JobEvent(
+        type=found["type"],
+        step=found.get("step"),
+        level=found.get("level", ""),
+        message=found.get("message") or "",
+        error=found.get("error"),
+        steps=tuple(found.get("steps", ())),
+    )
 
 
 def supervise(settings: Settings, mlflow_uri: str, on_ready: Callable[[], None]) -> int:
-    """Runs the processes until one stops or a signal comes; then stops the others. Returns the exit code.
+    """Run the processes until one stops or a signal comes; then stop the others. Return the exit code.
 
     `on_ready` is called once, from another thread, when all addresses answer.
     """
@@ -224,8 +255,7 @@ def _announce(settings: Settings, on_ready: Callable[[], None], stopping: thread
         on_ready()
 
 
-def _cause(log: Path) -> str:
-    """The line of a Dagster log that says why, for people."""
+def _last_line(log: Path) -> str:
+    """Return the last line of a log, for a process that ended before its run began: the message of a traceback."""
     lines = [line.strip() for line in log.read_text().splitlines() if line.strip()]
-    ours = [line for line in lines if re.match(r"(selfheal|dagster)\.[\w.]+(Error|Failure): ", line)]
-    return (ours or lines or ["no output"])[-1].split(": ", 1)[-1]
+    return (lines or ["no output"])[-1].split(": ", 1)[-1]

@@ -126,7 +126,7 @@ def maintain(as_json: JsonFlag = False) -> None:
     settings = load_settings()
     with opened_platform(settings):
         began = datetime.now(UTC)
-        supervisor.run_job(settings, "maintenance_job", lambda _step: None)
+        supervisor.run_job(settings, "maintenance_job", lambda _event: None)
     report = last_report(settings.data_dir)
     if report is None or report.started_at < began:
         raise ServiceUnavailableError("another maintenance is under way; try again when it is done")

@@ -27,15 +27,13 @@ Version = Annotated[int, typer.Argument(help="A registered version.", autocomple
 def retrain(reason: Reason, as_json: JsonFlag = False) -> None:
     """Ask for a retraining now; the conditions and the gates decide as ever."""
     from selfheal.cli import supervisor
-    from selfheal.services import addresses
 
     settings = load_settings()
-    request = {"trigger": "manual", "reason": reason, "actor": getpass.getuser(), "request_id": str(uuid4())}
-    config = {"ops": {"retraining_decision": {"config": request}}}
+    request = {"reason": reason, "actor": getpass.getuser(), "request_id": str(uuid4())}
     began = datetime.now(UTC)
     with opened_platform(settings) as platform:
-        with step_progress("Retraining", addresses.RETRAINING_STEPS) as on_step:
-            supervisor.run_job(settings, "retraining_job", on_step, config)
+        with step_progress("Retraining") as on_event:
+            supervisor.run_job(settings, "retraining_job", on_event, request)
         _print_decisions(platform, since=began, as_json=as_json)
 
 

@@ -1,26 +1,12 @@
-"""What `selfheal up` listens on, and the names of the steps whose progress it shows."""
+"""What `selfheal up` listens on."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from selfheal.settings import Settings
-
-
-RETRAINING_STEPS = ("retraining_decision", "training_set", "shadow_model", "gate_verdict", "production_model")
-
-
-BOOTSTRAP_STEPS = ("training_data", "reference_data", *RETRAINING_STEPS)
-
-
-FITS = "fits done: "
-
-
-FITS_DONE = re.compile(rf" - ({FITS}\d+ of \d+)$")
-"""What the shadow model's asset logs while it is trained."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from selfheal.domain.probation import (
     rolled_back_alert,
 )
 from selfheal.domain.records import ModelVersion, ProbationReport, Trigger
-from selfheal.kit.errors import IntegrityError, ModelRefusedError, PermanentError
+from selfheal.kit.errors import IntegrityError, ModelRefusedError, PermanentError, UnknownVersionError
 from selfheal.services.promotion.going_live import rollback
 from selfheal.services.scoring import try_scores
 
@@ -63,6 +63,21 @@ def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
     if report.is_harmful:
         _go_back(platform, report, now)
     return report
+
+
+def probation_of(platform: Platform, version: int, now: datetime) -> ProbationReport:
+    """Return how a version does: the champion is watched (`watch_probation`), of an earlier one what was recorded.
+
+    Raises:
+        NoProductionModelError: if nothing is in production.
+        UnknownVersionError: if there is no such version.
+    """
+    if model_versions.champion(platform.store).version == version:
+        return watch_probation(platform, now)
+    earlier = model_versions.model_version(platform.store, version)
+    if earlier is None:
+        raise UnknownVersionError(f"there is no version {version}; `selfheal history` lists them")
+    return probations.outcome_of(platform.store, earlier) or not_on_probation(earlier)
 
 
 def due_evaluation(platform: Platform, now: datetime) -> tuple[str | None, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -220,8 +221,22 @@ def original_rows(platform: Platform, champion: ModelVersion) -> OriginalRows | 
     return OriginalRows(kept.frame.iloc[-max_rows:], source)
 
 
-def train_shadow(platform: Platform, rows: TrainingSet, now: datetime, on_fits: Progress | None = None) -> ShadowModel:
-    """Trains (`train`) and logs a candidate. The same rows, settings, code and decision train once.
+OpenRun = Callable[[str | None], str | None]
+"""Opens the run in MLflow that belongs to the caller's own (None), or that of an earlier training; gives its id. None: nobody
+did, and the registry opens one for as long as it logs."""
+
+
+def train_shadow(
+    platform: Platform,
+    rows: TrainingSet,
+    now: datetime,
+    on_fits: Progress | None = None,
+    open_run: OpenRun = lambda _: None,
+) -> ShadowModel:
+    """Train (`train`) and log a candidate; return it. The same rows, settings, code and decision train once.
+
+    Args:
+        open_run: called before the training, so that what fails in it has a run too.
 
     Raises:
         TrainingFailedError: if no model comes of it.
@@ -236,7 +251,9 @@ def train_shadow(platform: Platform, rows: TrainingSet, now: datetime, on_fits: 
     )
     known = platform.registry.find_shadow(key)
     if known is not None:
+        open_run(known.mlflow_run_id)
         return known
+    run_id = open_run(None)
     return platform.registry.log_shadow(
         train(rows, contract, seed, parallelism(platform.settings), on_fits),
         rows,
@@ -244,6 +261,7 @@ def train_shadow(platform: Platform, rows: TrainingSet, now: datetime, on_fits: 
         decision_id=decision.decision_id,
         trigger_reason=decision.trigger_reason,
         now=now,
+        run_id=run_id,
     )
 
 

@@ -1,20 +1,16 @@
-"""The asset graph, a module a group, in the order of the loop: reference, serving_logs, monitoring, retraining, promotion.
+"""The asset graph, one module per group, in the order of the loop: reference, serving_logs, monitoring, retraining, promotion.
 
 An asset loads, calls one function of `selfheal.services`, and returns the record with metadata for people: numbers under names
-that never change (the UI plots them), links to where one looks next. `described` holds every description to its three parts.
+that never change (the UI plots them), links to where one goes next. `described` gives every description its three parts.
+What all assets have in common (group, owners, code version, the link to the dashboard) is added once, in `definitions`.
 """
 
-OWNERS = ["team:ml-platform"]
+from typing import TypeAlias
 
+import dagster as dg
 
-def described(what: str, *, runs: str, red: str) -> str:
-    """What an asset is, when it runs, and what to do when it is red: the three things that a person in the UI asks.
-
-    >>> described("The log.", runs="with each tick.", red="Free some disk.")
-    'The log.\\n\\n**Runs** with each tick.\\n\\n**Red?** Free some disk.'
-    """
-    return f"{what}\n\n**Runs** {runs}\n\n**Red?** {red}"
-
+Metadata: TypeAlias = "dict[str, dg.MetadataValue | str | float | int]"
+"""What an asset says of itself, by name."""
 
 RUNS_TAG = "selfheal/runs"
 """The tag that says when an asset runs, to filter by: EACH_TICK, ON_REQUEST, AT_BOOTSTRAP, ON_PROBATION or BY_HAND."""
@@ -24,3 +20,12 @@ ON_REQUEST = {RUNS_TAG: "on_request"}
 AT_BOOTSTRAP = {RUNS_TAG: "at_bootstrap"}
 ON_PROBATION = {RUNS_TAG: "on_probation"}
 BY_HAND = {RUNS_TAG: "by_hand"}
+
+
+def described(what: str, *, runs: str, red: str) -> str:
+    r"""Return a description in three parts: what an asset is, when it runs, and what to do when it is red.
+
+    >>> described("The log.", runs="with each tick.", red="Free some disk.")
+    'The log.\n\n**Runs** with each tick.\n\n**Red?** Free some disk.'
+    """
+    return f"{what}\n\n**Runs** {runs}\n\n**Red?** {red}"

@@ -1,6 +1,6 @@
-"""One look at the traffic: proxy metrics, drift and performance of the same window, and what to call it."""
+"""One monitoring tick: proxy metrics, drift and performance of the same window, the verdict, and reports for people."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -16,21 +16,16 @@ from selfheal.domain.records import (
 )
 from selfheal.kit.serialization import to_dict
 from selfheal_assets import links
-from selfheal_assets.assets import EACH_TICK, OWNERS, described
+from selfheal_assets.assets import BY_HAND, EACH_TICK, Metadata, described
 from selfheal_assets.assets.reference import reference_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
 from selfheal_assets.resources import PlatformResource
 
-GROUP = "monitoring"
 FEED_IS_SOUND, MODEL_DOES_NO_HARM = "feed_is_sound", "model_does_no_harm"
 
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"postgres"},
-    owners=OWNERS,
-    code_version="1",
-    io_manager_key="record_io",
     output_required=False,
     deps=[prediction_logs, label_store],
     tags=EACH_TICK,
@@ -47,7 +42,7 @@ def proxy_metrics(context: dg.AssetExecutionContext, platform: PlatformResource)
 
     proxy = collect(platform.open(), datetime.now(UTC))
     if proxy is None:
-        context.log.info("The champion has served nothing yet: there is nothing to look at.")
+        context.log.info("The champion has served nothing yet: there is nothing to monitor.")
         return
     window = proxy.window
     yield dg.Output(
@@ -67,11 +62,7 @@ PROXY_FIELDS = ("positive_rate", "probability_mean", "probability_std", "entropy
 
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"evidently"},
-    owners=OWNERS,
-    code_version="1",
-    io_manager_key="record_io",
     deps=[reference_data],
     tags=EACH_TICK,
     description=described(
@@ -101,7 +92,7 @@ def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.
         )
         for c in sorted(report.columns, key=lambda c: -c.effect)
     ]
-    metadata: dict[str, object] = {
+    metadata: Metadata = {
         "drifted_features": ", ".join(report.drifted_features) or "none",
         "num_drifted_features": len(report.drifted_features),
         "long_term_drift": ", ".join(report.baseline_drifted_features) or "none",
@@ -119,11 +110,7 @@ def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.
 
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"scikitlearn"},
-    owners=OWNERS,
-    code_version="1",
-    io_manager_key="record_io",
     deps=[label_store],
     tags=EACH_TICK,
     description=described(
@@ -141,7 +128,7 @@ def performance_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) 
     report = measure(platform.open(), proxy_metrics.window)
     realised = {} if report.realised is None else to_dict(report.realised)
     numbers = _with_intervals("realised", realised, report.realised_intervals)
-    metadata: dict[str, object] = {
+    metadata: Metadata = {
         "metrics": dg.MetadataValue.table(_metric_rows(report)),
         "realised_on": "matured rows" if report.is_matured else "labelled rows of any age",
         "concept_drift": report.concept_drift.value,
@@ -166,9 +153,9 @@ PERFORMANCE_FIELDS = (
 
 
 def _with_intervals(
-    prefix: str, values: dict[str, float | None], intervals: dict[str, Interval]
+    prefix: str, values: Mapping[str, float | None], intervals: Mapping[str, Interval]
 ) -> dict[str, float | None]:
-    """`<prefix>_<metric>`, and `_low` and `_high` of those that have an interval."""
+    """Return `<prefix>_<metric>`, and `_low` and `_high` of those that have an interval."""
     numbers = {f"{prefix}_{name}": value for name, value in values.items()}
     for name, interval in intervals.items():
         numbers |= {f"{prefix}_{name}_low": interval.low, f"{prefix}_{name}_high": interval.high}
@@ -176,7 +163,7 @@ def _with_intervals(
 
 
 def _metric_rows(report: PerformanceReport) -> list[dg.TableRecord]:
-    """A row a metric: realised and estimated with their 95 % intervals, and what the champion was judged at."""
+    """Return one row per metric: realised and estimated with their 95 % intervals, and what the champion was judged at."""
     values, intervals = ({}, {}) if report.estimate is None else (report.estimate.values, report.estimate.intervals)
     return [
         dg.TableRecord(
@@ -192,18 +179,14 @@ def _metric_rows(report: PerformanceReport) -> list[dg.TableRecord]:
 
 
 def _figure(value: float | None, interval: Interval | None) -> str:
-    """`0.620 (0.550 to 0.680)`; empty if unknown."""
+    """Return `0.620 (0.550 to 0.680)`; empty if unknown."""
     if value is None:
         return ""
     return f"{value:.3f}" + ("" if interval is None else f" ({interval.low:.3f} to {interval.high:.3f})")
 
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"postgres"},
-    owners=OWNERS,
-    code_version="1",
-    io_manager_key="record_io",
     tags=EACH_TICK,
     check_specs=[
         dg.AssetCheckSpec(FEED_IS_SOUND, asset="monitoring_alerts", description="The feed is not broken."),
@@ -258,8 +241,35 @@ def monitoring_alerts(
     yield from _verdict_checks(triage)
 
 
+@dg.asset(
+    kinds={"plotly", "evidently"},
+    deps=[monitoring_alerts],
+    tags=BY_HAND,
+    description=described(
+        "A report of the champion's traffic as it is now: verdict, distributions, shifts, missing values, quality over time, "
+        "and Evidently's page. Records nothing and notifies nobody.",
+        runs="when a person materialises it, like `selfheal report`. Each change of state writes one by itself.",
+        red="No version is in production yet, or the folder of reports cannot be written: the message says which.",
+    ),
+)
+def monitoring_report(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult[None]:
+    from selfheal.services.reports.writer import report_now
+
+    opened = platform.open()
+    page = report_now(opened, datetime.now(UTC))
+    if page is None:
+        context.log.info("The champion has served nothing yet: there is nothing to report on.")
+        return dg.MaterializeResult(metadata={"report": "none: the champion has served nothing yet"})
+    return dg.MaterializeResult(
+        metadata={
+            "report": links.report_page(opened.settings, page.name),
+            "file": dg.MetadataValue.path(page.resolve()),
+        }
+    )
+
+
 def _verdict_checks(triage: Triage) -> Iterator[dg.AssetCheckResult]:
-    """The verdict as two checks. Too little to tell is no pass: unknown is not healthy."""
+    """Return the verdict as two checks. Too little traffic is no pass: unknown is not healthy."""
     told = f"{triage.verdict.value.replace('_', ' ')}: {'; '.join(triage.reasons)}"
     seen = {"predictions": triage.window.n_predictions, "labels": triage.window.n_labels}
     yield dg.AssetCheckResult(
@@ -275,7 +285,7 @@ def _verdict_checks(triage: Triage) -> Iterator[dg.AssetCheckResult]:
 
 
 def _with_page(platform: PlatformResource, report: DriftReport, snapshot: object | None) -> DriftReport:
-    """Renders Evidently's page if the state calls for one, and refers to it."""
+    """Render Evidently's page if the state calls for one; return the report with a reference to it."""
     import dataclasses
 
     from selfheal.adapters.postgres.ticks import recent_ticks
@@ -299,6 +309,6 @@ def _with_page(platform: PlatformResource, report: DriftReport, snapshot: object
     return dataclasses.replace(report, report_ref=str(path.relative_to(settings.data_dir)))
 
 
-def _known(values: dict[str, float | int | None]) -> dict[str, float | int]:
-    """Metadata of what is known: Dagster plots numbers, and a gap is truer than a zero."""
+def _known(values: dict[str, float | int | None]) -> Metadata:
+    """Return what is known: Dagster plots numbers, and a gap is truer than a zero."""
     return {name: value for name, value in values.items() if value is not None}

@@ -1,21 +1,20 @@
 """Where the loop starts: labelled data from outside, and the first baseline frozen from it."""
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from selfheal.adapters.datasets import Dataset
-from selfheal_assets.assets import AT_BOOTSTRAP, OWNERS, described
+from selfheal_assets.assets import AT_BOOTSTRAP, described
 from selfheal_assets.resources import PlatformResource
 
-GROUP = "reference"
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"csv", "pandera", "pandas"},
-    owners=OWNERS,
-    code_version="1",
     io_manager_key="frame_io",
     tags=AT_BOOTSTRAP,
     description=described(
@@ -33,7 +32,7 @@ def training_data(platform: PlatformResource) -> dg.Output[Dataset]:
     opened = platform.open()
     dataset = load_dataset(opened.settings, opened.contract)
     quantiles = dataset.frame.quantile([0.05, 0.5, 0.95]).T.round(3)
-    quantiles["missing %"] = (100 * dataset.frame.isna().mean()).round(1)
+    quantiles["missing_pct"] = (100 * dataset.frame.isna().mean()).round(1)
     return dg.Output(
         dataset,
         metadata={
@@ -42,16 +41,13 @@ def training_data(platform: PlatformResource) -> dg.Output[Dataset]:
             "dagster/row_count": len(dataset.frame),
             "positive_rate": float(dataset.frame[TRUE_LABEL].mean()),
             "sha256": dataset.sha256,
-            "quantiles": dg.MetadataValue.md(_markdown(quantiles.reset_index(names="column"))),
+            "quantiles": dg.MetadataValue.table(_rows(quantiles.reset_index(names="column"))),
         },
     )
 
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"postgres", "parquet"},
-    owners=OWNERS,
-    code_version="1",
     tags=AT_BOOTSTRAP,
     description=described(
         "The first baseline: written once from `training_data`, then only read and checked by digest. Long-term drift is "
@@ -80,13 +76,5 @@ def reference_data(training_data: Dataset, platform: PlatformResource) -> dg.Mat
     )
 
 
-def _markdown(frame: object) -> str:
-    """A frame as a Markdown table (pandas' own needs another library)."""
-    import pandas as pd
-
-    assert isinstance(frame, pd.DataFrame)
-    header = "| " + " | ".join(map(str, frame.columns)) + " |\n|" + " --- |" * len(frame.columns)
-    rows = (
-        "| " + " | ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in row) + " |" for row in frame.to_numpy()
-    )
-    return "\n".join((header, *rows))
+def _rows(frame: "pd.DataFrame") -> list[dg.TableRecord]:
+    return [dg.TableRecord({str(name): value for name, value in row.items()}) for row in frame.to_dict("records")]

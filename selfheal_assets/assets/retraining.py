@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 
 import dagster as dg
 
@@ -21,32 +22,46 @@ from selfheal.domain.retraining.dataset import TrainingSet
 from selfheal.domain.retraining.gates import GATES
 from selfheal.kit.serialization import to_dict
 from selfheal_assets import links
-from selfheal_assets.assets import ON_REQUEST, OWNERS, described
+from selfheal_assets.assets import ON_REQUEST, Metadata, described
 from selfheal_assets.assets.monitoring import monitoring_alerts
 from selfheal_assets.assets.reference import training_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
 from selfheal_assets.resources import PlatformResource
+from selfheal_assets.tracking import TrainingRun
 
-GROUP = "retraining"
 COUNTED_GATES = frozenset(gate.name for gate in GATES if gate.is_counted)
+
+
+class RequestTrigger(StrEnum):
+    """`Trigger` as run configurations have it: Dagster stores an enum by the names of its members.
+
+    A run that is queued, or repeated after a kill, across an upgrade has these names; so they stay.
+    """
+
+    bootstrap = "bootstrap"
+    drift = "drift"
+    performance = "performance"
+    schedule = "schedule"
+    manual = "manual"
+    probation = "probation"
 
 
 class RetrainingRequest(dg.Config):
     """Who asks for a retraining, and why. The sensors fill this in; by hand the defaults will do."""
 
-    trigger: str = Trigger.MANUAL.value
+    trigger: RequestTrigger = RequestTrigger.manual
     reason: str = "asked for by hand"
     actor: str = "dagster"
     episode_id: str | None = None
     request_id: str | None = None
 
+    def run_config(self) -> dg.RunConfig:
+        """Return the configuration of a run that answers this request."""
+        return dg.RunConfig(ops={"retraining_decision": self})
+
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"postgres"},
-    owners=OWNERS,
-    code_version="1",
-    io_manager_key="record_io",
     deps=[monitoring_alerts],
     tags=ON_REQUEST,
     description=described(
@@ -84,10 +99,7 @@ def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -
 
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"parquet", "pandas"},
-    owners=OWNERS,
-    code_version="1",
     io_manager_key="frame_io",
     output_required=False,
     deps=[training_data, prediction_logs, label_store],
@@ -113,7 +125,7 @@ def training_set(
     is_bootstrap = retraining_decision.trigger_reason == Trigger.BOOTSTRAP
     bootstrap_data = context.load_asset_value(training_data.key, python_type=Dataset) if is_bootstrap else None
     rows = gather_training_set(platform.open(), retraining_decision, bootstrap_data)
-    metadata: dict[str, object] = {
+    metadata: Metadata = {
         "data": rows.info.source,
         "dagster/row_count": len(rows.frame),
         "training_rows": rows.info.n_train,
@@ -126,11 +138,13 @@ def training_set(
     yield dg.Output(rows, metadata=metadata | _what_was_weighed(rows.info) | _what_was_dropped(rows.info))
 
 
-def _what_was_weighed(info: TrainingSetInfo) -> dict[str, object]:
+def _what_was_weighed(info: TrainingSetInfo) -> Metadata:
     if info.original_weight is None:
         return {}
     losses = [
-        {"weight": weight, "log_loss": loss} for weight, loss in info.weight_log_losses.items() if loss is not None
+        dg.TableRecord({"weight": weight, "log_loss": loss})
+        for weight, loss in info.weight_log_losses.items()
+        if loss is not None
     ]
     return {
         "original_rows": info.n_original,
@@ -138,22 +152,18 @@ def _what_was_weighed(info: TrainingSetInfo) -> dict[str, object]:
         "original_weight": info.original_weight,
         "original_weight_reason": info.weight_reason,
         "original_weight_log_losses": dg.MetadataValue.table(
-            [dg.TableRecord(loss) for loss in losses],
+            losses,
             schema=dg.TableSchema([dg.TableColumn("weight", "string"), dg.TableColumn("log_loss", "float")]),
         ),
     }
 
 
-def _what_was_dropped(info: TrainingSetInfo) -> dict[str, object]:
+def _what_was_dropped(info: TrainingSetInfo) -> Metadata:
     return {"dropped_copies": info.n_copied_inputs, "dropped_repeated_predictions": info.n_repeated_predictions}
 
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"scikitlearn", "mlflow"},
-    owners=OWNERS,
-    code_version="1",
-    io_manager_key="record_io",
     tags=ON_REQUEST,
     description=described(
         "A candidate: tuned by grid search, calibrated, its threshold chosen, all on training rows; its metrics come from the "
@@ -163,15 +173,18 @@ def _what_was_dropped(info: TrainingSetInfo) -> dict[str, object]:
     ),
 )
 def shadow_model(
-    context: dg.AssetExecutionContext, training_set: TrainingSet, platform: PlatformResource
+    context: dg.AssetExecutionContext,
+    training_set: TrainingSet,
+    platform: PlatformResource,
+    mlflow: dg.ResourceParam[TrainingRun],
 ) -> dg.Output[ShadowModel]:
     from selfheal.services.retraining import train_shadow
 
     def report_progress(n_done: int, n_fits: int) -> None:
-        context.log.info(f"fits done: {n_done} of {n_fits}")
+        context.log.info(f"{n_done} of {n_fits} fits")
 
     opened = platform.open()
-    shadow = train_shadow(opened, training_set, datetime.now(UTC), report_progress)
+    shadow = train_shadow(opened, training_set, datetime.now(UTC), report_progress, mlflow.open)
     return dg.Output(
         shadow,
         metadata={
@@ -185,12 +198,12 @@ def shadow_model(
     )
 
 
-def _calibration(record: TrainingRecord | None) -> dict[str, object]:
-    """How honest the probabilities are, before and after what was done about them, and on the later rows."""
+def _calibration(record: TrainingRecord | None) -> Metadata:
+    """Return how honest the probabilities are, before and after what was done about them, and on the later rows."""
     if record is None:
         return {}
     checks = {"out of fold": record.out_of_fold, "recalibrated": record.recalibrated, "evaluation": record.evaluation}
-    rows = [{"rows": name} | _shown(check) for name, check in checks.items() if check is not None]
+    rows = [{"rows": name, **_shown(check)} for name, check in checks.items() if check is not None]
     return {
         "calibration": dg.MetadataValue.table([dg.TableRecord(row) for row in rows]),
         "recalibration": record.recalibration,
@@ -203,11 +216,7 @@ def _shown(check: Calibration) -> dict[str, str | int | float]:
 
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"postgres"},
-    owners=OWNERS,
-    code_version="1",
-    io_manager_key="record_io",
     check_specs=[dg.AssetCheckSpec(gate.name, asset="gate_verdict", description=gate.description) for gate in GATES],
     tags=ON_REQUEST,
     description=described(
@@ -260,18 +269,19 @@ def gate_verdict(
         )
 
 
-def _what_was_compared(verdict: GateVerdict) -> dict[str, object]:
+def _what_was_compared(verdict: GateVerdict) -> Metadata:
+    challenger, champion = verdict.challenger_metrics, verdict.champion_metrics
     known = {
-        "challenger_f1": verdict.challenger_metrics and verdict.challenger_metrics.f1,
-        "champion_f1": verdict.champion_metrics and verdict.champion_metrics.f1,
+        "challenger_f1": None if challenger is None else challenger.f1,
+        "champion_f1": None if champion is None else champion.f1,
         "look": verdict.decision.verdict_number,
         "segments": _table(verdict.segments),
     }
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _live_traffic(verdict: GateVerdict) -> dict[str, object]:
-    known: dict[str, object] = {}
+def _live_traffic(verdict: GateVerdict) -> Metadata:
+    known: Metadata = {}
     if verdict.shadow_scoring is not None:
         known["shadow_scoring"] = dg.MetadataValue.json(to_dict(verdict.shadow_scoring))
     if verdict.shadow_scoring is not None and verdict.shadow_scoring.agreement is not None:

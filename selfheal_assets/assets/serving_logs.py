@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from selfheal.adapters.journal import LABEL_JOURNAL, JournalKind, prediction_journal
-from selfheal_assets.assets import EACH_TICK, OWNERS, described
+from selfheal_assets.assets import EACH_TICK, Metadata, described
 from selfheal_assets.resources import PlatformResource
 
 if TYPE_CHECKING:
@@ -14,14 +14,9 @@ if TYPE_CHECKING:
     from selfheal.adapters.postgres.predictions import TableSummary
     from selfheal.adapters.postgres.store import Store
 
-GROUP = "serving_logs"
-
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"csv", "postgres"},
-    owners=OWNERS,
-    code_version="1",
     tags=EACH_TICK,
     description=described(
         "Every prediction the API acknowledged, with all features as the model saw them. The API copies its journal here "
@@ -39,10 +34,7 @@ def prediction_logs(context: dg.AssetExecutionContext, platform: PlatformResourc
 
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"csv", "postgres"},
-    owners=OWNERS,
-    code_version="1",
     tags=EACH_TICK,
     description=described(
         "What became of the predictions. A label may come early (before its prediction is copied), late, or be corrected. "
@@ -63,7 +55,7 @@ def _ingested(
     platform: PlatformResource,
     kind: JournalKind,
     summarise: "Callable[[Store], TableSummary]",
-) -> dict[str, dg.MetadataValue]:
+) -> Metadata:
     from selfheal.adapters.postgres.ingest import ingest
 
     opened = platform.open()
@@ -71,10 +63,10 @@ def _ingested(
     for place in result.corrupt:
         context.log.warning("damaged journal line left out: %s", place)
     summary = summarise(opened.store)
-    metadata: dict[str, dg.MetadataValue] = {
-        "dagster/row_count": dg.MetadataValue.int(summary.n_rows),
-        "rows_copied_now": dg.MetadataValue.int(result.n_new),
-        "damaged_lines": dg.MetadataValue.int(len(result.corrupt)),
+    metadata: Metadata = {
+        "dagster/row_count": summary.n_rows,
+        "rows_copied_now": result.n_new,
+        "damaged_lines": len(result.corrupt),
     }
     if summary.first is not None and summary.last is not None:
         metadata["first"] = dg.MetadataValue.timestamp(summary.first)

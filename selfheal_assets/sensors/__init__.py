@@ -1,1 +1,35 @@
-"""Sensors: monitoring, retraining, probation, registry reconciliation, run status."""
+"""Sensors: those that decide what runs, one that keeps house, one that reconciles MLflow, two that follow runs.
+
+A deciding sensor reads, asks a pure rule of `selfheal`, and requests a run or explains why not; it changes nothing but the
+record of that decision. `housekeeping` acts and decides nothing.
+"""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from selfheal_assets.sensors.housekeeping import build_housekeeping_sensor
+from selfheal_assets.sensors.monitoring import build_monitoring_sensor
+from selfheal_assets.sensors.probation import build_probation_sensor
+from selfheal_assets.sensors.registry import registry_reconciler
+from selfheal_assets.sensors.retraining import build_retraining_sensors
+from selfheal_assets.sensors.run_status import RUN_ALERTS
+
+MAX_FOLLOW_UP_SECONDS = 30
+"""How soon at the latest what follows a tick is evaluated: a call for a retraining, a probation."""
+
+MAX_HOUSEKEEPING_SECONDS = 60
+"""How soon at the latest an alert is delivered again, whose backoff begins with a minute."""
+
+
+def build_sensors(monitoring_interval_seconds: int) -> Sequence[dg.SensorDefinition]:
+    """Return all sensors; the monitoring sensor fires at most every `monitoring_interval_seconds`."""
+    follow_up_seconds = min(MAX_FOLLOW_UP_SECONDS, monitoring_interval_seconds)
+    return (
+        build_monitoring_sensor(monitoring_interval_seconds),
+        *build_retraining_sensors(follow_up_seconds),
+        build_probation_sensor(follow_up_seconds),
+        build_housekeeping_sensor(min(MAX_HOUSEKEEPING_SECONDS, monitoring_interval_seconds)),
+        registry_reconciler,
+        *RUN_ALERTS,
+    )

@@ -1,24 +1,64 @@
-"""Keeps MLflow and the files of decisions what Postgres says, also while no traffic comes and whatever a crash left open."""
+"""Reconciliation: MLflow, the files of decisions and the pages of versions in Dagster are made to say what Postgres says.
 
-from datetime import UTC, datetime
+Also while no traffic comes, and whatever a crash left open.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from selfheal_assets.resources import PlatformResource
+from selfheal_assets.sensors.skipping import skip
+from selfheal_assets.versions import MODEL_VERSIONS, is_reported, live_materialization, partition_of
+
+if TYPE_CHECKING:
+    from selfheal.domain.records import Promotion
+    from selfheal.services.platform import Platform
 
 EVERY_SECONDS = 60
 """How soon MLflow follows a promotion or rollback over the API, which does not wait for it."""
 
+REPORTED_BY_ITS_RUN = timedelta(minutes=1)
+"""A promotion by a run is reported by the run itself, seconds after the transaction."""
+
+MAX_REPORTED_AT_ONCE = 25
+
 
 @dg.sensor(
+    name="registry_sensor",  # Dagster stores under this name whether a person has stopped it
     minimum_interval_seconds=EVERY_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Sets MLflow's aliases and stage tags right, and tells people if somebody moved them. Writes the files of decisions "
-    "that a crash kept from having one. Launches no run.",
+    description="Reconciles what follows Postgres: MLflow's aliases and stage tags, with an alert if somebody moved them; the files "
+    "of decisions that a crash left unwritten; a materialisation of `production_model` for each version that went live by the "
+    "API, the command line or a probation. Launches no run.",
 )
-def registry_sensor(platform: PlatformResource) -> dg.SkipReason:
+def registry_reconciler(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult:
     from selfheal.services.promotion.registry_sync import watch_registry
 
-    strayed = watch_registry(platform.open(), datetime.now(UTC))
-    told = f"Set right: {'; '.join(strayed)}." if strayed else "MLflow follows Postgres."
-    return dg.SkipReason(f"{told} Looks again in {EVERY_SECONDS} s.")
+    opened, now = platform.open(), datetime.now(UTC)
+    strayed = watch_registry(opened, now)
+    unseen = _not_handled_yet(opened, int(context.cursor or 0), now)
+    missing = [promotion for promotion in unseen if not is_reported(context.instance, promotion)]
+    versions = sorted({partition_of(promotion.version) for promotion in missing})
+    found = f"Repaired: {'; '.join(strayed)}." if strayed else "MLflow follows Postgres."
+    reported = f" Reported as live: version {', '.join(versions)}." if versions else ""
+    return dg.SensorResult(
+        skip_reason=skip(found + reported, EVERY_SECONDS),
+        asset_events=[live_materialization(opened, promotion) for promotion in missing],
+        dynamic_partitions_requests=[MODEL_VERSIONS.build_add_request(versions)] if versions else [],
+        cursor=str(unseen[-1].position) if unseen else context.cursor,
+    )
+
+
+def _not_handled_yet(platform: "Platform", position: int, now: datetime) -> Sequence["Promotion"]:
+    """Return the promotions after `position` that are old enough, the oldest first, `MAX_REPORTED_AT_ONCE` at most."""
+    from selfheal.adapters.postgres.promotions import list_promotions
+
+    newer = [
+        promotion
+        for promotion in reversed(list_promotions(platform.store))
+        if promotion.position > position and now - promotion.promoted_at >= REPORTED_BY_ITS_RUN
+    ]
+    return newer[:MAX_REPORTED_AT_ONCE]

@@ -11,8 +11,10 @@ import pytest
 
 from selfheal.services.platform import Platform
 from selfheal.settings import Settings
+from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
 from selfheal_assets.definitions import build_definitions
 from selfheal_assets.resources import PlatformResource, close_all
+from selfheal_assets.versions import MODEL_VERSIONS, partition_of
 
 
 def overrides_of(settings: Settings) -> dict[str, Any]:
@@ -41,21 +43,29 @@ class Dagster:
     def platform(self) -> Platform:
         return self.resource.open()
 
-    def run(self, job: str, config: dict[str, Any] | None = None, **options: Any) -> dg.ExecuteInProcessResult:
+    def run(self, job: str, config: dg.RunConfig | None = None, **options: Any) -> dg.ExecuteInProcessResult:
         return self.definitions.resolve_job_def(job).execute_in_process(
-            instance=self.instance, run_config=config or {}, raise_on_error=False, **options
+            instance=self.instance, run_config=config, raise_on_error=False, **options
         )
 
-    def materialize(self, *assets: str) -> dg.ExecuteInProcessResult:
+    def watch_probation(self, version: int) -> dg.ExecuteInProcessResult:
+        """A run of `probation_job` for a version, as the sensor requests it."""
+        self.instance.add_dynamic_partitions(str(MODEL_VERSIONS.name), [partition_of(version)])
+        return self.run("probation_job", partition_key=partition_of(version))
+
+    def materialize(self, *assets: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
         """As a person does in the UI: these assets, nothing else."""
         everything = self.definitions.resolve_implicit_global_asset_job_def()
         return everything.execute_in_process(
-            instance=self.instance, asset_selection=[dg.AssetKey(name) for name in assets], raise_on_error=False
+            instance=self.instance,
+            asset_selection=[dg.AssetKey(name) for name in assets],
+            partition_key=partition,
+            raise_on_error=False,
         )
 
 
-def retraining_config(**request: str | None) -> dict[str, Any]:
-    return {"ops": {"retraining_decision": {"config": request}}}
+def retraining_config(trigger: RequestTrigger, **request: str) -> dg.RunConfig:
+    return RetrainingRequest(trigger=trigger, **request).run_config()
 
 
 def metadata_of(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:

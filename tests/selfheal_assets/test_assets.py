@@ -11,13 +11,15 @@ import dagster as dg
 import pytest
 from sqlalchemy import text
 
+import selfheal
 from selfheal.adapters.postgres import decisions, model_versions, ticks
 from selfheal.domain.records import Action, Trigger
-from selfheal.services.addresses import FITS_DONE
+from selfheal.kit.code_version import PACKAGE, code_version
 from selfheal.services.platform import Platform
 from selfheal.services.reports.files import list_reports, reports_folder
 from selfheal.settings import Settings
 from selfheal_assets.assets import RUNS_TAG
+from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
 from selfheal_assets.definitions import build_definitions
 from tests.selfheal_assets.conftest import Dagster, metadata_of, retraining_config, table_of
 from tests.traffic import serve, toy_rows
@@ -26,6 +28,47 @@ pytestmark = pytest.mark.integration
 
 DRIFTED_ROWS = 1_000
 GROUPS = {"reference", "serving_logs", "monitoring", "retraining", "promotion"}
+
+STORED_ASSETS = {
+    "training_data",
+    "reference_data",
+    "prediction_logs",
+    "label_store",
+    "proxy_metrics",
+    "drift_report",
+    "performance_report",
+    "monitoring_alerts",
+    "monitoring_report",
+    "retraining_decision",
+    "training_set",
+    "shadow_model",
+    "gate_verdict",
+    "production_model",
+    "probation_report",
+}
+STORED_JOBS = {
+    f"{name}_job"
+    for name in ("monitoring", "retraining", "bootstrap", "probation", "maintenance", "promote", "rollback")
+}
+STORED_SENSORS = {
+    "monitoring_sensor",
+    "drift_sensor",
+    "performance_sensor",
+    "probation_sensor",
+    "retraining_request_sensor",
+    "registry_sensor",
+    "run_failure_alert",
+    "run_success",
+}
+STORED_SCHEDULES = {"weekly_retraining", "daily_maintenance"}
+STORED_CHECKS = {
+    "reference_is_unchanged",
+    "journal_is_copied",
+    "labels_have_predictions",
+    "alias_follows_postgres",
+    "feed_is_sound",
+    "model_does_no_harm",
+}
 
 
 def live_through_drift(dagster: Dagster) -> None:
@@ -56,13 +99,12 @@ def test_bootstrap_brings_the_first_version_into_production(
     assert "SYNTHETIC" in metadata_of(result, "training_data")["data"]
     assert metadata_of(result, "training_set")["dropped_copies"] == 0
     assert metadata_of(result, "gate_verdict")["gates_passed"] >= 1
+    assert dagster.instance.get_materialized_partitions(dg.AssetKey("production_model")) == {"1"}
     for asset in ("shadow_model", "gate_verdict", "production_model"):
         assert "/#/experiments/" in metadata_of(result, asset)["mlflow_run"], asset
     calibration = {row["rows"]: row for row in table_of(result, "shadow_model", "calibration")}
     assert calibration["out of fold"]["slope"] == pytest.approx(1.0, abs=0.2)
-    log = [entry.user_message for entry in dagster.instance.all_logs(result.run_id)]
-    told = [found.group(1) for line in log if (found := FITS_DONE.search(f" - {line}"))]
-    assert told[-1] == "fits done: 16 of 16"
+    assert "16 of 16 fits" in [entry.user_message for entry in dagster.instance.all_logs(result.run_id)]
     comparing = {g["gate"]: g["status"] for g in table_of(result, "gate_verdict", "gates")}
     assert comparing["f1_improvement"] == "NOT_APPLICABLE"
     assert comparing["auc_roc"] == "PASS"
@@ -70,7 +112,7 @@ def test_bootstrap_brings_the_first_version_into_production(
 
 def test_drift_is_healed_by_the_jobs_that_the_sensors_launch(dagster: Dagster) -> None:
     live_through_drift(dagster)
-    result = dagster.run("retraining_job", retraining_config(trigger="drift", reason="test", actor="test"))
+    result = dagster.run("retraining_job", retraining_config(RequestTrigger.drift, reason="test", actor="test"))
     assert result.success
     assert metadata_of(result, "production_model")["version"] == 2
     gathered = metadata_of(result, "training_set")
@@ -78,7 +120,8 @@ def test_drift_is_healed_by_the_jobs_that_the_sensors_launch(dagster: Dagster) -
     assert gathered["original_weight"] < 1.0, "the relation has changed"
     assert len(table_of(result, "training_set", "original_weight_log_losses")) > 1
     assert {evaluation.passed for evaluation in result.get_asset_check_evaluations()} == {True}
-    probation = dagster.run("probation_job")
+    assert dagster.instance.get_materialized_partitions(dg.AssetKey("production_model")) == {"2"}
+    probation = dagster.watch_probation(2)
     assert metadata_of(probation, "probation_report")["is_on_probation"] is True
 
 
@@ -88,7 +131,7 @@ def test_a_rejected_shadow_leaves_production_untouched_and_the_run_green(
     dagster = make_dagster(make_settings(min_auc=0.99))
     live_through_drift(dagster)
     before = model_versions.list_versions(dagster.platform.store)
-    result = dagster.run("retraining_job", retraining_config(trigger="drift"))
+    result = dagster.run("retraining_job", retraining_config(RequestTrigger.drift))
     assert result.success
     failed = {e.check_name for e in result.get_asset_check_evaluations() if not e.passed}
     assert failed == {"auc_roc"}
@@ -98,14 +141,19 @@ def test_a_rejected_shadow_leaves_production_untouched_and_the_run_green(
 
 def test_each_asset_can_be_materialised_alone_and_twice_changes_no_row(dagster: Dagster) -> None:
     live_through_drift(dagster)
-    assert dagster.run("retraining_job", retraining_config(trigger="drift")).success
+    assert dagster.run("retraining_job", retraining_config(RequestTrigger.drift)).success
     assert dagster.materialize("training_data").success
-    everything = sorted(key.to_user_string() for key in dagster.definitions.resolve_asset_graph().get_all_asset_keys())
-    for asset in everything:
-        assert dagster.materialize(asset).success, asset
+    graph = dagster.definitions.resolve_asset_graph()
+    partitions = {
+        key.to_user_string(): None if graph.get(key).partitions_def is None else "2"
+        for key in sorted(graph.materializable_asset_keys)
+    }
+    assert len(partitions) == len(graph.get_all_asset_keys()) - 1, "all but production_model, which is reported"
+    for asset, partition in partitions.items():
+        assert dagster.materialize(asset, partition=partition).success, asset
     before = contents(dagster.platform)
-    for asset in everything:
-        assert dagster.materialize(asset).success, asset
+    for asset, partition in partitions.items():
+        assert dagster.materialize(asset, partition=partition).success, asset
     assert contents(dagster.platform) == before
 
 
@@ -133,7 +181,7 @@ def test_monitoring_without_traffic_gives_no_verdict_and_no_failure(dagster: Dag
 
 
 def test_a_skipped_retraining_is_a_kept_decision_with_its_reasons(dagster: Dagster) -> None:
-    result = dagster.run("retraining_job", retraining_config(trigger="schedule"))
+    result = dagster.run("retraining_job", retraining_config(RequestTrigger.schedule))
     assert result.success
     decision = decisions.recent(dagster.platform.store, 1)[0]
     assert decision.action is Action.SKIP
@@ -149,11 +197,46 @@ def test_every_asset_tells_people_what_it_is_when_it_runs_and_what_to_do_when_it
         assert len(what) > 40, key
         assert runs.startswith("**Runs** "), key
         assert red.startswith("**Red?** "), key
-        assert node.owners, key
         assert node.kinds, key
         assert node.tags.get(RUNS_TAG), key
         assert node.group_name in GROUPS, key
-        assert node.code_version, key
+
+
+def test_an_asset_is_as_new_as_the_code_of_the_whole_package_and_nobodys_unless_owners_are_set() -> None:
+    assert Path(selfheal.__file__).parent == PACKAGE
+    graph = build_definitions().resolve_asset_graph()
+    nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
+    assert {node.code_version for node in nodes} == {code_version()}
+    assert {tuple(node.owners) for node in nodes} == {()}
+
+
+@pytest.mark.parametrize("owners", [("team:risk", "ada.lovelace+ml@mail.example.org"), ("x_y%z@a-b.example.museum",)])
+def test_owners_that_settings_accept_are_accepted_by_dagster(owners: tuple[str, ...]) -> None:
+    graph = build_definitions(asset_owners=",".join(owners)).resolve_asset_graph()
+    assert {tuple(graph.get(key).owners) for key in graph.get_all_asset_keys()} == {owners}
+
+
+def test_assets_jobs_sensors_schedules_and_checks_have_the_names_that_dagster_has_stored() -> None:
+    """Materialisations, run keys, ticks and switches that people have set are stored under them."""
+    definitions = build_definitions()
+    graph = definitions.resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} >= STORED_ASSETS
+    assert {job.name for job in definitions.jobs or ()} >= STORED_JOBS
+    assert {sensor.name for sensor in definitions.sensors or ()} >= STORED_SENSORS
+    assert {schedule.name for schedule in definitions.schedules or ()} >= STORED_SCHEDULES
+    assert {str(key.name) for key in graph.asset_check_keys} >= STORED_CHECKS
+
+
+@pytest.mark.parametrize("trigger", list(Trigger))
+def test_a_run_that_was_configured_by_an_earlier_release_is_still_understood(trigger: Trigger) -> None:
+    """Queued, or repeated after a kill, across an upgrade: Dagster has stored its run configuration."""
+    job = build_definitions().resolve_job_def("retraining_job")
+    stored = {"ops": {"retraining_decision": {"config": {"trigger": trigger.value, "reason": "as ever"}}}}
+    assert dg.validate_run_config(job, stored)
+    assert RequestTrigger[trigger.value] == trigger
+    assert RetrainingRequest(trigger=RequestTrigger(trigger)).run_config().to_config_dict()["ops"] == {
+        "retraining_decision": {"config": {"trigger": trigger.value, "reason": "asked for by hand", "actor": "dagster"}}
+    }
 
 
 def test_from_every_asset_one_click_leads_to_the_dashboard() -> None:
@@ -181,22 +264,6 @@ def test_the_code_location_loads_fast_enough_for_dagster_to_start_it_often() -> 
     script = "import sys, selfheal_assets.definitions; print(*sorted(m for m in sys.modules if '.' not in m))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"evidently", "mlflow", "sklearn", "pandas"} & set(done.stdout.split())
-
-
-def test_checks_say_what_they_found_with_value_and_limit(dagster: Dagster) -> None:
-    serve(dagster.platform, toy_rows(30), labelled_share=0.5)
-    everything = dagster.definitions.resolve_implicit_global_asset_job_def()
-    checks = {
-        dg.AssetCheckKey(dg.AssetKey(asset), name)
-        for asset, name in (("prediction_logs", "journal_is_copied"), ("label_store", "labels_have_predictions"))
-    }
-    result = everything.get_subset(asset_check_selection=checks, asset_selection=set()).execute_in_process(
-        instance=dagster.instance
-    )
-    assert {evaluation.description for evaluation in result.get_asset_check_evaluations()} == {
-        "0 bytes of journal are not copied yet; up to 1,000,000 are a matter of seconds.",
-        "0 of 15 labels (0.0 %) have no prediction in the log; up to 5 % may run ahead of theirs.",
-    }
 
 
 def test_the_verdict_of_a_tick_is_shown_as_checks_with_sentences(dagster: Dagster) -> None:

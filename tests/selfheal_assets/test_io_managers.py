@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TypeAlias
 
 import dagster as dg
 import fsspec
@@ -22,13 +23,20 @@ from tests.domain.retraining.rows import labelled, split
 KEY = dg.AssetKey(["folder", "thing"])
 
 
-def out_of(manager: dg.IOManager, kind: type) -> object:
+Factory: TypeAlias = "RecordIOManager | FrameIOManager"
+
+
+def made(factory: Factory) -> dg.UPathIOManager:
+    return factory.create_io_manager(dg.build_init_resource_context())
+
+
+def out_of(factory: Factory, kind: type) -> object:
     context = dg.build_input_context(asset_key=KEY, dagster_type=dg.PythonObjectDagsterType(kind))
-    return manager.load_input(context)
+    return made(factory).load_input(context)
 
 
-def into(manager: dg.IOManager, thing: object) -> None:
-    manager.handle_output(dg.build_output_context(asset_key=KEY, run_id="run"), thing)
+def into(factory: Factory, thing: object) -> None:
+    made(factory).handle_output(dg.build_output_context(asset_key=KEY, run_id="run"), thing)
 
 
 def resource(data_dir: Path, url: str | None = None) -> PlatformResource:
@@ -44,12 +52,12 @@ def platform_resource(request: pytest.FixtureRequest, tmp_path: Path) -> Platfor
 def test_training_sets_data_sets_and_records_come_back_as_they_were(platform_resource: PlatformResource) -> None:
     frames = FrameIOManager(platform=platform_resource)
     for seed in (1, 2):  # the second replaces the first
-        made = split(labelled(300, seed))
-        into(frames, made)
+        rows = split(labelled(300, seed))
+        into(frames, rows)
         read = out_of(frames, TrainingSet)
         assert isinstance(read, TrainingSet)
-        assert read.info == made.info
-        pd.testing.assert_frame_equal(read.frame, made.frame)
+        assert read.info == rows.info
+        pd.testing.assert_frame_equal(read.frame, rows.frame)
     dataset = Dataset(labelled(50).drop(columns="created_at"), "synthetic", "seed 1", "digest")
     into(frames, dataset)
     again = out_of(frames, Dataset)
@@ -59,6 +67,18 @@ def test_training_sets_data_sets_and_records_come_back_as_they_were(platform_res
     records = RecordIOManager(platform=platform_resource)
     into(records, decision())
     assert out_of(records, Decision) == decision()
+
+
+def test_each_partition_has_a_file_and_what_was_stored_before_there_were_partitions_stays(tmp_path: Path) -> None:
+    manager = RecordIOManager(platform=resource(tmp_path))
+    into(manager, decision())
+    versions = dg.StaticPartitionsDefinition(["1", "2"])
+    for key in ("1", "2"):
+        context = dg.build_output_context(asset_key=KEY, run_id="run", partition_key=key, asset_partitions_def=versions)
+        made(manager).handle_output(context, decision())
+    files = sorted(path.relative_to(tmp_path / "assets").as_posix() for path in tmp_path.rglob("*.json"))
+    assert files == ["folder/thing.json", "folder/thing/1.json", "folder/thing/2.json"]
+    assert out_of(manager, Decision) == decision()
 
 
 def test_a_folder_holds_the_newest_only_and_nothing_half_written(tmp_path: Path) -> None:
@@ -83,8 +103,8 @@ def test_what_was_never_materialised_is_named(platform_resource: PlatformResourc
 
 def test_a_training_set_that_was_changed_on_its_way_is_refused(tmp_path: Path) -> None:
     manager = FrameIOManager(platform=resource(tmp_path))
-    made = split(labelled(300))
-    into(manager, TrainingSet(made.frame.assign(load_ratio=0.5), made.info))
+    rows = split(labelled(300))
+    into(manager, TrainingSet(rows.frame.assign(load_ratio=0.5), rows.info))
     with pytest.raises(IntegrityError, match=r"thing\.parquet has changed"):
         out_of(manager, TrainingSet)
 

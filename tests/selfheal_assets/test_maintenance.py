@@ -10,8 +10,11 @@ import dagster as dg
 import pytest
 
 from selfheal.services.maintenance import last_report
+from selfheal.services.promotion.going_live import stage
 from selfheal_assets.jobs import delete_old_runs
+from tests.candidates import passed, twin_of_champion
 from tests.selfheal_assets.conftest import Dagster
+from tests.times import T0
 
 pytestmark = pytest.mark.integration
 
@@ -37,6 +40,16 @@ def test_old_runs_go_with_their_events_and_logs_but_the_newest_of_each_job(dagst
         for run_id in older:
             assert instance.all_logs(run_id) == []
             assert not (logs / run_id).exists()
+
+
+def test_the_newest_run_of_each_versions_probation_stays_because_it_is_the_versions_page(dagster: Dagster) -> None:
+    twin = twin_of_champion(dagster.platform)
+    stage(dagster.platform, twin, passed(dagster.platform, twin).decision, T0)
+    runs = [dagster.watch_probation(version).run_id for version in (1, 2, 2, 1)]
+    assert delete_old_runs(dagster.instance, datetime.now(UTC) + timedelta(hours=1)) == 2
+    assert run_ids(dagster, "probation_job") == [runs[3], runs[2]]
+    page = dg.AssetKey("probation_report")
+    assert dagster.instance.get_materialized_partitions(page) == {"1", "2"}
 
 
 def test_runs_that_decide_are_kept(dagster: Dagster) -> None:

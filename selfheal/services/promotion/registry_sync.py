@@ -1,8 +1,8 @@
 """Reconciliation of what follows Postgres: MLflow's aliases and stage tags, and the files of decisions.
 
 Every step may be repeated, by several processes at once. A promotion or rollback reconciles at its end; the sensor
-`registry_sensor` and the check `alias_follows_postgres` do so whatever happened before. So what a crash left unfinished
-is completed within a minute, and an alias that was moved by hand is found.
+`registry_sensor` does so whatever happened before. So what a crash left unfinished is completed within a minute, and an
+alias that was moved by hand is found.
 """
 
 from __future__ import annotations

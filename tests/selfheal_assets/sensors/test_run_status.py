@@ -1,13 +1,16 @@
-"""Failed runs are kept as alerts until the job succeeds again."""
+"""Failed runs are alerts until the job succeeds again."""
 
 from __future__ import annotations
 
 import dagster as dg
 import pytest
 
+from selfheal.adapters.mlflow_registry import DAGSTER_RUN_TAG, EXPERIMENT
 from selfheal.adapters.postgres.alerts import list_alerts
+from selfheal_assets.assets.retraining import RequestTrigger
 from selfheal_assets.sensors.run_status import run_failure_alert, run_success
-from tests.selfheal_assets.conftest import Dagster
+from tests.candidates import mlflow_client
+from tests.selfheal_assets.conftest import Dagster, retraining_config
 
 pytestmark = pytest.mark.integration
 
@@ -34,26 +37,26 @@ def end_of(result: dg.ExecuteInProcessResult) -> dg.DagsterEvent:
     return end
 
 
-def tell_of_failure(dagster: Dagster, result: dg.ExecuteInProcessResult, **tags: str) -> object:
-    context = dg.build_run_status_sensor_context(
+def after_failure(dagster: Dagster, result: dg.ExecuteInProcessResult, **tags: str) -> object:
+    with dg.build_run_status_sensor_context(
         sensor_name="run_failure_alert",
         dagster_event=end_of(result),
         dagster_instance=dagster.instance,
         dagster_run=result.dagster_run.with_tags({**result.dagster_run.tags, **tags}),
         resources={"platform": dagster.resource},
-    )
-    return run_failure_alert(context.for_run_failure())
+    ).for_run_failure() as context:
+        return run_failure_alert(context)
 
 
-def tell_of_success(dagster: Dagster, result: dg.ExecuteInProcessResult) -> object:
-    context = dg.build_run_status_sensor_context(
+def after_success(dagster: Dagster, result: dg.ExecuteInProcessResult) -> object:
+    with dg.build_run_status_sensor_context(
         sensor_name="run_success",
         dagster_event=end_of(result),
         dagster_instance=dagster.instance,
         dagster_run=result.dagster_run,
         resources={"platform": dagster.resource},
-    )
-    return run_success(context)
+    ) as context:
+        return run_success(context)
 
 
 def open_kinds(dagster: Dagster) -> list[str]:
@@ -64,18 +67,18 @@ def test_a_failed_run_is_one_open_alert_until_the_job_succeeds(
     dagster: Dagster, failed: dg.ExecuteInProcessResult
 ) -> None:
     for _ in range(2):
-        assert tell_of_failure(dagster, failed) is None
+        assert after_failure(dagster, failed) is None
     (alert,) = list_alerts(dagster.platform.store, only_open=True)
     assert (alert.kind, alert.severity) == ("maintenance_job_failed", "critical")
     assert failed.run_id[:8] in alert.message
     succeeded = dagster.run(JOB)
-    tell_of_success(dagster, succeeded)
+    after_success(dagster, succeeded)
     assert open_kinds(dagster) == []
-    assert isinstance(tell_of_success(dagster, succeeded), dg.SkipReason)
+    assert isinstance(after_success(dagster, succeeded), dg.SkipReason)
 
 
 def test_a_run_that_is_tried_again_is_no_alert_yet(dagster: Dagster, failed: dg.ExecuteInProcessResult) -> None:
-    assert isinstance(tell_of_failure(dagster, failed, **{"dagster/will_retry": "true"}), dg.SkipReason)
+    assert isinstance(after_failure(dagster, failed, **{"dagster/will_retry": "true"}), dg.SkipReason)
     assert open_kinds(dagster) == []
 
 
@@ -83,5 +86,30 @@ def test_a_failure_that_is_looked_at_after_the_next_success_is_no_alert(
     dagster: Dagster, failed: dg.ExecuteInProcessResult
 ) -> None:
     assert dagster.run(JOB).success
-    assert isinstance(tell_of_failure(dagster, failed), dg.SkipReason)
+    assert isinstance(after_failure(dagster, failed), dg.SkipReason)
     assert open_kinds(dagster) == []
+
+
+def test_what_a_killed_training_left_running_in_mlflow_is_ended_as_failed(dagster: Dagster) -> None:
+    """A process that was killed ended neither its hook nor its resource."""
+    client = mlflow_client(dagster.platform)
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    skipped = dagster.run("retraining_job", retraining_config(RequestTrigger.schedule))
+    of_this_run = client.create_run(experiment, tags={DAGSTER_RUN_TAG: skipped.run_id}).info.run_id
+    of_another = client.create_run(experiment, tags={DAGSTER_RUN_TAG: "another"}).info.run_id
+    after_failure(dagster, skipped, **{"dagster/will_retry": "true"})
+    assert [client.get_run(run_id).info.status for run_id in (of_this_run, of_another)] == ["FAILED", "RUNNING"]
+
+
+def test_an_mlflow_that_does_not_answer_takes_no_alert_away(dagster: Dagster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise ConnectionError("no answer")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr("selfheal.adapters.mlflow_registry.Registry.fail_runs_of", away)
+    monkeypatch.setattr("selfheal.services.retraining.decide_retraining", fail)
+    failed = dagster.run("retraining_job")
+    assert after_failure(dagster, failed) is None
+    assert open_kinds(dagster) == ["retraining_job_failed"]

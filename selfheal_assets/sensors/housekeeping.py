@@ -1,0 +1,35 @@
+"""Acts and decides nothing: delivers alerts that are due, raises and resolves those that no run is responsible for."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from selfheal_assets.resources import PlatformResource
+from selfheal_assets.sensors.skipping import skip
+
+
+def build_housekeeping_sensor(every_seconds: int) -> dg.SensorDefinition:
+    """Return the sensor that keeps house, evaluated every `every_seconds`. Launches no run.
+
+    That no traffic comes is measured from now on: how long the platform was off says nothing about its clients.
+    """
+    awake_since = datetime.now(UTC)
+
+    @dg.sensor(
+        minimum_interval_seconds=every_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Delivers alerts that could not be delivered before, raises one if no traffic comes any more, and resolves "
+        "those of finished probations. Launches no run.",
+    )
+    def housekeeping_sensor(platform: PlatformResource) -> dg.SkipReason:
+        from selfheal.adapters.alerting.delivery import deliver_due_alerts
+        from selfheal.services.probation import resolve_finished_alerts
+        from selfheal.services.tick import check_traffic
+
+        opened, now = platform.open(), datetime.now(UTC)
+        pulse = check_traffic(opened, awake_since, now)
+        resolve_finished_alerts(opened, now)
+        deliver_due_alerts(opened.settings, opened.store, now)
+        return skip(f"Alerts are up to date; traffic: {pulse.value}.", every_seconds)
+
+    return housekeeping_sensor

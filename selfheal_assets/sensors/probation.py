@@ -1,0 +1,42 @@
+"""Decides when a version on probation is due for an evaluation."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from selfheal_assets.jobs import probation_job
+from selfheal_assets.resources import PlatformResource
+from selfheal_assets.sensors.skipping import skip, unless_running
+from selfheal_assets.versions import MODEL_VERSIONS, partition_of
+
+
+def build_probation_sensor(every_seconds: int) -> dg.SensorDefinition:
+    """Return the sensor of probations, evaluated every `every_seconds`. Its runs are of the version's partition."""
+
+    @dg.sensor(
+        job=probation_job,
+        minimum_interval_seconds=every_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Watches a newly promoted version while labels come in: requests an evaluation for every tenth more of them, "
+        "and at the end.",
+    )
+    @unless_running(probation_job.name, "The evaluation before is still running.", every_seconds)
+    def probation_sensor(
+        context: dg.SensorEvaluationContext, platform: PlatformResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        from selfheal.adapters.postgres.model_versions import production_version
+        from selfheal.services.probation import due_evaluation
+
+        opened = platform.open()
+        champion = production_version(opened.store)
+        evaluation, sentence = due_evaluation(opened, datetime.now(UTC))
+        if champion is None or evaluation is None or evaluation == context.cursor:
+            return skip(f"{sentence} No evaluation is due.", every_seconds)
+        partition = partition_of(champion.version)
+        return dg.SensorResult(
+            run_requests=[dg.RunRequest(run_key=evaluation, partition_key=partition)],
+            dynamic_partitions_requests=[MODEL_VERSIONS.build_add_request([partition])],
+            cursor=evaluation,
+        )
+
+    return probation_sensor

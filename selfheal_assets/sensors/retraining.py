@@ -1,0 +1,128 @@
+"""Decides when to retrain: harm with drifted inputs, harm without, and what people asked the API for.
+
+A `run_key` is used once for ever, by a failed run too: each key has what must change for another run.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from selfheal.domain.records import Action, Trigger
+from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
+from selfheal_assets.jobs import retraining_job
+from selfheal_assets.resources import PlatformResource
+from selfheal_assets.sensors.skipping import skip, unless_running
+
+if TYPE_CHECKING:
+    from selfheal.adapters.postgres.retraining_requests import RetrainingRequest as StoredRequest
+    from selfheal.services.platform import Platform
+
+REQUEST_TAG, TRIGGER_TAG, EPISODE_TAG = "selfheal/request", "selfheal/trigger", "selfheal/episode"
+
+CALLS = {
+    Trigger.DRIFT: "Waits for a harmful shift with at least 1 drifted feature.",
+    Trigger.PERFORMANCE: "Waits for a harmful shift with 0 drifted features: the relation has changed.",
+}
+
+
+def build_retraining_sensors(every_seconds: int) -> Sequence[dg.SensorDefinition]:
+    """Return the sensors that request retrainings, each evaluated every `every_seconds`."""
+    unless_retraining = unless_running(retraining_job.name, "A retraining is running.", every_seconds)
+
+    @dg.sensor(
+        job=retraining_job,
+        minimum_interval_seconds=every_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks for a retraining when a shift of the inputs does harm: verdict `harmful_shift` with drifted features, and "
+        "every condition met. Its skips say which is not, and how many labels are missing.",
+    )
+    @unless_retraining
+    def drift_sensor(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.RunRequest | dg.SkipReason:
+        return _request_if_called_for(context, platform.open(), Trigger.DRIFT, every_seconds)
+
+    @dg.sensor(
+        job=retraining_job,
+        minimum_interval_seconds=every_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks for a retraining when the model loses although its inputs are as ever: verdict `harmful_shift` without "
+        "drifted features. Its skips say which condition is not met.",
+    )
+    @unless_retraining
+    def performance_sensor(
+        context: dg.SensorEvaluationContext, platform: PlatformResource
+    ) -> dg.RunRequest | dg.SkipReason:
+        return _request_if_called_for(context, platform.open(), Trigger.PERFORMANCE, every_seconds)
+
+    @dg.sensor(
+        job=retraining_job,
+        minimum_interval_seconds=every_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Launches the retrainings that people asked the API for, one run each.",
+    )
+    def retraining_request_sensor(
+        context: dg.SensorEvaluationContext, platform: PlatformResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        from selfheal.adapters.postgres.retraining_requests import open_requests, take_request
+
+        store = platform.open().store
+        waiting = open_requests(store)
+        launched = {r.request_id for r in waiting if _has_run(context.instance, {REQUEST_TAG: str(r.request_id)})}
+        for request_id in launched:  # only now: a request whose run was never launched is asked for again
+            take_request(store, request_id, datetime.now(UTC))
+        runs = [_run_of(request) for request in waiting if request.request_id not in launched]
+        if not runs:
+            return skip("Nobody has asked for a retraining (`selfheal retrain`, `POST /retrainings`).", every_seconds)
+        return dg.SensorResult(run_requests=runs)
+
+    return drift_sensor, performance_sensor, retraining_request_sensor
+
+
+def _request_if_called_for(
+    context: dg.SensorEvaluationContext, platform: "Platform", trigger: Trigger, every_seconds: int
+) -> dg.RunRequest | dg.SkipReason:
+    """Return a run if the latest tick calls for this trigger and the conditions are met; else why not, recorded as a decision."""
+    from selfheal.domain.retraining.requests import retraining_need
+    from selfheal.services.retraining import consider_retraining, record_considered
+    from selfheal.services.tick import latest_tick
+
+    tick = latest_tick(platform)
+    need = retraining_need(tick)
+    if need.trigger is not trigger or tick is None:
+        return skip(f"No call for a retraining here: {need.reason}. {CALLS[trigger]}", every_seconds)
+    decision = consider_retraining(
+        platform,
+        trigger,
+        episode_id=tick.episode_id,
+        actor=context.sensor_name,
+        reason=need.reason,
+        now=datetime.now(UTC),
+    )
+    if decision.action is Action.SKIP:
+        record_considered(platform, decision)
+        return skip(f"{need.reason[:1].upper()}{need.reason[1:]}, but: {decision.reason}.", every_seconds)
+    asked = RetrainingRequest(
+        trigger=RequestTrigger(trigger), reason=need.reason, actor=context.sensor_name, episode_id=tick.episode_id
+    )
+    return dg.RunRequest(
+        run_key=f"{tick.episode_id} attempt {decision.attempt} labels {decision.n_labels}",
+        run_config=asked.run_config(),
+        tags={EPISODE_TAG: tick.episode_id or "", TRIGGER_TAG: trigger.value},
+    )
+
+
+def _run_of(request: "StoredRequest") -> dg.RunRequest:
+    request_id = str(request.request_id)
+    asked = RetrainingRequest(
+        trigger=RequestTrigger.manual, reason=request.reason, actor=request.actor, request_id=request_id
+    )
+    return dg.RunRequest(
+        run_key=f"request {request_id}",
+        run_config=asked.run_config(),
+        tags={REQUEST_TAG: request_id, TRIGGER_TAG: Trigger.MANUAL.value},
+    )
+
+
+def _has_run(instance: dg.DagsterInstance, tags: dict[str, str]) -> bool:
+    return bool(instance.get_runs(dg.RunsFilter(tags=tags), limit=1))

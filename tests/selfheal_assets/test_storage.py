@@ -1,0 +1,33 @@
+"""Dagster's storage in the platform's Postgres; and what it needs of Dagster that has no public name."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from selfheal.settings import Settings
+from selfheal.simulate.demo import settings_environment
+from selfheal_assets.storage import SelfhealPostgresStorage
+
+
+def test_dagster_still_has_the_class_that_a_configured_storage_is_given() -> None:
+    """`dagster._serdes.ConfigurableClassData`, named by `selfheal_assets.storage`: private, since there is no public name."""
+    data = importlib.import_module("dagster._serdes").ConfigurableClassData
+    assert data("selfheal_assets.storage", "SelfhealPostgresStorage", "{}\n").rehydrate.__name__ == "rehydrate"
+
+
+@pytest.mark.integration
+def test_the_storage_is_that_of_the_settings_whatever_dagster_yaml_says(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in settings_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    storage = SelfhealPostgresStorage.from_config_value(None, {})
+    try:
+        assert storage.run_storage.get_runs() == []
+        assert storage.inst_data is None
+        assert SelfhealPostgresStorage.config_type() == {}
+    finally:
+        for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
+            part.dispose()
