@@ -119,7 +119,7 @@ def _dagster(platform: Platform) -> Iterator[tuple[Any, Any]]:
     import dagster as dg
 
     from selfheal_assets.definitions import build_definitions
-    from selfheal_assets.resources import close_all
+    from selfheal_assets.resources.platform import close_all
 
     with dg.DagsterInstance.get() as instance:
         yield instance, build_definitions()

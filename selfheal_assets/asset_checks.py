@@ -5,8 +5,8 @@ import dagster as dg
 from selfheal_assets.assets.promotion import promotion
 from selfheal_assets.assets.reference import reference_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
-from selfheal_assets.resources import PlatformResource
-from selfheal_assets.versions import PRODUCTION_MODEL
+from selfheal_assets.resources.platform import PlatformResource
+from selfheal_assets.resources.versions import PRODUCTION_MODEL
 
 MAX_LAG_BYTES = 1_000_000
 """Some 5,000 predictions: the API copies them within a second or two."""

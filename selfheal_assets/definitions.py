@@ -9,15 +9,15 @@ import dagster as dg
 from selfheal.kit.code_version import code_version
 from selfheal.kit.owners import parse_owners
 from selfheal.settings import Settings, load_settings
-from selfheal_assets import links
 from selfheal_assets.asset_checks import ALL_CHECKS
 from selfheal_assets.assets import monitoring, promotion, reference, retraining, serving_logs
-from selfheal_assets.io_managers import FrameIOManager, RecordIOManager
 from selfheal_assets.jobs import ALL_JOBS
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.resources import links
+from selfheal_assets.resources.io_managers import FrameIOManager, RecordIOManager
+from selfheal_assets.resources.platform import PlatformResource
+from selfheal_assets.resources.tracking import RESOURCE_KEY, TrackingResource
 from selfheal_assets.schedules import ALL_SCHEDULES
 from selfheal_assets.sensors import build_sensors
-from selfheal_assets.tracking import RESOURCE_KEY, TrackingResource
 
 GROUPS = (reference, serving_logs, monitoring, retraining, promotion)
 """One module per group, which has its name. A module imports assets of earlier ones only."""

@@ -7,11 +7,11 @@ import dagster as dg
 from pydantic import Field
 
 from selfheal.domain.records import ModelVersion
-from selfheal_assets.asset_checks import alias_follows_postgres
 from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
-from selfheal_assets.resources import PlatformResource
-from selfheal_assets.tracking import END_MLFLOW_RUN
-from selfheal_assets.versions import report_live
+from selfheal_assets.job_names import BOOTSTRAP_JOB, MONITORING_JOB, PROBATION_JOB, RETRAINING_JOB
+from selfheal_assets.resources.platform import PlatformResource
+from selfheal_assets.resources.tracking import END_MLFLOW_RUN
+from selfheal_assets.resources.versions import PRODUCTION_MODEL, report_live
 
 IF_KILLED = {"dagster/max_retries": "2", "dagster/retry_strategy": "ALL_STEPS"}
 """A run whose process was killed is repeated from the start: each step may be repeated, and the traffic that asked for the run
@@ -35,19 +35,19 @@ MONITORING = dg.AssetSelection.groups("serving_logs", "monitoring") - dg.AssetSe
 RETRAINING = (
     dg.AssetSelection.groups("retraining")
     | dg.AssetSelection.assets("promotion")
-    | dg.AssetSelection.checks(alias_follows_postgres)
+    | dg.AssetSelection.checks(dg.AssetCheckKey(PRODUCTION_MODEL, "alias_follows_postgres"))
 )
 BOOTSTRAP = dg.AssetSelection.groups("reference") | RETRAINING
 PROBATION = dg.AssetSelection.groups("serving_logs") | dg.AssetSelection.assets("probation_report")
 
 monitoring_job = dg.define_asset_job(
-    "monitoring_job",
+    MONITORING_JOB,
     MONITORING,
     tags=MONITORING_TAG,
     description="One monitoring tick: logs, drift, harm, verdict. Launched by `monitoring_sensor`; a run by hand does no harm.",
 )
 retraining_job = dg.define_asset_job(
-    "retraining_job",
+    RETRAINING_JOB,
     RETRAINING,
     tags=RETRAINING_TAG,
     hooks={END_MLFLOW_RUN},
@@ -55,7 +55,7 @@ retraining_job = dg.define_asset_job(
     "production changes only if all gates pass.",
 )
 bootstrap_job = dg.define_asset_job(
-    "bootstrap_job",
+    BOOTSTRAP_JOB,
     BOOTSTRAP,
     tags=RETRAINING_TAG,
     hooks={END_MLFLOW_RUN},
@@ -65,14 +65,13 @@ bootstrap_job = dg.define_asset_job(
     description="From labelled data to the first production version: the same path as every later one.",
 )
 probation_job = dg.define_asset_job(
-    "probation_job",
+    PROBATION_JOB,
     PROBATION,
     tags=PROBATION_TAG,
     description="Evaluate the version of the partition: on probation it is compared with the one before, and rolled back if "
     "it is worse.",
 )
 
-TRAINING_JOBS = {retraining_job.name, bootstrap_job.name}
 """Their runs have a run in MLflow."""
 
 

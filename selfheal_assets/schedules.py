@@ -5,11 +5,11 @@ from __future__ import annotations
 import dagster as dg
 
 from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
-from selfheal_assets.jobs import maintenance_job, retraining_job
+from selfheal_assets.job_names import MAINTENANCE_JOB, RETRAINING_JOB
 
 weekly_retraining = dg.ScheduleDefinition(
     name="weekly_retraining",
-    job=retraining_job,
+    job_name=RETRAINING_JOB,
     cron_schedule="0 2 * * 1",
     execution_timezone="UTC",
     run_config=RetrainingRequest(
@@ -22,7 +22,7 @@ weekly_retraining = dg.ScheduleDefinition(
 
 daily_maintenance = dg.ScheduleDefinition(
     name="daily_maintenance",
-    job=maintenance_job,
+    job_name=MAINTENANCE_JOB,
     cron_schedule="30 3 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,

@@ -15,11 +15,11 @@ from selfheal.domain.records import (
     Verdict,
 )
 from selfheal.kit.serialization import to_dict
-from selfheal_assets import links
 from selfheal_assets.assets import BY_HAND, EACH_TICK, Metadata, described
 from selfheal_assets.assets.reference import reference_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.resources import links
+from selfheal_assets.resources.platform import PlatformResource
 
 FEED_IS_SOUND, MODEL_DOES_NO_HARM = "feed_is_sound", "model_does_no_harm"
 

@@ -8,8 +8,8 @@ import dagster as dg
 from selfheal.domain.records import GateVerdict, ModelVersion, ProbationReport
 from selfheal_assets.assets import ON_PROBATION, ON_REQUEST, Metadata, described
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
-from selfheal_assets.resources import PlatformResource
-from selfheal_assets.versions import MODEL_VERSIONS, PRODUCTION_MODEL, report_live, version_of
+from selfheal_assets.resources.platform import PlatformResource
+from selfheal_assets.resources.versions import MODEL_VERSIONS, PRODUCTION_MODEL, report_live, version_of
 
 
 @dg.asset(

@@ -7,7 +7,7 @@ import dagster as dg
 
 from selfheal.adapters.datasets import Dataset
 from selfheal_assets.assets import AT_BOOTSTRAP, described
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.resources.platform import PlatformResource
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,13 +21,13 @@ from selfheal.domain.records import (
 from selfheal.domain.retraining.dataset import TrainingSet
 from selfheal.domain.retraining.gates import GATES
 from selfheal.kit.serialization import to_dict
-from selfheal_assets import links
 from selfheal_assets.assets import ON_REQUEST, Metadata, described
 from selfheal_assets.assets.monitoring import monitoring_alerts
 from selfheal_assets.assets.reference import training_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
-from selfheal_assets.resources import PlatformResource
-from selfheal_assets.tracking import TrainingRun
+from selfheal_assets.resources import links
+from selfheal_assets.resources.platform import PlatformResource
+from selfheal_assets.resources.tracking import TrainingRun
 
 COUNTED_GATES = frozenset(gate.name for gate in GATES if gate.is_counted)
 

@@ -6,7 +6,7 @@ import dagster as dg
 
 from selfheal.adapters.journal import LABEL_JOURNAL, JournalKind, prediction_journal
 from selfheal_assets.assets import EACH_TICK, Metadata, described
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.resources.platform import PlatformResource
 
 if TYPE_CHECKING:
     from collections.abc import Callable

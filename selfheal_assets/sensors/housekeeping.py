@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.sensors.skipping import skip
 
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from selfheal_assets.jobs import monitoring_job
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.job_names import MONITORING_JOB
+from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.sensors.skipping import skip, unless_running
 
 
@@ -16,12 +16,12 @@ def build_monitoring_sensor(every_seconds: int) -> dg.SensorDefinition:
     """
 
     @dg.sensor(
-        job=monitoring_job,
+        job_name=MONITORING_JOB,
         minimum_interval_seconds=every_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Requests a monitoring tick every MONITORING_INTERVAL, if there is a new prediction or label.",
     )
-    @unless_running(monitoring_job.name, "The tick before is still running.", every_seconds)
+    @unless_running(MONITORING_JOB, "The tick before is still running.", every_seconds)
     def monitoring_sensor(
         context: dg.SensorEvaluationContext, platform: PlatformResource
     ) -> dg.SensorResult | dg.SkipReason:

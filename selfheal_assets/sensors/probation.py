@@ -4,23 +4,23 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from selfheal_assets.jobs import probation_job
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.job_names import PROBATION_JOB
+from selfheal_assets.resources.platform import PlatformResource
+from selfheal_assets.resources.versions import MODEL_VERSIONS, partition_of
 from selfheal_assets.sensors.skipping import skip, unless_running
-from selfheal_assets.versions import MODEL_VERSIONS, partition_of
 
 
 def build_probation_sensor(every_seconds: int) -> dg.SensorDefinition:
     """Return the sensor of probations, evaluated every `every_seconds`. Its runs are of the version's partition."""
 
     @dg.sensor(
-        job=probation_job,
+        job_name=PROBATION_JOB,
         minimum_interval_seconds=every_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Watches a newly promoted version while labels come in: requests an evaluation for every tenth more of them, "
         "and at the end.",
     )
-    @unless_running(probation_job.name, "The evaluation before is still running.", every_seconds)
+    @unless_running(PROBATION_JOB, "The evaluation before is still running.", every_seconds)
     def probation_sensor(
         context: dg.SensorEvaluationContext, platform: PlatformResource
     ) -> dg.SensorResult | dg.SkipReason:

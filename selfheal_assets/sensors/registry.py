@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.resources.platform import PlatformResource
+from selfheal_assets.resources.versions import MODEL_VERSIONS, is_reported, live_materialization, partition_of
 from selfheal_assets.sensors.skipping import skip
-from selfheal_assets.versions import MODEL_VERSIONS, is_reported, live_materialization, partition_of
 
 if TYPE_CHECKING:
     from selfheal.domain.records import Promotion

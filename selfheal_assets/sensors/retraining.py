@@ -11,8 +11,8 @@ import dagster as dg
 
 from selfheal.domain.records import Action, Trigger
 from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
-from selfheal_assets.jobs import retraining_job
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.job_names import RETRAINING_JOB
+from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.sensors.skipping import skip, unless_running
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ CALLS = {
 
 def build_retraining_sensors(every_seconds: int) -> Sequence[dg.SensorDefinition]:
     """Return the sensors that request retrainings, each evaluated every `every_seconds`."""
-    unless_retraining = unless_running(retraining_job.name, "A retraining is running.", every_seconds)
+    unless_retraining = unless_running(RETRAINING_JOB, "A retraining is running.", every_seconds)
 
     @dg.sensor(
-        job=retraining_job,
+        job_name=RETRAINING_JOB,
         minimum_interval_seconds=every_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks for a retraining when a shift of the inputs does harm: verdict `harmful_shift` with drifted features, and "
@@ -43,7 +43,7 @@ def build_retraining_sensors(every_seconds: int) -> Sequence[dg.SensorDefinition
         return _request_if_called_for(context, platform.open(), Trigger.DRIFT, every_seconds)
 
     @dg.sensor(
-        job=retraining_job,
+        job_name=RETRAINING_JOB,
         minimum_interval_seconds=every_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks for a retraining when the model loses although its inputs are as ever: verdict `harmful_shift` without "
@@ -56,7 +56,7 @@ def build_retraining_sensors(every_seconds: int) -> Sequence[dg.SensorDefinition
         return _request_if_called_for(context, platform.open(), Trigger.PERFORMANCE, every_seconds)
 
     @dg.sensor(
-        job=retraining_job,
+        job_name=RETRAINING_JOB,
         minimum_interval_seconds=every_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Launches the retrainings that people asked the API for, one run each.",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from selfheal.domain.records import Alert, Severity
-from selfheal_assets.jobs import TRAINING_JOBS
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.job_names import TRAINING_JOBS
+from selfheal_assets.resources.platform import PlatformResource
 
 if TYPE_CHECKING:
     from selfheal.services.platform import Platform

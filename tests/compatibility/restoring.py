@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from selfheal.store.clients import client_environment
-from selfheal.store.embedded import ensure_running, release
 
+from selfheal.adapters.postgres.client_tools import client_environment
+from selfheal.adapters.postgres.embedded import ensure_running, release
 from selfheal.settings import Settings, load_settings
 
 MARKER = "restored-by-a-test-of-selfheal"

@@ -18,28 +18,28 @@ import dagster as dg
 import numpy as np
 import psycopg
 import pytest
-from selfheal.contract import TRUE_LABEL, FloatArray, ModelContract
-from selfheal.platform import Platform, open_platform
-from selfheal.promotion.going_live import promote
-from selfheal.promotion.history import history
-from selfheal.promotion.projections import watch_registry
-from selfheal.records import Action, Trigger, Verdict
-from selfheal.registry import PRODUCTION_ALIAS
-from selfheal.stages.probation import watch_probation
-from selfheal.store import models, monitoring, probations, server_url
-from selfheal.store.migrate import head_revision
-from selfheal.store.tables import build_tables
-from selfheal.verification.run import verify_everything
 from typer.testing import CliRunner
 
+from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS
+from selfheal.adapters.postgres import alerts, model_versions, probations
+from selfheal.adapters.postgres.migrate import head_revision
+from selfheal.adapters.postgres.store import server_url
+from selfheal.adapters.postgres.tables import build_tables
 from selfheal.cli import app
+from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract
+from selfheal.domain.records import Action, Trigger, Verdict
+from selfheal.services.platform import Platform, open_platform
+from selfheal.services.probation import watch_probation
+from selfheal.services.promotion.going_live import promote
+from selfheal.services.promotion.registry_sync import watch_registry
+from selfheal.services.verification.run import verify_everything
 from selfheal.simulate.traffic import request_bodies
 from selfheal_assets.definitions import build_definitions
-from selfheal_assets.resources import PlatformResource, close_all
+from selfheal_assets.resources.platform import PlatformResource, close_all
 from tests.compatibility.restoring import OlderPlatform, restored
 from tests.docs.pages import codes, table
+from tests.services.steps import decide, retrain, tick_with_evidently
 from tests.serving.running import Api, api_in_thread, eventually, journal_rows
-from tests.stages.steps import decide, retrain, tick_with_evidently
 from tests.traffic import serve
 
 if TYPE_CHECKING:
@@ -146,14 +146,10 @@ def test_versions_promotions_and_decisions_read_as_they_did(older: OlderPlatform
 
 
 def test_history_reads_as_it_did(older: OlderPlatform, platform: Platform) -> None:
-    actions = [entry["action"] for entry in older.history]
-    assert actions == ["force_promote", "rollback", "promote", "promote"]
-    now = json.loads(json.dumps(history(platform, 50), default=str).replace(" 00:00", "+00:00"))
-    for entry, then in zip(now, older.history, strict=True):
-        for name in ("since", "until"):
-            for one in (entry, then):
-                one[name] = one[name] and datetime.fromisoformat(one[name])
-        assert_says_all_of(entry, then, then["decision_id"])
+    assert [entry["action"] for entry in older.history] == ["force_promote", "rollback", "promote", "promote"]
+    data_dir = str(platform.settings.data_dir)
+    done = CliRunner().invoke(app, ["history", "--json"], env={"DATA_DIR": data_dir})
+    assert_says_all_of(json.loads(done.stdout), older.history, "selfheal history")
 
 
 def test_the_monitor_s_latest_tick_reads_as_it_did(older: OlderPlatform, api: Api) -> None:
@@ -255,7 +251,7 @@ def of_version(journal: list[dict[str, str]], version: int, contract: ModelContr
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_version_scores_as_it_did(journal_before: list[dict[str, str]], platform: Platform, number: int) -> None:
-    version = models.model_version(platform.store, number)
+    version = model_versions.model_version(platform.store, number)
     assert version is not None
     inputs, then = of_version(journal_before, number, platform.contract)
     assert len(then) > 1_000
@@ -302,13 +298,13 @@ def test_a_label_of_then_still_counts_as_it_was_last_corrected(api: Api) -> None
 
 def test_open_alerts_of_then_end_with_their_cause(platform: Platform, later: datetime) -> None:
     """By their kind, which may have another name today."""
-    open_before = {row.source for row in monitoring.list_alerts(platform.store, only_open=True)}
-    assert open_before >= {monitoring.REGISTRY, probations.ALERT_SOURCE}
+    open_before = {row.source for row in alerts.list_alerts(platform.store, only_open=True)}
+    assert open_before >= {alerts.REGISTRY, probations.ALERT_SOURCE}
     assert watch_registry(platform, later) == []
     report = watch_probation(platform, later)
     assert not report.is_harmful, report.reason
-    still_open = {row.source for row in monitoring.list_alerts(platform.store, only_open=True)}
-    assert still_open.isdisjoint({monitoring.REGISTRY, probations.ALERT_SOURCE})
+    still_open = {row.source for row in alerts.list_alerts(platform.store, only_open=True)}
+    assert still_open.isdisjoint({alerts.REGISTRY, probations.ALERT_SOURCE})
 
 
 def test_harm_is_seen_against_the_reference_of_then_and_healed_by_a_version_judged_against_the_champion_of_then(
@@ -328,7 +324,7 @@ def test_harm_is_seen_against_the_reference_of_then_and_healed_by_a_version_judg
     eventually(lambda: api.health()["model_version"] == 3, "the API serves version 3")
     found = verify_everything(platform, n_verdicts=1)
     assert [result for result in found.results if result.n_findings] == []
-    assert models.champion(platform.store).version == 3
+    assert model_versions.champion(platform.store).version == 3
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from selfheal.services.platform import Platform
 from selfheal.settings import Settings
 from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
 from selfheal_assets.definitions import build_definitions
-from selfheal_assets.resources import PlatformResource, close_all
-from selfheal_assets.versions import MODEL_VERSIONS, partition_of
+from selfheal_assets.resources.platform import PlatformResource, close_all
+from selfheal_assets.resources.versions import MODEL_VERSIONS, partition_of
 
 
 def overrides_of(settings: Settings) -> dict[str, Any]:

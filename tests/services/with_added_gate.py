@@ -19,7 +19,7 @@ from selfheal.services.platform import Platform, open_platform
 from selfheal.services.verification.verdicts import newest_verdicts, verdict_differences
 from selfheal.settings import load_settings, settings_sources
 from selfheal_assets.definitions import build_definitions
-from selfheal_assets.resources import close_all
+from selfheal_assets.resources.platform import close_all
 from serving.schemas.responses import decision_detail
 from tests.services.steps import decide, retrain, tick
 from tests.traffic import serve, toy_rows

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from upath import UPath
 
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.resources.platform import PlatformResource
 
 if TYPE_CHECKING:
     from selfheal.adapters.datasets import Dataset

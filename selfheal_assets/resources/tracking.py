@@ -16,8 +16,8 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterEventType
 
-from selfheal_assets import links
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.resources import links
+from selfheal_assets.resources.platform import PlatformResource
 
 RESOURCE_KEY = "mlflow"
 """The key that dagster-mlflow's hook asks for."""

@@ -14,7 +14,7 @@ from selfheal.domain.records import Action
 from selfheal.kit.errors import TrainingFailedError
 from selfheal.settings import Settings
 from selfheal_assets.assets.retraining import RequestTrigger
-from selfheal_assets.tracking import MLFLOW_RUN_TAG, MLFLOW_URL_TAG
+from selfheal_assets.resources.tracking import MLFLOW_RUN_TAG, MLFLOW_URL_TAG
 from tests.candidates import mlflow_client
 from tests.selfheal_assets.conftest import Dagster, retraining_config
 from tests.traffic import serve, toy_rows

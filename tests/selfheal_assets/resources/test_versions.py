@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from selfheal_assets.versions import MODEL_VERSIONS, partition_of, version_of
+from selfheal_assets.resources.versions import MODEL_VERSIONS, partition_of, version_of
 
 
 def test_a_version_and_its_partition_name_each_other() -> None:

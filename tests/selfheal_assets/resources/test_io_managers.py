@@ -15,8 +15,8 @@ from selfheal.adapters.datasets import Dataset
 from selfheal.domain.records import Decision
 from selfheal.domain.retraining.dataset import TrainingSet
 from selfheal.kit.errors import ConfigurationError, IntegrityError
-from selfheal_assets.io_managers import FrameIOManager, RecordIOManager, assets_root
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.resources.io_managers import FrameIOManager, RecordIOManager, assets_root
+from selfheal_assets.resources.platform import PlatformResource
 from tests.builders import decision
 from tests.domain.retraining.rows import labelled, split
 

@@ -8,7 +8,7 @@ import pytest
 
 from selfheal.services.platform import Platform
 from selfheal.settings import load_settings
-from selfheal_assets import links
+from selfheal_assets.resources import links
 
 
 def test_a_service_that_listens_everywhere_is_reached_on_this_machine() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import dagster as dg
 
-from selfheal_assets import links
+from selfheal_assets.resources import links
 
 if TYPE_CHECKING:
     from selfheal.domain.records import Promotion

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from selfheal.services.platform import Platform
-from selfheal_assets.resources import PlatformResource
+from selfheal_assets.resources.platform import PlatformResource
 from tests.selfheal_assets.conftest import Dagster
 
 pytestmark = pytest.mark.integration

@@ -1,0 +1,12 @@
+"""Names of the jobs, by which sensors and schedules launch them. Dagster stores them, so they stay."""
+
+MONITORING_JOB = "monitoring_job"
+RETRAINING_JOB = "retraining_job"
+BOOTSTRAP_JOB = "bootstrap_job"
+PROBATION_JOB = "probation_job"
+MAINTENANCE_JOB = "maintenance_job"
+PROMOTE_JOB = "promote_job"
+ROLLBACK_JOB = "rollback_job"
+
+TRAINING_JOBS = frozenset({BOOTSTRAP_JOB, RETRAINING_JOB})
+"""Those that open an MLflow run."""
