@@ -37,7 +37,15 @@ FOLDERS_OF_PAGES = ("findings",)
 """Folders beside docs/ whose pages keep their path in the site."""
 
 MERMAID = "assets/mermaid.min.js"
-LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml", ".yaml": "yaml", ".sql": "sql", ".js": "javascript"}
+LANGUAGES = {
+    ".py": "python",
+    ".sh": "bash",
+    ".toml": "toml",
+    ".yml": "yaml",
+    ".yaml": "yaml",
+    ".sql": "sql",
+    ".js": "javascript",
+}
 FENCE = re.compile(r"^\s*```")
 LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)\s]+)(?P<after>\))")
 LOADED = re.compile(
