@@ -36,6 +36,9 @@ ELSEWHERE = {
 FOLDERS_OF_PAGES = ("findings",)
 """Folders beside docs/ whose pages keep their path in the site."""
 
+TEMPLATE = "-template.md"
+"""How a page ends that is copied, not read."""
+
 MERMAID = "assets/mermaid.min.js"
 LANGUAGES = {
     ".py": "python",
@@ -138,7 +141,8 @@ def _matching(pattern: str) -> list[str]:
     known = [*reference.pages(), *_outside().values()]
     known += [path.relative_to(REPOSITORY / "docs").as_posix() for path in (REPOSITORY / "docs").rglob("*.md")]
     regex = re.compile(re.escape(pattern).replace(r"\*", "[^/]*"))
-    return sorted({place for place in known if regex.fullmatch(place)}, key=lambda place: place.removesuffix(".md"))
+    found = {place for place in known if regex.fullmatch(place) and not place.endswith(TEMPLATE)}
+    return sorted(found, key=lambda place: place.removesuffix(".md"))
 
 
 def _outside() -> dict[str, str]:
