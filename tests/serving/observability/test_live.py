@@ -23,7 +23,7 @@ from selfheal.adapters.postgres import decisions
 from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.domain.records import Action, Verdict
 from serving.observability import live as live_module
-from serving.observability.live import MAX_NEWS, MAX_QUEUED_MESSAGES, Listener, Live
+from serving.observability.live import MAX_EVENTS, MAX_QUEUED_MESSAGES, Listener, Live
 from serving.routes.live import POLICY_VIOLATION, TRY_AGAIN_LATER
 from tests import builders
 from tests.candidates import put_live
@@ -375,7 +375,7 @@ def test_a_listeners_queue_holds_all_that_one_look_may_tell_and_no_more_than_its
     for n_told in range(MAX_QUEUED_MESSAGES):
         listener.offer(str(n_told))
         assert not listener.is_too_slow.is_set()
-    assert MAX_QUEUED_MESSAGES >= 2 * MAX_NEWS + 2 * MAX_NEWS, "decisions, and alerts both opened and resolved"
+    assert MAX_QUEUED_MESSAGES >= 2 * MAX_EVENTS + 2 * MAX_EVENTS, "decisions, and alerts both opened and resolved"
     for _ in range(1_000):
         listener.offer("more")
     assert listener.is_too_slow.is_set()
