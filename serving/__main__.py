@@ -23,11 +23,12 @@ GRACE_SECONDS = 10
 """How long requests in progress may take once a stop was requested."""
 
 IDLE_CONNECTION_TIMEOUT_SECONDS = 75
-"""For an idle connection: longer than clients (5 s in httpx) and load balancers (mostly 60 s) leave theirs open. The side that sends
-must close first: a request in flight to a connection that is being closed is lost."""
+"""For an idle connection: longer than clients (5 s in httpx) and load balancers (mostly 60 s) leave theirs open. The
+side that sends must close first: a request in flight to a connection that is being closed is lost."""
 
 WORKER_TIMEOUT_SECONDS = 30
-"""For a worker that does not respond to its supervisor; it is replaced then. One that starts on a busy machine responds late."""
+"""For a worker that does not respond to its supervisor; it is replaced then. One that starts on a busy machine responds
+late."""
 
 STALLED_PEER_MS = 30_000
 """A connection whose peer reads nothing for so long is closed: its buffers would stay, and delay a stop."""
@@ -42,12 +43,12 @@ class Supervisor(Multiprocess):
     def keep_subprocess_alive(self) -> None:
         """Replace workers that have died or do not respond. The name is uvicorn's."""
         for process in self.processes:
-            process.child_conn.close()  # the worker has its own end; with ours open its death would look like a slow response
+            process.child_conn.close()  # the worker has its own end; if ours is open, its death looks like a delay
         super().keep_subprocess_alive()
 
 
 def main() -> int:
-    """Run the API until it is stopped. A wrong setting or a busy port is one line and exit code 2; a failed start is 3."""
+    """Run the API until stopped. A wrong setting or busy port is one line and exit code 2; a failed start is 3."""
     try:
         settings = load_settings()
         refuse_unauthenticated_public_host(settings)

@@ -64,8 +64,8 @@ from serving.security.signed_links import SignedLinks
 from serving.tracing import stop_tracing, tracing
 
 DESCRIPTION = """
-Scores rows, logs each prediction, and follows the platform's promotions. A prediction is on disk before its response is sent. Send its true
-label to `POST /labels` under its `prediction_id`; monitoring and retraining use it.
+Scores rows, logs each prediction, and follows the platform's promotions. A prediction is on disk before its response is
+sent. Send its true label to `POST /labels` under its `prediction_id`; monitoring and retraining use it.
 """
 
 

@@ -38,7 +38,7 @@ def served() -> AsgiApplication:
 
 
 def log_to_stderr(level: str) -> None:
-    """Log this project's messages from `level` on and those of all other packages from WARNING on; uvicorn configures its own."""
+    """Log this project's messages from `level` on, those of others from WARNING on; uvicorn configures its own."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("selfheal", "serving"):
         logging.getLogger(name).setLevel(level)

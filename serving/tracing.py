@@ -20,8 +20,9 @@ STOP_TIMEOUT_SECONDS = 5.0
 def tracing(settings: Settings) -> TelemetryConfig:
     """Return FastAPI's telemetry options: a span for each request, sent in the background; nothing without a collector.
 
-    Everything else (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, sampling...) is read from the environment, as all
-    of OpenTelemetry does. Spans that cannot be delivered are dropped: the queue is bounded. `stop_tracing` sends those that are left.
+    Everything else (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, sampling...) is read from the environment, as
+    all of OpenTelemetry does. Spans that cannot be delivered are dropped: the queue is bounded. `stop_tracing` sends
+    those that are left.
     """
     endpoint = settings.otel_exporter_otlp_endpoint
     if endpoint is None:

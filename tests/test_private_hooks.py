@@ -1,6 +1,7 @@
-"""Private parts of other packages that this project uses: each is there, and its test names it when a release takes it away.
+"""Private parts of other packages that this project uses are there; a test names each when a release removes it.
 
-`pyproject.toml` bounds these packages from above. Who raises a bound runs this first, then the tests of the modules named here.
+`pyproject.toml` bounds these packages from above. Who raises a bound runs this first, then the tests of the modules
+named here.
 """
 
 from __future__ import annotations

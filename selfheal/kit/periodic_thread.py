@@ -13,7 +13,8 @@ class PeriodicThread:
     """A daemon thread that works after every pause and survives whatever its work raises.
 
     Args:
-        work: called in the thread after each pause. An exception is logged, and the work is called again after the next pause.
+        work: called in the thread after each pause. An exception is logged, and the work is called again after the next
+            pause.
         pause_seconds: asked before each pause, which `request_stop` cuts short.
         last_work: called in the thread once, after the stop was requested.
     """

@@ -1,4 +1,4 @@
-"""A latch for one kind of alert that the service raises itself: recorded in Postgres and sent once, resolved when its cause is gone."""
+"""A latch for one kind of alert of the service: recorded and sent once, resolved when its cause is gone."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from selfheal.services.platform import Platform
 
 DIRECT_TIMEOUT_SECONDS = 1.0
-"""For a message sent without Postgres that is still in flight when the alert can be recorded; if it takes longer it may be sent twice."""
+"""For a message sent without Postgres that is still in flight when the alert can be recorded; if it takes longer it may
+be sent twice."""
 
 
 class AlertLatch:
     """One kind of alert. For one thread.
 
     Args:
-        records_each_call: whether each `raise_` writes to Postgres, because the message changes or another process may have resolved the
-            alert meanwhile; if not, only the first one does.
+        records_each_call: whether each `raise_` writes to Postgres, because the message changes or another process may
+            have resolved the alert meanwhile; if not, only the first one does.
     """
 
     def __init__(self, platform: Platform, kind: str, *, records_each_call: bool = False) -> None:
@@ -40,8 +41,8 @@ class AlertLatch:
     def raise_(self, alert: Alert, model_version: int | None = None) -> None:
         """Record the alert as open and send it, unless that has been done.
 
-        It is sent even if Postgres is unavailable: that may be what the alert says. It is then recorded by the next call that reaches
-        Postgres.
+        It is sent even if Postgres is unavailable: that may be what the alert says. It is then recorded by the next
+        call that reaches Postgres.
         """
         assert alert.kind == self._kind
         self._may_be_open = True

@@ -76,12 +76,10 @@ class MonitorWatchdog:
 
 
 def sight_of_monitor(store: Store) -> Sight | None:
-    """Return the newest tick and the oldest prediction after it; None while no version is in production and none is expected."""
+    """Return the newest tick and the oldest prediction after it; None while no version is in production."""
     version = model_versions.production_version(store)
     if version is None:
         return None
     unseen_since = ticks.unseen_since(store, version.version)
-    tick = ticks.latest_tick(
-        store, version.version
-    )  # read last: a tick that comes in between shows that the monitor works
+    tick = ticks.latest_tick(store, version.version)  # read last: a tick in between shows that the monitor works
     return Sight(None if tick is None else tick.tick_id, unseen_since)

@@ -1,1 +1,1 @@
-"""The champion: the model that scores, fetched, examined, swapped in by one assignment, and replaced with every promotion."""
+"""The champion, the model that scores: fetched, examined, swapped in, and replaced with every promotion."""

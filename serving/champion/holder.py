@@ -1,7 +1,8 @@
 """The champion: the loaded model that scores, how a version becomes it, and what happens to a version that may not.
 
 A new version is fetched, checked (digest, contract, types), loaded, warmed and examined before one assignment swaps it
-in; if it fails any of that it is refused, an alert is raised, and the old version stays. When to check is decided by `serving.champion.follower`.
+in; if it fails any of that it is refused, an alert is raised, and the old version stays. When to check is decided by
+`serving.champion.follower`.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Refusal:
 
 
 class ChampionHolder:
-    """Owns the champion and makes it the version that is in production according to Postgres. One thread refreshes, any reads.
+    """Owns the champion and makes it the version in production. One thread refreshes, any thread reads.
 
     Args:
         latch: of alerts of the kind `MODEL_REFUSED`.
@@ -128,7 +129,7 @@ class ChampionHolder:
         self._raise_or_clear_alert()
 
     def note_outage(self, reason: str) -> None:
-        """Record why promotions are not followed. The champion stays; without one, the version that this machine served last is loaded."""
+        """Record why promotions are not followed. The champion stays; without one, what was served last is loaded."""
         self.outage = reason
         if self.current is None:
             self._serve_remembered()

@@ -50,7 +50,7 @@ class DashboardFiles:
     """The files of `static/`. One instance per app; Plotly's bundle is read with the first request for it."""
 
     def __init__(self, *, asks_for_keys: bool) -> None:
-        """Read and compress the files. `asks_for_keys` is written into the page, so that it need not be refused first."""
+        """Read and compress the files. `asks_for_keys` is written into the page, so that it asks for a key at once."""
         self._asks_for_keys = asks_for_keys
         paths = sorted(path for path in STATIC.rglob("*") if path.suffix in MEDIA_TYPES and path.name != INDEX)
         contents = {path.relative_to(STATIC).as_posix(): path.read_bytes() for path in paths}
@@ -62,7 +62,7 @@ class DashboardFiles:
         self._lock = threading.Lock()
 
     def find(self, folder: str, name: str) -> PackedFile | None:
-        """Return the file of this path; None if there is none, or only in another release. Plotly's bundle takes a moment."""
+        """Return the file of this path; None if this release has none. Plotly's bundle takes a moment."""
         if (folder, name) == (_plotly_folder(), PLOTLY):
             return self._packed_plotly()
         return self._files.get(name) if folder == self.digest else None

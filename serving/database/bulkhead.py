@@ -1,4 +1,4 @@
-"""A bulkhead: calls that may block or hang get a bounded number of threads and places, so that nothing else waits for them."""
+"""A bulkhead: calls that may block get a bounded number of threads and places, and nothing else waits for them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class BulkheadTimeoutError(Exception):
 class Bulkhead:
     """Runs blocking calls in threads of its own. For the event loop's thread.
 
-    A call that its caller no longer waits for keeps its place, and its thread if it has one, until it ends: however many calls hang and
-    however long, at most `max_open` exist. That is why anyio's `abandon_on_cancel` is not used: it gives the thread's token
-    back at once, and the number of hanging threads would grow with every time-out.
+    A call that its caller no longer waits for keeps its place, and its thread if it has one, until it ends: however
+    many calls hang and however long, at most `max_open` exist. That is why anyio's `abandon_on_cancel` is not used: it
+    gives the thread's token back at once, and the number of hanging threads would grow with every time-out.
 
     Args:
         n_threads: calls that run at the same time.

@@ -1,7 +1,7 @@
-"""The command pool: a bulkhead for promotions and rollbacks over the API, which run one after the other beside the event loop.
+"""The command pool: a bulkhead for promotions and rollbacks over the API, which run one after the other.
 
-When a command is answered, its event is in Postgres and the decision's file is written; this service follows the promotion like every
-other. MLflow, which may be slow or away, is left to Dagster's `registry_sensor`.
+When a command is answered, its event is in Postgres and the decision's file is written; this service follows the
+promotion like every other. MLflow, which may be slow or away, is left to Dagster's `registry_sensor`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ N_CONNECTIONS = 2
 STATEMENT_TIMEOUT_SECONDS = 10.0
 
 TIMEOUT_SECONDS = 60.0
-"""For a model whose file has to be fetched first. A command that takes longer continues, and its caller learns where to find the outcome."""
+"""For a model whose file has to be fetched first. A command that takes longer continues, and its caller learns where to
+find the outcome."""
 
 
 class CommandPool:
@@ -54,8 +55,8 @@ class CommandPool:
         """Return the version that is in production after the command.
 
         Raises:
-            ProblemError: 404 for a version that is not registered, 409 for what the present state does not allow, 503 if
-                Postgres does not respond or the command takes too long.
+            ProblemError: 404 for a version that is not registered, 409 for what the present state does not allow, 503
+                if Postgres does not respond or the command takes too long.
         """
         try:
             return await self._bulkhead.run(partial(_run, command, self._platform), TIMEOUT_SECONDS)

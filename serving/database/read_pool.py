@@ -1,7 +1,7 @@
 """The read pool: a bulkhead for queries to Postgres, with threads, connections and time of their own.
 
-A Postgres that hangs, a lock that another session has, or too many readers cost readers a response (503) and nobody else: scoring, labels
-and the ingest worker never wait for a thread or a connection of this pool.
+A Postgres that hangs, a lock that another session has, or too many readers cost readers a response (503) and nobody
+else: scoring, labels and the ingest worker never wait for a thread or a connection of this pool.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A journal and its health: while it cannot be written, records are refused at once, and it recovers by itself once there is room."""
+"""A journal and its health: while it cannot be written, records are refused at once; it recovers by itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class JournalWriter:
 
     Args:
         journal: has no other writer.
-        interval_seconds: how often a failed journal is tried again, and how often it is synced under JOURNAL_FSYNC=interval.
+        interval_seconds: how often a failed journal is tried again, and how often it is synced under
+            JOURNAL_FSYNC=interval.
     """
 
     def __init__(self, journal: Journal, interval_seconds: float) -> None:

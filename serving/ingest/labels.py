@@ -1,4 +1,4 @@
-"""Labels: written to the journal, then acknowledged. A second, different label is a conflict unless it is sent as a correction."""
+"""Labels: written to the journal, then acknowledged. Another label is a conflict unless sent as a correction."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ class LabelIngest:
         self._store.close()
 
     def accept(self, labels: Sequence[Label]) -> tuple[int, int]:
-        """Write the labels to the journal, all or none; return how many were new or corrections, and how many were known already.
+        """Write the labels to the journal, all or none.
+
+        Returns:
+            How many labels were new or corrections, and how many were known already.
 
         Raises:
             LabelConflictError: if a prediction has another label and this one is not a correction.
@@ -85,7 +88,7 @@ class LabelIngest:
             return len(records), len(labels) - len(records)
 
     def _known(self, ids: set[UUID]) -> dict[UUID, StoredLabel]:
-        """Return the labels that count now: Postgres may lack the newest ones, and memory those that another process accepted."""
+        """Return the labels that count now. Postgres may lack the newest, memory those of other processes."""
         known = self._stored(ids)
         for prediction_id in ids & self._recent.keys():
             mine, stored = self._recent[prediction_id], known.get(prediction_id)
@@ -94,7 +97,7 @@ class LabelIngest:
         return known
 
     def _stored(self, ids: set[UUID]) -> dict[UUID, StoredLabel]:
-        """Return the labels in Postgres; none while it is unavailable: which label counts is decided when the journal is copied."""
+        """Return the labels in Postgres; none while it is unavailable: ingest decides which label counts."""
         if time.monotonic() < self._ask_again_at:
             return {}
         try:

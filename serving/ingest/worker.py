@@ -1,4 +1,7 @@
-"""The ingest worker copies the journals to Postgres while the service runs. The journal is the truth: an outage of Postgres costs only lag."""
+"""The ingest worker copies the journals to Postgres while the service runs.
+
+The journal is the source of truth: an outage of Postgres costs only lag.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ class IngestWorker:
         self._watching.start()
 
     def stop(self) -> None:
-        """Copy what was journaled last, if Postgres takes it, and end both threads. Waits at most `STOP_TIMEOUT_SECONDS`."""
+        """Copy what was journaled last and end both threads; wait at most `STOP_TIMEOUT_SECONDS` for it."""
         give_up_at = time.monotonic() + STOP_TIMEOUT_SECONDS
         self._watching.request_stop()
         self._copying.stop(STOP_TIMEOUT_SECONDS)
@@ -132,7 +135,7 @@ class IngestWorker:
 
     @contextmanager
     def _ingest_lock(self) -> Iterator[bool]:
-        """Yield whether this process has the lock for the pass; a mutex between processes that the kernel frees with its owner."""
+        """Yield whether this process has the mutex of the pass, which the kernel frees when its owner ends."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / ".sink.lock").open("w") as lock:
             try:

@@ -1,4 +1,4 @@
-"""Distributions: the columns of the newest tick's window beside the reference, for a chart. Cached for one tick, all columns together."""
+"""Distributions: the columns of the newest tick's window beside the reference, for a chart. Cached per tick."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ComparedColumn:
-    """One column. `bars` is None if no value is known on either side, `drift` if the tick did not compare or its file is not on this host."""
+    """One column.
+
+    `bars` is None if no value is known on either side, `drift` if the tick did not compare or this host lacks its file.
+    """
 
     bars: Distribution | None
     drift: ColumnDrift | None

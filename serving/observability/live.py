@@ -1,7 +1,7 @@
 """The messages of the WebSocket `/live`: a snapshot every second, and events as they happen.
 
-One task polls Postgres and publishes, and only while there are listeners. Each listener has a bounded queue: one that falls behind is dropped
-and never waited for. The socket itself is in `serving.routes.live`.
+One task polls Postgres and publishes, and only while there are listeners. Each listener has a bounded queue: one that
+falls behind is dropped and never waited for. The socket itself is in `serving.routes.live`.
 """
 
 from __future__ import annotations
@@ -307,7 +307,7 @@ class Live:
 
 
 def _quantile_ms(sorted_seconds: list[float], q: float) -> float | None:
-    """Return the smallest value, in milliseconds, that a share `q` of the values does not exceed; None without values."""
+    """Return the smallest value, in ms, that a share `q` of the values does not exceed; None without values."""
     if not sorted_seconds:
         return None
     return round(1_000 * sorted_seconds[max(0, math.ceil(q * len(sorted_seconds)) - 1)], 3)

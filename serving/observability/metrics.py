@@ -1,8 +1,8 @@
 """Metrics for Prometheus, read from the service's own counts at each scrape, so that counting costs nothing here.
 
 Several workers share one address, and a scrape reaches any of them. Each therefore writes its metrics to a file every
-`SHARE_EVERY_SECONDS`, and the scraped one returns those of all, each with its `worker` label. The multiprocess mode of prometheus_client is not used:
-it does not support collectors of one's own.
+`SHARE_EVERY_SECONDS`, and the scraped one returns those of all, each with its `worker` label. The multiprocess mode of
+prometheus_client is not used: it does not support collectors of one's own.
 """
 
 from __future__ import annotations

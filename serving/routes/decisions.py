@@ -24,7 +24,7 @@ DecisionId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="
 
 @router.get("/decisions", summary="List decisions")
 async def get_decisions(service: ServiceDependency, parameters: Annotated[DecisionsParameters, Query()]) -> Decisions:
-    """Return trainings, promotions, rejections, rollbacks and decisions to do nothing, each with its reason; the newest first, page by page."""
+    """Return one page of decisions, the newest first: trainings, promotions, rejections, rollbacks, skips."""
     ask = partial(page, limit=parameters.limit + 1, actions=parameters.action, before=parameters.before)
     found = await service.read_pool.run(ask)
     shown = found[: parameters.limit]
@@ -36,7 +36,7 @@ async def get_decisions(service: ServiceDependency, parameters: Annotated[Decisi
 
 @router.get("/decisions/{decision_id}", summary="Show one decision in full", responses=documented(404))
 async def get_decision(service: ServiceDependency, decision_id: DecisionId) -> DecisionDetail:
-    """Return a decision with all conditions and gates, the digests of data, model, gate limits and code, and its link in the hash chain."""
+    """Return a decision with its conditions, gates and digests, and its link in the hash chain."""
     chained = await service.read_pool.run(partial(find_chained, decision_id=decision_id))
     if chained is None:
         raise ProblemError(404, "not_found", f"there is no decision {decision_id}; GET /decisions lists them")

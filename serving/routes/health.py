@@ -16,10 +16,12 @@ LAG_TIMEOUT_SECONDS = 1.0
 
 @router.get("/health", summary="Show the state of the service", responses={503: {"model": Health}})
 async def health(service: ServiceDependency, response: Response) -> Health:
-    """Return `ok`, `degraded` (it scores and loses nothing, but something is wrong or unknown) or `not_ready`, with all problems.
+    """Return `ok`, `degraded` or `not_ready`, with all problems.
 
-    The status is 503 only while nothing can be scored. No key is needed. For an orchestrator's probes use `/health/live` and
-    `/health/ready`: this endpoint asks Postgres, which may be unavailable without harm.
+    Degraded means that it scores and loses nothing, but something is wrong or unknown.
+
+    The status is 503 only while nothing can be scored. No key is needed. For an orchestrator's probes use
+    `/health/live` and `/health/ready`: this endpoint asks Postgres, which may be unavailable without harm.
     """
     lag = await _journal_lag(service)
     blocking = _blocking_problem(service)

@@ -16,7 +16,7 @@ router = APIRouter(tags=["label"], responses=documented(409, 422, 503))
 
 @router.post("/labels", response_model=LabelsResponse, summary="Send true labels")
 async def post_labels(service: ServiceDependency, body: LabelBody) -> LabelsResponse:
-    """Accept the true labels of predictions, one or many, all or none. A label may arrive before its prediction is in Postgres."""
+    """Accept true labels, one or many, all or none. A label may arrive before its prediction is in Postgres."""
     labels = body.labels if isinstance(body, LabelBatch) else [body]
     try:
         accepted, duplicates = await asyncio.to_thread(service.labels.accept, labels)

@@ -32,7 +32,8 @@ CLOSE_TIMEOUT_SECONDS = 5.0
 """For a listener that fell behind to read why it is dropped; after that the connection is closed without a word."""
 
 DESCRIPTION = f"""
-Return the JSON Schema of the messages of the WebSocket **`/live`** (a `GET` with an upgrade, which OpenAPI cannot describe).
+Return the JSON Schema of the messages of the WebSocket **`/live`** (a `GET` with an upgrade, which OpenAPI cannot
+describe).
 
 Each message is a JSON text with a `type`:
 
@@ -44,16 +45,17 @@ Each message is a JSON text with a `type`:
 | `decision` | the loop has taken a decision |
 | `alert_opened`, `alert_resolved` | an alert has been opened, resolved |
 
-Events are sent from the time of connecting; earlier ones are under `/decisions` and `/monitoring`. Values that Postgres does not
-return in time are null, and `problem` says why. `predictions_per_second` and latencies are those of the worker that
-serves the socket.
+Events are sent from the time of connecting; earlier ones are under `/decisions` and `/monitoring`. Values that Postgres
+does not return in time are null, and `problem` says why. `predictions_per_second` and latencies are those of the worker
+that serves the socket.
 
 **Keys** (scope `read`): `X-API-Key` or `Authorization: Bearer`; browsers, which cannot set headers for a WebSocket, offer the
 subprotocols `{SUBPROTOCOL}` and `{KEY_SUBPROTOCOL}<key>`: `new WebSocket(url, ["{SUBPROTOCOL}", "{KEY_SUBPROTOCOL}" + key])`.
-A wrong key is answered with 401 or 403 instead of the upgrade. If the service asks for no keys, only pages of this host may connect.
+A wrong key is answered with 401 or 403 instead of the upgrade. If the service asks for no keys, only pages of this host
+may connect.
 
-**Close codes**: {TRY_AGAIN_LATER} for a listener that reads too slowly (it is dropped, never waited for) and for one that is too
-many ({MAX_LISTENERS} per worker); {POLICY_VIOLATION} for one that sends messages: this socket only sends.
+**Close codes**: {TRY_AGAIN_LATER} for a listener that reads too slowly (it is dropped, never waited for) and for one that
+is too many ({MAX_LISTENERS} per worker); {POLICY_VIOLATION} for one that sends messages: this socket only sends.
 """
 
 

@@ -29,9 +29,10 @@ class PrometheusText(PlainTextResponse):
     responses=documented(401, 403, 429),
 )
 async def get_metrics(request: Request) -> PrometheusText:
-    """Return counts of predictions, refusals and labels, latency, journal lag and process metrics in Prometheus' text format.
+    """Return the metrics in Prometheus' text format.
 
-    With several workers each series has a label `worker`; sum over it.
+    They are counts of predictions, refusals and labels, latency, journal lag and the metrics of the process. With
+    several workers each series has a label `worker`; sum over it.
     """
     page: MetricsPage = request.app.state.metrics
     return PrometheusText(await asyncio.to_thread(page.text))

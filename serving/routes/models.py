@@ -42,7 +42,8 @@ async def get_model_versions(
 ) -> Versions:
     """Return all registered versions, the newest first.
 
-    Each has the time in production, the reason for its training, its metrics and digests, and the decision that promoted it.
+    Each has the time in production, the reason for its training, its metrics and digests, and the decision that
+    promoted it.
     """
     found = await service.read_pool.run(partial(list_versions, limit=parameters.limit, stage=parameters.stage))
     return Versions(versions=[version_info(version) for version in found])

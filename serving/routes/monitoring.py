@@ -61,8 +61,8 @@ reading = [Depends(requires(Scope.READ))]
 async def get_stats(service: ServiceDependency, _: Annotated[QueryParameters, Query()]) -> MonitoringStats:
     """Return the latest tick of the version in production.
 
-    It has counts, positive rate, probabilities, estimated and realised quality, and the verdict with all reasons. `tick_age_seconds` and
-    `is_overdue` show whether the monitor is still running.
+    It has counts, positive rate, probabilities, estimated and realised quality, and the verdict with all reasons.
+    `tick_age_seconds` and `is_overdue` show whether the monitor is still running.
     """
     interval = timedelta(seconds=service.platform.settings.monitoring_interval)
     return await service.read_pool.run(partial(monitoring_stats, interval=interval, now=datetime.now(UTC)))
@@ -70,7 +70,7 @@ async def get_stats(service: ServiceDependency, _: Annotated[QueryParameters, Qu
 
 @router.get("/drift", summary="Show drift, now and before", dependencies=reading)
 async def get_drift(service: ServiceDependency, parameters: Annotated[DriftParameters, Query()]) -> Drift:
-    """Return the latest comparison of the traffic with the reference data, column by column, and the verdicts of the last `hours`.
+    """Return the latest comparison with the reference data, column by column, and the verdicts of the last `hours`.
 
     The reference data are those of the version in production.
     """
@@ -95,8 +95,8 @@ async def acknowledge_alert(
 ) -> AlertInfo:
     """Record who has seen the alert (the name of the API key), when, and a note.
 
-    The first acknowledgement stays: a second one changes nothing, and the response shows the first. No further notification is sent
-    about the alert unless it becomes more severe.
+    The first acknowledgement stays: a second one changes nothing, and the response shows the first. No further
+    notification is sent about the alert unless it becomes more severe.
     """
     note = None if acknowledgement is None else acknowledgement.note
     acknowledge = partial(_acknowledge, alert_id=alert_id, actor=caller.name, now=datetime.now(UTC), note=note)
@@ -110,7 +110,10 @@ async def acknowledge_alert(
 async def get_reports(
     request: Request, service: ServiceDependency, parameters: Annotated[LimitParameters, Query()]
 ) -> Reports:
-    """Return the reports on this host: one is written when the state changes, hourly during drift, and on demand (`selfheal report`)."""
+    """Return the reports on this host.
+
+    One is written when the state changes, hourly during drift, and on demand (`selfheal report`).
+    """
     links: SignedLinks | None = request.app.state.signed_links
     found = await asyncio.to_thread(list_reports, reports_folder(service.platform.settings.data_dir))
     return Reports(
@@ -146,7 +149,7 @@ async def get_report(service: ServiceDependency, _: Annotated[QueryParameters, Q
 async def get_report_file(
     service: ServiceDependency, _: Annotated[QueryParameters, Query()], name: str
 ) -> FileResponse:
-    """Return a page of a report, or one of its scripts. The page may reach neither other hosts nor this service in the reader's name."""
+    """Return a page of a report or one of its scripts. It can reach neither other hosts nor this service."""
     return await _report_file(service, name)
 
 
@@ -154,7 +157,7 @@ async def get_report_file(
 async def get_report_file_by_ticket(
     request: Request, service: ServiceDependency, ticket: str, name: str
 ) -> FileResponse:
-    """Return a page as `get_report_file` does, for a browser that follows a link. The page's relative links contain the ticket."""
+    """Return a page for a browser that follows a signed link. The page's relative links contain the ticket too."""
     links: SignedLinks | None = request.app.state.signed_links
     if links is not None and not await asyncio.to_thread(links.is_valid, ticket):
         raise ProblemError(403, "ticket_expired", "this link has expired; open the report from the dashboard again")

@@ -49,8 +49,8 @@ async def get_overview(
 ) -> Overview:
     """Return the state in the words of `selfheal status`, with the figures behind it.
 
-    These are the version in production and its probation, the latest tick, the number of open alerts, and the scopes of the caller's key.
-    Unknown values are null; the tone is then `unknown`.
+    These are the version in production and its probation, the latest tick, the number of open alerts, and the scopes of
+    the caller's key. Unknown values are null; the tone is then `unknown`.
     """
     authenticator: Authenticator = request.app.state.authenticator
     now, interval = datetime.now(UTC), timedelta(seconds=service.platform.settings.monitoring_interval)
@@ -69,7 +69,8 @@ async def get_overview(
 async def get_history(service: ServiceDependency, parameters: Annotated[HistoryParameters, Query()]) -> History:
     """Return verdicts, drift of all columns, proxy metrics and quality with intervals, in at most `points` steps.
 
-    Each step has the values of its newest tick, and the most severe verdict and the drift of all its ticks. All versions are included.
+    Each step has the values of its newest tick, and the most severe verdict and the drift of all its ticks. All
+    versions are included.
     """
     ask = partial(
         history,
@@ -91,9 +92,10 @@ async def get_history(service: ServiceDependency, parameters: Annotated[HistoryP
 async def get_column(
     service: ServiceDependency, column: ColumnName, _: Annotated[QueryParameters, Query()]
 ) -> ColumnDistribution:
-    """Return the distribution of a column in the rows that the latest tick compared, and in the reference, over the same bars.
+    """Return the distribution of a column now and in the reference, over the same bars.
 
-    The reference is that of the version in production. The first column of a tick takes longer; it prepares all others.
+    Now means the rows that the latest tick compared. The reference is that of the version in production. The first
+    column of a tick takes longer; it prepares all others.
     """
     if column not in {*service.platform.contract.feature_names, PROBABILITY}:
         raise ProblemError(404, "not_found", "there is no such column; GET /monitoring/drift lists them")

@@ -1,4 +1,4 @@
-"""`GET /model/promotions`, `POST /promotions`, `POST /rollbacks`, `POST /retrainings`: what went live, and commands of people."""
+"""`/model/promotions`, `/promotions`, `/rollbacks`, `/retrainings`: what went live, and commands of people."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ async def get_promotions(service: ServiceDependency, parameters: Annotated[Limit
 async def post_promotion(service: ServiceDependency, caller: Admin, request: PromotionRequest) -> ModelVersionSummary:
     """Put a version into production without a verdict of the gates, on the responsibility of the key's owner.
 
-    The name of the key and the reason are recorded. The version goes on probation. It must load and score as it did in training, or production
-    stays as it is (409). MLflow follows within a minute.
+    The name of the key and the reason are recorded. The version goes on probation. It must load and score as it did in
+    training, or production stays as it is (409). MLflow follows within a minute.
     """
 
     def promote(platform: Platform) -> ModelVersion:
@@ -66,9 +66,10 @@ async def post_promotion(service: ServiceDependency, caller: Admin, request: Pro
 
 @router.post("/rollbacks", summary="Go back to an earlier version", responses=documented(404, 409, 413, 415))
 async def post_rollback(service: ServiceDependency, caller: Admin, request: RollbackRequest) -> ModelVersionSummary:
-    """Go back to the version that the present one replaced, or to the named one, but not to one that was rolled back itself.
+    """Go back to the version that the present one replaced, or to the named one.
 
-    Two requests go back twice, unless `from_version` says from which version. MLflow follows within a minute.
+    A version that was itself rolled back is refused. Two requests go back twice, unless `from_version` says from which
+    version. MLflow follows within a minute.
     """
 
     def go_back(platform: Platform) -> ModelVersion:

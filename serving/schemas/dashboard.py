@@ -109,7 +109,7 @@ class DriftRow(BaseModel):
         description="share of the step's comparing ticks in which it had drifted; null if none compared"
     )
     effect: list[float | None] = Field(
-        description="size of the shift in the newest tick, 0 to 1; null if it did not compare, or this host does not have its file"
+        description="size of the shift in the newest tick, 0 to 1; null if it did not compare or this host lacks its file"
     )
 
 

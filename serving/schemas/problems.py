@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457): what is wrong, with which field, and what to do. They contain nothing internal."""
+"""Errors as problem documents (RFC 9457): what is wrong, in which field, and what to do. Nothing internal leaks."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def not_ready(detail: str) -> ProblemError:
 
 
 def invalid_request(problems: Sequence[Mapping[str, str]]) -> ProblemError:
-    """Return the problem (422) of a request that breaks the contract in these fields (`field` and `message` of each)."""
+    """Return the problem (422) of a request that breaks the contract: `field` and `message` of each wrong field."""
     detail = "; ".join(f"{p['field']}: {p['message']}" for p in problems[:5])
     return ProblemError(422, "invalid_request", detail, errors=list(problems[:MAX_ERRORS]))
 
@@ -157,8 +157,8 @@ def _describe_problems(app: FastAPI) -> None:
 class UnexpectedErrors:
     """ASGI middleware: an error without a handler is logged once and answered with a problem document.
 
-    It is no handler, because Starlette raises such an error again after its handler has responded; the server then closes the
-    connection on which the client sends its next request.
+    It is no handler, because Starlette raises such an error again after its handler has responded; the server then
+    closes the connection on which the client sends its next request.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,6 +1,7 @@
 """Responses and parameters of the endpoints that read or command. An unknown number is null, never 0; times are UTC.
 
-Requests and responses of scoring and labels are in `serving.schemas.requests`, messages of the WebSocket in `serving.observability.live`.
+Requests and responses of scoring and labels are in `serving.schemas.requests`, messages of the WebSocket in
+`serving.observability.live`.
 """
 
 from __future__ import annotations
@@ -354,7 +355,7 @@ class DriftInfo(TickInfo):
         description="every column; null if this host does not have the tick's file in DATA_DIR/monitoring/results"
     )
     baseline_drifted_features: list[str] | None = Field(
-        description="features that differ from the first version's reference data (for information only); null as `columns`"
+        description="features that differ from the first version's reference data, for information; null as `columns`"
     )
 
 

@@ -1,8 +1,8 @@
 """The fast path: ASGI middleware that responds to scoring requests without the framework.
 
 FastAPI's routing, dependencies and serialisation cost several times as much as validating, scoring and journaling a row
-(`python -m benchmarks.serving`). The routes in `serving.routes.predict` put these endpoints into the
-documentation; keys, bodies and problems are handled by the same functions as everywhere (`auth`, `body_limit`, `problems`).
+(`python -m benchmarks.serving`). The routes in `serving.routes.predict` put these endpoints into the documentation;
+keys, bodies and problems are handled by the same functions as everywhere (`auth`, `body_limit`, `problems`).
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class FastPath:
 
 
 def _batch_answer(rows: Sequence[Row | RefusedRow], outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return a prediction or null for each row, and why where it is null. `outcomes` belong to the rows that were not refused."""
+    """Return a prediction or null for each row, with the errors. `outcomes` are those of the rows not refused."""
     predictions: list[Answer | None] = []
     errors: list[dict[str, Any]] = []
     of_sound_rows = iter(outcomes)

@@ -1,9 +1,9 @@
 """uvicorn's HTTP protocol with a shortcut for the most frequent request.
 
-A scoring request for one row needs no task and no ASGI messages: it is validated as soon as it is complete,
-queued in the micro-batcher, and answered in one write when its batch is on disk. That takes a third off the cost of a request
-(`python -m benchmarks.serving`). Every other request, and every refusal, takes the way of any ASGI application; the rules for
-both are in `serving.scoring.fast_path`.
+A scoring request for one row needs no task and no ASGI messages: it is validated as soon as it is complete, queued in
+the micro-batcher, and answered in one write when its batch is on disk. That takes a third off the cost of a request
+(`python -m benchmarks.serving`). Every other request, and every refusal, takes the way of any ASGI application; the
+rules for both are in `serving.scoring.fast_path`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class FastPathProtocol(StrictHttpProtocol):
         self._awaiting_body: tuple[RequestResponseCycle, Any] | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Take the shortcut if the request may; uvicorn calls this when a request's headers are read and it is its turn.
+        """Take the shortcut if the request may. uvicorn calls this when the headers are read and it is its turn.
 
         A client that does not read its responses has to wait: uvicorn takes care of that on its own way.
         """

@@ -1,9 +1,9 @@
-"""Idempotency keys: a request that repeats a client's prediction_id gets the first response and is logged once; another row is refused.
+"""Idempotency keys: a repeated `prediction_id` gets the first response and is logged once; another row is refused.
 
 Earlier responses are found in three places: this process's memory, the end of the journal as it was when the service
-started (what a crash may have left uncopied), and Postgres. While Postgres is unavailable the third is missing: an old id may
-then be scored again, and the first line counts in the log. The same holds for one id sent to two processes within the second or so
-that the journal is ahead of Postgres.
+started (what a crash may have left uncopied), and Postgres. While Postgres is unavailable the third is missing: an old
+id may then be scored again, and the first line counts in the log. The same holds for one id sent to two processes
+within the second or so that the journal is ahead of Postgres.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class IdempotencyKeys:
 
 
 def _is_first(row: Row, first_rows: Mapping[str, Row], known: Mapping[str, object]) -> bool:
-    """Return whether this row is to be scored for its id: the id is new, and the row is the first one with it in the request."""
+    """Return whether this row is to be scored for its id: the id is new, and the row the first with it here."""
     assert row.prediction_id is not None
     return row.prediction_id not in known and first_rows[row.prediction_id] is row
 

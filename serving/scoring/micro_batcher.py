@@ -1,8 +1,8 @@
 """Micro-batching and group commit: rows that arrive together are scored by one call and made durable by one write.
 
-An idle service makes no request wait. Under load the next group is whatever has arrived while the last one was scored and written
-to disk. Scoring ahead of the disk was tried: it makes groups smaller, and a call of the model takes a millisecond whether
-for one row or for fifty.
+An idle service makes no request wait. Under load the next group is whatever has arrived while the last one was scored
+and written to disk. Scoring ahead of the disk was tried: it makes groups smaller, and a call of the model takes a
+millisecond whether for one row or for fifty.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ MAX_WAITING_ROWS = 50_000
 MAX_GROUP_ROWS = 10_000
 
 MAX_INLINE_ROWS = 256
-"""Groups up to this size (3 ms) are scored in the event loop: a thread would compete with it for the interpreter lock."""
+"""Groups up to this size (3 ms) are scored in the event loop: a thread would compete with it for the interpreter
+lock."""
 
 Answer: TypeAlias = dict[str, Any]
 """One acknowledged prediction, with the fields of `serving.schemas.requests.Prediction`."""
 
 
 class Row(NamedTuple):
-    """One validated row: the raw inputs in the contract's order (None where missing), who sent it, and the id that the client chose."""
+    """One validated row: the raw inputs in the contract's order (None if missing), its sender, and the client's id."""
 
     values: tuple[float | int | None, ...]
     request_source: str
@@ -171,7 +172,7 @@ class MicroBatcher:
             self._acknowledge(scored)
 
     def _queue_one_by_one(self, group: Sequence[_Waiting]) -> None:
-        """Queue the requests of a failed group again, each as a group of its own: one that the model fails on must not fail the others."""
+        """Queue the requests of a failed group again, one by one: a row that the model fails on fails no other."""
         self._waiting.extendleft(reversed(group))
         self._n_to_score_alone = len(group)
         self._arrived.set()
@@ -234,7 +235,7 @@ class MicroBatcher:
         return _Scored(group, by_request, version.version, sum(predictions), lines)
 
     def _lines(self, group: Sequence[_Waiting], answers: Sequence[Answer], matrix: FloatArray) -> bytes:
-        """Return the journal's lines. `latency_ms` is the time from a row's arrival to its score; the write comes after it."""
+        """Return the journal's lines. `latency_ms` is the time from a row's arrival to its score, before the write."""
         created_at, now = format_time(datetime.now(UTC)), time.perf_counter()
         latencies_ms = [round(1000 * (now - waiting.arrived_at), 3) for waiting in group]
         senders = [

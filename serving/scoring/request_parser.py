@@ -1,4 +1,4 @@
-"""Parses scoring requests into rows. The models that validate them are derived from the contract (`serving.schemas.requests`)."""
+"""Parses scoring requests into rows, by models derived from the contract (`serving.schemas.requests`)."""
 
 from __future__ import annotations
 

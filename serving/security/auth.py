@@ -1,7 +1,7 @@
 """Authentication and authorisation: an API key, its scopes and its rate limit.
 
-A key comes in the header `X-API-Key` or as `Authorization: Bearer`. Without keys the service listens on loopback only, and
-every caller there may do everything. The entries of API_KEYS are described in `selfheal.kit.api_keys`.
+A key comes in the header `X-API-Key` or as `Authorization: Bearer`. Without keys the service listens on loopback only,
+and every caller there may do everything. The entries of API_KEYS are described in `selfheal.kit.api_keys`.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ class _Access:
 class Authenticator:
     """Knows the keys and counts calls. One per app, for its event loop's thread.
 
-    Unknown keys are counted and logged but not slowed down. A key of 256 bits cannot be found by trying, and a limit would do
-    more harm: if it were shared by all strangers, one of them could lock the known keys out; a limit per address would not stop
-    an attacker with many addresses, and would hit all callers that share one behind a proxy.
+    Unknown keys are counted and logged but not slowed down. A key of 256 bits cannot be found by trying, and a limit
+    would do more harm: if it were shared by all strangers, one of them could lock the known keys out; a limit per
+    address would not stop an attacker with many addresses, and would hit all callers that share one behind a proxy.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -146,7 +146,7 @@ class Authenticator:
         return self._unauthenticated is None
 
     def admit(self, key: str | None, scope: Scope) -> Caller:
-        """Return the caller if the key has the scope. Every call with a known key counts towards its limit, whatever its outcome.
+        """Return the caller if the key has the scope. Every call with a known key counts towards its limit.
 
         Raises:
             ProblemError: 401 without a known key, 429 if it is used too often, 403 if it lacks the scope.
@@ -216,7 +216,7 @@ class _Headers(Protocol):
 
 
 def key_of(headers: _Headers) -> str | None:
-    """Return the key that was sent, if any; `headers` finds a value by its lower-case name. X-API-Key takes precedence."""
+    """Return the key that was sent, if any, X-API-Key first; `headers` finds a value by its lower-case name."""
     key = headers.get("x-api-key")
     if key is not None:
         return key
@@ -225,7 +225,7 @@ def key_of(headers: _Headers) -> str | None:
 
 
 def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
-    """Return a dependency, for HTTP and WebSocket endpoints, that refuses keys without the scope and returns the caller.
+    """Return a dependency of HTTP and WebSocket endpoints that refuses keys without the scope and returns the caller.
 
     Use it as `Depends(requires(Scope.READ))`. The two schemes are arguments so that OpenAPI shows them.
     """

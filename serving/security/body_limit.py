@@ -68,9 +68,9 @@ def check_body(headers: Mapping[str, str]) -> None:
     """Check what the headers, by their lower-case names, say about the body.
 
     Raises:
-        ProblemError: 400 if its length is not a number, 413 if it is too long, 415 if it is not plain JSON. The last also
-            prevents web pages of other hosts from posting to a service on loopback: a browser lets them send forms,
-            but not JSON.
+        ProblemError: 400 if its length is not a number, 413 if it is too long, 415 if it is not plain JSON. The last
+            also prevents web pages of other hosts from posting to a service on loopback: a browser lets them send
+            forms, but not JSON.
     """
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):

@@ -83,7 +83,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         return self.parser.get_method() == b"GET" and super()._should_upgrade()
 
     def _answer_offer(self, offer: httptools.HttpParserUpgrade, data: memoryview) -> None:
-        """Accept the offer of a WebSocket; with any other, read the head again without the offer: it has not been used so far."""
+        """Accept the offer of a WebSocket; with any other, read the head again without the offer."""
         while not self._should_upgrade():
             (n_read,) = offer.args
             data = data[n_read:]

@@ -1,7 +1,8 @@
-"""Protection against CSRF and DNS rebinding where no key is asked for: requests that a browser sends for another host's page are refused.
+"""Protection against CSRF and DNS rebinding without keys: requests of other hosts' web pages are refused.
 
-A page of another origin may open WebSockets and send simple requests to this service; a page whose host name was made to resolve to this
-machine (DNS rebinding) may do anything. Both are recognised by headers that a page cannot forge: `Host` and `Origin`.
+A page of another origin may open WebSockets and send simple requests to this service; a page whose host name was made
+to resolve to this machine (DNS rebinding) may do anything. Both are recognised by headers that a page cannot forge:
+`Host` and `Origin`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class OriginCheck:
-    """ASGI middleware for HTTP, where no key is asked for. `/live` and the fast path call `refuse_foreign_origin` themselves."""
+    """ASGI middleware for HTTP without keys. `/live` and the fast path call `refuse_foreign_origin` themselves."""
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app

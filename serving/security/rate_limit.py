@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 BURST_SECONDS = 2.0
-"""After a pause, the requests of so many seconds may come at once: clients are uneven, and a limit is about the average."""
+"""After a pause, the requests of so many seconds may come at once: clients are uneven, and a limit is about the
+average."""
 
 
 class TokenBucket:

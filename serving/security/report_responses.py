@@ -1,7 +1,8 @@
 """Responses with reports: pages with scripts of their own, shown with as few rights as they need.
 
 A report contains text from outside (messages, names). Should a script get in with it after all, the page has no origin
-(`sandbox`) and may load nothing from any host (`default-src 'none'`), and so cannot call this service in the reader's name.
+(`sandbox`) and may load nothing from any host (`default-src 'none'`), and so cannot call this service in the reader's
+name.
 """
 
 from __future__ import annotations

@@ -12,11 +12,12 @@ ALWAYS = (
     (b"content-security-policy", b"frame-ancestors 'self'"),  # no other site shows our pages in a frame, to be clicked
 )
 NO_STORE = (b"cache-control", b"no-store")
-"""For responses without caching headers of their own: states, and refusals, which caches may store by default (404, 405)."""
+"""For responses without caching headers of their own: states, and refusals, which caches may store by default (404,
+405)."""
 
 
 class SecurityHeaders:
-    """ASGI middleware. The fast path of scoring is outside of it: the response to a POST is neither cached nor shown as a page."""
+    """ASGI middleware. The fast path is outside of it: the response to a POST is neither cached nor shown as a page."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,8 +1,8 @@
-"""Signed links: tickets that open report pages for a while, because a browser sends no key with a link that is followed.
+"""Signed links: tickets that open report pages for a while, because a browser sends no key with a link.
 
-A caller who may read (and so has the list of reports) is given a ticket. It opens report pages and their scripts and nothing else. The secret
-is random, in a file that only the service's user can read, and thus the same for all workers of a machine; deleting the file
-ends all tickets at the next start.
+A caller who may read (and so has the list of reports) is given a ticket. It opens report pages and their scripts and
+nothing else. The secret is random, in a file that only the service's user can read, and thus the same for all workers
+of a machine; deleting the file ends all tickets at the next start.
 """
 
 from __future__ import annotations
