@@ -1,11 +1,12 @@
 """Make `data_of_<commit>.tar.xz`: what a platform of an older commit leaves behind, for the tests of this folder.
 
-Run it in a checkout of that commit with that commit's own environment, in a folder whose path may be published, since Dagster
-records it:
+Run it in a checkout of that commit with that commit's own environment, in a folder whose path may be published: Dagster and
+MLflow record it, and MLflow the URL of the remote too.
 
     git clone REPOSITORY /tmp/selfheal-8598769
     cd /tmp/selfheal-8598769
     git checkout 8598769
+    git remote remove origin
     make test-quick
     .venv/bin/python NEWER_CHECKOUT/tests/compatibility/make_fixture.py
 
