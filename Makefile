@@ -6,9 +6,9 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-WANTED := 3.11, 3.12 or 3.13
-IS_WANTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
-PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
+WANTED := 3.11, 3.12, 3.13 or 3.14
+IS_WANTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$python -c '$(IS_WANTED)' 2>/dev/null && $$python -c 'import ensurepip, venv' 2>/dev/null && echo $$python && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The requirement files are complete: with --no-deps pip installs exactly them and has nothing to resolve.
@@ -20,7 +20,7 @@ BRANCHES := import json, sys; total = json.load(open(".coverage.json"))["totals"
 	print(f"{percent:.1f} % of the branches of selfheal"); sys.exit(percent < 90)
 ARGS ?=
 
-.PHONY: help demo up test test-quick coverage docs site imports screenshots lint format requirements build clean
+.PHONY: help demo up test test-quick test-newest-python coverage docs site imports screenshots lint format requirements build clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test: $(VENV)/.dev ## All tests, against the real thing (ARGS="tests/store -k al
 
 test-quick: $(VENV)/.dev ## The tests that start no server
 	@$(BIN)/python -m pytest -m "not integration and not e2e" $(ARGS)
+
+test-newest-python: ## The quick tests on Python 3.14: this machine's, or Debian's next release in a folder (root)
+	@tests/newest_python.sh $(ARGS)
 
 coverage: $(VENV)/.dev ## All tests, and which branches of the code none took; fails below 90 % in selfheal
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report= $(ARGS)
