@@ -39,7 +39,7 @@ def main(gate: str, setting: str) -> None:
 
     definitions = build_definitions(**{setting: 1.0})
     dg.Definitions.validate_loadable(definitions)
-    result = definitions.resolve_job_def("retraining_job").execute_in_process(raise_on_error=False)
+    result = definitions.resolve_job_def("retraining_job").execute_in_process()
     found["checks"] = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     close_all()
     promoted = next(one for one in decisions.recent(platform.store) if one.action is Action.PROMOTE)
