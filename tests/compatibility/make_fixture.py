@@ -1,7 +1,7 @@
 """Make `data_of_<commit>.tar.xz`: what a platform of an older commit leaves behind, for the tests of this folder.
 
-Run it in a checkout of that commit with that commit's own environment, in a folder whose path may be published: Dagster and
-MLflow record it, and MLflow the URL of the remote too.
+Run it in a checkout of that commit with that commit's own environment, in a folder whose path may be published:
+Dagster and MLflow record it, and MLflow the URL of the remote too.
 
     git clone REPOSITORY /tmp/selfheal-8598769
     cd /tmp/selfheal-8598769
@@ -10,21 +10,25 @@ MLflow record it, and MLflow the URL of the remote too.
     make test-quick
     .venv/bin/python NEWER_CHECKOUT/tests/compatibility/make_fixture.py
 
-It takes a quarter of an hour, most of it waiting (`registry_sensor` reports nothing in the five minutes after a promotion),
-and writes the archive beside itself. It starts the platform as a person does (`selfheal up`) and uses nothing of it but its
-public interfaces (command line, REST, MLflow's REST): so it can be run in a checkout of any commit, and no import binds it to one.
+On an idle machine it takes a quarter of an hour, most of it waiting (`registry_sensor` reports nothing in the five
+minutes after a promotion), and writes the archive beside itself. It starts the platform as a person does, by
+`selfheal up`, and uses nothing of it but its public interfaces (command line, REST, MLflow's REST, Dagster's GraphQL):
+so it can be run in a checkout of any commit, and no import binds it to one.
 
-The platform of the shipped use case lives below `ROOT`, since MLflow records absolute paths; all rows are synthetic. It bootstraps
-version 1, sees calm traffic, a broken feed and a rate shock, heals itself with version 2, and has a verdict that rejects, a
-rollback that is refused and one that is not, a forced promotion, a probation, corrected labels, requested retrainings, moved
-aliases, and alerts of nine or more kinds, open, acknowledged and resolved, with messages delivered.
+The platform of the shipped use case lives below `ROOT`, since MLflow records absolute paths; all rows are synthetic.
+It bootstraps version 1, sees calm traffic, a broken feed and a rate shock, heals itself with version 2, and has a
+verdict that rejects, a rollback that is refused and one that is not, a forced promotion, a probation, corrected
+labels, requested retrainings, moved aliases, and alerts of nine or more kinds, open, acknowledged and resolved, with
+messages delivered.
 
 The archive holds:
 
 - `fixture.json`: the commit, and `ROOT`, where the archive has to be restored.
-- `dumps/`: the databases `selfheal`, `mlflow` and `dagster`, in `pg_dump`'s custom format, uncompressed (xz does that better).
+- `dumps/`: the databases `selfheal`, `mlflow` and `dagster`, in `pg_dump`'s custom format, uncompressed (xz does that
+  better).
 - `data/`: the data folder as docs/runbook.md backs it up, without HTML pages (they can be rendered again).
-- `answers.json`: what the older API answered about its past (see `REMEMBERED`), and `selfheal history` and `selfheal verify`.
+- `answers.json`: what the older API answered about its past (see `REMEMBERED`), and what `selfheal history` and
+  `selfheal verify` printed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An archive of `make_fixture`, restored at the absolute path where it was made, and gone again at the end.
 
-Belongs here: the place, the lock on it, files and databases. What an older platform's past must still be good for is said by
-the tests beside this module.
+Belongs here: the place, the lock on it, files and databases. What an older platform's past must still be good for is
+said by the tests beside this module.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from selfheal.settings import Settings, load_settings
 MARKER = "restored-by-a-test-of-selfheal"
 """A file that says that the folder may be deleted."""
 
-LOCK_TIMEOUT_SECONDS = 120.0
+LOCK_TIMEOUT_SECONDS = 200.0
 """How long a second test process waits for the first: longer than the tests take, shorter than pytest's timeout."""
 
 

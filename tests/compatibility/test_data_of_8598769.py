@@ -1,6 +1,7 @@
 """What a platform of commit 8598769 left behind still starts, scores, verifies, reads as it did, and heals.
 
-`make_fixture.py` says what that platform has lived through. The tests share one restored copy; those that change it come last.
+`make_fixture.py` says what that platform has lived through. The tests share one restored copy; those that change it
+come last.
 """
 
 from __future__ import annotations
@@ -200,13 +201,14 @@ def test_the_monitoring_sensor_goes_on_from_the_cursor_of_then(dagster: OlderDag
     (state,) = [s for s in dagster.instance.all_instigator_state() if s.instigator_name == "monitoring_sensor"]
     cursor = getattr(state.instigator_data, "cursor", None)
     assert cursor, "it has fired"
-    context = dg.build_sensor_context(
+    sensor = dagster.definitions.resolve_sensor_def(state.instigator_name)
+    with dg.build_sensor_context(
         instance=dagster.instance,
         cursor=cursor,
         sensor_name=state.instigator_name,
         resources={"platform": dagster.resource},
-    )
-    answer: Any = dagster.definitions.resolve_sensor_def(state.instigator_name)(context)
+    ) as context:
+        answer: Any = sensor(context)
     assert isinstance(answer, dg.SkipReason), answer
 
 
