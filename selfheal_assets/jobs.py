@@ -112,7 +112,7 @@ def _newest_run_id(instance: dg.DagsterInstance, job_name: str, partition: str |
     return record.dagster_run.run_id
 
 
-@dg.job(description="Daily: keeps what the platform writes bounded.")
+@dg.job(description="Daily: deletes what is old, so that what the platform writes stays bounded.")
 def maintenance_job() -> None:
     delete_what_is_old()
 
@@ -121,8 +121,8 @@ class ForcedPromotion(dg.Config):
     """Which version, why, and on whose word."""
 
     version: int = Field(description="a registered version")
-    reason: str = Field(description="why; kept in the decision record")
-    actor: str = Field("dagster", description="who wants it; kept in the decision record")
+    reason: str = Field(description="why; recorded with the decision")
+    actor: str = Field("dagster", description="who wants it; recorded with the decision")
     from_version: int | None = Field(
         None, description="what you believe to be in production: another one is left there"
     )
@@ -131,9 +131,9 @@ class ForcedPromotion(dg.Config):
 class Rollback(dg.Config):
     """Why, on whose word, and back to which version."""
 
-    reason: str = Field(description="why; kept in the decision record")
+    reason: str = Field(description="why; recorded with the decision")
     version: int | None = Field(None, description="an earlier version; absent: the one that the present one replaced")
-    actor: str = Field("dagster", description="who wants it; kept in the decision record")
+    actor: str = Field("dagster", description="who wants it; recorded with the decision")
     from_version: int | None = Field(
         None, description="what you believe to be in production: another one is left there"
     )

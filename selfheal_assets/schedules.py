@@ -17,7 +17,7 @@ weekly_retraining = dg.ScheduleDefinition(
     ).run_config(),
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every Monday at 02:00 UTC: asks for a retraining; the conditions decide whether there is anything to gain, and the "
-    "decision, to train or to skip, is kept with its reasons.",
+    "decision, to train or to skip, is recorded with its reasons.",
 )
 
 daily_maintenance = dg.ScheduleDefinition(

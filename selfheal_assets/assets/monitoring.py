@@ -193,7 +193,7 @@ def _figure(value: float | None, interval: Interval | None) -> str:
         dg.AssetCheckSpec(
             MODEL_DOES_NO_HARM,
             asset="monitoring_alerts",
-            description="The traffic is enough to tell, and shows no harm.",
+            description="The traffic is enough for a verdict, and shows no harm.",
         ),
     ],
     description=described(

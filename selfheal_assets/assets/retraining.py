@@ -66,7 +66,7 @@ class RetrainingRequest(dg.Config):
     tags=ON_REQUEST,
     description=described(
         "Whether to train now: cooldown, labels, matured ones, coverage, a sound feed, attempts left, back-off; each condition "
-        "with its reason. A skip is a decision too and is kept.",
+        "with its reason. A skip is a decision too and is recorded.",
         runs="when a sensor, the weekly schedule (Monday 02:00 UTC) or a person asks.",
         red="Postgres does not answer: the message says so; the request stands and is taken up again.",
     ),

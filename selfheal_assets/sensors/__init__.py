@@ -1,7 +1,7 @@
-"""Sensors: those that decide what runs, one that keeps house, one that reconciles MLflow, two that follow runs.
+"""Sensors: those that decide what runs, one for housekeeping, one for reconciliation, two that follow runs.
 
-A deciding sensor reads, asks a pure rule of `selfheal`, and requests a run or explains why not; it changes nothing but the
-record of that decision. `housekeeping` acts and decides nothing.
+A sensor that decides reads, asks a pure rule of `selfheal`, and requests a run or says why not; it changes nothing but the
+record of that decision. The others act, and request no run.
 """
 
 from collections.abc import Sequence

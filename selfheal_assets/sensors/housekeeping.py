@@ -9,7 +9,7 @@ from selfheal_assets.sensors.skipping import skip
 
 
 def build_housekeeping_sensor(every_seconds: int) -> dg.SensorDefinition:
-    """Return the sensor that keeps house, evaluated every `every_seconds`. Launches no run.
+    """Return the sensor of housekeeping, evaluated every `every_seconds`. It launches no run.
 
     That no traffic comes is measured from now on: how long the platform was off says nothing about its clients.
     """

@@ -14,7 +14,7 @@ from selfheal.domain.records import Action
 from selfheal.kit.errors import TrainingFailedError
 from selfheal.settings import Settings
 from selfheal_assets.assets.retraining import RequestTrigger
-from selfheal_assets.resources.tracking import MLFLOW_RUN_TAG, MLFLOW_URL_TAG
+from selfheal_assets.resources.tracking import MLFLOW_RUN_TAG, MLFLOW_URL_TAG, TrainingRun
 from tests.candidates import mlflow_client
 from tests.selfheal_assets.conftest import Dagster, retraining_config
 from tests.traffic import serve, toy_rows
@@ -145,3 +145,13 @@ def test_nothing_of_mlflow_is_left_in_the_environment(drifted: Dagster) -> None:
     """Our own settings, and processes that a training starts, would take it for theirs."""
     assert retrain(drifted).success
     assert set(EXPORTED) & set(os.environ) == set()
+
+
+def test_a_run_that_is_canceled_while_it_trains_is_a_killed_run(dagster: Dagster) -> None:
+    run = dg.DagsterRun(job_name="retraining_job", status=dg.DagsterRunStatus.CANCELING)
+    dagster.instance.add_run(run)
+    training_run = TrainingRun(dagster.resource, dagster.instance, run, log=None)
+    run_id = training_run.open()
+    training_run.close()
+    training_run.close()
+    assert mlflow_client(dagster.platform).get_run(run_id).info.status == "KILLED"
