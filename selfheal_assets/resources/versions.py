@@ -42,14 +42,19 @@ def version_of(partition_key: str) -> int:
 def report_live(context: Context, platform: Platform, version: int) -> None:
     """Report in a run that a version has gone live: a materialisation of its partition of `production_model`.
 
-    The run that trains a version learns its number only at its end, so it cannot be a run of that partition.
+    The run that trains a version learns its number only at its end, so it cannot be a run of that partition. Production has
+    changed whether or not this succeeds (MLflow, to which it links, may be away): `registry_sensor` reports what is missing.
     """
     from selfheal.adapters.postgres.promotions import list_promotions
 
-    newest = next((promotion for promotion in list_promotions(platform.store) if promotion.version == version), None)
-    assert newest is not None, "it went live a moment ago"
-    context.instance.add_dynamic_partitions(str(MODEL_VERSIONS.name), [partition_of(version)])
-    context.log_event(live_materialization(platform, newest))
+    try:
+        newest = next(promotion for promotion in list_promotions(platform.store) if promotion.version == version)
+        context.instance.add_dynamic_partitions(str(MODEL_VERSIONS.name), [partition_of(version)])
+        context.log_event(live_materialization(platform, newest))
+    except Exception:
+        context.log.warning(
+            "version %s is live, but not on its page yet: registry_sensor reports it", version, exc_info=True
+        )
 
 
 def is_reported(instance: dg.DagsterInstance, promotion: Promotion) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import dagster as dg
 import pytest
 
@@ -11,6 +13,7 @@ from selfheal.domain.records import Action
 from selfheal_assets.jobs import ForcedPromotion, Rollback
 from tests.candidates import passed, twin_of_champion
 from tests.selfheal_assets.conftest import Dagster, metadata_of
+from tests.selfheal_assets.sensors.evaluating import evaluate
 from tests.times import T0
 
 pytestmark = pytest.mark.integration
@@ -54,3 +57,24 @@ def test_a_rollback_from_a_version_that_is_not_live_is_a_red_run_and_changes_not
     result = two.run("rollback_job", op("put_back", Rollback(from_version=2, **WORD)))
     assert not result.success
     assert model_versions.champion(two.platform.store).version == 1
+
+
+def test_a_rollback_succeeds_while_mlflow_is_away_and_is_reported_afterwards(two: Dagster) -> None:
+    assert two.run("promote_job", op("put_into_production", ForcedPromotion(version=2, **WORD))).success
+
+    def away(*_: object) -> None:
+        raise ConnectionError("no answer")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("selfheal.adapters.mlflow_registry.Registry._client", away)
+        result = two.run("rollback_job", op("put_back", Rollback(from_version=2, **WORD)))
+    assert result.success
+    assert model_versions.champion(two.platform.store).version == 1
+    assert result.get_asset_materialization_events() == []
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("selfheal_assets.sensors.registry.REPORTED_BY_ITS_RUN", timedelta(0))
+        reported = evaluate(two, "registry_sensor")
+    assert isinstance(reported, dg.SensorResult)
+    events = [event for event in reported.asset_events if isinstance(event, dg.AssetMaterialization)]
+    assert [(event.partition, event.metadata["replaced_version"].value) for event in events][-1] == ("1", 2)

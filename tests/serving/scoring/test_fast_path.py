@@ -1,4 +1,4 @@
-"""The fast fast_path: what scoring requests are answered when something is wrong on our side, and that it is counted."""
+"""The fast path: what a scoring request is answered when something is wrong on our side, and that it is counted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.serving.running import Api, api_in_thread, bodies, journal_rows
 from tests.serving.scoring.test_explanations import holder_of
 
 POISON = 4.75
-WAYS = {"express": FastPathProtocol, "plain": StrictHttpProtocol}
+WAYS = {"shortcut": FastPathProtocol, "plain": StrictHttpProtocol}
 
 
 @pytest.fixture(params=WAYS)

@@ -26,7 +26,7 @@ from tests.serving.history import ADA, API_KEYS, READER
 from tests.serving.raw_http import RawAnswer, chunked, connected, post
 from tests.serving.running import Api, api_in_thread, eventually, journal_rows
 
-WAYS: dict[str, Any] = {"express": FastPathProtocol, "plain": StrictHttpProtocol}
+WAYS: dict[str, Any] = {"shortcut": FastPathProtocol, "plain": StrictHttpProtocol}
 GOOD = {"temperature_c": 71.5, "load_ratio": 0.9, "restarts": 2}
 KEY = {"X-API-Key": ADA}
 NEW_EACH_TIME = ("date", "prediction_id")
@@ -169,7 +169,7 @@ def test_the_usual_request_takes_the_shortcut_and_every_other_kind_goes_round(
     answered = {case: request for case, (request, status) in SAME.items() if status == 200}
     for name, api in ways.items():
         took = {case for case, request in answered.items() if n_shortcuts(api, request, monkeypatch)}
-        assert took == (usual if name == "express" else set())
+        assert took == (usual if name == "shortcut" else set())
 
 
 def test_a_client_that_asks_first_is_told_to_go_on(either: Api) -> None:
@@ -342,7 +342,7 @@ def test_a_client_that_does_not_read_is_waited_for_and_not_buffered_for(
 
     monkeypatch.setattr(FastPathProtocol, "connection_made", with_small_buffers)
     monkeypatch.setattr(FastPathProtocol, "_write", measured)
-    api = ways["express"]
+    api = ways["shortcut"]
     with connected(api, receive_buffer_bytes=small) as connection, ThreadPoolExecutor(1) as beside:
         n_before = scorer_of(api).n_acknowledged
         sent = beside.submit(connection.send, scored(GOOD) * n_requests)

@@ -1,6 +1,6 @@
 """What arrives on the socket and is not the request one expects: broken, endless, ambiguous, or two requests in one.
 
-Belongs here: bytes on the wire. Does not belong here: what a well-formed request is answered (`test_problems`, `test_express`).
+Belongs here: bytes on the wire. Does not belong here: what a well-formed request is answered (`test_problems`, `test_http_fast_path`).
 """
 
 from __future__ import annotations
