@@ -20,7 +20,7 @@ BRANCHES := import json, sys; total = json.load(open(".coverage.json"))["totals"
 	print(f"{percent:.1f} % of the branches of selfheal"); sys.exit(percent < 90)
 ARGS ?=
 
-.PHONY: help demo up test test-quick test-newest-python coverage docs site imports screenshots lint format requirements build clean
+.PHONY: help demo up test test-quick test-newest coverage docs site imports screenshots lint format requirements build clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,13 +32,13 @@ up: $(VENV)/.run ## Run the platform until Ctrl-C: Dagster, API, MLflow
 	@$(BIN)/selfheal up
 
 test test-quick coverage docs: export OMP_NUM_THREADS ?= 1
-test: $(VENV)/.dev ## All tests, against the real thing (ARGS="tests/store -k alerts")
+test: $(VENV)/.dev ## All tests, against the real thing (ARGS="tests/adapters -k alerts")
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-quick: $(VENV)/.dev ## The tests that start no server
 	@$(BIN)/python -m pytest -m "not integration and not e2e" $(ARGS)
 
-test-newest-python: ## The quick tests on Python 3.14: this machine's, or Debian's next release in a folder (root)
+test-newest: ## The quick tests on Python 3.14: this machine's, or Debian's next release in a folder (root)
 	@tests/newest_python.sh $(ARGS)
 
 coverage: $(VENV)/.dev ## All tests, and which branches of the code none took; fails below 90 % in selfheal

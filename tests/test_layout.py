@@ -12,6 +12,8 @@ from tests.processes import REPOSITORY
 PACKAGES = ("selfheal", "selfheal_assets", "serving")
 
 ELSEWHERE: dict[str, str] = {
+    "selfheal.__main__": "tests/cli/test_cli.py",
+    "selfheal_assets.job_names": "tests/selfheal_assets/test_assets.py",
     "selfheal.kit.serialization": "tests/domain/records/test_records.py",
     "selfheal.domain.default_estimator": "tests/test_bring_your_own_model.py",
     "selfheal.domain.model.requirements": "tests/adapters/test_mlflow_registry.py",
