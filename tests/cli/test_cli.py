@@ -277,7 +277,7 @@ def test_alerts_are_listed_and_the_first_to_acknowledge_one_stays(cli: Callable[
     assert "[data]" in output
     first = cli("alerts", "acknowledge", listed["alert_id"], "--note", "on it")
     assert "is acknowledged by" in first.output
-    assert "was acknowledged by" in cli("alerts", "acknowledge", listed["alert_id"]).output
+    assert "was already acknowledged by" in cli("alerts", "acknowledge", listed["alert_id"]).output
     assert json.loads(cli("alerts", "--json").output)[0]["acknowledged_note"] == "on it"
     unknown = cli("alerts", "acknowledge", "00000000-0000-0000-0000-000000000000")
     assert "selfheal alerts --all" in str(unknown.exception)

@@ -52,6 +52,6 @@ def test_traffic_that_is_old_when_the_sensor_wakes_is_no_alert(dagster: Dagster)
 
 def test_an_alert_of_a_probation_that_is_over_is_resolved(dagster: Dagster) -> None:
     store = dagster.platform.store
-    open_or_update_alert(store, "probation", 7, Alert("probation_blind", Severity.WARNING, "blind"), T0)
+    open_or_update_alert(store, "probation", 7, Alert("probation_cannot_compare", Severity.WARNING, "contract"), T0)
     evaluate(dagster, "housekeeping_sensor")
     assert list_alerts(store, only_open=True) == [], "version 7 is not in production"
