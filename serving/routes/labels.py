@@ -23,6 +23,6 @@ async def post_labels(service: ServiceDependency, body: LabelBody) -> LabelsResp
     except LabelConflictError as error:
         raise ProblemError(409, "label_conflict", str(error)) from None
     except JournalUnavailableError:
-        detail = "labels cannot be made durable now, so none was accepted; see /health"
+        detail = "labels cannot be made durable now, so none was acknowledged; see /health"
         raise ProblemError(503, "journal_unavailable", detail, retry_after_seconds=5) from None
     return LabelsResponse(accepted=accepted, duplicates=duplicates)

@@ -262,5 +262,5 @@ class MicroBatcher:
 
 
 def _not_durable() -> ProblemError:
-    detail = "predictions cannot be made durable now, so this one was not accepted; see /health"
+    detail = "predictions cannot be made durable now, so this one was not acknowledged; see /health"
     return ProblemError(503, "journal_unavailable", detail, retry_after_seconds=5)

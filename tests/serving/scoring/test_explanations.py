@@ -158,4 +158,4 @@ def test_an_answer_of_a_version_that_is_gone_is_not_explained_by_another(api: Ap
     again = api.post("/predict?explain=true", row).json()
     assert {name: again[name] for name in first} == first
     assert again["explanation"] is None
-    assert "version 1 is not loaded" in again["explanation_unavailable"]
+    assert "version 1 is no longer loaded" in again["explanation_unavailable"]

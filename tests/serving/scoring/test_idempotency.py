@@ -227,7 +227,7 @@ def test_what_only_postgres_has_is_still_known(api_settings: Settings) -> None:
 
 
 def test_what_left_the_memory_is_asked_of_postgres(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idempotency, "REMEMBERED", 2)
+    monkeypatch.setattr(idempotency, "MAX_REMEMBERED", 2)
     first = answer_three(api)
     eventually(lambda: logged_probabilities(api.settings).keys() == first.keys(), "the journal is copied")
     assert same_again(api, first)
@@ -242,7 +242,7 @@ def test_a_journal_that_cannot_be_read_at_the_start_stops_nothing(
     (folder / "20260101T000000000000Z-1-00000000.csv").write_text("no,journal\n1,2\n")
     with api_in_thread(api_settings) as api:
         assert api.post("/predict", own(new_id())).status_code == 200
-    assert "retries may be logged twice" in caplog.text
+    assert "repeated requests may be logged twice" in caplog.text
 
 
 def test_without_postgres_what_is_in_memory_is_known_and_new_ids_are_scored(
