@@ -40,7 +40,7 @@ echo "Fetching $python from Debian $suite (half a minute)"
 # The archive may be a snapshot, so its dates are not checked; the machine's own configuration has chosen to trust it.
 mmdebstrap --quiet --variant=minbase --include="$python-venv,make,git,ca-certificates" \
     --aptopt='Acquire::Check-Valid-Until "false"' "$suite" "$root" "deb [trusted=yes] $mirror $suite main"
-for file in /etc/resolv.conf /etc/hosts /etc/pip.conf /etc/xdg/pip /root/.config/pip /etc/ssl/certs/ca-certificates.crt; do
+for file in /etc/resolv.conf /etc/hosts /etc/pip.conf /etc/xdg/pip "$HOME/.config/pip" /etc/ssl/certs/ca-certificates.crt; do
     if [ -e "$file" ]; then
         mkdir -p "$root$(dirname "$file")"
         cp -aLT "$file" "$root$file"
