@@ -358,7 +358,7 @@ def _settings_with_gates() -> type[Settings]:
     Raises:
         ConfigurationError: if a gate brings a setting that there is already, or names one that there is not.
     """
-    from selfheal.domain.retraining.gates import GATES  # needs numpy, which the command line starts without
+    from selfheal.domain.retraining.gates import GATES
 
     brought: dict[str, Any] = {}
     for gate in GATES:

@@ -72,8 +72,6 @@ probation_job = dg.define_asset_job(
     "it is worse.",
 )
 
-"""Their runs have a run in MLflow."""
-
 
 @dg.op(description="Deletes what is old by the settings `*_RETENTION_DAYS`; nothing that a decision rests on.")
 def delete_what_is_old(context: dg.OpExecutionContext, platform: PlatformResource) -> None:

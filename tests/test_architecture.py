@@ -32,6 +32,11 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     assert modules_after("import selfheal.cli").isdisjoint({*HEAVY, "numpy", "sqlalchemy"})
 
 
+def test_loading_the_settings_imports_no_heavy_library_for_the_limits_of_gates() -> None:
+    loading = "from selfheal.settings import load_settings; load_settings()"
+    assert modules_after(loading).isdisjoint({*HEAVY, "numpy", "scipy", "sqlalchemy"})
+
+
 @pytest.mark.parametrize("package", ["selfheal", "selfheal_assets", "serving"])
 def test_nothing_outside_the_use_case_names_a_credit_feature(package: str) -> None:
     names = {*contract.input_names, *contract.feature_names} - {"age"}  # a word of its own

@@ -6,11 +6,13 @@ later releases too, so they do not change.
 
 import json
 from abc import abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from upath import UPath
 
+from selfheal.kit.atomic_file import write_atomic
 from selfheal_assets.resources.platform import PlatformResource
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class _BytesIOManager(dg.UPathIOManager):
 
     def dump_to_path(self, context: dg.OutputContext, obj: Any, path: UPath) -> None:
         """Write the file, whole or not at all."""
-        _replace(path, self.dump(obj), context.run_id)
+        _replace(path, self.dump(obj))
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
         """Return the value in the file.
@@ -145,11 +147,9 @@ def _load_dataset(data: bytes) -> "Dataset":
     return Dataset(table.to_pandas(), info["origin"], info["source"], info["sha256"])
 
 
-def _replace(path: UPath, data: bytes, run_id: str) -> None:
+def _replace(path: UPath, data: bytes) -> None:
     """Write a file in one step: an object store shows it when it is whole; a local folder needs a rename."""
-    if path.protocol not in LOCAL_PROTOCOLS:
+    if path.protocol in LOCAL_PROTOCOLS:
+        write_atomic(Path(path.path), data)
+    else:
         path.write_bytes(data)
-        return
-    temporary = path.with_name(f".{path.name}.{run_id[:8]}.tmp")
-    temporary.write_bytes(data)
-    temporary.rename(path)

@@ -1,6 +1,7 @@
 """What a gate is: a `GateSpec`, the limits and settings it brings, what its rule is given and what it returns.
 
 Belongs here: what every gate has. Does not belong here: any gate. Each is one module of `selfheal.domain.retraining.gates`.
+Loading the settings imports this module and the gates, so what they compute with (numpy, scipy) is imported in the functions.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from selfheal.domain.records import GateStatus, Interval, ScoreMetrics, SegmentDifference, ShadowScoring
-from selfheal.domain.retraining.dataset import EVALUATION_SHARE
-from selfheal.domain.retraining.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from selfheal.domain.retraining.evaluation import Evaluation
 
 LimitValue: TypeAlias = float | int | str
 GateLimits: TypeAlias = Mapping[str, Any]
@@ -157,4 +159,6 @@ def not_scored(case: GateCase, threshold: float) -> Measurement:
 
 def labels_for(n_evaluation_rows: int) -> str:
     """Return how many labels it takes for so many evaluation rows: most labels go to training."""
+    from selfheal.domain.retraining.dataset import EVALUATION_SHARE
+
     return f"about {math.ceil(n_evaluation_rows / EVALUATION_SHARE):,} more labels"

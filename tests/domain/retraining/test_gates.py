@@ -406,7 +406,7 @@ def test_a_segment_that_gets_worse_is_reported_and_does_not_block() -> None:
     outcome = in_segments(WORSE_FOR_THE_YOUNG, PERFECT)
     found = gate(outcome, SEGMENTS)
     assert found.status is GateStatus.NOT_APPLICABLE
-    assert "worse for certain: age in [-inf, 30)" in found.sentence
+    assert "significant regressions: age in [-inf, 30)" in found.sentence
     assert found.value == -1.0
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from selfheal.domain.monitoring.intervals import auc_interval
 from selfheal.domain.records import GateStatus
 from selfheal.domain.retraining.gate_spec import GateCase, GateLimits, GateSpec, Limit, Measurement, not_scored
 
 
 def judge(case: GateCase, limits: GateLimits) -> Measurement:
     """Return the challenger's area under the ROC curve; with labels of one class only it is not known."""
+    from selfheal.domain.monitoring.intervals import auc_interval
+
     evaluation, wanted, new = case.evaluation, limits["min_auc"], case.challenger
     if new is None:
         return not_scored(case, wanted)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from selfheal.domain.contract import FloatArray
-from selfheal.domain.monitoring.intervals import Z
 from selfheal.domain.records import GateStatus, Interval
 from selfheal.domain.retraining.gate_spec import (
     GateCase,
@@ -18,6 +15,9 @@ from selfheal.domain.retraining.gate_spec import (
     no_champion,
     not_scored,
 )
+
+if TYPE_CHECKING:
+    from selfheal.domain.contract import FloatArray
 
 
 def judge(case: GateCase, limits: GateLimits) -> Measurement:
@@ -39,6 +39,10 @@ def judge(case: GateCase, limits: GateLimits) -> Measurement:
 
 def _change_interval(differences: FloatArray, change: float) -> Interval:
     """Return the 95 % interval of a mean difference; of a single row, or of equal ones, nothing but the mean is known."""
+    import numpy as np
+
+    from selfheal.domain.monitoring.intervals import Z
+
     half = Z * float(np.std(differences, ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
     return Interval(change - half, change + half)
 

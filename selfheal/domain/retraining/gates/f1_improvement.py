@@ -5,13 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from selfheal.domain.records import GateStatus, Interval
-from selfheal.domain.retraining.evidence import (
-    f1_difference,
-    f1_difference_bounds,
-    kind_counts,
-    level_of_verdict,
-    more_rows_for_certainty,
-)
 from selfheal.domain.retraining.gate_spec import (
     GateCase,
     GateLimits,
@@ -30,6 +23,14 @@ def judge(case: GateCase, limits: GateLimits) -> Measurement:
     `level` is the chance that a champion is ever replaced by a model that is no better; this verdict spends a share of it
     (`level_of_verdict`).
     """
+    from selfheal.domain.retraining.evidence import (
+        f1_difference,
+        f1_difference_bounds,
+        kind_counts,
+        level_of_verdict,
+        more_rows_for_certainty,
+    )
+
     wanted, evaluation, new, old = limits["min_f1_improvement_pct"], case.evaluation, case.challenger, case.champion
     if evaluation.champion is None:
         return no_champion(case, wanted)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from selfheal.domain.monitoring.intervals import wilson
 from selfheal.domain.records import GateStatus
 from selfheal.domain.retraining.gate_spec import GateCase, GateLimits, GateSpec, Limit, Measurement, not_scored
 
 
 def judge(case: GateCase, limits: GateLimits) -> Measurement:
     """Return the challenger's recall; without a true event it is not known."""
+    from selfheal.domain.monitoring.intervals import wilson
+
     wanted, new = limits["min_recall"], case.challenger
     if new is None:
         return not_scored(case, wanted)

@@ -1,4 +1,4 @@
-"""No segment of the contract gets worse for certain: reported, or enforced."""
+"""No segment of the contract may regress significantly: reported, or enforced."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ def judge(case: GateCase, limits: GateLimits) -> Measurement:
     worst = min(case.segments, key=lambda s: s.challenger_f1 - s.champion_f1)
     worse = [s for s in case.segments if s.interval_high is not None and s.interval_high < 0]
     change = worst.challenger_f1 - worst.champion_f1
-    sentence = f"F1 {change:+.3f} where it changes for the worst ({worst.segment}, {worst.n_rows:,} rows)"
-    sentence += (
-        f"; worse for certain: {', '.join(s.segment for s in worse)}" if worse else "; nowhere worse for certain"
-    )
+    regressions = f"significant regressions: {', '.join(s.segment for s in worse)}" if worse else "none is significant"
+    sentence = f"smallest F1 change: {change:+.3f} ({worst.segment}, {worst.n_rows:,} rows); {regressions}"
     status = GateStatus.FAIL if worse else GateStatus.PASS
     if not is_enforced:
         status, sentence = GateStatus.NOT_APPLICABLE, f"{sentence} (reported, GATE_SEGMENTS=report)"
@@ -33,8 +31,8 @@ SPEC = GateSpec(
     name="segments",
     rule=judge,
     limits=(Limit("segments", setting="gate_segments"),),
-    description="No segment is worse for certain: reported, or enforced with `GATE_SEGMENTS=enforce`.",
-    passes_if="no band of the contract's segments is worse for certain; only reported unless enforced",
+    description="No segment regresses significantly: reported, or enforced with `GATE_SEGMENTS=enforce`.",
+    passes_if="no band of the contract's segments regresses significantly; only reported unless enforced",
     order=80,
     is_counted=False,
 )
