@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -65,13 +64,3 @@ def running_with(folder: Path) -> list[str]:
         if str(folder) in line and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(line)
     return found
-
-
-def wait_until(holds: Callable[[], bool], timeout_seconds: float, what: str) -> None:
-    """Polls until it holds; fails the test with `what` otherwise."""
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        if holds():
-            return
-        time.sleep(0.25)
-    raise AssertionError(f"not within {timeout_seconds:.0f} s: {what}")

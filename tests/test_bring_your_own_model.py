@@ -28,7 +28,8 @@ from tests.docs.conftest import bootstrap
 from tests.docs.pages import Command, blocks, commands, fenced
 from tests.processes import REPOSITORY
 from tests.services.steps import decide, retrain, tick_with_evidently
-from tests.serving.running import START_PATIENCE_SECONDS, Api, api_in_thread, eventually
+from tests.serving.running import START_PATIENCE_SECONDS, Api, api_in_thread
+from tests.waiting import eventually
 
 PAGE = "docs/bring_your_own_model.md"
 EXAMPLE = REPOSITORY / "examples" / "health_visits.py"

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from selfheal.simulate.demo import free_ports
-from tests.processes import REPOSITORY, running_with, selfheal, start, stop, wait_until
+from tests.processes import REPOSITORY, running_with, selfheal, start, stop
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -62,8 +63,8 @@ def test_up_serves_and_ctrl_c_leaves_nothing_behind(bootstrapped: Path, tmp_path
     env = environment(bootstrapped)
     up = start(selfheal("up"), env, tmp_path / "up.log")
     try:
-        wait_until(
-            lambda: "The platform is up" in (tmp_path / "up.log").read_text(), START_SECONDS, "the platform is up"
+        eventually(
+            lambda: "The platform is up" in (tmp_path / "up.log").read_text(), "the platform is up", START_SECONDS
         )
         assert answers(f"http://127.0.0.1:{env['API_PORT']}/health")
         assert answers(f"http://127.0.0.1:{env['MLFLOW_PORT']}/health")
@@ -93,22 +94,22 @@ def test_a_killed_process_of_the_platform_stops_all_of_it(bootstrapped: Path, tm
     env = environment(bootstrapped)
     up = start(selfheal("up"), env, tmp_path / "up.log")
     try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{env['API_PORT']}/health"), START_SECONDS, "the API answers")
+        eventually(lambda: answers(f"http://127.0.0.1:{env['API_PORT']}/health"), "the API answers", START_SECONDS)
         (api,) = [p for p in psutil.Process(up.pid).children(recursive=True) if "serving" in p.cmdline()]
         api.kill()
         up.wait(40)
         assert up.returncode != 0
     finally:
         stop(up)
-    wait_until(lambda: running_with(bootstrapped) == [], 10, "everything has stopped")
+    eventually(lambda: running_with(bootstrapped) == [], "everything has stopped", 10)
 
 
 def test_a_termination_during_the_start_leaves_nothing_behind(tmp_path: Path) -> None:
     env = environment(tmp_path / "data")
     up = start(selfheal("up"), env, tmp_path / "up.log")
-    wait_until(lambda: bool(list((tmp_path / "data").glob("logs/*"))), START_SECONDS, "the bootstrap has begun")
+    eventually(lambda: bool(list((tmp_path / "data").glob("logs/*"))), "the bootstrap has begun", START_SECONDS)
     assert stop(up, signal.SIGTERM) == []
-    wait_until(lambda: running_with(tmp_path) == [], 10, "everything has stopped")
+    eventually(lambda: running_with(tmp_path) == [], "everything has stopped", 10)
 
 
 def test_dagster_dev_works_without_a_word_of_configuration(bootstrapped: Path, tmp_path: Path) -> None:
@@ -128,10 +129,10 @@ def test_dagster_dev_works_without_a_word_of_configuration(bootstrapped: Path, t
     ]
     dev = start(command, env | {"DAGSTER_HOME": home}, tmp_path / "dev.log")
     try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{env['DAGSTER_PORT']}/server_info"), START_SECONDS, "it answers")
+        eventually(lambda: answers(f"http://127.0.0.1:{env['DAGSTER_PORT']}/server_info"), "it answers", START_SECONDS)
         nodes = graphql(env["DAGSTER_PORT"], "{ assetNodes { assetKey { path } } }")["assetNodes"]
         assert {"path": ["production_model"]} in [node["assetKey"] for node in nodes]
     finally:
         left = stop(dev)
     assert left == []
-    wait_until(lambda: running_with(bootstrapped) == [], 10, "everything has stopped")
+    eventually(lambda: running_with(bootstrapped) == [], "everything has stopped", 10)

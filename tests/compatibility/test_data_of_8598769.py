@@ -40,8 +40,9 @@ from selfheal_assets.resources.platform import PlatformResource, close_all
 from tests.compatibility.restoring import OlderPlatform, restored
 from tests.docs.pages import codes, table
 from tests.services.steps import decide, retrain, tick_with_evidently
-from tests.serving.running import Api, api_in_thread, eventually, journal_rows
+from tests.serving.running import Api, api_in_thread, journal_rows
 from tests.traffic import serve
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     import pandas as pd

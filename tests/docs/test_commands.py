@@ -25,7 +25,8 @@ from selfheal.cli import app
 from selfheal.settings import Settings, load_settings
 from tests.docs.conftest import House
 from tests.docs.pages import PAGES, SHELL, Block, Command, blocks, codes, commands, fenced, inline_commands, table
-from tests.processes import REPOSITORY, wait_until
+from tests.processes import REPOSITORY
+from tests.waiting import eventually
 
 API = "http://127.0.0.1:8000"
 RUNBOOK, API_PAGE = "docs/runbook.md", "docs/api.md"
@@ -301,7 +302,7 @@ def test_the_backup_of_the_runbook_brings_everything_back(house: House) -> None:
     backup, restore_postgres, restore_files = (
         list(commands(block)) for block in blocks(RUNBOOK) if block.language == "bash"
     )
-    wait_until(lambda: house.api.client.get("/health").json()["journal_lag_bytes"] == 0, 20, "the journal is copied")
+    eventually(lambda: house.api.client.get("/health").json()["journal_lag_bytes"] == 0, "the journal is copied", 20)
     for command in backup:
         run_as_written(command, house)
     backed_up = count_rows()

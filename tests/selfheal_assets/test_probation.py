@@ -19,10 +19,11 @@ from selfheal.settings import Settings
 from tests.candidates import log_worse_model, passed, twin_of_champion
 from tests.selfheal_assets.conftest import Dagster, metadata_of
 from tests.selfheal_assets.sensors.evaluating import evaluate, skip_message
-from tests.serving.running import Api, api_in_thread, eventually
+from tests.serving.running import Api, api_in_thread
 from tests.times import T0
 from tests.toy_use_case import contract
 from tests.traffic import toy_rows
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,8 @@ import pytest
 
 from selfheal.adapters.journal import Journal
 from serving.scoring.micro_batcher import MicroBatcher
-from tests.serving.running import TIMEOUT_SECONDS, Api, eventually
+from tests.serving.running import Api
+from tests.waiting import TIMEOUT_SECONDS, eventually
 
 
 class SlowDisk:

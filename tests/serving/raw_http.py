@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.serving.running import TIMEOUT_SECONDS, Api
+from tests.serving.running import Api
+from tests.waiting import TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,25 +35,11 @@ from serving.asgi import AsgiApplication
 from serving.scoring.http_fast_path import FastPathProtocol
 from tests import toy_use_case
 from tests.traffic import toy_rows
+from tests.waiting import TIMEOUT_SECONDS, eventually
 
 REPOSITORY = Path(__file__).parents[2]
-TIMEOUT_SECONDS = 30.0
-"""How long to wait for what must happen; a bound for broken code, not a promise."""
-
-
 START_PATIENCE_SECONDS = 120.0
 """For processes that import everything, several of them on a busy machine."""
-
-
-def eventually(condition: Callable[[], Any], what: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Any:
-    """Polls until the condition holds, and returns what it returned."""
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        result = condition()
-        if result:
-            return result
-        time.sleep(0.02)
-    raise AssertionError(f"not within {timeout_seconds:.0f} s: {what}")
 
 
 # Starting

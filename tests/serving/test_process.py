@@ -21,7 +21,6 @@ from tests.serving.running import (
     api_process,
     bodies,
     bring_version_1,
-    eventually,
     free_port,
     journal_rows,
     load_on,
@@ -30,6 +29,7 @@ from tests.serving.running import (
     start_process,
     with_database,
 )
+from tests.waiting import eventually
 
 
 def test_kill_9_under_load_loses_no_answered_prediction_and_doubles_none(api_settings: Settings) -> None:

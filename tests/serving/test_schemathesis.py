@@ -32,7 +32,8 @@ from selfheal.adapters.postgres.embedded import EmbeddedServer
 from tests.conftest import TEMPLATE, WITH_MLFLOW
 from tests.serving.conftest import clone
 from tests.serving.history import ADA, API_KEYS, READER, SCORER, platform_of, write_past
-from tests.serving.running import Api, api_in_thread, bodies, eventually
+from tests.serving.running import Api, api_in_thread, bodies
+from tests.waiting import eventually
 
 AT_LENGTH = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "0"))
 pytestmark = [pytest.mark.timeout(0)] if AT_LENGTH else []

@@ -32,11 +32,11 @@ from tests.serving.running import (
     Api,
     api_process,
     bodies,
-    eventually,
     journal_rows,
     logged_probabilities,
 )
 from tests.times import T0
+from tests.waiting import eventually
 
 N_WORKERS = 2
 

@@ -27,7 +27,8 @@ from tests.browser import (
     overflow_px,
     well_behaved_page,
 )
-from tests.processes import running_with, selfheal, start, stop, wait_until
+from tests.processes import running_with, selfheal, start, stop
+from tests.waiting import eventually
 
 expect.set_options(timeout=PATIENCE_MS)
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500)]
@@ -70,13 +71,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     kept = running.said(r"kill (\d+)")
     if kept is not None and psutil.pid_exists(int(kept)):
         psutil.Process(int(kept)).terminate()
-    wait_until(lambda: running_with(folder) == [], 60, "everything has stopped")
+    eventually(lambda: running_with(folder) == [], "everything has stopped", 60)
 
 
 def api_of(demo: Demo) -> str:
     pattern = r"watch it at (http://\S+)"
-    wait_until(
-        lambda: demo.said(pattern) is not None or demo.process.poll() is not None, START_SECONDS, "the API answers"
+    eventually(
+        lambda: demo.said(pattern) is not None or demo.process.poll() is not None, "the API answers", START_SECONDS
     )
     address = demo.said(pattern)
     assert address is not None, demo.log

@@ -20,8 +20,9 @@ from selfheal.settings import Settings
 from selfheal.simulate.demo import free_ports
 from selfheal.simulate.session import send_scenario
 from selfheal.simulate.traffic import TrafficStats, request_bodies, traffic_to
-from tests.serving.running import Api, api_in_thread, eventually, query
+from tests.serving.running import Api, api_in_thread, query
 from tests.toy_use_case import contract
+from tests.waiting import eventually
 
 FAST = 2_000.0
 

@@ -23,6 +23,7 @@ from selfheal.adapters.postgres import embedded, model_versions
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
 from selfheal.services.platform import open_platform
 from selfheal.settings import load_settings
+from tests.waiting import eventually
 
 TIMEOUT_SECONDS = 20.0
 
@@ -217,9 +218,7 @@ def test_the_last_user_stops_a_server_that_another_one_started_anew(
 
 
 def wait_for_the_end_of(pid: int) -> None:
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while is_postgres(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    eventually(lambda: not is_postgres(pid), f"Postgres {pid} has ended", TIMEOUT_SECONDS)
 
 
 def started_again(pgdata: Path) -> embedded.EmbeddedServer:

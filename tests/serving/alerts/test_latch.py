@@ -15,7 +15,8 @@ from selfheal.services.platform import Platform, open_platform
 from selfheal.settings import Settings
 from serving.alerts.latch import AlertLatch
 from tests.adapters.alerting.test_delivery import Webhook
-from tests.serving.running import eventually, query
+from tests.serving.running import query
+from tests.waiting import eventually
 
 KIND = "journal_lag"
 ALERT = Alert(KIND, Severity.CRITICAL, "the journal is not copied", {"lag_seconds": 61})

@@ -17,8 +17,9 @@ from serving.alerts import monitor_watchdog as watching
 from serving.alerts.monitor_watchdog import MonitorWatchdog, sight_of_monitor
 from tests.adapters.alerting.test_delivery import Webhook
 from tests.serving.history import add_tick
-from tests.serving.running import api_in_thread, bodies, eventually, query
+from tests.serving.running import api_in_thread, bodies, query
 from tests.traffic import serve, toy_rows
+from tests.waiting import eventually
 
 MINUTE = timedelta(minutes=1)
 

@@ -17,8 +17,9 @@ from serving.champion.follower import DATABASE_NOT_OURS, POSTGRES_AWAY, Follower
 from tests.candidates import put_live
 from tests.forwarder import Forwarder, forwarded
 from tests.serving.followed import following, holder_of, served
-from tests.serving.running import api_in_thread, bodies, eventually, logged_probabilities, query
+from tests.serving.running import api_in_thread, bodies, logged_probabilities, query
 from tests.times import T0
+from tests.waiting import eventually
 
 LATER = T0 + timedelta(hours=1)
 RARELY = {"champion_poll_seconds": 300.0}

@@ -27,8 +27,9 @@ from tests.conftest import TEMPLATE
 from tests.hostile_models import HOSTILE_FILES, HostileFile
 from tests.serving.conftest import clone
 from tests.serving.followed import following, served
-from tests.serving.running import Api, api_in_thread, bodies, eventually, expected_probabilities, load_on, query
+from tests.serving.running import Api, api_in_thread, bodies, expected_probabilities, load_on, query
 from tests.times import T0
+from tests.waiting import eventually
 
 LATER = T0 + timedelta(hours=1)
 

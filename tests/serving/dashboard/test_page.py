@@ -23,7 +23,8 @@ from tests.browser import (
 )
 from tests.serving.dashboard.conftest import REPORT
 from tests.serving.history import ADA, READER, SCORER, add_tick, alert, platform_of
-from tests.serving.running import Api, api_in_thread, bodies, eventually, query
+from tests.serving.running import Api, api_in_thread, bodies, query
+from tests.waiting import eventually
 
 expect.set_options(timeout=PATIENCE_MS)
 

@@ -31,13 +31,13 @@ from tests.serving.running import (
     api_in_thread,
     bodies,
     contract_of,
-    eventually,
     journal_rows,
     label_rows,
     load_on,
     logged_probabilities,
     query,
 )
+from tests.waiting import eventually
 
 KIND = JournalKind("things", ("key", "value"))
 LINE = b"a,1,00000000\n"

@@ -11,7 +11,8 @@ from typing import Any
 import psycopg
 
 from selfheal.settings import Settings
-from tests.serving.running import Api, api_in_thread, bodies, eventually, label_rows, query
+from tests.serving.running import Api, api_in_thread, bodies, label_rows, query
+from tests.waiting import eventually
 
 
 def new_label(true_label: int = 1, **more: Any) -> dict[str, Any]:

@@ -22,12 +22,12 @@ from tests.serving.running import (
     api_in_thread,
     bodies,
     bring_version_1,
-    eventually,
     journal_rows,
     logged_probabilities,
     query,
     with_database,
 )
+from tests.waiting import eventually
 
 
 def score(api: Api, n_rows: int, seed: int) -> set[str]:

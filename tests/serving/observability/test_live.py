@@ -30,7 +30,8 @@ from tests.candidates import put_live
 from tests.conftest import TEMPLATE
 from tests.serving.conftest import clone
 from tests.serving.history import ADA, READER, SCORER, add_decision, add_tick, add_version, alert, platform_of
-from tests.serving.running import TIMEOUT_SECONDS, Api, api_in_thread, bodies, eventually
+from tests.serving.running import Api, api_in_thread, bodies
+from tests.waiting import TIMEOUT_SECONDS, eventually
 
 Message = dict[str, Any]
 

@@ -19,7 +19,8 @@ from selfheal.settings import Settings
 from serving.observability.metrics import STALE_AFTER_SECONDS, MetricsPage
 from tests.forwarder import forwarded
 from tests.serving.history import READER, SCORER
-from tests.serving.running import Api, api_in_thread, bodies, eventually, logged_probabilities
+from tests.serving.running import Api, api_in_thread, bodies, logged_probabilities
+from tests.waiting import eventually
 
 Labels = frozenset[tuple[str, str]]
 Samples = dict[tuple[str, Labels], float]

@@ -10,8 +10,9 @@ import pytest
 from selfheal.services.platform import open_platform
 from selfheal.settings import Settings
 from tests.candidates import put_live
-from tests.serving.running import Api, api_in_thread, bodies, eventually, journal_rows
+from tests.serving.running import Api, api_in_thread, bodies, journal_rows
 from tests.times import T0
+from tests.waiting import eventually
 
 
 def test_health_is_ok_when_everything_is_well(api: Api) -> None:

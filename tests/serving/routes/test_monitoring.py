@@ -15,8 +15,9 @@ from selfheal.domain.records import Verdict
 from selfheal.services.reports.files import results_folder
 from selfheal.settings import Settings
 from tests.serving.history import READER, add_tick, alert, platform_of
-from tests.serving.running import Api, api_in_thread, bodies, eventually, query
+from tests.serving.running import Api, api_in_thread, bodies, query
 from tests.serving.schemas.test_problems import assert_problem
+from tests.waiting import eventually
 
 READING = (
     "/model/info",

@@ -14,12 +14,12 @@ from tests.serving.running import (
     Api,
     api_in_thread,
     bodies,
-    eventually,
     expected_probabilities,
     journal_rows,
     logged_probabilities,
     query,
 )
+from tests.waiting import eventually
 
 ROUNDING = 1e-12
 

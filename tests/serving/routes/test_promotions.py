@@ -16,8 +16,9 @@ from selfheal.adapters.postgres.retraining_requests import MAX_OPEN as MAX_OPEN_
 from selfheal.settings import Settings
 from serving.database.command_pool import MAX_OPEN_COMMANDS
 from tests.serving.history import ADA, API_KEYS, READER
-from tests.serving.running import Api, api_in_thread, bodies, eventually, load_on, query
+from tests.serving.running import Api, api_in_thread, bodies, load_on, query
 from tests.serving.schemas.test_problems import assert_problem
+from tests.waiting import eventually
 
 WORD = {"reason": "the auditor wants it"}
 SWITCHES = ("/promotions", "/rollbacks", "/retrainings")

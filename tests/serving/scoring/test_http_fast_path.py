@@ -24,7 +24,8 @@ from tests.serving.blocking import scorer_of, slow_disk, wait_for_rows
 from tests.serving.conftest import clone
 from tests.serving.history import ADA, API_KEYS, READER
 from tests.serving.raw_http import RawAnswer, chunked, connected, post
-from tests.serving.running import Api, api_in_thread, eventually, journal_rows
+from tests.serving.running import Api, api_in_thread, journal_rows
+from tests.waiting import eventually
 
 WAYS: dict[str, Any] = {"shortcut": FastPathProtocol, "plain": StrictHttpProtocol}
 GOOD = {"temperature_c": 71.5, "load_ratio": 0.9, "restarts": 2}

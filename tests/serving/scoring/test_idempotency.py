@@ -22,10 +22,10 @@ from tests.serving.running import (
     Api,
     api_in_thread,
     bodies,
-    eventually,
     journal_rows,
     logged_probabilities,
 )
+from tests.waiting import eventually
 
 ROW = {"temperature_c": 71.5, "load_ratio": 0.1 + 0.2, "restarts": 2}
 OTHER_ROW = ROW | {"restarts": 3}

@@ -15,8 +15,9 @@ from starlette.requests import ClientDisconnect
 
 from serving.schemas.problems import ProblemError
 from serving.security.body_limit import MAX_BODY_BYTES, BodyLimit, check_body, is_json, read_body
-from tests.serving.running import TIMEOUT_SECONDS, Api
+from tests.serving.running import Api
 from tests.serving.schemas.test_problems import GOOD, PATHS, assert_problem
+from tests.waiting import TIMEOUT_SECONDS
 
 # The headers
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from serving.security.http_protocol import MAX_AROUND_BODY_BYTES, MAX_HEAD_BYTES
 from tests.serving.raw_http import RawAnswer, RawConnection, chunked, connected, post
-from tests.serving.running import Api, eventually
+from tests.serving.running import Api
+from tests.waiting import eventually
 
 GOOD = {"temperature_c": 61.5, "load_ratio": 0.7, "restarts": 1}
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
