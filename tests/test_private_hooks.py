@@ -87,7 +87,7 @@ def test_pgserver_stops_the_server_that_its_postmaster_info_names() -> None:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("dagster._serdes", "ConfigurableClassData"),  # selfheal_assets.resources.storage
+        ("dagster._serdes", "ConfigurableClassData"),  # selfheal_assets.storage
         ("dagster._daemon.cli", "cli"),  # `python -m dagster._daemon` of selfheal.cli.supervisor
         ("dagster._daemon.__main__", None),
     ],

@@ -8,15 +8,13 @@ import pytest
 
 from selfheal.settings import Settings
 from selfheal.simulate.demo import settings_environment
-from selfheal_assets.resources.storage import SelfhealPostgresStorage
+from selfheal_assets.storage import SelfhealPostgresStorage
 
 
 def test_dagster_still_has_the_class_that_a_configured_storage_is_given() -> None:
-    """`dagster._serdes.ConfigurableClassData`, named by `selfheal_assets.resources.storage`: private, since there is no public name."""
+    """`dagster._serdes.ConfigurableClassData`, named by `selfheal_assets.storage`: private, since there is no public name."""
     data = importlib.import_module("dagster._serdes").ConfigurableClassData
-    assert (
-        data("selfheal_assets.resources.storage", "SelfhealPostgresStorage", "{}\n").rehydrate.__name__ == "rehydrate"
-    )
+    assert data("selfheal_assets.storage", "SelfhealPostgresStorage", "{}\n").rehydrate.__name__ == "rehydrate"
 
 
 @pytest.mark.integration
