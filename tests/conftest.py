@@ -67,7 +67,7 @@ def server() -> Iterator[EmbeddedServer]:
 
     Not below pytest's own folder: that is closed to other users, and as root the server runs as one.
     """
-    with tempfile.TemporaryDirectory(prefix="selfheal-tests-", dir=_roomy_memory()) as folder:
+    with tempfile.TemporaryDirectory(prefix="selfheal-tests-", dir=roomy_memory()) as folder:
         Path(folder).chmod(0o755)
         running = ensure_running(Path(folder) / "postgres")
         with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
@@ -80,7 +80,7 @@ def server() -> Iterator[EmbeddedServer]:
         running.release()
 
 
-def _roomy_memory() -> Path | None:
+def roomy_memory() -> Path | None:
     """Where files are memory, if there is room for the hundreds of small databases of a session; None: where temporary files go."""
     memory = Path("/dev/shm")
     return memory if memory.is_dir() and shutil.disk_usage(memory).free > ROOMY_BYTES else None

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from selfheal.simulate.demo import free_ports
@@ -87,21 +86,6 @@ def test_up_serves_and_ctrl_c_leaves_nothing_behind(bootstrapped: Path, tmp_path
     assert running_with(bootstrapped) == []
     assert not answers(f"http://127.0.0.1:{env['API_PORT']}/health")
     assert up.returncode == 0
-
-
-def test_a_killed_process_of_the_platform_stops_all_of_it(bootstrapped: Path, tmp_path: Path) -> None:
-    """Half a platform is worse than none: whoever supervises `up` can start it again as a whole."""
-    env = environment(bootstrapped)
-    up = start(selfheal("up"), env, tmp_path / "up.log")
-    try:
-        eventually(lambda: answers(f"http://127.0.0.1:{env['API_PORT']}/health"), "the API answers", START_SECONDS)
-        (api,) = [p for p in psutil.Process(up.pid).children(recursive=True) if "serving" in p.cmdline()]
-        api.kill()
-        up.wait(40)
-        assert up.returncode != 0
-    finally:
-        stop(up)
-    eventually(lambda: running_with(bootstrapped) == [], "everything has stopped", 10)
 
 
 def test_a_termination_during_the_start_leaves_nothing_behind(tmp_path: Path) -> None:

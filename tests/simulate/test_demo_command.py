@@ -53,6 +53,12 @@ class Demo:
     def outcome_file(self) -> Path:
         return self.folder / "outcome.json"
 
+    @property
+    def platform(self) -> psutil.Process | None:
+        """The process that the demo has left running; None: there is none (any more)."""
+        pid = self.said(r"kill (\d+)")
+        return psutil.Process(int(pid)) if pid is not None and psutil.pid_exists(int(pid)) else None
+
     def said(self, pattern: str) -> str | None:
         """What the first group of the pattern is in its output so far."""
         found = re.search(pattern, self.log)
@@ -64,13 +70,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """A running demo that leaves its platform running when it is done; in the end nothing of it is left."""
     folder = tmp_path_factory.mktemp("demo")
     env = dict(os.environ) | {"DATA_DIR": str(folder / "data"), "COLUMNS": "160", "API_KEYS": KEY}
-    command = selfheal("demo", "--keep", "--json", str(folder / "outcome.json"))
+    command = selfheal("demo", "--keep", "--rate", "80", "--interval", "5", "--json", str(folder / "outcome.json"))
     running = Demo(folder, start(command, env, folder / "demo.log"))
     yield running
     assert stop(running.process) == []
-    kept = running.said(r"kill (\d+)")
-    if kept is not None and psutil.pid_exists(int(kept)):
-        psutil.Process(int(kept)).terminate()
+    if running.platform is not None:
+        running.platform.terminate()
     eventually(lambda: running_with(folder) == [], "everything has stopped", 60)
 
 
@@ -174,3 +179,11 @@ def test_the_demo_heals_on_the_synthetic_stand_in(demo: Demo) -> None:
     assert outcome["failed_requests"] == 0
     assert outcome["f1_after"] > outcome["f1_before"]
     assert "SYNTHETIC" in demo.log
+
+
+def test_a_killed_process_of_the_platform_stops_all_of_it(demo: Demo) -> None:
+    """Half a platform is worse than none: whoever supervises `up` can start it again as a whole."""
+    assert demo.platform is not None, "the demo has left it running"
+    (api,) = [process for process in demo.platform.children(recursive=True) if "serving" in process.cmdline()]
+    api.kill()
+    eventually(lambda: running_with(demo.folder) == [], "everything has stopped", 60)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -23,6 +23,7 @@ from selfheal.adapters.postgres import embedded, model_versions
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
 from selfheal.services.platform import open_platform
 from selfheal.settings import load_settings
+from tests.conftest import roomy_memory
 from tests.waiting import eventually
 
 TIMEOUT_SECONDS = 20.0
@@ -80,12 +81,28 @@ class User:
         self.process.wait(TIMEOUT_SECONDS)
 
 
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder outside pytest's own, which is closed to others: as root the server runs as another user."""
+    with tempfile.TemporaryDirectory(prefix="selfheal-tests-", dir=roomy_memory()) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def initialised() -> Iterator[Path]:
+    """The folder of a server that was started once and stopped: to make one takes seconds, to copy it does not."""
+    with open_folder() as parent:
+        embedded.ensure_running(parent / "postgres").release()
+        yield parent / "postgres"
+
+
 @pytest.fixture
-def pgdata() -> Iterator[Path]:
-    """A folder whose server is stopped afterwards, whatever the test left; outside pytest's, which is closed to others."""
-    with tempfile.TemporaryDirectory(prefix="selfheal-tests-") as parent:
-        Path(parent).chmod(0o755)
-        folder = Path(parent) / "postgres"
+def pgdata(initialised: Path) -> Iterator[Path]:
+    """A folder of its own for a test; its server is stopped afterwards, whatever the test left."""
+    with open_folder() as parent:
+        folder = parent / "postgres"
+        subprocess.run(["cp", "--archive", str(initialised), str(folder)], check=True)
         yield folder
         embedded.release(folder)
         pid = postmaster_pid(folder)
