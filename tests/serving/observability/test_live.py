@@ -335,9 +335,11 @@ def read_until_closed(connection: socket.socket) -> tuple[int, int, bytes]:
 def test_a_slow_reader_is_dropped_and_told_why_while_others_go_on(
     quiet_api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It never reads while 21 MB are told: the server keeps what fits its bounds and lets go of the listener."""
-    monkeypatch.setattr(live_module, "MAX_QUEUED_MESSAGES", 16)
-    n_batches, batch, reason = 3, 14, "x" * 500_000
+    """It never reads while 12 MB are sent: the server keeps what fits its bounds and lets go of the listener."""
+    monkeypatch.setattr(live_module, "MAX_QUEUED_MESSAGES", 8)
+    monkeypatch.setattr(live_module, "INTERVAL_SECONDS", 0.2)
+    monkeypatch.setattr("serving.routes.live.CLOSE_TIMEOUT_SECONDS", TIMEOUT_SECONDS)  # this test reads when it is done
+    n_batches, batch, reason = 8, 3, "x" * 500_000
     host, port = address_of(quiet_api)
     slow, answer = opened_socket(quiet_api, f"{host}:{port}")
     assert answer.startswith(b"HTTP/1.1 101")
