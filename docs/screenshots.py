@@ -2,7 +2,8 @@
 
 It runs `selfheal demo --keep` in a temporary folder, sends the new version some traffic of its own, opens dashboard and Dagster in
 Chromium, and stops everything. With `DATA=path/to/cs-training.csv` it uses real data, else the synthetic stand-in. Nothing here is
-made up: a demo that does not heal leaves the old pictures as they are.
+made up: a demo that does not heal leaves the old pictures as they are. The captions speak of version 2, so a demo in which another
+version goes live before the pictures are taken is run again.
 """
 
 from __future__ import annotations
@@ -36,9 +37,12 @@ ROWS_MEANWHILE = 10_000
 FIRST_FRESH_ROW = 15_000
 """Beyond the rows that the demo has sent."""
 
+MAX_DEMOS = 3
+CAPTIONED_VERSION = 2
 SETTLE_TIMEOUT_SECONDS = 180.0
 STOP_TIMEOUT_SECONDS = 40.0
 ADDRESS = re.compile(r"^ *(API|Dagster|MLflow) +(http://\S+)", re.MULTILINE)
+PICTURES = "pictures"
 KEPT = re.compile(r"kill (\d+)")
 
 
@@ -55,18 +59,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=IMAGES, help="where the pictures go (default: docs/images)")
     out: Path = parser.parse_args().out
-    with tempfile.TemporaryDirectory(prefix="selfheal-pictures-") as folder, healed_platform(Path(folder)) as healed:
-        let_the_new_version_be_judged(healed, Path(folder))
-        with traffic(healed, Path(folder), ROWS_MEANWHILE), sync_playwright() as playwright:
+    for _ in range(MAX_DEMOS):
+        with tempfile.TemporaryDirectory(prefix="selfheal-pictures-") as folder:
+            version = pictures_of_a_demo(Path(folder))
+            if version == CAPTIONED_VERSION:
+                write_compressed(Path(folder) / PICTURES, out)
+                return 0
+            print(f"version {version} went live before the pictures were taken: once more")  # noqa: T201
+    raise SystemExit(
+        f"in each of {MAX_DEMOS} demos another version than {CAPTIONED_VERSION} went live; the pictures are as before"
+    )
+
+
+def pictures_of_a_demo(folder: Path) -> int | None:
+    """Run a demo, take its pictures into a folder in the given one, and return the version that was live afterwards."""
+    with healed_platform(folder) as healed:
+        let_the_new_version_be_judged(healed, folder)
+        with traffic(healed, folder, ROWS_MEANWHILE), sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-            taken = Path(folder) / "pictures"
-            take_pictures(browser, healed, taken)
+            take_pictures(browser, healed, folder / PICTURES)
             browser.close()
-        out.mkdir(parents=True, exist_ok=True)
-        for picture in sorted(taken.glob("*.png")):
-            n_bytes = compress(picture, out / picture.name)
-            print(f"{out / picture.name}: {n_bytes:,} bytes")  # noqa: T201
-    return 0
+        version: int | None = httpx.get(f"{healed.api}/health", timeout=20).json()["model_version"]
+        return version
+
+
+def write_compressed(taken: Path, out: Path) -> None:
+    """Write the pictures of a folder to another, in fewer colours."""
+    out.mkdir(parents=True, exist_ok=True)
+    for picture in sorted(taken.glob("*.png")):
+        n_bytes = compress(picture, out / picture.name)
+        print(f"{out / picture.name}: {n_bytes:,} bytes")  # noqa: T201
 
 
 @contextmanager
