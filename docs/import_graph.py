@@ -218,6 +218,11 @@ STYLE = """
 """
 
 
+def _px(length: float) -> str:
+    """Return a length in whole pixels; the same on every Python, although they add floats up differently."""
+    return f"{round(length, 3):.0f}"
+
+
 def draw(graph: ImportGraph) -> str:
     """Return the picture as SVG: a row per floor, the arrows that do not follow from others."""
     by_floor = floors(graph)
@@ -234,19 +239,19 @@ def draw(graph: ImportGraph) -> str:
             left += widths[node] + spare / (len(row) + 1)
     height = MARGIN * 2 + (len(rows) - 1) * ROW_HEIGHT + BOX_HEIGHT
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {full:.0f} {height}" role="img"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_px(full)} {height}" role="img"'
         ' aria-label="Which package imports which">',
         f"<style>{STYLE}</style>",
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0 8 4 0 8z"/></marker></defs>',
-        f'<rect class="paper" width="{full:.0f}" height="{height}"/>',
+        f'<rect class="paper" width="{_px(full)}" height="{height}"/>',
     ]
     for importer, imported in arrows:
         (x, y), (to_x, to_y) = places[importer], places[imported]
         x, to_x, y = x + widths[importer] / 2, to_x + widths[imported] / 2, y + BOX_HEIGHT
         bend = min(ROW_HEIGHT * 0.4, (to_y - y) / 2)
         lines.append(
-            f'<path d="M{x:.0f} {y:.0f}C{x:.0f} {y + bend:.0f} {to_x:.0f} {to_y - bend:.0f} {to_x:.0f} {to_y:.0f}"'
+            f'<path d="M{_px(x)} {_px(y)}C{_px(x)} {_px(y + bend)} {_px(to_x)} {_px(to_y - bend)} {_px(to_x)} {_px(to_y)}"'
             ' marker-end="url(#tip)"/>'
         )
     for number, row in enumerate(rows):
@@ -256,8 +261,8 @@ def draw(graph: ImportGraph) -> str:
             left = places[node][0]
             middle = left + widths[node] / 2
             lines.append(
-                f'<g class="{node.split(".")[0]}"><rect x="{left:.0f}" y="{y}" width="{widths[node]:.0f}"'
-                f' height="{BOX_HEIGHT}"/><text x="{middle:.0f}" y="{y + 20}" text-anchor="middle">{escape(node)}</text></g>'
+                f'<g class="{node.split(".")[0]}"><rect x="{_px(left)}" y="{y}" width="{_px(widths[node])}"'
+                f' height="{BOX_HEIGHT}"/><text x="{_px(middle)}" y="{y + 20}" text-anchor="middle">{escape(node)}</text></g>'
             )
     return "\n".join([*lines, "</svg>", ""])
 

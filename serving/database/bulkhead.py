@@ -53,11 +53,12 @@ class Bulkhead:
         self._open[task] = call
         task.add_done_callback(self._forget)
         try:
-            with anyio.move_on_after(timeout_seconds):
-                return await asyncio.shield(task)
+            await asyncio.wait((task,), timeout=timeout_seconds)
         finally:
             call.is_dropped = not self._runs_abandoned_calls
-        raise BulkheadTimeoutError
+        if not task.done():
+            raise BulkheadTimeoutError
+        return task.result()
 
     def close(self) -> None:
         """Cancel the calls that wait for a thread; those that run are not waited for."""
