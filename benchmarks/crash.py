@@ -53,7 +53,7 @@ from benchmarks.stage import (
 )
 from benchmarks.witness import SCORE_TOLERANCE, Acknowledged, Client, Door, Ledger, number_of
 from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal, read_chunk
-from selfheal.adapters.mlflow_registry import mlflow_store_uri
+from selfheal.adapters.mlflow_store import mlflow_store_uri
 from selfheal.adapters.postgres.ingest import compress_copied, ingest, lag_bytes
 from selfheal.adapters.postgres.store import server_url
 

@@ -276,7 +276,7 @@ def take_turns(
 
 def mlflow_server(platform: Platform, port: int, log: Path) -> Any:
     """MLflow's own scoring server for the production version, with one worker."""
-    from selfheal.adapters.mlflow_registry import mlflow_store_uri
+    from selfheal.adapters.mlflow_store import mlflow_store_uri
 
     version = model_versions.champion(platform.store)
     command = [

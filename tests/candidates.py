@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from selfheal.adapters.mlflow_registry import EXPERIMENT
+from selfheal.adapters.mlflow_store import EXPERIMENT
 from selfheal.adapters.postgres import model_versions
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.records import Action, GateVerdict, ScoreMetrics, ShadowModel, TrainingSetInfo

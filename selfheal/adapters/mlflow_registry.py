@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfheal.adapters.mlflow_store import EXPERIMENT, artifact_folder, tracking_uri
 from selfheal.adapters.model_cache import MODEL_SUFFIX, ModelCache
 from selfheal.adapters.postgres.baseline import from_parquet, to_parquet
 from selfheal.domain.contract import ModelContract
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EXPERIMENT = "selfheal"
 PRODUCTION_ALIAS, STAGING_ALIAS = "production", "staging"
 STAGE_TAG = "stage"
 SHADOW_KEY_TAG = "selfheal.shadow_key"
@@ -397,26 +397,13 @@ class Registry:
 
 def open_registry(settings: Settings, contract: ModelContract) -> Registry:
     """Return the configured registry: a tracking server, or tables in our Postgres and files in DATA_DIR/mlflow."""
-    is_server = (settings.mlflow_tracking_uri or "").startswith("http")
     return Registry(
         contract,
-        tracking_uri=lambda: mlflow_store_uri(settings),
+        tracking_uri=tracking_uri(settings),
         cache_folder=settings.data_dir / "cache",
-        artifact_folder=None if is_server else settings.data_dir / "mlflow",
+        artifact_folder=artifact_folder(settings),
         max_model_bytes=int(settings.max_model_mb * 1_000_000),
     )
-
-
-def mlflow_store_uri(settings: Settings) -> str:
-    """Return the URI where MLflow stores runs and versions; create its database if need be."""
-    if settings.mlflow_tracking_uri:
-        return settings.mlflow_tracking_uri
-    from selfheal.adapters.postgres.migrate import ensure_database
-    from selfheal.adapters.postgres.store import MLFLOW_DATABASE, server_url, with_driver
-
-    url = server_url(settings, MLFLOW_DATABASE)
-    ensure_database(url)
-    return with_driver(url, "psycopg2")
 
 
 def _calibration_metrics(record: TrainingRecord | None) -> dict[str, float | None]:

@@ -35,7 +35,7 @@ def up() -> None:
         supervisor.refuse_busy_ports(settings)
         with opened_platform(settings) as platform:
             _ensure_first_version(platform)
-            from selfheal.adapters.mlflow_registry import mlflow_store_uri
+            from selfheal.adapters.mlflow_store import mlflow_store_uri
 
             code = supervisor.supervise(settings, mlflow_store_uri(settings), lambda: _print_addresses(settings))
     raise typer.Exit(code)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfheal.adapters.mlflow_registry import EXPERIMENT, MODEL_FILE, STAGING_ALIAS, Registry, open_registry
+from selfheal.adapters.mlflow_registry import MODEL_FILE, STAGING_ALIAS, Registry, open_registry
+from selfheal.adapters.mlflow_store import EXPERIMENT
 from selfheal.adapters.model_cache import CACHED_FILES
 from selfheal.domain.records import ModelVersion, ShadowModel
 from selfheal.domain.retraining.dataset import rows_digest

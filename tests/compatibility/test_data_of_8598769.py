@@ -1,7 +1,7 @@
-"""What a platform of commit 8598769 left behind still starts, scores, verifies, reads as it did, and heals.
+"""What a platform of commit 8598769 left behind still starts, scores, verifies, reads as it did, and heals: elsewhere.
 
-`make_fixture.py` says what that platform has lived through. The tests share one restored copy; those that change it
-come last.
+`make_fixture.py` says what that platform has lived through. The tests share one copy, restored in another folder and
+without its cache; those that change it come last.
 """
 
 from __future__ import annotations
@@ -64,9 +64,11 @@ CHOSEN_ID = "0198f0f0-5c1e-7000-8000-000000000001"
 
 
 @pytest.fixture(scope="module")
-def older() -> Iterator[OlderPlatform]:
-    with restored(ARCHIVE) as platform:
+def older(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OlderPlatform]:
+    with restored(ARCHIVE, tmp_path_factory.mktemp("moved")) as platform:
+        assert not platform.made_in.exists(), "nothing can be read from where it was made"
         yield platform
+        assert not platform.made_in.exists(), "nothing is written to where it was made"
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from selfheal.adapters.mlflow_registry import DAGSTER_RUN_TAG, EXPERIMENT
+from selfheal.adapters.mlflow_registry import DAGSTER_RUN_TAG
+from selfheal.adapters.mlflow_store import EXPERIMENT
 from selfheal.adapters.postgres.alerts import list_alerts
 from selfheal_assets.assets.retraining import RequestTrigger
 from selfheal_assets.sensors.run_status import run_failure_alert, run_success

@@ -287,7 +287,7 @@ def _promote_in_threads(settings: Settings, verdicts: list[GateVerdict], start: 
 
 
 def test_of_fifty_promotions_from_several_processes_one_wins_and_the_rest_are_told_why(platform: Platform) -> None:
-    from selfheal.adapters.mlflow_registry import EXPERIMENT
+    from selfheal.adapters.mlflow_store import EXPERIMENT
 
     twin, client = twin_of_champion(platform), mlflow_client(platform)
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
