@@ -18,6 +18,7 @@ import numpy as np
 from selfheal.adapters.journal import LABEL_JOURNAL, Journal, column_values, format_time, prediction_journal
 from selfheal.adapters.postgres import model_versions
 from selfheal.adapters.postgres.ingest import IngestResult, ingest
+from selfheal.adapters.postgres.journal_seals import seal_finished
 from selfheal.domain.contract import CALM, TRUE_LABEL, FloatArray, ModelContract
 from selfheal.domain.scenarios import scenario_rows
 from selfheal.kit.ids import new_id
@@ -108,11 +109,18 @@ def journal_labels(
     journal.close()
 
 
-def ingest_all(platform: Platform) -> tuple[IngestResult, IngestResult]:
-    """Copies both journals to Postgres, as the API's sink does."""
+def ingest_all(platform: Platform, *, seals: bool = True) -> tuple[IngestResult, IngestResult]:
+    """Copies both journals to Postgres and seals what is finished, as the API's ingest worker does.
+
+    Args:
+        seals: False for what a test takes back: a seal stays.
+    """
     data_dir = platform.settings.data_dir
-    predictions = ingest(platform.store, prediction_journal(platform.contract), data_dir)
-    return predictions, ingest(platform.store, LABEL_JOURNAL, data_dir)
+    kinds = (prediction_journal(platform.contract), LABEL_JOURNAL)
+    predictions, labels = (ingest(platform.store, kind, data_dir) for kind in kinds)
+    for kind in kinds if seals else ():
+        seal_finished(platform.store, kind, data_dir)
+    return predictions, labels
 
 
 def serve(

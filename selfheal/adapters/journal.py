@@ -12,10 +12,12 @@ import contextlib
 import errno
 import fcntl
 import gzip
+import hashlib
 import os
 import shutil
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,11 +30,15 @@ import numpy as np
 import orjson
 
 from selfheal.domain.contract import FloatArray, ModelContract
-from selfheal.kit.atomic_file import atomic_file, sync_folder
+from selfheal.kit.atomic_file import atomic_file, sync_folder, write_once
 from selfheal.kit.errors import InvalidDataError, JournalUnavailableError
 
 CHECKSUM_COLUMN = "crc32"
 COMPRESSED_SUFFIX = ".gz"
+
+MAX_FILE_SECONDS = 24 * 3600.0
+"""Age at which a file is closed and the next one opened, so that it is sealed within a day or so, however little is
+written to it."""
 
 TAIL_BYTES = 8_000_000
 """How much of the end of a file `last_lines` reads."""
@@ -82,6 +88,14 @@ def prediction_journal(contract: ModelContract) -> JournalKind:
 LABEL_JOURNAL = JournalKind("labels", LABEL_COLUMNS)
 
 
+def folder_id(data_dir: Path) -> str:
+    """Return the identity of a data folder, made at its first use: it tells whose files are missing where.
+
+    The folder keeps it when it is moved or restored. Hosts that share a Postgres have data folders of their own.
+    """
+    return write_once(data_dir / "audit" / ".folder", token_hex(8).encode()).decode()
+
+
 FsyncMode: TypeAlias = Literal["always", "interval", "off"]
 """When appended lines are forced to disk: before `append` returns, whenever `sync` is called, or never."""
 
@@ -112,6 +126,7 @@ class Journal:
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._size = 0
+        self._opened_at = 0.0
         self._has_unsynced = False
         self.path: Path | None = None
         self.failure: str | None = None
@@ -136,7 +151,7 @@ class Journal:
         with self._lock:
             if self.failure is not None:
                 raise JournalUnavailableError(self.failure)
-            if self._descriptor is None or self._size >= self._max_bytes:
+            if self._descriptor is None or self._is_full():
                 self._open_next()
             assert self._descriptor is not None
             with self._giving_up_on_error():
@@ -181,6 +196,9 @@ class Journal:
             self._descriptor = None
             self._has_unsynced = False
 
+    def _is_full(self) -> bool:
+        return self._size >= self._max_bytes or time.monotonic() - self._opened_at >= MAX_FILE_SECONDS
+
     def _write_whole(self, descriptor: int, lines: bytes) -> None:
         try:
             _write_all(descriptor, lines)
@@ -219,7 +237,7 @@ class Journal:
                 self.failure = _disk_failure(path, error)
             reason = self.failure or f"no journal file can be opened in {self._folder}: {error.strerror}"
             raise JournalUnavailableError(reason) from error
-        self.path, self._size = path, len(self._header)
+        self.path, self._size, self._opened_at = path, len(self._header), time.monotonic()
 
     @contextlib.contextmanager
     def _giving_up_on_error(self) -> Iterator[None]:
@@ -283,14 +301,14 @@ def read_chunk(path: Path, offset: int, max_bytes: int = 8_000_000) -> Chunk:
     starts: list[int] = []
     corrupt: list[str] = []
     line_start = position
-    for line in whole.splitlines(keepends=True):
-        text, _, checksum = line[:-1].rpartition(b",")
+    for line in whole.split(b"\n")[:-1]:  # at nothing else: a line feed may be what is damaged
+        text, _, checksum = line.rpartition(b",")
         if checksum == b"%08x" % zlib.crc32(text):
             lines.append(text)
             starts.append(line_start)
         else:
             corrupt.append(f"{path}: byte {line_start}")
-        line_start += len(line)
+        line_start += len(line) + 1
     return Chunk(tuple(names[:-1]), tuple(lines), tuple(starts), position + len(whole), tuple(corrupt))
 
 
@@ -346,6 +364,30 @@ def has_writer(path: Path) -> bool:
         except BlockingIOError:
             return True
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedText:
+    """The text of a file that has no writer: its length and its sha256, the same before and after it is compressed."""
+
+    n_bytes: int
+    sha256: str
+
+
+def finished_text(path: Path) -> FinishedText | None:
+    """Return what the text of a finished file is; None if some process may still append to it.
+
+    Raises:
+        InvalidDataError: if the file is compressed and damaged.
+    """
+    if has_writer(path):
+        return None
+    digest, n_bytes = hashlib.sha256(), 0
+    with _text(path) as file:
+        while piece := file.read(1_000_000):
+            digest.update(piece)
+            n_bytes += len(piece)
+    return FinishedText(n_bytes, digest.hexdigest())
 
 
 def compress(path: Path) -> Path:

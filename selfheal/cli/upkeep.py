@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,6 +94,7 @@ def replay_journal(as_json: JsonFlag = False) -> None:
 
     from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
     from selfheal.adapters.postgres.ingest import ingest
+    from selfheal.adapters.postgres.journal_seals import seal_finished
 
     replayed: dict[str, IngestResult] = {}
     with opened_platform(load_settings()) as platform:
@@ -107,6 +109,7 @@ def replay_journal(as_json: JsonFlag = False) -> None:
                     progress.advance(task, n_bytes)
 
                 replayed[kind.name] = ingest(platform.store, kind, data_dir, from_start=True, on_progress=advance)
+            seal_finished(platform.store, kind, data_dir, limit=sys.maxsize)
     if as_json:
         print_json({name: asdict(result) for name, result in replayed.items()})
         return

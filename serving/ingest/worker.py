@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
 from selfheal.adapters.postgres.ingest import IngestResult, compress_copied, ingest, lag_bytes
+from selfheal.adapters.postgres.journal_seals import seal_finished
 from selfheal.domain.records import Alert, Severity
 from selfheal.kit.periodic_thread import PeriodicThread
 from serving.alerts.latch import AlertLatch
@@ -130,6 +131,7 @@ class IngestWorker:
         self._check_conflicts(total.n_conflicts)
         if time.monotonic() - self._compressed_at > COMPRESS_EVERY_SECONDS:
             for kind in self._kinds:
+                seal_finished(store, kind, settings.data_dir)
                 compress_copied(store, kind, settings.data_dir)
             self._compressed_at = time.monotonic()
 

@@ -495,7 +495,7 @@ class DecisionDetail(DecisionInfo):
     model_sha256: str | None = Field(description="digest of the model file")
     gate_config_sha256: str | None = Field(description="digest of the gates' limits")
     code_version: str | None
-    prev_hash: str = Field(description="hash of the decision before it")
+    prev_hash: str = Field(description="hash of the record before it in the chain")
     hash: str = Field(
         description="hash of this decision and `prev_hash`: an edited or deleted decision can be detected"
     )

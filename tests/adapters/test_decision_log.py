@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from selfheal.adapters.decision_log import decision_folder, record_decision, verify_decisions
-from selfheal.adapters.postgres import decisions
+from selfheal.adapters.postgres import chain, decisions
 from selfheal.domain.records import Action, Decision, GateResult, GateStatus
 from selfheal.kit.serialization import to_dict
 from selfheal.services.platform import Platform
@@ -149,14 +149,15 @@ def test_a_row_that_is_no_decision_any_more_is_found(empty_platform: Platform, r
     ]
 
 
-def test_the_head_of_the_chain_tells_later_what_has_been_added_since(
+def test_a_head_of_the_chain_stays_in_it_until_its_record_is_deleted(
     empty_platform: Platform, recorded: list[Decision]
 ) -> None:
     store = empty_platform.store
     head = decisions.chain_head(store)
-    assert (decisions.decisions_after(store, head), decisions.decisions_after(store, decisions.GENESIS)) == (0, 3)
+    assert decisions.is_in_chain(store, head)
+    assert decisions.is_in_chain(store, chain.GENESIS)
     decisions.append(store, decision(7))
-    assert decisions.decisions_after(store, head) == 1
+    assert decisions.is_in_chain(store, head)
     with store.engine.begin() as connection:
         connection.execute(text("DELETE FROM retraining_decisions WHERE decision_id = 'd2'"))
-    assert decisions.decisions_after(store, head) is None
+    assert not decisions.is_in_chain(store, head)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from selfheal.adapters.journal import (
@@ -31,6 +31,7 @@ from selfheal.adapters.journal import (
     compress,
     encode_lines,
     file_key,
+    folder_id,
     format_time,
     has_writer,
     last_lines,
@@ -59,6 +60,28 @@ def written(folder: Path, *records: tuple[str, str]) -> Path:
 def lines_of(folder: Path) -> list[bytes]:
     """Every sound line of every file, oldest file first."""
     return [line for path in KIND.files(folder) for line in read_chunk(path, 0).lines]
+
+
+def test_a_file_is_closed_after_a_day_however_little_is_written_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then no digest covers its rows."""
+    now = 1_000.0
+    monkeypatch.setattr("selfheal.adapters.journal.time.monotonic", lambda: now)
+    journal = Journal(KIND, tmp_path, NO_ROTATION)
+    for seconds, n_files in ((0, 1), (24 * 3600 - 1, 1), (24 * 3600, 2)):
+        now = 1_000.0 + seconds
+        journal.append([("a", "1")])
+        assert len(KIND.files(tmp_path)) == n_files
+    journal.close()
+
+
+def test_a_data_folder_keeps_its_identity(tmp_path: Path) -> None:
+    first = folder_id(tmp_path / "data")
+    assert folder_id(tmp_path / "data") == first
+    assert folder_id(tmp_path / "other") != first
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert folder_id(tmp_path / "moved") == first
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:
@@ -188,6 +211,7 @@ def test_a_damaged_line_is_reported_with_its_place_and_those_after_it_survive(tm
     assert chunk.end_offset == len(content)
 
 
+@example(11, ord("\n") ^ ord("\r"))  # a line feed that became another line break
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_whichever_byte_is_damaged_no_false_record_comes_out(position: int, flip: int) -> None:
     import tempfile

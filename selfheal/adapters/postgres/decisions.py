@@ -1,6 +1,6 @@
-"""Decisions as a hash chain: queries that append, read and check them.
+"""Decisions as links of the hash chain: queries that append, read and check them.
 
-Each row's hash covers its content and the hash of the row before it, so that an edited or deleted row is noticed.
+Each row's hash covers its content and the hash of the link before it, so that an edited or deleted row is noticed.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, func, select, text
+from sqlalchemy import Connection, Row, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from selfheal.adapters.postgres.lock_keys import Lock
+from selfheal.adapters.postgres import chain, journal_seals
+from selfheal.adapters.postgres.chain import Link
 from selfheal.domain.records import Action, Decision
 from selfheal.kit.serialization import digest_of, from_dict, to_dict
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from selfheal.adapters.postgres.store import Store
-
-
-GENESIS = "0" * 64
 
 JUDGED = (Action.PROMOTE, Action.REJECT, Action.INCONCLUSIVE)
 """The possible verdicts on a challenger."""
@@ -57,11 +55,11 @@ def append_on(store: Store, connection: Connection, decision: Decision) -> bool:
     """Append as part of the connection's transaction, as `append` does: nobody else can append before it ends."""
     table = store.tables.retraining_decisions
     content = to_dict(decision)
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": Lock.CHAIN})
+    chain.lock(connection)
     known = select(table.c.decision_id).where(table.c.decision_id == decision.decision_id)
     if connection.execute(known).first() is not None:
         return False
-    previous = _last_hash(store, connection)
+    previous = chain.last_hash(connection)
     values = content | {
         "created_at": decision.created_at,
         "failed_gates": list(decision.failed_gates),
@@ -161,17 +159,13 @@ def count_verdicts(store: Store, champion_version: int | None, since: datetime) 
 
 def chain_problems(store: Store) -> list[str]:
     """Return what is wrong with the chain (edited rows, missing links), one sentence each; empty if it is intact."""
-    table = store.tables.retraining_decisions
-    problems: list[str] = []
-    previous = GENESIS
-    with store.engine.connect() as connection:
-        for row in connection.execute(select(table).order_by(table.c.position)):
-            if row.prev_hash != previous:
-                problems.append(f"decision {row.decision_id}: the decision before it is missing or was changed")
-            if not _is_as_hashed(row):
-                problems.append(f"decision {row.decision_id}: its content does not match its hash")
-            previous = row.hash
-    return problems
+    with store.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        rows = connection.execute(select(store.tables.retraining_decisions)).all()
+        seals = journal_seals.links(store, connection)
+    links = [
+        Link(row.position, row.prev_hash, row.hash, f"decision {row.decision_id}", _is_as_hashed(row)) for row in rows
+    ]
+    return list(chain.link_problems([*links, *seals]))
 
 
 def all_readable(store: Store) -> dict[str, Decision | None]:
@@ -185,23 +179,13 @@ def all_readable(store: Store) -> dict[str, Decision | None]:
 def chain_head(store: Store) -> str:
     """Return the newest hash. Noted elsewhere, it proves later that nothing up to it has changed."""
     with store.engine.connect() as connection:
-        return _last_hash(store, connection)
+        return chain.last_hash(connection)
 
 
-def decisions_after(store: Store, head: str) -> int | None:
-    """Return how many decisions follow the one with this hash (all of them after `GENESIS`); None if none has it."""
-    table = store.tables.retraining_decisions
+def is_in_chain(store: Store, head: str) -> bool:
+    """Return whether a link has this hash; `GENESIS` always is in the chain."""
     with store.engine.connect() as connection:
-        position = -1 if head == GENESIS else _position_of(store, connection, head)
-        if position is None:
-            return None
-        later = select(func.count()).select_from(table).where(table.c.position > position)
-        return connection.execute(later).scalar_one()
-
-
-def _position_of(store: Store, connection: Connection, head: str) -> int | None:
-    table = store.tables.retraining_decisions
-    return connection.execute(select(table.c.position).where(table.c.hash == head)).scalar()
+        return chain.position_of(connection, head) is not None
 
 
 def _is_as_hashed(row: Row[Any]) -> bool:
@@ -230,12 +214,6 @@ def _hash(previous: str, content: dict[str, Any]) -> str:
     """Return the hash over the content as it is read back: JSONB has no negative zero."""
     known = {name: value for name, value in content.items() if value is not None or name not in ADDED_LATER}
     return digest_of(previous, json.loads(json.dumps(known), parse_float=lambda digits: float(digits) + 0.0))
-
-
-def _last_hash(store: Store, connection: Connection) -> str:
-    table = store.tables.retraining_decisions
-    last = connection.execute(select(table.c.hash).order_by(table.c.position.desc()).limit(1)).scalar()
-    return last or GENESIS
 
 
 def _record(row: Row[Any]) -> Decision:

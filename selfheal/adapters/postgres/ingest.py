@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from selfheal.adapters.journal import (
@@ -25,6 +25,7 @@ from selfheal.adapters.journal import (
     compress,
     compressed_path,
     file_key,
+    folder_id,
     has_writer,
     read_chunk,
     text_size,
@@ -111,12 +112,12 @@ def _ingest_file(
             result.n_torn += 1
             end_offset = size
         with store.engine.begin() as connection:
+            segment = _save_position(store, connection, kind, path, end_offset)
             if chunk.lines:
-                copied = _copy_chunk(store, connection, kind, path, chunk)
+                copied = _copy_chunk(store, connection, kind, path, chunk, segment)
                 result.n_new += copied.n_new
                 result.n_conflicts += copied.n_conflicts
                 result.corrupt.extend(copied.refused)
-            _save_position(store, connection, kind, file_key(path), end_offset)
         result.n_read += len(chunk.lines)
         result.corrupt.extend(chunk.corrupt)
         if on_progress is not None:
@@ -156,26 +157,46 @@ def lag_bytes(store: Store, kind: JournalKind, data_dir: Path) -> int:
     return sum(max(0, size - done.get(key, 0)) for key, size in sizes.items())
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How many bytes of a file's text are in Postgres, and the data folder that it was copied from (`folder_id`).
+
+    `folder` is None for a file that an older release has copied.
+    """
+
+    byte_offset: int
+    folder: str | None
+
+
+def journal_positions(store: Store, kind: JournalKind) -> dict[str, Position]:
+    """Return how far each file is copied, by `file_key`."""
+    table = store.tables.journal_positions
+    query = select(table.c.file, table.c.byte_offset, table.c.folder).where(table.c.journal == kind.name)
+    with store.engine.connect() as connection:
+        return {row.file: Position(row.byte_offset, row.folder) for row in connection.execute(query)}
+
+
 def copied_positions(store: Store, kind: JournalKind) -> dict[str, int]:
     """Return how many bytes of each file's text are in Postgres, by `file_key`."""
-    table = store.tables.journal_positions
-    with store.engine.connect() as connection:
-        rows = connection.execute(select(table.c.file, table.c.byte_offset).where(table.c.journal == kind.name))
-        return {row.file: row.byte_offset for row in rows}
+    return {file: position.byte_offset for file, position in journal_positions(store, kind).items()}
 
 
-def _save_position(store: Store, connection: Connection, kind: JournalKind, file: str, offset: int) -> None:
+def _save_position(store: Store, connection: Connection, kind: JournalKind, path: Path, offset: int) -> int:
+    """Record how far the file is copied by the connection's transaction; return the file's number (`segment`)."""
     table = store.tables.journal_positions
-    statement = insert(table).values(journal=kind.name, file=file, byte_offset=offset, updated_at=func.now())
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["journal", "file"],
-            set_={
-                "byte_offset": func.greatest(table.c.byte_offset, statement.excluded.byte_offset),
-                "updated_at": func.now(),
-            },
-        )
-    )
+    changes = {
+        "byte_offset": func.greatest(table.c.byte_offset, offset),
+        "folder": folder_id(path.parents[2]),
+        "updated_at": func.now(),
+    }
+    key = {"journal": kind.name, "file": file_key(path)}
+    known = update(table).where(table.c.journal == key["journal"], table.c.file == key["file"]).values(changes)
+    segment = connection.execute(known.returning(table.c.segment)).scalar()
+    if segment is None:  # an upsert alone would use up a number at each call
+        new = insert(table).values(**key, **changes | {"byte_offset": offset})
+        upsert = new.on_conflict_do_update(index_elements=list(key), set_=changes)
+        segment = connection.execute(upsert.returning(table.c.segment)).scalar_one()
+    return int(segment)
 
 
 @dataclass
@@ -185,7 +206,9 @@ class _Copied:
     refused: list[str] = field(default_factory=list)
 
 
-def _copy_chunk(store: Store, connection: Connection, kind: JournalKind, path: Path, chunk: Chunk) -> _Copied:
+def _copy_chunk(
+    store: Store, connection: Connection, kind: JournalKind, path: Path, chunk: Chunk, segment: int
+) -> _Copied:
     """Copy the lines, except those that Postgres refuses: they are rare, so halving finds them in few steps."""
     copied = _Copied()
     pieces = [range(len(chunk.lines))]
@@ -194,7 +217,7 @@ def _copy_chunk(store: Store, connection: Connection, kind: JournalKind, path: P
         try:
             with connection.begin_nested():
                 n_new, n_conflicts = _COPIERS[kind.name](
-                    store, connection, chunk.columns, chunk.lines[piece.start : piece.stop]
+                    store, connection, chunk.columns, chunk.lines[piece.start : piece.stop], segment
                 )
         except psycopg.errors.UndefinedColumn as error:
             raise InvalidDataError(
@@ -227,16 +250,17 @@ def incoming_lines(
 
 
 def _copy_predictions(
-    store: Store, connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...]
+    store: Store, connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...], segment: int
 ) -> tuple[int, int]:
     table = store.tables.prediction_logs.name
+    names = ", ".join(f'"{name}"' for name in columns)
+    insert_new = f"INSERT INTO {table} ({names}, segment) SELECT {names}, :segment FROM incoming ON CONFLICT DO NOTHING"
     with incoming_lines(connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"):
-        insert_new = text(f"INSERT INTO {table} SELECT * FROM incoming ON CONFLICT DO NOTHING")
-        return connection.execute(insert_new).rowcount, 0
+        return connection.execute(text(insert_new), {"segment": segment}).rowcount, 0
 
 
 def _copy_labels(
-    store: Store, connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...]
+    store: Store, connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...], segment: int
 ) -> tuple[int, int]:
     """Copy labels; of several labels of a prediction the one that counts stays (`label_precedence`, migration 0008).
 
@@ -258,10 +282,10 @@ def _copy_labels(
           AND i.true_label <> old.true_label
     """
     upsert = f"""
-        INSERT INTO {table} AS old ({names}) {best}
+        INSERT INTO {table} AS old ({names}, segment) SELECT best.*, :segment FROM ({best}) best
         ON CONFLICT (prediction_id) DO UPDATE SET
             true_label = excluded.true_label, labelled_at = excluded.labelled_at, received_at = excluded.received_at,
-            label_source = excluded.label_source, is_correction = excluded.is_correction
+            label_source = excluded.label_source, is_correction = excluded.is_correction, segment = excluded.segment
         WHERE {LABEL_OVERRULES.format(new="excluded", old="old")}
     """
     conflicts = f"""
@@ -270,11 +294,11 @@ def _copy_labels(
     """
     with incoming_lines(connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"):
         n_overruled = connection.execute(text(overruled)).scalar_one()
-        n_new = connection.execute(text(upsert)).rowcount
+        n_new = connection.execute(text(upsert), {"segment": segment}).rowcount
         return n_new, n_overruled + connection.execute(text(conflicts)).scalar_one()
 
 
-_COPIERS: dict[str, Callable[[Store, Connection, tuple[str, ...], tuple[bytes, ...]], tuple[int, int]]] = {
+_COPIERS: dict[str, Callable[[Store, Connection, tuple[str, ...], tuple[bytes, ...], int], tuple[int, int]]] = {
     "predictions": _copy_predictions,
     "labels": _copy_labels,
 }

@@ -89,7 +89,7 @@ class JournalCheck:
                 none was.
         """
         with self._lines(columns, lines, self._table):
-            self._note_differing()
+            self._note_differing(columns)
             self._mark_snapshot_rows()
             return LinesAgainstTable(
                 self._ids(MISSING.format(table=self._table), retained_since=retained_since),
@@ -101,7 +101,7 @@ class JournalCheck:
         """Clear differences in a second pass: an id chosen by a client may have two lines, and the table has one of them."""
         forgiven = f"""
             DELETE FROM differing d USING incoming i JOIN {self._table} p USING (prediction_id)
-            WHERE d.prediction_id = i.prediction_id AND ROW(i.*) IS NOT DISTINCT FROM ROW(p.*)
+            WHERE d.prediction_id = i.prediction_id AND {self._is_different(columns).replace(" IS ", " IS NOT ")}
         """
         with self._lines(columns, lines, self._table):
             self._connection.execute(text(forgiven))
@@ -137,12 +137,20 @@ class JournalCheck:
         ):
             yield
 
-    def _note_differing(self) -> None:
+    def _note_differing(self, columns: tuple[str, ...]) -> None:
         query = f"""
             INSERT INTO differing SELECT DISTINCT i.prediction_id FROM incoming i JOIN {self._table} p USING (prediction_id)
-            WHERE ROW(i.*) IS DISTINCT FROM ROW(p.*) ON CONFLICT DO NOTHING
+            WHERE {self._is_different(columns)} ON CONFLICT DO NOTHING
         """
         self._connection.execute(text(query))
+
+    def _is_different(self, columns: tuple[str, ...]) -> str:
+        """Return the condition that line and row differ: in what the file has, or in a column that it does not have yet."""
+        declared = (column.name for column in self._store.tables.prediction_logs.columns if column.name != "segment")
+        line, row = (
+            ", ".join(f'{prefix}."{name}"' for name in dict.fromkeys((*columns, *declared))) for prefix in ("i", "p")
+        )
+        return f"ROW({line}) IS DISTINCT FROM ROW({row})"
 
     def _mark_snapshot_rows(self) -> None:
         line, row = (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from selfheal.adapters.postgres.journal_seals import PREDICTIONS, append_retention, row_groups
 from selfheal.adapters.postgres.lock_keys import Lock
 from selfheal.adapters.postgres.tables import HOUR_OF_PREDICTION
 
@@ -66,7 +67,8 @@ def delete_alerts(store: Store, before: datetime) -> int:
 def delete_unlabelled_predictions(store: Store, before: datetime) -> int:
     """Delete predictions without a label from before the hour of `before`, one hour per transaction.
 
-    The journal still has them.
+    The journal still has them. Digests of the hour's rows before and after are a link of the hash chain: what is
+    missing then was deleted on purpose.
     """
     hours = """
         SELECT DISTINCT date_trunc('hour', bucket_start, 'UTC'), model_version FROM prediction_rollups
@@ -81,9 +83,17 @@ def delete_unlabelled_predictions(store: Store, before: datetime) -> int:
     with store.engine.connect() as connection:
         found = connection.execute(text(hours), {"before": before}).all()
     n_deleted = 0
+    of_hour = "hour = :hour AND model_version = :version"
     for hour, version in found:
+        values = {"hour": hour, "version": version}
         with store.engine.begin() as connection:
-            n_deleted += connection.execute(text(unlabelled), {"hour": hour, "version": version}).rowcount
+            # No row may come between the digest and the deletion.
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": Lock.ROLLUPS})
+            before_it = row_groups(connection, PREDICTIONS, of_hour, **values)
+            n_of_hour = connection.execute(text(unlabelled), values).rowcount
+            if n_of_hour:
+                append_retention(store, connection, before_it, row_groups(connection, PREDICTIONS, of_hour, **values))
+            n_deleted += n_of_hour
     return n_deleted
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
     text,
 )
@@ -60,6 +61,8 @@ class Tables:
     monitoring_alerts: Table
     reference_data: Table
     journal_positions: Table
+    journal_seals: Table
+    overruled_labels: Table
 
 
 def build_tables(contract: ModelContract) -> Tables:
@@ -80,6 +83,8 @@ def build_tables(contract: ModelContract) -> Tables:
         monitoring_alerts=_monitoring_alerts(metadata),
         reference_data=_reference_data(metadata),
         journal_positions=_journal_positions(metadata),
+        journal_seals=_journal_seals(metadata),
+        overruled_labels=_overruled_labels(metadata),
     )
 
 
@@ -91,6 +96,15 @@ def feature_columns(contract: ModelContract) -> list[Column[Any]]:
 
 def _time(name: str, *, required: bool = False) -> Column[Any]:
     return Column(name, DateTime(timezone=True), nullable=not required)
+
+
+def _segment() -> Column[Any]:
+    """Return the column with the journal file that a row came from; null: copied by a release that did not record it."""
+    return Column("segment", Integer)
+
+
+def _by_segment(table: str) -> Index:
+    return Index(f"{table}_by_segment", "segment", postgresql_where=text("segment IS NOT NULL"))
 
 
 def _one_of(column: str, values: Iterable[str], name: str) -> CheckConstraint:
@@ -110,8 +124,10 @@ def _prediction_logs(metadata: MetaData, contract: ModelContract) -> Table:
         Column("threshold", Double, nullable=False),
         Column("request_source", Text, nullable=False),
         Column("latency_ms", Double, nullable=False),
+        _segment(),
         *feature_columns(contract),
         CheckConstraint("probability BETWEEN 0 AND 1", name="prediction_logs_probability_is_one"),
+        _by_segment("prediction_logs"),
         Index("prediction_logs_by_version_and_time", "model_version", "created_at"),
         # A sample of a window is its rows with the smallest hashes. Ids may be chosen by clients, hence the hash.
         Index("prediction_logs_by_hour_and_hash", "model_version", text(HOUR_OF_PREDICTION), text(SAMPLING_HASH)),
@@ -134,6 +150,8 @@ def _label_store(metadata: MetaData) -> Table:
         Column("is_correction", Boolean, nullable=False, server_default=text("false")),
         _time("predicted_at"),
         Column("model_version", Integer),
+        _segment(),
+        _by_segment("label_store"),
         CheckConstraint("true_label IN (0, 1)", name="label_store_label_is_binary"),
         Index("label_store_by_received_at", "received_at"),
         Index(
@@ -406,4 +424,43 @@ def _journal_positions(metadata: MetaData) -> Table:
         Column("file", Text, primary_key=True),
         Column("byte_offset", BigInteger, nullable=False),
         _time("updated_at", required=True),
+        Column("segment", Integer, Identity(always=True), nullable=False),
+        Column("folder", Text),  # null: copied by a release that did not record it
+        UniqueConstraint("segment", name="journal_positions_segment"),
+    )
+
+
+def _journal_seals(metadata: MetaData) -> Table:
+    """Return the table of the journal's links of the hash chain. A trigger (in the migration) refuses changes.
+
+    `position` is drawn from the sequence of `retraining_decisions`: the order of the chain goes over both tables.
+    """
+    return Table(
+        "journal_seals",
+        metadata,
+        Column("position", BigInteger, primary_key=True, autoincrement=False),
+        _time("created_at", required=True),
+        Column("kind", Text, nullable=False),
+        Column("journal", Text, nullable=False),
+        Column("file", Text),
+        Column("content", JSONB, nullable=False),
+        Column("prev_hash", Text, nullable=False, unique=True),
+        Column("hash", Text, nullable=False, unique=True),
+        _one_of("kind", ("segment", "retention"), "journal_seals_kind"),
+        UniqueConstraint("journal", "file", name="journal_seals_one_per_file"),
+    )
+
+
+def _overruled_labels(metadata: MetaData) -> Table:
+    """Return the table of labels that another one replaced; a trigger on `label_store` fills it."""
+    return Table(
+        "overruled_labels",
+        metadata,
+        Column("segment", Integer, primary_key=True, autoincrement=False),
+        Column("prediction_id", Uuid, primary_key=True),
+        Column("received_at", DateTime(timezone=True), primary_key=True),
+        Column("is_correction", Boolean, primary_key=True),
+        Column("true_label", SmallInteger, nullable=False),
+        _time("labelled_at", required=True),
+        Column("label_source", Text, nullable=False),
     )

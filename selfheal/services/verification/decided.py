@@ -26,9 +26,9 @@ def check_chain(platform: Platform, expected_head: str | None) -> CheckResult:
     with check.checking("table retraining_decisions", n_things=0):
         check.found(decisions.chain_problems(platform.store))
         check.n_checked = len(decisions.all_readable(platform.store))
-        if expected_head is not None and decisions.decisions_after(platform.store, expected_head) is None:
+        if expected_head is not None and not decisions.is_in_chain(platform.store, expected_head):
             check.found(
-                [f"no decision has the hash {expected_head}: the chain was cut, or written anew, since it was noted"]
+                [f"no record has the hash {expected_head}: the chain was cut, or written anew, since it was noted"]
             )
     return check.result()
 

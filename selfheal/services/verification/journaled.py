@@ -21,9 +21,11 @@ from selfheal.adapters.journal import (
 )
 from selfheal.adapters.postgres.ingest import copied_positions, under_either_name
 from selfheal.adapters.postgres.journal_audit import JournalCheck, journal_check
+from selfheal.adapters.postgres.journal_seals import list_seals
 from selfheal.domain.retraining.dataset import LOGGED, ORIGIN
 from selfheal.kit.errors import InvalidDataError, PermanentError
 from selfheal.services.verification.findings import Check, CheckResult
+from selfheal.services.verification.segments import deleted_until
 
 if TYPE_CHECKING:
     from selfheal.domain.retraining.dataset import TrainingSet
@@ -124,7 +126,7 @@ def _pass_labels(checking: JournalCheck, platform: Platform, on_bytes: OnBytes) 
 
 
 def _copied_chunks(platform: Platform, kind: JournalKind, check: Check, on_bytes: OnBytes) -> Iterator[Chunk]:
-    """Yield the lines that were copied to Postgres; damaged ones are findings, an unreadable file is reported."""
+    """Yield the lines that were copied to Postgres; damaged ones, and files that cannot be read, are findings."""
     done = copied_positions(platform.store, kind)
     for path in kind.files(platform.settings.data_dir):
         offset, end = 0, done.get(file_key(path), 0)
@@ -132,7 +134,7 @@ def _copied_chunks(platform: Platform, kind: JournalKind, check: Check, on_bytes
             try:
                 chunk = under_either_name(lambda path, offset=offset: read_chunk(path, offset), path)  # type: ignore[misc]
             except (InvalidDataError, OSError) as error:
-                check.could_not(str(error))
+                check.found([str(error)])
                 break
             if chunk is None or chunk.end_offset <= offset:
                 _tell_torn_end(check, path, offset, end)
@@ -164,4 +166,7 @@ def _up_to(chunk: Chunk, end: int) -> Chunk:
 def _kept_since(platform: Platform) -> datetime | None:
     """From when on every prediction must be in Postgres, labelled or not; None if all must."""
     days = platform.settings.predictions_retention_days
-    return None if days is None else datetime.now(UTC) - timedelta(days=days)
+    by_setting = None if days is None else datetime.now(UTC) - timedelta(days=days)
+    with platform.store.engine.connect() as connection:
+        by_record = deleted_until(list_seals(platform.store, connection))
+    return max((moment for moment in (by_setting, by_record) if moment is not None), default=None)

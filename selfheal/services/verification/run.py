@@ -21,6 +21,7 @@ from selfheal.services.verification.artifacts import (
 from selfheal.services.verification.decided import check_chain, check_files, check_promotions
 from selfheal.services.verification.findings import Check, CheckResult, Verification
 from selfheal.services.verification.journaled import check_journals, journal_bytes
+from selfheal.services.verification.segments import check_rows, check_segments
 from selfheal.services.verification.verdicts import check_verdicts, newest_verdicts
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def verify_everything(
         check_references(platform, listener.on_step),
         check_training_sets(platform, verdicts, listener.on_step),
         check_alias(platform),
+        *_segments(platform, listener),
         *_journals(platform, verdicts, listener),
         check_verdicts(platform, verdicts, listener.on_step),
     ]
@@ -96,6 +98,11 @@ def _check_record(platform: Platform, decision_id: str) -> CheckResult:
     check = Check("record in the chain and as a file", n_checked=1)
     check.found(found)
     return check.result()
+
+
+def _segments(platform: Platform, listener: Listener) -> list[CheckResult]:
+    listener.on_step("journal files and the rows that came from them")
+    return [check_segments(platform), check_rows(platform)]
 
 
 def _journals(platform: Platform, verdicts: Sequence[Decision], listener: Listener) -> list[CheckResult]:

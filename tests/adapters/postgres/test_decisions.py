@@ -84,15 +84,19 @@ def test_an_edited_row_is_found(store: Store, edit: str) -> None:
 def test_an_edited_row_whose_hash_was_made_to_fit_breaks_the_link_after_it(store: Store) -> None:
     chained(store, 3)
     execute(store, "UPDATE retraining_decisions SET hash = 'forged' WHERE decision_id = 'd1'")
-    assert "decision d2: the decision before it is missing or was changed" in decisions.chain_problems(store)
+    assert "decision d2: the record before it in the chain is missing or was changed" in decisions.chain_problems(store)
 
 
 def test_a_row_deleted_from_the_middle_or_the_beginning_is_found(store: Store) -> None:
     chained(store, 4)
     execute(store, "DELETE FROM retraining_decisions WHERE decision_id = 'd1'")
-    assert decisions.chain_problems(store) == ["decision d2: the decision before it is missing or was changed"]
+    assert decisions.chain_problems(store) == [
+        "decision d2: the record before it in the chain is missing or was changed"
+    ]
     execute(store, "DELETE FROM retraining_decisions WHERE decision_id = 'd0'")
-    assert decisions.chain_problems(store) == ["decision d2: the decision before it is missing or was changed"]
+    assert decisions.chain_problems(store) == [
+        "decision d2: the record before it in the chain is missing or was changed"
+    ]
 
 
 def test_the_chain_goes_on_after_its_problem(store: Store) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from selfheal.adapters.decision_log import decision_folder
 from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
 from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS
-from selfheal.adapters.postgres import decisions, model_versions
+from selfheal.adapters.postgres import chain, decisions, model_versions
 from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.records import Action, Decision, GateStatus, Promotion, Stage, Trigger
@@ -186,7 +186,7 @@ def test_a_deleted_decision_is_found(platform: Platform) -> None:
     with rows_changed(platform, "retraining_decisions", delete):
         found = findings(platform, n_verdicts=0)
         assert verify_decision(platform, training.decision_id).has_findings
-    assert any("the decision before it is missing" in one for one in found[CHAIN])
+    assert any("the record before it in the chain is missing" in one for one in found[CHAIN])
     assert any(f"decision {training.decision_id} is in " in one for one in found[FILES])
 
 
@@ -210,7 +210,7 @@ def test_an_edited_a_missing_and_a_foreign_file_of_a_decision_are_found(platform
 
 def test_a_head_that_was_noted_elsewhere_must_be_in_the_chain_still(platform: Platform) -> None:
     first = decisions.page(platform.store, 100)[-1].hash
-    for head in (decisions.chain_head(platform.store), first, decisions.GENESIS):
+    for head in (decisions.chain_head(platform.store), first, chain.GENESIS):
         assert check_chain(platform, expected_head=head).findings == ()
     assert "the chain was cut" in findings(platform, expected_head="f" * 64, n_verdicts=0)[CHAIN][0]
 
@@ -471,6 +471,13 @@ def test_a_file_of_the_journal_that_was_cut_is_found(platform: Platform) -> None
     assert any("ends at byte" in one for one in found[PREDICTIONS])
 
 
+def remove_files(platform: Platform, paths: set[Path]) -> None:
+    """Journal files, as if they had never been."""
+    for path in paths:
+        path.unlink()
+        execute(platform, "DELETE FROM journal_positions WHERE file = :file", file=path.name)
+
+
 @contextmanager
 def more_traffic(platform: Platform, **options: Any) -> Iterator[Sent]:
     """Predictions that are forgotten at the end, in the journal and in Postgres."""
@@ -483,8 +490,7 @@ def more_traffic(platform: Platform, **options: Any) -> Iterator[Sent]:
     try:
         yield sent
     finally:
-        for path in set(kind.files(platform.settings.data_dir)) - before:
-            path.unlink()
+        remove_files(platform, set(kind.files(platform.settings.data_dir)) - before)
         ids = [str(one) for one in sent.prediction_ids]
         execute(platform, "DELETE FROM prediction_logs WHERE prediction_id::text = ANY(:ids)", ids=ids)
 
@@ -500,7 +506,7 @@ def test_an_answer_by_a_version_that_was_not_live_then_is_found(platform: Platfo
         (3, live_since + 5 * minutes, True),
     ):
         with more_traffic(platform, model_version=version, start=start):
-            ingest_all(platform)
+            ingest_all(platform, seals=False)
             assert (VERSIONS in journal_findings(platform)) is is_found
 
 
@@ -512,9 +518,9 @@ def test_lines_that_wait_to_be_copied_are_not_missed(platform: Platform) -> None
 def test_of_an_id_that_was_scored_twice_one_line_must_be_what_postgres_has(platform: Platform) -> None:
     """Ids that clients choose: while Postgres was away, or in two processes at once."""
     with more_traffic(platform, model_version=2, start=T0 + 5 * HOUR) as sent:
-        ingest_all(platform)
+        ingest_all(platform, seals=False)
         with more_traffic(platform, model_version=2, start=T0 + 6 * HOUR, prediction_ids=sent.prediction_ids):
-            ingest_all(platform)
+            ingest_all(platform, seals=False)
             assert journal_findings(platform) == {}
             edit = f"UPDATE prediction_logs SET latency_ms = 9 WHERE prediction_id = '{sent.prediction_ids[0]}'"
             execute(platform, edit)
@@ -524,7 +530,7 @@ def test_of_an_id_that_was_scored_twice_one_line_must_be_what_postgres_has(platf
 def test_predictions_that_maintenance_deletes_are_not_missed(platform: Platform) -> None:
     keeping = replace(platform, settings=platform.settings.model_copy(update={"predictions_retention_days": 30}))
     with more_traffic(platform, model_version=2, start=T0 + 5 * HOUR) as sent:
-        ingest_all(platform)
+        ingest_all(platform, seals=False)
         execute(
             platform,
             "DELETE FROM prediction_logs WHERE prediction_id = :id",
@@ -542,14 +548,13 @@ def test_a_label_that_was_corrected_is_what_the_journal_makes_it(platform: Platf
         (one, *_), at = sent.prediction_ids, sent.last_at
         journal_labels(data_dir, [one], [0], received_at=at + SECOND)
         journal_labels(data_dir, [one], [1], received_at=at + HOUR, is_correction=True)
-        ingest_all(platform)
+        ingest_all(platform, seals=False)
         try:
             assert journal_findings(platform) == {}
             execute(platform, "UPDATE label_store SET is_correction = false WHERE prediction_id = :id", id=one)
             assert set(journal_findings(platform)) == {LABELS}
         finally:
-            for path in set(LABEL_JOURNAL.files(data_dir)) - files:
-                path.unlink()
+            remove_files(platform, set(LABEL_JOURNAL.files(data_dir)) - files)
             execute(platform, "DELETE FROM label_store WHERE prediction_id = :id", id=one)
 
 
