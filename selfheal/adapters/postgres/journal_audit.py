@@ -33,11 +33,13 @@ SNAPSHOT_COLUMNS = ("prediction_id", "created_at", "model_version", "probability
 class LinesAgainstTable:
     """Ids, as text, of predictions whose line disagrees with the tables; and the time of the oldest line.
 
-    `missing` are not in the table. `unserved` name a version that was not in production then.
+    `missing` are not in the table. `unserved` name a version that was not in production then. Of `n_unknown` that is
+    not known: they are from before what went live when was recorded.
     """
 
     missing: tuple[str, ...]
     unserved: tuple[str, ...]
+    n_unknown: int
     first_at: datetime | None
 
 
@@ -91,9 +93,12 @@ class JournalCheck:
         with self._lines(columns, lines, self._table):
             self._note_differing(columns)
             self._mark_snapshot_rows()
+            served = {"name": self._store.contract.name, "early": CLOCK_TOLERANCE, "late": SWAP_TOLERANCE}
+            unserved = self._connection.execute(text(UNSERVED), served).all()
             return LinesAgainstTable(
                 self._ids(MISSING.format(table=self._table), retained_since=retained_since),
-                self._ids(UNSERVED, name=self._store.contract.name, early=CLOCK_TOLERANCE, late=SWAP_TOLERANCE),
+                tuple(str(row.prediction_id) for row in unserved if row.is_known),
+                sum(not row.is_known for row in unserved),
                 self._connection.execute(text("SELECT min(created_at) FROM incoming")).scalar(),
             )
 
@@ -178,12 +183,20 @@ UNSERVED = """
     WITH serving AS (
         SELECT version, promoted_at AS since, lead(promoted_at) OVER (ORDER BY position) AS until
         FROM promotions WHERE model_name = :name
+    ),
+    recorded AS (
+        SELECT coalesce(min(promoted_at) FILTER (WHERE d.code_version LIKE '%+%'), 'infinity') AS since,
+               bool_or(d.code_version IS NULL OR d.code_version NOT LIKE '%+%') AS has_older
+        FROM promotions JOIN retraining_decisions d USING (decision_id) WHERE promotions.model_name = :name
     )
-    SELECT prediction_id FROM incoming i
+    SELECT prediction_id, NOT coalesce(r.has_older AND i.created_at < r.since, false) AS is_known
+    FROM incoming i CROSS JOIN recorded r
     WHERE NOT EXISTS (SELECT 1 FROM serving s WHERE s.version = i.model_version AND i.created_at >= s.since - :early
                         AND i.created_at <= coalesce(s.until + :late, 'infinity'))
     ORDER BY created_at
 """
+"""The release that made `promotions` a table also gave `code_version` a digest. What had gone live before is known of
+each version for its last time only (migration 0007)."""
 
 LABELS = f"""
     SELECT DISTINCT i.prediction_id FROM incoming i LEFT JOIN {{table}} old USING (prediction_id)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS
 from selfheal.adapters.postgres import decisions, model_versions
 from selfheal.adapters.postgres.baseline import baseline_path, baseline_row
+from selfheal.adapters.postgres.decisions import JUDGED
 from selfheal.domain.records import Decision, ModelVersion
-from selfheal.kit.errors import IntegrityError
+from selfheal.kit.errors import IntegrityError, MissingArtifactError, PermanentError
 from selfheal.services.verification.decided import ALL
 from selfheal.services.verification.findings import Check, CheckResult
 
@@ -57,15 +58,16 @@ def check_training_sets(
     versions = _versions(platform) if with_versions else []
     runs = dict.fromkeys(version.mlflow_run_id for version in versions)
     runs |= dict.fromkeys(decision.mlflow_run_id for decision in verdicts if decision.mlflow_run_id is not None)
-    decided = _data_digests(platform)
+    decided = _decisions_by_run(platform)
     for run_id in runs:
         on_step(f"training set of run {run_id[:8]}")
         with check.checking(f"training set of run {run_id}"):
-            shadow = platform.registry.shadow_of_run(run_id)
-            found = platform.registry.training_set(shadow).info.sha256
-            for decision_id, expected in decided.get(run_id, ()):
-                if found != expected:
-                    raise IntegrityError(f"it has sha256 {found}, decision {decision_id} rests on {expected}")
+            found = _training_set_digest(platform, run_id, decided.get(run_id, ()))
+            for decision in decided.get(run_id, ()):
+                if decision.data_sha256 not in {None, found}:
+                    raise IntegrityError(
+                        f"it has sha256 {found}, decision {decision.decision_id} rests on {decision.data_sha256}"
+                    )
     return check.result()
 
 
@@ -97,7 +99,11 @@ def _check_baseline(platform: Platform) -> None:
     _refuse_other(row.parquet, row.sha256)
     if not path.exists():
         raise IntegrityError(f"{path} is not there; any reading of the baseline restores it from Postgres")
-    _refuse_other(path.read_bytes(), row.sha256)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error.strerror}; delete it to have it restored") from error
+    _refuse_other(data, row.sha256)
 
 
 def _versions(platform: Platform) -> list[ModelVersion]:
@@ -118,10 +124,35 @@ def _compare_with_run(platform: Platform, version: ModelVersion) -> None:
             raise IntegrityError(f"model_metadata has {name} {ours}, its run has {theirs}")
 
 
-def _data_digests(platform: Platform) -> dict[str, list[tuple[str, str]]]:
-    """Of each run: the decisions on it and the digest of the rows they rest on."""
-    found: dict[str, list[tuple[str, str]]] = {}
+def stores_training_set(decided: Iterable[Decision]) -> bool:
+    """Return whether the release that decided on a run stored the rows that it was trained and judged on.
+
+    The verdict says so, and the chain covers it: the limits of a verdict have had the seed of its draws since then. A
+    run without a verdict is not taken for an older one.
+    """
+    verdicts = [decision for decision in decided if decision.action in JUDGED]
+    return not verdicts or any("seed" in (verdict.gate_config or {}) for verdict in verdicts)
+
+
+def _training_set_digest(platform: Platform, run_id: str, decided: Collection[Decision]) -> str:
+    """Return the digest of a run's stored rows, which are checked against it.
+
+    Raises:
+        IntegrityError: if they are missing or have changed.
+        PermanentError: if they are missing because the release that trained it did not store them.
+    """
+    try:
+        shadow = platform.registry.shadow_of_run(run_id)
+        return platform.registry.training_set(shadow).info.sha256
+    except MissingArtifactError:
+        if stores_training_set(decided):
+            raise
+        raise PermanentError("the release that trained it did not store the rows") from None
+
+
+def _decisions_by_run(platform: Platform) -> dict[str, list[Decision]]:
+    found: dict[str, list[Decision]] = {}
     for decision in decisions.all_readable(platform.store).values():
-        if decision is not None and decision.mlflow_run_id is not None and decision.data_sha256 is not None:
-            found.setdefault(decision.mlflow_run_id, []).append((decision.decision_id, decision.data_sha256))
+        if decision is not None and decision.mlflow_run_id is not None:
+            found.setdefault(decision.mlflow_run_id, []).append(decision)
     return found

@@ -45,6 +45,7 @@ class _Pass:
     missing: Check = field(default_factory=lambda: Check("predictions in the journal"))
     served: Check = field(default_factory=lambda: Check("versions in the journal"))
     first_at: datetime | None = None
+    n_unknown: int = 0
 
 
 def journal_bytes(platform: Platform) -> int:
@@ -93,8 +94,14 @@ def _pass_predictions(checking: JournalCheck, seen: _Pass, on_bytes: OnBytes) ->
             check.found(f"prediction {one} is in the journal but not in Postgres" for one in found.missing)
             seen.served.n_checked += len(chunk.lines)
             seen.served.found(f"prediction {one} is by a version that was not live then" for one in found.unserved)
+            seen.n_unknown += found.n_unknown
             times = [moment for moment in (seen.first_at, found.first_at) if moment is not None]
             seen.first_at = min(times, default=None)
+    if seen.n_unknown:
+        seen.served.could_not(
+            f"{seen.n_unknown:,} predictions are from before what went live when was recorded, by a version that may "
+            "have been live then"
+        )
     if checking.differing():
         for chunk in _copied_chunks(seen.platform, kind, Check("again"), lambda _: None):
             with check.checking("lines", n_things=0):

@@ -27,7 +27,12 @@ from selfheal.domain.retraining.dataset import TrainingSet
 from selfheal.kit.errors import IntegrityError, PermanentError
 from selfheal.services.platform import Platform, open_platform
 from selfheal.services.promotion.going_live import promote
-from selfheal.services.verification.artifacts import check_models, check_references
+from selfheal.services.verification.artifacts import (
+    check_models,
+    check_references,
+    check_training_sets,
+    stores_training_set,
+)
 from selfheal.services.verification.decided import (
     check_chain,
     check_files,
@@ -366,6 +371,18 @@ def test_a_changed_first_baseline_is_found(platform: Platform) -> None:
     assert found.startswith("first baseline: has changed")
 
 
+def test_a_first_baseline_that_cannot_be_read_is_found(platform: Platform) -> None:
+    (path,) = (platform.settings.data_dir / "reference").glob("*.parquet")
+    aside = path.rename(path.with_suffix(".aside"))
+    path.mkdir()
+    try:
+        (found,) = check_references(platform, quiet).findings
+    finally:
+        path.rmdir()
+        aside.rename(path)
+    assert "cannot be read" in found
+
+
 def with_a_label_turned(training_set: TrainingSet) -> TrainingSet:
     frame = training_set.frame.copy()
     frame.loc[frame.index[-1], TRUE_LABEL] = 1 - frame[TRUE_LABEL].iloc[-1]
@@ -386,6 +403,44 @@ def test_a_changed_training_set_is_found(platform: Platform) -> None:
             found = findings(platform)
     assert any(f"rests on {original.info.sha256}" in one for one in found[SETS])
     assert any("it rests on rows with sha256" in one for one in found[VERDICTS])
+
+
+def test_a_training_set_that_is_not_there_any_more_is_found(platform: Platform) -> None:
+    path = run_file(platform, 2, snapshot.FILE_NAME)
+    aside = path.rename(path.with_suffix(".aside"))
+    try:
+        (found,) = check_training_sets(platform, [], quiet).findings
+    finally:
+        aside.rename(path)
+    assert f"{snapshot.FILE_NAME} is not there" in found
+
+
+def test_a_training_set_that_a_release_did_not_store_is_not_checked_and_no_finding(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the verdict, which the chain covers: its limits had no seed then."""
+    path = run_file(platform, 2, snapshot.FILE_NAME)
+    aside = path.rename(path.with_suffix(".aside"))
+    stored = decisions.all_readable(platform.store)
+    older = {
+        key: one and replace(one, gate_config={k: v for k, v in (one.gate_config or {}).items() if k != "seed"})
+        for key, one in stored.items()
+    }
+    monkeypatch.setattr(decisions, "all_readable", lambda _: older)
+    try:
+        found = check_training_sets(platform, [], quiet)
+    finally:
+        aside.rename(path)
+    assert (found.n_findings, found.n_unchecked) == (0, 1)
+    assert "the release that trained it did not store the rows" in found.unchecked[0]
+
+
+def test_a_run_that_nothing_was_decided_on_is_not_taken_for_one_of_an_older_release() -> None:
+    older = builders.decision(action=Action.PROMOTE, gate_config={"level": 0.05})
+    assert not stores_training_set([older])
+    assert stores_training_set([])
+    assert stores_training_set([builders.decision(action=Action.FORCE_PROMOTE)])
+    assert stores_training_set([older, builders.decision(action=Action.REJECT, gate_config={"seed": 1})])
 
 
 def test_a_moved_alias_is_found_and_not_set_right(platform: Platform) -> None:
@@ -508,6 +563,27 @@ def test_an_answer_by_a_version_that_was_not_live_then_is_found(platform: Platfo
         with more_traffic(platform, model_version=version, start=start):
             ingest_all(platform, seals=False)
             assert (VERSIONS in journal_findings(platform)) is is_found
+
+
+def test_what_was_live_before_that_was_recorded_is_not_checked_and_no_finding(platform: Platform) -> None:
+    """An older release recorded of each version when it went live last; its decisions name no digest of the code."""
+    live_since = model_versions.champion(platform.store).promoted_at
+    assert live_since is not None
+    older = """
+        UPDATE retraining_decisions SET code_version = '0.1.0'
+        WHERE decision_id = (SELECT decision_id FROM promotions ORDER BY position LIMIT 1)
+    """
+    with rows_changed(platform, "retraining_decisions", older):
+        for minutes, expected in ((-5, (0, 1)), (5, (5, 0))):
+            version = 2 if minutes < 0 else 3
+            with more_traffic(platform, model_version=version, start=live_since + minutes * timedelta(minutes=1)):
+                ingest_all(platform, seals=False)
+                (found,) = (one for one in check_journals(platform, {}, quiet_bytes) if one.name == VERSIONS)
+                assert (found.n_findings, found.n_unchecked) == expected
+
+
+def quiet_bytes(_: int) -> None:
+    """Nobody listens."""
 
 
 def test_lines_that_wait_to_be_copied_are_not_missed(platform: Platform) -> None:
