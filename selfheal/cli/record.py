@@ -17,6 +17,7 @@ from selfheal.settings import load_settings
 if TYPE_CHECKING:
     from selfheal.services.verification.findings import Verification
     from selfheal.services.verification.run import Listener
+    from selfheal.settings import Settings
 
 
 @app.command(rich_help_panel="History")
@@ -63,7 +64,6 @@ def verify(
 
     Exit 1 if anything differs, 3 if nothing does but something could not be checked.
     """
-    from selfheal.kit.serialization import to_dict
     from selfheal.services.verification.run import verify_decision, verify_everything
 
     with opened_platform(load_settings()) as platform, _verification_progress() as listener:
@@ -71,10 +71,29 @@ def verify(
             found = verify_decision(platform, decision_id, listener)
         else:
             found = verify_everything(platform, n_verdicts=verdicts, expected_head=expect_head, listener=listener)
-    if as_json:
-        print_json(to_dict(found) | {"is_sound": found.is_sound})
+    _report(found, "as decided" if decision_id else "everything agrees", {} if as_json else None)
+
+
+def report_verification(settings: Settings, expected_head: str, json_fields: dict[str, Any] | None) -> None:
+    """Verify everything but verdicts, print it, and exit as `verify` does.
+
+    Args:
+        json_fields: what else to print as JSON; None prints tables.
+    """
+    from selfheal.services.verification.run import verify_everything
+
+    with opened_platform(settings) as platform, _verification_progress() as listener:
+        found = verify_everything(platform, n_verdicts=0, expected_head=expected_head, listener=listener)
+    _report(found, "everything agrees", json_fields)
+
+
+def _report(found: Verification, if_sound: str, json_fields: dict[str, Any] | None) -> None:
+    from selfheal.kit.serialization import to_dict
+
+    if json_fields is not None:
+        print_json(json_fields | to_dict(found) | {"is_sound": found.is_sound})
     else:
-        _print_verification(found, "as decided" if decision_id else "everything agrees")
+        _print_verification(found, if_sound)
     raise typer.Exit(1 if found.has_findings else 0 if found.is_complete else 3)
 
 

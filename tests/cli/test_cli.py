@@ -44,6 +44,8 @@ COMMANDS = [
     "verify",
     "history",
     "replay-journal",
+    "backup",
+    "restore",
     "check-data",
     "check-contract",
     "export-data",
@@ -321,7 +323,7 @@ def test_every_command_that_prints_data_prints_json_on_request() -> None:
 
 @pytest.mark.integration
 def test_json_on_stdout_parses_whatever_is_told_on_stderr(
-    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Every command with --json but those that other tests here parse: of a platform with two versions and an alert."""
     platform = open_platform(cli.settings)  # type: ignore[attr-defined]
@@ -348,6 +350,9 @@ def test_json_on_stdout_parses_whatever_is_told_on_stderr(
     assert parsed("replay-journal")["predictions"]["n_read"] == 30
     assert {row["column"] for row in parsed("check-data")["columns"]} >= {"load_ratio"}
     assert parsed("report", exit_code=1) == {"page": None}
+    backed_up = parsed("backup", str(tmp_path / "backup"))
+    assert (tmp_path / "backup" / "backup.json").exists()
+    assert backed_up["chain_head"] == parsed("verify", "--verdicts", "0")["chain_head"]
     (alert,) = parsed("alerts")
     assert parsed("alerts", "acknowledge", alert["alert_id"])["is_first"] is True
     sent = parsed("simulate", "--rows", "2", "--rate", "100", "--url", "http://127.0.0.1:9", exit_code=1)

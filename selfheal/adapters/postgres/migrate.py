@@ -58,6 +58,35 @@ def _create_if_missing_at_once(server: str, database: str) -> None:
         engine.dispose()
 
 
+def database_exists(url: str) -> bool:
+    """Return whether the database of a `postgresql://` URL is on its server.
+
+    Raises:
+        ServiceUnavailableError: if the server does not answer.
+    """
+    import psycopg
+
+    target = make_url(url)
+    server = target.set(database="postgres").render_as_string(hide_password=False)
+    try:
+        with psycopg.connect(server, connect_timeout=5) as connection:
+            found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (target.database,))
+            return found.fetchone() is not None
+    except psycopg.OperationalError as error:
+        raise ServiceUnavailableError(
+            f"Postgres at {target.render_as_string()} does not answer: {error}; check DATABASE_URL or POSTGRES_*"
+        ) from error
+
+
+def table_names(url: str) -> list[str]:
+    """Return the tables of a database that exists."""
+    import psycopg
+
+    query = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+    with psycopg.connect(url, connect_timeout=5) as connection:
+        return [name for (name,) in connection.execute(query)]
+
+
 def head_revision() -> str:
     """Return the newest migration's revision; the files are named by it, in order."""
     return max(path.stem.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))

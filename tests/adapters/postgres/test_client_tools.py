@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from selfheal.adapters.postgres.client_tools import client_environment, connection_variables
+from selfheal.adapters.postgres.client_tools import client_environment, connection_variables, program_for
+from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.cli import app
 from selfheal.kit.errors import ConfigurationError
 from selfheal.settings import Settings, load_settings
@@ -48,6 +51,26 @@ def test_psql_reaches_the_platforms_database(
     done = CliRunner().invoke(app, ["postgres", *count, "SELECT count(*) FROM promotions"])
     assert done.exit_code == 0
     assert (tmp_path / "count").read_text().strip() == "1"
+
+
+def test_the_first_program_that_is_not_older_than_the_server_is_taken(server: EmbeddedServer, tmp_path: Path) -> None:
+    url = server.url("postgres")
+    with psycopg.connect(url) as connection:
+        major = connection.info.server_version // 10_000
+    for version in (major - 3, major, major + 1):
+        program = tmp_path / str(version) / "pg_dump"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {version}.2 (Debian {version}.2-1)'\n")
+        program.chmod(0o755)
+
+    def chosen(*versions: int) -> str:
+        folders = [str(tmp_path / str(version)) for version in versions]
+        return program_for("pg_dump", {"PATH": os.pathsep.join(folders)}, url)
+
+    assert chosen(major - 3, major, major + 1) == str(tmp_path / str(major) / "pg_dump")
+    assert chosen(major - 3, major + 1) == str(tmp_path / str(major + 1) / "pg_dump")
+    with pytest.raises(ConfigurationError, match=f"no pg_dump here is of that version or newer; .* version {major}"):
+        chosen(major - 3)
 
 
 @pytest.mark.integration
