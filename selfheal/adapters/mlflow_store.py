@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
 from selfheal.adapters.postgres.lock_keys import Lock
+from selfheal.kit.errors import ServiceUnavailableError
 
 if TYPE_CHECKING:
     import psycopg
@@ -26,6 +27,9 @@ EXPERIMENT = "selfheal"
 
 SAMPLED_RUNS = 1_000
 """Newest runs of an experiment that are looked for in the folder. One that is found tells that all have moved."""
+
+CONNECT_TIMEOUT_SECONDS = 5
+"""As for the platform's own database."""
 
 LOCATIONS = (
     ("experiments", "artifact_location"),
@@ -120,10 +124,20 @@ def follow_folder(url: str, folder: Path, *, is_own: bool) -> int:
         folder: where this platform's artifacts are.
         is_own: whether no other platform uses the database: then its artifacts are in `folder` or nowhere. Otherwise
             they must be found there, and not where they were: another host may have them.
+
+    Raises:
+        ServiceUnavailableError: if the database does not answer.
     """
     import psycopg
 
-    with psycopg.connect(url) as connection:
+    try:
+        connected = psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_SECONDS)
+    except psycopg.OperationalError as error:
+        raise ServiceUnavailableError(
+            f"MLflow's database does not answer: {' '.join(str(error).split())}; "
+            "check MLFLOW_TRACKING_URI or DATABASE_URL"
+        ) from error
+    with connected as connection:
         if connection.execute("SELECT to_regclass('experiments'), to_regclass('runs')").fetchone() == (None, None):
             return 0
         rows = connection.execute(EXPERIMENTS, {"limit": SAMPLED_RUNS}).fetchall()

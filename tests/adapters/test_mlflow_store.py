@@ -17,6 +17,7 @@ from selfheal.adapters.mlflow_store import (
 )
 from selfheal.adapters.postgres import model_versions
 from selfheal.domain.records import Trigger
+from selfheal.kit.errors import ServiceUnavailableError
 from selfheal.services.platform import Platform, open_platform
 from selfheal.services.promotion.going_live import promote
 from selfheal.services.verification.run import verify_everything
@@ -50,6 +51,13 @@ def test_a_moved_platform_verifies_without_its_cache_and_heals_where_it_is(platf
     finally:
         moved.close()
     assert not before.exists()
+
+
+def test_a_database_that_does_not_answer_is_one_line_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(
+        ServiceUnavailableError, match=r"MLflow's database does not answer: .* check MLFLOW_TRACKING_URI"
+    ):
+        follow_folder("postgresql://nobody@127.0.0.1:9/mlflow", tmp_path, is_own=True)
 
 
 # The rule

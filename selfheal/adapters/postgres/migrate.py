@@ -74,7 +74,8 @@ def database_exists(url: str) -> bool:
             return found.fetchone() is not None
     except psycopg.OperationalError as error:
         raise ServiceUnavailableError(
-            f"Postgres at {target.render_as_string()} does not answer: {error}; check DATABASE_URL or POSTGRES_*"
+            f"Postgres at {target.render_as_string()} does not answer: {' '.join(str(error).split())}; "
+            "check DATABASE_URL or POSTGRES_*"
         ) from error
 
 
