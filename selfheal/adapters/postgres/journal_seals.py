@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, insert, select, text
+from sqlalchemy import Connection, Row, func, insert, select, text
 
 from selfheal.adapters.journal import (
     LABEL_COLUMNS,
@@ -180,18 +180,33 @@ def _finished(path: Path, n_copied: int) -> FinishedText | None:
 
 
 def _seal(store: Store, kind: JournalKind, file: str, finished: FinishedText) -> None:
+    """Append the seal of a file, unless there is one.
+
+    The digests of its rows take seconds; nobody who decides shall wait for them. So the chain is locked after them, and
+    they are computed again if retention has deleted something meanwhile.
+    """
+    table, positions = store.tables.journal_seals, store.tables.journal_positions
+    number = select(positions.c.segment).where(positions.c.journal == kind.name, positions.c.file == file)
+    is_sealed = select(table.c.position).where(table.c.journal == kind.name, table.c.file == file)
     with store.engine.begin() as connection:
+        segment = connection.execute(number).scalar_one()
+        deleted_before = _last_retention(store, connection)
+        groups = row_groups(connection, kind.name, "segment = :segment", segment=segment)
         chain.lock(connection)
-        table, positions = store.tables.journal_seals, store.tables.journal_positions
-        is_sealed = select(table.c.position).where(table.c.journal == kind.name, table.c.file == file)
         if connection.execute(is_sealed).first() is not None:
             return
-        number = select(positions.c.segment).where(positions.c.journal == kind.name, positions.c.file == file)
-        groups = row_groups(
-            connection, kind.name, "segment = :segment", segment=connection.execute(number).scalar_one()
-        )
+        if _last_retention(store, connection) != deleted_before:
+            groups = row_groups(connection, kind.name, "segment = :segment", segment=segment)
         content = {"n_bytes": finished.n_bytes, "text_sha256": finished.sha256, "rows": _as_content(groups)}
         _append(store, connection, SEGMENT, kind.name, file, content)
+
+
+def _last_retention(store: Store, connection: Connection) -> int | None:
+    table = store.tables.journal_seals
+    position: int | None = connection.execute(
+        select(func.max(table.c.position)).where(table.c.kind == RETENTION)
+    ).scalar()
+    return position
 
 
 def _append(

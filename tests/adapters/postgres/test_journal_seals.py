@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from selfheal.adapters.journal import LABEL_JOURNAL, Journal, compress, finished_text, prediction_journal
 from selfheal.adapters.postgres import chain, decisions
 from selfheal.adapters.postgres.ingest import copied_positions, ingest
 from selfheal.adapters.postgres.journal_seals import list_seals, row_groups, seal_finished
+from selfheal.adapters.postgres.retention import delete_unlabelled_predictions
 from selfheal.adapters.postgres.store import Store
 from tests import builders
 from tests.at_once import at_once
+from tests.times import T0
 from tests.toy_use_case import contract
 from tests.traffic import MAX_BYTES, journal_labels, journal_predictions, toy_rows
 
@@ -89,6 +92,27 @@ def test_a_seal_has_the_digest_of_the_text_whether_it_is_compressed_or_not(store
         (seal,) = list_seals(store, connection)
     assert (seal.content["n_bytes"], seal.content["text_sha256"]) == (plain.n_bytes, plain.sha256)
     assert sum(group.n_rows for group in seal.groups("rows")) == N_ROWS
+
+
+def test_rows_that_retention_deletes_while_a_file_is_sealed_are_no_part_of_its_seal(
+    open_again: Callable[[], Store], data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = open_again(), open_again()
+    copied(store, data_dir)
+    real = chain.lock
+    deleted: list[int] = []
+
+    def after_a_deletion(connection: Connection) -> None:
+        monkeypatch.setattr(chain, "lock", real)
+        deleted.append(delete_unlabelled_predictions(other, T0 + timedelta(hours=2)))
+        real(connection)
+
+    monkeypatch.setattr(chain, "lock", after_a_deletion)
+    seal_finished(store, PREDICTIONS, data_dir)
+    assert deleted == [N_ROWS]
+    with store.engine.connect() as connection:
+        (sealed,) = (seal for seal in list_seals(store, connection) if seal.file is not None)
+    assert sealed.groups("rows") == []
 
 
 # The chain
