@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ from selfheal.kit.atomic_file import sync_folder, write_atomic
 from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import ConfigurationError, IntegrityError, ServiceUnavailableError
 from selfheal.kit.serialization import from_dict, to_json
-from selfheal.services.platform import Platform, open_platform
+from selfheal.services.platform import RESTORING, Platform, open_platform
 
 if TYPE_CHECKING:
     from selfheal.settings import Settings
@@ -42,9 +42,6 @@ PLATFORM_DATABASE = "selfheal"
 
 LEFT_OUT = frozenset({"postgres", "cache", "logs", "run"})
 """Folders of DATA_DIR that can be made again, or that a dump contains."""
-
-RESTORING = ".restoring"
-"""In DATA_DIR while a restore is under way: which backup it is of."""
 
 LEFT_OUT_FILES = frozenset({".postgres.users", ".up.lock", ".sink.lock", ".sink.done", RESTORING})
 
@@ -68,6 +65,14 @@ class BackupManifest:
     databases: tuple[str, ...]
     files: dict[str, str]
     n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreProgress:
+    """How far a restore is: of which backup (digest of its manifest), and which databases are loaded."""
+
+    backup: str
+    databases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,20 +156,23 @@ def restore(settings: Settings, folder: Path, on_step: OnStep, *, files_only: bo
     on_step("digests of the backup")
     _check_digests(folder, manifest)
     data_dir = settings.data_dir.expanduser().resolve()
-    marker, backup_id = data_dir / RESTORING, _digest(folder / MANIFEST)
-    is_resumed = marker.exists() and marker.read_text() == backup_id
+    marker = data_dir / RESTORING
+    progress = _progress(marker, _digest(folder / MANIFEST))
     wanted = () if files_only else manifest.databases
     urls = {name: url for name, url in _databases(settings).items() if name in wanted}
-    for url in () if is_resumed else urls.values():
-        _refuse_tables(url, settings)
-    write_atomic(marker, backup_id.encode(), is_durable=True)
+    for name, url in urls.items():
+        if name not in progress.databases:
+            _refuse_tables(url, settings)
+    write_atomic(marker, to_json(progress), is_durable=True)
     on_step("files")
     n_files, n_kept = _bring_back_files(folder, manifest, data_dir)
     for name, url in urls.items():
         on_step(f"database {name}")
         ensure_database(url)
-        if not table_names(url):  # else the restore that was killed has done it: a dump is loaded wholly or not at all
+        if not table_names(url):  # else a restore that was killed has loaded it
             _load(folder / DATABASES / f"{name}.dump", url, settings)
+        progress = replace(progress, databases=(*progress.databases, name))
+        write_atomic(marker, to_json(progress), is_durable=True)
     mlflow_url, artifacts = mlflow_database_url(settings), artifact_folder(settings)
     if mlflow_url is not None and artifacts is not None:
         follow_folder(mlflow_url, artifacts, is_own=True)
@@ -187,6 +195,15 @@ def read_manifest(folder: Path) -> BackupManifest:
             f"{folder} is not a complete backup: {MANIFEST} cannot be read ({type(error).__name__}); "
             "`selfheal backup FOLDER` writes one"
         ) from error
+
+
+def _progress(marker: Path, backup: str) -> RestoreProgress:
+    """Return how far a restore of this backup is that was killed; that of a new one if there was none."""
+    try:
+        found = from_dict(RestoreProgress, json.loads(marker.read_bytes()))
+    except (OSError, ValueError):
+        return RestoreProgress(backup)
+    return found if found.backup == backup else RestoreProgress(backup)
 
 
 def _refuse_bad_place(folder: Path, settings: Settings) -> None:
@@ -352,7 +369,7 @@ def _is_there(source: Path, target: Path) -> bool:
 
 def _copy_journal(settings: Settings, manifest: BackupManifest, n_files: int, n_kept: int) -> RestoreReport:
     """Copy what the journal has and the restored tables lack."""
-    platform = open_platform(settings)
+    platform = open_platform(settings, may_be_half_restored=True)
     try:
         kinds = (prediction_journal(platform.contract), LABEL_JOURNAL)
         predictions, labels = (ingest(platform.store, kind, settings.data_dir) for kind in kinds)

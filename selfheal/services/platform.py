@@ -9,10 +9,15 @@ from selfheal.adapters.mlflow_registry import Registry, open_registry
 from selfheal.adapters.postgres.open import open_store, prepare_store
 from selfheal.adapters.postgres.store import Store, lease_server
 from selfheal.domain.contract import ModelContract, load_contract
+from selfheal.kit.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from selfheal.adapters.postgres.embedded import Lease
     from selfheal.settings import Settings
+
+
+RESTORING = ".restoring"
+"""In DATA_DIR while a restore is under way: of which backup, and what is done (`selfheal.services.backup`)."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,22 @@ class Platform:
             self.server_lease.end()
 
 
-def open_platform(settings: Settings, *, wait_for_database: bool = True) -> Platform:
+def open_platform(
+    settings: Settings, *, wait_for_database: bool = True, may_be_half_restored: bool = False
+) -> Platform:
     """Start the embedded Postgres if that is configured, migrate, and open store and registry.
 
     Args:
         wait_for_database: False contacts nothing: queries fail until `Platform.prepare` succeeds.
+        may_be_half_restored: for the restore itself; to anything else an empty database would look like a new platform.
 
     Raises:
         ConfigurationError, ServiceUnavailableError: naming what is wrong and what to do.
     """
+    if (settings.data_dir / RESTORING).exists() and not may_be_half_restored:
+        raise ConfigurationError(
+            f"DATA_DIR={settings.data_dir} is half restored; run `selfheal restore FOLDER` with the same backup again"
+        )
     contract = load_contract(settings.use_case)
     lease = lease_server(settings)
     try:

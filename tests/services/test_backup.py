@@ -18,8 +18,8 @@ from selfheal.adapters.postgres.ingest import compress_copied
 from selfheal.domain.records import Trigger
 from selfheal.kit.errors import ConfigurationError, IntegrityError, ServiceUnavailableError
 from selfheal.services import backup as module
-from selfheal.services.backup import RESTORING, back_up, read_manifest, restore
-from selfheal.services.platform import Platform, open_platform
+from selfheal.services.backup import back_up, read_manifest, restore
+from selfheal.services.platform import RESTORING, Platform, open_platform
 from selfheal.services.promotion.going_live import promote
 from selfheal.services.verification.findings import Verification
 from selfheal.services.verification.run import verify_everything
@@ -279,6 +279,8 @@ def test_a_restore_that_was_killed_goes_on_where_it_was(
         with pytest.raises(KilledError):
             restore(empty, tmp_path / "backup", quiet)
     assert (empty.data_dir / RESTORING).exists()
+    with pytest.raises(ConfigurationError, match="is half restored; run `selfheal restore FOLDER`"):
+        open_platform(empty)
     restore(empty, tmp_path / "backup", quiet)
     found = verified(empty, head)
     assert found.is_sound, [(r.name, r.findings, r.unchecked) for r in found.results]
