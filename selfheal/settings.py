@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 from pydantic import (
     AliasChoices,
@@ -23,6 +22,7 @@ from selfheal.kit.api_keys import first_plain_key, parse_api_keys
 from selfheal.kit.errors import ConfigurationError
 from selfheal.kit.notify_urls import parse_channels
 from selfheal.kit.owners import parse_owners
+from selfheal.kit.postgres_url import parse_postgres_url, postgres_url
 
 SECONDS_PER_DAY = 86_400
 
@@ -266,10 +266,24 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _is_of_postgres(cls, value: SecretStr | None) -> SecretStr | None:
-        scheme, separator, _ = ("" if value is None else value.get_secret_value()).partition("://")
-        if value is not None and not (separator and scheme.split("+")[0] in {"postgresql", "postgres"}):
-            raise ValueError("must be of the form postgresql://user:password@host:port/database")
+        if value is None:
+            return None
+        try:
+            parse_postgres_url(value.get_secret_value())
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
         return value
+
+    @field_validator("mlflow_tracking_uri")
+    @classmethod
+    def _is_of_postgres_in_words_of_mlflow(cls, value: str | None) -> str | None:
+        if value is None or not value.lower().startswith("postgres"):
+            return value
+        try:
+            parts = parse_postgres_url(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return postgres_url(parts, parts.get("dbname", "")).replace("postgresql://", "postgresql+psycopg2://", 1)
 
     @field_validator("training_jobs")
     @classmethod
@@ -327,13 +341,9 @@ class Settings(BaseSettings):
     def external_database_url(self, database: str) -> str:
         """Return the external server's URL for one of its databases; `postgresql://`, no driver named."""
         if self.database_url is not None:
-            base, _, query = self.database_url.get_secret_value().partition("?")
-            scheme, _, rest = base.partition("://")
-            server = rest.split("/", 1)[0]
-            return f"{scheme.split('+')[0]}://{server}/{database}" + (f"?{query}" if query else "")
-        password = self.postgres_password.get_secret_value()
-        user = quote(self.postgres_user, safe="") + (f":{quote(password, safe='')}" if password else "")
-        return f"postgresql://{user}@{self.postgres_host}:{self.postgres_port}/{database}"
+            return postgres_url(parse_postgres_url(self.database_url.get_secret_value()), database)
+        parts = {"host": self.postgres_host or "", "port": str(self.postgres_port), "user": self.postgres_user}
+        return postgres_url(parts | {"password": self.postgres_password.get_secret_value()}, database)
 
     def ticks_per_budget(self) -> float:
         """How many monitoring ticks share one false alarm."""

@@ -149,7 +149,11 @@ def test_the_source_of_each_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         ({"database_url": "postgresql://u:p@h:5/old"}, "postgresql://u:p@h:5/new"),
         ({"database_url": "postgresql+psycopg2://u@h/old?sslmode=require"}, "postgresql://u@h/new?sslmode=require"),
         ({"database_url": "postgresql://h"}, "postgresql://h/new"),
+        ({"database_url": "postgres://u:p@h:5/old"}, "postgresql://u:p@h:5/new"),
         ({"postgres_host": "h"}, "postgresql://postgres@h:5432/new"),
+        ({"postgres_host": "::1"}, "postgresql://postgres@/new?host=%3A%3A1&port=5432"),
+        ({"postgres_host": "one,two"}, "postgresql://postgres@/new?host=one%2Ctwo&port=5432%2C5432"),
+        ({"postgres_host": "/run/postgresql"}, "postgresql://postgres@/new?host=%2Frun%2Fpostgresql&port=5432"),
         (
             {"postgres_host": "h", "postgres_port": 6000, "postgres_user": "me@x", "postgres_password": "a/b:c"},
             "postgresql://me%40x:a%2Fb%3Ac@h:6000/new",
@@ -161,6 +165,17 @@ def test_the_url_of_each_database_is_made_from_what_was_given(given: dict[str, o
     settings = load_settings(**given)
     assert settings.has_external_database
     assert settings.external_database_url("new") == expected
+
+
+@pytest.mark.parametrize("name", ["database_url", "mlflow_tracking_uri"])
+def test_an_address_of_postgres_that_cannot_work_is_refused_at_the_start(name: str) -> None:
+    assert "'pgbouncer', which libpq does not know" in refusal(**{name: "postgres://u@h/d?pgbouncer=true"})
+
+
+def test_mlflow_gets_an_address_of_postgres_in_its_own_words() -> None:
+    settings = load_settings(mlflow_tracking_uri="postgres://u:p@one,two/mlflow")
+    assert settings.mlflow_tracking_uri == "postgresql+psycopg2://u:p@/mlflow?host=one%2Ctwo&port=%2C"
+    assert load_settings(mlflow_tracking_uri="http://mlflow:5000").mlflow_tracking_uri == "http://mlflow:5000"
 
 
 def test_the_ticks_of_the_budget_follow_from_interval_and_days() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from sqlalchemy import create_engine, event
+from sqlalchemy.engine import make_url
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -86,7 +87,9 @@ class ConnectionBreaker:
 def breaker_engine(
     url: str | URL, breaker: ConnectionBreaker, *, options: str = "-c timezone=UTC", **pool: Any
 ) -> Engine:
-    """Return a lazy engine behind the breaker; `options` go to the server with each connection."""
-    engine = create_engine(url, pool_pre_ping=True, connect_args=CONNECT_ARGUMENTS | {"options": options}, **pool)
+    """Return a lazy engine behind the breaker; `options` go to the server with each connection, after the URL's own."""
+    own = make_url(url).query.get("options", "")
+    arguments = CONNECT_ARGUMENTS | {"options": f"{own} {options}".strip()}
+    engine = create_engine(url, pool_pre_ping=True, connect_args=arguments, **pool)
     event.listen(engine, "do_connect", breaker.connect)
     return engine

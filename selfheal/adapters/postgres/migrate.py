@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy import URL, Connection, NullPool, create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -13,17 +15,30 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from selfheal.adapters.postgres.lock_keys import Lock
 from selfheal.adapters.postgres.tables import feature_columns
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
+from selfheal.kit.postgres_url import parse_postgres_url, postgres_url
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
     from selfheal.adapters.postgres.store import Store
 
+Fill = Callable[[str], None]
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+UNFINISHED = "_unfinished"
+"""Ends the name of a database whose tables are being made."""
 
-def ensure_database(url: str, *, is_patient: bool = True) -> None:
+MAINTENANCE_DATABASES = ("postgres", "template1")
+"""From which another database can be created: as with libpq's own programs, the first that lets us in."""
+
+
+def ensure_database(url: str, *, is_patient: bool = True, fill: Fill | None = None) -> None:
     """Create the database of `url` on its server if it is missing.
+
+    Args:
+        fill: makes the tables of a new database, given its URL. It gets its name only when that is done: a process that is
+            killed in between leaves nothing that looks finished. No connection may be left open.
 
     Raises:
         ServiceUnavailableError: if the server does not answer, within 10 s if patient.
@@ -31,8 +46,9 @@ def ensure_database(url: str, *, is_patient: bool = True) -> None:
     """
     target = make_url(url).set(drivername="postgresql+psycopg")
     create = _create_if_missing if is_patient else _create_if_missing_at_once
+    parts = parse_postgres_url(url)
     try:
-        create(target.set(database="postgres").render_as_string(hide_password=False), str(target.database))
+        create(target, None if fill is None else lambda name: fill(postgres_url(parts, name)))
     except OperationalError as error:
         raise ServiceUnavailableError(
             f"Postgres at {target.render_as_string()} does not answer: {error.orig}; check DATABASE_URL or POSTGRES_*"
@@ -40,22 +56,56 @@ def ensure_database(url: str, *, is_patient: bool = True) -> None:
 
 
 @retry(retry=retry_if_exception_type(OperationalError), stop=stop_after_delay(10), wait=wait_fixed(0.2), reraise=True)
-def _create_if_missing(server: str, database: str) -> None:
-    _create_if_missing_at_once(server, database)
+def _create_if_missing(target: URL, fill: Fill | None) -> None:
+    _create_if_missing_at_once(target, fill)
 
 
-def _create_if_missing_at_once(server: str, database: str) -> None:
-    engine = create_engine(server, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 5})
+def _create_if_missing_at_once(target: URL, fill: Fill | None) -> None:
+    """Connect to the database itself first: on a hosted server it may be the only one that lets this user in."""
     try:
-        with engine.connect() as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": Lock.MIGRATION})
-            exists = connection.execute(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": database})
-            if exists.first() is None:
-                connection.execute(text(f'CREATE DATABASE "{database}"'))
+        with _connected(target):
+            return
+    except OperationalError:
+        if not _is_created_from_another(target, fill):
+            raise
+    with _connected(target):  # it was there, or another process has just created it
+        return
+
+
+def _is_created_from_another(target: URL, fill: Fill | None) -> bool:
+    """Create the database while connected to one that every server has; return False if none lets this user in."""
+    for other in MAINTENANCE_DATABASES:
+        with suppress(OperationalError), _connected(target.set(database=other)) as connection:
+            _create(connection, target, fill)
+            return True
+    return False
+
+
+def _create(connection: Connection, target: URL, fill: Fill | None) -> None:
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": Lock.MIGRATION})
+    exists = connection.execute(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": target.database})
+    if exists.first() is not None:
+        return
+    unfinished = f"{target.database}{UNFINISHED}"
+    try:
+        if fill is None:
+            connection.execute(text(f'CREATE DATABASE "{target.database}"'))
+            return
+        connection.execute(text(f'DROP DATABASE IF EXISTS "{unfinished}" WITH (FORCE)'))
+        connection.execute(text(f'CREATE DATABASE "{unfinished}"'))
     except ProgrammingError as error:
-        raise ConfigurationError(f"database {database!r} is missing and cannot be created: {error.orig}") from error
-    finally:
-        engine.dispose()
+        raise ConfigurationError(
+            f"database {target.database!r} is missing and cannot be created: {error.orig}"
+        ) from error
+    fill(unfinished)
+    connection.execute(text(f'ALTER DATABASE "{unfinished}" RENAME TO "{target.database}"'))
+
+
+@contextmanager
+def _connected(url: URL) -> Iterator[Connection]:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool, connect_args={"connect_timeout": 5})
+    with engine.connect() as connection:
+        yield connection
 
 
 def database_exists(url: str) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -15,7 +19,7 @@ from sqlalchemy import Connection, create_engine, inspect, text
 from tenacity import stop_after_attempt
 
 from selfheal.adapters.journal import prediction_journal
-from selfheal.adapters.postgres import migrate
+from selfheal.adapters.postgres import cluster, migrate
 from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.adapters.postgres.ingest import ingest
 from selfheal.adapters.postgres.open import open_store
@@ -182,6 +186,74 @@ def test_a_database_that_is_there_is_used_by_a_user_who_may_create_none(server: 
         connection.execute("DROP ROLE IF EXISTS guest")
         connection.execute("CREATE ROLE guest LOGIN")
     migrate.ensure_database(server.url(migrated).replace("postgres@", "guest@"))
+
+
+def test_a_user_whom_the_server_lets_into_no_other_database_uses_the_own_one(
+    server: EmbeddedServer, migrated: str
+) -> None:
+    """As on a hosted server."""
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS tenant")
+        connection.execute("CREATE ROLE tenant LOGIN")
+        connection.execute("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC")
+        try:
+            migrate.ensure_database(server.url(migrated).replace("postgres@", "tenant@"), is_patient=False)
+            with pytest.raises(ServiceUnavailableError, match="does not answer"):
+                migrate.ensure_database(server.url("not_there").replace("postgres@", "tenant@"), is_patient=False)
+        finally:
+            connection.execute("GRANT CONNECT ON DATABASE postgres, template1 TO PUBLIC")
+
+
+FILLING_AND_KILLED = """
+import os, signal, sys
+import psycopg
+from selfheal.adapters.postgres.migrate import ensure_database
+
+def fill(url):
+    psycopg.connect(url, autocommit=True).execute("CREATE TABLE first (n int)")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+ensure_database(sys.argv[1], fill=fill)
+"""
+
+
+def test_a_database_whose_maker_is_killed_is_made_anew(server: EmbeddedServer) -> None:
+    def fill(url: str) -> None:
+        with psycopg.connect(url) as connection:
+            connection.execute("CREATE TABLE first (n int)")
+            connection.execute("CREATE TABLE second (n int)")
+
+    url = server.url("filled")
+    killed = subprocess.run([sys.executable, "-c", FILLING_AND_KILLED, url], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    migrate.ensure_database(url, fill=fill)
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT to_regclass('second') IS NOT NULL").fetchone() == (True,)
+        names = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'filled%'").fetchall()
+        assert names == [("filled",)], "nothing is left of the first attempt"
+
+
+ADDRESSES = {
+    "postgres://": "postgres://postgres@/any?host={socket}&port={port}",
+    "a driver": "postgresql+psycopg2://postgres@{socket}/any?port={port}",
+    "libpq's words": "host='{folder}' port={port} user=postgres dbname=any",
+    "a host that is away": "postgresql://postgres@%2Fnowhere,{socket}/any?port={port}",
+    "options of the session": "postgres://postgres@/any?host={socket}&port={port}&options=-c%20search_path%3Dpublic,theirs",
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES)
+def test_a_store_opens_by_every_form_of_the_servers_address(
+    server: EmbeddedServer, migrated: str, tmp_path: Path, address: str
+) -> None:
+    url = address.format(socket=quote(str(server.socket_dir), safe=""), folder=server.socket_dir, port=cluster.PORT)
+    store = open_store(settings_for(server, tmp_path, migrated.removesuffix("_platform"), database_url=url), contract)
+    with store.engine.connect() as connection:
+        assert connection.execute(text("SELECT current_database()")).scalar() == migrated
+        assert connection.execute(text("SHOW timezone")).scalar() == "UTC"
+        path = connection.execute(text("SHOW search_path")).scalar()
+        assert (path == "public,theirs") == ("search_path" in address), "options of the address and ours both count"
+    store.close()
 
 
 def test_a_server_that_does_not_answer_is_a_clear_error_without_the_password(
