@@ -1,0 +1,74 @@
+"""A migration that has landed is never edited: databases that ran it would lack the change and still count as up to date."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, text
+
+from selfheal.adapters.postgres import migrate
+from selfheal.adapters.postgres.open import open_store
+from selfheal.adapters.postgres.store import Store
+from selfheal.settings import Settings
+from tests.adapters.postgres.test_migrate import differences
+from tests.toy_use_case import contract
+
+LANDED = {
+    "0001_first_schema": "66b29d1c0dd03c23d4bd0d8d8f888124dcba28e8f3c725f05df6ab3a3e7bab10",
+    "0002_label_corrections": "4cc26d8e5f9e02b9970b4c963fa6f342441e645568b041f4c2e52d6af94b1f75",
+    "0003_alert_sources": "a85bcbd4e6d17b9af561137ad579e3230a45ce2edd6c1ecc68b9ea81103de7b2",
+    "0004_rollups": "f22e76e3beecb49be233a89127645a19789c5bc3ba4b5af721f978532ad44cb1",
+    "0005_alert_notices": "151cfecf6b9aa8d15628cd73c006cef6a38fd023478c5934c7abadb77f61ec3e",
+    "0006_spoiled_periods": "e905ea57f448ad769e66a3887a17a10efa9015056a214fee70600e1af0681f45",
+    "0007_promotions": "15dcc031f29978a93ae7d389428f42dd5cc900ee5dc3083b2348918c32483c5d",
+    "0008_label_precedence": "6ecf0b299f6f26bb41d1f299f363870c07c01d9c1eb6d5ff76a8d484c39ce19a",
+    "0009_alert_kinds": "a1a7aaf3d5bbd70791324cb0e33dd78713ad10827c71c36248fb2ceb09613c49",
+    "0012_edited_migrations": "5b2066cd6486afac413d5f6e49a815ab718e5051699c9d1cd08c95b7c390b1ca",
+}
+"""SHA-256 of each migration's file. A new one gets a line; a line that is here never changes."""
+
+EARLIER_TEXT_OF_0007 = "DROP TABLE probations"
+EARLIER_TEXT_OF_0001 = """
+    DROP TRIGGER reference_data_is_immutable ON reference_data;
+    CREATE TRIGGER reference_data_is_immutable BEFORE UPDATE OR DELETE ON reference_data
+    FOR EACH ROW EXECUTE FUNCTION refuse_change()
+"""
+"""What turns a database into one that ran the text before the edit."""
+
+TRIGGERS = "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1"
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    opened = open_store(settings, contract)
+    yield opened
+    opened.close()
+
+
+def triggers(connection: Connection) -> list[str]:
+    return list(connection.execute(text(TRIGGERS)).scalars())
+
+
+def test_no_landed_migration_is_edited_and_every_migration_is_pinned() -> None:
+    files = (migrate.MIGRATIONS / "versions").glob("[0-9]*.py")
+    assert {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in files} == LANDED
+
+
+@pytest.mark.parametrize("revision", ["0007", "0008", "0009"])
+def test_a_database_that_ran_an_earlier_text_of_a_migration_gets_what_was_added_to_it(
+    store: Store, revision: str
+) -> None:
+    from alembic import command
+
+    with store.engine.begin() as connection:
+        expected = triggers(connection)
+        command.downgrade(migrate.alembic_config(store, connection), revision)
+        connection.execute(text(EARLIER_TEXT_OF_0007))
+        connection.execute(text(EARLIER_TEXT_OF_0001))
+        assert triggers(connection) != expected
+    migrate.migrate(store)
+    with store.engine.connect() as connection:
+        assert differences(store, connection) == []
+        assert triggers(connection) == expected
