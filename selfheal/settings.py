@@ -50,6 +50,9 @@ class Settings(BaseSettings):
 
     use_case: str = Field("selfheal.credit_risk:contract", description="the contract, as package.module:attribute")
     data_dir: Path = Field(Path("data"), description="folder of everything the platform writes to disk")
+    data_umask: Literal["077", "027"] = Field(
+        "077", description="permissions of group and others taken from all files: 077, or 027 to let the group read"
+    )
     assets_url: str | None = Field(
         None,
         description="where assets are stored: a folder or an fsspec URL (s3://...); absent: DATA_DIR/assets",
@@ -344,6 +347,11 @@ class Settings(BaseSettings):
             return postgres_url(parse_postgres_url(self.database_url.get_secret_value()), database)
         parts = {"host": self.postgres_host or "", "port": str(self.postgres_port), "user": self.postgres_user}
         return postgres_url(parts | {"password": self.postgres_password.get_secret_value()}, database)
+
+    @property
+    def umask(self) -> int:
+        """DATA_UMASK as a number."""
+        return int(self.data_umask, 8)
 
     def ticks_per_budget(self) -> float:
         """How many monitoring ticks share one false alarm."""

@@ -27,8 +27,11 @@ class SelfhealPostgresStorage(DagsterPostgresStorage):
         """
         from selfheal.adapters.postgres.migrate import ensure_database
         from selfheal.adapters.postgres.store import DAGSTER_DATABASE, server_url, with_driver
+        from selfheal.kit.private_files import restrict_new_files
         from selfheal.settings import load_settings
 
-        url = server_url(load_settings(), DAGSTER_DATABASE)
+        settings = load_settings()
+        restrict_new_files(settings.umask)  # every process of Dagster comes by here first, however it was started
+        url = server_url(settings, DAGSTER_DATABASE)
         ensure_database(url)
         return cls(with_driver(url, "psycopg2"), should_autocreate_tables=True, inst_data=inst_data)

@@ -12,6 +12,7 @@ from uvicorn.supervisors import Multiprocess
 from selfheal.domain.contract import load_contract
 from selfheal.kit.api_keys import parse_api_keys
 from selfheal.kit.errors import ConfigurationError, SelfhealError
+from selfheal.kit.private_files import restrict_new_files
 from selfheal.settings import Settings, load_settings
 from serving.security.auth import refuse_unauthenticated_public_host
 
@@ -51,6 +52,7 @@ def main() -> int:
     """Run the API until stopped. A wrong setting or busy port is one line and exit code 2; a failed start is 3."""
     try:
         settings = load_settings()
+        restrict_new_files(settings.umask)
         refuse_unauthenticated_public_host(settings)
         parse_api_keys(settings.api_keys.get_secret_value())
         load_contract(settings.use_case)

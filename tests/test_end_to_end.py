@@ -31,11 +31,15 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def bootstrapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with a first version, as `selfheal bootstrap` leaves it; the tests of this module share it."""
-    folder = tmp_path_factory.mktemp("platform") / "data"
+    """A data folder with a first version, as `selfheal bootstrap` leaves it; the tests of this module share it.
+
+    On a host like many: a space in the path, a time zone that is not UTC, a umask that lets others read.
+    """
+    folder = tmp_path_factory.mktemp("platform") / "a user's data"
     done = subprocess.run(
         selfheal("bootstrap"),
-        env={**environment(folder), "PYTHONPATH": str(REPOSITORY)},
+        env={**environment(folder), "PYTHONPATH": str(REPOSITORY), "TZ": "Asia/Kolkata"},
+        umask=0o022,
         capture_output=True,
         text=True,
         check=False,
@@ -56,6 +60,15 @@ def answers(url: str) -> bool:
         return httpx.get(url, timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def test_what_the_platform_writes_is_closed_to_other_users(bootstrapped: Path) -> None:
+    written = [bootstrapped, *bootstrapped.rglob("*")]
+    open_to_others = [p for p in written if not p.is_symlink() and p.stat().st_mode & 0o077]
+    passable = [bootstrapped] if os.geteuid() == 0 else []  # as root, to Postgres' own user
+    assert open_to_others == passable
+    assert bootstrapped.stat().st_mode & 0o066 == 0, "passed at most, never listed"
+    assert any(p.suffix == ".skops" or "model" in p.name for p in written), "the model's files, too"
 
 
 def test_up_serves_and_ctrl_c_leaves_nothing_behind(bootstrapped: Path, tmp_path: Path) -> None:

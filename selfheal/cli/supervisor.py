@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
+from selfheal.kit.private_files import restrict_folders, restrict_new_files
 
 if TYPE_CHECKING:
     from selfheal.settings import Settings
@@ -35,19 +36,36 @@ CODE_LOCATION = "selfheal"
 
 LOCK_NAME = ".up.lock"
 
+OUR_FOLDERS = (
+    "assets",
+    "audit",
+    "cache",
+    "dagster",
+    "decisions",
+    "logs",
+    "mlflow",
+    "monitoring",
+    "reference",
+    "reports",
+    "run",
+)
+"""Of the data folder; beside them may lie what somebody else put there."""
+
 
 READY_TIMEOUT_SECONDS = 180
 
 
 def prepare_data_dir(settings: Settings) -> Path:
-    """Return the data folder, created if it is missing, and writable.
+    """Return the data folder, created if it is missing, and writable; from now on this process writes private files.
 
     Raises:
         ConfigurationError: naming the folder if it cannot be written.
     """
     folder = settings.data_dir.expanduser().resolve()
+    restrict_new_files(settings.umask)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        restrict_folders(folder, OUR_FOLDERS, settings.umask)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
