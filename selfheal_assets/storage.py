@@ -25,13 +25,18 @@ class SelfhealPostgresStorage(DagsterPostgresStorage):
         Raises:
             ConfigurationError, ServiceUnavailableError: naming what is wrong with the server.
         """
-        from selfheal.adapters.postgres.migrate import ensure_database
-        from selfheal.adapters.postgres.store import DAGSTER_DATABASE, server_url, with_driver
+        from selfheal.adapters.postgres.store import DAGSTER_DATABASE, library_url
         from selfheal.kit.private_files import restrict_new_files
         from selfheal.settings import load_settings
 
         settings = load_settings()
         restrict_new_files(settings.umask)  # every process of Dagster comes by here first, however it was started
-        url = server_url(settings, DAGSTER_DATABASE)
-        ensure_database(url)
-        return cls(with_driver(url, "psycopg2"), should_autocreate_tables=True, inst_data=inst_data)
+        url = library_url(settings, DAGSTER_DATABASE, _make_tables)
+        return cls(url, should_autocreate_tables=True, inst_data=inst_data)
+
+
+def _make_tables(url: str) -> None:
+    """Make Dagster's tables in a new database. Dagster itself does so in many steps, and never finishes what was begun."""
+    storage = DagsterPostgresStorage(url, should_autocreate_tables=True)
+    for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
+        part.dispose()

@@ -108,12 +108,9 @@ def tracking_uri(settings: Settings) -> Callable[[], str]:
 def _store_uri(settings: Settings) -> str:
     if settings.mlflow_tracking_uri:
         return settings.mlflow_tracking_uri
-    from selfheal.adapters.postgres.migrate import ensure_database
-    from selfheal.adapters.postgres.store import MLFLOW_DATABASE, server_url, with_driver
+    from selfheal.adapters.postgres.store import MLFLOW_DATABASE, library_url
 
-    url = server_url(settings, MLFLOW_DATABASE)
-    ensure_database(url)
-    return with_driver(url, "psycopg2")
+    return library_url(settings, MLFLOW_DATABASE)
 
 
 def follow_folder(url: str, folder: Path, *, is_own: bool) -> int:

@@ -146,6 +146,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         # Several processes share the machine, and the matrices are small: threads would only wait for each other.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         "PYTHONUNBUFFERED": "1",
+        "TZ": "UTC",  # of logs and whatever else asks the host
         "PYTHONWARNINGS": "ignore",
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
     }

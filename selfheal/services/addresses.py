@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from selfheal.settings import Settings
 
 
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (compared, not listened on)
+"""The hosts that stand for every address of a machine, and its loopback address."""
+
+
 @dataclass(frozen=True)
 class Address:
     """One thing a person can open: what it is, where, and a path that answers once it is ready."""
@@ -23,7 +27,17 @@ class Address:
     @property
     def url(self) -> str:
         """Where a browser on this machine reaches it."""
-        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"  # noqa: S104  (compared)
+        return http_url(self.host, self.port)
+
+
+def http_url(host: str, port: int) -> str:
+    """Return the URL at which this machine reaches a server that listens on this host.
+
+    >>> http_url("::", 8000), http_url("0.0.0.0", 8000), http_url("::1", 8000)
+    ('http://[::1]:8000', 'http://127.0.0.1:8000', 'http://[::1]:8000')
+    """
+    reached = EVERYWHERE.get(host, host)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
 def addresses(settings: Settings) -> tuple[Address, ...]:
@@ -33,3 +47,8 @@ def addresses(settings: Settings) -> tuple[Address, ...]:
         Address("Dagster", "DAGSTER_PORT", "127.0.0.1", settings.dagster_port, "/server_info", "assets, runs, sensors"),
         Address("MLflow", "MLFLOW_PORT", "127.0.0.1", settings.mlflow_port, "/health", "training runs, model versions"),
     )
+
+
+def code_server(settings: Settings) -> Address:
+    """Return where Dagster's own processes find its code; no person opens it, and it speaks gRPC."""
+    return Address("Dagster's code server", "CODE_SERVER_PORT", "127.0.0.1", settings.code_server_port, "", "")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from datetime import UTC, datetime, timedelta
 
+import dagster as dg
+import psycopg
 import pytest
 
+from selfheal.adapters.postgres.migrate import ensure_database
+from selfheal.adapters.postgres.store import DAGSTER_DATABASE
 from selfheal.settings import Settings
 from selfheal.simulate.demo import settings_environment
 from selfheal_assets.storage import SelfhealPostgresStorage
@@ -15,6 +20,28 @@ def test_dagster_still_has_the_class_that_a_configured_storage_is_given() -> Non
     """`dagster._serdes.ConfigurableClassData`, named by `selfheal_assets.storage`: private, since there is no public name."""
     data = importlib.import_module("dagster._serdes").ConfigurableClassData
     assert data("selfheal_assets.storage", "SelfhealPostgresStorage", "{}\n").rehydrate.__name__ == "rehydrate"
+
+
+@pytest.mark.integration
+def test_dagsters_sessions_are_in_utc_whatever_the_servers_time_zone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster writes the database's clock into columns without a zone and reads them as UTC."""
+    for name, value in settings_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    ensure_database(settings.external_database_url(DAGSTER_DATABASE))
+    with psycopg.connect(settings.external_database_url("postgres"), autocommit=True) as connection:
+        connection.execute("ALTER DATABASE dagster SET timezone TO 'Asia/Kolkata'")
+        storage = SelfhealPostgresStorage.from_config_value(None, {})
+        try:
+            run = storage.run_storage.add_run(dg.DagsterRun(job_name="any"))
+            (record,) = storage.run_storage.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
+            assert abs(record.create_timestamp - datetime.now(UTC)) < timedelta(minutes=5)
+            storage.run_storage.delete_run(run.run_id)
+        finally:
+            connection.execute("ALTER DATABASE dagster RESET timezone")
+            for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
+                part.dispose()
 
 
 @pytest.mark.integration

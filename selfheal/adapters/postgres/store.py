@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from selfheal.adapters.postgres.circuit_breaker import ConnectionBreaker, breaker_engine
 from selfheal.adapters.postgres.tables import Tables
+from selfheal.kit.postgres_url import parse_postgres_url, postgres_url
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Engine
 
     from selfheal.adapters.postgres.embedded import Lease
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 DAGSTER_DATABASE = "dagster"
 MLFLOW_DATABASE = "mlflow"
+
+IN_UTC = "-c timezone=UTC"
+"""Option of a session, whatever the server's or the host's time zone."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def with_own_connections(store: Store, n_connections: int, statement_seconds: fl
     engine = breaker_engine(
         store.engine.url,
         store.breaker,
-        options=f"-c timezone=UTC -c statement_timeout={round(1000 * statement_seconds)}",
+        options=f"{IN_UTC} -c statement_timeout={round(1000 * statement_seconds)}",
         pool_size=n_connections,
         max_overflow=0,
         pool_timeout=statement_seconds,
@@ -69,6 +75,29 @@ def lease_server(settings: Settings) -> Lease | None:
     from selfheal.adapters.postgres import embedded
 
     return embedded.Lease(settings.data_dir / "postgres")
+
+
+def library_url(settings: Settings, database: str, fill: Callable[[str], None] | None = None) -> str:
+    """Return the URL of a database for Dagster and MLflow, which make their own connections; create the database if need be.
+
+    Args:
+        fill: makes the tables of a new database, as in `ensure_database`; given such a URL.
+
+    Raises:
+        ConfigurationError, ServiceUnavailableError: naming what is wrong with the server.
+    """
+    from selfheal.adapters.postgres.migrate import ensure_database
+
+    url = server_url(settings, database)
+    ensure_database(url, fill=None if fill is None else lambda unfinished: fill(_for_library(unfinished)))
+    return _for_library(url)
+
+
+def _for_library(url: str) -> str:
+    """Return the URL with the driver's name, for sessions in UTC: Dagster reads the times of another zone as UTC."""
+    parts = parse_postgres_url(url)
+    options = f"{parts.get('options', '')} {IN_UTC}".strip()
+    return with_driver(postgres_url(parts | {"options": options}, parts["dbname"]), "psycopg2")
 
 
 def with_driver(url: str, driver: str) -> str:
