@@ -13,8 +13,10 @@ from rich.table import Table
 from selfheal.adapters.alerting.channels import check_channels
 from selfheal.cli import completion
 from selfheal.cli.app import JsonFlag, app, console, opened_platform, production, progress_console
+from selfheal.cli.ports import published_ports, reserved_ports, with_published_ports
 from selfheal.cli.printing import print_json, step_progress
 from selfheal.kit.errors import NoProductionModelError
+from selfheal.services.addresses import http_url
 from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
@@ -31,13 +33,16 @@ def up() -> None:
     check_channels(settings)
     supervisor.stop_in_order_on_signals()
     folder = supervisor.prepare_data_dir(settings)
-    with supervisor.only_one(folder):
-        supervisor.refuse_busy_ports(settings)
-        with opened_platform(settings) as platform:
-            _ensure_first_version(platform)
-            from selfheal.adapters.mlflow_store import mlflow_store_uri
+    with (
+        supervisor.only_one(folder),
+        reserved_ports(settings) as settings,
+        published_ports(settings),
+        opened_platform(settings) as platform,
+    ):
+        _ensure_first_version(platform)
+        from selfheal.adapters.mlflow_store import mlflow_store_uri
 
-            code = supervisor.supervise(settings, mlflow_store_uri(settings), lambda: _print_addresses(settings))
+        code = supervisor.supervise(settings, mlflow_store_uri(settings), lambda: _print_addresses(settings))
     raise typer.Exit(code)
 
 
@@ -95,14 +100,14 @@ def simulate(
     label_delay: Annotated[float, typer.Option(min=0, help="Seconds between a prediction and its label.")] = 5.0,
     start: Annotated[int, typer.Option(min=0, help="First row of the data set to use.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scenario.")] = 20,
-    url: Annotated[str | None, typer.Option(help="The API; default: API_HOST and API_PORT.")] = None,
+    url: Annotated[str | None, typer.Option(help="The API; default: that of DATA_DIR.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Send traffic with delayed labels to a running API."""
     from selfheal.simulate.session import send_scenario
 
     settings = load_settings()
-    api_url = url or f"http://{settings.api_host}:{settings.api_port}"
+    api_url = url or http_url(settings.api_host, with_published_ports(settings).api_port)
     stats = asyncio.run(
         send_scenario(
             settings,

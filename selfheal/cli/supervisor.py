@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,13 +22,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfheal.cli.ports import port_variables
 from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
 from selfheal.kit.private_files import restrict_folders, restrict_new_files
+from selfheal.services.addresses import addresses
 
 if TYPE_CHECKING:
     from selfheal.settings import Settings
-from selfheal.services.addresses import addresses
 
 CODE_LOCATION = "selfheal"
 
@@ -107,26 +107,6 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def refuse_busy_ports(settings: Settings) -> None:
-    """Check that no port is in use.
-
-    Raises:
-        ConfigurationError: naming the first port that is taken and the setting that chooses another.
-    """
-    listening = [(a.name, a.setting, a.host, a.port) for a in addresses(settings)]
-    listening.append(("Dagster's code server", "CODE_SERVER_PORT", "127.0.0.1", settings.code_server_port))
-    for name, setting, host, port in listening:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                raise ConfigurationError(
-                    f"{name} cannot listen on {host}:{port} ({error.strerror}); "
-                    f"stop what uses it, or set {setting} to a free port"
-                ) from None
-
-
 def dagster_home(settings: Settings) -> Path:
     """DAGSTER_HOME below the data folder, with the current `dagster.yaml` in it."""
     home = prepare_data_dir(settings) / "dagster"
@@ -146,6 +126,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         # Several processes share the machine, and the matrices are small: threads would only wait for each other.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         "PYTHONUNBUFFERED": "1",
+        **port_variables(settings),
         "TZ": "UTC",  # of logs and whatever else asks the host
         "PYTHONWARNINGS": "ignore",
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -12,20 +11,6 @@ from selfheal.cli import supervisor
 from selfheal.cli.supervisor import JobEvent
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
 from selfheal.settings import load_settings
-from selfheal.simulate.demo import free_ports
-
-
-def test_a_busy_port_is_named_with_the_setting_that_chooses_another(tmp_path: Path) -> None:
-    api, dagster, mlflow, code = free_ports(4)
-    settings = load_settings(
-        data_dir=tmp_path, api_port=api, dagster_port=dagster, mlflow_port=mlflow, code_server_port=code
-    )
-    supervisor.refuse_busy_ports(settings)
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", dagster))
-        holder.listen()
-        with pytest.raises(ConfigurationError, match=f"{dagster}.*DAGSTER_PORT"):
-            supervisor.refuse_busy_ports(settings)
 
 
 def test_a_second_up_in_the_same_folder_is_refused_and_names_the_first(tmp_path: Path) -> None:
