@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import sys
 from typing import TYPE_CHECKING
 
 from selfheal.kit.errors import SelfhealError
+from selfheal.kit.parent_death import end_with_parent
 from selfheal.settings import load_settings
 from serving.app import create_app
 from serving.scoring.fast_path import FastPath
@@ -32,6 +34,9 @@ class AsgiApplication:
 
 def served() -> AsgiApplication:
     """Return the application for the settings in the environment; uvicorn calls this in each worker."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:  # one of several workers: without their parent nobody stops them
+        end_with_parent(parent.pid)
     settings = load_settings()
     log_to_stderr(settings.log_level)
     return AsgiApplication(create_app(settings))

@@ -35,6 +35,7 @@ def up() -> None:
     folder = supervisor.prepare_data_dir(settings)
     with (
         supervisor.only_one(folder),
+        supervisor.no_process_left(settings, folder),
         reserved_ports(settings) as settings,
         published_ports(settings),
         opened_platform(settings) as platform,

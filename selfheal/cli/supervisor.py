@@ -1,15 +1,17 @@
 """`selfheal up`: the platform's processes on this machine, started together and stopped together.
 
-honcho runs them; here is what must hold before (folder, lock, ports, schema, a first model) and after (nothing left).
+`selfheal.cli.processes` runs them; here is what must hold before (folder, lock, nothing left of a start before, ports, schema, a
+first model) and after (nothing left).
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
-import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,8 +23,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
+import psutil
+
+from selfheal.adapters.marked_processes import FOLDER_VARIABLE, START_VARIABLE, end_all, mark, marked_by
 from selfheal.cli.ports import port_variables
+from selfheal.cli.processes import Printer, Program, Supervisor, stop_on_signals
 from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
 from selfheal.kit.private_files import restrict_folders, restrict_new_files
@@ -53,6 +60,12 @@ OUR_FOLDERS = (
 
 
 READY_TIMEOUT_SECONDS = 180
+
+LEFT_OVER_GRACE_SECONDS = 3.0
+"""For processes whose `up` is dead, before they are killed: nobody waits for their answers."""
+
+STOPPED_RUN_TIMEOUT_SECONDS = 8.0
+REAPER_TIMEOUT_SECONDS = 15.0
 
 
 def prepare_data_dir(settings: Settings) -> Path:
@@ -87,7 +100,7 @@ def stop_in_order_on_signals() -> None:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Lock the folder, so that two `up` never share it.
+    """Lock the folder, so that two `up` never share it. Nothing that `up` starts inherits the lock.
 
     Raises:
         ConfigurationError: naming the process that holds it.
@@ -97,14 +110,56 @@ def only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            holder = lock.read().strip() or "unknown"
+            holders = _holders(lock.read().strip(), folder / LOCK_NAME)
             raise ConfigurationError(
-                f"the platform is already up in {folder} (process {holder}); stop it, or set another DATA_DIR"
+                f"the platform is already up in {folder} (process {holders}); stop it (kill {holders}), or set another DATA_DIR"
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _holders(written: str, lock: Path) -> str:
+    """Return the numbers of the processes that hold the lock: the one written in it or, if that is dead, those that have it open."""
+    if written.isdecimal() and psutil.pid_exists(int(written)):
+        return written
+    alive = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and any(file.path == str(lock) for file in process.open_files()):
+                alive.append(str(process.pid))
+    return " ".join(alive) or "of another user"
+
+
+@contextmanager
+def no_process_left(settings: Settings, folder: Path) -> Iterator[None]:
+    """Leave no process behind, not even after a `kill -9` of this one; the caller holds the lock of the folder.
+
+    Before: what an earlier `up` left is ended. Within: everything that is started is marked, and a reaper waits for the end of
+    this process. After: what still runs is ended.
+    """
+    end_all(lambda: marked_by(folder, lambda _: True), LEFT_OVER_GRACE_SECONDS)
+    start = uuid4().hex
+    pgdata = [] if settings.has_external_database else [str(folder / "postgres")]
+    reaper = subprocess.Popen(  # noqa: S603  (our own command, no shell)
+        [sys.executable, "-m", "selfheal.adapters.marked_processes", str(folder), start, *pgdata],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # what is sent to our whole group does not end it
+    )
+    os.environ.update(mark(folder, start))
+    try:
+        yield
+    finally:
+        # A run was told by the end of the daemon, and is recording that it was stopped: told twice, it would not.
+        psutil.wait_procs(marked_by(folder, lambda found: found == start), timeout=STOPPED_RUN_TIMEOUT_SECONDS)
+        end_all(lambda: marked_by(folder, lambda found: found == start))
+        for name in (FOLDER_VARIABLE, START_VARIABLE):
+            os.environ.pop(name, None)
+        assert reaper.stdin is not None
+        reaper.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            reaper.wait(REAPER_TIMEOUT_SECONDS)
 
 
 def dagster_home(settings: Settings) -> Path:
@@ -197,38 +252,54 @@ def job_event(line: str) -> JobEvent:
 
 
 def supervise(settings: Settings, mlflow_uri: str, on_ready: Callable[[], None]) -> int:
-    """Run the processes until one stops or a signal comes; then stop the others. Return the exit code.
+    """Run the processes until a signal comes, or one of them cannot be run; then stop all. Return the exit code.
 
-    `on_ready` is called once, from another thread, when all addresses answer.
+    A process that ends is started again alone. `on_ready` is called once, from another thread, when all addresses answer.
     """
-    from honcho.manager import Manager
-
-    environment = child_environment(settings)
-    workspace = _workspace(settings)
-    python = shlex.quote(sys.executable)
-    mlflow = f"{python} -m mlflow server --host 127.0.0.1 --port {settings.mlflow_port} --workers 1"
-    code_server = f"-h 127.0.0.1 -p {settings.code_server_port} --location-name {CODE_LOCATION}"
-    commands = {
-        "code": f"exec {python} -m dagster api grpc -m selfheal_assets.definitions {code_server} --log-level warning",
-        "dagster": f"exec {python} -m dagster_webserver -h 127.0.0.1 -p {settings.dagster_port} -w {workspace} "
-        "--log-level warning",
-        "daemon": f"exec {python} -m dagster._daemon run -w {workspace} --log-level warning",
-        "api": f"exec {python} -m serving",
-        "mlflow": f"exec {mlflow}",
-    }
-    manager = Manager()
-    for name, command in commands.items():
-        manager.add_process(name, command, env=environment | {"MLFLOW_BACKEND_STORE_URI": mlflow_uri})
-    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # honcho knows only the other two
+    environment = child_environment(settings) | {"MLFLOW_BACKEND_STORE_URI": mlflow_uri}
+    programs = _programs(settings)
+    supervisor = Supervisor(programs, environment, Printer([program.name for program in programs]))
     stopping = threading.Event()
     announcer = threading.Thread(target=_announce, args=(settings, on_ready, stopping), daemon=True)
-    announcer.start()
+    with stop_on_signals(supervisor):
+        announcer.start()
+        try:
+            return supervisor.run()
+        finally:
+            stopping.set()
+
+
+def _programs(settings: Settings) -> list[Program]:
+    workspace = _workspace(settings)
+    code_server = ("-h", "127.0.0.1", "-p", str(settings.code_server_port), "--location-name", CODE_LOCATION)
+    webserver = ("-h", "127.0.0.1", "-p", str(settings.dagster_port), "-w", workspace)
+    mlflow = ("--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1")
+    quiet = ("--log-level", "warning")
+
+    def python(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", *arguments]
+
+    return [
+        Program("code", python("dagster", "api", "grpc", "-m", "selfheal_assets.definitions", *code_server, *quiet)),
+        Program("dagster", python("dagster_webserver", *webserver, *quiet)),
+        # Without the code server the daemon finds nothing to evaluate, and asks for it again a minute later.
+        Program(
+            "daemon",
+            python("dagster._daemon", "run", "-w", workspace, *quiet),
+            may_start=lambda: _accepts(settings.code_server_port),
+        ),
+        Program("api", python("serving")),
+        Program("mlflow", python("mlflow", "server", *mlflow)),
+    ]
+
+
+def _accepts(port: int) -> bool:
+    """Return whether something accepts connections at a port of this machine. The code server does once it has loaded."""
     try:
-        manager.loop()
-    finally:
-        stopping.set()
-    returncode: int = manager.returncode or 0
-    return 0 if returncode in {130, 143} else returncode
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _workspace(settings: Settings) -> str:
@@ -236,7 +307,7 @@ def _workspace(settings: Settings) -> str:
     path = dagster_home(settings) / "workspace.yaml"
     server = f"host: 127.0.0.1, port: {settings.code_server_port}, location_name: {CODE_LOCATION}"
     write_atomic(path, f"load_from:\n  - grpc_server: {{{server}}}\n".encode())
-    return shlex.quote(str(path))
+    return str(path)
 
 
 def _announce(settings: Settings, on_ready: Callable[[], None], stopping: threading.Event) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from selfheal.adapters.marked_processes import mark
 from selfheal.cli import supervisor
 from selfheal.cli.supervisor import JobEvent
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
 from selfheal.settings import load_settings
+from selfheal.simulate.demo import free_ports
 
 
 def test_a_second_up_in_the_same_folder_is_refused_and_names_the_first(tmp_path: Path) -> None:
@@ -22,6 +28,57 @@ def test_a_second_up_in_the_same_folder_is_refused_and_names_the_first(tmp_path:
         pass
     with supervisor.only_one(tmp_path):
         pass
+
+
+KILLED_UP = """
+import subprocess, sys
+from pathlib import Path
+from selfheal.cli import supervisor
+with supervisor.only_one(Path(sys.argv[1])):
+    print(subprocess.Popen(["sleep", "60"]).pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_up_holds_no_lock_although_what_it_started_lives(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED_UP, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as up:
+        assert up.stdout is not None
+        child = psutil.Process(int(up.stdout.readline()))
+        up.kill()
+    with supervisor.only_one(tmp_path):
+        assert child.is_running()
+    child.kill()
+
+
+def test_a_lock_whose_writer_is_dead_is_refused_with_the_processes_that_hold_it(tmp_path: Path) -> None:
+    """As the forks of an earlier release do, which inherited the lock."""
+    lock = tmp_path / supervisor.LOCK_NAME
+    holding = "import fcntl, sys, time; f = open(sys.argv[1], 'a+'); fcntl.flock(f, 2); print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", holding, str(lock)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        lock.write_text(str(2**22 + 1))
+        with (
+            pytest.raises(ConfigurationError, match=rf"process {holder.pid}\).*kill {holder.pid}"),
+            supervisor.only_one(tmp_path),
+        ):
+            pass
+        holder.kill()
+
+
+def test_what_an_earlier_up_left_is_ended_before_the_next_one_starts_and_what_this_one_leaves_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "STOPPED_RUN_TIMEOUT_SECONDS", 0.1)
+    settings = load_settings(data_dir=tmp_path, database_url="postgresql://nowhere/selfheal")
+    left = subprocess.Popen(["sleep", "60"], env=os.environ | mark(tmp_path, "earlier"))
+    with supervisor.no_process_left(settings, tmp_path):
+        assert not psutil.pid_exists(left.pid)
+        ours = subprocess.Popen(["sleep", "60"], env=dict(os.environ))
+        assert ours.poll() is None
+    assert not psutil.pid_exists(ours.pid)
+    assert (left.wait(), ours.wait()) == (0, 0), "already reaped"
 
 
 @pytest.mark.parametrize("folder", ["file/data", "/proc/selfheal-data"])
@@ -54,3 +111,13 @@ def test_a_line_of_a_run_is_an_event() -> None:
     assert supervisor.job_event(failed).error == "no room"
     of_the_run = '{"type": "RUN_SUCCESS", "step": null, "level": "DEBUG", "message": null}'
     assert supervisor.job_event(of_the_run) == JobEvent("RUN_SUCCESS", level="DEBUG")
+
+
+def test_the_daemon_starts_once_the_code_server_listens(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    programs = supervisor._programs(load_settings(data_dir=tmp_path, code_server_port=port))
+    (daemon,) = [program for program in programs if program.name == "daemon"]
+    assert not daemon.may_start()
+    with socket.create_server(("127.0.0.1", port)):
+        assert daemon.may_start()
+    assert all(program.may_start() for program in programs if program is not daemon)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from tests.serving.conftest import TWO_VERSIONS, clone
 from tests.serving.observability.test_metrics import Samples, scrape
 from tests.serving.raw_http import connected, post
 from tests.serving.running import (
+    REPOSITORY,
     START_PATIENCE_SECONDS,
     TIMEOUT_SECONDS,
     Api,
@@ -216,3 +218,36 @@ def test_sigterm_stops_all_and_everything_answered_is_in_postgres(
     _, alive = psutil.wait_procs(family, timeout=TIMEOUT_SECONDS)
     assert alive == []
     assert ids <= logged_probabilities(api.settings).keys()
+
+
+def serve_nothing() -> None:
+    """A worker as uvicorn starts it, up to where the application would be made."""
+    from serving import asgi
+
+    def wait(_: object) -> None:
+        os.write(sys.stdout.fileno(), f"{os.getpid()}\n".encode())
+        time.sleep(60)
+
+    asgi.create_app = wait  # type: ignore[assignment]
+    asgi.served()
+
+
+PARENT = """
+import multiprocessing
+from tests.serving.test_workers import serve_nothing
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=serve_nothing).start()
+"""
+
+
+def test_workers_end_with_their_parent_which_nobody_else_would_tell_to_stop(tmp_path: Path) -> None:
+    """Otherwise they hold the port, and the next start is refused."""
+    (tmp_path / "parent.py").write_text(PARENT)
+    command = [sys.executable, str(tmp_path / "parent.py")]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+        parent.stdout.close()
+    assert psutil.wait_procs([worker], timeout=TIMEOUT_SECONDS)[1] == []

@@ -181,9 +181,34 @@ def test_the_demo_heals_on_the_synthetic_stand_in(demo: Demo) -> None:
     assert "SYNTHETIC" in demo.log
 
 
-def test_a_killed_process_of_the_platform_stops_all_of_it(demo: Demo) -> None:
-    """Half a platform is worse than none: whoever supervises `up` can start it again as a whole."""
-    assert demo.platform is not None, "the demo has left it running"
-    (api,) = [process for process in demo.platform.children(recursive=True) if "serving" in process.cmdline()]
-    api.kill()
-    eventually(lambda: running_with(demo.folder) == [], "everything has stopped", 60)
+def processes_of(up: psutil.Process, word: str) -> list[psutil.Process]:
+    """Those that `up` itself has started, with this word in their command."""
+    return [child for child in up.children() if word in child.cmdline()]
+
+
+def is_healthy(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health").is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_a_killed_process_of_the_platform_is_restarted_alone(demo: Demo) -> None:
+    up = demo.platform
+    assert up is not None, "the demo has left it running"
+    killed = [*processes_of(up, "grpc"), *processes_of(up, "serving")]
+    others = {child.pid for child in up.children()} - {process.pid for process in killed}
+    for process in killed:
+        process.kill()
+    psutil.wait_procs(killed)
+    for word in ("grpc", "serving"):
+        eventually(lambda word=word: processes_of(up, word) != [], f"{word} runs again")  # type: ignore[misc]
+    eventually(lambda: is_healthy(api_of(demo)), "the API answers again", START_SECONDS)
+    assert {child.pid for child in up.children()} >= others
+
+
+def test_with_a_killed_up_all_is_gone(demo: Demo) -> None:
+    """The last of the module: it ends what the others use."""
+    assert demo.platform is not None
+    demo.platform.kill()
+    eventually(lambda: running_with(demo.folder) == [], "everything has stopped, the embedded server too", 60)
