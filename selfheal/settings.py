@@ -114,6 +114,9 @@ class Settings(BaseSettings):
     training_max_rows: int = Field(
         50_000, ge=1_000, le=5_000_000, description="newest labelled predictions to train on"
     )
+    training_timeout_seconds: int = Field(
+        14_400, ge=10, le=604_800, description="seconds after which a training is ended; it is not repeated"
+    )
     training_jobs: int = Field(1, ge=-1, le=1_024, description="fits that run at once in training; -1: one per core")
     dask_scheduler: str | None = Field(
         None, description="address of a Dask cluster, tcp://...; for TRAINING_BACKEND=dask"

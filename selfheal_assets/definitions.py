@@ -11,7 +11,7 @@ from selfheal.kit.owners import parse_owners
 from selfheal.settings import Settings, load_settings
 from selfheal_assets.asset_checks import ALL_CHECKS
 from selfheal_assets.assets import monitoring, promotion, reference, retraining, serving_logs
-from selfheal_assets.jobs import ALL_JOBS
+from selfheal_assets.jobs import all_jobs
 from selfheal_assets.resources import links
 from selfheal_assets.resources.io_managers import FrameIOManager, RecordIOManager
 from selfheal_assets.resources.platform import PlatformResource
@@ -33,12 +33,13 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     """
     settings = load_settings(**overrides)
     platform = PlatformResource(overrides=overrides)
+    jobs = all_jobs(settings.training_timeout_seconds)
     return dg.Definitions(
         assets=load_assets(settings),
         asset_checks=ALL_CHECKS,
-        jobs=ALL_JOBS,
+        jobs=jobs,
         schedules=ALL_SCHEDULES,
-        sensors=build_sensors(settings.monitoring_interval),
+        sensors=build_sensors(settings.monitoring_interval, jobs),
         resources={
             "platform": platform,
             "io_manager": RecordIOManager(platform=platform),

@@ -1,30 +1,32 @@
 """Which assets run together. Every job runs in one process: a tick is seconds of work, not worth a process a step."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import dagster as dg
 from pydantic import Field
 
 from selfheal.domain.records import ModelVersion
 from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
+from selfheal_assets.interruptions import MAX_RUNTIME_TAG, PARTITION_TAG
 from selfheal_assets.job_names import BOOTSTRAP_JOB, MONITORING_JOB, PROBATION_JOB, RETRAINING_JOB
 from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.resources.tracking import END_MLFLOW_RUN
 from selfheal_assets.resources.versions import PRODUCTION_MODEL, report_live
 
-IF_KILLED = {"dagster/max_retries": "2", "dagster/retry_strategy": "ALL_STEPS"}
-"""A run whose process was killed is repeated from the start: each step may be repeated, and the traffic that asked for the run
-does not ask twice."""
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # no public name
 
-MONITORING_TAG = {"selfheal/job": "monitoring", **IF_KILLED}
-RETRAINING_TAG = {"selfheal/job": "retraining", **IF_KILLED}
+MONITORING_TAG = {"selfheal/job": "monitoring"}
+RETRAINING_TAG = {"selfheal/job": "retraining"}
 """dagster.yaml lets one run with this tag at a time: two retrainings would compete for the same promotion."""
 
-PROBATION_TAG = {"selfheal/job": "probation", **IF_KILLED}
+PROBATION_TAG = {"selfheal/job": "probation"}
 """A tag of its own: a version that does harm is not left in place until a training has ended."""
 
-PARTITION_TAG = "dagster/partition"
+Job: TypeAlias = "dg.JobDefinition | UnresolvedAssetJobDefinition"
 
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
@@ -45,24 +47,6 @@ monitoring_job = dg.define_asset_job(
     MONITORING,
     tags=MONITORING_TAG,
     description="One monitoring tick: logs, drift, harm, verdict. Launched by `monitoring_sensor`; a run by hand does no harm.",
-)
-retraining_job = dg.define_asset_job(
-    RETRAINING_JOB,
-    RETRAINING,
-    tags=RETRAINING_TAG,
-    hooks={END_MLFLOW_RUN},
-    description="Decide, train a shadow model, judge it, promote it. Launched by sensors, the weekly schedule, `selfheal retrain`; "
-    "production changes only if all gates pass.",
-)
-bootstrap_job = dg.define_asset_job(
-    BOOTSTRAP_JOB,
-    BOOTSTRAP,
-    tags=RETRAINING_TAG,
-    hooks={END_MLFLOW_RUN},
-    config=RetrainingRequest(
-        trigger=RequestTrigger.bootstrap, reason="no version in production yet", actor="bootstrap"
-    ).run_config(),
-    description="From labelled data to the first production version: the same path as every later one.",
 )
 probation_job = dg.define_asset_job(
     PROBATION_JOB,
@@ -191,12 +175,37 @@ def rollback_job() -> None:
     put_back()
 
 
-ALL_JOBS = (
-    monitoring_job,
-    retraining_job,
-    bootstrap_job,
-    probation_job,
-    maintenance_job,
-    promote_job,
-    rollback_job,
-)
+def training_jobs(timeout_seconds: int) -> Sequence[Job]:
+    """Return the jobs that train; Dagster ends a run of theirs after `timeout_seconds`."""
+    tags = {**RETRAINING_TAG, MAX_RUNTIME_TAG: str(timeout_seconds)}
+    retraining_job = dg.define_asset_job(
+        RETRAINING_JOB,
+        RETRAINING,
+        tags=tags,
+        hooks={END_MLFLOW_RUN},
+        description="Decide, train a shadow model, judge it, promote it. Launched by sensors, the weekly schedule, "
+        "`selfheal retrain`; production changes only if all gates pass.",
+    )
+    bootstrap_job = dg.define_asset_job(
+        BOOTSTRAP_JOB,
+        BOOTSTRAP,
+        tags=tags,
+        hooks={END_MLFLOW_RUN},
+        config=RetrainingRequest(
+            trigger=RequestTrigger.bootstrap, reason="no version in production yet", actor="bootstrap"
+        ).run_config(),
+        description="From labelled data to the first production version: the same path as every later one.",
+    )
+    return retraining_job, bootstrap_job
+
+
+def all_jobs(training_timeout_seconds: int) -> Sequence[Job]:
+    """Return every job."""
+    return (
+        monitoring_job,
+        *training_jobs(training_timeout_seconds),
+        probation_job,
+        maintenance_job,
+        promote_job,
+        rollback_job,
+    )

@@ -1,19 +1,24 @@
-"""Sensors: those that decide what runs, one for housekeeping, one for reconciliation, two that follow runs.
+"""Sensors: those that decide what runs, one for interrupted runs, one for housekeeping, one for reconciliation, two that follow runs.
 
 A sensor that decides reads, asks a pure rule of `selfheal`, and requests a run or says why not; it changes nothing but the
-record of that decision. The others act, and request no run.
+record of that decision. The others act; of these, only the one for interrupted runs requests any: the same ones again.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from selfheal_assets.sensors.housekeeping import build_housekeeping_sensor
+from selfheal_assets.sensors.interruptions import build_interrupted_run_sensor
 from selfheal_assets.sensors.monitoring import build_monitoring_sensor
 from selfheal_assets.sensors.probation import build_probation_sensor
 from selfheal_assets.sensors.registry import registry_reconciler
 from selfheal_assets.sensors.retraining import build_retraining_sensors
 from selfheal_assets.sensors.run_status import RUN_ALERTS
+
+if TYPE_CHECKING:
+    from selfheal_assets.jobs import Job
 
 MAX_FOLLOW_UP_SECONDS = 30
 """How soon at the latest what follows a tick is evaluated: a call for a retraining, a probation."""
@@ -22,13 +27,19 @@ MAX_HOUSEKEEPING_SECONDS = 60
 """How soon at the latest an alert is delivered again, whose backoff begins with a minute."""
 
 
-def build_sensors(monitoring_interval_seconds: int) -> Sequence[dg.SensorDefinition]:
-    """Return all sensors; the monitoring sensor fires at most every `monitoring_interval_seconds`."""
+def build_sensors(monitoring_interval_seconds: int, jobs: "Sequence[Job]") -> Sequence[dg.SensorDefinition]:
+    """Return all sensors.
+
+    Args:
+        monitoring_interval_seconds: the monitoring sensor fires at most that often.
+        jobs: those that interrupted runs may be of.
+    """
     follow_up_seconds = min(MAX_FOLLOW_UP_SECONDS, monitoring_interval_seconds)
     return (
         build_monitoring_sensor(monitoring_interval_seconds),
         *build_retraining_sensors(follow_up_seconds),
         build_probation_sensor(follow_up_seconds),
+        build_interrupted_run_sensor(jobs),
         build_housekeeping_sensor(min(MAX_HOUSEKEEPING_SECONDS, monitoring_interval_seconds)),
         registry_reconciler,
         *RUN_ALERTS,

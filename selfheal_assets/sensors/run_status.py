@@ -1,26 +1,21 @@
 """Failed runs are alerts: opened when a job has failed for good, resolved when the job has succeeded again."""
 
-import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from selfheal.domain.records import Alert, Severity
+from selfheal.kit.durations import span
+from selfheal_assets.interruptions import MAX_RUNTIME_TAG, OUT_OF_TIME_TAG, is_interrupted
 from selfheal_assets.job_names import TRAINING_JOBS
 from selfheal_assets.resources.platform import PlatformResource
-
-if TYPE_CHECKING:
-    from selfheal.services.platform import Platform
-
-logger = logging.getLogger(__name__)
+from selfheal_assets.sensors.interruptions import fail_in_mlflow
 
 RUNS = "runs"
 """The source of these alerts, as in `selfheal.adapters.postgres.ticks`."""
 
 MAX_MESSAGE_CHARACTERS = 1_000
-WILL_RETRY_TAG = "dagster/will_retry"
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 
 
@@ -36,14 +31,14 @@ def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformRes
 
     run, opened = context.dagster_run, platform.open()
     if run.job_name in TRAINING_JOBS:
-        _fail_in_mlflow(opened, run.run_id)
-    if run.tags.get(WILL_RETRY_TAG) == "true":
-        return dg.SkipReason(f"{run.job_name} is tried again.")
+        fail_in_mlflow(opened, run.run_id)
+    if is_interrupted(run):
+        return dg.SkipReason(f"{run.job_name} is repeated.")
     newest = context.instance.get_runs(dg.RunsFilter(job_name=run.job_name, statuses=ENDED), limit=1)
     if newest and newest[0].status is dg.DagsterRunStatus.SUCCESS:
         return dg.SkipReason(f"{run.job_name} has succeeded since.")
     now = datetime.now(UTC)
-    message = f"{run.job_name} failed (run {run.run_id[:8]}): {context.failure_event.message}"
+    message = f"{run.job_name} failed (run {run.run_id[:8]}): {_cause(run, context.failure_event)}"
     alert = Alert(alert_kind(run.job_name), Severity.CRITICAL, message[:MAX_MESSAGE_CHARACTERS])
     open_or_update_alert(opened.store, RUNS, None, alert, now)
     deliver_due_alerts(opened.settings, opened.store, now)
@@ -72,12 +67,18 @@ def alert_kind(job_name: str) -> str:
     return f"{job_name}_failed"
 
 
-def _fail_in_mlflow(platform: "Platform", run_id: str) -> None:
-    """End the run of a killed training as FAILED. The alert matters more: MLflow may be the reason for the failure."""
-    try:
-        platform.registry.fail_runs_of(run_id)
-    except Exception:
-        logger.warning("the training run of %s could not be ended in MLflow", run_id, exc_info=True)
+def _cause(run: dg.DagsterRun, failure: dg.DagsterEvent) -> str:
+    """Return why a run failed, as Dagster says it; of one that ran out of time, with what to do."""
+    if OUT_OF_TIME_TAG not in run.tags:
+        return failure.message or "Dagster does not say why."
+    if run.job_name not in TRAINING_JOBS:
+        return "its time was up (`max_runtime_seconds` in dagster.yaml); it is not repeated. Its page says where it was"
+    limit_seconds = run.tags[MAX_RUNTIME_TAG]
+    return (
+        f"it was ended after {span(timedelta(seconds=float(limit_seconds)))}, since TRAINING_TIMEOUT_SECONDS={limit_seconds} "
+        "had passed; it is not repeated. Raise the limit, train on fewer rows (TRAINING_MAX_ROWS), or run more fits at once "
+        "(TRAINING_JOBS)"
+    )
 
 
 RUN_ALERTS: Sequence[dg.SensorDefinition] = (run_failure_alert, run_success)

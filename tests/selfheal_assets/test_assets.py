@@ -21,6 +21,8 @@ from selfheal.settings import Settings
 from selfheal_assets.assets import RUNS_TAG
 from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
 from selfheal_assets.definitions import build_definitions
+from selfheal_assets.interruptions import MAX_RUNTIME_TAG
+from selfheal_assets.job_names import TRAINING_JOBS
 from tests.selfheal_assets.conftest import Dagster, metadata_of, retraining_config, table_of
 from tests.traffic import serve, toy_rows
 
@@ -225,6 +227,14 @@ def test_assets_jobs_sensors_schedules_and_checks_have_the_names_that_dagster_ha
     assert {sensor.name for sensor in definitions.sensors or ()} >= STORED_SENSORS
     assert {schedule.name for schedule in definitions.schedules or ()} >= STORED_SCHEDULES
     assert {str(key.name) for key in graph.asset_check_keys} >= STORED_CHECKS
+
+
+def test_trainings_have_a_time_limit_of_their_own_by_setting() -> None:
+    definitions = build_definitions(training_timeout_seconds=40)
+    limits = {
+        job: definitions.resolve_job_def(job).tags.get(MAX_RUNTIME_TAG) for job in TRAINING_JOBS | {"monitoring_job"}
+    }
+    assert limits == {"retraining_job": "40", "bootstrap_job": "40", "monitoring_job": None}
 
 
 @pytest.mark.parametrize("trigger", list(Trigger))

@@ -9,9 +9,11 @@ from selfheal.adapters.mlflow_registry import DAGSTER_RUN_TAG
 from selfheal.adapters.mlflow_store import EXPERIMENT
 from selfheal.adapters.postgres.alerts import list_alerts
 from selfheal_assets.assets.retraining import RequestTrigger
+from selfheal_assets.interruptions import KILLS_TAG, MAX_REPEATS, MAX_RUNTIME_TAG, OUT_OF_TIME_TAG
 from selfheal_assets.sensors.run_status import run_failure_alert, run_success
 from tests.candidates import mlflow_client
 from tests.selfheal_assets.conftest import Dagster, retraining_config
+from tests.selfheal_assets.launching import CODE, REMOTE
 
 pytestmark = pytest.mark.integration
 
@@ -78,9 +80,49 @@ def test_a_failed_run_is_one_open_alert_until_the_job_succeeds(
     assert isinstance(after_success(dagster, succeeded), dg.SkipReason)
 
 
-def test_a_run_that_is_tried_again_is_no_alert_yet(dagster: Dagster, failed: dg.ExecuteInProcessResult) -> None:
-    assert isinstance(after_failure(dagster, failed, **{"dagster/will_retry": "true"}), dg.SkipReason)
+def killed(dagster: Dagster, job_name: str, **tags: str) -> dg.DagsterRun:
+    """A run whose process was killed."""
+    run = dg.DagsterRun(
+        job_name=job_name,
+        status=dg.DagsterRunStatus.STARTED,
+        tags=tags,
+        remote_job_origin=REMOTE,
+        job_code_origin=CODE,
+    )
+    dagster.instance.add_run(run)
+    dagster.instance.report_run_failed(run, "The process of the run was ended by SIGKILL.")
+    found = dagster.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found
+
+
+def after_end_of(dagster: Dagster, run: dg.DagsterRun) -> object:
+    (record,) = dagster.instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE).records
+    assert record.event_log_entry.dagster_event is not None
+    with dg.build_run_status_sensor_context(
+        sensor_name="run_failure_alert",
+        dagster_event=record.event_log_entry.dagster_event,
+        dagster_instance=dagster.instance,
+        dagster_run=run,
+        resources={"platform": dagster.resource},
+    ).for_run_failure() as context:
+        return run_failure_alert(context)
+
+
+def test_a_run_that_is_repeated_is_no_alert_yet(dagster: Dagster) -> None:
+    assert isinstance(after_end_of(dagster, killed(dagster, "monitoring_job")), dg.SkipReason)
     assert open_kinds(dagster) == []
+    assert after_end_of(dagster, killed(dagster, "monitoring_job", **{KILLS_TAG: str(MAX_REPEATS)})) is None
+    assert open_kinds(dagster) == ["monitoring_job_failed"]
+
+
+def test_a_training_that_ran_out_of_time_is_an_alert_that_names_the_limit(dagster: Dagster) -> None:
+    tags = {OUT_OF_TIME_TAG: "true", MAX_RUNTIME_TAG: "14400"}
+    assert after_end_of(dagster, killed(dagster, "retraining_job", **tags)) is None
+    (alert,) = list_alerts(dagster.platform.store, only_open=True)
+    assert alert.kind == "retraining_job_failed"
+    assert "ended after 4 h, since TRAINING_TIMEOUT_SECONDS=14400 had passed" in alert.message
+    assert "not repeated" in alert.message
 
 
 def test_a_failure_that_is_looked_at_after_the_next_success_is_no_alert(
@@ -98,7 +140,7 @@ def test_what_a_killed_training_left_running_in_mlflow_is_ended_as_failed(dagste
     skipped = dagster.run("retraining_job", retraining_config(RequestTrigger.schedule))
     of_this_run = client.create_run(experiment, tags={DAGSTER_RUN_TAG: skipped.run_id}).info.run_id
     of_another = client.create_run(experiment, tags={DAGSTER_RUN_TAG: "another"}).info.run_id
-    after_failure(dagster, skipped, **{"dagster/will_retry": "true"})
+    after_failure(dagster, skipped)
     assert [client.get_run(run_id).info.status for run_id in (of_this_run, of_another)] == ["FAILED", "RUNNING"]
 
 

@@ -1,0 +1,89 @@
+"""Who executes a run: a lock per run, held by the process that executes it.
+
+The kernel releases the lock with its holder, however that ends. So a run that Dagster calls STARTED is believed to be under way
+only while its lock is held: after a `kill -9` or a power cut it is not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+FOLDER = "run_owners"
+
+
+@dataclass(frozen=True)
+class RunOwners:
+    """The locks of the runs on this machine: one file per run, with the number of the process that executes it."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, instance: dg.DagsterInstance) -> RunOwners:
+        """Return those of a Dagster instance, below DAGSTER_HOME."""
+        return cls(Path(instance.root_directory) / FOLDER)
+
+    def claim(self, run_id: str) -> IO[bytes]:
+        """Lock a run. The lock lasts until the file is closed, here and in each process that inherited it.
+
+        Raises:
+            BlockingIOError: if it has an owner already.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = self._path(run_id).open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise
+        lock.truncate(0)
+        return lock
+
+    def is_known(self, run_id: str) -> bool:
+        """Return whether the run ever had an owner here, alive or not."""
+        return self._path(run_id).exists()
+
+    def pid(self, run_id: str) -> int | None:
+        """Return the process that executes the run; None if it has ended, or there never was one."""
+        try:
+            with self._path(run_id).open("rb") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(lock.read() or 0) or None
+                return None
+        except FileNotFoundError:
+            return None
+
+    def has_owner(self, run_id: str) -> bool:
+        """Return whether a live process executes the run."""
+        try:
+            with self._path(run_id).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            pass
+        return False
+
+    def forget(self, run_id: str) -> None:
+        """Delete the file of a run that has ended."""
+        self._path(run_id).unlink(missing_ok=True)
+
+    def known(self) -> set[str]:
+        """Return the runs that have a file here."""
+        return {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
+
+    def _path(self, run_id: str) -> Path:
+        return self.folder / run_id
+
+
+def write_owner(lock: IO[bytes], pid: int) -> None:
+    """Write the number of the process that holds the lock of a run, for whoever has to end it."""
+    lock.write(str(pid).encode())
+    lock.flush()
