@@ -170,6 +170,7 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
     try:
         await asyncio.to_thread(follower.start)
         await asyncio.to_thread(idempotency.remember_journal, prediction_journal(contract), settings.data_dir)
+        await asyncio.to_thread(label_ingest.remember_journal, settings.data_dir)
         background = (batcher.work(), prediction_log.run(), label_log.run(), live_feed.run())
         tasks.extend(asyncio.create_task(work) for work in background)
         ingest_worker.start()

@@ -102,7 +102,7 @@ def journal_labels(
     when = format_time(received_at)
     journal.append(
         [
-            (str(prediction_id), label, when, when, source, is_correction)
+            (str(prediction_id), label, when, when, source, is_correction, None)
             for prediction_id, label in zip(prediction_ids, labels, strict=True)
         ]
     )

@@ -58,7 +58,15 @@ PREDICTION_META_COLUMNS = (
     "request_source",
     "latency_ms",
 )
-LABEL_COLUMNS = ("prediction_id", "true_label", "labelled_at", "received_at", "label_source", "is_correction")
+LABEL_COLUMNS = (
+    "prediction_id",
+    "true_label",
+    "labelled_at",
+    "received_at",
+    "label_source",
+    "is_correction",
+    "ordered_at",  # files of earlier releases end before it
+)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Acts and decides nothing: delivers alerts that are due, raises and resolves those that no run is responsible for."""
 
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -13,7 +14,7 @@ def build_housekeeping_sensor(every_seconds: int) -> dg.SensorDefinition:
 
     That no traffic comes is measured from now on: how long the platform was off says nothing about its clients.
     """
-    awake_since = datetime.now(UTC)
+    started_at = time.monotonic()
 
     @dg.sensor(
         minimum_interval_seconds=every_seconds,
@@ -27,6 +28,7 @@ def build_housekeeping_sensor(every_seconds: int) -> dg.SensorDefinition:
         from selfheal.services.tick import check_traffic
 
         opened, now = platform.open(), datetime.now(UTC)
+        awake_since = now - timedelta(seconds=time.monotonic() - started_at)
         pulse = check_traffic(opened, awake_since, now)
         resolve_finished_alerts(opened, now)
         deliver_due_alerts(opened.settings, opened.store, now)

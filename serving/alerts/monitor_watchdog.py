@@ -16,6 +16,7 @@ from selfheal.adapters.postgres import model_versions, ticks
 from selfheal.adapters.postgres.store import with_own_connections
 from selfheal.domain.monitoring.silence import MONITOR_SILENT, Pulse, Sight, Watched, monitor_alert, pulse
 from selfheal.kit.periodic_thread import PeriodicThread
+from selfheal.kit.steady_clock import SteadyClock
 from serving.alerts.latch import AlertLatch
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class MonitorWatchdog:
         self._interval = timedelta(seconds=platform.settings.monitoring_interval)
         self._latch = AlertLatch(platform, MONITOR_SILENT)
         self._watched: Watched | None = None
+        self._clock = SteadyClock()
         self._thread = PeriodicThread("monitor watchdog", self._poll, self._pause_seconds)
 
     def start(self) -> None:
@@ -50,7 +52,11 @@ class MonitorWatchdog:
         self._store.close()
 
     def check(self, now: datetime) -> None:
-        """Check the monitor once: raise the alert, clear it, or leave it as it is where the state is unknown."""
+        """Check the monitor once: raise the alert, clear it, or leave it as it is where the state is unknown.
+
+        Args:
+            now: of a clock that is not set meanwhile; only how far two calls are apart matters.
+        """
         sight = sight_of_monitor(self._store)
         state, self._watched = (
             (Pulse.BEATING, None) if sight is None else pulse(self._watched, sight, self._interval, now)
@@ -65,7 +71,7 @@ class MonitorWatchdog:
 
     def _poll(self) -> None:
         try:
-            self.check(datetime.now(UTC))
+            self.check(self._clock.now())
             deliver_due_alerts(self._platform.settings, self._store, datetime.now(UTC))
         except SQLAlchemyError:
             # The monitor cannot write a tick either. Once Postgres is back, it gets its time again.

@@ -1,29 +1,44 @@
-"""Labels: written to the journal, then acknowledged. Another label is a conflict unless sent as a correction."""
+"""Labels: written to the journal, then acknowledged. Another label is a conflict unless sent as a correction.
+
+Labels of a prediction are ordered by a hybrid logical clock, `ordered_at`: Postgres's time, the same for all hosts,
+carried on by the monotonic clock while Postgres is away, and always after the label that is replaced. So an
+acknowledged correction counts, whatever the wall clocks of the hosts show or are set to.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from selfheal.adapters.journal import Record, encode_lines, format_time
+from selfheal.adapters.journal import LABEL_JOURNAL, Record, encode_lines, format_time, last_lines
 from selfheal.adapters.postgres.predictions import StoredLabel, stored_labels
 from selfheal.adapters.postgres.store import with_own_connections
-from selfheal.kit.errors import LabelConflictError
+from selfheal.kit.errors import InvalidDataError, LabelConflictError
+from selfheal.kit.steady_clock import SteadyClock
 
 if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
     from serving.ingest.journal_writer import JournalWriter
     from serving.schemas.requests import Label
 
+logger = logging.getLogger(__name__)
+
 REMEMBERED_LABELS = 100_000
 """Labels that stay in memory until Postgres surely has them: an hour at 25 per second, a few megabytes."""
+
+JOURNAL_TAIL_LINES = 20_000
+
+TICK = timedelta(microseconds=1)
+"""The smallest step of `ordered_at`."""
 
 LOOKUP_TIMEOUT_SECONDS = 1.0
 """For Postgres to return the labels it has. If it takes longer it counts as unavailable."""
@@ -39,6 +54,7 @@ class LabelIngest:
         self._store = with_own_connections(store, 1, LOOKUP_TIMEOUT_SECONDS)
         self._ask_again_at = 0.0
         self._log = log
+        self._clock = SteadyClock()
         self._recent: OrderedDict[UUID, StoredLabel] = OrderedDict()
         self._lock = threading.Lock()
         self.n_by_outcome: Counter[str] = Counter()
@@ -53,6 +69,17 @@ class LabelIngest:
         """Close the connections."""
         self._store.close()
 
+    def remember_journal(self, data_dir: Path) -> None:
+        """Read the labels that were acknowledged last before this process started: Postgres may not have them yet."""
+        try:
+            for fields in last_lines(LABEL_JOURNAL, data_dir, JOURNAL_TAIL_LINES):
+                prediction_id, label = UUID(fields["prediction_id"]), _stored_label(fields)
+                known = self._recent.get(prediction_id)
+                if known is None or label.overrules(known):
+                    self._remember({prediction_id: label})
+        except (OSError, InvalidDataError, ValueError, KeyError) as error:
+            logger.warning("the end of the label journal could not be read; corrections may have no effect: %s", error)
+
     def accept(self, labels: Sequence[Label]) -> tuple[int, int]:
         """Write the labels to the journal, all or none.
 
@@ -64,35 +91,47 @@ class LabelIngest:
             JournalUnavailableError: if they could not be made durable.
         """
         with self._lock:
-            known = self._known({label.prediction_id for label in labels})
+            stored = self._stored({label.prediction_id for label in labels})
+            known = self._known({label.prediction_id for label in labels}, stored)
             records: list[Record] = []
             fresh: dict[UUID, StoredLabel] = {}
             for label in labels:
                 before = known.get(label.prediction_id)
-                if before is not None and before.value == label.true_label:
+                is_repeated = before is not None and before.value == label.true_label
+                if is_repeated and not (label.is_correction and self._may_be_replaced(label, stored, fresh)):
                     continue
-                if before is not None and not label.is_correction:
+                if before is not None and not is_repeated and not label.is_correction:
                     self.n_by_outcome["conflict"] += 1
                     raise LabelConflictError(
                         f"prediction {label.prediction_id} is labelled {before.value}; send {label.true_label} with "
                         "is_correction=true if that was wrong"
                     )
-                received_at = datetime.now(UTC)
-                fresh[label.prediction_id] = StoredLabel(label.true_label, label.is_correction, received_at)
-                known[label.prediction_id] = fresh[label.prediction_id]
-                records.append(_record(label, received_at))
+                received_at, ordered_at = datetime.now(UTC), self._clock.now()
+                if before is not None:
+                    ordered_at = max(ordered_at, before.order + TICK)
+                accepted = StoredLabel(label.true_label, label.is_correction, received_at, ordered_at)
+                fresh[label.prediction_id] = known[label.prediction_id] = accepted
+                records.append(_record(label, received_at, ordered_at))
             if records:
                 self._log.write(encode_lines(records))
             self._remember(fresh)
             self.n_by_outcome.update(accepted=len(records), duplicate=len(labels) - len(records))
             return len(records), len(labels) - len(records)
 
-    def _known(self, ids: set[UUID]) -> dict[UUID, StoredLabel]:
+    @staticmethod
+    def _may_be_replaced(label: Label, stored: Mapping[UUID, StoredLabel], fresh: Mapping[UUID, StoredLabel]) -> bool:
+        """Return whether another process may have replaced the value that this one remembers: Postgres has another, or none."""
+        if label.prediction_id in fresh:
+            return False
+        confirmed = stored.get(label.prediction_id)
+        return confirmed is None or confirmed.value != label.true_label
+
+    def _known(self, ids: set[UUID], stored: Mapping[UUID, StoredLabel]) -> dict[UUID, StoredLabel]:
         """Return the labels that count now. Postgres may lack the newest, memory those of other processes."""
-        known = self._stored(ids)
+        known = dict(stored)
         for prediction_id in ids & self._recent.keys():
-            mine, stored = self._recent[prediction_id], known.get(prediction_id)
-            if stored is None or mine.overrules(stored):
+            mine, theirs = self._recent[prediction_id], known.get(prediction_id)
+            if theirs is None or mine.overrules(theirs):
                 known[prediction_id] = mine
         return known
 
@@ -101,10 +140,12 @@ class LabelIngest:
         if time.monotonic() < self._ask_again_at:
             return {}
         try:
-            return stored_labels(self._store, ids)
+            known, now = stored_labels(self._store, ids)
         except SQLAlchemyError:
             self._ask_again_at = time.monotonic() + RETRY_PAUSE_SECONDS
             return {}
+        self._clock.set(now)
+        return known
 
     def _remember(self, fresh: dict[UUID, StoredLabel]) -> None:
         for prediction_id, label in fresh.items():
@@ -114,7 +155,18 @@ class LabelIngest:
             self._recent.popitem(last=False)
 
 
-def _record(label: Label, received_at: datetime) -> Record:
+def _stored_label(fields: Mapping[str, str]) -> StoredLabel:
+    """Return the label of a journal line. Lines of earlier releases have no `ordered_at`."""
+    ordered_at = fields.get("ordered_at")
+    return StoredLabel(
+        int(fields["true_label"]),
+        fields["is_correction"] == "true",
+        datetime.fromisoformat(fields["received_at"]),
+        datetime.fromisoformat(ordered_at) if ordered_at else None,
+    )
+
+
+def _record(label: Label, received_at: datetime, ordered_at: datetime) -> Record:
     return (
         str(label.prediction_id),
         label.true_label,
@@ -122,4 +174,5 @@ def _record(label: Label, received_at: datetime) -> Record:
         format_time(received_at),
         label.label_source,
         label.is_correction,
+        format_time(ordered_at),
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +18,9 @@ from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
 from selfheal.adapters.postgres.ingest import IngestResult, compress_copied, ingest, lag_bytes
 from selfheal.adapters.postgres.journal_seals import seal_finished
 from selfheal.domain.records import Alert, Severity
+from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.periodic_thread import PeriodicThread
+from selfheal.kit.steady_clock import boot_id
 from serving.alerts.latch import AlertLatch
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class IngestWorker:
         self._watching = PeriodicThread("ingest lag", self._check_lag, self._interval_seconds)
         self._folder = platform.settings.data_dir / "audit"
         self._done_path = self._folder / ".sink.done"
-        """Its modification time is when the last complete pass of any worker began."""
-        self._caught_up_at = time.time()
+        """When the last complete pass of any worker began: `boot_id`, a space, and the monotonic clock in seconds."""
+        self._caught_up_at = time.monotonic()
         self._lag_bytes: int | None = None
         self._compressed_at = time.monotonic()
         self._lag = AlertLatch(platform, JOURNAL_LAG)
@@ -70,7 +71,7 @@ class IngestWorker:
     @property
     def lag_seconds(self) -> float:
         """Seconds since the whole journal was in Postgres, as far as this process knows."""
-        return max(0.0, time.time() - self._caught_up_at)
+        return max(0.0, time.monotonic() - self._caught_up_at)
 
     @property
     def last_lag_bytes(self) -> int | None:
@@ -98,13 +99,14 @@ class IngestWorker:
 
     def copy_new_lines(self) -> None:
         """Make one pass over the journals, unless another process is making one."""
-        began = time.time()
+        began = time.monotonic()
         try:
             with self._ingest_lock() as is_acquired:
                 if is_acquired:
                     self._copy()
-                    self._done_path.touch()
-                    os.utime(self._done_path, (began, began))
+                    self._caught_up_at = began
+                    with suppress(OSError):  # a full disk: this worker knows it all the same
+                        write_atomic(self._done_path, f"{boot_id()} {began!r}".encode())
         except Exception as error:
             self._note(error)
         else:
@@ -112,8 +114,20 @@ class IngestWorker:
                 logger.info("the journal is being copied to Postgres again")
             self.problem = None
             self._lag_bytes = self.lag_bytes()
-            with suppress(FileNotFoundError):
-                self._caught_up_at = max(self._caught_up_at, self._done_path.stat().st_mtime)
+            with suppress(OSError, ValueError):
+                self._caught_up_at = max(self._caught_up_at, self._last_pass_began())
+
+    def _last_pass_began(self) -> float:
+        """Return when the last complete pass of any worker of this machine began, on the monotonic clock.
+
+        Raises:
+            OSError: if there was none.
+            ValueError: if it was before the machine was started, or an earlier release made it.
+        """
+        boot, _, began = self._done_path.read_text().rpartition(" ")
+        if boot != boot_id():
+            raise ValueError(f"{self._done_path} was written before the machine was started")
+        return min(float(began), time.monotonic())
 
     def _interval_seconds(self) -> float:
         return self._platform.settings.ingest_interval_seconds

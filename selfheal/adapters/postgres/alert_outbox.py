@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
 
+LONGEST_WAIT = timedelta(hours=2, minutes=10)
+"""No lease and no back-off is longer. What is due later than that was postponed before a clock was set back."""
+
+
 def claim_due(store: Store, now: datetime, lease: timedelta, limit: int) -> list[Row[Any]]:
     """Claim due alerts, the most severe and oldest first; `notify_failures` counts this try until it is recorded."""
     table = store.tables.monitoring_alerts
     with store.engine.connect() as connection:
-        is_due = (table.c.model_name == store.contract.name) & (table.c.notify_after <= now)
+        is_time = (table.c.notify_after <= now) | (table.c.notify_after > now + LONGEST_WAIT)
+        is_due = (table.c.model_name == store.contract.name) & is_time
         if connection.execute(select(table.c.alert_id).where(is_due).limit(1)).first() is None:
             return []
     rank = case({severity.value: severity.rank for severity in Severity}, value=table.c.severity)

@@ -30,7 +30,7 @@ from selfheal.adapters.journal import (
     read_chunk,
     text_size,
 )
-from selfheal.adapters.postgres.predictions import LABEL_OVERRULES
+from selfheal.adapters.postgres.predictions import LABEL_OVERRULES, LABEL_RANK
 from selfheal.kit.errors import InvalidDataError
 
 if TYPE_CHECKING:
@@ -262,19 +262,19 @@ def _copy_predictions(
 def _copy_labels(
     store: Store, connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...], segment: int
 ) -> tuple[int, int]:
-    """Copy labels; of several labels of a prediction the one that counts stays (`label_precedence`, migration 0008).
+    """Copy labels; of several labels of a prediction the one that counts stays (`LABEL_RANK`).
 
-    That depends on when they were received, not on when they are read: the files of several processes come in any
-    order.
+    That depends on the order in which they were accepted, not on when they are read: the files of several processes
+    come in any order.
 
     Returns:
         How many labels were stored or replaced another, and how many contradict the one that counts.
     """
     table = store.tables.label_store.name
-    names = "prediction_id, true_label, labelled_at, received_at, label_source, is_correction"
+    names = "prediction_id, true_label, labelled_at, received_at, label_source, is_correction, ordered_at"
     best = f"""
         SELECT DISTINCT ON (prediction_id) {names} FROM incoming
-        ORDER BY prediction_id, label_precedence(is_correction, received_at) DESC
+        ORDER BY prediction_id, {LABEL_RANK.format(row="incoming")} DESC
     """
     overruled = f"""
         SELECT count(*) FROM ({best}) i JOIN {table} old USING (prediction_id)
@@ -285,7 +285,8 @@ def _copy_labels(
         INSERT INTO {table} AS old ({names}, segment) SELECT best.*, :segment FROM ({best}) best
         ON CONFLICT (prediction_id) DO UPDATE SET
             true_label = excluded.true_label, labelled_at = excluded.labelled_at, received_at = excluded.received_at,
-            label_source = excluded.label_source, is_correction = excluded.is_correction, segment = excluded.segment
+            label_source = excluded.label_source, is_correction = excluded.is_correction, segment = excluded.segment,
+            ordered_at = excluded.ordered_at
         WHERE {LABEL_OVERRULES.format(new="excluded", old="old")}
     """
     conflicts = f"""

@@ -203,6 +203,7 @@ LABELS = f"""
     WHERE old.prediction_id IS NULL
        OR {LABEL_OVERRULES.format(new="i", old="old")}
        OR (i.is_correction = old.is_correction AND i.received_at = old.received_at
+           AND i.ordered_at IS NOT DISTINCT FROM old.ordered_at
            AND (i.true_label, i.labelled_at, i.label_source)
                IS DISTINCT FROM (old.true_label, old.labelled_at, old.label_source))
 """

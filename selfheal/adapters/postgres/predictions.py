@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, func, select, text
 
 from selfheal.adapters.postgres.spoiled_periods import COUNT_SPOILED, IS_SOUND
 from selfheal.adapters.postgres.tables import HOUR_OF_PREDICTION, ROLLUP_BUCKET, SAMPLING_HASH
@@ -34,13 +34,13 @@ CLOCK_TOLERANCE = timedelta(minutes=1)
 def latest_activity(store: Store, now: datetime) -> tuple[datetime | None, datetime | None]:
     """Return when the newest prediction was made and the newest label received; None where there is none.
 
-    Predictions from after `now` (by more than `CLOCK_TOLERANCE`) were made before a clock was set back: they are left
-    out, or they would hide every prediction that is made until the clock reaches them.
+    What is from after `now` (by more than `CLOCK_TOLERANCE`) was made before a clock was set back: it is left out, or it
+    would hide every prediction and label until the clock reaches it.
     """
     query = """
         SELECT (SELECT max(last_at) FROM prediction_rollups
                 WHERE bucket_start = (SELECT max(bucket_start) FROM prediction_rollups WHERE bucket_start <= :latest)),
-               (SELECT max(received_at) FROM label_store)
+               (SELECT max(received_at) FROM label_store WHERE received_at <= :latest)
     """
     with store.engine.connect() as connection:
         row = connection.execute(text(query), {"latest": now + CLOCK_TOLERANCE}).one()
@@ -212,8 +212,18 @@ def count_labels(store: Store, *, since: datetime | None = None, sound_only: boo
     return n_predictions - n_spoiled, n_labels - n_spoiled_labels
 
 
-LABEL_OVERRULES = "label_precedence({new}.is_correction, {new}.received_at) > label_precedence({old}.is_correction, {old}.received_at)"
-"""SQL: whether a label takes the other's place, by migration 0008; `StoredLabel.overrules` is the same in Python."""
+LABEL_RANK = (
+    "ROW(label_precedence({row}.is_correction, coalesce({row}.ordered_at, {row}.received_at)),"
+    " label_precedence({row}.is_correction, {row}.received_at))"
+)
+"""SQL: of several labels of a prediction, the one with the highest rank counts (`label_precedence`: migration 0008).
+
+`ordered_at` follows what was known when a label was accepted; the wall clock decides only where that is equal, and
+among labels of earlier releases, which have no `ordered_at`.
+"""
+
+LABEL_OVERRULES = f"{LABEL_RANK.replace('{row}', '{new}')} > {LABEL_RANK.replace('{row}', '{old}')}"
+"""SQL: whether a label takes the other's place; `StoredLabel.overrules` is the same in Python."""
 
 
 class StoredLabel(NamedTuple):
@@ -222,6 +232,12 @@ class StoredLabel(NamedTuple):
     value: int
     is_correction: bool
     received_at: datetime
+    ordered_at: datetime | None = None
+
+    @property
+    def order(self) -> datetime:
+        """Return the time by which it is ordered; that of its receipt for a label of an earlier release."""
+        return self.ordered_at or self.received_at
 
     def overrules(self, other: StoredLabel) -> bool:
         """Return whether this label takes the other's place: the first label counts, or the last correction.
@@ -230,17 +246,18 @@ class StoredLabel(NamedTuple):
         """
         if self.is_correction != other.is_correction:
             return self.is_correction
-        is_later = self.received_at > other.received_at
-        return is_later if self.is_correction else self.received_at < other.received_at
+        mine, others = (self.order, self.received_at), (other.order, other.received_at)
+        return mine > others if self.is_correction else mine < others
 
 
-def stored_labels(store: Store, prediction_ids: Collection[UUID]) -> dict[UUID, StoredLabel]:
-    """Return the labels that these predictions have already."""
-    table = store.tables.label_store
-    columns = table.c.prediction_id, table.c.true_label, table.c.is_correction, table.c.received_at
-    query = select(*columns).where(table.c.prediction_id.in_(prediction_ids))
+def stored_labels(store: Store, prediction_ids: Collection[UUID]) -> tuple[dict[UUID, StoredLabel], datetime]:
+    """Return the labels that these predictions have already, and Postgres's time: one clock for all hosts."""
+    c = store.tables.label_store.c
+    columns = c.prediction_id, c.true_label, c.is_correction, c.received_at, c.ordered_at
+    query = select(*columns).where(c.prediction_id.in_(prediction_ids))
     with store.engine.connect() as connection:
-        return {prediction_id: StoredLabel(*known) for prediction_id, *known in connection.execute(query)}
+        known = {prediction_id: StoredLabel(*label) for prediction_id, *label in connection.execute(query)}
+        return known, connection.execute(select(func.clock_timestamp())).scalar_one()
 
 
 def stored_predictions(store: Store, prediction_ids: Collection[str]) -> list[dict[str, Any]]:

@@ -150,6 +150,7 @@ def _label_store(metadata: MetaData) -> Table:
         Column("is_correction", Boolean, nullable=False, server_default=text("false")),
         _time("predicted_at"),
         Column("model_version", Integer),
+        _time("ordered_at"),
         _segment(),
         _by_segment("label_store"),
         CheckConstraint("true_label IN (0, 1)", name="label_store_label_is_binary"),
@@ -463,4 +464,5 @@ def _overruled_labels(metadata: MetaData) -> Table:
         Column("true_label", SmallInteger, nullable=False),
         _time("labelled_at", required=True),
         Column("label_source", Text, nullable=False),
+        _time("ordered_at"),
     )

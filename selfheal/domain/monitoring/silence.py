@@ -94,7 +94,7 @@ def monitor_alert(unseen_since: datetime, now: datetime) -> Alert:
         f"Predictions since {unseen_since:%Y-%m-%d %H:%M} UTC have not been monitored: drift and harm go undetected. Check "
         "that Dagster is running and that its monitoring_job succeeds."
     )
-    waiting_seconds = round((now - unseen_since).total_seconds())
+    waiting_seconds = max(0, round((now - unseen_since).total_seconds()))
     return Alert(MONITOR_SILENT, Severity.CRITICAL, message, {"waiting_seconds": waiting_seconds})
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from selfheal.adapters.alerting.delivery import LEASE, MAX_FAILURES, deliver_due_alerts
+from selfheal.adapters.alerting.delivery import LEASE, MAX_FAILURES, RETRY_BACKOFF, deliver_due_alerts
 from selfheal.adapters.postgres import alert_outbox, alerts
 from selfheal.adapters.postgres.store import Store
 from selfheal.domain.records import Alert, Severity
@@ -210,6 +210,19 @@ def test_the_most_severe_are_told_first_and_the_rest_by_later_calls(
     assert {title.split()[-1] for title in titles(chat)} == {"1", "2"}
     deliver_due_alerts(settings, store, now)
     assert titles(chat)[-1] == "info trouble 0"
+
+
+def test_a_message_put_off_before_the_clock_was_set_back_is_told_all_the_same(
+    store: Store, settings: Settings, chat: Webhook
+) -> None:
+    hold(store)
+    assert len(alert_outbox.claim_due(store, T0 + 48 * HOUR, LEASE, 10)) == 1  # and then it is killed
+    assert deliver_due_alerts(settings, store, T0 + MINUTE) == 1
+    assert titles(chat) == ["warning feature drift"]
+
+
+def test_no_lease_and_no_back_off_is_taken_for_one_from_before_the_clock_was_set_back() -> None:
+    assert max(LEASE, timedelta(seconds=RETRY_BACKOFF.max_seconds)) < alert_outbox.LONGEST_WAIT
 
 
 def key_of(webhook: Webhook) -> str:

@@ -210,7 +210,7 @@ def a_prediction(**changes: str | float) -> Record:
 def a_label(**changes: str | float) -> Record:
     now = format_time(T0)
     return tuple(
-        (dict(zip(LABEL_COLUMNS, (str(new_id()), 1, now, now, "test", False), strict=True)) | changes).values()
+        (dict(zip(LABEL_COLUMNS, (str(new_id()), 1, now, now, "test", False, now), strict=True)) | changes).values()
     )
 
 
@@ -501,6 +501,36 @@ def test_an_older_correction_that_is_copied_later_does_not_undo_a_newer_one(stor
     assert labels_of(store) == {prediction_id: 1}
 
 
+@pytest.mark.parametrize("copied_first", [0, 1])
+def test_of_corrections_the_last_in_order_counts_whatever_the_wall_clock_said(
+    store: Store, data_dir: Path, copied_first: int
+) -> None:
+    prediction_id = new_id()
+    ahead, right = T0 + timedelta(days=2), T0 + MINUTE
+    lines = [
+        (str(prediction_id), label, format_time(at), format_time(at), "test", True, format_time(T0 + order * MINUTE))
+        for label, at, order in ((1, ahead, 1), (0, right, 2))
+    ]
+    for line in (lines[copied_first], lines[1 - copied_first]):
+        journal = Journal(LABEL_JOURNAL, data_dir, MAX_BYTES)
+        journal.append([line])
+        journal.close()
+        ingest(store, LABEL_JOURNAL, data_dir)
+    assert labels_of(store) == {prediction_id: 0}
+
+
+def test_a_label_file_of_an_earlier_release_is_copied_as_ever(store: Store, data_dir: Path) -> None:
+    prediction_id = new_id()
+    earlier = JournalKind("labels", LABEL_COLUMNS[:-1])
+    for minute, label in ((2, 1), (1, 0)):
+        journal = Journal(earlier, data_dir, MAX_BYTES)
+        at = format_time(T0 + minute * MINUTE)
+        journal.append([(str(prediction_id), label, at, at, "test", True)])
+        journal.close()
+    assert ingest(store, LABEL_JOURNAL, data_dir).corrupt == []
+    assert labels_of(store) == {prediction_id: 1}
+
+
 @pytest.mark.parametrize("is_one_pass", [True, False])
 @pytest.mark.parametrize("read_first", ["earlier", "later"])
 def test_of_two_contradicting_labels_the_earlier_counts_whichever_is_read_first(
@@ -548,7 +578,7 @@ def test_labels_end_as_their_story_says_however_the_passes_cut_it(
         if is_correction or ids[which] not in expected:
             expected[ids[which]] = label
         when = format_time(T0 + minute * MINUTE)
-        journal.append([(str(ids[which]), label, when, when, "test", is_correction)])
+        journal.append([(str(ids[which]), label, when, when, "test", is_correction, None)])
     journal.close()
     ingest(store, LABEL_JOURNAL, folder)
     assert labels_of(store) == expected

@@ -188,6 +188,17 @@ def test_the_latest_activity_is_the_newest_prediction_and_the_newest_label(store
     assert predictions.latest_activity(store, now) == (sent.last_at, received_at)
 
 
+def test_a_label_from_the_future_hides_none_that_comes_after_the_clock_was_set_back(
+    store: Store, data_dir: Path
+) -> None:
+    sent = sent_each_second(store, data_dir, 2)
+    now = T0 + timedelta(hours=1)
+    for prediction_id, received_at in zip(sent.prediction_ids, (now + timedelta(days=2), now), strict=True):
+        journal_labels(data_dir, [prediction_id], [1], received_at=received_at)
+    copy(store, data_dir)
+    assert predictions.latest_activity(store, now) == (sent.last_at, now)
+
+
 def test_labels_are_counted_since_a_moment(store: Store, data_dir: Path) -> None:
     sent = sent_each_second(store, data_dir, 10)
     journal_labels(data_dir, sent.prediction_ids[4:], [0] * 6)
@@ -214,15 +225,18 @@ def test_stored_labels_are_those_of_the_ids_asked_for(store: Store, data_dir: Pa
     journal_labels(data_dir, sent.prediction_ids[:2], [1, 0])
     copy(store, data_dir)
     first, _, third = sent.prediction_ids
-    known = predictions.stored_labels(store, {first, third})
+    known, _ = predictions.stored_labels(store, {first, third})
     assert [(key, one.value, one.is_correction) for key, one in known.items()] == [(first, 1, False)]
 
 
 CLOSE = [T0, T0 + timedelta(microseconds=1), datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)]
 
 
-def known_label(is_correction: bool, received_second: int) -> predictions.StoredLabel:
-    return predictions.StoredLabel(1, is_correction, T0 + timedelta(seconds=received_second))
+def known_label(
+    is_correction: bool, received_second: int, ordered_second: int | None = None
+) -> predictions.StoredLabel:
+    ordered_at = None if ordered_second is None else T0 + timedelta(seconds=ordered_second)
+    return predictions.StoredLabel(1, is_correction, T0 + timedelta(seconds=received_second), ordered_at)
 
 
 @pytest.mark.parametrize(
@@ -232,8 +246,21 @@ def known_label(is_correction: bool, received_second: int) -> predictions.Stored
         (known_label(True, 2), known_label(True, 1)),
         (known_label(True, 1), known_label(False, 2)),
         (known_label(True, 2), known_label(False, 1)),
+        (known_label(True, 1, 4), known_label(True, 2, 3)),
+        (known_label(True, 1, 3), known_label(True, 2)),
+        (known_label(False, 2, 3), known_label(False, 1, 4)),
+        (known_label(True, 2, 3), known_label(True, 1, 3)),
     ],
-    ids=["the first", "the last correction", "an early correction", "a late correction"],
+    ids=[
+        "the first",
+        "the last correction",
+        "an early correction",
+        "a late correction",
+        "the last correction in order",
+        "a correction of one that an earlier release took",
+        "the first in order",
+        "the one received last where the order is the same",
+    ],
 )
 def test_of_two_labels_the_first_counts_unless_corrected(
     winner: predictions.StoredLabel, loser: predictions.StoredLabel
@@ -248,6 +275,7 @@ labels_as_received = st.lists(
         st.just(1),
         st.booleans(),
         st.datetimes(timezones=st.just(UTC)) | st.sampled_from(CLOSE),
+        st.none() | st.sampled_from(CLOSE),
     ),
     min_size=2,
     max_size=12,
@@ -258,12 +286,19 @@ labels_as_received = st.lists(
 @given(labels=labels_as_received)
 def test_python_and_postgres_agree_on_which_label_counts(store: Store, labels: list[predictions.StoredLabel]) -> None:
     query = f"""
-        WITH given AS (SELECT * FROM unnest(CAST(:corrections AS boolean[]), CAST(:times AS timestamptz[]))
-                       WITH ORDINALITY AS one (is_correction, received_at, place))
+        WITH given AS (
+            SELECT * FROM unnest(
+                CAST(:corrections AS boolean[]), CAST(:times AS timestamptz[]), CAST(:orders AS timestamptz[])
+            ) WITH ORDINALITY AS one (is_correction, received_at, ordered_at, place)
+        )
         SELECT {predictions.LABEL_OVERRULES.format(new="new", old="old")} FROM given new CROSS JOIN given old
         ORDER BY new.place, old.place
     """
-    values = {"corrections": [one.is_correction for one in labels], "times": [one.received_at for one in labels]}
+    values = {
+        "corrections": [one.is_correction for one in labels],
+        "times": [one.received_at for one in labels],
+        "orders": [one.ordered_at for one in labels],
+    }
     with store.engine.connect() as connection:
         in_sql = connection.execute(text(query), values).scalars().all()
     assert in_sql == [new.overrules(old) for new in labels for old in labels]

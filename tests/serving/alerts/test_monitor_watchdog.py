@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 from pydantic import SecretStr
@@ -93,6 +93,27 @@ def test_what_nobody_could_deliver_is_delivered_by_the_api(
         eventually(lambda: webhook.received, "the API tells of the monitor's alert")
         assert api.post("/predict", bodies(1)[0]).status_code == 200
     assert [message["title"] for message in webhook.received] == ["selfheal: dataset drift"]
+
+
+class _Stepped(datetime):
+    """A wall clock that somebody sets."""
+
+    step = timedelta()
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return datetime.now(tz) + cls.step
+
+
+def test_a_clock_that_is_set_ahead_is_no_silence_of_the_monitor(
+    platform: Platform, watch: MonitorWatchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "datetime", _Stepped)
+    serve(platform, toy_rows(10))
+    watch._poll()
+    monkeypatch.setattr(_Stepped, "step", timedelta(days=2))
+    watch._poll()
+    assert states(platform) == []
 
 
 def test_while_postgres_is_away_the_watch_forgets_and_goes_on(

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
+from selfheal.adapters.journal import LABEL_JOURNAL, Journal
+from selfheal.adapters.postgres.circuit_breaker import ConnectionBreaker
+from selfheal.adapters.postgres.ingest import ingest
+from selfheal.adapters.postgres.store import Store
 from selfheal.settings import Settings
+from serving.ingest.journal_writer import JournalWriter
+from serving.ingest.labels import LabelIngest
+from serving.schemas.requests import Label
+from tests.serving.history import platform_of
 from tests.serving.running import Api, api_in_thread, bodies, label_rows, query
 from tests.waiting import eventually
 
@@ -141,3 +154,87 @@ def test_of_contradicting_labels_sent_at_once_exactly_one_wins(api: Api) -> None
     eventually(
         lambda: stored(api.settings) == {label["prediction_id"]: int(line["true_label"])}, "the winner is copied"
     )
+
+
+# Clocks
+
+
+class _WallClock(datetime):
+    """The wall clock of the process that takes a label."""
+
+    ahead = timedelta()
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return datetime.now(tz) + cls.ahead
+
+
+TWO_DAYS = timedelta(days=2)
+
+
+@contextmanager
+def host(store: Store, data_dir: Path) -> Iterator[LabelIngest]:
+    """A process that takes labels into a folder of its own."""
+    journal = Journal(LABEL_JOURNAL, data_dir, 1_000_000, "off")
+    ingest = LabelIngest(store, JournalWriter(journal, 60))
+    yield ingest
+    ingest.close()
+    journal.close()
+
+
+def correct(host: LabelIngest, prediction_id: uuid.UUID, value: int, ahead: timedelta) -> None:
+    """Send a correction to a host whose wall clock is wrong by that."""
+    _WallClock.ahead = ahead
+    sent = Label(prediction_id=prediction_id, true_label=value, is_correction=True)
+    assert host.accept([sent]) == (1, 0), "it is acknowledged"
+
+
+@pytest.mark.parametrize("is_copied_between", [True, False])
+@pytest.mark.parametrize("wrong_by", [TWO_DAYS, -TWO_DAYS])
+@pytest.mark.parametrize("n_hosts", [1, 2])
+def test_the_correction_acknowledged_last_counts_whatever_the_clocks_say(
+    api_settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    n_hosts: int,
+    wrong_by: timedelta,
+    is_copied_between: bool,
+) -> None:
+    """One host whose clock is set, or two that differ."""
+    monkeypatch.setattr("serving.ingest.labels.datetime", _WallClock)
+    folders = [tmp_path / str(number) for number in range(n_hosts)]
+    prediction_id = uuid.uuid4()
+    with platform_of(api_settings) as platform, ExitStack() as hosts:
+        taking = [hosts.enter_context(host(platform.store, folder)) for folder in folders]
+        story = ((1, wrong_by), (0, timedelta()), (1, wrong_by), (0, timedelta()))
+        for number, (value, ahead) in enumerate(story):
+            correct(taking[number % n_hosts], prediction_id, value, ahead)
+            if is_copied_between:
+                copy_all(platform.store, folders)
+        copy_all(platform.store, folders)
+        assert stored(api_settings) == {str(prediction_id): 0}
+        query(api_settings, "TRUNCATE label_store, journal_positions")
+        copy_all(platform.store, reversed(folders))
+        assert stored(api_settings) == {str(prediction_id): 0}, "a replay in another order gives the same"
+
+
+def copy_all(store: Store, folders: Iterable[Path]) -> None:
+    for folder in folders:
+        ingest(store, LABEL_JOURNAL, folder)
+
+
+def test_a_correction_after_a_restart_without_postgres_counts_though_the_clock_was_set_back(
+    api_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.ingest.labels.datetime", _WallClock)
+    monkeypatch.setattr("selfheal.kit.steady_clock.datetime", _WallClock)
+    prediction_id = uuid.uuid4()
+    with platform_of(api_settings) as platform:
+        away = replace(platform.store, breaker=ConnectionBreaker())  # which lets nobody through
+        for value, ahead in ((1, TWO_DAYS), (0, timedelta())):
+            _WallClock.ahead = ahead
+            with host(away, tmp_path) as taking:
+                taking.remember_journal(tmp_path)
+                correct(taking, prediction_id, value, ahead)
+        ingest(platform.store, LABEL_JOURNAL, tmp_path)
+    assert stored(api_settings) == {str(prediction_id): 0}

@@ -18,6 +18,7 @@ from tests.adapters.alerting.test_delivery import Webhook
 from tests.forwarder import forwarded
 from tests.serving.history import platform_of
 from tests.serving.running import (
+    TIMEOUT_SECONDS,
     Api,
     api_in_thread,
     bodies,
@@ -131,6 +132,40 @@ def test_a_worker_that_waits_for_another_to_copy_is_not_caught_up_before_it(api_
             fcntl.flock(lock, fcntl.LOCK_EX)
             waiting.copy_new_lines()
             assert waiting.lag_seconds < 0.2
+
+
+@pytest.mark.parametrize("step_seconds", [2 * 86_400, -2 * 86_400], ids=["ahead and back", "back and ahead"])
+def test_a_lag_is_measured_whatever_the_clock_is_set_to(
+    api_settings: Settings, monkeypatch: pytest.MonkeyPatch, step_seconds: float
+) -> None:
+    real, step = time.time, step_seconds
+    monkeypatch.setattr(time, "time", lambda: real() + step)
+    with platform_of(api_settings) as platform:
+        copying, waiting = IngestWorker(platform), IngestWorker(platform)
+        copying.copy_new_lines()
+        assert copying.lag_seconds < TIMEOUT_SECONDS
+        step = 0.0
+        lock_path = api_settings.data_dir / "audit" / ".sink.lock"
+        with lock_path.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            time.sleep(0.1)
+            for worker in (copying, waiting):
+                worker.copy_new_lines()
+                assert 0.1 <= worker.lag_seconds < TIMEOUT_SECONDS
+
+
+def test_a_pass_before_the_machine_was_started_is_not_taken_for_one_of_now(
+    api_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with platform_of(api_settings) as platform:
+        IngestWorker(platform).copy_new_lines()
+        monkeypatch.setattr("serving.ingest.worker.boot_id", lambda: "another boot")
+        waiting = IngestWorker(platform)
+        time.sleep(0.1)
+        with (api_settings.data_dir / "audit" / ".sink.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            waiting.copy_new_lines()
+            assert waiting.lag_seconds >= 0.1
 
 
 # Alerts

@@ -183,12 +183,13 @@ def test_each_worker_tells_the_numbers_of_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "workers that stop take their pages along"
 
 
-def test_what_a_worker_left_that_is_gone_is_told_no_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("age_seconds", [STALE_AFTER_SECONDS + 1, -2 * 86_400.0], ids=["old", "the clock was set back"])
+def test_what_a_worker_left_that_is_gone_is_told_no_more(tmp_path: Path, age_seconds: float) -> None:
     one = page_of(tmp_path, "11", 3)
     one._write(tmp_path / "11.prom")
     page_of(tmp_path, "22", 4)._write(tmp_path / "22.prom")
     (tmp_path / "33.tmp").write_text("half a pa")
-    old = time.time() - STALE_AFTER_SECONDS - 1
+    old = time.time() - age_seconds
     os.utime(tmp_path / "22.prom", (old, old))
     samples = read(one.text().decode())
     assert {dict(labels)["worker"] for _, labels in samples} == {"11"}

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("label_source", sa.Text(), nullable=False),
         sa.Column("is_correction", sa.Boolean(), nullable=False),
+        sa.Column("ordered_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("segment", sa.Integer(), autoincrement=False, nullable=False),
         sa.PrimaryKeyConstraint("segment", "prediction_id", "received_at", "is_correction"),
     )
@@ -40,9 +41,10 @@ def upgrade() -> None:
         CREATE FUNCTION record_overruled_label() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             INSERT INTO overruled_labels
-                (prediction_id, true_label, labelled_at, received_at, label_source, is_correction, segment)
+                (prediction_id, true_label, labelled_at, received_at, label_source, is_correction, ordered_at,
+                 segment)
             VALUES (OLD.prediction_id, OLD.true_label, OLD.labelled_at, OLD.received_at, OLD.label_source,
-                    OLD.is_correction, OLD.segment)
+                    OLD.is_correction, OLD.ordered_at, OLD.segment)
             ON CONFLICT DO NOTHING;
             RETURN NULL;
         END $$
