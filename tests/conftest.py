@@ -22,6 +22,7 @@ from selfheal.domain.records import Trigger
 from selfheal.services.platform import Platform, open_platform
 from selfheal.services.retraining import decide_retraining, gather_training_set, judge, train_shadow
 from selfheal.settings import Settings, load_settings
+from tests.demotable import Demotable
 from tests.times import T0
 
 TOY = "tests.toy_use_case:contract"
@@ -78,6 +79,23 @@ def server() -> Iterator[EmbeddedServer]:
         postmaster.send_signal(signal.SIGQUIT)  # at once: what is thrown away needs no checkpoint
         psutil.wait_procs([postmaster], timeout=20)
         running.release()
+
+
+@pytest.fixture(scope="session")
+def _own_server() -> Iterator[EmbeddedServer]:
+    """A second server: what a test does to a whole server, no other test may meet."""
+    with tempfile.TemporaryDirectory(prefix="selfheal-tests-", dir=roomy_memory()) as folder:
+        Path(folder).chmod(0o755)
+        running = ensure_running(Path(folder) / "postgres")
+        yield running
+        running.release()
+
+
+@pytest.fixture
+def demotable(_own_server: EmbeddedServer) -> Iterator[Demotable]:
+    """A server that a test demotes and fails over."""
+    yield (demotable := Demotable(_own_server))
+    demotable.restore()
 
 
 def roomy_memory() -> Path | None:

@@ -13,6 +13,7 @@ from selfheal.kit.errors import SelfhealError
 REMEDIES = {
     "sqlalchemy.exc.OperationalError": "Postgres does not answer: {error}; check DATABASE_URL or POSTGRES_*, and try again",
     "psycopg.OperationalError": "Postgres does not answer: {error}; check DATABASE_URL or POSTGRES_*, and try again",
+    "sqlalchemy.exc.InternalError": "Postgres refuses it: {error}; see that it is the server that accepts changes, and try again",
     "mlflow.exceptions.MlflowException": "MLflow refuses or does not answer: {error}; check MLFLOW_TRACKING_URI and try again",
     "httpx.HTTPError": "no answer: {error}; is the platform up (`selfheal up`)?",
     "builtins.ConnectionError": "no answer: {error}; is the platform up (`selfheal up`)?",

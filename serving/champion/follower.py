@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from selfheal.adapters.postgres.model_versions import PROMOTION_CHANNEL
 from selfheal.adapters.postgres.notifications import Listener
+from selfheal.adapters.postgres.refusals import UNAVAILABLE, refusal
 from selfheal.adapters.postgres.store import server_url
 from selfheal.kit.backoff import Backoff
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
@@ -23,7 +24,8 @@ logger = logging.getLogger(__name__)
 RECONNECT_BACKOFF = Backoff(initial_seconds=0.25, max_seconds=10.0)
 """Between two attempts to reach a Postgres that is away."""
 
-POSTGRES_AWAY = "Postgres is unavailable, so promotions are not followed"
+NOT_FOLLOWED = "so promotions are not followed"
+POSTGRES_AWAY = f"{UNAVAILABLE}, {NOT_FOLLOWED}"
 DATABASE_NOT_OURS = "Postgres responds but its database cannot be used (see the log), so promotions are not followed"
 POLL_FAILED = "the check for a new version failed (see the log), so promotions are not followed"
 
@@ -75,8 +77,8 @@ class Follower:
             if not self._is_reached:
                 self._platform.prepare()  # also after an outage: what comes back may be another database
             self._holder.refresh()
-        except (ServiceUnavailableError, OperationalError, InterfaceError) as error:
-            self._note_outage(POSTGRES_AWAY, error)
+        except (ServiceUnavailableError, DBAPIError) as error:
+            self._note_outage(f"{refusal(error)}, {NOT_FOLLOWED}", error)
         except ConfigurationError as error:
             if is_start:
                 raise

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from selfheal.adapters.postgres.refusals import refusal
 from selfheal.adapters.postgres.store import with_own_connections
 from selfheal.kit.errors import (
     IntegrityError,
@@ -23,7 +24,7 @@ from selfheal.kit.errors import (
     UnknownVersionError,
 )
 from serving.database.bulkhead import Bulkhead, BulkheadFullError, BulkheadTimeoutError
-from serving.database.read_pool import OUTAGES, store_unavailable
+from serving.database.read_pool import OUTAGES, StoreUnavailableError
 from serving.schemas.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class CommandPool:
             ) from None
         except OUTAGES as error:
             logger.warning("Postgres is unavailable to a promotion or rollback: %s", error)
-            raise store_unavailable("Postgres is unavailable") from None
+            raise StoreUnavailableError(refusal(error)) from None
         except (PermanentError, NoProductionModelError, ServiceUnavailableError) as error:
             raise _problem(error) from error
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from selfheal.adapters.postgres.refusals import refusal
 from selfheal.adapters.postgres.store import with_own_connections
 from serving.database.bulkhead import Bulkhead, BulkheadFullError, BulkheadTimeoutError
 from serving.schemas.problems import ProblemError
@@ -56,12 +57,12 @@ class ReadPool:
         try:
             return await self._bulkhead.run(partial(query, self._store), timeout_seconds)
         except BulkheadFullError:
-            raise store_unavailable("too many queries are waiting for Postgres") from None
+            raise StoreUnavailableError("too many queries are waiting for Postgres") from None
         except BulkheadTimeoutError:
-            raise store_unavailable(f"Postgres did not respond within {timeout_seconds:g} s") from None
+            raise StoreUnavailableError(f"Postgres did not respond within {timeout_seconds:g} s") from None
         except OUTAGES as error:
             logger.warning("Postgres is unavailable to the reading endpoints: %s", error)
-            raise store_unavailable("Postgres is unavailable") from None
+            raise StoreUnavailableError(refusal(error)) from None
 
     def close(self) -> None:
         """Cancel waiting queries and close the connections; a query that hangs is not waited for."""
@@ -69,7 +70,10 @@ class ReadPool:
         self._store.close()
 
 
-def store_unavailable(why: str) -> ProblemError:
-    """Return the problem (503) of an endpoint that needs Postgres and does not get it."""
-    detail = f"{why}, so this endpoint cannot respond. Scoring is not affected. Try again later."
-    return ProblemError(503, "store_unavailable", detail, retry_after_seconds=RETRY_AFTER_SECONDS)
+class StoreUnavailableError(ProblemError):
+    """An endpoint that needs Postgres does not get it (503); `why` is the reason alone."""
+
+    def __init__(self, why: str) -> None:
+        detail = f"{why}, so this endpoint cannot respond. Scoring is not affected. Try again later."
+        super().__init__(503, "store_unavailable", detail, retry_after_seconds=RETRY_AFTER_SECONDS)
+        self.why = why

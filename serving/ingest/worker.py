@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import DBAPIError
+import psycopg
+from sqlalchemy.exc import SQLAlchemyError
 
 from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
 from selfheal.adapters.postgres.ingest import IngestResult, compress_copied, ingest, lag_bytes
 from selfheal.adapters.postgres.journal_seals import seal_finished
+from selfheal.adapters.postgres.refusals import refusal
 from selfheal.domain.records import Alert, Severity
 from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.periodic_thread import PeriodicThread
@@ -24,6 +26,7 @@ from selfheal.kit.steady_clock import boot_id
 from serving.alerts.latch import AlertLatch
 
 if TYPE_CHECKING:
+    from selfheal.adapters.postgres.store import Store
     from selfheal.services.platform import Platform
 
 logger = logging.getLogger(__name__)
@@ -63,6 +66,7 @@ class IngestWorker:
         self._known_damage: set[str] = set()
         """What the last pass found: every pass finds a foreign file again."""
         self.problem: str | None = None
+        self._reason: str | None = None
         self.n_copied = 0
         self.n_damaged = 0
         self.n_torn = 0
@@ -90,12 +94,13 @@ class IngestWorker:
         self._copying.stop(STOP_TIMEOUT_SECONDS)
         self._watching.stop(max(0.0, give_up_at - time.monotonic()))
 
-    def lag_bytes(self) -> int | None:
-        """Return the bytes not copied yet; None if Postgres is unavailable."""
-        try:
-            return sum(lag_bytes(self._platform.store, kind, self._platform.settings.data_dir) for kind in self._kinds)
-        except DBAPIError:
-            return None
+    def lag_bytes(self, store: Store) -> int:
+        """Return the bytes not copied yet.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: if Postgres does not say.
+        """
+        return sum(lag_bytes(store, kind, self._platform.settings.data_dir) for kind in self._kinds)
 
     def copy_new_lines(self) -> None:
         """Make one pass over the journals, unless another process is making one."""
@@ -107,13 +112,13 @@ class IngestWorker:
                     self._caught_up_at = began
                     with suppress(OSError):  # a full disk: this worker knows it all the same
                         write_atomic(self._done_path, f"{boot_id()} {began!r}".encode())
+            self._lag_bytes = self.lag_bytes(self._platform.store)
         except Exception as error:
             self._note(error)
         else:
             if self.problem is not None:
                 logger.info("the journal is being copied to Postgres again")
-            self.problem = None
-            self._lag_bytes = self.lag_bytes()
+            self.problem = self._reason = None
             with suppress(OSError, ValueError):
                 self._caught_up_at = max(self._caught_up_at, self._last_pass_began())
 
@@ -164,7 +169,9 @@ class IngestWorker:
     def _note(self, error: Exception) -> None:
         if self.problem is None:
             logger.error("the journal could not be copied to Postgres: %s", error)
-        reason = "Postgres is unavailable" if isinstance(error, DBAPIError) else type(error).__name__
+        is_of_postgres = isinstance(error, SQLAlchemyError | psycopg.Error)
+        reason = refusal(error) if is_of_postgres else type(error).__name__
+        self._reason = reason
         self.problem = f"the journal is not being copied to Postgres ({reason}); no record is lost"
 
     def _check_lag(self) -> None:
@@ -172,11 +179,15 @@ class IngestWorker:
         if lag_seconds > self._platform.settings.ingest_lag_alert_seconds:
             message = (
                 f"The journal has not been copied to Postgres for {lag_seconds:,.0f} s, so monitoring sees no new traffic. "
-                "No record is lost. Check that Postgres is running and has room."
+                f"No record is lost. {self._why()}Check that Postgres is running and has room."
             )
             self._lag.raise_(Alert(JOURNAL_LAG, Severity.CRITICAL, message, {"lag_seconds": round(lag_seconds)}))
         elif self.problem is None:
             self._lag.clear()
+
+    def _why(self) -> str:
+        """Return what went wrong last, as a sentence and a space; nothing if a copy hangs, or another process copies."""
+        return "" if self._reason is None else f"Reason: {self._reason}. "
 
     def _check_damage(self, found: list[str]) -> None:
         places = [place for place in found if place not in self._known_damage]

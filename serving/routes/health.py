@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
+from serving.database.read_pool import StoreUnavailableError
 from serving.dependencies import Service, ServiceDependency
-from serving.schemas.problems import ProblemError
 from serving.schemas.responses import Health, Liveness, Readiness
 
 router = APIRouter(tags=["state"])
@@ -23,13 +23,13 @@ async def health(service: ServiceDependency, response: Response) -> Health:
     The status is 503 only while nothing can be scored. No key is needed. For an orchestrator's probes use
     `/health/live` and `/health/ready`: this endpoint asks Postgres, which may be unavailable without harm.
     """
-    lag = await _journal_lag(service)
+    lag, lag_problem = await _journal_lag(service)
     blocking = _blocking_problem(service)
     champion = service.holder.current
     found = (blocking, service.holder.problem, _label_problem(service), service.ingest_worker.problem)
     problems = list(dict.fromkeys(problem for problem in found if problem is not None))
-    if lag is None and not problems:
-        problems.append("Postgres is unavailable, so it is unknown how far the journal has been copied")
+    if lag_problem is not None and not problems:
+        problems.append(lag_problem)
     if blocking is not None:
         response.status_code = 503
     return Health(
@@ -74,11 +74,10 @@ def _label_problem(service: Service) -> str | None:
     return "the label journal cannot be written, so labels are refused; see the service's log"
 
 
-async def _journal_lag(service: Service) -> int | None:
-    """Return the bytes not yet in Postgres; None if unknown."""
+async def _journal_lag(service: Service) -> tuple[int | None, str | None]:
+    """Return the bytes not yet in Postgres; None, and why that is unknown, if it is."""
     try:
-        return await service.read_pool.run(
-            lambda _: service.ingest_worker.lag_bytes(), timeout_seconds=LAG_TIMEOUT_SECONDS
-        )
-    except ProblemError:
-        return None
+        lag = await service.read_pool.run(service.ingest_worker.lag_bytes, timeout_seconds=LAG_TIMEOUT_SECONDS)
+    except StoreUnavailableError as error:
+        return None, f"{error.why}, so it is unknown how far the journal has been copied"
+    return lag, None

@@ -1,7 +1,8 @@
 """Circuit breaker for Postgres connections: blocked until the database is known to be ours, and open after a failure.
 
 Without it, every request would wait for the time-out of a server that does not answer, and a service that started
-without Postgres could write into any database that comes up at its address.
+without Postgres could write into any database that comes up at its address. Connections whose server no longer accepts
+changes are not used again: after a failover another server does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import make_url
+
+from selfheal.adapters.postgres.refusals import drop_refused_connection
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -37,6 +40,7 @@ class ConnectionBreaker:
         self._is_allowed = False
         self._host: str | None = None
         self._has_failed = False
+        self._failure = ""
         self._open_until = 0.0
 
     def allow(self, host: str | None = None) -> None:
@@ -61,7 +65,8 @@ class ConnectionBreaker:
         began_at = time.monotonic()
         try:
             connection = dialect.connect(*arguments, **given)
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            self._failure = str(error)
             self._note(took_seconds=time.monotonic() - began_at)
             raise
         self._note(took_seconds=None)
@@ -73,7 +78,7 @@ class ConnectionBreaker:
             if not self._is_allowed:
                 raise psycopg.OperationalError("Postgres has not been reached yet, or its database is not ours")
             if now < self._open_until:
-                raise psycopg.OperationalError("Postgres did not answer a moment ago")
+                raise psycopg.OperationalError(f"Postgres did not answer a moment ago: {self._failure}")
             if self._has_failed:
                 self._open_until = now + CONNECT_TIMEOUT_SECONDS
             return self._host
@@ -92,4 +97,22 @@ def breaker_engine(
     arguments = CONNECT_ARGUMENTS | {"options": f"{own} {options}".strip()}
     engine = create_engine(url, pool_pre_ping=True, connect_args=arguments, **pool)
     event.listen(engine, "do_connect", breaker.connect)
+    event.listen(engine, "handle_error", drop_refused_connection)
+    engine.dialect.do_ping = accepts_changes  # type: ignore[method-assign]
     return engine
+
+
+def accepts_changes(connection: Any) -> bool:
+    """Ping a connection of the pool before it is used: if it is read-only, the pool tries a new one and closes its others.
+
+    Readers would else see the past of a server that a failover has left behind, for as long as the process runs. If the
+    new connection is read-only, too, it is used: there is no server that accepts changes, and reading goes on.
+    """
+    was_autocommit = connection.autocommit
+    connection.autocommit = True
+    try:
+        (is_read_only,) = connection.execute("SHOW transaction_read_only").fetchone()
+    finally:
+        if not connection.closed:
+            connection.autocommit = was_autocommit
+    return bool(is_read_only == "off")

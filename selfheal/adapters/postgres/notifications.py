@@ -15,7 +15,7 @@ from collections.abc import Callable
 import psycopg
 from psycopg import sql
 
-from selfheal.adapters.postgres.circuit_breaker import CONNECT_ARGUMENTS
+from selfheal.adapters.postgres.circuit_breaker import CONNECT_ARGUMENTS, accepts_changes
 from selfheal.kit.backoff import Backoff
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,12 @@ class Listener:
             return True
         if self._connection is None:
             timeout_seconds = min(timeout_seconds, max(0.0, self._next_attempt_at - time.monotonic()))
-        return self._wait_for_sockets(timeout_seconds) and self._was_notified()
+        is_woken, has_come = self._wait_for_sockets(timeout_seconds)
+        if has_come:
+            return self._was_notified()
+        if not is_woken:
+            self._leave_demoted_server()
+        return False
 
     def retry_at_once(self) -> None:
         """Make the next wait try to connect: the caller knows that Postgres is back."""
@@ -101,8 +106,18 @@ class Listener:
         self._connection = None
         self._next_attempt_at = time.monotonic() + CONNECT_BACKOFF.seconds(self._n_failures)
 
-    def _wait_for_sockets(self, timeout_seconds: float) -> bool:
-        """Return whether something came from Postgres."""
+    def _leave_demoted_server(self) -> None:
+        """Give the connection up if its server accepts no changes: after a failover it will never notify of one."""
+        if self._connection is None:
+            return
+        try:
+            if not accepts_changes(self._connection):
+                self._lose(psycopg.errors.ReadOnlySqlTransaction("the server is read-only"))
+        except psycopg.Error as error:
+            self._lose(error)
+
+    def _wait_for_sockets(self, timeout_seconds: float) -> tuple[bool, bool]:
+        """Return whether the wait was ended by `wake`, and whether something came from Postgres."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._waked, selectors.EVENT_READ)
             if self._connection is not None:
@@ -110,7 +125,7 @@ class Listener:
             ready = {key.fileobj for key, _ in selector.select(timeout_seconds)}
         if self._waked in ready:
             self._waked.recv(1_024)
-        return bool(ready - {self._waked})
+        return self._waked in ready, bool(ready - {self._waked})
 
     def _was_notified(self) -> bool:
         assert self._connection is not None, "only a connection of Postgres is waited for"

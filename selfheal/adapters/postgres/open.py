@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from selfheal.adapters.postgres import cluster
 from selfheal.adapters.postgres.circuit_breaker import ConnectionBreaker, breaker_engine
+from selfheal.adapters.postgres.refusals import refusal
 from selfheal.adapters.postgres.store import Store, server_url, with_driver
 from selfheal.adapters.postgres.tables import build_tables
 
@@ -43,7 +44,7 @@ def prepare_store(settings: Settings, store: Store, *, is_patient: bool) -> None
         ServiceUnavailableError: if the server does not answer; the breaker stays as it was.
         ConfigurationError: if the database belongs to another contract; the breaker then blocks.
     """
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import InternalError, OperationalError
 
     from selfheal.adapters.postgres.migrate import ensure_database, migrate
     from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
@@ -58,9 +59,9 @@ def prepare_store(settings: Settings, store: Store, *, is_patient: bool) -> None
     except ConfigurationError:
         store.breaker.block()
         raise
-    except OperationalError as error:
+    except (OperationalError, InternalError) as error:
         raise ServiceUnavailableError(
-            f"Postgres stopped answering while its schema was checked: {error.orig}"
+            f"{refusal(error)}: its schema could not be checked or brought up to date: {error.orig}"
         ) from error
     finally:
         engine.dispose()

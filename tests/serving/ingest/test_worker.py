@@ -15,6 +15,7 @@ from selfheal.adapters.postgres.embedded import EmbeddedServer, ensure_running
 from selfheal.settings import Settings
 from serving.ingest.worker import IngestWorker
 from tests.adapters.alerting.test_delivery import Webhook
+from tests.demotable import Demotable
 from tests.forwarder import forwarded
 from tests.serving.history import platform_of
 from tests.serving.running import (
@@ -208,6 +209,30 @@ def test_a_lag_is_told_while_postgres_is_away_and_found_there_afterwards(
 
 def told_of(webhook: Webhook, what: str) -> list[dict[str, Any]]:
     return [message for message in webhook.received if message["title"] == f"selfheal: {what}"]
+
+
+def test_after_a_failover_the_journal_is_copied_to_the_server_that_took_over(
+    soon_alarmed: Settings, demotable: Demotable, webhook: Webhook
+) -> None:
+    settings = with_database(soon_alarmed, demotable.url("postgres"))
+    bring_version_1(soon_alarmed, settings)
+    with api_in_thread(settings) as api:
+        before = score(api, 3, seed=9)
+        eventually(lambda: set(logged_probabilities(settings)) == before, "the journal is copied")
+        api.client.get("/monitoring/stats")  # a reading connection, too
+
+        demotable.demote()
+        during = score(api, 3, seed=10)
+        (problem,) = eventually(lambda: api.health()["problems"], "health says so")
+        assert "Postgres accepts no changes: it is a standby, was demoted by a failover" in problem
+        assert api.health()["journal_lag_bytes"] > 0, "reading goes on"
+        (told,) = eventually(lambda: told_of(webhook, "journal lag"), "somebody is told")
+        assert "Reason: Postgres accepts no changes" in told["message"]
+
+        demotable.fail_over(settings.mlops_db_name)
+        eventually(lambda: set(logged_probabilities(settings)) == before | during, "all is copied without a restart")
+        eventually(lambda: api.health()["status"] == "ok", "health is ok again")
+        eventually(lambda: [one[2] for one in alerts(settings, "journal_lag")] == [True], "it is kept, and over")
 
 
 def test_a_lag_is_told_while_postgres_holds_a_copy_up(soon_alarmed: Settings, webhook: Webhook) -> None:
