@@ -340,6 +340,11 @@ class Settings(BaseSettings):
         return first_plain_key(self.api_keys.get_secret_value())
 
     @property
+    def has_tracking_server(self) -> bool:
+        """Whether MLFLOW_TRACKING_URI names a server, which runs elsewhere, and not a store."""
+        return (self.mlflow_tracking_uri or "").startswith(("http://", "https://"))
+
+    @property
     def has_external_database(self) -> bool:
         """Whether Postgres is one that was started elsewhere."""
         return self.database_url is not None or self.postgres_host is not None

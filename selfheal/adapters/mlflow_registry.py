@@ -12,12 +12,15 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfheal.adapters import mlflow_repairs
+from selfheal.adapters.mlflow_environment import DEFAULTS, unchanged_environment
+from selfheal.adapters.mlflow_repairs import STAGE_TAG
 from selfheal.adapters.mlflow_store import EXPERIMENT, artifact_folder, tracking_uri
 from selfheal.adapters.model_cache import MODEL_SUFFIX, ModelCache
 from selfheal.adapters.postgres.baseline import from_parquet, to_parquet
@@ -40,18 +43,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PRODUCTION_ALIAS, STAGING_ALIAS = "production", "staging"
-STAGE_TAG = "stage"
 SHADOW_KEY_TAG = "selfheal.shadow_key"
 DAGSTER_RUN_TAG = "dagster_run_id"
 """dagster-mlflow's tag: the Dagster run that a run belongs to."""
 
 MODEL_FILE = "model.skops"
-
-EXPORTED = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID")
-
-REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
-"""For a tracking server that does not answer. With MLflow's defaults a call takes up to 20 minutes, in which the API
-would not follow a rollback."""
 
 
 class Registry:
@@ -81,14 +77,19 @@ class Registry:
         """Return what an earlier run of the same training logged, or None: the same rows, settings and code train once.
 
         The tag with the key is a run's last entry: a run that has it is complete, however its process ended afterwards.
+        One whose files or model were deleted since is as good as none.
         """
         client = self._client()
-        experiment = client.get_experiment_by_name(EXPERIMENT)
+        experiment = mlflow_repairs.active_experiment(client, EXPERIMENT)
         if experiment is None:
             return None
         filter_string = f"tags.`{SHADOW_KEY_TAG}` = '{shadow_key}'"
         runs = client.search_runs([experiment.experiment_id], filter_string, max_results=1)
-        return self.shadow_of_run(runs[0].info.run_id) if runs else None
+        try:
+            shadow = self.shadow_of_run(runs[0].info.run_id) if runs else None
+        except MissingArtifactError:
+            return None
+        return shadow if shadow is not None and self._has_model(shadow.artifact_uri) else None
 
     def log_shadow(
         self,
@@ -188,10 +189,31 @@ class Registry:
         known = client.search_model_versions(f"run_id = '{shadow.mlflow_run_id}'")
         if known:
             return min(int(version.version) for version in known)
-        created = client.create_model_version(
-            self.contract.name, source=shadow.artifact_uri, run_id=shadow.mlflow_run_id, tags={STAGE_TAG: Stage.STAGING}
+        return mlflow_repairs.create_version(
+            client, self.contract.name, shadow.artifact_uri, shadow.mlflow_run_id, Stage.STAGING
         )
-        return int(created.version)
+
+    def repair_runs(self, production: ModelVersion, versions: Collection[ModelVersion]) -> list[str]:
+        """Put back the experiment and the runs of these versions, if they were deleted or renamed; return what was found."""
+        client = self._client()
+        found = mlflow_repairs.repair_experiment(client, EXPERIMENT, production)
+        return found + mlflow_repairs.restore_runs(client, EXPERIMENT, versions)
+
+    def has_registered_model(self) -> bool:
+        """Return whether the registered model is there under its name."""
+        return mlflow_repairs.has_model(self._client(), self.contract.name)
+
+    def repair_model(self, versions: Sequence[ModelVersion]) -> list[str]:
+        """Put back the registered model, if it was deleted or renamed; return what was found.
+
+        Args:
+            versions: all that Postgres knows.
+        """
+        return mlflow_repairs.repair_model(self._client(), self.contract.name, self.contract.description, versions)
+
+    def has_version(self, version: int) -> bool:
+        """Return whether a registered version is there."""
+        return mlflow_repairs.has_version(self._client(), self.contract.name, version)
 
     def alias_version(self, alias: str) -> int | None:
         """Return the version that an alias points at, or None."""
@@ -251,10 +273,10 @@ class Registry:
                 f"{self.contract.hash[:12]} ({self.contract.name}); deploy the code it was trained with, or bootstrap the new "
                 "contract in a DATA_DIR of its own"
             )
-        uri = f"{model.artifact_uri}/{MODEL_FILE}"
         if may_download:
-            data = self._fetch(uri, model.artifact_sha256, MODEL_SUFFIX)
+            data = self.model_bytes(model)
         else:
+            uri = f"{model.artifact_uri}/{MODEL_FILE}"
             data = self.cache.fetch(model.artifact_sha256, MODEL_SUFFIX, origin=uri, download=_refuse_download)
         return load_trusted(data, MODEL_FILE, self._max_model_bytes, self.contract.trusted_types)
 
@@ -264,7 +286,10 @@ class Registry:
         Raises:
             IntegrityError: if its digest is not the recorded one.
         """
-        return self._fetch(f"{model.artifact_uri}/{MODEL_FILE}", model.artifact_sha256, MODEL_SUFFIX)
+        uri = f"{model.artifact_uri}/{MODEL_FILE}"
+        return self.cache.fetch(
+            model.artifact_sha256, MODEL_SUFFIX, origin=_name_of(uri), download=lambda: self.stored_model(model)
+        )
 
     def reference(self, model: ModelVersion | ShadowModel) -> pd.DataFrame:
         """Return the reference window frozen with this model: all features, `probability`, `true_label`.
@@ -289,10 +314,17 @@ class Registry:
     def stored_model(self, model: ModelVersion | ShadowModel) -> bytes:
         """Return the model's file as the artifact store has it now, past this machine's cache and unchecked.
 
+        A registered version knows the place of its files also after the logged model was deleted on MLflow's pages.
+
         Raises:
             MissingArtifactError: if it is not there.
         """
-        return self._download(f"{model.artifact_uri}/{MODEL_FILE}")
+        try:
+            return self._download(f"{model.artifact_uri}/{MODEL_FILE}")
+        except MissingArtifactError:
+            if not isinstance(model, ModelVersion):
+                raise
+            return self._download(f"models:/{model.model_name}/{model.version}/{MODEL_FILE}")
 
     def stored_reference(self, model: ModelVersion | ShadowModel) -> bytes:
         """Return the model's reference as the artifact store has it now, past this machine's cache and unchecked.
@@ -340,7 +372,7 @@ class Registry:
         return self._download(uri)
 
     def _fetch(self, uri: str, sha256: str, suffix: str) -> bytes:
-        return self.cache.fetch(sha256, suffix, origin=uri, download=lambda: self._download(uri))
+        return self.cache.fetch(sha256, suffix, origin=_name_of(uri), download=lambda: self._download(uri))
 
     def _download(self, uri: str) -> bytes:
         """Download one file. `models:/` URIs name a folder only, so the folder is fetched for those.
@@ -372,19 +404,22 @@ class Registry:
 
     def _experiment_id(self) -> str:
         client = self._client()
-        experiment = client.get_experiment_by_name(EXPERIMENT)
+        experiment = mlflow_repairs.active_experiment(client, EXPERIMENT)
         if experiment is not None:
             return str(experiment.experiment_id)
         location = None if self._artifact_folder is None else self._artifact_folder.resolve().as_uri()
         return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
+    def _has_model(self, artifact_uri: str) -> bool:
+        """Return whether a logged model was not deleted."""
+        model_id = mlflow_repairs.model_id_of(artifact_uri)
+        return model_id is None or mlflow_repairs.has_logged_model(self._client(), model_id)
+
     def _client(self) -> Any:
         return self._mlflow().MlflowClient()
 
     def _mlflow(self) -> Any:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        for name, value in REQUEST_LIMITS.items():
+        for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
         for name in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -426,17 +461,3 @@ def _name_of(uri: str) -> str:
 
 def _refuse_download() -> bytes:
     raise ModelRefusedError("the file is not in this machine's cache any more")
-
-
-@contextmanager
-def unchanged_environment() -> Iterator[None]:
-    """Undo what MLflow exports (address, experiment): our own settings, and child processes, would take it for theirs."""
-    before = {name: os.environ.get(name) for name in EXPORTED}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

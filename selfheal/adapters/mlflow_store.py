@@ -58,8 +58,7 @@ class ExperimentLocation:
 
 def artifact_folder(settings: Settings) -> Path | None:
     """Return where artifacts are; None if a tracking server decides that."""
-    is_server = (settings.mlflow_tracking_uri or "").startswith("http")
-    return None if is_server else settings.data_dir / "mlflow"
+    return None if settings.has_tracking_server else settings.data_dir / "mlflow"
 
 
 def mlflow_store_uri(settings: Settings) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from selfheal.adapters.postgres.baseline import read_baseline
 from selfheal.adapters.postgres.label_delays import label_delay_sample
 from selfheal.adapters.postgres.lock_keys import Lock
 from selfheal.adapters.postgres.mutex import exclusive
+from selfheal.adapters.postgres.training_failures import failed_trainings, record_training_failure
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.label_delay import MATURED_SHARE, label_delay, observed_until
 from selfheal.domain.records import Action, Decision, GateVerdict, ModelVersion, ShadowModel, Trigger
@@ -42,7 +44,7 @@ from selfheal.domain.retraining.gates import GATES, limits_of
 from selfheal.domain.retraining.judging import evaluate_gates
 from selfheal.domain.retraining.training import Progress, train
 from selfheal.kit.code_version import code_version
-from selfheal.kit.errors import IntegrityError, MissingArtifactError
+from selfheal.kit.errors import IntegrityError, InvalidDataError, MissingArtifactError, TrainingFailedError
 from selfheal.kit.serialization import digest_of
 from selfheal.services.live_traffic import score_live_traffic
 from selfheal.services.scoring import try_scores
@@ -52,6 +54,10 @@ if TYPE_CHECKING:
     from selfheal.adapters.datasets import Dataset
     from selfheal.services.platform import Platform
     from selfheal.settings import Settings
+
+
+SPENDS_ATTEMPT = (TrainingFailedError, InvalidDataError)
+"""What fails for what is trained, and would fail again without other rows."""
 
 
 def retraining_signals(platform: Platform, trigger: Trigger, episode_id: str | None) -> RetrainingSignals:
@@ -72,7 +78,7 @@ def retraining_signals(platform: Platform, trigger: Trigger, episode_id: str | N
         maturity=maturity,
         is_contract_its_own=champion.contract_hash == platform.contract.hash,
     )
-    return replace(signals, attempts=_attempts(platform, episode_id, signals.n_usable_labels))
+    return replace(signals, attempts=_attempts(platform, episode_id))
 
 
 def matured_labels(platform: Platform, champion: ModelVersion) -> tuple[MaturedLabels | None, str]:
@@ -153,7 +159,9 @@ def record_considered(platform: Platform, decision: Decision) -> Decision:
     return record_decision(platform.store, platform.settings.data_dir, decision)
 
 
-def gather_training_set(platform: Platform, decision: Decision, bootstrap_data: Dataset | None) -> TrainingSet:
+def gather_training_set(
+    platform: Platform, decision: Decision, bootstrap_data: Dataset | None, now: datetime | None = None
+) -> TrainingSet:
     """Gather the labelled rows to learn from: the champion's traffic, or the bootstrap data before the first champion.
 
     Of the traffic, what has matured, and nothing of what a broken feed sent; beside it the champion's own training rows.
@@ -162,6 +170,11 @@ def gather_training_set(platform: Platform, decision: Decision, bootstrap_data: 
         InvalidDataError: if there are too few rows of a class, or a feature gives the label away.
         IntegrityError: if the champion's training rows are not what was kept of them.
     """
+    with _recording_failure(platform, decision.decision_id, now or datetime.now(UTC)):
+        return _gather(platform, decision, bootstrap_data)
+
+
+def _gather(platform: Platform, decision: Decision, bootstrap_data: Dataset | None) -> TrainingSet:
     settings, contract = platform.settings, platform.contract
     coverage: float | None
     original: OriginalRows | None
@@ -254,8 +267,10 @@ def train_shadow(
         open_run(known.mlflow_run_id)
         return known
     run_id = open_run(None)
+    with _recording_failure(platform, decision.decision_id, now):
+        trained = train(rows, contract, seed, parallelism(platform.settings), on_fits)
     return platform.registry.log_shadow(
-        train(rows, contract, seed, parallelism(platform.settings), on_fits),
+        trained,
         rows,
         shadow_key=key,
         decision_id=decision.decision_id,
@@ -392,17 +407,28 @@ def gate_limits(settings: Settings) -> dict[str, Any]:
     return {limit.name: getattr(settings, limit.setting_name) for limit in (*COMMON_LIMITS, *limits_of(GATES))}
 
 
-def _attempts(platform: Platform, episode_id: str | None, n_labels: int) -> tuple[Decision, ...]:
-    """Return what was tried in this episode: the verdicts, and the trainings that led to none.
+def _attempts(platform: Platform, episode_id: str | None) -> tuple[Decision, ...]:
+    """Return what was tried in this episode: the verdicts, and the trainings that failed for what was trained.
 
-    A training on just as many labels as there are now may be the one that is under way.
+    A training that is under way, or failed for anything else, is none: more labels would not help it.
     """
     if episode_id is None:
         return ()
     made = decisions.attempts_of(platform.store, episode_id, actions=(Action.TRAIN, *decisions.JUDGED))
     judged = {decision.attempt for decision in made if decision.action is not Action.TRAIN}
+    failed = failed_trainings(platform.store, [one.decision_id for one in made if one.action is Action.TRAIN])
     return tuple(
         decision
         for decision in made
-        if decision.action is not Action.TRAIN or (decision.attempt not in judged and decision.n_labels != n_labels)
+        if decision.action is not Action.TRAIN or (decision.attempt not in judged and decision.decision_id in failed)
     )
+
+
+@contextmanager
+def _recording_failure(platform: Platform, decision_id: str, now: datetime) -> Iterator[None]:
+    """Record a failure that is the model's or its rows': it spends an attempt."""
+    try:
+        yield
+    except SPENDS_ATTEMPT as error:
+        record_training_failure(platform.store, decision_id, str(error), now)
+        raise

@@ -124,7 +124,7 @@ def training_set(
         return
     is_bootstrap = retraining_decision.trigger_reason == Trigger.BOOTSTRAP
     bootstrap_data = context.load_asset_value(training_data.key, python_type=Dataset) if is_bootstrap else None
-    rows = gather_training_set(platform.open(), retraining_decision, bootstrap_data)
+    rows = gather_training_set(platform.open(), retraining_decision, bootstrap_data, datetime.now(UTC))
     metadata: Metadata = {
         "data": rows.info.source,
         "dagster/row_count": len(rows.frame),

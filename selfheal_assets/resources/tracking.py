@@ -71,7 +71,7 @@ class TrainingRun:
     def _open(self, earlier_run_id: str | None) -> Any:
         from dagster_mlflow import mlflow_tracking
 
-        from selfheal.adapters.mlflow_registry import unchanged_environment
+        from selfheal.adapters.mlflow_environment import unchanged_environment
 
         platform = self._platform.open()
         page = links.dagster_run(platform.settings, self._run.run_id).value

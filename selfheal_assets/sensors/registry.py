@@ -30,7 +30,8 @@ MAX_REPORTED_AT_ONCE = 25
     name="registry_sensor",  # Dagster stores under this name whether a person has stopped it
     minimum_interval_seconds=EVERY_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Reconciles what follows Postgres: MLflow's aliases and stage tags, with an alert if somebody moved them; the files "
+    description="Reconciles what follows Postgres: MLflow's aliases and stage tags, with an alert if somebody moved them, or deleted or "
+    "renamed the experiment, a run or the registered model; the files "
     "of decisions that a crash left unwritten; a materialisation of `production_model` for each version that went live by the "
     "API, the command line or a probation. Launches no run.",
 )
@@ -39,10 +40,10 @@ def registry_reconciler(context: dg.SensorEvaluationContext, platform: PlatformR
 
     opened, now = platform.open(), datetime.now(UTC)
     strayed = watch_registry(opened, now)
-    unseen = _not_handled_yet(opened, int(context.cursor or 0), now)
+    unseen = _not_handled_yet(opened, _position(context.cursor), now)
     missing = [promotion for promotion in unseen if not is_reported(context.instance, promotion)]
     versions = sorted({partition_of(promotion.version) for promotion in missing})
-    found = f"Repaired: {'; '.join(strayed)}." if strayed else "MLflow follows Postgres."
+    found = f"Found: {'; '.join(strayed)}." if strayed else "MLflow follows Postgres."
     reported = f" Reported as live: version {', '.join(versions)}." if versions else ""
     return dg.SensorResult(
         skip_reason=skip(found + reported, EVERY_SECONDS),
@@ -52,6 +53,11 @@ def registry_reconciler(context: dg.SensorEvaluationContext, platform: PlatformR
     )
 
 
+def _position(cursor: str | None) -> int:
+    """Return the last promotion handled; the first where a person cleared the cursor or wrote anything into it."""
+    return int(cursor) if cursor is not None and cursor.isdecimal() else 0
+
+
 def _not_handled_yet(platform: "Platform", position: int, now: datetime) -> Sequence["Promotion"]:
     """Return the promotions after `position` that are old enough, the oldest first, `MAX_REPORTED_AT_ONCE` at most."""
     from selfheal.adapters.postgres.promotions import list_promotions
@@ -59,6 +65,6 @@ def _not_handled_yet(platform: "Platform", position: int, now: datetime) -> Sequ
     newer = [
         promotion
         for promotion in reversed(list_promotions(platform.store))
-        if promotion.position > position and now - promotion.promoted_at >= REPORTED_BY_ITS_RUN
+        if promotion.position > position and abs(now - promotion.promoted_at) >= REPORTED_BY_ITS_RUN
     ]
     return newer[:MAX_REPORTED_AT_ONCE]

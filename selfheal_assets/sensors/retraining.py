@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from selfheal.services.platform import Platform
 
 REQUEST_TAG, TRIGGER_TAG, EPISODE_TAG = "selfheal/request", "selfheal/trigger", "selfheal/episode"
+ATTEMPT_TAG = "selfheal/attempt"
 
 CALLS = {
     Trigger.DRIFT: "Waits for a harmful shift with at least 1 drifted feature.",
@@ -83,10 +84,11 @@ def _request_if_called_for(
     context: dg.SensorEvaluationContext, platform: "Platform", trigger: Trigger, every_seconds: int
 ) -> dg.RunRequest | dg.SkipReason:
     """Return a run if the latest tick calls for this trigger and the conditions are met; else why not, recorded as a decision."""
-    from selfheal.domain.retraining.requests import retraining_need
+    from selfheal.domain.retraining.requests import next_try_at, retraining_need
     from selfheal.services.retraining import consider_retraining, record_considered
     from selfheal.services.tick import latest_tick
 
+    now = datetime.now(UTC)
     tick = latest_tick(platform)
     need = retraining_need(tick)
     if need.trigger is not trigger or tick is None:
@@ -97,19 +99,43 @@ def _request_if_called_for(
         episode_id=tick.episode_id,
         actor=context.sensor_name,
         reason=need.reason,
-        now=datetime.now(UTC),
+        now=now,
     )
     if decision.action is Action.SKIP:
         record_considered(platform, decision)
         return skip(f"{need.reason[:1].upper()}{need.reason[1:]}, but: {decision.reason}.", every_seconds)
+    of_attempt = {EPISODE_TAG: tick.episode_id or "", ATTEMPT_TAG: str(decision.attempt)}
+    n_failures, last = _failures(context.instance, of_attempt)
+    waits_until = next_try_at(n_failures, _ended_at(last), now)
+    if waits_until is not None:
+        return skip(
+            f"{need.reason[:1].upper()}{need.reason[1:]}, but: the retraining failed {n_failures} times outside of the model (see "
+            f"the alert retraining_job_failed), which spends no attempt; it is tried again after {waits_until:%H:%M:%S} UTC.",
+            every_seconds,
+        )
     asked = RetrainingRequest(
         trigger=RequestTrigger(trigger), reason=need.reason, actor=context.sensor_name, episode_id=tick.episode_id
     )
+    again = "" if last is None else f" after {last.dagster_run.run_id}"
     return dg.RunRequest(
-        run_key=f"{tick.episode_id} attempt {decision.attempt} labels {decision.n_labels}",
+        run_key=f"{tick.episode_id} attempt {decision.attempt} labels {decision.n_labels}{again}",
         run_config=asked.run_config(),
-        tags={EPISODE_TAG: tick.episode_id or "", TRIGGER_TAG: trigger.value},
+        tags=of_attempt | {TRIGGER_TAG: trigger.value},
     )
+
+
+def _failures(instance: dg.DagsterInstance, tags: dict[str, str]) -> tuple[int, dg.RunRecord | None]:
+    """Return how many runs with these tags failed, and the last of them.
+
+    A failure that is the model's own ends its attempt, so none of an attempt that is still to be made is that.
+    """
+    failed = dg.RunsFilter(job_name=RETRAINING_JOB, tags=tags, statuses=[dg.DagsterRunStatus.FAILURE])
+    newest = instance.get_run_records(failed, limit=1)
+    return instance.get_runs_count(failed), newest[0] if newest else None
+
+
+def _ended_at(record: dg.RunRecord | None) -> datetime | None:
+    return None if record is None or record.end_time is None else datetime.fromtimestamp(record.end_time, UTC)
 
 
 def _run_of(request: "StoredRequest") -> dg.RunRequest:

@@ -38,7 +38,7 @@ def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformRes
     if newest and newest[0].status is dg.DagsterRunStatus.SUCCESS:
         return dg.SkipReason(f"{run.job_name} has succeeded since.")
     now = datetime.now(UTC)
-    message = f"{run.job_name} failed (run {run.run_id[:8]}): {_cause(run, context.failure_event)}"
+    message = f"{run.job_name} failed (run {run.run_id[:8]}): {_cause(context)}"
     alert = Alert(alert_kind(run.job_name), Severity.CRITICAL, message[:MAX_MESSAGE_CHARACTERS])
     open_or_update_alert(opened.store, RUNS, None, alert, now)
     deliver_due_alerts(opened.settings, opened.store, now)
@@ -67,10 +67,19 @@ def alert_kind(job_name: str) -> str:
     return f"{job_name}_failed"
 
 
-def _cause(run: dg.DagsterRun, failure: dg.DagsterEvent) -> str:
-    """Return why a run failed, as Dagster says it; of one that ran out of time, with what to do."""
-    if OUT_OF_TIME_TAG not in run.tags:
-        return failure.message or "Dagster does not say why."
+def _cause(context: dg.RunFailureSensorContext) -> str:
+    """Return the step that failed and its error; of a run that ran out of time, what to do; else what Dagster says of the run."""
+    if OUT_OF_TIME_TAG in context.dagster_run.tags:
+        return _out_of_time(context.dagster_run)
+    for event in context.get_step_failure_events():
+        error = event.step_failure_data.error
+        if error is not None:
+            raised = error.cause or error  # Dagster's own error is around it
+            return f"{event.step_key}: {' '.join(raised.message.split())}"
+    return context.failure_event.message or "Dagster does not say why."
+
+
+def _out_of_time(run: dg.DagsterRun) -> str:
     if run.job_name not in TRAINING_JOBS:
         return "its time was up (`max_runtime_seconds` in dagster.yaml); it is not repeated. Its page says where it was"
     limit_seconds = run.tags[MAX_RUNTIME_TAG]

@@ -56,6 +56,20 @@ def test_a_logged_model_is_found_by_its_key_with_all_its_files(platform: Platfor
     assert len(platform.registry.reference(logged)) == 500
 
 
+def test_a_training_goes_on_though_the_experiment_was_deleted(platform: Platform, logged: ShadowModel) -> None:
+    client = mlflow_client(platform)
+    client.delete_experiment(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+    assert platform.registry.find_shadow("worse") == logged
+    client.delete_experiment(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+    platform.registry.tracking_config()
+    assert client.get_experiment_by_name(EXPERIMENT).lifecycle_stage == "active"
+
+
+def test_a_logged_model_that_was_deleted_is_as_good_as_none(platform: Platform, logged: ShadowModel) -> None:
+    mlflow_client(platform).delete_logged_model(logged.artifact_uri.removeprefix("models:/"))
+    assert platform.registry.find_shadow("worse") is None
+
+
 def test_the_training_set_of_a_run_comes_back_as_it_was_gathered(platform: Platform, logged: ShadowModel) -> None:
     kept = platform.registry.training_set(logged)
     assert kept.info == logged.training_set

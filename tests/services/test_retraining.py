@@ -13,15 +13,16 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS
 from selfheal.adapters.postgres import decisions, model_versions
 from selfheal.adapters.postgres.predictions import labelled_rows
 from selfheal.adapters.postgres.spoiled_periods import spoiled_periods
-from selfheal.domain.records import Action, Trigger
+from selfheal.domain.records import Action, Decision, Trigger
 from selfheal.domain.retraining.dataset import LOGGED, ORIGIN
 from selfheal.domain.retraining.snapshot import FILE_NAME, to_parquet
-from selfheal.kit.errors import IntegrityError, InvalidDataError
+from selfheal.kit.errors import IntegrityError, InvalidDataError, ServiceUnavailableError, TrainingFailedError
 from selfheal.services.platform import Platform, open_platform
 from selfheal.services.promotion.going_live import promote, rollback
 from selfheal.services.retraining import decide_retraining, gather_training_set, judge, original_rows, train_shadow
@@ -122,8 +123,10 @@ def test_a_person_is_answered_each_time_and_the_calendar_every_week(platform: Pl
     assert asked(Trigger.SCHEDULE, T0 + timedelta(days=7)) != monday
 
 
-def test_a_training_that_failed_is_an_attempt_and_the_next_one_waits_for_labels(platform: Platform) -> None:
-    """Else each label that comes in would start the same failure again."""
+def training_fails(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str = "train"
+) -> Decision:
+    """A training of the episode e1, as a run makes it, that ends with this error."""
     sent = serve(platform, toy_rows(N_ROWS))
     tick(platform, sent.last_at + SECOND)
     started = decide(platform, Trigger.DRIFT, sent.last_at + HOUR, "e1")
@@ -131,11 +134,53 @@ def test_a_training_that_failed_is_an_attempt_and_the_next_one_waits_for_labels(
     assert decide(platform, Trigger.DRIFT, sent.last_at + 2 * HOUR, "e1") == started, (
         "a run taken again goes on with it"
     )
-    serve(platform, toy_rows(1, seed=3), start=sent.last_at + HOUR)
-    again = decide(platform, Trigger.DRIFT, sent.last_at + 2 * HOUR, "e1")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched, pytest.raises(type(error)):
+        patched.setattr(f"selfheal.services.retraining.{where}", fail)
+        train_shadow(platform, gather_training_set(platform, started, None), sent.last_at)
+    return started
+
+
+@pytest.mark.parametrize("where", ["train", "training_set"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServiceUnavailableError("MLflow does not answer"),
+        OperationalError("SELECT", {}, Exception("Postgres is gone")),
+        OSError(28, "No space left on device"),
+        IntegrityError("the champion's rows were changed"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_fails_outside_of_the_model_spends_no_attempt_and_waits_for_no_labels(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
+) -> None:
+    started = training_fails(platform, monkeypatch, error, where)
+    assert decide(platform, Trigger.DRIFT, started.created_at + HOUR, "e1") == started, "tried again on the same labels"
+    serve(platform, toy_rows(1, seed=3), start=started.created_at)
+    again = decide(platform, Trigger.DRIFT, started.created_at + HOUR, "e1")
+    assert (again.action, again.attempt) == (Action.TRAIN, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [(TrainingFailedError("does not converge"), "train"), (InvalidDataError("one class only"), "training_set")],
+)
+def test_a_training_that_failed_for_its_model_or_rows_is_an_attempt_and_the_next_one_waits_for_labels(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
+) -> None:
+    """Else each label that comes in would start the same failure again."""
+    started = training_fails(platform, monkeypatch, error, where)
+    sent_until = started.created_at - HOUR
+    serve(platform, toy_rows(1, seed=3), start=sent_until + HOUR)
+    again = decide(platform, Trigger.DRIFT, sent_until + 2 * HOUR, "e1")
     assert (unmet(again), again.attempt) == ({"back_off"}, 2)
-    serve(platform, toy_rows(N_ROWS // 4, seed=4), start=sent.last_at + 2 * HOUR)
-    assert decide(platform, Trigger.DRIFT, sent.last_at + 3 * HOUR, "e1").action is Action.TRAIN
+    serve(platform, toy_rows(N_ROWS // 4, seed=4), start=sent_until + 2 * HOUR)
+    assert decide(platform, Trigger.DRIFT, sent_until + 3 * HOUR, "e1").action is Action.TRAIN
 
 
 def test_labels_that_come_before_the_others_are_neither_counted_nor_learned_from(platform: Platform) -> None:

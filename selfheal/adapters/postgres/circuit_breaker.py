@@ -98,7 +98,7 @@ def breaker_engine(
     engine = create_engine(url, pool_pre_ping=True, connect_args=arguments, **pool)
     event.listen(engine, "do_connect", breaker.connect)
     event.listen(engine, "handle_error", drop_refused_connection)
-    engine.dialect.do_ping = accepts_changes  # type: ignore[method-assign]
+    engine.dialect.do_ping = accepts_changes  # type: ignore[method-assign,assignment]
     return engine
 
 

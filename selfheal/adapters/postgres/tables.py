@@ -56,6 +56,7 @@ class Tables:
     spoiled_periods: Table
     retraining_decisions: Table
     retraining_requests: Table
+    training_failures: Table
     promotions: Table
     probations: Table
     monitoring_alerts: Table
@@ -78,6 +79,7 @@ def build_tables(contract: ModelContract) -> Tables:
         spoiled_periods=_spoiled_periods(metadata),
         retraining_decisions=_retraining_decisions(metadata),
         retraining_requests=_retraining_requests(metadata),
+        training_failures=_training_failures(metadata),
         promotions=_promotions(metadata),
         probations=_probations(metadata),
         monitoring_alerts=_monitoring_alerts(metadata),
@@ -319,6 +321,18 @@ def _retraining_requests(metadata: MetaData) -> Table:
         Column("reason", Text, nullable=False),
         _time("taken_at"),
         Index("retraining_requests_to_take", "model_name", "created_at", postgresql_where=text("taken_at IS NULL")),
+    )
+
+
+def _training_failures(metadata: MetaData) -> Table:
+    """Return the table of trainings that failed for what their model or rows are like."""
+    return Table(
+        "training_failures",
+        metadata,
+        Column("decision_id", Text, primary_key=True),
+        Column("model_name", Text, nullable=False),
+        _time("failed_at", required=True),
+        Column("reason", Text, nullable=False),
     )
 
 

@@ -32,7 +32,7 @@ class RetrainingSignals:
 
     `is_feed_broken` is None before a tick has seen enough of the champion's traffic. `matured` is None where the delay of
     labels is not identifiable, for which `maturity` has the reason. `attempts` of this episode are those that were judged and
-    those that failed. `is_contract_its_own`: the champion was trained under the contract that this process has.
+    those that failed for what their model or rows are like. `is_contract_its_own`: the champion was trained under the contract that this process has.
     """
 
     trigger: Trigger

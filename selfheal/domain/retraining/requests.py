@@ -1,10 +1,16 @@
-"""Whether the latest tick calls for a retraining, and by which trigger. Pure: the sensors ask it."""
+"""Whether the latest tick calls for a retraining, by which trigger, and when one that failed is tried again. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from selfheal.domain.records import Trigger, Verdict
+from selfheal.kit.backoff import Backoff
+
+OUTSIDE_FAILURE_BACKOFF = Backoff(initial_seconds=60.0, max_seconds=3_600.0)
+"""Between two tries of an attempt that failed outside of the model: soon after a moment's outage, and no storm in a long
+one, of which each try may be a whole training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +44,16 @@ def retraining_need(tick: LatestTick | None) -> RetrainingNeed:
         features = "feature" if tick.num_drifted_features == 1 else "features"
         return RetrainingNeed(Trigger.DRIFT, f"harmful shift with {tick.num_drifted_features} drifted {features}")
     return RetrainingNeed(Trigger.PERFORMANCE, "harmful shift although no feature has drifted")
+
+
+def next_try_at(n_failures: int, last_failed_at: datetime | None, now: datetime) -> datetime | None:
+    """Return until when to wait before an attempt is tried again; None: it may be tried now.
+
+    Args:
+        n_failures: tries of this attempt that failed for anything but the model and its rows.
+        last_failed_at: when the last of them did. One from after `now` was before a clock was set back.
+    """
+    if n_failures == 0 or last_failed_at is None or last_failed_at > now:
+        return None
+    at = last_failed_at + timedelta(seconds=OUTSIDE_FAILURE_BACKOFF.seconds(n_failures))
+    return None if at <= now else at

@@ -44,7 +44,7 @@ from selfheal.kit.errors import (
 )
 from selfheal.kit.serialization import digest_of
 from selfheal.services.promotion.final_validation import check_answers_again, validate
-from selfheal.services.promotion.registry_sync import PROJECTION_STEPS, project
+from selfheal.services.promotion.registry_sync import PROJECTION_STEPS, project, restore_registered_model
 
 if TYPE_CHECKING:
     from selfheal.services.platform import Platform
@@ -108,6 +108,7 @@ def stage(
     """
     on_step("register")
     with exclusive(platform.store, Lock.REGISTRY):
+        restore_registered_model(platform)  # or MLflow would count from 1 again
         number = platform.registry.register(shadow)
     on_step("write_staging")
     model_versions.register_staging(platform.store, _as_version(shadow, number, decision, now))

@@ -1,4 +1,4 @@
-"""Reconciliation of what follows Postgres: MLflow's aliases and stage tags, and the files of decisions.
+"""Reconciliation of what follows Postgres: MLflow's runs, versions, aliases and stage tags, and the files of decisions.
 
 Every step may be repeated, by several processes at once. A promotion or rollback reconciles at its end; the sensor
 `registry_sensor` does so whatever happened before. So what a crash left unfinished is completed within a minute, and an
@@ -29,6 +29,12 @@ REGISTRY_OUT_OF_SYNC = "registry_out_of_sync"
 SETTLING = timedelta(minutes=5)
 """How long after a promotion MLflow may be behind without an alert: it follows, nobody has edited it."""
 
+MAX_RUNS_LOOKED_UP = 100
+"""Newest versions whose runs are looked for in MLflow's trash, each minute and in one query."""
+
+MAX_VERSIONS_RESTORED = 10_000
+"""Versions that are registered again after the whole model was deleted."""
+
 PROJECTION_STEPS = ("write_decision_files", "point_production_alias", "drop_staging_alias", "tag_stages")
 """What `project` does, in order."""
 
@@ -47,18 +53,42 @@ def watch_registry(platform: Platform, now: datetime) -> list[str]:
         What was corrected, one sentence each.
     """
     production = model_versions.production_version(platform.store)
+    repaired = repair_registry(platform)
     corrected = project(platform)
-    if not corrected:
-        resolve_alert(platform.store, REGISTRY, REGISTRY_OUT_OF_SYNC, now)
-    elif not _is_settling(production, now):
-        message = (
-            f"MLflow was out of sync with Postgres and has been corrected: {'; '.join(corrected)}. Someone may be editing "
-            "aliases by hand."
-        )
+    message = _alert_message(repaired, [] if _is_settling(production, now) else corrected)
+    if message is not None:
         open_or_update_alert(
             platform.store, REGISTRY, None, Alert(REGISTRY_OUT_OF_SYNC, Severity.WARNING, message), now
         )
-    return corrected
+    elif not corrected:
+        resolve_alert(platform.store, REGISTRY, REGISTRY_OUT_OF_SYNC, now)
+    return repaired + corrected
+
+
+def repair_registry(platform: Platform) -> list[str]:
+    """Put back in MLflow what a person has deleted or renamed there; return what was found, one sentence each.
+
+    What MLflow keeps no way back for is said, too. Serving needs none of it: it has the files of its version.
+    """
+    with exclusive(platform.store, Lock.REGISTRY):
+        production = model_versions.production_version(platform.store)
+        if production is None:
+            return []
+        versions = model_versions.list_versions(platform.store, limit=MAX_RUNS_LOOKED_UP)
+        found = platform.registry.repair_runs(production, versions) + restore_registered_model(platform)
+        if not platform.registry.has_version(production.version):
+            found.append(
+                f"version {production.version}, which is in production, was deleted in MLflow, which keeps no way back; it "
+                "continues to serve, and the next promotion sets the alias again"
+            )
+        return found
+
+
+def restore_registered_model(platform: Platform) -> list[str]:
+    """Put back the registered model if it was deleted or renamed in MLflow; return what was found. For one caller at a time."""
+    if platform.registry.has_registered_model():
+        return []
+    return platform.registry.repair_model(model_versions.list_versions(platform.store, limit=MAX_VERSIONS_RESTORED))
 
 
 def reconcile_registry(platform: Platform, on_step: Callable[[str], None] = lambda _: None) -> list[str]:
@@ -77,8 +107,8 @@ def reconcile_registry(platform: Platform, on_step: Callable[[str], None] = lamb
 
 def _point_production(platform: Platform, version: int) -> list[str]:
     alias = platform.registry.alias_version(PRODUCTION_ALIAS)
-    if alias == version:
-        return []
+    if alias == version or not platform.registry.has_version(version):
+        return []  # a version that was deleted there has no alias: `repair_registry` says so
     platform.registry.point_alias(PRODUCTION_ALIAS, version)
     was = "no version" if alias is None else f"version {alias}"
     return [f"alias {PRODUCTION_ALIAS} pointed at {was} although version {version} is in production"]
@@ -105,5 +135,23 @@ def _tag_stages(platform: Platform) -> list[str]:
     return corrected
 
 
+def _alert_message(repaired: list[str], corrected: list[str]) -> str | None:
+    """Return what the alert says; None if there is nothing to say."""
+    sentences = []
+    if corrected:
+        sentences.append(
+            f"MLflow was out of sync with Postgres and has been corrected: {'; '.join(corrected)}. Someone may be editing "
+            "aliases by hand."
+        )
+    if repaired:
+        sentences.append(
+            f"Somebody deleted or renamed what the platform needs in MLflow: {'; '.join(repaired)}. Serving is not affected."
+        )
+    return " ".join(sentences) or None
+
+
 def _is_settling(production: ModelVersion | None, now: datetime) -> bool:
-    return production is not None and production.promoted_at is not None and now - production.promoted_at < SETTLING
+    """Return whether the promotion was a moment ago; one from the future was before a clock was set back."""
+    return (
+        production is not None and production.promoted_at is not None and abs(now - production.promoted_at) < SETTLING
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from selfheal.adapters.mlflow_registry import EXPORTED
+from selfheal.adapters.mlflow_environment import EXPORTED
 from selfheal.adapters.mlflow_store import EXPERIMENT
 from selfheal.domain.records import Action
 from selfheal.kit.errors import TrainingFailedError

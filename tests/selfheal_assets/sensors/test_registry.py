@@ -69,3 +69,13 @@ def test_what_a_run_reports_itself_is_left_to_it(two: Dagster) -> None:
     force_promote(two.platform, 2, reason="a person's word", actor="ada", now=datetime.now(UTC))
     result = result_of(two)
     assert [event.partition for event in result.asset_events] == ["1"], f"2 is live for less than {REPORTED_BY_ITS_RUN}"
+
+
+@pytest.mark.parametrize("cursor", ["", "yesterday", "-1"])
+def test_a_cursor_that_a_person_wrote_stops_nothing(two: Dagster, cursor: str) -> None:
+    put_live(two.platform.store, 2, 1, T0)
+    result = result_of(two, cursor)
+    assert {event.partition for event in result.asset_events if isinstance(event, dg.AssetMaterialization)} == {
+        "1",
+        "2",
+    }

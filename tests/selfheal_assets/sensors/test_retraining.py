@@ -10,6 +10,8 @@ import pytest
 from selfheal.adapters.postgres import decisions
 from selfheal.adapters.postgres.retraining_requests import add_request, open_requests
 from selfheal.domain.records import Action
+from selfheal.kit.backoff import Backoff
+from selfheal.kit.errors import ServiceUnavailableError
 from tests.selfheal_assets.conftest import Dagster
 from tests.selfheal_assets.sensors.evaluating import evaluate, skip_message
 from tests.times import T0
@@ -47,6 +49,34 @@ def test_harm_with_drift_asks_for_one_retraining_of_the_episode_and_attempt(dags
     assert "no monitoring tick has seen" in skip_message(evaluate(dagster, "drift_sensor")), (
         "version 2 begins with a clean sheet"
     )
+
+
+def test_what_fails_outside_of_the_model_is_tried_again_after_a_while_on_the_same_labels(
+    dagster: Dagster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise ServiceUnavailableError("MLflow does not answer")
+
+    serve(dagster.platform, toy_rows(1_000, scenario="overheating"))
+    assert dagster.run("monitoring_job").success
+    first = evaluate(dagster, "drift_sensor")
+    assert isinstance(first, dg.RunRequest)
+    keys = [first.run_key]
+    for n_failures in (1, 2):
+        with monkeypatch.context() as patched:
+            patched.setattr("selfheal.services.retraining.train", away)
+            run = dagster.definitions.resolve_job_def("retraining_job").execute_in_process(
+                instance=dagster.instance, run_config=first.run_config, tags=first.tags, raise_on_error=False
+            )
+        assert not run.success
+        assert f"failed {n_failures} times outside of the model" in skip_message(evaluate(dagster, "drift_sensor"))
+        with monkeypatch.context() as patched:
+            patched.setattr("selfheal.domain.retraining.requests.OUTSIDE_FAILURE_BACKOFF", Backoff(0.0, 0.0))
+            again = evaluate(dagster, "drift_sensor")
+        assert isinstance(again, dg.RunRequest)
+        assert "attempt 1" in (again.run_key or "")
+        assert again.run_key not in keys, "a key is used once for ever"
+        keys.append(again.run_key)
 
 
 def test_harm_without_enough_labels_is_told_and_not_trained_on(dagster: Dagster) -> None:

@@ -74,6 +74,7 @@ def test_a_failed_run_is_one_open_alert_until_the_job_succeeds(
     (alert,) = list_alerts(dagster.platform.store, only_open=True)
     assert (alert.kind, alert.severity) == ("maintenance_job_failed", "critical")
     assert failed.run_id[:8] in alert.message
+    assert "delete_what_is_old: OSError: [Errno 28] No space left on device" in alert.message, "its cause, at once"
     succeeded = dagster.run(JOB)
     after_success(dagster, succeeded)
     assert open_kinds(dagster) == []

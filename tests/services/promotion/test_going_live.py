@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import text
 
 from selfheal.adapters.decision_log import verify_decisions
-from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS, STAGE_TAG, STAGING_ALIAS
+from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS, STAGING_ALIAS
+from selfheal.adapters.mlflow_repairs import STAGE_TAG
 from selfheal.adapters.postgres import alerts, decisions, model_versions, promotions
 from selfheal.domain.records import Action, Decision, GateVerdict, ModelVersion, Stage
 from selfheal.kit.errors import (

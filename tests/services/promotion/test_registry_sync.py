@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from selfheal.adapters import mlflow_repairs
 from selfheal.adapters.decision_log import decision_folder, verify_decisions
-from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS, STAGING_ALIAS
+from selfheal.adapters.mlflow_registry import EXPERIMENT, PRODUCTION_ALIAS, STAGING_ALIAS
 from selfheal.adapters.postgres import decisions, model_versions
 from selfheal.adapters.postgres.alerts import list_alerts
 from selfheal.domain.records import Action, Stage
@@ -17,11 +20,15 @@ from selfheal.services.promotion.registry_sync import (
     SETTLING,
     project,
     reconcile_registry,
+    repair_registry,
     watch_registry,
 )
 from tests import builders
-from tests.candidates import champion, passed, put_live, twin_of_champion
+from tests.candidates import champion, log_worse_model, mlflow_client, passed, put_live, twin_of_champion
 from tests.times import T0
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 LATER = T0 + timedelta(hours=1)
 
@@ -99,6 +106,13 @@ def test_what_a_promotion_of_a_moment_ago_left_open_is_finished_and_no_alert(two
     assert open_kinds(two) == []
 
 
+def test_a_promotion_before_the_clock_was_set_back_excuses_nothing(two: Platform) -> None:
+    project(two)
+    two.registry.point_alias(PRODUCTION_ALIAS, 1)
+    assert watch_registry(two, LATER - timedelta(days=2)) != []
+    assert open_kinds(two) == [REGISTRY_OUT_OF_SYNC]
+
+
 def test_the_newest_decisions_get_the_files_that_a_crash_kept_them_from(platform: Platform) -> None:
     for number in range(15):
         decisions.append(platform.store, builders.decision(decision_id=f"d{number}", action=Action.SKIP))
@@ -118,3 +132,133 @@ def test_a_decision_is_completed_by_the_next_one(platform: Platform) -> None:
     record_decision(platform.store, platform.settings.data_dir, builders.decision(decision_id="next"))
     assert verify_decisions(platform.store, platform.settings.data_dir) == []
     assert model_versions.production_version(platform.store) is not None
+
+
+# What a person deletes or renames on MLflow's pages
+
+
+def delete_experiment(client: MlflowClient, _: Platform) -> None:
+    client.delete_experiment(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+
+
+def rename_experiment(client: MlflowClient, _: Platform) -> None:
+    client.rename_experiment(client.get_experiment_by_name(EXPERIMENT).experiment_id, "old stuff")
+
+
+def delete_run(client: MlflowClient, platform: Platform) -> None:
+    client.delete_run(champion(platform).mlflow_run_id)
+
+
+def rename_model(client: MlflowClient, platform: Platform) -> None:
+    client.rename_registered_model(platform.contract.name, "my model")
+
+
+def delete_model(client: MlflowClient, platform: Platform) -> None:
+    client.delete_registered_model(platform.contract.name)
+
+
+def delete_version(client: MlflowClient, platform: Platform) -> None:
+    client.delete_model_version(platform.contract.name, str(champion(platform).version))
+
+
+def delete_logged_model(client: MlflowClient, platform: Platform) -> None:
+    client.delete_logged_model(champion(platform).artifact_uri.removeprefix("models:/"))
+
+
+REPAIRED = {
+    delete_experiment: "experiment selfheal had been deleted and was restored",
+    rename_experiment: "experiment selfheal had been renamed to 'old stuff' and has its name again",
+    delete_run: "the run of version 1 had been deleted and was restored",
+    rename_model: "had been renamed to 'my model' and has its name again",
+    delete_model: "had been deleted; 2 of its 2 versions are registered again",
+}
+
+
+@pytest.mark.parametrize("by_hand", REPAIRED, ids=lambda function: function.__name__)
+def test_what_is_deleted_or_renamed_in_mlflow_is_put_back_and_named_at_once(
+    two: Platform, by_hand: Callable[[MlflowClient, Platform], None]
+) -> None:
+    project(two)
+    by_hand(mlflow_client(two), two)
+    found = watch_registry(two, LATER + timedelta(seconds=30))
+    assert REPAIRED[by_hand].replace("version 1", f"version {champion(two).version}") in found[0]
+    (alert,) = list_alerts(two.store, only_open=True)
+    assert found[0] in alert.message
+    assert "Serving is not affected" in alert.message
+    assert watch_registry(two, LATER + timedelta(minutes=1)) == []
+    assert open_kinds(two) == []
+    assert two.registry.alias_version(PRODUCTION_ALIAS) == 2
+    assert two.registry.stage_tags() == {1: "Archived", 2: "Production"}
+    assert two.registry.reference(champion(two)) is not None
+    assert two.registry.register(twin_of_champion(two)) == 3, "a number is never given twice"
+
+
+@pytest.mark.parametrize(
+    "by_hand", [*REPAIRED, delete_version, delete_logged_model], ids=lambda function: function.__name__
+)
+def test_whatever_is_deleted_or_renamed_in_mlflow_serving_and_the_next_promotion_go_on(
+    two: Platform, by_hand: Callable[[MlflowClient, Platform], None]
+) -> None:
+    """Also before the next check has put it back."""
+    from selfheal.services.promotion.going_live import stage
+
+    project(two)
+    shadow = twin_of_champion(two) if by_hand is not delete_logged_model else log_worse_model(two)
+    by_hand(mlflow_client(two), two)
+    for path in (two.settings.data_dir / "cache").glob("*.skops"):
+        path.unlink()
+    assert two.registry.load(champion(two)), "from MLflow, whatever is in the cache"
+    verdict = passed(two, shadow)
+    assert stage(two, verdict.shadow, verdict.decision, LATER).version == 3
+    assert two.registry.tracking_config()["experiment_name"] == EXPERIMENT
+    put_live(two.store, 3, 2, LATER + timedelta(minutes=2))
+    watch_registry(two, LATER + timedelta(minutes=2))
+    assert two.registry.alias_version(PRODUCTION_ALIAS) == 3
+
+
+def test_a_version_that_mlflow_cannot_give_back_is_named_until_the_next_promotion(two: Platform) -> None:
+    project(two)
+    delete_version(mlflow_client(two), two)
+    for minute in (0, 1):
+        (found,) = watch_registry(two, LATER + timedelta(minutes=minute))
+        assert found.startswith("version 2, which is in production, was deleted in MLflow")
+        assert open_kinds(two) == [REGISTRY_OUT_OF_SYNC]
+    put_live(two.store, 1, 2, LATER + timedelta(minutes=2))
+    watch_registry(two, LATER + timedelta(minutes=2))
+    assert two.registry.alias_version(PRODUCTION_ALIAS) == 1
+
+
+def test_a_restoration_of_the_registered_model_that_was_interrupted_is_begun_anew(
+    two: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(two)
+    delete_model(mlflow_client(two), two)
+    create = mlflow_repairs.create_version
+
+    def interrupted(client: MlflowClient, *args: Any) -> int:
+        number = create(client, *args)
+        if number == 1:
+            raise ConnectionError
+        return number
+
+    with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+        patched.setattr(mlflow_repairs, "create_version", interrupted)
+        repair_registry(two)
+    (found,) = repair_registry(two)
+    assert "2 of its 2 versions are registered again" in found
+    assert two.registry.register(twin_of_champion(two)) == 3
+
+
+def test_a_version_whose_model_was_deleted_too_leaves_its_number_unused(two: Platform) -> None:
+    from selfheal.services.promotion.going_live import stage
+
+    project(two)
+    worse = log_worse_model(two)
+    verdict = passed(two, worse)
+    stage(two, verdict.shadow, verdict.decision, LATER)
+    client = mlflow_client(two)
+    client.delete_logged_model(worse.artifact_uri.removeprefix("models:/"))
+    delete_model(client, two)
+    (found,) = repair_registry(two)
+    assert "2 of its 3 versions are registered again" in found
+    assert two.registry.register(twin_of_champion(two)) == 4
