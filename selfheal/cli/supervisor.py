@@ -256,7 +256,9 @@ def supervise(settings: Settings, mlflow_uri: str, on_ready: Callable[[], None])
 
     A process that ends is started again alone. `on_ready` is called once, from another thread, when all addresses answer.
     """
-    environment = child_environment(settings) | {"MLFLOW_BACKEND_STORE_URI": mlflow_uri}
+    from selfheal.adapters.mlflow_environment import CONNECTION_LIMITS
+
+    environment = child_environment(settings) | CONNECTION_LIMITS | {"MLFLOW_BACKEND_STORE_URI": mlflow_uri}
     programs = _programs(settings)
     supervisor = Supervisor(programs, environment, Printer([program.name for program in programs]))
     stopping = threading.Event()
@@ -279,7 +281,7 @@ def _programs(settings: Settings) -> list[Program]:
     def python(*arguments: str) -> list[str]:
         return [sys.executable, "-m", *arguments]
 
-    return [
+    programs = [
         Program("code", python("dagster", "api", "grpc", "-m", "selfheal_assets.definitions", *code_server, *quiet)),
         Program("dagster", python("dagster_webserver", *webserver, *quiet)),
         # Without the code server the daemon finds nothing to evaluate, and asks for it again a minute later.
@@ -289,8 +291,12 @@ def _programs(settings: Settings) -> list[Program]:
             may_start=lambda: _accepts(settings.code_server_port),
         ),
         Program("api", python("serving")),
-        Program("mlflow", python("mlflow", "server", *mlflow)),
     ]
+    return (
+        programs
+        if settings.has_tracking_server
+        else [*programs, Program("mlflow", python("mlflow", "server", *mlflow))]
+    )
 
 
 def _accepts(port: int) -> bool:

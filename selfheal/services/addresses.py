@@ -41,12 +41,17 @@ def http_url(host: str, port: int) -> str:
 
 
 def addresses(settings: Settings) -> tuple[Address, ...]:
-    """Return what `up` listens on."""
-    return (
-        Address("API", "API_PORT", settings.api_host, settings.api_port, "/health", "its documentation is /docs"),
-        Address("Dagster", "DAGSTER_PORT", "127.0.0.1", settings.dagster_port, "/server_info", "assets, runs, sensors"),
-        Address("MLflow", "MLFLOW_PORT", "127.0.0.1", settings.mlflow_port, "/health", "training runs, model versions"),
+    """Return what `up` listens on. A tracking server that runs elsewhere is not among it."""
+    api = Address("API", "API_PORT", settings.api_host, settings.api_port, "/health", "its documentation is /docs")
+    dagster = Address(
+        "Dagster", "DAGSTER_PORT", "127.0.0.1", settings.dagster_port, "/server_info", "assets, runs, sensors"
     )
+    if settings.has_tracking_server:
+        return api, dagster
+    mlflow = Address(
+        "MLflow", "MLFLOW_PORT", "127.0.0.1", settings.mlflow_port, "/health", "training runs, model versions"
+    )
+    return api, dagster, mlflow
 
 
 def code_server(settings: Settings) -> Address:

@@ -31,8 +31,7 @@ def report_page(settings: Settings, file_name: str) -> dg.UrlMetadataValue:
 def mlflow_run(platform: Platform, run_id: str) -> dg.UrlMetadataValue:
     """Return the link to a training run: at `MLFLOW_PUBLIC_URL`, on the tracking server, or where `selfheal up` shows it."""
     settings = platform.settings
-    server = settings.mlflow_tracking_uri or ""
-    own = server if server.startswith("http") else _listening(settings, "MLFLOW_PORT")
+    own = settings.mlflow_tracking_uri if settings.has_tracking_server else _listening(settings, "MLFLOW_PORT")
     base = str(settings.mlflow_public_url or own).rstrip("/")
     return dg.MetadataValue.url(base + platform.registry.run_url_path(run_id))
 

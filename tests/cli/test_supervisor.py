@@ -113,6 +113,16 @@ def test_a_line_of_a_run_is_an_event() -> None:
     assert supervisor.job_event(of_the_run) == JobEvent("RUN_SUCCESS", level="DEBUG")
 
 
+@pytest.mark.parametrize(("uri", "starts_mlflow"), [(None, True), ("http://mlflow.example.org", False)])
+def test_a_tracking_server_that_runs_elsewhere_is_not_started(
+    tmp_path: Path, uri: str | None, starts_mlflow: bool
+) -> None:
+    programs = supervisor._programs(load_settings(data_dir=tmp_path, mlflow_tracking_uri=uri))
+    names = {program.name for program in programs}
+    assert ("mlflow" in names) == starts_mlflow
+    assert {"code", "daemon", "dagster", "api"} <= names
+
+
 def test_the_daemon_starts_once_the_code_server_listens(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     programs = supervisor._programs(load_settings(data_dir=tmp_path, code_server_port=port))

@@ -29,3 +29,10 @@ def test_each_address_has_the_port_of_its_setting_and_can_be_opened_on_this_mach
 def test_the_address_of_the_api_is_one_that_a_browser_can_open(host: str, url: str) -> None:
     (api,) = (a for a in addresses(load_settings(api_host=host, api_port=8123)) if a.setting == "API_PORT")
     assert api.url == url
+
+
+def test_a_tracking_server_that_runs_elsewhere_is_not_started_here() -> None:
+    settings = load_settings(mlflow_tracking_uri="https://mlflow.example.org")
+    assert "MLFLOW_PORT" not in {a.setting for a in addresses(settings)}
+    store = load_settings(mlflow_tracking_uri="postgresql+psycopg2://host/mlflow")
+    assert "MLFLOW_PORT" in {a.setting for a in addresses(store)}
