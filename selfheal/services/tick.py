@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -166,10 +165,6 @@ def _current_window(platform: Platform, champion: ModelVersion, now: datetime) -
     newest, _ = predictions.latest_activity(platform.store, now)
     if newest is None:
         return None
-    if champion.promoted_at is not None and champion.promoted_at > now + predictions.CLOCK_TOLERANCE:
-        champion = replace(
-            champion, promoted_at=None
-        )  # promoted before a clock was set back; else nothing is monitored
     start = window_start(champion, newest, platform.settings.monitoring_lookback)
     return predictions.window_of(platform.store, champion.version, start, newest)
 
