@@ -22,6 +22,7 @@ from selfheal.adapters.postgres.journal_seals import seal_finished
 from selfheal.domain.contract import CALM, TRUE_LABEL, FloatArray, ModelContract
 from selfheal.domain.scenarios import scenario_rows
 from selfheal.kit.ids import new_id
+from selfheal.services.scoring import scoring_of
 from tests import toy_use_case
 from tests.times import T0
 
@@ -146,7 +147,7 @@ def serve(
         platform.settings.data_dir,
         platform.contract,
         rows,
-        platform.registry.load(version).predict_proba(features)[:, 1],
+        scoring_of(platform, version)(features),
         threshold=version.threshold,
         model_version=version.version,
         start=start,

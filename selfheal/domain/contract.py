@@ -277,8 +277,8 @@ class ModelContract:
         return raw | {feature.name: derived[feature.name] for feature in self.derived}
 
     def matrix(self, columns: Columns) -> FloatArray:
-        """Return the model's input, shape (n, features), from the raw inputs' columns."""
-        return np.column_stack(list(self.feature_columns(columns).values()))
+        """Return the model's input, shape (n, features), from the raw inputs' columns; in memory column by column."""
+        return np.array(list(self.feature_columns(columns).values()), dtype=np.float64).T
 
     def feature_frame(self, inputs: pd.DataFrame) -> pd.DataFrame:
         """Return a frame of all features from one of the raw inputs; the index stays, other columns are dropped."""

@@ -1,44 +1,50 @@
-"""Scores of a registered or shadow model for stored rows."""
+"""Scores of a registered or shadow model for stored rows: to the bit those that the API gives for the same rows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.records import ModelVersion, ShadowModel
 from selfheal.domain.retraining.evaluation import Scores
+from selfheal.kit.errors import ModelRefusedError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from selfheal.domain.contract import FloatArray
     from selfheal.services.platform import Platform
-
-
-def score_rows(platform: Platform, model: ModelVersion | ShadowModel, rows: pd.DataFrame) -> Scores:
-    """Return a registered or shadow model's probabilities for rows with all features, and its threshold."""
-    features = rows[list(platform.contract.feature_names)].to_numpy(dtype=np.float64)
-    return Scores(platform.registry.load(model).predict_proba(features)[:, 1], model.threshold)
-
 
 MAX_FAILURE_CHARACTERS = 300
 """Of a model's own message, which may hold a whole array."""
 
 
+def scoring_of(platform: Platform, model: ModelVersion | ShadowModel) -> Callable[[FloatArray], FloatArray]:
+    """Return the function that the model scores with wherever it scores: (n, features) to (n,) probabilities.
+
+    Raises:
+        ModelRefusedError, IntegrityError: if the model does not load.
+    """
+    return served_scoring(platform.registry.load(model), platform.contract)
+
+
 def try_scores(platform: Platform, model: ModelVersion | ShadowModel, rows: pd.DataFrame) -> Scores:
-    """As `score_rows`; what a model that fails on the rows said is in `Scores.failure`.
+    """Return the model's probabilities for rows with all features, and its threshold.
+
+    What a model that fails on the rows said is in `Scores.failure`.
 
     Raises:
         ModelRefusedError, IntegrityError: if the model does not load.
     """
     features = rows[list(platform.contract.feature_names)].to_numpy(dtype=np.float64)
-    pipeline = platform.registry.load(model)
+    score = scoring_of(platform, model)
     try:
-        given = np.asarray(pipeline.predict_proba(features), dtype=np.float64)
+        return Scores(score(features), model.threshold)
+    except ModelRefusedError as error:
+        failure = str(error)
     except Exception as error:  # a model's own code may raise anything
-        failure = f"{type(error).__name__}: {error}"[:MAX_FAILURE_CHARACTERS]
-    else:
-        if given.shape == (len(rows), 2):
-            return Scores(given[:, 1], model.threshold)
-        failure = f"it answers {len(rows)} rows with an array of shape {given.shape}"
-    return Scores(np.full(len(rows), np.nan), model.threshold, failure)
+        failure = f"{type(error).__name__}: {error}"
+    return Scores(np.full(len(rows), np.nan), model.threshold, failure[:MAX_FAILURE_CHARACTERS])

@@ -392,10 +392,11 @@ def _compare(settings: Settings, rows: pd.DataFrame, outcome: DemoOutcome) -> No
 def _metrics(platform: Any, number: int, features: Any, labels: Any) -> ScoreMetrics:
     from selfheal.adapters.postgres.model_versions import model_version
     from selfheal.domain.monitoring.performance import score_metrics
+    from selfheal.services.scoring import scoring_of
 
     version = model_version(platform.store, number)
     assert version is not None
-    return score_metrics(labels, platform.registry.load(version).predict_proba(features)[:, 1], version.threshold)
+    return score_metrics(labels, scoring_of(platform, version)(features), version.threshold)
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from selfheal.adapters.postgres.model_versions import production_version
 from selfheal.domain.model.examination import examine
-from selfheal.domain.model.plain_scoring import plain_scoring
+from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.records import Alert, Severity
 from selfheal.kit.backoff import Backoff
 from selfheal.kit.errors import SelfhealError
@@ -233,4 +233,4 @@ def ready_champion(version: ModelVersion, pipeline: Pipeline, contract: ModelCon
         ModelRefusedError: as `examine`.
     """
     examine(pipeline, contract)
-    return Champion(version, pipeline, plain_scoring(pipeline, contract.matrix(contract.probe_rows())))
+    return Champion(version, pipeline, served_scoring(pipeline, contract))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psycopg
 import uvicorn
 from fastapi import FastAPI
@@ -27,6 +28,7 @@ from selfheal.adapters.journal import LABEL_JOURNAL, JournalKind, prediction_jou
 from selfheal.adapters.postgres.model_versions import model_version, production_version, register_staging
 from selfheal.domain.contract import ModelContract, load_contract
 from selfheal.services.platform import Platform, open_platform
+from selfheal.services.scoring import scoring_of
 from selfheal.settings import Settings
 from selfheal.simulate.traffic import request_bodies
 from serving.__main__ import IDLE_CONNECTION_TIMEOUT_SECONDS
@@ -169,15 +171,15 @@ def bodies(n_rows: int, seed: int = 5) -> list[dict[str, Any]]:
 
 
 def expected_probabilities(platform: Platform, version: int, rows: Sequence[dict[str, Any]]) -> list[float]:
-    """What the version's own pipeline says, loaded here and asked without the API."""
+    """What the version's model says of each row alone, loaded here and asked without the API."""
     import pandas as pd
 
     registered = model_version(platform.store, version)
     assert registered is not None
     frame = pd.DataFrame(list(rows), columns=list(platform.contract.input_names)).astype("float64")
     matrix = platform.contract.feature_frame(frame).to_numpy(dtype="float64")
-    scores: list[float] = platform.registry.load(registered).predict_proba(matrix)[:, 1].tolist()
-    return scores
+    scoring = scoring_of(platform, registered)
+    return [float(scoring(row[np.newaxis])[0]) for row in matrix]
 
 
 @dataclass

@@ -133,8 +133,8 @@ class Explainer:
     def explain(self, matrix: FloatArray) -> Explanation:
         """Split the log-odds of each row of the feature matrix, shape (n, features), NaN where missing, into parts."""
         columns = self.linear.preprocess(matrix)
-        log_odds = self.linear.log_odds(columns)
-        contributions = _product(columns, self.weights) - self.baseline_terms
+        log_odds = _product_by_row(columns, self.linear.coefficients) + self.linear.intercept
+        contributions = _product_by_row(columns, self.weights) - self.baseline_terms
         largest = np.maximum(1.0, np.abs(contributions).max(axis=1, initial=0.0))
         missing = log_odds - self.baseline_log_odds - contributions.sum(axis=1)
         return Explanation(
@@ -145,7 +145,7 @@ class Explainer:
             contributions=contributions,
             is_exact=np.abs(missing) <= TOLERANCE_LOG_ODDS * largest,
             reasons=self.reasons,
-            reason_contributions=contributions @ self.reason_members,
+            reason_contributions=_product_by_row(contributions, self.reason_members),
         )
 
 
@@ -338,6 +338,18 @@ def _thinned(rows: FloatArray, max_rows: int) -> FloatArray:
 
 def _product(columns: Any, right: FloatArray) -> FloatArray:
     return np.asarray(columns @ right, dtype=np.float64)
+
+
+def _product_by_row(columns: Any, right: FloatArray) -> FloatArray:
+    """Return `_product`, each row by itself: what a row is told must not depend on the rows that were asked about with it.
+
+    BLAS adds up a row's terms in an order that depends on their number (`selfheal.domain.model.plain_scoring`).
+    """
+    if hasattr(columns, "toarray"):
+        return _product(columns, right)  # a sparse product goes from row to row
+    terms = right if right.ndim > 1 else right[:, np.newaxis]
+    rows = [(row[:, np.newaxis] * terms).sum(axis=0) for row in _dense(columns)]
+    return np.reshape(rows, (len(rows), *right.shape[1:]))
 
 
 def _dense(columns: Any) -> FloatArray:

@@ -1,29 +1,58 @@
-"""Vectorised scoring: a fitted pipeline as one function of an array, without scikit-learn's checks on every call.
+"""Vectorised, batch-invariant scoring: a fitted pipeline as one function of an array, each row scored by itself.
 
-`predict_proba` spends about a millisecond on validating, converting and wrapping, for one row as for fifty; the arithmetic of
-a few dozen rows takes a tenth of that. Steps known here become array functions; a pipeline with any other step is called
-as it is. Which of the two it is makes no difference to the scores: `plain_scoring` compares them before it is used.
+A row's score is a function of the row and the model alone. A product of matrices does not keep that rule: BLAS adds up a
+row's terms in an order that depends on how many rows there are, where the row stands among them, and the processor. Since
+requests are scored in groups of whatever has arrived, an answer would depend on the load. Hence two ways of scoring:
+
+- Steps known here become array functions in which every operation is of one element, or adds column after column. They
+  also spare scikit-learn's checks, which cost about a millisecond a call, for one row as for fifty.
+- Any other pipeline is called as it is: on the rows as they come if it ends in trees, which compare and never multiply,
+  else on blocks that always have the same number of rows, so that BLAS takes the same path each time.
 
 Belongs here: arithmetic that a scikit-learn class documents. Does not belong here: a model of our own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from selfheal.kit.errors import ModelRefusedError
+
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from selfheal.domain.contract import FloatArray
+    from selfheal.domain.contract import FloatArray, ModelContract
 
 Step: TypeAlias = "Callable[[FloatArray], FloatArray]"
 
 TOLERANCE = 1e-13
 """Largest difference of two probabilities that are the same: another order of adding, not another formula."""
+
+BLOCK_ROWS = (64, 256, 1_024)
+"""Rows of a block: multiples of the rows that any kernel of BLAS takes at once, so that none is a remainder."""
+
+TREES = frozenset(
+    {
+        "DecisionTreeClassifier",
+        "ExtraTreesClassifier",
+        "GradientBoostingClassifier",
+        "HistGradientBoostingClassifier",
+        "RandomForestClassifier",
+    }
+)
+ELEMENTWISE = frozenset(
+    {"MaxAbsScaler", "MinMaxScaler", "QuantileTransformer", "RobustScaler", "SimpleImputer", "StandardScaler"}
+)
+"""Classes of scikit-learn that never multiply matrices: what they make of a row does not depend on the other rows."""
+
+
+def served_scoring(pipeline: Pipeline, contract: ModelContract) -> Step:
+    """Return `plain_scoring` of a contract's model: the function that every score of a version comes from."""
+    return plain_scoring(pipeline, contract.matrix(contract.probe_rows()))
 
 
 def plain_scoring(pipeline: Pipeline, probe: FloatArray) -> Step:
@@ -32,19 +61,77 @@ def plain_scoring(pipeline: Pipeline, probe: FloatArray) -> Step:
     Args:
         probe: feature rows on which the plain function must agree with the pipeline; else the pipeline itself is called.
     """
-    as_it_is = partial(_predict, pipeline)
     plain = _composed(pipeline)
-    if plain is None:
-        return as_it_is
     try:
-        is_same = np.abs(plain(probe) - as_it_is(probe)).max(initial=0.0) <= TOLERANCE
-    except (ValueError, ArithmeticError):  # the pipeline may refuse rows of the probe, and says so when it is called
-        return as_it_is
-    return plain if is_same else as_it_is
+        if plain is not None and _agree(plain(probe), _predict(pipeline, probe), TOLERANCE):
+            return plain
+        return _called(pipeline, probe)
+    except Exception:  # a model's own code may raise anything on rows of the probe; it says so when it is called
+        return _in_blocks(pipeline, BLOCK_ROWS[:1])
+
+
+def _agree(one: FloatArray, other: FloatArray, tolerance: float) -> bool:
+    return bool(np.abs(one - other).max(initial=0.0) <= tolerance)
+
+
+# The pipeline itself
+
+
+def _called(pipeline: Pipeline, probe: FloatArray) -> Step:
+    """Return a call of the pipeline. Larger blocks are used too if they give the scores of the smallest to the bit."""
+    if _is_row_by_row(pipeline):
+        return _in_one_thread(pipeline)
+    rows = np.resize(probe, (BLOCK_ROWS[-1], probe.shape[1]))
+    expected = _in_blocks(pipeline, BLOCK_ROWS[:1])(rows)
+    sizes = [size for size in BLOCK_ROWS[1:] if _agree(_in_blocks(pipeline, (size,))(rows), expected, 0.0)]
+    return _in_blocks(pipeline, (BLOCK_ROWS[0], *sizes))
 
 
 def _predict(pipeline: Pipeline, matrix: FloatArray) -> FloatArray:
-    return np.asarray(pipeline.predict_proba(matrix)[:, 1], dtype=np.float64)
+    given = np.asarray(pipeline.predict_proba(matrix), dtype=np.float64)
+    if given.shape != (len(matrix), 2):
+        raise ModelRefusedError(f"it answers {len(matrix)} rows with an array of shape {given.shape}")
+    return given[:, 1]
+
+
+def _in_blocks(pipeline: Pipeline, sizes: Sequence[int]) -> Step:
+    """Return a call of the pipeline on blocks of these numbers of rows (ascending), laid out row by row in memory.
+
+    The last block is the smallest that holds the rows that are left, filled up with these rows again.
+    """
+
+    def in_blocks(matrix: FloatArray) -> FloatArray:
+        scores = np.empty(len(matrix))
+        start = 0
+        while start < len(matrix):
+            n_rows = next((size for size in sizes if size >= len(matrix) - start), sizes[-1])
+            block = matrix[start : start + n_rows]
+            filled = np.ascontiguousarray(np.resize(block, (n_rows, matrix.shape[1])))
+            scores[start : start + n_rows] = _predict(pipeline, filled)[: len(block)]
+            start += n_rows
+        return scores
+
+    return in_blocks
+
+
+def _is_row_by_row(pipeline: Pipeline) -> bool:
+    """Whether the pipeline is of scikit-learn's own trees, after nothing but steps of one element each."""
+    estimators = [estimator for _, estimator in getattr(pipeline, "steps", ())]
+    if not all(type(estimator).__module__.startswith("sklearn.") for estimator in estimators):
+        return False
+    *before, last = [type(estimator).__name__ for estimator in estimators] or [""]
+    return last in TREES and ELEMENTWISE.issuperset(before)
+
+
+def _in_one_thread(pipeline: Pipeline) -> Step:
+    """Return a call of the pipeline as it is. Trees are added up in the order in which their threads end: there is one."""
+    last = pipeline.steps[-1][1]
+    if getattr(last, "n_jobs", None) is not None:
+        last.set_params(n_jobs=1)
+    return partial(_predict, pipeline)
+
+
+# Known steps
 
 
 def _composed(pipeline: Pipeline) -> Step | None:
@@ -90,28 +177,29 @@ def _quantile_transformer(fitted: Any) -> Step | None:
     """Map each value to its place among the quantiles, interpolated.
 
     Quantiles may repeat, so it is the mean of approaching from below and from above. Values up to the lowest become 0,
-    from the highest on 1.
+    from the highest on 1. That is a function with a jump at each repeated quantile: a line between the quantiles and
+    the numbers next to the repeated ones.
     """
     if fitted.output_distribution != "uniform":
         return None
-    references, quantiles = fitted.references_, fitted.quantiles_
-    columns = [
-        (np.ascontiguousarray(column), np.ascontiguousarray(-column[::-1]), column[0], column[-1])
-        for column in quantiles.T
-    ]
-    downwards = -references[::-1]
+    lines = [_line(column, fitted.references_) for column in fitted.quantiles_.T]
 
     def transform(matrix: FloatArray) -> FloatArray:
-        placed = np.empty_like(matrix)
-        for j, (upwards, mirrored, lowest, highest) in enumerate(columns):
-            values = matrix[:, j]
-            place = 0.5 * (np.interp(values, upwards, references) - np.interp(-values, mirrored, downwards))
-            place[values >= highest] = 1.0
-            place[values <= lowest] = 0.0
-            placed[:, j] = place
-        return placed
+        placed = np.empty((len(lines), len(matrix)))
+        for row, column, (knots, places) in zip(placed, matrix.T, lines, strict=True):
+            row[:] = np.interp(column, knots, places)
+        return placed.T
 
     return transform
+
+
+def _line(quantiles: FloatArray, references: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the knots of one column's line, rising, and what they become."""
+    repeated = quantiles[1:][np.diff(quantiles) == 0.0]
+    knots = np.unique(np.concatenate([quantiles, np.nextafter(repeated, -np.inf), np.nextafter(repeated, np.inf)]))
+    below = np.interp(-knots, -quantiles[::-1], -references[::-1])
+    places = 0.5 * (np.interp(knots, quantiles, references) - below)
+    return knots, np.where(knots <= quantiles[0], 0.0, np.where(knots >= quantiles[-1], 1.0, places))
 
 
 def _logistic_regression(fitted: Any) -> Step | None:
@@ -120,8 +208,19 @@ def _logistic_regression(fitted: Any) -> Step | None:
 
     if fitted.coef_.shape[0] != 1:
         return None
-    coefficients, intercept = fitted.coef_[0], fitted.intercept_[0]
-    return lambda matrix: np.asarray(expit(matrix @ coefficients + intercept))
+    coefficients, intercept = fitted.coef_[0][:, np.newaxis], fitted.intercept_[0]
+    return lambda matrix: np.asarray(expit(_sums_in_order(matrix.T, coefficients) + intercept))
+
+
+def _sums_in_order(columns: FloatArray, coefficients: FloatArray) -> FloatArray:
+    """Return each row's sum of `columns * coefficients`, shape (n,), added up from the first column to the last.
+
+    Along the first axis numpy adds whole columns one by one; only where each is a single number it adds in pairs, and
+    running sums do not.
+    """
+    terms = np.multiply(columns, coefficients, order="C")
+    sums: FloatArray = np.add.accumulate(terms)[-1] if terms.shape[1] == 1 else np.add.reduce(terms)
+    return sums
 
 
 def _is_nan(value: object) -> bool:

@@ -18,6 +18,10 @@ import numpy as np
 if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray
 
+SAME_VALUE = 1e-13
+"""Values so close, relative to their size, are one value: what rounding makes of the same row on two machines. As two, the
+few scores that a table of coarse inputs has would all seem to have moved."""
+
 MAX_SCORE_BINS = 512
 """Ranks are gathered into so many values before their distribution's tail is computed: its moments hardly notice."""
 
@@ -95,10 +99,16 @@ def share_p_value(k_current: int, n_current: int, k_reference: int, n_reference:
 
 
 def _counts(current: FloatArray, reference: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """How often each distinct value, in order, stands in either sample."""
-    _, which = np.unique(np.concatenate([current, reference]), return_inverse=True)
-    n_values = int(which.max()) + 1
-    counted = [np.bincount(part, minlength=n_values) for part in (which[: len(current)], which[len(current) :])]
+    """How often each distinct value, in order, stands in either sample; distinct by more than `SAME_VALUE`."""
+    values = np.concatenate([current, reference])
+    order = np.argsort(values)
+    in_order = values[order]
+    sizes = np.minimum(np.abs(in_order), np.finfo(np.float64).max)
+    with np.errstate(invalid="ignore"):  # infinity less infinity: the same value
+        is_next = np.diff(in_order) > SAME_VALUE * np.minimum(sizes[1:], sizes[:-1])
+    which = np.concatenate([[0], np.cumsum(is_next)])
+    is_current = order < len(current)
+    counted = [np.bincount(which[part], minlength=int(which[-1]) + 1) for part in (is_current, ~is_current)]
     return counted[0].astype(np.float64), counted[1].astype(np.float64)
 
 
@@ -137,7 +147,7 @@ class _RankSum(NamedTuple):
         n_reference = n_total - n_current
         weights = total / n_total
         scores = np.cumsum(weights) - weights / 2 - 0.5
-        mean_score = float(current @ scores) / n_current
+        mean_score = float((current * scores).sum()) / n_current
         gap = float(np.diff(scores).min()) if len(scores) > 1 else 0.0
         return cls(
             *_gathered(scores, weights),
@@ -179,8 +189,8 @@ def _upper_tail(scores: FloatArray, weights: FloatArray, distance: float, n_draw
         """Cumulant generating function and its first two derivatives."""
         terms = weights * np.exp(tilt * (scores - highest))
         total = float(terms.sum())
-        mean = float(terms @ scores) / total
-        return tilt * highest + math.log(total), mean, float(terms @ (scores - mean) ** 2) / total
+        mean = float((terms * scores).sum()) / total
+        return tilt * highest + math.log(total), mean, float((terms * (scores - mean) ** 2).sum()) / total
 
     if tilted(0.0)[1] >= distance:  # 0, but for rounding
         return 0.5

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract
+from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.monitoring.performance import score_metrics
 from selfheal.domain.records import Calibration, ScoreMetrics, TrainingRecord
 from selfheal.domain.retraining.calibration import (
@@ -117,7 +118,7 @@ def train(
         before = check_calibration(rows.y[rows.n_original :], out_of_fold)
         pipeline, out_of_fold, how = _recalibrated(pipeline, out_of_fold, before, rows, seed)
     threshold = f1_optimal_threshold(rows.y[rows.n_original :], out_of_fold)
-    judged = _probabilities(pipeline, x_judge)
+    judged = _probabilities(pipeline, contract, x_judge)
     params = {**best, **more_iterations, "threshold": threshold, "folds": FOLDS, "scoring": SCORING, "seed": seed}
     if training_set.info.original_weight is not None:
         params["original_weight"] = training_set.info.original_weight
@@ -264,11 +265,12 @@ def _out_of_fold(pipeline: Pipeline, rows: _Rows) -> FloatArray:
     return _finite(found[rows.n_original :], pipeline)
 
 
-def _probabilities(pipeline: Pipeline, x: FloatArray) -> FloatArray:
+def _probabilities(pipeline: Pipeline, contract: ModelContract, x: FloatArray) -> FloatArray:
+    """Return the probabilities as they will be served."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1):
-        return _finite(np.asarray(pipeline.predict_proba(x)[:, 1], dtype=np.float64), pipeline)
+        return _finite(served_scoring(pipeline, contract)(x), pipeline)
 
 
 def _finite(probabilities: FloatArray, pipeline: Pipeline) -> FloatArray:

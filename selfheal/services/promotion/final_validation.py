@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from selfheal.domain.model.examination import examine
-from selfheal.domain.model.plain_scoring import plain_scoring
+from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.records import ShadowModel
 from selfheal.kit.errors import ModelRefusedError, SelfhealError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from sklearn.pipeline import Pipeline
 
-    from selfheal.domain.contract import FloatArray, ModelContract
+    from selfheal.domain.contract import FloatArray
     from selfheal.domain.records import ModelVersion
     from selfheal.services.platform import Platform
 
@@ -62,7 +62,7 @@ def validate(platform: Platform, model: ShadowModel | ModelVersion, champion: Mo
     served = None if champion is None else _loaded(platform, champion)
     if served is not None:
         contract = platform.contract
-        latencies = measure(_as_served(pipeline, contract), _as_served(served, contract), matrix)
+        latencies = measure(served_scoring(pipeline, contract), served_scoring(served, contract), matrix)
         check_latency(latencies, platform.settings.max_latency_ratio)
 
 
@@ -162,10 +162,6 @@ def _loaded(platform: Platform, champion: ModelVersion) -> Pipeline | None:
         return platform.registry.load(champion)
     except SelfhealError:
         return None
-
-
-def _as_served(pipeline: Pipeline, contract: ModelContract) -> Scoring:
-    return plain_scoring(pipeline, contract.matrix(contract.probe_rows()))
 
 
 def _time_ms(score: Scoring, rows: FloatArray) -> float:

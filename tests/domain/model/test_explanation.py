@@ -182,7 +182,9 @@ def test_a_row_is_explained_alone_as_among_ten_thousand(borrower_model: Case) ->
     reasons = together.adverse_reasons()
     for row in (0, 4_321, 9_999):
         alone = borrower_model.explainer.explain(matrix[[row]])
-        np.testing.assert_allclose(alone.contributions[0], together.contributions[row], atol=1e-12)
+        np.testing.assert_array_equal(alone.contributions[0], together.contributions[row])
+        np.testing.assert_array_equal(alone.reason_contributions[0], together.reason_contributions[row])
+        assert alone.log_odds[0] == together.log_odds[row]
         assert [reason.code for reason in alone.adverse_reasons()[0]] == [reason.code for reason in reasons[row]]
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +24,10 @@ from sklearn.preprocessing import FunctionTransformer, QuantileTransformer, Stan
 from selfheal.domain.contract import FloatArray
 from selfheal.domain.model.plain_scoring import plain_scoring
 from tests import toy_use_case
+from tests.domain.model.scores_in_company import digest_of_numbers
 
 N_FEATURES = 4
+REPOSITORY = Path(__file__).parents[3]
 
 
 def training_rows(seed: int = 1, n_rows: int = 500) -> tuple[FloatArray, FloatArray]:
@@ -91,10 +98,10 @@ UNKNOWN: dict[str, Callable[[], Pipeline]] = {
 
 
 @pytest.mark.parametrize("make", UNKNOWN.values(), ids=UNKNOWN)
-def test_any_other_pipeline_is_called_as_it_is(make: Callable[[], Pipeline]) -> None:
+def test_any_other_pipeline_is_called(make: Callable[[], Pipeline]) -> None:
     pipeline = make()
     matrix = training_rows(3)[0]
-    assert np.array_equal(plain_scoring(pipeline, matrix)(matrix), pipeline.predict_proba(matrix)[:, 1])
+    assert np.abs(plain_scoring(pipeline, matrix)(matrix) - pipeline.predict_proba(matrix)[:, 1]).max() <= 1e-12
 
 
 class Doubtful(LogisticRegression):
@@ -112,4 +119,54 @@ Doubtful.__name__ = "LogisticRegression"
 def test_a_step_that_is_not_what_its_name_says_is_found_out_on_the_probe() -> None:
     pipeline = fitted(SimpleImputer(), StandardScaler(), Doubtful())
     matrix = training_rows(3)[0]
-    assert np.array_equal(plain_scoring(pipeline, matrix)(matrix), pipeline.predict_proba(matrix)[:, 1])
+    assert np.abs(plain_scoring(pipeline, matrix)(matrix) - pipeline.predict_proba(matrix)[:, 1]).max() <= 1e-12
+
+
+def test_rows_that_the_pipeline_refuses_are_refused_when_they_are_scored_not_before() -> None:
+    pipeline = fitted(SimpleImputer(), FunctionTransformer(np.tanh), LogisticRegression())
+    score = plain_scoring(pipeline, np.full((3, N_FEATURES + 1), 1.0))
+    assert score(training_rows(3)[0]).shape == (500,)
+    with pytest.raises(ValueError, match="features"):
+        score(np.full((3, N_FEATURES + 1), 1.0))
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 2, 63, 64, 65, 256, 257, 1_024, 1_025, 2_100])
+def test_a_pipeline_that_is_called_gives_one_score_a_row_however_many_there_are(n_rows: int) -> None:
+    pipeline = UNKNOWN["a function"]()
+    matrix = np.resize(training_rows(3)[0], (n_rows, N_FEATURES))
+    scores = plain_scoring(pipeline, training_rows()[0])(matrix)
+    assert scores.shape == (n_rows,)
+    expected = pipeline.predict_proba(matrix)[:, 1] if n_rows else scores
+    assert np.abs(scores - expected).max(initial=0.0) <= 1e-12
+
+
+# A row's score is a function of the row and the model
+
+
+KERNELS = ("Prescott", "Nehalem", "Sandybridge", "Haswell", "SkylakeX", "SapphireRapids")
+"""What OPENBLAS_CORETYPE may be on x86; another processor's OpenBLAS knows none of them and takes its own kernels."""
+
+
+@pytest.fixture(scope="module")
+def numbers_here() -> str:
+    """What scores, drift statistics and gates are by the kernels of this process."""
+    return digest_of_numbers()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_scores_drift_and_gates_are_the_same_in_any_company_and_under_any_kernel_of_blas(
+    kernel: str, numbers_here: str
+) -> None:
+    """Every size of batch from 1 to 70, and larger ones, shuffled; for estimators with and without a formula known here."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.domain.model.scores_in_company"],
+        env=environment | {"OPENBLAS_CORETYPE": kernel},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert found["differing"] == {}, "rows whose score depends on its company, by estimator and size of batch"
+    assert found["numbers"] == numbers_here

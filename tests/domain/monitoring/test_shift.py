@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import hypergeom, ks_2samp, mannwhitneyu
 
-from selfheal.domain.monitoring.shift import NO_SHIFT, column_shift, ks_distance, ks_p_value, share_p_value
+from selfheal.domain.monitoring.shift import NO_SHIFT, Shift, column_shift, ks_distance, ks_p_value, share_p_value
 
-numbers = st.lists(st.floats(-1e6, 1e6) | st.integers(0, 3).map(float), min_size=1, max_size=60).map(np.array)
+numbers = st.lists(
+    st.floats(-1e6, 1e6).map(lambda value: round(value, 6)) | st.integers(0, 3).map(float), min_size=1, max_size=60
+).map(np.array)
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero")  # scipy's p-value of a single row, which is not asked for
@@ -96,3 +98,36 @@ def test_columns_that_have_not_moved_are_rarely_called_moved(share_of_zeros: flo
         rows = rng.permutation(column)
         n_called += column_shift(rows[:300], rows[300:1_500]).p_value < 0.01
     assert n_called <= 36
+
+
+# The same value, computed by two machines
+
+
+def test_the_few_scores_of_coarse_inputs_have_not_moved_because_they_were_rounded_otherwise() -> None:
+    scores = np.random.default_rng(1).choice([0.1, 0.25, 1 / 3, 0.7], 2_000)
+    for rounded in (np.nextafter(scores, 1.0), np.nextafter(scores, 0.0), scores * (1 + 1e-15)):
+        assert column_shift(rounded, scores) == Shift(0.0, 0.0, 1.0)
+        assert ks_distance(rounded, scores) == 0.0
+
+
+def test_values_that_differ_by_more_than_rounding_are_different() -> None:
+    for low, high in (
+        (1.0, 1.0 + 1e-12),
+        (1e12, 1e12 + 1),
+        (0.0, 1e-300),
+        (-1.0, 1.0),
+        (-np.inf, np.inf),
+        (1e308, np.inf),
+    ):
+        assert ks_distance(np.full(5, high), np.full(5, low)) == 1.0
+
+
+def test_infinity_is_one_value() -> None:
+    assert ks_distance(np.array([np.inf, -np.inf]), np.array([-np.inf, np.inf])) == 0.0
+
+
+def test_the_order_of_the_rows_says_nothing() -> None:
+    rng = np.random.default_rng(2)
+    current, reference = rng.normal(size=700), rng.normal(0.1, size=900).round(1)
+    shuffled = column_shift(rng.permutation(current), rng.permutation(reference))
+    assert shuffled == column_shift(current, reference), "to the bit"

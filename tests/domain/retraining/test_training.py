@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from selfheal.domain.contract import TRUE_LABEL, ModelContract
 from selfheal.domain.model.explanation import build_explainer
-from selfheal.domain.model.plain_scoring import plain_scoring
+from selfheal.domain.model.plain_scoring import plain_scoring, served_scoring
 from selfheal.domain.monitoring.performance import score_metrics
 from selfheal.domain.retraining.dataset import (
     EVALUATION,
@@ -72,7 +72,7 @@ def trained(halves: TrainingSet) -> TrainedModel:
 
 
 def probabilities(model: TrainedModel, rows: pd.DataFrame) -> np.ndarray:
-    return model.pipeline.predict_proba(rows[FEATURES].to_numpy(dtype=np.float64))[:, 1]
+    return served_scoring(model.pipeline, contract)(rows[FEATURES].to_numpy(dtype=np.float64))
 
 
 def test_the_same_rows_and_seed_give_the_same_model(halves: TrainingSet, trained: TrainedModel) -> None:

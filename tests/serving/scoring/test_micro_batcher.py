@@ -251,7 +251,7 @@ def test_every_answer_is_the_models_own_and_what_the_journal_has(
             assert len(lines) == len(flat)
             assert path.scorer.n_acknowledged == len(flat)
             for line, (one, answer), score in zip(lines, flat, scores, strict=True):
-                assert abs(answer["probability"] - score) <= 1e-12
+                assert answer["probability"] == score
                 assert answer["prediction"] == int(answer["probability"] >= answer["threshold"])
                 told = {name: line[name] for name in ("prediction_id", "prediction", "probability", "threshold")}
                 assert told == {name: str(answer[name]) for name in told}
