@@ -17,6 +17,7 @@ from selfheal.cli.printing import fit_progress, print_json, print_table, step_pr
 from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
+    from selfheal.domain.records import Reproduction
     from selfheal.services.platform import Platform
 
 
@@ -92,22 +93,37 @@ def reproduce(
     version: Version,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a version again from its record and compare it to the bit; exit 1 if it differs. Nothing is stored."""
+    """Train a version again from its record and compare; exit 1 if it differs. Nothing is stored.
+
+    Compared to the bit; where code, libraries, processor or BLAS are others than then, to a tolerance that is named.
+    """
     from selfheal.kit.serialization import to_dict
     from selfheal.services.verification.reproduction import reproduce as train_again
 
     with opened_platform(load_settings()) as platform, fit_progress(f"Version {version} again") as on_fits:
         found = train_again(platform, version, on_fits)
     if as_json:
-        print_json(to_dict(found) | {"is_identical": found.is_identical})
+        print_json(to_dict(found) | {"is_identical": found.is_identical, "is_reproduced": found.is_reproduced})
     else:
         for difference in found.differences:
             console.print(f"[red]-[/] {escape(difference)}")
         for change in found.changed_since:
             console.print(f"changed since: {escape(change)}")
-        outcome = "is the same to the bit" if found.is_identical else f"differs in {len(found.differences)} places"
-        console.print(f"Version {version}, trained again on rows {found.data_sha256[:12]}, {outcome}.")
-    raise typer.Exit(0 if found.is_identical else 1)
+        console.print(f"Version {version}, trained again on rows {found.data_sha256[:12]}, {outcome_of(found)}.")
+    raise typer.Exit(0 if found.is_reproduced else 1)
+
+
+def outcome_of(found: Reproduction) -> str:
+    """Return how a reproduction came out, as the end of a sentence."""
+    if found.is_identical:
+        return "is the same to the bit"
+    if found.is_reproduced:
+        return (
+            f"is the same to {found.tolerance:g}: {found.n_rounded} values differ by less, which is rounding, since not all is "
+            "as it was then"
+        )
+    beyond = f" by more than {found.tolerance:g}" if found.tolerance else ""
+    return f"differs in {len(found.differences)} places{beyond}"
 
 
 @app.command("worth-labelling", rich_help_panel="Change what serves")

@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 from selfheal.adapters.postgres import decisions
 from selfheal.adapters.postgres.alerts import open_or_update_alert, resolve_alert
 from selfheal.cli import app
-from selfheal.domain.records import Action, Alert, Severity
+from selfheal.cli.versions import outcome_of
+from selfheal.domain.records import Action, Alert, Reproduction, Severity
 from selfheal.kit.api_keys import ApiKey, Scope, key_digest, parse_api_keys
 from selfheal.kit.errors import ConfigurationError
 from selfheal.services.platform import open_platform
@@ -152,6 +153,26 @@ def test_reproduce_trains_a_version_again_and_says_whether_it_is_the_same(
     report = json.loads(other.stdout)
     assert report["is_identical"] is False
     assert any("threshold" in difference and "0.123" in difference for difference in report["differences"])
+
+
+@pytest.mark.parametrize(
+    ("differences", "tolerance", "n_rounded", "sentence"),
+    [
+        ((), 0.0, 0, "is the same to the bit"),
+        (
+            (),
+            1e-9,
+            6,
+            "is the same to 1e-09: 6 values differ by less, which is rounding, since not all is as it was then",
+        ),
+        (("a: 1 and 2",), 0.0, 0, "differs in 1 places"),
+        (("a: 1 and 2",), 1e-9, 5, "differs in 1 places by more than 1e-09"),
+    ],
+)
+def test_reproduce_says_to_what_tolerance_a_version_is_the_same(
+    differences: tuple[str, ...], tolerance: float, n_rounded: int, sentence: str
+) -> None:
+    assert outcome_of(Reproduction("m", 1, "run", "d" * 64, differences, (), tolerance, n_rounded)) == sentence
 
 
 @pytest.mark.integration

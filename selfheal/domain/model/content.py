@@ -1,4 +1,4 @@
-"""Comparison of two skops files: fitted parameters to the bit, without the times and object ids of each write.
+"""Comparison of two skops files: fitted parameters, to the bit or to a tolerance, without the times and object ids of each write.
 
 Nothing of a file is executed or turned into objects; `selfheal.domain.model.file` is where a model is opened.
 """
@@ -10,34 +10,81 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from selfheal.domain.model.file import SCHEMA, ZIP_START
+from selfheal.kit.same_numbers import is_same
 
 OBJECT_ID, FILE = "__id__", "file"
 MAX_SHOWN_CHARACTERS = 80
 
 
-def canonical_content(data: bytes) -> dict[str, str]:
-    """Each value of the file by its path in the schema: a text in JSON, or of a member (an array) its sha256.
+@dataclass(frozen=True)
+class Content:
+    """What a file says.
 
-    Object ids are numbered in the order in which they appear; names of members are replaced by what is in them.
+    `leaves` has each value by its path in the schema: a text in JSON, or of a member (an array) its sha256, under which
+    `members` has its bytes. Object ids are numbered in the order in which they appear; names of members are left out.
     """
+
+    leaves: dict[str, str]
+    members: dict[str, bytes]
+
+
+def canonical_content(data: bytes) -> Content:
+    """Return the content of a skops file."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         schema = json.loads(archive.read(SCHEMA))
-        digests = {name: _digest(archive.read(name)) for name in archive.namelist() if name != SCHEMA}
+        members = {name: archive.read(name) for name in archive.namelist() if name != SCHEMA}
+    digests = {name: _digest(member) for name, member in members.items()}
     numbers: dict[Any, int] = {}
-    return dict(_leaves(schema, "", digests, numbers))
+    leaves = dict(_leaves(schema, "", digests, numbers))
+    return Content(leaves, {digests[name]: member for name, member in members.items()})
 
 
-def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
-    """Every path at which two contents differ, a sentence each; empty: they are the same."""
+def differences(one: Content, other: Content, tolerance: float = 0.0) -> list[str]:
+    """Return every path at which two contents differ, a sentence each; empty: they are the same.
+
+    Args:
+        tolerance: how far two floating-point numbers may lie apart, relatively and absolutely; 0: to the bit.
+    """
     found = []
-    for path in sorted(one.keys() | other.keys()):
-        left, right = (content.get(path, "nothing")[:MAX_SHOWN_CHARACTERS] for content in (one, other))
-        if one.get(path) != other.get(path):
+    for path in sorted(one.leaves.keys() | other.leaves.keys()):
+        texts = [content.leaves.get(path, "nothing") for content in (one, other)]
+        if texts[0] != texts[1] and not (tolerance and _is_close(one, other, texts, tolerance)):
+            left, right = (text[:MAX_SHOWN_CHARACTERS] for text in texts)
             found.append(f"{path.strip('.')}: {left} and {right}")
     return found
+
+
+def _is_close(one: Content, other: Content, texts: list[str], tolerance: float) -> bool:
+    left, right = (content.members.get(text) for content, text in zip((one, other), texts, strict=True))
+    if left is not None and right is not None:
+        return _are_close_arrays(left, right, tolerance)
+    try:
+        return is_same(_plain(texts[0]), _plain(texts[1]), tolerance)
+    except ValueError:  # a digest, or nothing
+        return False
+
+
+def _plain(text: str) -> Any:
+    """Return the value of a leaf. skops writes a plain value as JSON, as a text of its schema, which is JSON."""
+    value = json.loads(text)
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _are_close_arrays(left: bytes, right: bytes, tolerance: float) -> bool:
+    """Whether two members are arrays of the same floating-point type and shape whose numbers are close."""
+    try:
+        a, b = (np.load(io.BytesIO(member), allow_pickle=False) for member in (left, right))
+    except (ValueError, OSError, EOFError):  # no array
+        return False
+    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and (a.dtype, a.shape) == (b.dtype, b.shape)):
+        return False  # a sparse matrix is an archive of arrays
+    return bool(a.dtype.kind == "f" and np.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True))
 
 
 def _leaves(node: Any, path: str, digests: dict[str, str], numbers: dict[Any, int]) -> Iterator[tuple[str, str]]:

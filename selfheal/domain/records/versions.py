@@ -146,8 +146,9 @@ class ShadowModel:
 class Reproduction:
     """What came of training a version again.
 
-    `differences`: where the new model differs from the old one; `changed_since`: what has changed since in code, libraries,
-    machine and parameter grid, and would explain it.
+    `differences`: where the new model differs from the old one, beyond `tolerance`; `changed_since`: what has changed since in
+    code, libraries, processor, BLAS and parameter grid, and would explain it. `tolerance` is 0, to the bit, unless
+    something of that has changed; `n_rounded` values then differ, but by no more than the tolerance.
     """
 
     model_name: str
@@ -156,10 +157,17 @@ class Reproduction:
     data_sha256: str
     differences: tuple[str, ...]
     changed_since: tuple[str, ...]
+    tolerance: float = 0.0
+    n_rounded: int = 0
 
     @property
     def is_identical(self) -> bool:
-        """Whether the new model is the old one."""
+        """Whether the new model is the old one to the bit."""
+        return self.is_reproduced and self.n_rounded == 0
+
+    @property
+    def is_reproduced(self) -> bool:
+        """Whether the new model is the old one, to the bit or to the tolerance."""
         return not self.differences
 
 

@@ -166,8 +166,16 @@ def library_versions() -> dict[str, str]:
     return found | {
         "python": machine.python_version(),
         "machine": f"{machine.system()} {machine.machine()}",
+        "processor": _processor(),
         "blas": ", ".join(sorted(arithmetic)),
     }
+
+
+def _processor() -> str:
+    """Return what numpy makes use of in this processor: its kernels differ in the last bits of logarithms and the like."""
+    configuration: Any = np.show_config(mode="dicts")
+    instructions = configuration.get("SIMD Extensions", {})
+    return " ".join([*instructions.get("baseline", ()), *instructions.get("found", ())]) or "unknown"
 
 
 def grid_as_text(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:

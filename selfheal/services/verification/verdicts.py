@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from selfheal.domain.retraining.gate_spec import GateLimits, GateSpec
 from selfheal.domain.retraining.judging import GateOutcome, evaluate_gates, gates_of_verdict
 from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import IntegrityError, PermanentError
+from selfheal.kit.same_numbers import is_same
 from selfheal.kit.serialization import digest_of
 from selfheal.services.retraining import evaluation_of
 from selfheal.services.verification.findings import Check, CheckResult
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from selfheal.services.platform import Platform
 
 TOLERANCE = 1e-9
-"""Relative: another machine's arithmetic may differ in the last bits."""
+"""Relative and absolute: the models are copies, but another machine's arithmetic may differ in the last bits of their scores."""
 
 
 def newest_verdicts(platform: Platform, limit: int) -> list[Decision]:
@@ -109,14 +109,8 @@ def gate_differences(decided: Sequence[GateResult], found: Sequence[GateResult])
             yield f"{gate.name} was {was.status.value}, it is {gate.status.value}"
         for name in ("value", "threshold", "interval_low", "interval_high"):
             before, now = getattr(was, name), getattr(gate, name)
-            if not _is_close(before, now):
-                yield f"{gate.name} had {name} {before}, it has {now}"
-
-
-def _is_close(before: float | None, now: float | None) -> bool:
-    if before is None or now is None:
-        return before is now
-    return math.isclose(before, now, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+            if not is_same(before, now, TOLERANCE):
+                yield f"{gate.name} had {name} {before}, it has {now} (compared to {TOLERANCE:g})"
 
 
 def _champion(platform: Platform, verdict: Decision) -> ModelVersion | None:

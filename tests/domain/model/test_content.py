@@ -13,7 +13,7 @@ import scipy.sparse
 import skops.io
 
 from selfheal.domain.contract import TRUE_LABEL
-from selfheal.domain.model.content import canonical_content, differences
+from selfheal.domain.model.content import Content, canonical_content, differences
 from tests.processes import REPOSITORY
 from tests.toy_use_case import contract
 from tests.traffic import toy_rows
@@ -50,8 +50,24 @@ def test_a_changed_parameter_or_coefficient_is_named() -> None:
     assert any(".C." in path and "1.0" in path and "0.5" in path for path in paths)
 
 
+def test_a_tolerance_forgives_rounding_and_nothing_else() -> None:
+    model = fitted()
+    before = canonical_content(skops.io.dumps(model))
+    last = model.steps[-1][1]  # type: ignore[attr-defined]
+    last.coef_[0, 1] = np.nextafter(last.coef_[0, 1], 9.0)
+    last.tol = float(np.nextafter(last.tol, 9.0))
+    rounded = canonical_content(skops.io.dumps(model))
+    assert len(differences(before, rounded)) == 2
+    assert differences(before, rounded, 1e-9) == []
+    last.coef_[0, 1] += 1e-6
+    last.n_iter_[0] += 1
+    found = differences(before, canonical_content(skops.io.dumps(model)), 1e-9)
+    assert ["coef_" in found[0], "n_iter_" in found[1], len(found)] == [True, True, 2]
+    assert differences(before, canonical_content(skops.io.dumps(fitted(0.5))), 1e-9)
+
+
 def test_what_one_has_and_the_other_has_not_is_a_difference() -> None:
-    assert differences({"a": "1"}, {}) == ["a: 1 and nothing"]
+    assert differences(Content({"a": "1"}, {}), Content({}, {}), 1e-6) == ["a: 1 and nothing"]
 
 
 def test_sparse_matrices_are_compared_by_their_content() -> None:

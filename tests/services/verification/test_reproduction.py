@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform as machine
+import subprocess
+import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from selfheal.domain.retraining.training import TrainedModel, library_versions, train
 from selfheal.kit.errors import MissingArtifactError, PermanentError
 from selfheal.services.platform import Platform
 from selfheal.services.promotion.going_live import promote
-from selfheal.services.verification.reproduction import changed_since, reproduce
+from selfheal.services.verification import reproduction
+from selfheal.services.verification.reproduction import TOLERANCE, changed_since, reproduce
+from selfheal.simulate.demo import settings_environment
 from tests.candidates import log_worse_model, passed, twin_of_champion
 from tests.times import T0
 from tests.traffic import SECOND
@@ -52,6 +61,68 @@ def test_what_has_changed_since_is_named(platform: Platform) -> None:
     changes = changed_since(then, platform.contract)
     assert [change.split(" was ")[0] for change in changes] == ["candidates of classify__C", "code", "scikit-learn"]
     assert "code was 0.0.1+older, is " in changes[1]
+
+
+def round_otherwise(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
+    """As if a training on this machine gave a coefficient that lies so far from the one it gave then."""
+
+    def train_otherwise(*arguments: Any) -> TrainedModel:
+        model = train(*arguments)
+        model.pipeline.steps[-1][1].coef_[0, 0] += by
+        return model
+
+    monkeypatch.setattr(reproduction, "train", train_otherwise)
+
+
+def on_another_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduction, "library_versions", lambda: library_versions() | {"processor": "of tomorrow"})
+
+
+def test_on_the_same_machine_a_last_digit_is_a_difference(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    round_otherwise(monkeypatch, 1e-15)
+    found = reproduce(platform, 1)
+    assert not found.is_reproduced
+    assert (found.tolerance, found.n_rounded) == (0.0, 0)
+    assert any("coef_" in difference for difference in found.differences)
+
+
+def test_on_another_processor_last_digits_may_differ_and_the_tolerance_is_named(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    round_otherwise(monkeypatch, 1e-12)
+    on_another_processor(monkeypatch)
+    found = reproduce(platform, 1)
+    assert found.is_reproduced
+    assert not found.is_identical
+    assert (found.tolerance, found.n_rounded) == (TOLERANCE, 1)
+    assert [change.split(" was ")[0] for change in found.changed_since] == ["processor"]
+
+
+def test_on_another_processor_another_model_is_another_model(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    round_otherwise(monkeypatch, 100 * TOLERANCE)
+    on_another_processor(monkeypatch)
+    found = reproduce(platform, 1)
+    assert not found.is_reproduced
+    assert found.tolerance == TOLERANCE
+
+
+@pytest.mark.skipif(machine.machine() not in {"x86_64", "AMD64"}, reason="another OpenBLAS has no such kernels")
+def test_a_version_is_reproduced_by_a_process_with_other_kernels_of_blas(platform: Platform) -> None:
+    own = library_versions()["blas"]
+    kernel = "Sandybridge" if "Sandybridge" not in own else "Nehalem"
+    done = subprocess.run(
+        [sys.executable, "-m", "selfheal", "reproduce", "1", "--json"],
+        env=os.environ | settings_environment(platform.settings) | {"OPENBLAS_CORETYPE": kernel},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["is_reproduced"] is True
+    assert any(change.startswith("blas was ") and kernel in change for change in found["changed_since"])
 
 
 def test_what_was_not_recorded_cannot_be_trained_again_and_says_so(platform: Platform) -> None:
