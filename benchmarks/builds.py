@@ -29,6 +29,7 @@ from benchmarks.ratio import SIDES, Side
 from benchmarks.stage import STOP_TIMEOUT_SECONDS, start, stop, wait_until_ready
 from selfheal.adapters.datasets import Dataset, load_dataset
 from selfheal.domain.contract import ModelContract, load_contract
+from selfheal.kit.child_processes import log_end, with_our_programs
 from selfheal.kit.errors import InvalidDataError
 from selfheal.settings import Settings, load_settings
 
@@ -87,7 +88,7 @@ class Build:
         try:
             done = subprocess.run(  # noqa: S603  (our own commands, no shell)
                 [str(self.python), *arguments],
-                env=os.environ | self.environment(**settings),
+                env=with_our_programs(os.environ | self.environment(**settings), self.python),
                 cwd=self.folder,
                 capture_output=True,
                 text=True,
@@ -114,7 +115,7 @@ class Build:
         with self.log.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  (our own command)
                 command,
-                env=os.environ | self.environment(),
+                env=with_our_programs(os.environ | self.environment(), self.python),
                 cwd=self.folder,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -125,7 +126,9 @@ class Build:
         try:
             host, user, database = (process.stdout.readline().strip() for _ in range(3))
             if not host:
-                raise RuntimeError(f"the {self.side} build's Postgres did not start; its log is {self.log}")
+                raise RuntimeError(
+                    f"the {self.side} build's Postgres did not start; the end of {self.log}:\n{log_end(self.log)}"
+                )
             url = URL.create("postgresql+psycopg", username=user, database=database, query={"host": host})
             engine = create_engine(url)
             try:

@@ -26,6 +26,7 @@ from selfheal.adapters.datasets import Dataset, load_dataset
 from selfheal.adapters.postgres.baseline import write_baseline
 from selfheal.domain.contract import ModelContract
 from selfheal.domain.records import Trigger
+from selfheal.kit.child_processes import log_end, with_our_programs
 from selfheal.services.platform import Platform, open_platform
 from selfheal.services.promotion.final_validation import validate
 from selfheal.services.promotion.going_live import promote, stage
@@ -87,11 +88,12 @@ def server(command: list[str], ready_url: str, log: Path, **environment: str) ->
 
 
 def start(command: list[str], log: Path, environment: Mapping[str, str], cwd: Path | None = None) -> psutil.Process:
+    """Start a command whose first word is a Python interpreter, with that interpreter's programs on its PATH."""
     with log.open("ab") as output:
         return psutil.Process(
             subprocess.Popen(  # noqa: S603  (our own commands, no shell)
                 command,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment),
+                env=with_our_programs(os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment), command[0]),
                 cwd=cwd,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -110,7 +112,7 @@ def wait_until_ready(process: psutil.Process, ready_url: str, log: Path) -> None
             if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
                 break
         time.sleep(0.05)
-    raise RuntimeError(f"the server for {ready_url} did not start; its log is {log}")
+    raise RuntimeError(f"the server for {ready_url} did not start; the end of {log}:\n{log_end(log)}")
 
 
 def stop(process: psutil.Process, signum: int = signal.SIGTERM) -> None:

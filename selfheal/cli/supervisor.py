@@ -31,6 +31,7 @@ from selfheal.adapters.marked_processes import FOLDER_VARIABLE, START_VARIABLE, 
 from selfheal.cli.ports import port_variables
 from selfheal.cli.processes import Printer, Program, Supervisor, stop_on_signals
 from selfheal.kit.atomic_file import write_atomic
+from selfheal.kit.child_processes import log_end, with_our_programs
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
 from selfheal.kit.private_files import restrict_folders, restrict_new_files
 from selfheal.services.addresses import addresses
@@ -172,7 +173,7 @@ def dagster_home(settings: Settings) -> Path:
 
 def child_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of every process of the platform."""
-    return os.environ | {
+    return with_our_programs(os.environ) | {
         "DAGSTER_HOME": str(dagster_home(settings)),
         "DATA_DIR": str(settings.data_dir.expanduser().resolve()),
         "DAGSTER_DISABLE_TELEMETRY": "yes",
@@ -184,7 +185,6 @@ def child_environment(settings: Settings) -> dict[str, str]:
         **port_variables(settings),
         "TZ": "UTC",  # of logs and whatever else asks the host
         "PYTHONWARNINGS": "ignore",
-        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
     }
 
 
@@ -335,5 +335,4 @@ def _announce(settings: Settings, on_ready: Callable[[], None], stopping: thread
 
 def _last_line(log: Path) -> str:
     """Return the last line of a log, for a process that ended before its run began: the message of a traceback."""
-    lines = [line.strip() for line in log.read_text().splitlines() if line.strip()]
-    return (lines or ["no output"])[-1].split(": ", 1)[-1]
+    return log_end(log, max_lines=1).strip().split(": ", 1)[-1]

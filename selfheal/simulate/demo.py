@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +30,7 @@ from rich.markup import escape
 from selfheal.adapters.datasets import Dataset, load_dataset
 from selfheal.domain.contract import TRUE_LABEL, ModelContract, load_contract
 from selfheal.domain.scenarios import scenario_rows
+from selfheal.kit.child_processes import log_end, with_our_programs
 from selfheal.kit.errors import InvalidDataError, ServiceUnavailableError
 from selfheal.services.addresses import addresses
 from selfheal.settings import Settings, load_settings
@@ -226,7 +226,7 @@ def start_platform(settings: Settings) -> subprocess.Popen[bytes]:
     with (settings.data_dir / "up.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "selfheal", "up"],
-            env=settings_environment(settings),
+            env=with_our_programs(settings_environment(settings)),
             cwd=settings.data_dir,  # no stray .env
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -260,7 +260,7 @@ async def _live_through(
     api, dagster = (f"http://127.0.0.1:{port}" for port in (settings.api_port, settings.dagster_port))
     async with httpx.AsyncClient(timeout=20.0) as client:
         timeline.phase("starting Postgres, Dagster, API and MLflow; training version 1")
-        outcome.version_before = await _wait_until_ready(client, api, dagster, process, settings.data_dir / "up.log")
+        outcome.version_before = await wait_until_ready(client, api, dagster, process, settings.data_dir / "up.log")
         timeline.event(f"the API serves version {outcome.version_before}; watch it at {api}")
         watch = Watch(version=outcome.version_before)
         async with (
@@ -307,22 +307,29 @@ async def _send_until_swapped(
     await sender.send(spare, contract)
 
 
-async def _wait_until_ready(
+async def wait_until_ready(
     client: httpx.AsyncClient, api: str, dagster: str, process: subprocess.Popen[bytes], log: Path
 ) -> int:
+    """Return the version that the API serves, once it and Dagster answer.
+
+    Raises:
+        ServiceUnavailableError: with the end of the log, if the platform stops, or takes longer than `START_TIMEOUT_SECONDS`.
+    """
     import httpx
 
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise ServiceUnavailableError(f"the platform stopped while starting: {_last_line(log)}; its log is {log}")
+            raise ServiceUnavailableError(f"the platform stopped while starting; the end of {log}:\n{log_end(log)}")
         with contextlib.suppress(httpx.HTTPError, KeyError):
             health = await client.get(f"{api}/health")
             (await client.get(f"{dagster}/server_info")).raise_for_status()
             if health.status_code == 200:
                 return int(health.json()["model_version"])
         await asyncio.sleep(0.5)
-    raise ServiceUnavailableError(f"the platform did not start within {START_TIMEOUT_SECONDS:.0f} s; its log is {log}")
+    raise ServiceUnavailableError(
+        f"the platform did not start within {START_TIMEOUT_SECONDS:.0f} s; the end of {log}:\n{log_end(log)}"
+    )
 
 
 async def _observe(
@@ -407,8 +414,3 @@ async def _background(work: Any) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-def _last_line(log: Path) -> str:
-    lines = deque((line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()), maxlen=1)
-    return lines[0] if lines else "no output"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -15,7 +19,7 @@ import pytest
 from selfheal.adapters.datasets import Dataset
 from selfheal.domain.contract import TRUE_LABEL, Scenario
 from selfheal.kit.api_keys import Scope, hashed_entry
-from selfheal.kit.errors import InvalidDataError
+from selfheal.kit.errors import InvalidDataError, ServiceUnavailableError
 from selfheal.settings import load_settings
 from selfheal.simulate.demo import (
     CALM_ROWS,
@@ -26,6 +30,7 @@ from selfheal.simulate.demo import (
     divide,
     free_ports,
     settings_environment,
+    wait_until_ready,
 )
 from tests.environment import forget_settings
 from tests.toy_use_case import contract
@@ -168,3 +173,20 @@ def test_free_ports_differ_and_can_be_listened_on() -> None:
     for port in ports:
         with socket.create_server(("127.0.0.1", port)):
             pass
+
+
+def test_a_platform_that_does_not_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
+    log, port = tmp_path / "up.log", free_ports(1)[0]
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-c", "raise SystemExit('no room\\nset DATA_DIR')"], stderr=output)
+    process.wait()
+
+    async def wait() -> int:
+        async with httpx.AsyncClient() as client:
+            address = f"http://127.0.0.1:{port}"
+            return await wait_until_ready(client, address, address, process, log)
+
+    with pytest.raises(
+        ServiceUnavailableError, match=r"stopped while starting; the end of .*up\.log:\nno room\nset DATA_DIR"
+    ):
+        asyncio.run(wait())
