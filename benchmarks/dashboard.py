@@ -25,7 +25,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.monitored_past import write_monitored_past
+from benchmarks.measured import at_least, exactly, within
+from benchmarks.monitored_past import DAYS, write_monitored_past
 from benchmarks.stage import api_command, api_environment, free_port, prepare, server
 from selfheal.cli.supervisor import stop_in_order_on_signals
 
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 TICKS_EVERY = timedelta(minutes=5)
 N_LOADS, N_QUICK_LOADS = 11, 5
 N_QUESTIONS = 20
+N_POINTS = 120
+MIN_PLOTLY_KB = 100.0
+"""Less is no Plotly: it came from a cache, or not at all."""
+
 TARGETS = {"first_paint_ms": 1_000.0, "other_kb": 1_000.0}
 TIMEOUT_MS = 60_000
 
@@ -91,15 +96,23 @@ def measure(folder: Path, data: Path | None, console: Console, n_loads: int) -> 
     platform, _ = prepare(folder, data, console)
     try:
         n_ticks = write_monitored_past(platform, datetime.now(UTC), TICKS_EVERY)
+        exactly("looks written", n_ticks, timedelta(days=DAYS) // TICKS_EVERY)
         console.print(f"{n_ticks:,} looks written")
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         environment = api_environment(platform.settings, port)
         with server(api_command(), f"{url}/health/ready", folder / "api.log", **environment):
-            history = [asked_ms(f"{url}/monitoring/history?hours=720&points=120") for _ in range(N_QUESTIONS)]
+            question = f"{url}/monitoring/history?hours={DAYS * 24}&points={N_POINTS}"
+            steps = httpx.get(question, timeout=30).raise_for_status().json()["steps"]
+            within("steps of the history", len(steps), N_POINTS // 2, N_POINTS + 1)  # the period begins within a step
+            within("looks behind the history", sum(step["n_ticks"] for step in steps), n_ticks - 1, n_ticks)
+            history = [asked_ms(question) for _ in range(N_QUESTIONS)]
             loads = in_chromium(lambda browser: [load(browser, url) for _ in range(n_loads + 1)][1:])
     finally:
         platform.close()
+    exactly("loads of the page", len(loads), n_loads)
+    for one in loads:
+        at_least("kilobytes of Plotly in a load with an empty cache", one.plotly_kb, MIN_PLOTLY_KB)
     median = {name: statistics.median(getattr(one, name) for one in loads) for name in Load.__dataclass_fields__}
     return Outcome(
         n_ticks=n_ticks,

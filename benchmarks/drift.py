@@ -34,6 +34,7 @@ from rich.progress import Progress
 from rich.table import Column, Table
 from scipy.stats import chi2
 
+from benchmarks.measured import at_least, exactly, within
 from selfheal.adapters.datasets import load_dataset
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
@@ -170,7 +171,12 @@ def simulate_deployment(
     ends = np.cumsum(n_rows)
     tick_of_run = np.searchsorted(ends, np.arange(0, ends[-1], RUN_ROWS), side="right")
     traffic = world.draw(int(ends[-1]), rng, MIX_TILT * np.sin(2 * np.pi * hours[tick_of_run] / 24))
+    exactly("rows of traffic", len(traffic), int(ends[-1]))
+    expected = rate_per_hour * 24 * DAYS
+    within("rows of 90 days", len(traffic), expected - 6 * expected**0.5, expected + 6 * expected**0.5)
     stream = Stream(traffic, ends, rng)
+    largest = max(len(stream.day(tick)) for tick in range(TICKS_PER_DAY, N_TICKS, TICKS_PER_DAY))
+    within("rows of a day that are compared", largest, min(LIMITS.min_rows, rate_per_hour * 24 // 2), 1.2 * SAMPLE_ROWS)
     thresholds = derive_thresholds(reference, NAMES, LIMITS.n_ticks)
     alarms = np.zeros(N_TICKS, dtype=bool)
     for name in NAMES:
@@ -317,6 +323,8 @@ def detection_of(world: World, change: Change, column: str, n_rows: int, n_windo
         reference = world.reference(rng)
         inputs = world.inputs.iloc[world.draw(n_rows, rng)].reset_index(drop=True)
         current = world.scored(change(inputs, rng))
+        exactly("rows of a window", len(current), n_rows)
+        at_least(f"rows in which {column} is another one", int((current[column] != inputs[column]).sum()), 1)
         found["ours"] += is_called(current, reference, column)
         found["evidently_default"] += evidently_default(current[column], reference[column])
     return {name: found[name] / n_windows for name in ("ours", "evidently_default")}
@@ -530,9 +538,20 @@ def main(
         for name, (of_window, _) in SCENARIOS.items():
             outcome.triage[name] = verdicts_of(world, of_window, n_windows, seed)
             progress.advance(task)
+    check_counts(outcome, n_deployments, n_windows)
     show(outcome, console)
     if json_file is not None:
         json_file.write_text(json.dumps(asdict(outcome), indent=1))
+
+
+def check_counts(outcome: Outcome, n_deployments: int, n_windows: int) -> None:
+    """Check that all deployments, shifts and scenarios were tried."""
+    exactly("deployments", outcome.deployments_simulated, n_deployments * len(RATES_PER_HOUR))
+    exactly("windows with a shift", sum(map(len, outcome.detection.values())), len(SHIFTS) * len(SIZES))
+    exactly("shifts after a calm day", len(outcome.delay_rows), len(SHIFTS))
+    for scenario in SCENARIOS:
+        n_found = round(n_windows * sum(outcome.triage.get(scenario, {}).values()))
+        exactly(f"verdicts on windows: {scenario}", n_found, n_windows)
 
 
 def show(outcome: Outcome, console: Console) -> None:

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.measured import at_least, exactly
 from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
@@ -236,9 +237,27 @@ def measure(frame: pd.DataFrame, source: str, seed: int, repetitions: int, progr
             progress.advance(task)
     outcome.estimated = [cell for cell in estimated.values() if cell.not_identifiable]
     outcome.concept = [cell for cell in concept.values() if cell.not_identifiable]
-    if seconds:
-        outcome.estimate_seconds = float(np.median(seconds))
+    check_windows(outcome)
+    outcome.estimate_seconds = float(np.median(seconds))
     return outcome
+
+
+def check_windows(outcome: Outcome) -> None:
+    """Check that every repetition has had a window of each size without a shift, and under each concept drift.
+
+    A shift that keeps a part of the rows alone may leave too few for the largest windows.
+    """
+    n_windows = {
+        (cell.shift, cell.n_rows): len(cell.not_identifiable) for cell in (*outcome.estimated, *outcome.concept)
+    }
+    for shift in ("none", *CONCEPT_DRIFTS):
+        for n_rows in WINDOW_ROWS:
+            found = n_windows.get((shift, n_rows), 0)
+            exactly(f"windows of {n_rows:,} rows, shift: {shift}", found, outcome.repetitions)
+    for shift in COVARIATE_SHIFTS:
+        at_least(f"windows, shift: {shift}", sum(n for (name, _), n in n_windows.items() if name == shift), 1)
+    for n_rows, covered in outcome.realised.items():
+        exactly(f"metrics measured on {n_rows:,} labelled rows", len(covered), len(REALISED_METRICS))
 
 
 def look_at(
@@ -347,7 +366,9 @@ def judge(outcome: Outcome) -> list[Judgement]:
         if cell.n_rows >= CONCEPT_DRIFT_ROWS:
             name = f"concept drift: shown, {cell.shift}, {cell.n_rows:,} labels"
             questions.append((name, cell.concept_drift_shown, MIN_CONCEPT_DRIFT_SHOWN, 1.0))
-    return [Judgement(name, *share_and_error(hits), least, most) for name, hits, least, most in questions if hits]
+    for name, hits, _, _ in questions:
+        at_least(f"windows behind the figure {name!r}", len(hits), 1)
+    return [Judgement(name, *share_and_error(hits), least, most) for name, hits, least, most in questions]
 
 
 def share_of(hits: Hits) -> float | None:

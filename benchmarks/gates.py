@@ -42,6 +42,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.measured import at_least, exactly, within
 from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
@@ -79,6 +80,10 @@ STRICTER_LOSS = 0.02
 """How far below its best the F1 is at both thresholds of a stricter challenger and its champion."""
 
 LOSS = 0.05
+GAIN_ERROR = 0.015
+"""By how much the true gain of a figure's models, on average, may differ from the one it is named by: models that are
+trained anew differ in steps, and this is half the distance of the two nearest gains."""
+
 SCENARIO = "rate_shock"
 WORLDS_PER_GAIN = 3
 
@@ -465,6 +470,20 @@ def run_job(job: Job) -> tuple[Job, Tally]:
     return job, job.run(_worlds)
 
 
+def check_tries(todo: list[Job], tallies: dict[tuple[str, float | None, int], Tally], worlds: Worlds) -> None:
+    """Check that every figure had all its tries, on models whose true difference is what the figure says."""
+    for (figure, gain, n_rows), tally in tallies.items():
+        wanted = sum(job.tries for job in todo if (job.figure, job.gain, job.n_rows) == (figure, gain, n_rows))
+        exactly(f"tries of {figure} ({gain}) at {n_rows:,} rows", tally.n, wanted)
+    for (figure, gain), pairs in worlds.pairs.items():
+        gains = [pair.true_gain for pair in pairs]
+        at_least(f"pairs of models of {figure} ({gain})", len(gains), 1)
+        if gain is not None:
+            within(f"mean true gain of {figure} in F1", float(np.mean(gains)), gain - GAIN_ERROR, gain + GAIN_ERROR)
+        else:
+            within(f"largest true gain of {figure} in F1", max(gains), -1.0, 1e-9)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """All that is measured: shares by figure (and true gain, for power), number of rows and rule."""
@@ -486,6 +505,7 @@ def measure(frame: pd.DataFrame, source: str, seed: int, effort: Effort, progres
             job, tally = done.result()
             tallies[job.figure, job.gain, job.n_rows].merge(tally)
             progress.advance(task)
+    check_tries(todo, tallies, _worlds)
     shares: dict[tuple[str, float | None], dict[str, dict[str, Share]]] = {}
     for (figure, gain, n_rows), tally in sorted(tallies.items(), key=lambda item: item[0][2]):
         by_rule = {rule: Share.of(hits, tally.n) for rule, hits in tally.hits.items()}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import Progress
 from sqlalchemy import create_engine, text
 
+from benchmarks.measured import exactly
 from selfheal.adapters.postgres import model_versions
 from selfheal.adapters.postgres.store import DAGSTER_DATABASE, MLFLOW_DATABASE, server_url, with_driver
 from selfheal.cli.supervisor import dagster_home
@@ -75,6 +76,7 @@ def measure_growth(platform: Platform, n_ticks: int, console: Console) -> Growth
                 _add_traffic(platform, tick)
                 job.execute_in_process(instance=instance, raise_on_error=True, run_config=QUIET)
                 progress.advance(task)
+            _check_ticks(platform, n_ticks + N_WARM_UP)
             sizes["ticked"] = megabytes(platform)
         skips_began = megabytes(platform)
         _add_skips(instance)
@@ -86,6 +88,7 @@ def measure_growth(platform: Platform, n_ticks: int, console: Console) -> Growth
         in_a_week = datetime.now(UTC) + timedelta(days=platform.settings.monitoring_runs_retention_days + 1)
         report = maintain(platform, in_a_week, partial(delete_old_runs, instance))
         console.print(report)
+        exactly("runs that maintenance deleted", report.n_runs, n_ticks + N_WARM_UP)
         per_run = (before_maintenance - megabytes(platform)) / report.n_runs
         rollups = _rollups_mb_per_day(platform)  # here: closing the resources stops the embedded server
         sensors = [s.minimum_interval_seconds or 30 for s in definitions.sensors or ()]
@@ -144,12 +147,23 @@ def _add_traffic(platform: Platform, tick: int) -> None:
         FROM scored WHERE number % :n_ticks = :tick AND number < :n_ticks * :n_rows
     """
     assert champion.promoted_at is not None
-    start = champion.promoted_at + timedelta(minutes=5 * tick)
+    start = champion.promoted_at + timedelta(minutes=5 * tick, seconds=1)  # a window begins after the promotion
     different = {"n_ticks": N_DIFFERENT_TICKS, "tick": tick % N_DIFFERENT_TICKS}
     values = different | {"first": 1_000_000 * tick, "start": start}
     with platform.store.engine.begin() as connection:
-        connection.execute(text(insert), values | {"version": champion.version, "threshold": champion.threshold})
-        connection.execute(text(label), values | {"n_rows": ROWS_PER_TICK})
+        rows = connection.execute(text(insert), values | {"version": champion.version, "threshold": champion.threshold})
+        labels = connection.execute(text(label), values | {"n_rows": ROWS_PER_TICK})
+    exactly("new rows of a tick", rows.rowcount, ROWS_PER_TICK)
+    exactly("new labels of a tick", labels.rowcount, ROWS_PER_TICK)
+
+
+def _check_ticks(platform: Platform, n_ticks: int) -> None:
+    """Check that each run was a tick of its own, and that the last one has seen the rows of all."""
+    query = "SELECT count(*), max(n_predictions) FROM monitoring_metrics"
+    with platform.store.engine.connect() as connection:
+        n_recorded, n_predictions = connection.execute(text(query)).one()
+    exactly("ticks recorded", n_recorded, n_ticks)
+    exactly("predictions in the last tick's window", n_predictions, n_ticks * ROWS_PER_TICK)
 
 
 def _add_skips(instance: Any) -> None:

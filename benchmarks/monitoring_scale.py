@@ -41,10 +41,12 @@ from sqlalchemy import text
 from benchmarks.against import AGAINST_HELP, MAX_TURNS, TURNS_HELP, conclude_comparison, n_turns_of
 from benchmarks.builds import Build, checked_checkout, labelled_rows, score, two_builds, wait_until_drained
 from benchmarks.growth import Growth, measure_growth
+from benchmarks.measured import exactly
 from benchmarks.ratio import Comparison, Measure, Side, turn_order
 from benchmarks.stage import free_port, prepare, request_rows
 from selfheal.adapters.postgres import model_versions, predictions
 from selfheal.cli.supervisor import stop_in_order_on_signals
+from selfheal.kit.child_processes import with_our_programs
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -136,10 +138,12 @@ def measure(folder: Path, data: Path | None, console: Console, sizes: tuple[int,
                 began = time.perf_counter()
                 fill_window(platform.store.engine, platform.contract, live, n_rows, lambda n: progress.advance(task, n))
                 rate = n_rows * (1 + LABELLED_SHARE) / (time.perf_counter() - began)
-                ticks[n_rows] = TickCost(n_rows, **in_fresh_process(platform, "tick"), load_rows_per_s=rate)
+                ticks[n_rows] = tick_cost(n_rows, in_fresh_process(platform, "tick"), rate)
                 console.print(ticks[n_rows])
                 if n_rows == EVIDENTLY_ROWS:
-                    evidently_s = in_fresh_process(platform, "evidently")["evidently_s"]
+                    figures = in_fresh_process(platform, "evidently")
+                    exactly("rows that Evidently was given", figures["n_rows"], n_rows)
+                    evidently_s = figures["evidently_s"]
         empty(platform.store.engine)
         growth = measure_growth(platform, n_day_ticks, console)
     finally:
@@ -154,6 +158,25 @@ def measure(folder: Path, data: Path | None, console: Console, sizes: tuple[int,
         growth=growth,
         mb_per_day=growth.mb_per_day,
     )
+
+
+def tick_cost(n_rows: int, figures: dict[str, Any], load_rows_per_s: float) -> TickCost:
+    """Return what a tick cost, if it was one on this window.
+
+    Raises:
+        MeasuredOtherwiseError: if its window held other rows.
+    """
+    check_window(figures, n_rows)
+    exactly("ticks recorded", figures["n_ticks"], 1)  # a tick that is repeated writes the same row
+    cost = {name: figures[name] for name in ("tick_s", "sql_s", "peak_rss_mb")}
+    return TickCost(n_rows, **cost, load_rows_per_s=load_rows_per_s)
+
+
+def check_window(figures: dict[str, Any], n_rows: int) -> None:
+    """Check what a tick has counted in its window, if its build says so (`tick_here`): builds of old print times alone."""
+    if "n_predictions" in figures:
+        exactly("predictions in the tick's window", figures["n_predictions"], n_rows)
+        exactly("labels in the tick's window", figures["n_labels"], sum(n % 10 < 3 for n in range(1, n_rows + 1)))
 
 
 def compare_builds(
@@ -175,7 +198,9 @@ def compare_builds(
         task = progress.add_task("Turns", total=2 * n_turns)
         for order in turn_order(n_turns):
             for side in order:
-                seconds[side].append(builds[side].tick()["tick_s"])
+                figures = builds[side].tick()
+                check_window(figures, n_rows)
+                seconds[side].append(figures["tick_s"])
                 progress.advance(task)
     return Comparison(
         title=f"A tick on a window of {n_rows:,} rows, this build against the other",
@@ -318,7 +343,7 @@ def in_fresh_process(platform: Platform, what: str) -> dict[str, Any]:
     environment = {"DATA_DIR": str(settings.data_dir.resolve()), "USE_CASE": settings.use_case}
     command = [sys.executable, "-c", f"from benchmarks.monitoring_scale import {what}_here as here; here()"]
     done = subprocess.run(  # noqa: S603  (our own command, no shell)
-        command, env=os.environ | environment, capture_output=True, text=True, check=False
+        command, env=with_our_programs(os.environ | environment), capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(f"{what} failed: {done.stderr[-2_000:]}")
@@ -344,8 +369,16 @@ def tick_here() -> None:
         performance = measure(platform, proxy.window)
         conclude(platform, proxy, drift, performance, datetime.now(UTC))
         ticks.append(time.perf_counter() - began)
+    with platform.store.engine.connect() as connection:
+        n_ticks = int(connection.execute(text("SELECT count(*) FROM monitoring_metrics")).scalar_one())
     platform.close()
-    _print_figures(tick_s=statistics.median(ticks[1:]), sql_s=statistics.median(looks[1:]))
+    _print_figures(
+        tick_s=statistics.median(ticks[1:]),
+        sql_s=statistics.median(looks[1:]),
+        n_predictions=proxy.window.n_predictions,
+        n_labels=proxy.window.n_labels,
+        n_ticks=n_ticks,
+    )
 
 
 def evidently_here() -> None:
@@ -370,7 +403,7 @@ def evidently_here() -> None:
     )
     seconds = time.perf_counter() - began
     platform.close()
-    _print_figures(evidently_s=seconds)
+    _print_figures(evidently_s=seconds, n_rows=len(rows))
 
 
 def _print_figures(**figures: float) -> None:

@@ -36,6 +36,7 @@ from scipy.special import expit, logit
 from scipy.stats import beta
 from sklearn.metrics import f1_score, roc_auc_score
 
+from benchmarks.measured import at_least, exactly
 from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
@@ -56,6 +57,9 @@ LOOK_EVERY = 50
 FIRST_LOOK = Settings.model_fields["min_probation_labels"].default
 FALSE_HORIZON, WORSE_HORIZON = 5_000, 20_000
 """Labels that a probation sees: of no worse versions, of worse ones."""
+
+ROUNDING = 1e-9
+"""Of a mean that is sought: no worse than by this is no worse."""
 
 HIGHER_LOG_ODDS, SLIGHT_GAIN, POINTS_WORSE = 0.3, 0.0005, 0.05
 
@@ -101,6 +105,15 @@ class Case:
         tilt = brentq(lambda t: float(np.average(d, weights=np.exp(t * d))) - mean, -100, 100)
         weights = np.exp(tilt * d)
         return replace(self, weights=weights / weights.sum())
+
+    def check(self, name: str, is_right: Callable[[float], bool]) -> None:
+        """Check that the new version is what the case is called, by its true Brier score less the old one's.
+
+        Raises:
+            MeasuredOtherwiseError: if it is not.
+        """
+        change = float(np.average(self.differences, weights=self.weights))
+        exactly(f"{name}: versions of another quality (Brier change {change:+.6f})", 0 if is_right(change) else 1, 0)
 
     def draw(self, n_rows: int, rng: np.random.Generator) -> PairedScores:
         chosen = rng.choice(len(self.labels), n_rows, p=self.weights)
@@ -182,6 +195,10 @@ def pairs(frame: pd.DataFrame, seed: int) -> list[Case]:
             contract.build_estimator(seed).fit(features[part], labels[part]).predict_proba(features[rest])[:, 1]
             for part in (first, second)
         )
+        exactly(
+            "rows that a model has learned from and is asked about", len(np.intersect1d(rest, order[: 2 * n_train])), 0
+        )
+        at_least("rows to draw from", len(rest), len(frame) // 3)
         found.append(Case(labels[rest], new, old))
     return found
 
@@ -220,6 +237,8 @@ def no_worse_cases(found: list[Case]) -> dict[str, list[Case]]:
 def measure_false(found: list[Case], repetitions: int, seed: int, progress: Progress) -> list[FalseRollbacks]:
     results = []
     for name, cases in no_worse_cases(found).items():
+        for case in cases:
+            case.check(name, lambda change: change <= ROUNDING)
         ours = fixed = 0
         for repetition in progress.track(range(repetitions), description=name):
             rng = np.random.default_rng([seed, repetition])
@@ -235,12 +254,15 @@ def measure_worse(found: list[Case], repetitions: int, seed: int, progress: Prog
     results = []
     for name, worsen in (("F1 5 points worse", f1_worse), ("AUC 5 points worse", auc_worse)):
         cases = [worsen(case, seed + number) for number, case in enumerate(found)]
+        for case in cases:
+            case.check(name, lambda change: change > 0.0)
         ours, fixed = [], []
         for repetition in progress.track(range(repetitions), description=name):
             rng = np.random.default_rng([seed, repetition])
             drawn = cases[repetition % len(cases)].draw(WORSE_HORIZON, rng)
             ours.append(labels_until_rollback(drawn))
             fixed.append(labels_until_fixed_n(drawn, FALSE_ROLLBACK_LEVEL / n_looks))
+        exactly(f"{name}: probations", len(ours), repetitions)
         change = float(np.mean([case.differences.mean() for case in cases]))
         results.append(
             Detection(

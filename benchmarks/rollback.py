@@ -25,7 +25,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.measured import exactly
 from benchmarks.stage import api_command, api_environment, free_port, prepare, server, start
+from selfheal.adapters.postgres.decisions import recent
+from selfheal.domain.records import Action
+from selfheal.kit.child_processes import log_end
 
 MAX_SHELL_SECONDS = 5.0
 """The target: from the command to the old version being served."""
@@ -34,6 +38,7 @@ TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.01
 ROUNDS, QUICK_ROUNDS = 10, 2
 REASON = "a benchmark"
+MAX_DECISIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Service:
         wish()
         while self.served() != version:
             if time.perf_counter() - began > TIMEOUT_SECONDS:
-                raise RuntimeError(f"version {version} is not served; the log is {self.log}")
+                raise RuntimeError(f"version {version} is not served; the end of {self.log}:\n{log_end(self.log)}")
             time.sleep(POLL_SECONDS)
         return time.perf_counter() - began
 
@@ -83,7 +88,8 @@ def by_shell(service: Service) -> float:
     """Its end is waited for outside the measured time: MLflow follows after the switch."""
     processes: list[psutil.Process] = []
     seconds = service.seconds_until_served(1, lambda: processes.append(service.run("rollback")))
-    psutil.wait_procs(processes, TIMEOUT_SECONDS)
+    ended, _ = psutil.wait_procs(processes, TIMEOUT_SECONDS)
+    exactly("commands that ended well", sum(process.returncode == 0 for process in ended), 1)
     return seconds
 
 
@@ -128,7 +134,11 @@ def main(
         service = Service(address, environment, log)
         try:
             with server(api_command(), f"{address}/health", log, **environment):
-                found = measure(service, QUICK_ROUNDS if quick else ROUNDS, console)
+                rounds = QUICK_ROUNDS if quick else ROUNDS
+                found = measure(service, rounds, console)
+            for action in (Action.ROLLBACK, Action.FORCE_PROMOTE):
+                n_recorded = len(recent(platform.store, MAX_DECISIONS, [action]))
+                exactly(f"decisions to {action.value}", n_recorded, len(found) * rounds)
         finally:
             platform.close()
     console.print(table(found))

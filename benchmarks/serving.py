@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -35,10 +36,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from sqlalchemy import text
 
 from benchmarks.against import AGAINST_HELP, MAX_TURNS, TURNS_HELP, conclude_comparison, n_turns_of
 from benchmarks.builds import Build, checked_checkout, labelled_rows, score, two_builds, wait_until_drained
 from benchmarks.load import LoadResult, http_request, run_load
+from benchmarks.measured import at_least, exactly, within
 from benchmarks.ratio import Comparison, Measure, Side, turn_order
 from benchmarks.stage import api_command, api_environment, free_port, prepare, request_rows, server
 from selfheal.adapters.postgres import model_versions
@@ -47,6 +50,7 @@ from selfheal.domain.contract import FloatArray, ModelContract
 from selfheal.domain.records import Action, Decision, Trigger
 from selfheal.kit.serialization import digest_of
 from selfheal.services.platform import Platform
+from selfheal.services.scoring import scoring_of
 
 N_CONNECTIONS = 256
 BATCH_ROWS = 1_000
@@ -56,6 +60,7 @@ BATCH_CONNECTIONS = 2
 N_ROWS = 5_000
 N_COMPARED_SCORES = 500
 SCORE_TOLERANCE = 1e-12
+"""Of two builds, which train a model each; within one build a score is the same to the bit."""
 
 TARGETS = {
     "durable_vs_echo": (">=", 1.0),
@@ -154,14 +159,18 @@ def measure(
                 "off": [http_request("/predict", body) for body in bodies],
                 "mlflow": mlflow_requests(platform, bodies),
             }
-            turns = take_turns(ports, requests, n_connections, n_turns, turn_seconds, console)
-            batch_rate, in_process_rate = batches(platform, ports["durable"], bodies, n_turns, turn_seconds)
+            rounds = take_turns(ports, requests, n_connections, n_turns, turn_seconds, console)
+            batch_rate, in_process_rate, n_batches = batches(platform, ports["durable"], bodies, n_turns, turn_seconds)
             swaps = swap_under_load(
                 platform, ports["durable"], bodies, n_connections, 20 if n_turns < 5 else 200, console
             )
             rss_mb = api.memory_info().rss / 1e6
+            n_single = sum(turn.n_answered for name in ("durable", "off") for turn in rounds[name])
+            n_answered = n_single + n_batches * BATCH_ROWS + swaps["swap_answers"]
+            check_logged(platform, ports, n_answered, n_answered + swaps["swap_failed_requests"])
     finally:
         platform.close()
+    turns = {name: of[1:] for name, of in rounds.items()}  # the first one warms up
     rate = {name: statistics.median(turn.requests_per_second for turn in of) for name, of in turns.items()}
     p50 = {name: statistics.median(turn.percentile_ms(50) for turn in of) for name, of in turns.items()}
     p99 = {name: statistics.median(turn.percentile_ms(99) for turn in of) for name, of in turns.items()}
@@ -186,6 +195,15 @@ def measure(
         rss_mb=rss_mb,
         **swaps,
     )
+
+
+def check_logged(platform: Platform, ports: dict[str, int], n_answered: int, n_sent: int) -> None:
+    """Check that every row that was answered was made durable, and is in Postgres; and that no row is that was not sent."""
+    for name in ("durable", "off"):
+        wait_until_drained(ports[name])
+    with platform.store.engine.connect() as connection:
+        n_logged = int(connection.execute(text("SELECT count(*) FROM prediction_logs")).scalar_one())
+    within("rows logged, of those that were answered", n_logged, n_answered, n_sent)
 
 
 def compare_builds(
@@ -217,6 +235,8 @@ def compare_builds(
         many = run_load(ports[side], batch, n_connections=BATCH_CONNECTIONS, seconds=seconds / 2)
         wait_until_drained(ports[side])  # or this turn's rows would be copied while the other build is measured
         n_failed[side] += one.n_failed + many.n_failed
+        at_least(f"requests that the {side} build answered in a turn", one.n_answered, 1)
+        at_least(f"batches that the {side} build answered in a turn", many.n_answered, 1)
         return one.requests_per_second, many.requests_per_second * BATCH_ROWS
 
     with ExitStack() as databases, Progress(console=console) as progress:
@@ -230,6 +250,7 @@ def compare_builds(
                     servers.enter_context(builds[side].api(ports[side]))
                 for side in order:
                     scores[side] = score(ports[side], rows[:N_COMPARED_SCORES])
+                    exactly(f"rows that the {side} build scored", len(scores[side]), N_COMPARED_SCORES)
                     load(side, turn_seconds / 4)  # warms up and does not count
                 for side in order:
                     rate, batch_rate = load(side, turn_seconds)
@@ -260,7 +281,7 @@ def take_turns(
     turn_seconds: float,
     console: Console,
 ) -> dict[str, list[LoadResult]]:
-    """Loads each server for a turn, round after round; the first round warms them up and does not count."""
+    """Loads each server for a turn, round after round; the first round warms them up and is not to be counted."""
     turns: dict[str, list[LoadResult]] = {name: [] for name in ports}
     with Progress(console=console) as progress:
         task = progress.add_task("Single rows", total=(n_turns + 1) * len(ports))
@@ -268,8 +289,9 @@ def take_turns(
             for name, port in ports.items():
                 seconds = turn_seconds if turn else turn_seconds / 4
                 result = run_load(port, requests[name], n_connections=n_connections, seconds=seconds)
-                if turn:
-                    turns[name].append(result)
+                exactly(f"requests that {name} failed on ({result.first_failure})", result.n_failed, 0)
+                at_least(f"requests that {name} answered in a turn", result.n_answered, n_connections)
+                turns[name].append(result)
                 progress.advance(task)
     return turns
 
@@ -313,8 +335,12 @@ def matrix_of(contract: ModelContract, rows: list[dict[str, Any]]) -> FloatArray
     return contract.matrix(dict(zip(contract.input_names, inputs.T, strict=True)))
 
 
-def batches(platform: Platform, port: int, bodies: list[bytes], n_turns: int, seconds: float) -> tuple[float, float]:
-    """Rows per second of `/predict/batch`, and of JSON -> predict_proba -> JSON in this process, in turns."""
+def batches(
+    platform: Platform, port: int, bodies: list[bytes], n_turns: int, seconds: float
+) -> tuple[float, float, int]:
+    """Rows per second of `/predict/batch`, and of JSON -> predict_proba -> JSON in this process, in turns; and how many
+    batches were answered.
+    """
     version = model_versions.champion(platform.store)
     pipeline = platform.registry.load(version)
     body = b'{"instances":[' + b",".join(bodies[:BATCH_ROWS]) + b"]}"
@@ -330,18 +356,26 @@ def batches(platform: Platform, port: int, bodies: list[bytes], n_turns: int, se
 
     rates: tuple[list[float], list[float]] = ([], [])
     request = [http_request("/predict/batch", body)]
+    json_type = {"Content-Type": "application/json"}
+    reply = httpx.post(f"http://127.0.0.1:{port}/predict/batch", content=body, headers=json_type, timeout=60)
+    answered = reply.raise_for_status().json()
+    exactly("rows in the answer to a batch", len(answered["predictions"]), BATCH_ROWS)
+    n_batches = 1
     for turn in range(n_turns + 1):
         load = run_load(port, request, n_connections=BATCH_CONNECTIONS, seconds=seconds / 2)
-        assert load.n_failed == 0, load.first_failure
+        exactly(f"batches that failed ({load.first_failure})", load.n_failed, 0)
+        at_least("batches answered in a turn", load.n_answered, 1)
+        n_batches += load.n_answered
         in_process()
         began, n_calls = time.perf_counter(), 0
         while time.perf_counter() - began < seconds / 2:
             in_process()
             n_calls += 1
+        at_least("batches scored in this process in a turn", n_calls, 1)
         if turn:  # the first one warms up
             rates[0].append(load.requests_per_second * BATCH_ROWS)
             rates[1].append(n_calls * BATCH_ROWS / (time.perf_counter() - began))
-    return statistics.median(rates[0]), statistics.median(rates[1])
+    return statistics.median(rates[0]), statistics.median(rates[1]), n_batches
 
 
 def _put_live(platform: Platform, version: int, replaces: int, swap: int) -> None:
@@ -394,6 +428,10 @@ def swap_under_load(
         port, requests, n_connections=n_connections, seconds=1_200, keeps_answers=True, until=is_done.is_set
     )
     thread.join()
+    exactly("promotions under load", len(waits), n_swaps)
+    named = Counter(orjson.loads(body)["model_version"] for _, body in result.answers)
+    for version in (1, 2):
+        at_least(f"answers of version {version} under load", named[version], n_swaps)
     return {
         "swaps": len(waits),
         "swap_median_ms": 1000 * statistics.median(waits) if waits else float("nan"),
@@ -409,14 +447,14 @@ def mismatched(platform: Platform, bodies: list[bytes], result: LoadResult) -> i
     scores: dict[int, FloatArray] = {}
     thresholds: dict[int, float] = {}
     for version in model_versions.list_versions(platform.store):
-        scores[version.version] = platform.registry.load(version).predict_proba(matrix)[:, 1]
+        scores[version.version] = scoring_of(platform, version)(matrix)
         thresholds[version.version] = version.threshold
-    assert np.abs(scores[1] - scores[2]).max() > 1e-3, "the two versions must differ for the check to mean anything"
+    at_least("rows that the two versions score differently", int((scores[1] != scores[2]).sum()), len(bodies) // 2)
     n_wrong = 0
     for position, body in result.answers:
         answer = orjson.loads(body)
         named = answer["model_version"]
-        is_same = abs(answer["probability"] - scores[named][position]) <= SCORE_TOLERANCE
+        is_same = answer["probability"] == scores[named][position]
         is_right = answer["prediction"] == int(answer["probability"] >= thresholds[named])
         n_wrong += not (is_same and is_right)
     return n_wrong

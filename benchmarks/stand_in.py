@@ -26,12 +26,14 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
+from benchmarks.measured import at_least, exactly
 from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import LATE_CODE_FROM, LATE_COUNTS, contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.kit.errors import InvalidDataError
 
 QUANTILE_LEVELS = (0.01, 0.05, 0.25, 0.50, 0.75, 0.95, 0.99)
+N_FOLDS = 5
 QUICK_ROWS = 5_000
 """Rows of each side that the classifiers see with `--quick`: half the time, AUCs to +-0.02.
 
@@ -90,6 +92,15 @@ def read_real(path: Path) -> pd.DataFrame:
 def compare(real: pd.DataFrame, synthetic: pd.DataFrame, *, seed: int, n_model_rows: int | None = None) -> Comparison:
     """Measures both frames (raw inputs and label). `n_model_rows` bounds what the classifiers see of each."""
     sides = (real, synthetic)
+    exactly("rows of the stand-in", len(synthetic), len(real))
+    for frame in sides:
+        for name in contract.input_names:
+            at_least(f"known values of {name}", int(frame[name].notna().sum()), 1)
+        at_least(
+            "rows of the rarer class",
+            int(frame[TRUE_LABEL].value_counts().reindex([0, 1], fill_value=0).min()),
+            N_FOLDS,
+        )
     samples = tuple(frame if n_model_rows is None else frame.head(n_model_rows) for frame in sides)
     gap, pair = _largest_correlation_gap(real, synthetic)
     estimator = contract.build_estimator(seed).fit(contract.feature_frame(samples[1]), samples[1][TRUE_LABEL])
@@ -116,7 +127,7 @@ def is_coded(frame: pd.DataFrame) -> pd.Series[bool]:
 
 def estimator_auc(frame: pd.DataFrame, seed: int) -> float:
     """Mean ROC AUC of the contract's estimator over 5 stratified folds."""
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed)
     features, labels = contract.feature_frame(frame), frame[TRUE_LABEL]
     return float(cross_val_score(contract.build_estimator(seed), features, labels, cv=folds, scoring="roc_auc").mean())
 
@@ -129,7 +140,7 @@ def two_sample_auc(real: pd.DataFrame, synthetic: pd.DataFrame, seed: int) -> fl
     """
     rows = pd.concat([real, synthetic], ignore_index=True)
     is_synthetic = np.repeat([0, 1], [len(real), len(synthetic)])
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed)
     boosting = HistGradientBoostingClassifier(random_state=seed)
     return float(cross_val_score(boosting, rows, is_synthetic, cv=folds, scoring="roc_auc").mean())
 
