@@ -88,7 +88,7 @@ def measure_growth(platform: Platform, n_ticks: int, console: Console) -> Growth
         in_a_week = datetime.now(UTC) + timedelta(days=platform.settings.monitoring_runs_retention_days + 1)
         report = maintain(platform, in_a_week, partial(delete_old_runs, instance))
         console.print(report)
-        exactly("runs that maintenance deleted", report.n_runs, n_ticks + N_WARM_UP)
+        exactly("runs that maintenance deleted: all but the newest", report.n_runs, n_ticks + N_WARM_UP - 1)
         per_run = (before_maintenance - megabytes(platform)) / report.n_runs
         rollups = _rollups_mb_per_day(platform)  # here: closing the resources stops the embedded server
         sensors = [s.minimum_interval_seconds or 30 for s in definitions.sensors or ()]
