@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hmac import compare_digest
 
 from selfheal.kit.errors import ConfigurationError
 
@@ -107,6 +109,17 @@ def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
                 )
         keys.append(key)
     return tuple(keys)
+
+
+def known_key(keys: Iterable[ApiKey], given: str) -> ApiKey | None:
+    """Return the key that was given, None if it is unknown."""
+    if len(given) > MAX_KEY_CHARACTERS:
+        return None
+    digest, found = key_digest(given), None
+    for key in keys:  # all of them: the time must not reveal which one it is
+        if compare_digest(digest, key.digest):
+            found = key
+    return found
 
 
 def first_plain_key(text: str) -> str | None:

@@ -6,13 +6,11 @@ and every caller there may do everything. The entries of API_KEYS are described 
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from hmac import compare_digest
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from fastapi import FastAPI, Security
@@ -23,13 +21,13 @@ from starlette.routing import compile_path
 
 from selfheal.kit.api_keys import (
     ALL_SCOPES,
-    MAX_KEY_CHARACTERS,
     MIN_PLAIN_CHARACTERS,
     Scope,
-    key_digest,
+    known_key,
     parse_api_keys,
 )
 from selfheal.kit.errors import ConfigurationError
+from selfheal.kit.web_origins import is_loopback
 from selfheal.settings import Settings
 from serving.schemas.problems import ProblemError, problem_for
 from serving.security.body_limit import BODILESS_METHODS, has_body
@@ -84,14 +82,6 @@ def refuse_unauthenticated_public_host(settings: Settings) -> None:
         )
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether this host name or address is this machine's loopback."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The caller, by the name of the key, and the scopes of that key."""
@@ -106,7 +96,6 @@ LOCAL = Caller("local", ALL_SCOPES)
 
 @dataclass(frozen=True, slots=True)
 class _Access:
-    digest: bytes
     caller: Caller
     bucket: TokenBucket | None
 
@@ -131,11 +120,11 @@ class Authenticator:
         def bucket() -> TokenBucket | None:
             return None if rate is None else TokenBucket(rate, clock())
 
-        self._accesses = [
-            _Access(key.digest, Caller(key.name, key.scopes), bucket())
+        self._accesses = {
+            key: _Access(Caller(key.name, key.scopes), bucket())
             for key in parse_api_keys(settings.api_keys.get_secret_value())
-        ]
-        self._unauthenticated = None if self._accesses else _Access(b"", LOCAL, bucket())
+        }
+        self._unauthenticated = None if self._accesses else _Access(LOCAL, bucket())
         self.n_wrong_keys = 0
         self._n_wrong_keys_logged = 0
         self._logged_at = -math.inf
@@ -169,16 +158,11 @@ class Authenticator:
     def _access_for(self, key: str | None) -> _Access:
         if key is None:
             raise _unauthorized("no key was sent")
-        found = None
-        if len(key) <= MAX_KEY_CHARACTERS:
-            given = key_digest(key)
-            for access in self._accesses:  # all of them: the time must not reveal which one it is
-                if compare_digest(given, access.digest):
-                    found = access
+        found = known_key(self._accesses, key)
         if found is None:
             self._count_wrong_key()
             raise _unauthorized("the key is unknown")
-        return found
+        return self._accesses[found]
 
     def _count_wrong_key(self) -> None:
         self.n_wrong_keys += 1

@@ -100,7 +100,8 @@ def kinds_in_code() -> Iterator[tuple[int, str]]:
 
 def test_every_kind_of_error_is_listed_with_its_status() -> None:
     listed = {kind: row[1] for row in table(PAGE, "`type`") for kind in codes(row[0])}
-    source = "".join(path.read_text() for path in (REPOSITORY / "serving").rglob("*.py"))
+    folders = (REPOSITORY / "serving", REPOSITORY / "selfheal" / "kit")
+    source = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     assert [kind for kind in listed if f'"{kind}"' not in source] == []
     found = set(kinds_in_code())
     assert len(found) > 15
