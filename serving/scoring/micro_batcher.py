@@ -3,6 +3,9 @@
 An idle service makes no request wait. Under load the next group is whatever has arrived while the last one was scored
 and written to disk. Scoring ahead of the disk was tried: it makes groups smaller, and a call of the model takes a
 millisecond whether for one row or for fifty.
+
+Large requests have a queue of their own, so that a row never waits for the batches that were sent before it, only for
+its share of the processor.
 """
 
 from __future__ import annotations
@@ -60,6 +63,66 @@ class _Waiting:
     answers: asyncio.Future[list[Answer]]
 
 
+class _Queue:
+    """Requests that wait, and the thread that scores and writes them: one group at a time."""
+
+    def __init__(self, name: str) -> None:
+        self.waiting: deque[_Waiting] = deque()
+        self.n_rows = 0
+        """Rows that have been accepted and not yet acknowledged: those that wait, and those of the group in progress."""
+        self.n_to_score_alone = 0
+        self.has_arrived = asyncio.Event()
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    def add(self, request: _Waiting) -> None:
+        """Add a request at the end."""
+        self.waiting.append(request)
+        self.n_rows += len(request.rows)
+        self.has_arrived.set()
+
+    def queue_one_by_one(self, group: Sequence[_Waiting]) -> None:
+        """Queue the requests of a failed group again, one by one: a row that the model fails on fails no other."""
+        self.waiting.extendleft(reversed(group))
+        self.n_to_score_alone = len(group)
+        self.has_arrived.set()
+
+    async def next_group(self) -> list[_Waiting]:
+        """Return the next group, as soon as a request waits and no other is just arriving."""
+        await self.has_arrived.wait()
+        await self._drain_ready_rows()
+        group: list[_Waiting] = []
+        n_rows, max_rows = 0, MAX_GROUP_ROWS
+        if self.n_to_score_alone:
+            self.n_to_score_alone -= 1
+            max_rows = 0
+        while self.waiting and (not group or n_rows + len(self.waiting[0].rows) <= max_rows):
+            waiting = self.waiting.popleft()
+            group.append(waiting)
+            n_rows += len(waiting.rows)
+        if not self.waiting:
+            self.has_arrived.clear()
+        return group
+
+    async def _drain_ready_rows(self) -> None:
+        """Yield to the event loop while new rows keep arriving: a few microseconds when idle."""
+        n_seen = 0
+        while n_seen < self.n_rows < MAX_INLINE_ROWS:
+            n_seen = self.n_rows
+            await asyncio.sleep(0)
+
+    def fail(self, group: Iterable[_Waiting], error: Exception) -> None:
+        """Fail the requests of a group."""
+        for waiting in group:
+            self.n_rows -= len(waiting.rows)
+            if not waiting.answers.done():
+                waiting.answers.set_exception(error)
+
+    def close(self) -> None:
+        """Refuse what waits, and stop the thread."""
+        self.fail(self.waiting, not_ready("the service is stopping"))
+        self.thread.shutdown(wait=True)
+
+
 @dataclass(slots=True)
 class _Scored:
     """A group that has been scored but not yet acknowledged."""
@@ -79,12 +142,8 @@ class MicroBatcher:
         self._kinds = [contract.kinds[name] for name in contract.feature_names]
         self._holder = holder
         self._log = log
-        self._waiting: deque[_Waiting] = deque()
-        self._n_waiting_rows = 0
-        self._n_to_score_alone = 0
+        self._small, self._large = _Queue("score"), _Queue("score-large")
         self._is_closed = False
-        self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
         self.n_acknowledged = 0
         self.n_by_outcome: Counter[tuple[int, int]] = Counter()
         """Acknowledged predictions by model version and prediction."""
@@ -93,7 +152,7 @@ class MicroBatcher:
     @property
     def n_waiting_rows(self) -> int:
         """Rows that have been accepted and not yet acknowledged."""
-        return self._n_waiting_rows
+        return self._small.n_rows + self._large.n_rows
 
     @property
     def problem(self) -> str | None:
@@ -118,48 +177,43 @@ class MicroBatcher:
             raise not_ready(self._holder.problem or "no model is loaded yet")
         if self._log.problem is not None:
             raise _not_durable()
-        if self._n_waiting_rows + len(rows) > MAX_WAITING_ROWS:
+        if self._small.n_rows + self._large.n_rows + len(rows) > MAX_WAITING_ROWS:
             raise ProblemError(503, "overloaded", "too many rows are waiting to be scored", retry_after_seconds=1)
         answers: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(rows, time.perf_counter(), answers))
-        self._n_waiting_rows += len(rows)
-        self._arrived.set()
+        queue = self._small if len(rows) <= MAX_INLINE_ROWS else self._large
+        queue.add(_Waiting(rows, time.perf_counter(), answers))
         return answers
 
     async def work(self) -> None:
         """Process group after group until cancelled."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._work(self._small))
+            both.create_task(self._work(self._large))
+
+    async def _work(self, queue: _Queue) -> None:
         while True:
-            await self._arrived.wait()
-            await self._drain_ready_rows()
-            group = self._next_group()
+            group = await queue.next_group()
             try:
-                await self._serve(group)
+                await self._serve(group, queue)
             except asyncio.CancelledError:
-                self._fail(group, not_ready("the service is stopping"))
+                queue.fail(group, not_ready("the service is stopping"))
                 raise
             except Exception as error:
                 if len(group) == 1:
-                    self._fail(group, error)
+                    queue.fail(group, error)
                 else:
-                    self._queue_one_by_one(group)
+                    queue.queue_one_by_one(group)
 
     def close(self) -> None:
         """Refuse all rows that wait or are still to come; none of them was acknowledged."""
         self._is_closed = True
-        self._fail(self._waiting, not_ready("the service is stopping"))
-        self._thread.shutdown(wait=True)
+        self._small.close()
+        self._large.close()
 
-    async def _drain_ready_rows(self) -> None:
-        """Yield to the event loop while new rows keep arriving: a few microseconds when idle."""
-        n_seen = 0
-        while n_seen < self._n_waiting_rows < MAX_INLINE_ROWS:
-            n_seen = self._n_waiting_rows
-            await asyncio.sleep(0)
-
-    async def _serve(self, group: Sequence[_Waiting]) -> None:
+    async def _serve(self, group: Sequence[_Waiting], queue: _Queue) -> None:
         champion = self._holder.current
         assert champion is not None, "rows wait only while there is a champion; it is never taken away"
-        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, queue.thread)
         if sum(len(waiting.rows) for waiting in group) <= MAX_INLINE_ROWS:
             scored = self._score(group, champion)
         else:
@@ -167,20 +221,14 @@ class MicroBatcher:
         try:
             await in_thread(self._log.write, scored.lines)
         except JournalUnavailableError:
-            self._fail(group, _not_durable())
+            queue.fail(group, _not_durable())
         else:
-            self._acknowledge(scored)
+            self._acknowledge(scored, queue)
 
-    def _queue_one_by_one(self, group: Sequence[_Waiting]) -> None:
-        """Queue the requests of a failed group again, one by one: a row that the model fails on fails no other."""
-        self._waiting.extendleft(reversed(group))
-        self._n_to_score_alone = len(group)
-        self._arrived.set()
-
-    def _acknowledge(self, scored: _Scored) -> None:
+    def _acknowledge(self, scored: _Scored, queue: _Queue) -> None:
         now, n_before = time.perf_counter(), self.n_acknowledged
         for waiting, answers in zip(scored.group, scored.answers, strict=True):
-            self._n_waiting_rows -= len(answers)
+            queue.n_rows -= len(answers)
             self.n_acknowledged += len(answers)
             self.latency.observe(now - waiting.arrived_at, now)
             if not waiting.answers.done():
@@ -188,26 +236,6 @@ class MicroBatcher:
         n_rows = self.n_acknowledged - n_before
         self.n_by_outcome[scored.model_version, 1] += scored.n_positive
         self.n_by_outcome[scored.model_version, 0] += n_rows - scored.n_positive
-
-    def _fail(self, group: Iterable[_Waiting], error: Exception) -> None:
-        for waiting in group:
-            self._n_waiting_rows -= len(waiting.rows)
-            if not waiting.answers.done():
-                waiting.answers.set_exception(error)
-
-    def _next_group(self) -> list[_Waiting]:
-        group: list[_Waiting] = []
-        n_rows, max_rows = 0, MAX_GROUP_ROWS
-        if self._n_to_score_alone:
-            self._n_to_score_alone -= 1
-            max_rows = 0
-        while self._waiting and (not group or n_rows + len(self._waiting[0].rows) <= max_rows):
-            waiting = self._waiting.popleft()
-            group.append(waiting)
-            n_rows += len(waiting.rows)
-        if not self._waiting:
-            self._arrived.clear()
-        return group
 
     def _score(self, group: Sequence[_Waiting], champion: Champion) -> _Scored:
         rows = [row for waiting in group for row in waiting.rows]

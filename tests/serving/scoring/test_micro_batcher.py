@@ -221,6 +221,30 @@ def test_a_group_is_bounded_and_no_request_is_split(along: Any, monkeypatch: pyt
     along(work)
 
 
+def test_a_row_never_waits_for_the_batches_that_came_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, champion: Champion
+) -> None:
+    may_go_on = threading.Event()
+
+    def slow_for_batches(matrix: FloatArray) -> FloatArray:
+        if len(matrix) > MAX_INLINE_ROWS:
+            assert may_go_on.wait(TIMEOUT_SECONDS)
+        return champion.probabilities(matrix)
+
+    async def work(path: ScoringPath) -> None:
+        batches = [path.scorer.submit([row(n) for n in range(MAX_INLINE_ROWS + 1)]) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        for n in range(5):
+            assert len(await path.scorer.score([row(n)])) == 1
+        assert not any(batch.done() for batch in batches)
+        assert path.scorer.n_waiting_rows == 3 * (MAX_INLINE_ROWS + 1)
+        may_go_on.set()
+        assert [len(answers) for answers in await asyncio.gather(*batches)] == [MAX_INLINE_ROWS + 1] * 3
+        assert len(path.lines()) == 5 + 3 * (MAX_INLINE_ROWS + 1)
+
+    on_path(tmp_path, monkeypatch, Champion(champion.version, champion.pipeline, slow_for_batches), work)
+
+
 # Answers
 
 
