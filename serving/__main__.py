@@ -15,6 +15,7 @@ from selfheal.kit.errors import ConfigurationError, SelfhealError
 from selfheal.kit.private_files import restrict_new_files
 from selfheal.settings import Settings, load_settings
 from serving.security.auth import refuse_unauthenticated_public_host
+from serving.security.connection_limits import max_connections
 
 WRONG_SETTING = 2
 STARTUP_FAILED = 3
@@ -56,6 +57,7 @@ def main() -> int:
         refuse_unauthenticated_public_host(settings)
         parse_api_keys(settings.api_keys.get_secret_value())
         load_contract(settings.use_case)
+        max_connections()
         listener = listen(settings)
     except SelfhealError as error:
         print(f"selfheal: {error}", file=sys.stderr)  # noqa: T201  (the command's own output)

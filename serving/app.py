@@ -70,13 +70,12 @@ sent. Send its true label to `POST /labels` under its `prediction_id`; monitorin
 
 
 SCOPES_OF_BODIES = {
-    "/labels": Scope.LABEL,
     "/monitoring/alerts/{alert_id}/acknowledge": Scope.ADMIN,
     "/promotions": Scope.ADMIN,
     "/rollbacks": Scope.ADMIN,
     "/retrainings": Scope.ADMIN,
 }
-"""A caller without the scope is refused before the body is read. `FastPath` does the same for scoring requests."""
+"""A caller without the scope is refused before the body is read. `FastPath` does the same for rows and labels."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -112,8 +111,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=installed_version("selfheal"),
         lifespan=lifespan,
         telemetry=telemetry,
-        # Of any request: it is not HTTP, comes from a foreign page, has too large a head, or meets a bug.
-        responses=problems.documented(400, *(() if authenticator.asks_for_keys else (403,)), 431, 500),
+        # Of any request: it is not HTTP, comes from a foreign page or too slowly, has too large a head, meets a bug, or
+        # too many clients.
+        responses=problems.documented(400, *(() if authenticator.asks_for_keys else (403,)), 408, 431, 500, 503),
     )
     problems.install(app)
     app.state.authenticator = authenticator

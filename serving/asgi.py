@@ -13,10 +13,13 @@ from selfheal.kit.parent_death import end_with_parent
 from selfheal.settings import load_settings
 from serving.app import create_app
 from serving.scoring.fast_path import FastPath
+from serving.security.connection_limits import max_connections, open_files_limit
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import Message, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
 
 
 class AsgiApplication:
@@ -39,6 +42,7 @@ def served() -> AsgiApplication:
         end_with_parent(parent.pid)
     settings = load_settings()
     log_to_stderr(settings.log_level)
+    logger.info("up to %d clients at once: %d files may be open (ulimit -n)", max_connections(), open_files_limit())
     return AsgiApplication(create_app(settings))
 
 

@@ -17,11 +17,11 @@ def build_router(parser: RequestParser) -> APIRouter:
 
     async def predict(body: RowBase, explain: Explain = False) -> Prediction:
         """Score one row. The response is sent once the prediction is on disk."""
-        raise _left_the_fast_path()
+        raise left_the_fast_path()
 
     async def predict_batch(body: BatchBase, explain: Explain = False) -> BatchResponse:
         """Score many rows. A row that breaks the contract is refused without the others."""
-        raise _left_the_fast_path()
+        raise left_the_fast_path()
 
     predict.__annotations__["body"] = parser.row_model
     predict_batch.__annotations__["body"] = parser.batch_model
@@ -30,5 +30,6 @@ def build_router(parser: RequestParser) -> APIRouter:
     return router
 
 
-def _left_the_fast_path() -> AssertionError:
-    return AssertionError("serving.scoring.fast_path responds to scoring requests before they reach the framework")
+def left_the_fast_path() -> AssertionError:
+    """Return what is raised by a route that is there for the documentation only."""
+    return AssertionError("serving.scoring.fast_path responds to rows and labels before they reach the framework")

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from serving.schemas.requests import LABEL_BATCH, ONE_LABEL, ProblemDocument
+from serving.schemas.requests import ProblemDocument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
 
-NOT_FIELDS = ("body", ONE_LABEL, LABEL_BATCH)
+NOT_FIELDS = ("body",)
 """Parts of an error's location that are not names a client sent."""
 
 NO_OBJECT = ("model_type", "model_attributes_type", "dict_type")

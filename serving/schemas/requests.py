@@ -17,11 +17,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     FiniteFloat,
     StrictBool,
-    Tag,
     create_model,
 )
 
@@ -121,10 +119,11 @@ class BatchBase(BaseModel):
 
 
 class BatchResponse(BaseModel):
-    """One entry of `predictions` per instance; it is null where `errors` says why."""
+    """One entry of `predictions` per instance; it is null where the row was refused."""
 
     predictions: list[Prediction | None]
-    errors: list[RowError]
+    errors: list[RowError] = Field(description="what is wrong with the refused rows; at most 1,000 entries")
+    n_refused: int = Field(description="number of refused rows, whether or not `errors` describes them")
 
 
 def _no_bool(value: Any) -> Any:
@@ -181,20 +180,8 @@ class LabelBatch(BaseModel):
     labels: list[Label] = Field(min_length=1, max_length=MAX_LABELS)
 
 
-ONE_LABEL, LABEL_BATCH = "one label", "label batch"
-"""Names of the two forms of a body; pydantic writes them into the locations of errors."""
-
-
-def _form_of(body: Any) -> str:
-    is_batch = "labels" in body if isinstance(body, dict) else isinstance(body, LabelBatch)
-    return LABEL_BATCH if is_batch else ONE_LABEL
-
-
-LabelBody = Annotated[
-    Annotated[LabelBatch, Tag(LABEL_BATCH)] | Annotated[Label, Tag(ONE_LABEL)],
-    Discriminator(_form_of),
-]
-"""Chosen by whether there are `labels`, so that errors are about the form that was meant."""
+LabelBody = LabelBatch | Label
+"""Which form is meant is decided by whether there are `labels` (`serving.schemas.label_reading`)."""
 
 
 class LabelsResponse(BaseModel):

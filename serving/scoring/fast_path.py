@@ -1,32 +1,41 @@
-"""The fast path: ASGI middleware that responds to scoring requests without the framework.
+"""The fast path: ASGI middleware that responds to rows and labels without the framework.
 
 FastAPI's routing, dependencies and serialisation cost several times as much as validating, scoring and journaling a row
-(`python -m benchmarks.serving`). The routes in `serving.routes.predict` put these endpoints into the documentation;
-keys, bodies and problems are handled by the same functions as everywhere (`auth`, `body_limit`, `problems`).
+(`python -m benchmarks.serving`), and it parses a body of any size in one go, during which nobody else is answered. The
+routes in `serving.routes` put these endpoints into the documentation; keys, bodies and problems are handled by the same
+functions as everywhere (`auth`, `body_limit`, `problems`).
+
+What is left of a body after `MAX_INLINE_SECONDS`, and any large one, is read beside the event loop, by one thread, piece
+by piece: bodies that arrive together are read in turns, and no piece holds the interpreter lock for more than a few
+milliseconds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 import orjson
 from starlette.requests import ClientDisconnect
 
+from selfheal.kit.errors import JournalUnavailableError, LabelConflictError
+from selfheal.kit.web_origins import ForeignRequest, foreign_request
+from serving.schemas.label_reading import read_labels
 from serving.schemas.problems import ProblemError, internal_error, invalid_request, problem_for
+from serving.schemas.reading import MAX_ERRORS_PER_LIST, Refused
 from serving.scoring.micro_batcher import Row
-from serving.scoring.request_parser import RefusedRow, RequestParser
 from serving.security.auth import CALLER, Authenticator, Scope, key_of
 from serving.security.body_limit import check_body, read_body
-from serving.security.origin_check import refuse_foreign_origin
 from serving.tracing import name_span
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from fastapi import FastAPI
     from starlette.types import Receive, Send
@@ -35,10 +44,19 @@ if TYPE_CHECKING:
     from serving.dependencies import Service
     from serving.scoring.idempotency import Outcome
     from serving.scoring.micro_batcher import Answer
+    from serving.scoring.request_parser import RequestParser
 
-    Handler = Callable[[Service, bytes, bool], Awaitable[Any]]
+    Handler = Callable[[Service, bytes, bool], Awaitable[bytes]]
 
 logger = logging.getLogger(__name__)
+
+MAX_INLINE_BYTES = 262_144
+"""A thousand rows of the shipped use case. Two threads that work at once cost more than such a body."""
+
+MAX_INLINE_SECONDS = 0.003
+"""As long as a group of rows that is scored in the event loop takes."""
+
+ItemT = TypeVar("ItemT")
 
 
 class FastPath:
@@ -50,29 +68,35 @@ class FastPath:
         self._authenticator = authenticator
         self._parser = parser
         self.n_refused: Counter[str] = Counter()
-        """Number of refused requests by the kind of their problem."""
-        self._handlers: dict[str, Handler] = {"/predict": self._predict, "/predict/batch": self._predict_batch}
+        """Number of refused scoring requests by the kind of their problem."""
+        self._handlers: dict[str, tuple[Scope, Handler]] = {
+            "/predict": (Scope.SCORE, self._predict),
+            "/predict/batch": (Scope.SCORE, self._predict_batch),
+            "/labels": (Scope.LABEL, self._labels),
+        }
+        self._reading_thread = ThreadPoolExecutor(1, thread_name_prefix="read")  # it ends with this object
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Respond to a scoring request; pass everything else on."""
-        handle = self._handlers.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if handle is None:
+        """Respond to rows and labels; pass everything else on."""
+        found = self._handlers.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if found is None:
             await self._app(scope, receive, send)
             return
+        wanted, handle = found
         name_span(scope["path"])
         try:
-            self._check_access(scope)
-            is_explained = wants_explanation(scope["query_string"])
+            self._check_access(scope, wanted)
+            is_explained = wanted is Scope.SCORE and wants_explanation(scope["query_string"])
             body = await read_body(receive)
-            answer = orjson.dumps(await handle(self._framework.state.service, body, is_explained))
+            answer = await handle(self._framework.state.service, body, is_explained)
         except ProblemError as error:
-            self.note_refusal(error)
+            self._note_refusal(error, wanted)
             await problem_for(error)(scope, receive, send)
         except ClientDisconnect:
             return
         except Exception:
             logger.exception("POST %s failed", scope["path"])
-            self.note_refusal(internal_error())
+            self._note_refusal(internal_error(), wanted)
             await problem_for(internal_error())(scope, receive, send)
         else:
             headers_out = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
@@ -80,8 +104,12 @@ class FastPath:
             await send({"type": "http.response.body", "body": answer})
 
     def note_refusal(self, error: ProblemError) -> None:
-        """Count a refused request."""
+        """Count a refused scoring request."""
         self.n_refused[error.kind] += 1
+
+    def _note_refusal(self, error: ProblemError, wanted: Scope) -> None:
+        if wanted is Scope.SCORE:  # labels have a count of their own
+            self.note_refusal(error)
 
     def submit(self, scope: AsgiScope, body: bytes) -> asyncio.Future[list[Answer]] | None:
         """Queue a request for one row without an id of its own and without an explanation; return its future answer.
@@ -93,33 +121,33 @@ class FastPath:
         """
         if scope["path"] != "/predict" or scope["query_string"]:
             return None
-        self._check_access(scope)
+        self._check_access(scope, Scope.SCORE)
         row = self._parser.row(body)
         if row.prediction_id is not None or row.is_explained:
             return None
         service: Service = self._framework.state.service
         return service.batcher.submit([row])
 
-    def _check_access(self, scope: AsgiScope) -> None:
+    def _check_access(self, scope: AsgiScope, wanted: Scope) -> None:
         head = _read_head(tuple(scope["headers"]))
         if CALLER not in scope:
-            if not self._authenticator.asks_for_keys:
-                refuse_foreign_origin(head.headers)
-            scope[CALLER] = self._authenticator.admit(head.key, Scope.SCORE)
+            if head.foreign is not None and not self._authenticator.asks_for_keys:
+                raise ProblemError(403, *head.foreign)
+            scope[CALLER] = self._authenticator.admit(head.key, wanted)
         if not head.has_sound_body:
             check_body(head.headers)
 
-    async def _predict(self, service: Service, body: bytes, is_explained: bool) -> Answer:
-        row = self._parser.row(body)
+    async def _predict(self, service: Service, body: bytes, is_explained: bool) -> bytes:
+        row = self._parser.row(body) if len(body) <= MAX_INLINE_BYTES else await self._beside(self._parser.row, body)
         (outcome,) = await service.idempotency.score([row])
         if isinstance(outcome, ProblemError):
             raise outcome
         if is_explained or row.is_explained:
             await service.explanations.add([row], [outcome])
-        return outcome
+        return orjson.dumps(outcome)
 
-    async def _predict_batch(self, service: Service, body: bytes, is_explained: bool) -> dict[str, Any]:
-        rows = self._parser.batch(body)
+    async def _predict_batch(self, service: Service, body: bytes, is_explained: bool) -> bytes:
+        rows = await self._read_in_turns(self._parser.batch(body), len(body))
         sound = [row for row in rows if isinstance(row, Row)]
         outcomes = await service.idempotency.score(sound) if sound else []
         explained = [
@@ -129,22 +157,57 @@ class FastPath:
         ]
         if explained:
             await service.explanations.add(*zip(*explained, strict=True))
-        return _batch_answer(rows, outcomes)
+        if len(body) <= MAX_INLINE_BYTES:
+            return _batch_answer(rows, outcomes)
+        answer: bytes = await self._beside(_batch_answer, rows, outcomes)
+        return answer
+
+    async def _labels(self, service: Service, body: bytes, _: bool) -> bytes:
+        labels = await self._read_in_turns(read_labels(body), len(body))
+        try:
+            accepted, duplicates = await asyncio.to_thread(service.labels.accept, labels)
+        except LabelConflictError as error:
+            raise ProblemError(409, "label_conflict", str(error)) from None
+        except JournalUnavailableError:
+            detail = "labels cannot be made durable now, so none was acknowledged; see /health"
+            raise ProblemError(503, "journal_unavailable", detail, retry_after_seconds=5) from None
+        return orjson.dumps({"accepted": accepted, "duplicates": duplicates})
+
+    async def _read_in_turns(self, pieces: Iterator[Sequence[ItemT]], n_bytes: int) -> list[ItemT]:
+        """Return everything in the pieces of a body; after a few milliseconds, in turns with other bodies."""
+        items: list[ItemT] = []
+        if n_bytes <= MAX_INLINE_BYTES:
+            ends_at = time.perf_counter() + MAX_INLINE_SECONDS
+            for piece in pieces:
+                items += piece
+                if time.perf_counter() > ends_at:
+                    break
+            else:
+                return items
+        while (piece := await self._beside(next, pieces, None)) is not None:
+            items += piece
+        return items
+
+    async def _beside(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._reading_thread, work, *arguments)
 
 
-def _batch_answer(rows: Sequence[Row | RefusedRow], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _batch_answer(rows: Sequence[Row | Refused], outcomes: Sequence[Outcome]) -> bytes:
     """Return a prediction or null for each row, with the errors. `outcomes` are those of the rows not refused."""
     predictions: list[Answer | None] = []
     errors: list[dict[str, Any]] = []
     of_sound_rows = iter(outcomes)
     for position, row in enumerate(rows):
-        outcome = row if isinstance(row, RefusedRow) else next(of_sound_rows)
+        outcome = row if isinstance(row, Refused) else next(of_sound_rows)
         predictions.append(outcome if isinstance(outcome, dict) else None)
-        if isinstance(outcome, RefusedRow):
+        if isinstance(outcome, dict) or len(errors) >= MAX_ERRORS_PER_LIST:
+            continue
+        if isinstance(outcome, Refused):
             errors += [{"row": position, **problem} for problem in outcome.problems]
-        elif isinstance(outcome, ProblemError):
+        else:
             errors.append({"row": position, "field": "prediction_id", "message": outcome.detail})
-    return {"predictions": predictions, "errors": errors}
+    n_refused = predictions.count(None)
+    return orjson.dumps({"predictions": predictions, "errors": errors[:MAX_ERRORS_PER_LIST], "n_refused": n_refused})
 
 
 class _RequestHead(NamedTuple):
@@ -152,6 +215,7 @@ class _RequestHead(NamedTuple):
 
     headers: dict[str, str]
     key: str | None
+    foreign: ForeignRequest | None
     has_sound_body: bool
 
 
@@ -162,8 +226,10 @@ def _read_head(headers: tuple[tuple[bytes, bytes], ...]) -> _RequestHead:
     try:
         check_body(readable)
     except ProblemError:
-        return _RequestHead(readable, key_of(readable), has_sound_body=False)
-    return _RequestHead(readable, key_of(readable), has_sound_body=True)
+        has_sound_body = False
+    else:
+        has_sound_body = True
+    return _RequestHead(readable, key_of(readable), foreign_request(readable), has_sound_body)
 
 
 def wants_explanation(query_string: bytes) -> bool:

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import (
-    Field,
-    GetJsonSchemaHandler,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    create_model,
-)
+from pydantic import Field, GetJsonSchemaHandler, create_model
 
-from serving.schemas.problems import NOT_WHOLE, invalid_request, unreadable_body, validation_problems
+from serving.schemas.problems import NOT_WHOLE, invalid_request
+from serving.schemas.reading import ObjectReader, Refused
 from serving.schemas.requests import MAX_BATCH_ROWS, BatchBase, RowBase, example_row, row_model
 from serving.scoring.micro_batcher import Row
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from selfheal.domain.contract import ModelContract
-    from serving.schemas.problems import ProblemError
-
-
-MAX_ERRORS_PER_ROW = 20
-"""Wrong fields of one row that the response to a batch lists at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedRow:
-    """What is wrong with one row of a batch: `field` and `message` of each."""
-
-    problems: list[dict[str, str]]
 
 
 class RequestParser:
@@ -41,7 +24,7 @@ class RequestParser:
     def __init__(self, contract: ModelContract) -> None:
         self.row_model = row_model(contract)
         self.batch_model = batch_model(contract, self.row_model)
-        self._tolerant_batch_model = batch_model(contract, Annotated[self.row_model, WrapValidator(_or_refused)])
+        self._reader = ObjectReader(self.row_model)
         names = contract.input_names
         self._values = itemgetter(*names) if len(names) > 1 else lambda fields: (fields[names[0]],)
         self._names = names
@@ -53,35 +36,26 @@ class RequestParser:
         Raises:
             ProblemError: 422, naming each wrong field.
         """
-        try:
-            row = self._row(self.row_model.__pydantic_validator__.validate_json(body))
-        except ValidationError as error:
-            raise _problem(error) from None
-        if isinstance(row, RefusedRow):
+        row = self._row(self._reader.one(body))
+        if isinstance(row, Refused):
             raise invalid_request(row.problems)
         return row
 
-    def batch(self, body: bytes) -> list[Row | RefusedRow]:
-        """Return the rows of a body with many; a row that breaks the contract is refused without the others.
+    def batch(self, body: bytes) -> Iterator[list[Row | Refused]]:
+        """Yield the rows of a body with many, piece by piece; a wrong row is refused without the others.
 
         Raises:
             ProblemError: 422 if the body is not a batch.
         """
-        try:
-            checked = self.batch_model.__pydantic_validator__.validate_json(body)
-        except ValidationError:  # most batches have no wrong row, and validating each row separately takes longer
-            try:
-                checked = self._tolerant_batch_model.__pydantic_validator__.validate_json(body)
-            except ValidationError as error:
-                raise _problem(error) from None
-        return [row if isinstance(row, RefusedRow) else self._row(row) for row in checked.instances]
+        for piece in self._reader.many("instances", body, MAX_BATCH_ROWS):
+            yield [row if isinstance(row, Refused) else self._row(row) for row in piece]
 
-    def _row(self, checked: RowBase) -> Row | RefusedRow:
+    def _row(self, checked: RowBase) -> Row | Refused:
         fields = checked.__dict__
         values = self._values(fields)
         for i in self._whole:
             if values[i] is not None and values[i] % 1:
-                return RefusedRow([{"field": self._names[i], "message": NOT_WHOLE}])
+                return Refused([{"field": self._names[i], "message": NOT_WHOLE}])
         prediction_id = fields["prediction_id"]
         return Row(
             values,
@@ -109,18 +83,3 @@ class _OrAnythingElse:
             "description": "a row that breaks the contract is refused without the others: see `errors`",
         }
         return {"anyOf": [handler(row), anything]}
-
-
-def _or_refused(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return check(value)
-    except ValidationError as error:
-        errors = error.errors(include_url=False, include_input=False)
-        return RefusedRow(validation_problems(errors[:MAX_ERRORS_PER_ROW]))
-
-
-def _problem(error: ValidationError) -> ProblemError:
-    errors = error.errors(include_url=False, include_input=False)
-    if errors[0]["type"] == "json_invalid":
-        return unreadable_body(errors[0]["ctx"]["error"])
-    return invalid_request(validation_problems(errors))

@@ -1,6 +1,7 @@
 """Limits of a request's body, checked before it fills the memory: JSON, not encoded, not too large.
 
-`check_body` checks the headers, `read_body` counts while the body arrives; `BodyLimit` does both for the whole app.
+`check_body` checks the headers, `read_body` counts while the body arrives. `serving.scoring.fast_path` calls them for
+rows and labels, `BodyLimit` for everything else.
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from serving.schemas.problems import ProblemError, problem_for
+from serving.schemas.reading import refuse_repeated_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,42 +22,47 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 16_000_000
 """Three times the largest batch of the shipped use case, with the longest names."""
 
-TOO_LARGE = f"a request body may have {MAX_BODY_BYTES:,} bytes; send several batches"
-
+MAX_COMMAND_BYTES = 16_384
+"""For whatever is not rows or labels: a few fields, the longest of them a reason or a note."""
 
 BODILESS_METHODS = ("GET", "HEAD")
 """No endpoint reads the body of such a request, so it is not checked: the server skips it."""
 
 
 class BodyLimit:
-    """ASGI middleware that refuses a body by its headers, or as soon as it is too large."""
+    """ASGI middleware that reads a small body, and refuses what is larger, not JSON, or has a name twice."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a body that is counted as it arrives."""
+        """Pass the request on with its body, or refuse it."""
         if scope["type"] != "http" or scope["method"] in BODILESS_METHODS:
             await self._app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
         try:
-            check_body(Headers(scope=scope))
+            check_body(headers, MAX_COMMAND_BYTES)
+            if has_body(headers):
+                body = await read_body(receive, MAX_COMMAND_BYTES)
+                refuse_repeated_names(body)
+                receive = _replayed(body, receive)
         except ProblemError as error:
             await problem_for(error)(scope, receive, send)
+        except ClientDisconnect:
             return
-        n_bytes = 0
+        else:
+            await self._app(scope, receive, send)
 
-        async def counted() -> Message:
-            nonlocal n_bytes
-            message = await receive()
-            n_bytes += len(message.get("body", b""))
-            if n_bytes > MAX_BODY_BYTES:
-                raise HTTPException(
-                    413, TOO_LARGE
-                )  # the one kind of error that FastAPI does not wrap while it reads a body
-            return message
 
-        await self._app(scope, counted, send)
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives the body in one message, and then what else there is."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replayed
 
 
 def has_body(headers: Mapping[str, str]) -> bool:
@@ -64,7 +70,7 @@ def has_body(headers: Mapping[str, str]) -> bool:
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
-def check_body(headers: Mapping[str, str]) -> None:
+def check_body(headers: Mapping[str, str], max_bytes: int = MAX_BODY_BYTES) -> None:
     """Check what the headers, by their lower-case names, say about the body.
 
     Raises:
@@ -75,8 +81,8 @@ def check_body(headers: Mapping[str, str]) -> None:
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
         raise ProblemError(400, "invalid_request", f"Content-Length must be a whole number, not {length[:40]!r}")
-    if len(length) > 18 or int(length) > MAX_BODY_BYTES:
-        raise too_large()
+    if len(length) > 18 or int(length) > max_bytes:
+        raise too_large(max_bytes)
     if not has_body(headers):
         return
     if not is_json(headers.get("content-type", "")):
@@ -91,7 +97,7 @@ def is_json(content_type: str) -> bool:
     return name == "application/json" or (name.startswith("application/") and name.endswith("+json"))
 
 
-async def read_body(receive: Receive) -> bytes:
+async def read_body(receive: Receive, max_bytes: int = MAX_BODY_BYTES) -> bytes:
     """Return the whole body, for an ASGI application without a framework.
 
     Raises:
@@ -106,12 +112,13 @@ async def read_body(receive: Receive) -> bytes:
             raise ClientDisconnect
         pieces.append(message.get("body", b""))
         n_bytes += len(pieces[-1])
-        if n_bytes > MAX_BODY_BYTES:
-            raise too_large()
+        if n_bytes > max_bytes:
+            raise too_large(max_bytes)
         if not message.get("more_body", False):
             return b"".join(pieces)
 
 
-def too_large() -> ProblemError:
-    """Return the problem (413) of a body above `MAX_BODY_BYTES`."""
-    return ProblemError(413, "too_large", TOO_LARGE)
+def too_large(max_bytes: int = MAX_BODY_BYTES) -> ProblemError:
+    """Return the problem (413) of a body above the limit."""
+    remedy = "send several batches" if max_bytes == MAX_BODY_BYTES else "this request needs a few fields only"
+    return ProblemError(413, "too_large", f"the body of this request may have {max_bytes:,} bytes; {remedy}")

@@ -115,10 +115,11 @@ def environment_of(settings: Settings, **changes: Any) -> dict[str, str]:
     return os.environ | plain | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
 
 
-def start_process(settings: Settings, **changes: Any) -> subprocess.Popen[str]:
-    """`python -m serving` in a session of its own, not waited for."""
+def start_process(settings: Settings, *, max_open_files: int | None = None, **changes: Any) -> subprocess.Popen[str]:
+    """`python -m serving` in a session of its own, not waited for; `max_open_files` is its `ulimit -n`."""
+    limited = [] if max_open_files is None else ["sh", "-c", f'ulimit -n {max_open_files} && exec "$@"', "limited"]
     return subprocess.Popen(
-        [sys.executable, "-m", "serving"],
+        [*limited, sys.executable, "-m", "serving"],
         env=environment_of(settings, **changes),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -128,10 +129,12 @@ def start_process(settings: Settings, **changes: Any) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def api_process(settings: Settings, **changes: Any) -> Iterator[tuple[Api, subprocess.Popen[str]]]:
+def api_process(
+    settings: Settings, *, max_open_files: int | None = None, **changes: Any
+) -> Iterator[tuple[Api, subprocess.Popen[str]]]:
     """`python -m serving`, ready to score; killed at the end if it is still there."""
     port = free_port()
-    process = start_process(settings, api_port=port, **changes)
+    process = start_process(settings, max_open_files=max_open_files, api_port=port, **changes)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=TIMEOUT_SECONDS) as client:
             is_decided = lambda: process.poll() is not None or _is_ready(client)  # noqa: E731

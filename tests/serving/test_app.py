@@ -109,7 +109,7 @@ def _examples(document: dict[str, Any], path: str) -> list[Any]:
     """The examples of a request body, its own or its schemas'."""
     content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
     schema = content["schema"]
-    references = [schema.get("$ref"), *(form.get("$ref") for form in schema.get("oneOf", []))]
+    references = [schema.get("$ref"), *(form.get("$ref") for form in schema.get("anyOf", []))]
     schemas = [document["components"]["schemas"][name.rpartition("/")[2]] for name in references if name]
     own = [example["value"] for example in content.get("examples", {}).values()]
     return [*own, *schema.get("examples", []), *(example for form in schemas for example in form.get("examples", []))]

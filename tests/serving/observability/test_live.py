@@ -271,7 +271,7 @@ def test_without_keys_a_page_of_another_origin_may_not_listen(shared_api: Api, o
 
 def test_without_keys_a_page_whose_name_was_made_to_resolve_here_may_not_listen(shared_api: Api) -> None:
     _, port = address_of(shared_api)
-    for name in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "[::1", ""):
+    for name in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", ""):
         host = f"{name}:{port}"
         answer = handshake(shared_api, host=host, origin=f"http://{host}")
         assert answer.startswith(b"HTTP/1.1 403"), name

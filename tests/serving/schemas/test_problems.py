@@ -125,12 +125,10 @@ def test_a_body_that_is_no_json_object_is_a_problem_and_not_a_failure(
     assert (len(journal_rows(shared_api.settings)), len(label_rows(shared_api.settings))) == before
 
 
-@pytest.mark.parametrize(
-    ("path", "place"), zip(PATHS, ("line 1 column 20", "line 1 column 20", "character 19"), strict=True)
-)
-def test_bad_json_is_told_where(shared_api: Api, path: str, place: str) -> None:
+@pytest.mark.parametrize("path", PATHS)
+def test_bad_json_is_told_where(shared_api: Api, path: str) -> None:
     problem = assert_problem(send(shared_api, path, b'{"load_ratio": 0.7,,}'), 422, "body")
-    assert place in problem["detail"]
+    assert "line 1 column 20" in problem["detail"]
 
 
 @pytest.mark.parametrize("key", [b"\\ud800", b"caf\xc3\xa9", b"a\\u0000b", b"a\\nb"])

@@ -16,8 +16,9 @@ from selfheal.credit_risk import contract as credit_risk
 from selfheal.domain.contract import TRUE_LABEL, Feature, ModelContract
 from serving.champion.holder import ready_champion
 from serving.schemas.problems import NOT_WHOLE, ProblemError
+from serving.schemas.reading import Refused
 from serving.schemas.requests import example_row, row_model
-from serving.scoring.request_parser import RefusedRow, RequestParser
+from serving.scoring.request_parser import RequestParser
 from tests import toy_use_case
 from tests.builders import model_version
 from tests.conftest import settings_for
@@ -95,8 +96,8 @@ def test_a_count_is_a_whole_number(in_batch: bool, value: float) -> None:
     """Exactly: one that is off by a rounding is refused too, and would else be logged as another number."""
     row = CANONICAL_ROW | {"times_90_days_late": value}
     if in_batch:
-        (parsed,) = CREDIT.batch(json.dumps({"instances": [row]}).encode())
-        wrong = parsed.problems if isinstance(parsed, RefusedRow) else []
+        ((parsed,),) = CREDIT.batch(json.dumps({"instances": [row]}).encode())
+        wrong = parsed.problems if isinstance(parsed, Refused) else []
     else:
         try:
             CREDIT.row(json.dumps(row).encode())

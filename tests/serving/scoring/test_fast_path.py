@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -15,11 +18,13 @@ import pytest
 from selfheal.domain.contract import FloatArray
 from selfheal.settings import Settings
 from serving.champion.holder import Champion
+from serving.schemas.reading import MAX_ERRORS_PER_LIST, ObjectReader
+from serving.scoring.fast_path import FastPath
 from serving.scoring.http_fast_path import FastPathProtocol
 from serving.security.http_protocol import StrictHttpProtocol
 from tests.at_once import at_once
 from tests.serving.blocking import SlowDisk, slow_disk, wait_for_rows
-from tests.serving.running import Api, api_in_thread, bodies, journal_rows
+from tests.serving.running import TIMEOUT_SECONDS, Api, api_in_thread, bodies, eventually, journal_rows
 from tests.serving.scoring.test_explanations import holder_of
 
 POISON = 4.75
@@ -123,3 +128,87 @@ def test_a_probability_is_sent_with_its_last_bit(shared_api: Api) -> None:
     logged = {row["prediction_id"]: row["probability"] for row in journal_rows(shared_api.settings)}
     for answer in answers:
         assert np.float64(logged[answer["prediction_id"]]) == answer["probability"]
+
+
+# Large bodies
+
+
+def large_batch(n_rows: int = 5_000) -> dict[str, Any]:
+    return {"instances": bodies(n_rows)}
+
+
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[ReadPieces]:
+    """Every piece of a list that is read from now on waits until it may be."""
+    reads = ReadPieces()
+    many = ObjectReader.many
+
+    def slowly(reader: ObjectReader[Any], name: str, body: bytes, max_items: int) -> Iterator[Any]:
+        for piece in many(reader, name, body, max_items):
+            reads.note(body)
+            yield piece
+
+    monkeypatch.setattr(ObjectReader, "many", slowly)
+    yield reads
+    reads.may_go_on.set()
+
+
+class ReadPieces:
+    """Of which body each piece was, in the order in which they were read."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self.may_go_on = threading.Event()
+
+    def note(self, body: bytes) -> None:
+        self.lengths.append(len(body))
+        assert self.may_go_on.wait(TIMEOUT_SECONDS)
+
+
+@pytest.mark.parametrize("path", ["/predict/batch", "/labels"])
+def test_while_a_large_body_is_read_others_are_answered(shared_api: Api, pieces: ReadPieces, path: str) -> None:
+    labels = [{"prediction_id": str(uuid.uuid4()), "true_label": 1} for _ in range(5_000)]
+    with ThreadPoolExecutor(1) as beside:
+        large = beside.submit(shared_api.post, path, large_batch() if path == "/predict/batch" else {"labels": labels})
+        eventually(lambda: pieces.lengths, "the large body is being read")
+        assert shared_api.post("/predict", bodies(1)[0]).status_code == 200
+        assert not large.done()
+        pieces.may_go_on.set()
+        assert large.result().status_code == 200
+    assert len(pieces.lengths) > 2
+
+
+def test_large_bodies_that_arrive_together_are_read_in_turns(
+    shared_api: Api, pieces: ReadPieces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    beside_the_loop = FastPath._beside
+
+    async def watched(fast_path: FastPath, work: Callable[..., Any], *arguments: Any) -> Any:
+        asked.append(work)
+        return await beside_the_loop(fast_path, work, *arguments)
+
+    monkeypatch.setattr(FastPath, "_beside", watched)
+    with ThreadPoolExecutor(2) as beside:
+        answers = [beside.submit(shared_api.post, "/predict/batch", large_batch(n_rows)) for n_rows in (5_000, 9_000)]
+        eventually(lambda: len(asked) == 2, "both wait to be read")
+        pieces.may_go_on.set()
+        assert [answer.result().status_code for answer in answers] == [200, 200]
+    small = min(pieces.lengths)
+    last_of_small = max(n for n, length in enumerate(pieces.lengths) if length == small)
+    n_of_large_before = sum(length != small for length in pieces.lengths[:last_of_small])
+    assert abs(n_of_large_before - pieces.lengths.count(small)) <= 2, pieces.lengths
+
+
+def test_a_batch_of_misspelt_rows_is_answered_by_less_than_it_says_itself(shared_api: Api) -> None:
+    misspelt = {"instances": [{"x" + name: value for name, value in row.items()} for row in bodies(10_000)]}
+    answer = shared_api.post("/predict/batch", misspelt)
+    found = answer.json()
+    assert found["predictions"] == [None] * 10_000
+    assert found["n_refused"] == 10_000
+    assert len(found["errors"]) == MAX_ERRORS_PER_LIST
+    assert found["errors"][0]["row"] == 0
+    assert len(answer.content) < len(json.dumps(misspelt)) / 2
+    some = shared_api.post("/predict/batch", {"instances": [*bodies(2), {}, *bodies(1)]}).json()
+    assert some["n_refused"] == 1
+    assert {error["row"] for error in some["errors"]} == {2}

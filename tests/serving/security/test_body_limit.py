@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
 from serving.schemas.problems import ProblemError
-from serving.security.body_limit import MAX_BODY_BYTES, BodyLimit, check_body, is_json, read_body
+from serving.security.body_limit import MAX_BODY_BYTES, MAX_COMMAND_BYTES, BodyLimit, check_body, is_json, read_body
 from tests.serving.running import Api
 from tests.serving.schemas.test_problems import GOOD, PATHS, assert_problem
 from tests.waiting import TIMEOUT_SECONDS
@@ -183,3 +183,26 @@ def test_a_lie_about_the_length_is_never_a_failure_of_ours(shared_api: Api, path
     assert received == b"" or received.startswith(b"HTTP/1.1 4")
     assert not any(word in received for word in (b"Traceback", b".py", b"Exception"))
     assert shared_api.client.get("/model/info").status_code == 200
+
+
+# Requests other than rows and labels
+
+
+def commands(api: Api) -> list[str]:
+    """The path of every documented operation that takes a body and is neither rows nor labels."""
+    operations = api.client.get("/openapi.json").json()["paths"]
+    found = [
+        path for path, methods in operations.items() for operation in methods.values() if "requestBody" in operation
+    ]
+    return [path.replace("{alert_id}", "0198f0f0-5c1e-7000-8000-000000000000") for path in found if path not in PATHS]
+
+
+def test_a_command_is_small_and_has_each_name_once(shared_api: Api) -> None:
+    paths = commands(shared_api)
+    assert len(paths) >= 4
+    for path in paths:
+        large = {"reason": "x" * MAX_COMMAND_BYTES}
+        assert assert_problem(shared_api.post(path, large), 413)["type"] == "too_large"
+        twice = b'{"reason": "one reason", "note": "a", "reason": "another reason"}'
+        answer = shared_api.client.post(path, content=twice, headers={"Content-Type": "application/json"})
+        assert_problem(answer, 422, "reason")

@@ -108,6 +108,14 @@ BROKEN = {
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 200,
     "no HTTP": b"EHLO there\r\n",
+    "no host": post(GOOD, headers={"Host": ""}),
+    "two hosts": with_header(b"Host: evil.example"),
+    "the same host twice": with_header(b"Host: localhost"),
+    "two hosts of an old version": with_header(b"Host: evil.example").replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "a host with a path": post(GOOD, headers={"Host": "localhost/evil"}),
+    "a host with a user": post(GOOD, headers={"Host": "evil@localhost"}),
+    "two hosts in one": post(GOOD, headers={"Host": "localhost, evil.example"}),
+    "a WebSocket without a host": LIVE.replace(b"Host: localhost", b"Connection: Upgrade\r\nUpgrade: websocket"),
 }
 
 
@@ -151,6 +159,41 @@ def test_what_surrounds_a_body_must_end(shared_api: Api, case: str) -> None:
         assert_problem(answers[-1], 431)
         assert connection.is_closed()
     assert n_bytes < (10 * MAX_HEAD_BYTES if is_head else 2 * MAX_AROUND_BODY_BYTES)
+
+
+@pytest.mark.parametrize("n_bytes", [MAX_HEAD_BYTES + 1, 100_000, 250_000, 400_000, 2_000_000])
+@pytest.mark.parametrize("n_headers", [1, 100])
+def test_a_large_head_is_refused_in_words_however_it_arrives(shared_api: Api, n_bytes: int, n_headers: int) -> None:
+    """In one piece as well; and the client, which still sends, can read the answer."""
+    long = [b"X-Long-%d: " % n + b"a" * (n_bytes // n_headers) for n in range(n_headers)]
+    request = with_header(*long)
+    for n_pieces in (1, 3):
+        size = -(-len(request) // n_pieces)
+        with connected(shared_api) as connection:
+            for start in range(0, len(request), size):
+                connection.send(request[start : start + size])
+            assert_problem(connection.answer(), 431)
+            assert connection.is_closed()
+
+
+def test_a_head_of_the_largest_size_is_accepted(shared_api: Api) -> None:
+    spare = MAX_HEAD_BYTES - len(with_header(b"X-Long: "))
+    with connected(shared_api) as connection:
+        connection.send(with_header(b"X-Long: " + b"a" * spare))
+        assert connection.answer().status == 200
+
+
+def test_an_old_client_needs_no_host(shared_api: Api) -> None:
+    with connected(shared_api) as connection:
+        connection.send(post(GOOD, version="1.0", headers={"Host": ""}))
+        assert connection.answer().status == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "[::1]:8000", "localhost:"])
+def test_a_host_may_have_a_port(shared_api: Api, host: str) -> None:
+    with connected(shared_api) as connection:
+        connection.send(post(GOOD, headers={"Host": host}))
+        assert connection.answer().status == 200
 
 
 def send_until_answered(api: Api, connection: RawConnection, piece: bytes) -> int:
@@ -213,7 +256,7 @@ ODD: dict[str, tuple[bytes, int]] = {
     "too small a number": (post(b'{"load_ratio": 1e-400, "restarts": 1}'), 200),
     "too many digits": (post(b'{"load_ratio": 1, "restarts": ' + b"9" * 5_000 + b"}"), 422),
     "many digits": (post(b'{"load_ratio": 0.' + b"0" * 5_000 + b'1, "restarts": 1}'), 200),
-    "a key twice": (post(b'{"load_ratio": 99, "load_ratio": 0.7, "restarts": 1}'), 200),
+    "a key twice": (post(b'{"load_ratio": 99, "load_ratio": 0.7, "restarts": 1}'), 422),
     "half a surrogate": (post(b'{"load_ratio": 0.7, "restarts": 1, "request_source": "\\ud800"}'), 422),
     "a byte order mark": (post(b"\xef\xbb\xbf" + json.dumps(GOOD).encode()), 422),
     "UTF-16": (post(json.dumps(GOOD).encode("utf-16")), 422),
