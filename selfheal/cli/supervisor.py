@@ -274,7 +274,6 @@ def supervise(settings: Settings, mlflow_uri: str, on_ready: Callable[[], None])
 def _programs(settings: Settings) -> list[Program]:
     workspace = _workspace(settings)
     code_server = ("-h", "127.0.0.1", "-p", str(settings.code_server_port), "--location-name", CODE_LOCATION)
-    webserver = ("-h", "127.0.0.1", "-p", str(settings.dagster_port), "-w", workspace)
     mlflow = ("--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1")
     quiet = ("--log-level", "warning")
 
@@ -283,7 +282,7 @@ def _programs(settings: Settings) -> list[Program]:
 
     programs = [
         Program("code", python("dagster", "api", "grpc", "-m", "selfheal_assets.definitions", *code_server, *quiet)),
-        Program("dagster", python("dagster_webserver", *webserver, *quiet)),
+        Program("dagster", python("selfheal_assets.webserver", "-w", workspace)),
         # Without the code server the daemon finds nothing to evaluate, and asks for it again a minute later.
         Program(
             "daemon",

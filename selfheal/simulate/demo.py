@@ -263,6 +263,7 @@ async def _live_through(
         outcome.version_before = await wait_until_ready(client, api, dagster, process, settings.data_dir / "up.log")
         timeline.event(f"the API serves version {outcome.version_before}; watch it at {api}")
         watch = Watch(version=outcome.version_before)
+        reader = DagsterReader(client, dagster, settings.own_api_key)
         async with (
             traffic_to(
                 api,
@@ -271,7 +272,7 @@ async def _live_through(
                 source="demo",
                 api_key=settings.own_api_key,
             ) as sender,
-            _background(_observe(client, api, DagsterReader(client, dagster), sender, watch, timeline, process)),
+            _background(_observe(client, api, reader, sender, watch, timeline, process)),
         ):
             timeline.phase("calm traffic")
             await sender.send(rows.calm, contract)

@@ -51,9 +51,10 @@ class Materialization:
 class DagsterReader:
     """Asks a Dagster webserver over GraphQL."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
+    def __init__(self, client: httpx.AsyncClient, url: str, api_key: str | None = None) -> None:
         self._client = client
         self._url = f"{url}/graphql"
+        self._headers = {} if api_key is None else {"X-API-Key": api_key}
 
     async def latest(self, asset: str) -> Materialization | None:
         """Return the newest materialisation of the asset, or None."""
@@ -74,7 +75,8 @@ class DagsterReader:
         import httpx
 
         try:
-            response = await self._client.post(self._url, json={"query": query, "variables": variables})
+            asked = {"query": query, "variables": variables}
+            response = await self._client.post(self._url, json=asked, headers=self._headers)
             response.raise_for_status()
             body: dict[str, Any] = response.json()
         except (httpx.HTTPError, ValueError) as error:
