@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,6 +26,8 @@ PAUSE_SECONDS = 0.1
 """Mean time a client thinks between two questions: leaves the machine room to start what was killed."""
 
 LABELLED_SHARE = 0.05
+MAX_LABELS_DUE = 2_000
+"""Of one client; what is beyond that is never labelled."""
 
 SCORE_TOLERANCE = 1e-12
 """Rounding: whom a row is scored together with may change its probability's last bits."""
@@ -62,6 +65,9 @@ class Ledger:
     """
 
     rows: Sequence[dict[str, Any]]
+    true_labels: Sequence[int] = (0, 1)
+    """Of the rows; those of the first two, round and round, if nobody learns from them."""
+
     acknowledged: list[Acknowledged] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     n_asked_rows: int = 0
@@ -87,6 +93,9 @@ class Ledger:
 
     def row(self, number: int) -> dict[str, Any]:
         return self.rows[number % len(self.rows)]
+
+    def true_label(self, number: int) -> int:
+        return self.true_labels[number % len(self.true_labels)]
 
     def note_other_answer(self, status: int, body: bytes) -> None:
         self.n_other_answers += 1
@@ -145,7 +154,17 @@ class Client:
     """
 
     def __init__(
-        self, ledger: Ledger, doors: Sequence[Door], home: int, n_rows: int, *, has_own_ids: bool, goes_elsewhere: bool
+        self,
+        ledger: Ledger,
+        doors: Sequence[Door],
+        home: int,
+        n_rows: int,
+        *,
+        has_own_ids: bool,
+        goes_elsewhere: bool,
+        pause_seconds: float = PAUSE_SECONDS,
+        labelled_share: float = LABELLED_SHARE,
+        label_delay_seconds: float = 0.0,
     ) -> None:
         self._ledger = ledger
         self._doors = doors
@@ -153,6 +172,10 @@ class Client:
         self._n_rows = n_rows
         self._has_own_ids = has_own_ids
         self._goes_elsewhere = goes_elsewhere
+        self._pause_seconds = pause_seconds
+        self._labelled_share = labelled_share
+        self._label_delay_seconds = label_delay_seconds
+        self._due: deque[tuple[float, Acknowledged]] = deque(maxlen=MAX_LABELS_DUE)
         self._process = 0
         self._connection: tuple[Door, asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._has_broken = False
@@ -162,7 +185,7 @@ class Client:
         """Until cancelled."""
         try:
             while True:
-                await asyncio.sleep(random.uniform(0, 2 * PAUSE_SECONDS))
+                await asyncio.sleep(random.uniform(0, 2 * self._pause_seconds))
                 if self._has_broken and self._last is not None:
                     await self._ask_again(*self._last)
                 self._has_broken = False
@@ -171,8 +194,10 @@ class Client:
                 if answers:
                     self._ledger.acknowledged += answers
                     self._last = (question, answers) if self._has_own_ids else None
-                    if random.random() < LABELLED_SHARE:
-                        await self._label(answers[0])
+                    when = time.monotonic() + self._label_delay_seconds
+                    self._due += [(when, answers[0])] if random.random() < self._labelled_share else []
+                while self._due and self._due[0][0] <= time.monotonic():
+                    await self._label(self._due.popleft()[1])
                 self._at = self._home
         finally:
             self._disconnect()
@@ -201,7 +226,7 @@ class Client:
         self._ledger.n_answered_differently += not is_same
 
     async def _label(self, answer: Acknowledged) -> None:
-        label = answer.number % 2
+        label = self._ledger.true_label(answer.number)
         body = orjson.dumps({"prediction_id": answer.prediction_id, "true_label": label})
         status, body = await self._post(http_request("/labels", body), n_rows=0)
         if status == OK:
