@@ -24,10 +24,11 @@ from selfheal.settings import Settings
 from tests.candidates import champion, mlflow_client
 from tests.conftest import drop_databases, settings_for
 from tests.forwarder import forwarded
-from tests.processes import selfheal, start, stop, wait_until
+from tests.processes import selfheal, start, stop
 from tests.services.steps import decide, retrain, tick
-from tests.serving.running import Api, api_in_thread, bodies, environment_of, eventually, free_port
+from tests.serving.running import Api, api_in_thread, bodies, environment_of, free_port
 from tests.traffic import serve, toy_rows
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -45,7 +46,7 @@ def tracking_server(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFac
     command += ["--artifacts-destination", str(folder / "artifacts")]
     process = start(command, os.environ | {"MLFLOW_BACKEND_STORE_URI": backend}, folder / "log")
     try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 120, f"it answers; see {folder / 'log'}")
+        eventually(lambda: answers(f"http://127.0.0.1:{port}/health"), f"it answers; see {folder / 'log'}", 120)
         yield f"http://127.0.0.1:{port}"
     finally:
         stop(process)

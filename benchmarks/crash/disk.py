@@ -20,7 +20,7 @@ import psutil
 
 from benchmarks.crash.api_kills import ROWS_BEFORE_A_KILL, answering
 from benchmarks.crash.api_processes import Scene, under_load, until
-from selfheal.adapters.mlflow_registry import mlflow_store_uri
+from selfheal.adapters.mlflow_store import mlflow_store_uri
 from selfheal.adapters.postgres.store import server_url
 
 SMALL_DISK_BYTES = 16_000_000

@@ -80,7 +80,7 @@ def _backup_folder(trial: Trial) -> Path:
 
 def start_server(trial: Trial) -> None:
     """Folder, embedded Postgres, schema, MLflow's database, DAGSTER_HOME: what `selfheal up` does before its first version."""
-    from selfheal.adapters.mlflow_registry import mlflow_store_uri
+    from selfheal.adapters.mlflow_store import mlflow_store_uri
     from selfheal.cli import supervisor
 
     folder = supervisor.prepare_data_dir(trial.settings)

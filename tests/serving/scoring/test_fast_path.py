@@ -24,8 +24,9 @@ from serving.scoring.http_fast_path import FastPathProtocol
 from serving.security.http_protocol import StrictHttpProtocol
 from tests.at_once import at_once
 from tests.serving.blocking import SlowDisk, slow_disk, wait_for_rows
-from tests.serving.running import TIMEOUT_SECONDS, Api, api_in_thread, bodies, eventually, journal_rows
+from tests.serving.running import TIMEOUT_SECONDS, Api, api_in_thread, bodies, journal_rows
 from tests.serving.scoring.test_explanations import holder_of
+from tests.waiting import eventually
 
 POISON = 4.75
 WAYS = {"shortcut": FastPathProtocol, "plain": StrictHttpProtocol}

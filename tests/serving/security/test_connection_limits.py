@@ -25,8 +25,9 @@ from serving.security.connection_limits import (
 )
 from tests.serving.blocking import slow_disk
 from tests.serving.raw_http import RawConnection, connected, post
-from tests.serving.running import Api, api_process, eventually
+from tests.serving.running import Api, api_process
 from tests.serving.security.test_http_protocol import assert_problem
+from tests.waiting import eventually
 
 GOOD = {"temperature_c": 61.5, "load_ratio": 0.7, "restarts": 1}
 ROW = post(GOOD)
