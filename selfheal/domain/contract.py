@@ -34,7 +34,7 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 Columns: TypeAlias = Mapping[str, FloatArray]
 
 TRUE_LABEL = "true_label"
-"""The label's column, in every frame and table, whatever the source file calls it."""
+"""Name of the label column in every frame and table, whatever the source file calls it."""
 
 TAKEN_NAMES = frozenset(
     {
@@ -42,16 +42,16 @@ TAKEN_NAMES = frozenset(
         *("latency_ms", "explain", "split", "origin", "weight"),
     }
 )
-"""Columns and fields that stand beside the features in requests, journal, tables and training sets."""
+"""Names of columns and fields beside the features, in requests, journal, tables and training sets: reserved."""
 
 FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-"""A field of JSON, a column of Postgres (63 characters at most) and of CSV, without quotes in any of them."""
+"""Valid without quotes as a JSON field, a Postgres column (at most 63 characters) and a CSV column."""
 
 MAX_INT = 2**31 - 1
-"""Whole numbers are kept in 32 bits."""
+"""Whole numbers are stored in 32 bits."""
 
 PROBE_ROWS = 16
-"""Enough for both limits, three missing values, and some between."""
+"""Number of probe rows: enough for both limits, three missing values, and some values between."""
 
 CALM = "calm"
 """The scenario that every contract has: nothing changes."""
@@ -59,10 +59,10 @@ CALM = "calm"
 
 @dataclass(frozen=True, slots=True)
 class AdverseReason:
-    """What a person is told when a feature spoke against them: a stable `code` for programs, a `text` for the person.
+    """Reason given to a person when a feature counted against them: a stable `code` for programs, a `text` for the person.
 
-    Features that tell the same story share one reason; their shares are added. The text must be true whichever way the
-    feature spoke ("Level of monthly income", not "Income too low"): how it did is the model's finding, not the contract's.
+    Related features share one reason; their contributions are added. The text must be true whichever way the feature
+    counted ("Level of monthly income", not "Income too low"): the direction is the model's finding, not the contract's.
     """
 
     code: str
@@ -73,8 +73,8 @@ class AdverseReason:
 class Feature:
     """One raw input, as a client sends it.
 
-    `lower` and `upper` are the inclusive limits beyond which a value is refused at every door; they say what is
-    *possible*, not what is usual. `aliases` are names also accepted for it (with `-` or `_` alike).
+    `lower` and `upper` are inclusive limits; a value beyond them is refused on every input path. They bound what is
+    *possible*, not what is usual. `aliases` are further accepted names; `-` and `_` are equivalent.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class DerivedFeature:
-    """One feature computed from the raw inputs. `formula` is for people, `reason` says why the model wants it."""
+    """One feature computed from the raw inputs. `formula` is for people, `reason` says why the model needs it."""
 
     name: str
     kind: Literal["float", "int"]
@@ -122,10 +122,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A change of the world, for simulations: new inputs and new labels from old ones.
+    """A simulated change of the population: new inputs and new labels from old ones.
 
-    `apply(inputs, labels, rng)` takes a frame of raw inputs, an int array of labels and a seeded generator, and returns
-    the changed pair without touching what it was given.
+    `apply(inputs, labels, rng)` takes a frame of raw inputs, an int array of labels and a seeded generator. It returns
+    the changed pair and leaves its arguments unchanged.
     """
 
     name: str
@@ -141,17 +141,18 @@ def _derive_nothing(_columns: Columns) -> dict[str, FloatArray]:
 
 @dataclass(frozen=True)
 class ModelContract:
-    """Everything the platform needs to know of a use case. Name, description, label and inputs are enough.
+    """Everything the platform needs to know about a use case. Name, description, label and inputs are required.
 
     `derive` maps arrays of the raw inputs (float64, NaN where missing, shape (n,)) to arrays of the derived features; it
     is the only derivation, used by serving, training and monitoring alike. `build_estimator(seed)` returns an unfitted
     scikit-learn pipeline over the feature matrix in the order of `feature_names`; `param_grid` is searched.
     `trusted_types` are types beyond the platform's list (`selfheal.domain.model.file`) that its model files may hold, such as
     `sklearn.tree._tree.Tree`: trust them only if nobody but you can write into the registry.
-    `synthesize(n_rows, seed)` returns a stand-in data set (raw inputs and `true_label`) for where the real file is absent;
-    without it there has to be a file. `equal_inputs_are_one_case` says what two rows with the same inputs are: by default the same
-    case twice, which must not be learned from and judged on; False, where inputs are coarse: cases that look alike.
-    `default_csv` is its name in DATA_DIR; by default the contract's name and `.csv`.
+    `synthesize(n_rows, seed)` returns a stand-in data set (raw inputs and `true_label`) for use where the real file is
+    absent; without it the file is required. `equal_inputs_are_one_case` says how to treat two rows with the same inputs:
+    True (the default) if they are the same case, which must not be both learned from and judged on; False if inputs are
+    so coarse that different cases look alike.
+    `default_csv` is the file's name in DATA_DIR; by default the contract's name and `.csv`.
     """
 
     name: str
@@ -214,22 +215,22 @@ class ModelContract:
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:
-        """Names of the raw inputs, in the contract's order."""
+        """Return the names of the raw inputs, in the contract's order."""
         return tuple(feature.name for feature in self.inputs)
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
-        """Raw inputs, then derived features: the order of the model's matrix and of every table."""
+        """Return the raw inputs, then the derived features: the column order of the model's matrix and of every table."""
         return (*self.input_names, *(feature.name for feature in self.derived))
 
     @cached_property
     def kinds(self) -> dict[str, Literal["float", "int"]]:
-        """Kind of each feature, raw or derived, by name."""
+        """Return the kind of each feature, raw or derived, by name."""
         return {f.name: f.kind for f in self.inputs} | {f.name: f.kind for f in self.derived}
 
     @cached_property
     def adverse_reasons(self) -> tuple[AdverseReason, ...]:
-        """The reason each feature stands for, in the order of `feature_names`; a feature without one stands for itself."""
+        """Return each feature's reason, in the order of `feature_names`; a feature without one is its own reason."""
         return (
             *(f.adverse_reason or AdverseReason(f.name, f.description or f.name) for f in self.inputs),
             *(f.adverse_reason or AdverseReason(f.name, f.formula or f.name) for f in self.derived),
@@ -249,7 +250,7 @@ class ModelContract:
 
     @property
     def first_scenario(self) -> Scenario:
-        """The change of the world that a demo lives through unless told otherwise.
+        """Return the scenario that a demo plays by default.
 
         Raises:
             ConfigurationError: if the contract has no scenario.
@@ -262,7 +263,7 @@ class ModelContract:
         """Return the scenario of this name.
 
         Raises:
-            ConfigurationError: naming those there are.
+            ConfigurationError: if there is none; the message lists the known scenarios.
         """
         for scenario in self.scenarios:
             if scenario.name == name:
@@ -271,7 +272,7 @@ class ModelContract:
         raise ConfigurationError(f"contract {self.name!r} has no scenario {name!r}; it has: {known}")
 
     def feature_columns(self, columns: Columns) -> dict[str, FloatArray]:
-        """All features, in order, from the raw inputs' columns."""
+        """Compute all features, in order, from the columns of the raw inputs."""
         raw = {name: np.asarray(columns[name], dtype=np.float64) for name in self.input_names}
         derived = self.derive(raw)
         return raw | {feature.name: derived[feature.name] for feature in self.derived}
@@ -281,7 +282,7 @@ class ModelContract:
         return np.array(list(self.feature_columns(columns).values()), dtype=np.float64).T
 
     def feature_frame(self, inputs: pd.DataFrame) -> pd.DataFrame:
-        """Return a frame of all features from one of the raw inputs; the index stays, other columns are dropped."""
+        """Return a frame of all features from a frame of raw inputs; keep the index, drop other columns."""
         import pandas as pd
 
         columns = {name: inputs[name].to_numpy(dtype=np.float64) for name in self.input_names}
@@ -289,10 +290,10 @@ class ModelContract:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over the declarations that decide what the model sees, and over the derivation's results.
+        """Return the sha256 of the declarations that decide what the model sees, and of the derivation's results.
 
-        Prose (descriptions, examples, adverse reasons) does not count. The derivation counts by what it computes on fixed
-        probe rows (rounded to 9 significant digits, so that another platform's last bit does not matter), not by its source.
+        Prose (descriptions, examples, adverse reasons) is not hashed. The derivation is hashed by its results on fixed
+        probe rows, not by its source. They are rounded to 9 significant digits, because platforms differ in the last bits.
         """
         declared = {
             "name": self.name,
@@ -303,7 +304,7 @@ class ModelContract:
         return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
 
     def probe_rows(self) -> dict[str, FloatArray]:
-        """`PROBE_ROWS` fixed rows of raw inputs: the limits, values between them, and missing ones where they are allowed."""
+        """Return `PROBE_ROWS` fixed rows of raw inputs: the limits, values between them, and missing values if allowed."""
         rng = np.random.default_rng(20)
         probe: dict[str, FloatArray] = {}
         for feature in self.inputs:
@@ -317,7 +318,7 @@ class ModelContract:
 
 
 def _problems_of_inputs(inputs: Sequence[Feature]) -> Iterator[str]:
-    """Return what is impossible in the inputs' declarations, one sentence per problem, with the remedy."""
+    """Yield each contradiction in the inputs' declarations as a sentence with the remedy."""
     if not inputs:
         yield "it has no inputs; declare at least one Feature"
     for feature in inputs:
@@ -334,27 +335,27 @@ def _problems_of_inputs(inputs: Sequence[Feature]) -> Iterator[str]:
 
 
 def fold_name(name: str) -> str:
-    """How names are compared at the doors: surrounding blanks dropped, `-` read as `_`."""
+    """Normalise a name for comparison: strip surrounding blanks, replace `-` by `_`."""
     return name.strip().replace("-", "_")
 
 
 def load_contract(use_case: str) -> ModelContract:
-    """Load the contract that a setting names as `package.module:attribute`; the working directory is searched too.
+    """Load the contract named `package.module:attribute`; the working directory is searched too.
 
     Raises:
-        ConfigurationError: if it cannot be imported, is not a `ModelContract`, or declares what is impossible.
+        ConfigurationError: if it cannot be imported, is not a `ModelContract`, or contradicts itself.
     """
     module_name, separator, attribute = use_case.partition(":")
     if not separator or not module_name or not attribute:
         raise ConfigurationError(f"USE_CASE={use_case!r} is not of the form package.module:contract")
     folder = str(Path.cwd())
     if folder not in sys.path:
-        sys.path.append(folder)  # last: nothing there can take the place of what is installed
+        sys.path.append(folder)  # last: no file there can shadow an installed package
     try:
         contract = getattr(import_module(module_name), attribute)
     except ConfigurationError:
         raise
-    except Exception as error:  # whatever a module of somebody else's raises while it is imported
+    except Exception as error:  # a user's module may raise anything while it is imported
         raise ConfigurationError(f"USE_CASE={use_case!r} cannot be loaded: {_told(error)}") from error
     if not isinstance(contract, ModelContract):
         raise ConfigurationError(f"USE_CASE={use_case!r} is a {type(contract).__name__}, not a ModelContract")

@@ -1,4 +1,4 @@
-"""Default estimator: logistic regression that fits most tables, and whose every score can be explained exactly."""
+"""Default estimator: a logistic regression that suits most tables and whose scores can be explained exactly."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DEFAULT_GRID: Mapping[str, Sequence[Any]] = {
 
 
 def default_estimator(seed: int) -> Pipeline:
-    """Logistic regression over quantile-transformed features.
+    """Return an unfitted logistic regression over quantile-transformed features.
 
-    Medians for missing values; each feature's empirical distribution function instead of its value, because a linear model
-    drowns in the tails that money, ratios and counts have. Each feature enters through a function of itself alone, so that
-    its share of the log-odds is exact.
+    Missing values become the median. Each value is replaced by its empirical distribution function, because the long
+    tails of amounts, ratios and counts would dominate a linear model. Each feature enters through a function of itself
+    alone, so that its contribution to the log-odds is exact.
     """
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression

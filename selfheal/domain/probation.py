@@ -1,7 +1,7 @@
 """Probation: is the promoted version worse than the one it replaced, on rows it has served since? Pure.
 
-Also here: how long probation lasts, when the next evaluation is due, and when its alerts are over. Reading the rows and
-acting is `selfheal.services.probation`'s.
+Belongs here too: how long probation lasts, when the next evaluation is due, and when its alerts are resolved.
+`selfheal.services.probation` reads the rows and acts.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from selfheal.domain.contract import FloatArray
 from selfheal.domain.records import Alert, ModelVersion, ProbationOutcome, ProbationReport, Severity
 
 FALSE_ROLLBACK_LEVEL = 0.005
-"""Chance that a version which is no worse is rolled back at all, however often it is evaluated."""
+"""Largest probability that a version that is not worse is ever rolled back, however often it is evaluated."""
 
 NOMINAL_LEVEL = FALSE_ROLLBACK_LEVEL / 2
-"""What the bound is computed for. It holds in the limit of many rows; from 200 on, with 4 % of events and a version that scores
-everyone higher, its error was up to 1.3 times the nominal one."""
+"""Level for which the bound is computed. The bound is asymptotic: with 200 rows or more, 4 % events and a version that scores
+every row higher, its measured error was up to 1.3 times the nominal one."""
 
 TIGHTEST_AT_ROWS = 500
-"""Where the bound is tightest. From 300 to 2,000 it makes next to no difference to when a worse version is found."""
+"""Number of rows at which the bound is tightest. From 300 to 2,000, the choice barely affects when a worse version is found."""
 
 MIN_LABELS_PER_CLASS = 10
-"""With fewer of one class, the spread of the differences is not known."""
+"""Smallest number of labels of either class from which the spread of the differences is known."""
 
 MAX_ROWS = 20_000
-"""More labelled rows are not waited for: what so many do not show is too small to go back for."""
+"""Labelled rows at which probation ends: a loss that so many rows do not show is too small for a rollback."""
 
 EVALUATION_GROWTH = 1.1
-"""An evaluation is due once a tenth more labels are there: some 50 of them from 200 labels to `MAX_ROWS`."""
+"""Growth of the number of labels until the next evaluation: about 50 evaluations from 200 labels to `MAX_ROWS`."""
 
 FAILED, ROLLBACK_FAILED, CANNOT_COMPARE, NO_EVIDENCE = (
     "probation_failed",
@@ -44,12 +44,12 @@ FAILED, ROLLBACK_FAILED, CANNOT_COMPARE, NO_EVIDENCE = (
 """Kinds of alerts."""
 
 BACK_TO_VERSION = "back_to_version"
-"""Among an alert's metrics: the version that a rollback brings back."""
+"""Key among an alert's metrics: the version that a rollback brings back."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbationLimits:
-    """`max_duration`: since it went live, a version with too few labels is watched for no longer than this."""
+    """Limits of probation. `max_duration`: longest probation, since going live, of a version with too few labels."""
 
     min_labels: int
     max_duration: timedelta
@@ -57,10 +57,10 @@ class ProbationLimits:
 
 @dataclass(frozen=True)
 class PairedScores:
-    """Labelled rows that the new version served, and what both versions say of them; shape (n,) each.
+    """Labelled rows that the new version served, with both versions' probabilities; shape (n,) each.
 
-    `shortcoming` says why they are no ground to judge on; `previous_probabilities` are None then. `is_blind`: because the old
-    version cannot score them.
+    `shortcoming` says why the rows cannot be judged; `previous_probabilities` is None then. `is_blind`: the old version cannot
+    score them.
     """
 
     labels: npt.NDArray[np.int64]
@@ -72,7 +72,7 @@ class PairedScores:
 
 @dataclass(frozen=True, slots=True)
 class OpenAlert:
-    """What decides whether an alert of probation is over."""
+    """The fields of an open probation alert that decide whether it is resolved."""
 
     kind: str
     model_version: int | None
@@ -86,7 +86,7 @@ def judge_probation(
 ) -> ProbationReport:
     """Compare both versions' squared errors on the same labelled rows, pair by pair, and decide whether probation ends.
 
-    A loss beyond noise ends it at once, whatever the time: a version that was not evaluated has not passed.
+    A loss beyond noise ends it at once. When its time is over, a version that could not be evaluated has not passed.
     """
     if version.probation_until is None or version.promoted_at is None or version.previous_version is None:
         return not_on_probation(version)
@@ -111,16 +111,17 @@ def judge_probation(
 
 
 def not_on_probation(version: ModelVersion) -> ProbationReport:
-    """Of a version that came back by a rollback, or replaced nothing."""
+    """Return the report of a version without probation: it came back by a rollback, or replaced nothing."""
     return _report(version, 0, f"version {version.version} is not on probation")
 
 
 def lower_bound(differences: FloatArray, level: float = NOMINAL_LEVEL) -> float:
-    """One-sided lower confidence sequence for the mean: below it at all sample sizes at once with a chance of 1 - `level`.
+    """Return a one-sided lower confidence sequence for the mean.
 
+    With probability 1 - `level` it is below the true mean at all sample sizes at once:
     mean - s sqrt(2 (n r + 1) / (n^2 r) log(1 + sqrt(n r + 1) / (2 level))) with s the standard deviation, and
-    r = (log(1 - 2 log(2 level)) - 2 log(2 level)) / `TIGHTEST_AT_ROWS`. Asymptotic in the first n that is evaluated; n >= 1.
-    Depends on the rows through their number, mean and spread, so they may come in any order.
+    r = (log(1 - 2 log(2 level)) - 2 log(2 level)) / `TIGHTEST_AT_ROWS`. It is asymptotic in the first n that is evaluated;
+    n >= 1. It depends only on the number, mean and standard deviation of the rows, not on their order.
 
     Source: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), "Time-uniform central limit theory and asymptotic
     confidence sequences", Annals of Statistics 52, appendix on one-sided sequences.
@@ -133,7 +134,7 @@ def lower_bound(differences: FloatArray, level: float = NOMINAL_LEVEL) -> float:
 
 
 def evaluation_number(n_labels: int, min_labels: int) -> int | None:
-    """Return which evaluation is due at so many labels, counted from 0; None while there are fewer than `min_labels`.
+    """Return the number, from 0, of the evaluation due at `n_labels`; None below `min_labels`.
 
     >>> [evaluation_number(n, 200) for n in (199, 200, 219, 220, 2_000)]
     [None, 0, 0, 1, 24]
@@ -144,7 +145,7 @@ def evaluation_number(n_labels: int, min_labels: int) -> int | None:
 
 
 def labels_of_next_evaluation(n_labels: int, min_labels: int) -> int:
-    """Return how many labels the evaluation after those that are due at `n_labels` waits for.
+    """Return the number of labels at which the next evaluation after `n_labels` is due.
 
     >>> [labels_of_next_evaluation(n, 200) for n in (0, 199, 200, 219, 220)]
     [200, 200, 220, 220, 242]
@@ -154,12 +155,12 @@ def labels_of_next_evaluation(n_labels: int, min_labels: int) -> int:
 
 
 def may_have_ended(version: ModelVersion, now: datetime) -> bool:
-    """Return whether the clock alone makes an evaluation due: it may end probation, or find that labels are missing."""
+    """Return whether an evaluation is due by time alone: it may end probation, or find that labels are missing."""
     return version.probation_until is not None and now >= version.probation_until
 
 
 def alert_of(report: ProbationReport) -> Alert | None:
-    """Return the alert that an evaluation calls for, or None."""
+    """Return the alert that follows from an evaluation, or None."""
     numbers: dict[str, float | int | str | None] = {
         "n_labels": report.n_labels,
         "brier_change": report.brier_change,
@@ -204,10 +205,10 @@ def rollback_alert(report: ProbationReport, problem: str) -> Alert:
 
 
 def is_settled(alert: OpenAlert, champion: ModelVersion | None) -> bool:
-    """Whether an alert of probation is over: yet another version has gone live since, or a person has seen it.
+    """Return whether a probation alert is resolved: a further version has gone live since, or a person acknowledged it.
 
-    The version that a rollback brings back does not count as another one: the alert is about that. And while the failed
-    or unwatched version is still in production, the alert stays open, even if it was acknowledged.
+    The version that a rollback brings back is not a further version: the alert is about that rollback. While the failed or
+    unwatched version is still in production, the alert stays open, even if it was acknowledged.
     """
     if champion is None or champion.promoted_at is None:
         return False
@@ -218,7 +219,7 @@ def is_settled(alert: OpenAlert, champion: ModelVersion | None) -> bool:
 
 
 def _shortcoming(scores: PairedScores, limits: ProbationLimits) -> str | None:
-    """Why the rows do not suffice to judge by; None if they do."""
+    """Return why the rows do not suffice for a judgement; None if they do."""
     n_rows, n_events = len(scores.labels), int(scores.labels.sum())
     if scores.shortcoming is not None:
         return scores.shortcoming

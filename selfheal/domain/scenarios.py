@@ -1,4 +1,4 @@
-"""Scenarios: rows as a changed world would send them."""
+"""Scenarios: rows as a changed population would send them."""
 
 from __future__ import annotations
 

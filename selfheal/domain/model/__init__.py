@@ -1,7 +1,7 @@
 """Models: their files, scoring, examination and explanation.
 
 - `file`: load a skops file without executing anything; `content`: compare two files.
-- `requirements`: what a model file is opened with.
-- `examination`: whether a model gives probabilities for all that the API lets in.
-- `plain_scoring`: the same scores without the framework; `explanation`: exact shares of the log-odds.
+- `requirements`: the packages needed to open a model file.
+- `examination`: whether a model returns probabilities for every row that the API accepts.
+- `plain_scoring`: the same scores without scikit-learn's overhead; `explanation`: exact contributions to the log-odds.
 """

@@ -1,6 +1,6 @@
 """Comparison of two skops files: fitted parameters, to the bit or to a tolerance, without the times and object ids of each write.
 
-Nothing of a file is executed or turned into objects; `selfheal.domain.model.file` is where a model is opened.
+Nothing in a file is executed or turned into objects; `selfheal.domain.model.file` opens models.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _leaves(node: Any, path: str, digests: dict[str, str], numbers: dict[Any, in
 
 
 def _digest(member: bytes) -> str:
-    """Of a member that is a zip itself (a sparse matrix), by what is in it."""
+    """Return the sha256 of a member; of one that is itself a zip (a sparse matrix), the digest of its content."""
     if not member.startswith(ZIP_START):
         return hashlib.sha256(member).hexdigest()
     with zipfile.ZipFile(io.BytesIO(member)) as inner:

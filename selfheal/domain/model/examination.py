@@ -1,4 +1,4 @@
-"""Examination of a model before it may answer: what it gives for rows that the API lets in.
+"""Examination of a model before it may serve: does it return probabilities for rows that the API accepts?
 
 Run before a promotion and before each swap.
 """
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray, ModelContract
 
 WARM_UP_ROWS = 64
-"""Largest group a new model is warmed with. Small: it runs beside the requests of the old champion."""
+"""Largest group of rows that warms up a new model; small, because it runs beside the old champion's requests."""
 
 GROUP_TOLERANCE = 1e-6
-"""How far the score of a row may depend on the rows scored with it: rounding. Requests are scored in groups."""
+"""Largest difference (rounding) between a row's score alone and in a group. Requests are scored in groups."""
 
 
 def examine(pipeline: Pipeline, contract: ModelContract) -> None:
-    """Warms the model and makes sure that it answers what the doors let in.
+    """Warm up the model and check that it returns probabilities for rows that the API accepts.
 
-    The rows are the contract's example, the example without what may be missing, and the lowest and highest values that
-    are accepted.
+    The rows are the contract's example, the example without its nullable values, and the lowest and highest accepted
+    values.
 
     Raises:
-        ModelRefusedError: if it gives something that is no probability of two classes, or if a row's score depends on
+        ModelRefusedError: if its output is not a probability for each of two classes, or if a row's score depends on
             the rows beside it.
     """
     matrix = contract.matrix(_probe_columns(contract))

@@ -1,24 +1,24 @@
-"""Explanation of a score: the exact share of each feature in the log-odds, and reasons in words.
+"""Explanation of a score: the exact contribution of each feature to the log-odds, and reasons in words.
 
-Belongs here: deciding whether a model's score is a sum with one term a feature, taking that sum apart, and choosing the
-reasons a lender must give. Does not belong here: the words (they are the contract's), approximations (a model whose score
-is no such sum has no exact explanation, and none is given), and anything that reads or writes.
+Belongs here: deciding whether a model's score is a sum with one term per feature, splitting that sum, and choosing the
+reasons a lender must give. Does not belong here: the words (the contract has them), approximations (a model whose score
+is not such a sum gets no explanation), and anything that reads or writes.
 
-The family that is explained is "each column by itself, then a linear model with a logit link": with z = preprocess(x), of
-which every column k depends on one feature only,
+The supported family is "each column by itself, then a linear model with a logit link". With z = preprocess(x), where
+every column k depends on one feature only:
 
     log_odds(x) = intercept + sum_k coefficient_k * z_k(x) = baseline_log_odds + sum_j contribution_j(x)
     contribution_j(x) = term_j(x) - mean over the baseline rows of term_j,   term_j = sum of coefficient_k * z_k over the
     columns k that depend on feature j
 
-Since no two features meet in a term, this is also the model's Shapley value; nothing is sampled.
+Since no term depends on two features, this is also the model's Shapley value; nothing is sampled.
 
 The baseline is the average row of the population that the model was judged on: its frozen reference. Regulation B (12 CFR
 1002.9(b)(2), official interpretation, comment 5) names this method for the principal reasons of a refusal: the factors for
 which the applicant's score fell furthest below the average score of all applicants for each of those factors. Comment 1:
-more than four reasons are not likely to be helpful. Comment 3: a reason need not say how the factor spoke. Comment 4: only
-factors that were scored, and no principal one left out. The choice is made over reasons, not features, so that one story
-told by several features is told once and what they take back from each other is taken back.
+more than four reasons are not likely to be helpful. Comment 3: a reason need not say how a factor counted. Comment 4: only
+factors that were scored count, and no principal one may be left out. Contributions are summed per reason before the choice,
+so that features with the same reason appear once and opposite contributions cancel.
 """
 
 from __future__ import annotations
@@ -43,37 +43,37 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
 MAX_REASONS = 4
-"""Most reasons given for one row (see the comment of Regulation B above)."""
+"""Largest number of reasons for one row (see comment 1 on Regulation B above)."""
 
 MIN_REASON_LOG_ODDS = 0.01
-"""A reason that raises the odds by less than 1 % is no principal one."""
+"""Smallest contribution of a principal reason, in log-odds: it raises the odds by 1 %."""
 
 TOLERANCE_LOG_ODDS = 1e-9
-"""Largest difference between the parts' sum and the model's log-odds, times the largest part if that is above 1."""
+"""Largest difference between the sum of the parts and the model's log-odds, relative to the largest part if above 1."""
 
 MAX_BASELINE_ROWS = 20_000
-"""A reference with more rows is thinned evenly: this many give its mean, and loading a model stays quick."""
+"""A larger reference is thinned evenly to this many rows: enough for its mean, and loading a model stays fast."""
 
 TRIAL_ROWS = 1_000
-"""Rows taken from the baseline, and again from the use case's stand-in, to try out what depends on what."""
+"""Rows taken from the baseline, and as many from the use case's stand-in, to find which column depends on which feature."""
 
 TRIAL_ROWS_PER_GAP = 8
-"""Trial rows for each nullable feature in which it is missing: imputers may look at other columns only then."""
+"""Trial rows with a missing value, per nullable feature: an imputer may read other columns only then."""
 
 NO_FEATURE = -1
 
 
 class Baseline(StrEnum):
-    """Whose average row contributions are measured against."""
+    """The rows whose average contributions are measured against."""
 
     REFERENCE = "reference"
     """The rows frozen with this model version."""
     STAND_IN = "stand_in"
-    """The use case's synthetic rows, because the model's reference was not at hand."""
+    """The use case's synthetic rows, used if the model's reference is not available."""
 
 
 class Reason(NamedTuple):
-    """One thing that spoke for class 1, and by how much (log-odds above the baseline)."""
+    """One reason for class 1, and its contribution (log-odds above the baseline)."""
 
     code: str
     text: str
@@ -85,9 +85,8 @@ class Explanation:
     """The parts of the log-odds of n rows. `baseline_log_odds + contributions.sum(axis=1) == log_odds`.
 
     `log_odds`, shape (n,), is finite even where the probability rounds to 0 or 1. `contributions`, shape (n, features), is
-    in the contract's order; above 0 speaks for class 1. `is_exact`, shape (n,), is False where a row set off something in
-    the preprocessing that no trial row had (say, a category never seen before): its parts do not add up and must not be
-    shown.
+    in the contract's order; above 0 favours class 1. `is_exact`, shape (n,), is False where the preprocessing treats a row
+    unlike every trial row (a category never seen before, say): its parts do not add up and must not be shown.
     """
 
     feature_names: tuple[str, ...]
@@ -100,7 +99,7 @@ class Explanation:
     reason_contributions: FloatArray
 
     def adverse_reasons(self) -> list[tuple[Reason, ...]]:
-        """For each row the reasons that spoke most for class 1, the strongest first; none if nothing did."""
+        """Return for each row the strongest reasons for class 1, strongest first; none if nothing favours it."""
         strongest = np.argsort(-self.reason_contributions, axis=1, kind="stable")[:, :MAX_REASONS]
         by_how_much = np.take_along_axis(self.reason_contributions, strongest, axis=1)
         return [
@@ -115,10 +114,10 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Explainer:
-    """What is needed to explain the rows that one model scores. Immutable and free to share between threads.
+    """Explains the rows that one model scores. Immutable and safe to share between threads.
 
     `weights`, shape (columns, features), has each column's coefficient at the feature it depends on, so that `columns @
-    weights` are the terms; `reason_members`, shape (features, reasons), has a 1 where a feature stands for a reason.
+    weights` are the terms; `reason_members`, shape (features, reasons), has a 1 where a feature has that reason.
     """
 
     linear: LinearModel
@@ -153,12 +152,12 @@ def build_explainer(pipeline: Pipeline, contract: ModelContract, reference: Floa
     """Build the explainer of a fitted pipeline. It takes a fraction of a second, so call it when a model is loaded.
 
     Args:
-        reference: the features of the rows frozen with the model, shape (n, features); None, or no rows, if they are not
-            at hand: then the use case's stand-in rows are the baseline, and every explanation says so.
+        reference: the features of the rows frozen with the model, shape (n, features). None or no rows if they are not
+            available: then the use case's stand-in rows are the baseline, and every explanation says so.
 
     Raises:
-        ModelNotExplainableError: with a sentence for clients, if the model does not belong to the family above. It is
-            tried out on rows, not assumed from the names of its steps.
+        ModelNotExplainableError: with a sentence for clients, if the model does not belong to the family above. That is
+            tested on rows, not inferred from the names of its steps.
     """
     linear = linear_model(pipeline)
     with _refusing_failures():
@@ -235,9 +234,9 @@ def _unchanged(matrix: FloatArray) -> FloatArray:
 
 
 def _check_link(pipeline: Pipeline, linear: LinearModel, trial: FloatArray) -> None:
-    """Check that the probabilities are the logistic function of the linear part, to `TOLERANCE_LOG_ODDS`.
+    """Check that the probabilities are the logistic function of the linear part, within `TOLERANCE_LOG_ODDS`.
 
-    Compared as probabilities, which stay finite: an error e of the log-odds is p (1 - p) e there, plus a rounding.
+    Probabilities are compared because they stay finite: an error e of the log-odds becomes p (1 - p) e, plus rounding.
     """
     from scipy.special import expit
 
@@ -254,19 +253,19 @@ def _check_link(pipeline: Pipeline, linear: LinearModel, trial: FloatArray) -> N
 
 
 def _sources(linear: LinearModel, trial: FloatArray, feature_names: tuple[str, ...]) -> IntArray:
-    """For each preprocessed column the position of the one feature it depends on, or `NO_FEATURE` if it never moved.
+    """Return for each preprocessed column the index of the one feature it depends on, or `NO_FEATURE` if it never changed.
 
-    Found by moving: each feature takes the values of the other trial rows while the rest stands still. Then confirmed:
-    all features are shuffled apart, and every column must still be what its own feature makes of it.
+    Each feature in turn takes the values of other trial rows while the rest stays fixed. The result is then confirmed:
+    all features are shuffled independently, and every column must still follow from its own feature.
 
     Raises:
-        ModelNotExplainableError: naming features that meet in one column, or if rows look at each other.
+        ModelNotExplainableError: if several features enter one column (named), or if a row's columns depend on other rows.
     """
     still = _dense(linear.preprocess(trial))
     if not _is_same(_dense(linear.preprocess(trial[:1])), still[:1]).all():
         raise _not_a_sum("its preprocessing of a row looks at the other rows of the call")
     depends = np.array([_moves(linear, trial, still, j) for j in range(trial.shape[1])])
-    depends &= linear.coefficients != 0.0  # what the model does not look at may be anything
+    depends &= linear.coefficients != 0.0  # a column without a coefficient may depend on anything
     for column in np.flatnonzero(depends.sum(axis=0) > 1):
         names = [feature_names[j] for j in np.flatnonzero(depends[:, column])]
         raise _not_a_sum(f"its preprocessing mixes {' and '.join(names)}")
@@ -276,14 +275,14 @@ def _sources(linear: LinearModel, trial: FloatArray, feature_names: tuple[str, .
 
 
 def _moves(linear: LinearModel, trial: FloatArray, still: FloatArray, feature: int) -> BoolArray:
-    """Which columns change, in any row, when one feature takes the values of other rows; shape (columns,)."""
+    """Return which columns change, in any row, when one feature takes the values of other rows; shape (columns,)."""
     moved = trial.copy()
     moved[:, feature] = np.roll(trial[:, feature], 1)
     return np.asarray((~_is_same(_dense(linear.preprocess(moved)), still)).any(axis=0))
 
 
 def _confirm(linear: LinearModel, trial: FloatArray, still: FloatArray, sources: IntArray) -> None:
-    """Shuffles all features apart at once: catches what only shows when several move, or never moved but is no constant."""
+    """Shuffle all features independently, to find dependences that show only when several features change together."""
     shifts = 1 + np.arange(trial.shape[1])
     apart = np.column_stack([np.roll(column, shift) for column, shift in zip(trial.T, shifts, strict=True)])
     found = _dense(linear.preprocess(apart))
@@ -295,7 +294,7 @@ def _confirm(linear: LinearModel, trial: FloatArray, still: FloatArray, sources:
 
 
 def _is_same(left: FloatArray, right: FloatArray | float) -> BoolArray:
-    """Equal but for roundings: the same number may be computed by another instruction at another place of an array."""
+    """Return where two arrays are equal up to rounding, which may depend on an element's position in the array."""
     return np.isclose(left, right, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
@@ -310,14 +309,14 @@ def _weights(coefficients: FloatArray, sources: IntArray, n_features: int) -> Fl
 
 
 def _stand_in_rows(contract: ModelContract) -> FloatArray:
-    """Rows of the stand-in; where the contract has none, what it calls possible."""
+    """Return rows of the stand-in; if the contract has none, its probe rows."""
     if contract.synthesize is None:
         return contract.matrix(contract.probe_rows())
     return contract.feature_frame(contract.synthesize(TRIAL_ROWS, 0)).to_numpy(dtype=np.float64)
 
 
 def _trial_rows(population: FloatArray, stand_in: FloatArray, contract: ModelContract) -> FloatArray:
-    """Rows as the model may meet them: of its population, of the stand-in, and with each nullable feature missing."""
+    """Return rows of the population, of the stand-in, and with each nullable feature missing."""
     rows = np.vstack([_thinned(population, TRIAL_ROWS), stand_in])
     features: tuple[Feature | DerivedFeature, ...] = (*contract.inputs, *contract.derived)
     gaps = []

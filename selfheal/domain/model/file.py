@@ -1,8 +1,8 @@
-"""Loading model files that may be hostile: content is data, nothing of it is ever executed.
+"""Loading of model files that may be hostile: their content is data, and none of it is ever executed.
 
-Who can write into the registry and into `model_metadata` can give a file of theirs a matching digest; then only what is
-here stands between the file and this process. So there is one format (skops, a zip), one list of types, and a bound on
-what is unpacked. There is no way from here to pickle, joblib or MLflow's own loaders.
+Anyone who can write to both the registry and `model_metadata` can give a hostile file a matching digest; then only this
+module protects the process. So there is one format (skops, a zip), one list of types, and a bound on the unpacked size.
+Nothing here calls pickle, joblib or MLflow's own loaders.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ TRUSTED_TYPES = (
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.utils._bunch.Bunch",
 )
-"""Types beyond skops' own list that a model file may hold: plain Python that keeps data. A file with any other is refused
-unread; trees are among the others, since compiled code believes the positions in them, and a crafted one ends the process. A
-contract whose registry is written by its own people only may trust them (`ModelContract.trusted_types`).
+"""Types beyond skops' own list that a model file may hold: plain Python classes that store data. A file with any other type
+is refused unread. Trees are refused, because compiled code trusts the positions stored in them and a crafted tree crashes
+the process. A contract may trust them if only its owners can write to the registry (`ModelContract.trusted_types`).
 """
 
 SCHEMA = "schema.json"
 MAX_SCHEMA_BYTES = 64_000_000
 MAX_MEMBERS = 100_000
 ZIP_START = b"PK\x03\x04"
-"""How a member begins that is a zip itself (scipy's sparse matrices): numpy unpacks those too."""
+"""First bytes of a member that is itself a zip (scipy's sparse matrices), which numpy unpacks too."""
 
 
 def load_trusted(data: bytes, name: str, max_bytes: int, also_trusted: Collection[str] = ()) -> Pipeline:
@@ -46,8 +46,8 @@ def load_trusted(data: bytes, name: str, max_bytes: int, also_trusted: Collectio
 
     Args:
         name: of the file, for messages.
-        max_bytes: what all that is read from it may come to, unpacked.
-        also_trusted: types that the use case trusts by its author's word (`ModelContract.trusted_types`).
+        max_bytes: largest total size, unpacked, of what is read from it.
+        also_trusted: types that the use case's author declared as trusted (`ModelContract.trusted_types`).
 
     Raises:
         ModelRefusedError: naming the types that are not trusted, or why it does not load.
@@ -78,7 +78,7 @@ def check_size(n_bytes: int, name: str, max_bytes: int) -> None:
 
 @contextmanager
 def _refusing(name: str) -> Iterator[None]:
-    """Whatever a hostile or broken model file makes the loader raise, the answer is a refusal."""
+    """Turn whatever the loader raises on a hostile or broken model file into a refusal."""
     try:
         yield
     except ModelRefusedError:
@@ -88,7 +88,7 @@ def _refusing(name: str) -> Iterator[None]:
 
 
 def _check_archive(data: bytes, name: str, max_bytes: int) -> None:
-    """Refuses what unpacks to more than it should. zipfile reads no more of a member than its entry declares."""
+    """Refuse an archive that unpacks to more than the limit. zipfile reads no more of a member than its entry declares."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = archive.infolist()
         declared = {entry.filename: entry.file_size for entry in entries}
@@ -114,7 +114,7 @@ def _is_plain_name(member: str) -> bool:
 
 
 def _mentioned(schema: Any) -> Iterator[str]:
-    """Return the members that the schema reads, each as often as it is read."""
+    """Yield the members that the schema reads, each as often as it is read."""
     waiting = [schema]
     while waiting:
         node = waiting.pop()
@@ -127,7 +127,7 @@ def _mentioned(schema: Any) -> Iterator[str]:
 
 
 def _inner_bytes(archive: zipfile.ZipFile, member: str) -> int:
-    """Return the unpacked size of a member that is a zip itself; 0 for all others. No reader goes deeper than that."""
+    """Return the unpacked size of a member that is itself a zip, else 0. No reader unpacks deeper levels."""
     with archive.open(member) as file:
         if file.read(len(ZIP_START)) != ZIP_START:
             return 0

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Step: TypeAlias = "Callable[[FloatArray], FloatArray]"
 
 TOLERANCE = 1e-13
-"""Largest difference of two probabilities that are the same: another order of adding, not another formula."""
+"""Largest difference between equal probabilities: allows for another order of addition, not for another formula."""
 
 BLOCK_ROWS = (64, 256, 1_024)
 """Rows of a block: multiples of the rows that any kernel of BLAS takes at once, so that none is a remainder."""
@@ -59,7 +59,7 @@ def plain_scoring(pipeline: Pipeline, probe: FloatArray) -> Step:
     """Return a function from a feature matrix, shape (n, features), to the probabilities of class 1, shape (n,).
 
     Args:
-        probe: feature rows on which the plain function must agree with the pipeline; else the pipeline itself is called.
+        probe: feature rows on which the plain function must agree with the pipeline; if not, the pipeline itself is used.
     """
     plain = _composed(pipeline)
     try:
@@ -174,7 +174,7 @@ def _standard_scaler(fitted: Any) -> Step | None:
 
 
 def _quantile_transformer(fitted: Any) -> Step | None:
-    """Map each value to its place among the quantiles, interpolated.
+    """Map each value to its interpolated rank among the quantiles, from 0 to 1.
 
     Quantiles may repeat, so it is the mean of approaching from below and from above. Values up to the lowest become 0,
     from the highest on 1. That is a function with a jump at each repeated quantile: a line between the quantiles and

@@ -8,5 +8,5 @@ PACKAGES = ("scikit-learn", "skops", "numpy", "scipy", "pandas")
 
 
 def model_requirements() -> tuple[str, ...]:
-    """`name==version` each: what a model trained here is opened with elsewhere, and what makes it answer as it did."""
+    """Return one `name==version` for each package needed to open the model elsewhere and get the same scores."""
     return tuple(f"{name}=={version(name)}" for name in PACKAGES)

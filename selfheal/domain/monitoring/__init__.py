@@ -2,6 +2,6 @@
 
     window -> {proxy metrics, drift, performance} -> triage
 
-Pure: frames and records in, records out. Rows of the window come from `selfheal.adapters.postgres.predictions`; report files
-are written by `selfheal.services.reports`.
+Pure: frames and records in, records out. `selfheal.adapters.postgres.predictions` reads the window's rows;
+`selfheal.services.reports` writes the report files.
 """

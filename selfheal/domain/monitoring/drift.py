@@ -1,11 +1,11 @@
 """Drift of each feature and of the predicted probability against a frozen reference.
 
-Evidently computes and renders, by our test (`selfheal.domain.monitoring.shift`) and our thresholds (`selfheal.domain.monitoring.thresholds`).
-A column is drifted if its shift is significant under the false-alarm budget *and* material. Missing values are a channel of
-their own.
+Evidently computes and renders, with our test (`selfheal.domain.monitoring.shift`) and our thresholds
+(`selfheal.domain.monitoring.thresholds`). A column has drifted if its shift is significant under the false-alarm budget
+*and* material. Missing rates are tested separately from values.
 
-Each tick looks at two windows: the whole look-back, which sees small shifts, and its newest rows, which see a fresh shift before
-a day of calm has been outnumbered, and see its end before the last shifted row is a day old.
+Each tick evaluates two windows. The whole look-back detects small shifts. Its newest rows detect a new shift before it
+dominates the look-back, and detect its end before the last shifted row has left the look-back.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ PROBABILITY = "probability"
 METHOD = "selfheal_shift"
 METHOD_TITLE = "smaller of Kolmogorov-Smirnov and rank-sum p-value, doubled"
 RECENT_ROWS = 500
-"""The newest rows that are a window of their own."""
+"""Number of newest rows that form the second window."""
 
 DATASET_DRIFT_SHARE = 0.5
 """Share of drifted features from which the data set as a whole counts as drifted (Evidently's own default)."""
 
 MATERIAL_MISSING_POINTS = 5.0
-"""A missing rate must also move by so many percentage points: a significant 0.1 is nobody's business."""
+"""Smallest material change of a missing rate, in percentage points: a significant change of 0.1 does not matter."""
 
 LONG_TERM_DISTANCE = 0.1
-"""KS distance from the first baseline that people should know of; nothing is decided by it."""
+"""KS distance from the first baseline that is reported to people; it decides nothing."""
 
 RETURN_LEVEL = 0.001
-"""The newest rows have left a shift behind if they differ from the window's at this level, and are closer to the reference."""
+"""Level at which the newest rows must differ from the window's, and be closer to the reference, for a shift to be over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ class DriftLimits:
     """What counts as drift.
 
     Args:
-        n_ticks: looks that share one false alarm.
+        n_ticks: number of ticks in which one false alarm is expected at most.
         min_effect: smallest distance (`Shift.effect`) that is material.
-        min_rows: fewer current rows than this are insufficient.
+        min_rows: smallest sufficient number of current rows.
     """
 
     n_ticks: float
@@ -84,16 +84,17 @@ def detect_drift(
     feed_checked_since: datetime | None = None,
     seed: int = 0,
 ) -> DriftResult:
-    """Compare the window's rows with the serving version's reference (acts) and the first baseline (informs).
+    """Compare the window's rows with the serving version's reference (decides) and the first baseline (informs).
 
-    A column without any value on one side has no values to compare (Evidently refuses it): only its missing rate speaks.
+    For a column without any value on one side only the missing rate is compared, because Evidently refuses such a column.
 
     Args:
-        current: the features and `probability` of the window, one row a prediction.
-        reference: the same columns, frozen with the model, in the order in which the rows were made.
-        recent: the window's newest `RECENT_ROWS` rows, likewise; None if `current` has no more.
+        current: the features and `probability` of the window, one row per prediction.
+        reference: the same columns, frozen with the model, in chronological order.
+        recent: the window's newest `RECENT_ROWS` rows, likewise; None if `current` has no more rows than that.
         baseline: the features of the first baseline, for long-term drift.
-        feed_problems: what `selfheal.domain.monitoring.feed` found, carried along for triage; in rows since `feed_checked_since`.
+        feed_problems: what `selfheal.domain.monitoring.feed` found, passed on to triage.
+        feed_checked_since: time of the oldest row in which the feed was checked.
         seed: of the domain classifier.
     """
     domain: DomainCheck | None = None
@@ -141,7 +142,7 @@ def drift_of_columns(
     limits: DriftLimits,
     p_values: Mapping[str, float],
 ) -> tuple[ColumnDrift, ...]:
-    """`column_drift` of each name; `p_values` are those that Evidently has computed already."""
+    """Apply `column_drift` to each name; `p_values` are those that Evidently has already computed."""
     newest = recent if recent is not None and limits.min_rows <= len(recent) < len(current) else None
     return tuple(
         column_drift(
@@ -195,7 +196,7 @@ def drift_report(
 
 
 def run_evidently(current: pd.DataFrame, reference: pd.DataFrame, thresholds: Thresholds) -> Any:
-    """Evidently's drift preset with our test, and for every column its threshold."""
+    """Run Evidently's drift preset with our test and each column's threshold."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
@@ -226,7 +227,7 @@ def _register_method() -> None:
 
 
 def evidently_p_values(snapshot: Any, names: Sequence[str]) -> dict[str, float]:
-    """Each column's p-value in a snapshot of `run_evidently`."""
+    """Return each column's p-value in a snapshot of `run_evidently`."""
     found = {
         metric["config"]["column"]: float(metric["value"])
         for metric in snapshot.dict()["metrics"]
@@ -281,12 +282,12 @@ def column_drift(
     limits: DriftLimits,
     p_value: float | None = None,
 ) -> ColumnDrift:
-    """Compare one column of the window, and of its newest rows (None: there are no more), with the reference.
+    """Compare one column of the window and of its newest rows (None: the window has no more) with the reference.
 
-    What either shows is drift, but for a shift of the window that its newest rows have left behind.
+    A shift in either counts as drift, unless the newest rows show that the window's shift is over.
 
     Args:
-        p_value: of the window's shift, where somebody has computed it already.
+        p_value: of the window's shift, if it has already been computed.
     """
     reference_missing_pct = 100.0 * float(np.isnan(reference).mean())
     whole = _compare(name, current, reference, thresholds, limits, p_value)

@@ -1,13 +1,13 @@
 """Performance estimation without labels (CBPE) on calibrated scores, with prediction intervals.
 
-Confidence-based performance estimation counts each row as p true and 1 - p false cases. Here p is not the model's own score
-but what the outcomes in the version's frozen reference say of it (rows the model had not seen), with the reference weighted
-so that its inputs are mixed as the window's are: importance-weighted calibration, as in Bialek et al., "Estimating Model
-Performance Under Covariate Shift Without Labels" (arXiv:2401.08348). The intervals are predictive: they are for what the
-labels of *these* rows will show, so they hold the chance in each outcome and the uncertainty of the calibration.
+Confidence-based performance estimation counts each row as p true and 1 - p false cases. Here p is not the model's raw score.
+The score is calibrated on the outcomes in the version's frozen reference (rows the model had not seen), weighted to the
+window's mix of inputs: importance-weighted calibration, as in Bialek et al., "Estimating Model Performance Under Covariate
+Shift Without Labels" (arXiv:2401.08348). The intervals are predictive: they predict what the labels of *these* rows will
+show, so they include the randomness of each outcome and the uncertainty of the calibration.
 
-All of it rests on inputs and outcome being related as in the reference. Whether they still are (no concept drift) cannot be
-told without labels: `relation_p_value` asks those that came, and an estimate is never proof of health.
+The estimate assumes that inputs and outcome are related as in the reference (no concept drift). Only labels can test that:
+`relation_p_value` does so with the labels that have arrived. An estimate never proves that the model is healthy.
 """
 
 from __future__ import annotations
@@ -29,49 +29,49 @@ if TYPE_CHECKING:
     import pandas as pd
 
 N_DRAWS = 1_000
-"""Simulated sets of labels; an end of the interval is then uncertain by half a percentage point of coverage."""
+"""Number of simulated label sets; the interval's coverage is then uncertain by half a percentage point at each end."""
 
 MAX_CELLS_PER_BLOCK = 1_000_000
-"""Draws x rows simulated at once (4 MB an array): memory does not grow with the window."""
+"""Draws x rows simulated at once (4 MB per array), so that memory does not grow with the window."""
 
 MIN_EVENTS = 20
-"""Fewer rows of either class among the calibration rows, as weighted, do not fix a calibration curve."""
+"""Smallest effective number of calibration rows of either class, after weighting, that determines a calibration curve."""
 
 MAX_DENSITY_RATIO = 20.0
-"""A row of a kind so many times rarer in the reference than in the window has next to nothing to be calibrated on."""
+"""Largest density ratio, window to reference, of a covered row: a rarer kind has almost no rows to be calibrated on."""
 
 MAX_UNCOVERED_PCT = 10.0
-"""With more of such rows the estimate would be about rows nobody knows an outcome of."""
+"""Largest percentage of uncovered rows: with more, the estimate would be about rows without any known outcome."""
 
 MAX_MIXTURE_GAP = 0.2
-"""Largest KS distance that an input may keep between the window and the weighted reference, beyond what chance makes of it:
-more, and the weighting has not found the window's mix (a column stuck at one value, say)."""
+"""Largest KS distance of an input between the window and the weighted reference, less what chance explains. Above it the
+weighting has not reproduced the window's mix (a column stuck at one value, say)."""
 
 MIXTURE_PENALTY = 10.0
-"""Ridge penalty of each coefficient of the mixture model, as many rows as it takes to overcome it: with fewer rows than a
-few hundred its coefficients are mostly noise, and noise in the weights only wastes calibration rows."""
+"""Ridge penalty of each coefficient of the mixture model, in rows. With fewer than a few hundred rows its coefficients are
+mostly noise, and noise in the weights wastes calibration rows."""
 
 CURVE_PENALTY = 1.0
-"""Ridge penalty of the calibration curve's distance from the model's own scores: they hold unless rows say otherwise."""
+"""Ridge penalty of the calibration curve's distance from the model's own scores, which hold unless rows contradict them."""
 
 KNOT_LEVELS = (0.05, 0.35, 0.65, 0.95)
 """Quantiles of the scores at which the calibration curve may bend (Harrell, Regression Modeling Strategies, 2015, 2.4.6)."""
 
 KS_AT_1_PCT = 1.63
-"""Over the root of the number of rows: the KS distance that one sample in a hundred exceeds (Kolmogorov, 1933)."""
+"""Divided by the root of the number of rows: the KS distance that one sample in a hundred exceeds (Kolmogorov, 1933)."""
 
 MAX_NEWTON_STEPS = 50
 SMALLEST_PROBABILITY = 1e-4
-"""Scores are cut here before their log-odds are taken: a certain score would weigh infinitely."""
+"""Scores are clipped to this distance from 0 and 1 before taking log-odds, which would otherwise be infinite."""
 
 BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """log-odds(outcome) = log-odds(score) + curve(log-odds(score)), and how uncertain the curve is.
+    """The calibration log-odds(outcome) = log-odds(score) + curve(log-odds(score)), and the uncertainty of the curve.
 
-    The curve is a restricted cubic spline, straight beyond its outer knots: it does not run away where there are no rows.
+    The curve is a restricted cubic spline, linear beyond its outer knots, so that it stays moderate where there are no rows.
     `coefficients` has shape (k,), `covariance` (k, k).
     """
 
@@ -86,16 +86,16 @@ class Calibration:
 
 
 UNCALIBRATED = Calibration(knots=np.array([]), coefficients=np.zeros(2), covariance=np.zeros((2, 2)))
-"""Scores as they are, taken to be certain."""
+"""Scores unchanged, without uncertainty."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """How the reference rows must be weighted to be mixed like the window, and how much of the window they can speak for.
+    """Weights that give the reference the window's mix of inputs, and how much of the window they cover.
 
-    `weights` has shape (reference rows,) and mean 1. `uncovered_pct` of the window's rows are of a kind rarer in the reference
-    than `MAX_DENSITY_RATIO` allows, or beyond the range of one of its inputs. `gap` is the KS distance of the input that the
-    weighting brings least into line, less what chance makes of it.
+    `weights` has shape (reference rows,) and mean 1. `uncovered_pct` is the percentage of the window's rows that are rarer in
+    the reference than `MAX_DENSITY_RATIO` allows or beyond the range of an input. `gap` is the largest KS distance of an input
+    after weighting, less what chance explains.
     """
 
     weights: FloatArray
@@ -107,11 +107,11 @@ def cbpe(probabilities: FloatArray, threshold: float, scores: FloatArray | None 
     """Estimate performance from confidence (CBPE): the expected metrics if class 1 has these `probabilities`.
 
     Each row counts as p true and 1 - p false cases (Guo et al., 2017; NannyML's documentation of CBPE). AUC compares each
-    row with every other one, a tie counting half; it is None where no pair of a true and a false case can be. Blind to a
-    change of the relation between inputs and label: only labels can show that.
+    row with every other one, a tie counting half; it is None if no pair of a true and a false case is possible. CBPE does
+    not see a change in the relation between inputs and label: only labels can show that.
 
     Args:
-        scores: what the model said, which decides and ranks; absent: the probabilities themselves.
+        scores: the model's scores, which decide and rank; if absent, the probabilities themselves.
     """
     said = probabilities if scores is None else scores
     predicted = said >= threshold
@@ -120,7 +120,7 @@ def cbpe(probabilities: FloatArray, threshold: float, scores: FloatArray | None 
     values, row_of = np.unique(said, return_inverse=True)
     negatives = np.bincount(row_of, weights=1 - probabilities, minlength=len(values))
     negatives_below = (np.cumsum(negatives) - negatives)[row_of]
-    negatives_tied = negatives[row_of] - (1 - probabilities)  # the row itself is not a pair
+    negatives_tied = negatives[row_of] - (1 - probabilities)  # a row does not pair with itself
     pairs = float((probabilities * (negatives.sum() - (1 - probabilities))).sum())
     return ScoreMetrics(
         n_rows=len(probabilities),
@@ -139,7 +139,7 @@ def estimate_performance(
     """Estimate what the labels of the window's rows will show, with 95 % prediction intervals.
 
     Args:
-        current: the window's rows, one at least: `inputs` and `probability`.
+        current: the window's rows, at least one: `inputs` and `probability`.
         reference: the version's frozen reference: `inputs`, `probability` (of a model that had not seen the row) and
             `true_label`; a version without outcomes is estimated from its scores as they are.
         inputs: raw inputs, by which the reference is weighted to the window's mix.
@@ -172,13 +172,13 @@ def estimate_performance(
 def relation_p_value(labelled: pd.DataFrame, reference: pd.DataFrame, inputs: Sequence[str]) -> float | None:
     """Return the p-value of the labels if score and outcome are related as in the reference; None if not identifiable.
 
-    The score test for a changed level or slope of the calibration: U = sum (y - p) (1, log-odds of the score) has mean 0
-    and covariance G + G_c V G_c' under the old relation, V being the calibration's own uncertainty; U' C^-1 U is chi-square
-    with two degrees of freedom (Cox and Hinkley, Theoretical Statistics, 1974, 9.3). None if there are too few events of a
-    class on either side, or the reference does not hold rows like the labelled ones.
+    This is the score test for a changed level or slope of the calibration. Under the old relation,
+    U = sum (y - p) (1, log-odds of the score) has mean 0 and covariance C = G + G_c V G_c', where V is the calibration's own
+    uncertainty; U' C^-1 U is chi-square with two degrees of freedom (Cox and Hinkley, Theoretical Statistics, 1974, 9.3).
+    The result is None if either side has too few events of a class, or if the reference has no rows like the labelled ones.
 
     Args:
-        labelled: `inputs`, `probability` and `true_label`, labelled whatever the outcome was (matured).
+        labelled: `inputs`, `probability` and `true_label` of matured rows, so that both outcomes have had time to arrive.
     """
     known = _outcomes(reference)
     if labelled.empty or _fewest_events(known, np.ones(len(known))) < MIN_EVENTS:
@@ -202,10 +202,10 @@ def relation_p_value(labelled: pd.DataFrame, reference: pd.DataFrame, inputs: Se
 
 
 def overlap_of(current: pd.DataFrame, reference: pd.DataFrame, inputs: Sequence[str]) -> Overlap:
-    """Density ratio window : reference of each row, by a logistic regression that tells the two apart (Bickel et al., 2009).
+    """Estimate each row's density ratio, window to reference, by a logistic regression between the two (Bickel et al., 2009).
 
-    It sees each input's rank in the reference, the rank's square and whether the value is missing: tails drown nothing, and a
-    column may be pulled to its middle or to its ends.
+    Its inputs are each value's rank in the reference, the rank's square, and whether the value is missing. Ranks limit the
+    influence of long tails; squares let a column move towards its middle or its ends.
     """
     then, now = (frame[list(inputs)].to_numpy(dtype=np.float64) for frame in (reference, current))
     columns = [column for j in range(len(inputs)) for column in _rank_columns(then[:, j], now[:, j])]
@@ -227,9 +227,9 @@ def overlap_of(current: pd.DataFrame, reference: pd.DataFrame, inputs: Sequence[
 
 
 def fit_calibration(scores: FloatArray, labels: FloatArray, weights: FloatArray) -> Calibration:
-    """Fit the curve from scores to outcomes on weighted rows; its covariance is the sandwich estimator.
+    """Fit the curve from scores to outcomes on weighted rows.
 
-    H^-1 (sum w^2 (y - p)^2 x x') H^-1 (Huber, 1967; White, 1982).
+    Its covariance is the sandwich estimator H^-1 (sum w^2 (y - p)^2 x x') H^-1 (Huber, 1967; White, 1982).
     """
     log_odds = _log_odds(scores)
     knots = np.unique(np.quantile(log_odds, KNOT_LEVELS).round(6))
@@ -248,8 +248,8 @@ def simulate_metrics(
 ) -> dict[str, FloatArray]:
     """Simulate the metrics of `N_DRAWS` label sets: draw a curve from its distribution, then a label for each row.
 
-    Each metric follows from four sums over the rows with label 1 (their number, those predicted, ranks, change of the
-    squared error), so a draw is a row of one matrix product. NaN where a draw does not define the metric.
+    Each metric follows from four sums over the rows with label 1 (count, predicted positives, ranks, change of the squared
+    error), so that a draw is one row of a matrix product. A metric that a draw does not define is NaN.
     """
     rng = np.random.default_rng(seed)
     n, predicted = len(scores), scores >= threshold
@@ -266,10 +266,10 @@ def simulate_metrics(
 
 
 def prediction_interval(draws: FloatArray) -> Interval | None:
-    """Return the central 95 % of the draws, by mid-p: ties count half.
+    """Return the central 95 % of the draws by mid-p, where ties count half; None if most draws do not define the metric.
 
-    Counts are lumpy: an interval that must hold *at least* 95 % holds 97 % and more in small windows; by mid-p it is 95 % on
-    average (Lancaster, 1961, JASA 56). None if most draws do not define the metric.
+    Counts are discrete: an interval that covers *at least* 95 % covers 97 % or more in small windows. By mid-p the coverage
+    is 95 % on average (Lancaster, 1961, JASA 56).
     """
     defined = draws[np.isfinite(draws)]
     if 2 * len(defined) < len(draws):
@@ -278,7 +278,7 @@ def prediction_interval(draws: FloatArray) -> Interval | None:
     middle = (np.cumsum(counts) - counts / 2) / len(defined)
     tail = (1 - INTERVAL_LEVEL) / 2
     inside = values[(middle >= tail) & (middle <= 1 - tail)]
-    # A certain outcome, or two that share the probability, lie in the middle themselves.
+    # One certain outcome, or two that share the probability: no mid-p is inside, so the outcomes are the interval's ends.
     return (
         Interval(float(inside[0]), float(inside[-1])) if len(inside) else Interval(float(values[0]), float(values[-1]))
     )
@@ -287,7 +287,7 @@ def prediction_interval(draws: FloatArray) -> Interval | None:
 def _with_metrics(
     basis: Estimate, scores: FloatArray, calibration: Calibration, threshold: float, seed: int
 ) -> Estimate:
-    """Complete the estimate with the expected metrics and intervals; one that most draws do not define is left out."""
+    """Add the expected metrics and their intervals to the estimate; omit a metric that most draws do not define."""
     probabilities = calibration.probabilities(scores)
     expected = cbpe(probabilities, threshold, scores)
     values = {name: getattr(expected, name) for name in ("f1", "precision", "recall", "auc_roc", "brier")}
@@ -313,7 +313,7 @@ def _metrics_of_sums(sums: FloatArray, n: int, n_predicted: int, squared_scores:
 
 
 def _why_not_identifiable(known: FloatArray, overlap: Overlap) -> str | None:
-    """Why the reference cannot speak for the window; None if it can."""
+    """Return why the window cannot be estimated from the reference; None if it can."""
     if overlap.uncovered_pct > MAX_UNCOVERED_PCT:
         return (
             f"not identifiable: {overlap.uncovered_pct:.0f} % of the rows are of a kind that the reference, whose outcomes "
@@ -340,17 +340,17 @@ def _outcomes(reference: pd.DataFrame) -> FloatArray:
 
 
 def _fewest_events(labels: FloatArray, weights: FloatArray) -> float:
-    """Effective number of rows of the rarer class."""
+    """Return the effective number of rows of the rarer class."""
     return min(_effective_rows(weights[labels == 1]), _effective_rows(weights[labels == 0]))
 
 
 def _effective_rows(weights: FloatArray) -> float:
-    """Rows that would tell as much if all had the same weight: (sum w)^2 / sum w^2 (Kish, 1965)."""
+    """Return the effective sample size (sum w)^2 / sum w^2 (Kish, 1965)."""
     return float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0
 
 
 def _rank_columns(then: FloatArray, now: FloatArray) -> list[FloatArray]:
-    """Standardised columns for one input over reference and window rows; those that do not vary are left out."""
+    """Return the standardised columns of one input over reference and window rows; omit those that do not vary."""
     both = np.concatenate([then, now])
     is_missing = np.isnan(both)
     present = np.sort(then[~np.isnan(then)])
@@ -361,9 +361,9 @@ def _rank_columns(then: FloatArray, now: FloatArray) -> list[FloatArray]:
 
 
 def _is_beyond(then: FloatArray, now: FloatArray) -> BoolArray:
-    """Which window rows have a value beyond all of the reference's, or miss one that the reference never misses.
+    """Return which window rows have a value beyond the reference's range, or miss one that the reference never misses.
 
-    Ranks cannot tell how far beyond: for them the largest value and a thousand times that are the same.
+    Ranks do not show how far a value lies beyond the range: the largest value and a thousand times that have equal ranks.
     """
     beyond = np.zeros(len(now), dtype=np.bool_)
     for j in range(now.shape[1]):
@@ -376,7 +376,7 @@ def _is_beyond(then: FloatArray, now: FloatArray) -> BoolArray:
 
 
 def _weighted_ks(then: FloatArray, now: FloatArray, weights: FloatArray) -> float:
-    """Largest difference of the two distribution functions, the reference's rows weighted; missing values left out."""
+    """Return the KS distance with weighted reference rows; missing values are ignored."""
     is_then, is_now = ~np.isnan(then), ~np.isnan(now)
     if not (is_then.any() and is_now.any()):
         return 0.0
@@ -388,7 +388,7 @@ def _weighted_ks(then: FloatArray, now: FloatArray, weights: FloatArray) -> floa
 
 
 def _curve_basis(log_odds: FloatArray, knots: FloatArray) -> FloatArray:
-    """Columns 1, x and, with three knots or more, the restricted cubic terms (Harrell, 2015, equation 2.25)."""
+    """Return the columns 1, x and, with three or more knots, the restricted cubic terms (Harrell, 2015, equation 2.25)."""
     columns = [np.ones_like(log_odds), log_odds]
     if len(knots) >= 3:
         last, before_last = knots[-1], knots[-2]
@@ -406,7 +406,7 @@ def _curve_basis(log_odds: FloatArray, knots: FloatArray) -> FloatArray:
 def _fit_logistic(
     design: FloatArray, labels: FloatArray, weights: FloatArray, offset: FloatArray, penalties: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Ridge-penalised weighted logistic regression by Newton's method: coefficients and the Hessian at them."""
+    """Fit a ridge-penalised weighted logistic regression by Newton's method; return the coefficients and the Hessian."""
     coefficients = np.zeros(design.shape[1])
     hessian = np.diag(penalties)
     for _ in range(MAX_NEWTON_STEPS):
@@ -414,7 +414,9 @@ def _fit_logistic(
         gradient = design.T @ (weights * (labels - expected)) - penalties * coefficients
         hessian = (design * (weights * expected * (1 - expected))[:, None]).T @ design + np.diag(penalties)
         step = np.linalg.lstsq(hessian, gradient, rcond=None)[0]
-        step *= min(1.0, 3.0 / max(1e-12, float(np.abs(step).max())))  # far from the solution Newton overshoots
+        step *= min(
+            1.0, 3.0 / max(1e-12, float(np.abs(step).max()))
+        )  # Newton's method overshoots far from the solution
         coefficients = coefficients + step
         if np.abs(step).max() < 1e-8:
             break
@@ -422,7 +424,7 @@ def _fit_logistic(
 
 
 def _midranks(scores: FloatArray) -> FloatArray:
-    """Rank of each score from 1 on, tied ones sharing their mean rank."""
+    """Return each score's rank, from 1; ties share their mean rank."""
     from scipy.stats import rankdata
 
     ranks: FloatArray = rankdata(scores)

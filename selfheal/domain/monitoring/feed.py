@@ -1,7 +1,7 @@
-"""Broken-feed detection: signs that the sender has changed rather than the world.
+"""Broken-feed detection: signs that the sender has changed rather than the population.
 
-Belongs here: what a sender does and a population does not. Limits, missing values, constants, units, columns that were swapped,
-rows that are sent again and again.
+Belongs here: changes that a faulty sender makes and a population does not: limits, missing values, constants, units, swapped
+columns, repeated rows.
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray, ModelContract
 
 MISSING_JUMP_POINTS = 15.0
-"""A missing rate that rises by so many percentage points is a sender's doing, not a change of population."""
+"""Rise of a missing rate, in percentage points, that indicates a faulty sender rather than a changed population."""
 
 UNIT_JUMP_FACTOR = 20.0
-"""Medians of populations differ by small factors; 20 and more is another unit (cents, months, thousands)."""
+"""Ratio of medians that indicates another unit (cents, months, thousands); populations differ by smaller factors."""
 
 UNIT_FACTORS = (7.0, 10.0, 12.0)
-"""Smaller factors between units (days a week, decimal point, months a year): to be believed if nothing but the unit differs."""
+"""Smaller factors between units (days per week, decimal point, months per year); they count only if they explain the whole
+difference."""
 
 REPEATED_POINTS = 40.0
-"""Share of rows, in percentage points above the usual, that are the same in all inputs as another one."""
+"""Rise, in percentage points, of the share of rows that equal another row in all inputs."""
 
 SURE = 1e-6
-"""Level at which rows differ from the reference for certain; looks overlap, and there are many."""
+"""Level at which rows certainly differ from the reference; small, because there are many overlapping checks."""
 
 ALIKE = 1e-4
-"""Rows that do not differ at this level, nor by `ALIKE_EFFECT`, may be of one population."""
+"""Level below which a difference counts; rows that differ neither at it nor by `ALIKE_EFFECT` may be of one population."""
 
 ALIKE_EFFECT = 0.1
 
 MIN_ROWS = 50
-"""Fewer rows than this say nothing about a feed."""
+"""Smallest number of rows from which a feed is judged."""
 
 
 def feed_problems(current: pd.DataFrame, reference: pd.DataFrame, contract: ModelContract) -> tuple[str, ...]:
-    """Return what is broken in the raw inputs, one sentence per problem; empty if nothing is or rows are too few.
+    """Return what is broken in the raw inputs, one sentence per problem; empty if nothing is or there are too few rows.
 
     Args:
-        current: the newest rows, so that a feed that was repaired is sound again as soon as it is.
+        current: the newest rows only, so that a repaired feed counts as sound as soon as possible.
         reference: rows of a sound feed.
     """
     if len(current) < MIN_ROWS or len(reference) < MIN_ROWS:
@@ -71,7 +72,7 @@ def feed_problems(current: pd.DataFrame, reference: pd.DataFrame, contract: Mode
 
 
 class FeedCheck(NamedTuple):
-    """What the last tick that had enough rows to tell said of the feed, and until when it looked."""
+    """The result of the last tick that had enough rows to check the feed, and the end of the rows it checked."""
 
     is_broken: bool
     until: datetime
@@ -80,12 +81,12 @@ class FeedCheck(NamedTuple):
 def spoiled_period(report: DriftReport, last_check: FeedCheck | None) -> SpoiledPeriod | None:
     """Return the traffic that this tick excludes from learning, or None.
 
-    While the feed is broken, that is everything since the rows that show it, or since the last look if that is longer ago:
-    what nobody has looked at is not known to be sound. At the first sound look it is what lies between the last broken
-    one and the rows that show that it is sound. A tick with too few rows to tell is no look.
+    While the feed is broken, the period starts with the rows that show it, or at the end of the last check if that is
+    earlier: unchecked traffic is not known to be sound. At the first sound check, the period lies between the last broken
+    check and the rows that show a sound feed. A tick with too few rows is not a check.
 
     Args:
-        last_check: None if this is the first look at the version's feed.
+        last_check: None if this is the first check of the version's feed.
     """
     since, window = report.feed_checked_since, report.window
     if since is None:
@@ -113,7 +114,7 @@ def _missing_jump(name: str, now: FloatArray, then: FloatArray) -> str | None:
 
 
 def _became_constant(name: str, now: FloatArray, then: FloatArray) -> str | None:
-    """Only for columns that vary so much in the reference that a constant window is out of the question."""
+    """Return a sentence if a column became constant that varies too much in the reference for that to be chance."""
     known_now, known_then = now[~np.isnan(now)], then[~np.isnan(then)]
     if len(known_now) < MIN_ROWS or len(known_then) == 0 or not (known_now == known_now[0]).all():
         return None
@@ -134,7 +135,7 @@ def _unit_jump(name: str, now: FloatArray, then: FloatArray) -> str | None:
 
 
 def _is_another_unit(now: FloatArray, then: FloatArray, factor: float) -> bool:
-    """Whether one of the smaller factors between units explains all of the difference."""
+    """Return whether one of the smaller factors between units explains the whole difference."""
     for unit in (*UNIT_FACTORS, *(1 / unit for unit in UNIT_FACTORS)):
         if 0.8 < factor / unit < 1.25 and _are_alike(now / unit, then):
             return True
@@ -147,7 +148,7 @@ def _are_alike(now: FloatArray, then: FloatArray) -> bool:
 
 
 def _swapped(current: pd.DataFrame, reference: pd.DataFrame) -> Iterator[str]:
-    """Pairs of columns each of which is as unlike itself as it is like the other."""
+    """Yield a sentence for each pair of columns that differ from their own reference and match each other's."""
     now = {name: current[name].to_numpy(dtype=np.float64) for name in current}
     then = {name: reference[name].to_numpy(dtype=np.float64) for name in reference}
     moved = [name for name in now if column_shift(now[name], then[name]).p_value < SURE]
@@ -162,7 +163,7 @@ def _known_rows(now: FloatArray, then: FloatArray) -> int:
 
 
 def _repeated(current: pd.DataFrame, reference: pd.DataFrame) -> str | None:
-    """Rows that stand in the feed more than once, against as many rows of the reference."""
+    """Return a sentence if more rows are repeated than among as many rows of the reference."""
     usual_pct = 100.0 * float(reference.tail(len(current)).duplicated(keep=False).mean())
     now_pct = 100.0 * float(current.duplicated(keep=False).mean())
     if now_pct - usual_pct < REPEATED_POINTS:

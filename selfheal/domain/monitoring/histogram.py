@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 MAX_BINS, MAX_VALUES = 24, 12
 SKEW = 50.0
-"""Where the top is so many times the median, equal steps would put nearly all rows into one bar: the steps are ratios."""
+"""Ratio of the top to the median from which bars have equal ratios: equal steps would put nearly all rows into one bar."""
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Percent of the known values in each bar, in the reference and now.
+    """The percentage of the known values in each bar, in the reference and now.
 
-    `labels` name the bars, which stand at 0, 1, 2, ...; `ticks` are places and texts for the axis.
+    `labels` name the bars, which are at positions 0, 1, 2, ...; `ticks` are positions and texts for the axis.
     """
 
     labels: tuple[str, ...]
@@ -31,10 +31,10 @@ class Distribution:
 
 
 def distribution(current: FloatArray, reference: FloatArray) -> Distribution | None:
-    """Both samples in the same bars; missing values are left out. None if neither has a value.
+    """Return both samples in the same bars, without missing values; None if neither has a value.
 
-    A bar a value where there are few values. Else equal steps over the middle 98 % of each sample, or equal ratios where the
-    sample is skewed; the outer bars hold the rest, so that each side sums to 100.
+    There is one bar per value if there are few values. Otherwise the bars are equal steps over the middle 98 % of each
+    sample, or equal ratios if the sample is skewed; the outer bars hold the rest, so that each side sums to 100.
     """
     now, then = current[np.isfinite(current)], reference[np.isfinite(reference)]
     if not len(now) and not len(then):
@@ -58,13 +58,13 @@ def distribution(current: FloatArray, reference: FloatArray) -> Distribution | N
 
 
 def _some(ticks: Sequence[tuple[float, str]], n_ticks: int) -> tuple[tuple[float, str], ...]:
-    """So many of them, evenly."""
+    """Return `n_ticks` of the ticks, evenly spaced."""
     places = sorted({round(place) for place in np.linspace(0, len(ticks) - 1, min(n_ticks, len(ticks)))})
     return tuple(ticks[place] for place in places)
 
 
 def _edges(now: FloatArray, then: FloatArray) -> FloatArray:
-    """Increasing; at least two."""
+    """Return the increasing edges of the bars, at least two."""
     sides = [side for side in (now, then) if len(side)]
     low = min(float(np.quantile(side, 0.01)) for side in sides)
     high = max(float(np.quantile(side, 0.99)) for side in sides)
@@ -78,7 +78,7 @@ def _edges(now: FloatArray, then: FloatArray) -> FloatArray:
         if start < high:
             return np.concatenate([[0.0], np.geomspace(start, high, MAX_BINS)])
     if (pooled == np.round(pooled)).all():
-        step = -(-(round(high) - round(low) + 1) // MAX_BINS)  # whole numbers: each bar holds as many of them
+        step = -(-(round(high) - round(low) + 1) // MAX_BINS)  # whole numbers: every bar spans equally many of them
         return np.arange(round(low) - 0.5, round(high) + step, step)
     return np.linspace(low, high, MAX_BINS + 1)
 
@@ -90,7 +90,7 @@ def _percent(counts: Iterable[Any]) -> list[float]:
 
 
 def _compact(value: float) -> str:
-    """For an axis: 6250 is 6.3k."""
+    """Format a number for an axis: 6250 becomes 6.3k."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.2g}{letter}" if abs(value) < 100 * size else f"{value / size:.0f}{letter}"

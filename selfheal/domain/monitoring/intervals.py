@@ -1,7 +1,7 @@
 """95 % confidence intervals of classification metrics on labelled rows, chosen to hold with few rows and few positives.
 
-Belongs here: how far a realised metric may be from the quality on all such rows. What labels that have not come yet may
-show is `selfheal.domain.monitoring.estimation`'s. `benchmarks.estimation` measures the coverage.
+Belongs here: the uncertainty of a realised metric as an estimate of the quality on all such rows. Labels that have not
+arrived yet are the subject of `selfheal.domain.monitoring.estimation`. `benchmarks.estimation` measures the coverage.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Z = NormalDist().inv_cdf((1 + INTERVAL_LEVEL) / 2)
 
 MIN_DELONG_ROWS = 50
 ROOT_TOLERANCE = 1e-15
-"""Of an area between 0 and 1: as exact as a float near 1 can be."""
+"""Tolerance of a root between 0 and 1: the resolution of a float near 1."""
 
 IntArray = npt.NDArray[np.int64]
 
 
 def metric_intervals(labels: IntArray, scores: FloatArray, threshold: float) -> dict[str, Interval]:
-    """Return the intervals by metric: f1, precision, recall, auc_roc, brier; what the rows do not define is left out.
+    """Return the intervals by metric: f1, precision, recall, auc_roc, brier; omit those that the rows do not define.
 
     Args:
-        labels: shape (n,), of rows drawn independently from those the intervals are about.
+        labels: shape (n,), of rows drawn independently from the population.
         scores: shape (n,), the predicted probabilities of the same rows.
     """
     predicted = scores >= threshold
@@ -78,9 +78,9 @@ def f1_interval(true_positive: int, false_positive: int, false_negative: int) ->
 def auc_interval(labels: IntArray, scores: FloatArray) -> Interval | None:
     """Return the interval of the area under the ROC curve; None where there is only one class.
 
-    From `MIN_DELONG_ROWS` of the smaller class on it is DeLong's, which assumes nothing of the scores. With fewer rows
-    its variance is itself too uncertain (90 % coverage instead of 95 % with 13 positives), so it is Newcombe's, as it
-    is for a perfect separation, which shows no variance.
+    From `MIN_DELONG_ROWS` rows of the smaller class on, the interval is DeLong's, which assumes nothing about the scores.
+    With fewer rows DeLong's variance is too uncertain (90 % coverage instead of 95 % with 13 positives), and with perfect
+    separation it is 0, so Newcombe's interval is used.
     """
     positive, negative = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
     if not (len(positive) and len(negative)):
@@ -103,7 +103,7 @@ def _delong(auc: float, wins: FloatArray, losses: FloatArray) -> Interval:
 
     parts = float(wins.var(ddof=1)) / len(wins), float(losses.var(ddof=1)) / len(losses)
     variance = sum(parts)
-    if variance == 0:  # each row wins as often as any other: nothing tells the classes apart
+    if variance == 0:  # each row wins equally often: the scores do not separate the classes
         return Interval(auc, auc)
     freedom = variance**2 / (parts[0] ** 2 / (len(wins) - 1) + parts[1] ** 2 / (len(losses) - 1))
     half = float(stdtrit(freedom, (1 + INTERVAL_LEVEL) / 2)) * math.sqrt(variance) / (auc * (1 - auc))
@@ -121,12 +121,14 @@ def _newcombe(auc: float, n_positive: int, n_negative: int) -> Interval:
     extra = (n_positive + n_negative) / 2 - 1
 
     def excess(area: float) -> float:
-        """Return the squared distance of `area` from the one found, less the largest that is within."""
+        """Return the squared distance of `area` from the estimate, less the largest that the interval allows."""
         spread = 1 + extra * ((1 - area) / (2 - area) + area / (1 + area))
         variance = area * (1 - area) * spread / (n_positive * n_negative)
         return (area - auc) ** 2 - Z * Z * variance
 
-    inside = min(max(auc, ROOT_TOLERANCE), 1 - ROOT_TOLERANCE)  # at 0 and 1 the variance is 0: a root, but not the end
+    inside = min(
+        max(auc, ROOT_TOLERANCE), 1 - ROOT_TOLERANCE
+    )  # at 0 and 1 the variance is 0: a root, but not the interval's end
     low = 0.0 if auc == 0 else brentq(excess, 0.0, inside, xtol=ROOT_TOLERANCE)
     high = 1.0 if auc == 1 else brentq(excess, inside, 1.0, xtol=ROOT_TOLERANCE)
     return Interval(float(low), float(high))

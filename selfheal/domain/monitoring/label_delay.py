@@ -1,7 +1,7 @@
 """Label delay: how long labels take, and from which age a prediction counts as matured.
 
-The early labels may be those of one class (a default is known at once, a loan that was paid back only at its end), so metrics on
-whatever is labelled so far are biased. Rows past the age at which labels of *both* classes have come in are not.
+Early labels may be of one class (a default is known at once, a repaid loan only at its end), so metrics on the rows labelled
+so far are biased. Metrics on rows older than the age by which labels of *both* classes have arrived are not.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ if TYPE_CHECKING:
 AGE, DELAY = "age_s", "delay_s"
 
 MATURED_SHARE = 0.95
-"""A row counts as matured once this share of the labels that ever come, of either class, comes within its age."""
+"""Share of a class's eventual labels that must arrive within a row's age, for both classes, before the row is matured."""
 
 QUANTILES = (0.1, 0.5, 0.9)
 
 MIN_LABELS_PER_CLASS = 10
 MIN_OLDEST_ROWS = 50
-"""The curve is followed to the age that so many rows have reached: beyond, single rows would draw it."""
+"""The curve ends at the age that this many rows have reached: beyond it, single rows would determine it."""
 
 
 @dataclass(frozen=True)
 class DelayCurve:
-    """By age in seconds: the share of predictions that have a label of each class (columns 0, 1). Ages ascend."""
+    """The share of predictions with a label of each class (columns 0, 1), by ascending age in seconds."""
 
     ages_s: FloatArray
     shares: FloatArray
 
 
 def label_delay(sample: pd.DataFrame) -> LabelDelay:
-    """Estimate the delay of labels from a sample of predictions, and the age of maturity where it is identifiable.
+    """Estimate the delay of labels from a sample of predictions, and the age of maturity if it is identifiable.
 
-    It can if the curve of each class has gone flat: what comes after the age of maturity has been watched for at least as long
-    again, and next to nothing came.
+    It is identifiable if the curve of each class is flat after the age of maturity: predictions were observed for at least
+    twice that age, and almost no labels arrived in the second half.
 
     Args:
-        sample: a row a prediction: `age_s` when last looked at; `delay_s` from prediction to label and `true_label`, NaN
-            where there is no label.
+        sample: one row per prediction: `age_s`, its age in seconds at the last observation; `delay_s`, seconds from
+            prediction to label; `true_label`. The last two are NaN without a label.
     """
     is_labelled = sample[DELAY].notna().to_numpy()
     n_per_class = [int((sample[TRUE_LABEL] == label).sum()) for label in (0, 1)]
@@ -77,15 +77,15 @@ def label_delay(sample: pd.DataFrame) -> LabelDelay:
 
 
 def delay_curve(sample: pd.DataFrame) -> DelayCurve:
-    """Cumulative incidence of labels 0 and 1 by age (Aalen and Johansen, 1978, Scandinavian Journal of Statistics 5).
+    """Estimate the cumulative incidence of labels 0 and 1 by age (Aalen and Johansen, 1978, Scand. J. Statistics 5).
 
-    Labels of the two classes are competing events; a row without one is censored at its age. With one class this is 1 minus
-    Kaplan and Meier's curve.
+    Labels of the two classes are competing events; a row without a label is censored at its age. With one class this is 1
+    minus the Kaplan-Meier curve.
     """
     delay_s = sample[DELAY].to_numpy(dtype=np.float64)
     labels = sample[TRUE_LABEL].to_numpy(dtype=np.float64)
     has_label = ~np.isnan(delay_s)
-    # A clock that went backwards gives a label before its prediction: that is a label at once.
+    # If the clock went backwards, a label may precede its prediction: count it as immediate.
     followed_s = np.maximum(0.0, np.where(has_label, delay_s, sample[AGE].to_numpy(dtype=np.float64)))
     ages_s, at = np.unique(followed_s, return_inverse=True)
     events = np.column_stack([np.bincount(at[has_label & (labels == c)], minlength=len(ages_s)) for c in (0, 1)])
@@ -114,12 +114,12 @@ def age_of_share(curve: DelayCurve, label: int, share: float, horizon_s: float) 
 def matured_period(
     window: Window, delay: LabelDelay, serving_since: datetime | None
 ) -> tuple[datetime, datetime] | None:
-    """Return the period whose predictions count for realised metrics: as long as the window and matured; None if unknown.
+    """Return the matured period, as long as the window, that counts for realised metrics; None if unknown.
 
-    A window whose labels are all there need not wait, whatever the curve says.
+    A window whose rows are all labelled counts at once, whatever the curve says.
 
     Args:
-        serving_since: when the version went live; nothing from before counts.
+        serving_since: when the version went live; earlier predictions do not count.
     """
     if window.n_labels >= MATURED_SHARE * window.n_predictions > 0:
         return window.start, window.end
@@ -132,7 +132,7 @@ def matured_period(
 
 
 def observed_until(window: Window) -> datetime:
-    """When the window was last looked at, by its own rows: the same rows give the same moment, whatever the clock says."""
+    """Return the time of the last observation, from the window's own rows, so that it does not depend on the clock."""
     return window.end if window.last_label_at is None else max(window.end, window.last_label_at)
 
 

@@ -1,8 +1,8 @@
-"""Multivariate drift by a domain classifier: it sees what has changed between columns, not within one.
+"""Multivariate drift by a domain classifier: it detects changed relations between columns.
 
-A classifier learns on one half of the time to tell where a row comes from, and is asked about the other half, both ways. If
-nothing has changed it can only guess: its AUC on rows it has not seen is then a rank statistic around 1/2, whatever it has
-learned, with a known spread. (Classifier two-sample test: Lopez-Paz and Oquab, 2017; spread: Mann and Whitney, 1947.)
+A classifier learns on one half of the time whether a row comes from the window or from the reference, and predicts the other
+half; then the halves swap. Without drift it can only guess: its AUC on unseen rows is a rank statistic around 1/2 with a
+known spread. (Classifier two-sample test: Lopez-Paz and Oquab, 2017; spread: Mann and Whitney, 1947.)
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray
 
 MAX_DOMAIN_ROWS = 2_000
-"""Rows of either side, taken evenly over time: enough to find what matters, and a tick stays quick."""
+"""Rows per side, taken evenly over time: enough to find material drift, and a tick stays fast."""
 
 MATERIAL_AUC = 0.55
-"""A classifier that does no better sees nothing that anybody should hear of."""
+"""Smallest AUC that is material; drift below it is not reported."""
 
 
 class DomainCheck(NamedTuple):
-    """How well window and reference are told apart: 0.5 not at all, 1 always. The p-value is one-sided."""
+    """How well the classifier separates window and reference: AUC 0.5 not at all, 1 perfectly. The p-value is one-sided."""
 
     auc: float
     p_value: float
 
 
 def domain_check(current: pd.DataFrame, reference: pd.DataFrame, columns: Sequence[str], seed: int) -> DomainCheck:
-    """Tells window from reference by these columns; rows of both are in the order in which they were made."""
+    """Test whether these columns separate window from reference; rows of both are in chronological order."""
     now, then = (_thinned(rows[list(columns)].to_numpy(dtype=np.float64)) for rows in (current, reference))
     n_now, n_then = len(now) // 2, len(then) // 2
     halves = [(now[:n_now], then[:n_then]), (now[n_now:], then[n_then:])]
     auc = (_auc(halves[0], halves[1], seed) + _auc(halves[1], halves[0], seed)) / 2
     error = math.sqrt((n_now + n_then + 1) / (12 * n_now * n_then))
-    # Both AUCs lean the same way if the halves do, so their average is no more certain than one of them; it passes a mark
-    # only if one of them does, hence twice the chance of one.
+    # The two AUCs may be dependent, so their average is no more certain than one of them. It exceeds a bound only if one
+    # of them does, so the p-value is twice that of one.
     return DomainCheck(auc, min(1.0, math.erfc((auc - 0.5) / error / math.sqrt(2))))
 
 
 def _auc(learn: tuple[FloatArray, FloatArray], ask: tuple[FloatArray, FloatArray], seed: int) -> float:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    # Small trees of many rows: on a few hundred rows larger ones learn the rows by heart.
+    # Small trees with many rows per leaf: larger ones overfit a few hundred rows.
     classifier = HistGradientBoostingClassifier(
         max_iter=40, max_leaf_nodes=8, min_samples_leaf=30, early_stopping=False, random_state=seed
     )
@@ -64,5 +64,5 @@ def _auc(learn: tuple[FloatArray, FloatArray], ask: tuple[FloatArray, FloatArray
 
 def _thinned(rows: FloatArray) -> FloatArray:
     taken = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_DOMAIN_ROWS)).astype(np.int64))
-    largest = np.finfo(np.float32).max  # the classifier takes no infinity; missing values it does
+    largest = np.finfo(np.float32).max  # the classifier accepts missing values but no infinities
     return np.clip(rows[taken], -largest, largest)

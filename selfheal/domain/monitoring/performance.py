@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HARM_LEVEL = 0.001
-"""One-sided level of the lower bound that calls a realised loss harmful; ticks overlap, so it is looked at often."""
+"""One-sided level of the lower bound on a realised loss; small, because overlapping ticks test it often."""
 
 CONCEPT_DRIFT_LEVEL = 0.001
-"""Level at which labels show that score and outcome are related otherwise than in the reference; for the same reason."""
+"""Level of the test whether score and outcome are related as in the reference; small for the same reason."""
 
 MIN_LABELLED_ROWS = 30
-"""Fewer labelled rows give no realised metrics: the normal approximation of the bound would be a fiction."""
+"""Smallest number of labelled rows with realised metrics: with fewer, the bound's normal approximation does not hold."""
 
 
 def score_metrics(labels: IntArray, probabilities: FloatArray, threshold: float) -> ScoreMetrics:
-    """Quality of `probabilities` for the true `labels` (both shape (n,)) at a decision threshold.
+    """Compute the quality of `probabilities` for the true `labels` (both shape (n,)) at a decision threshold.
 
-    AUC is None where there is only one class. Brier: mean squared error of the probability (Brier, 1950).
+    AUC is None if there is only one class. Brier is the mean squared error of the probability (Brier, 1950).
     """
     from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
@@ -65,11 +65,11 @@ def performance_report(
 
     Args:
         current: the window's rows: `inputs` and `probability`.
-        labelled: labelled rows, with `true_label` too: those of `matured`, or of the window where maturity is unknown.
+        labelled: labelled rows, with `true_label` too: those of `matured`, or of the window if maturity is unknown.
         reference: the champion's metrics on the rows it was judged on.
         calibration_rows: the champion's frozen reference: `inputs`, `probability`, `true_label`.
         inputs: names of the raw inputs.
-        matured: the predictions that have had the time to be labelled; None where that is not known.
+        matured: the period whose predictions are old enough to be labelled; None if unknown.
         seed: of the estimate's simulation.
     """
     realised = excess = low = None
@@ -82,7 +82,7 @@ def performance_report(
         excess, low = brier_excess(labels, probabilities)
     estimate = estimate_performance(current, calibration_rows, inputs, threshold, seed) if len(current) else None
     estimated = {} if estimate is None else estimate.values
-    # Labels that came early may be those of one class: they say nothing of the relation.
+    # Early labels may be of one class only, so they cannot test the relation.
     p_value = None if matured is None else relation_p_value(labelled, calibration_rows, inputs)
     return PerformanceReport(
         window=window,
@@ -106,17 +106,17 @@ def performance_report(
 
 
 def concept_drift(p_value: float | None) -> ConceptDrift:
-    """Judge the relation between score and outcome by labels; `p_value` is that of `relation_p_value`."""
+    """Judge by labels whether the relation between score and outcome changed; `p_value` is from `relation_p_value`."""
     if p_value is None:
         return ConceptDrift.NOT_IDENTIFIABLE
     return ConceptDrift.SHOWN if p_value < CONCEPT_DRIFT_LEVEL else ConceptDrift.NONE_SHOWN
 
 
 def brier_excess(labels: IntArray, probabilities: FloatArray) -> tuple[float, float]:
-    """Realised minus announced Brier score, mean of (y - p)^2 - p(1 - p), and its one-sided lower bound.
+    """Return the realised minus the predicted Brier score, mean of (y - p)^2 - p(1 - p), and its one-sided lower bound.
 
-    The statistic of Spiegelhalter (1986, Statistics in Medicine 5): 0 in expectation while the probabilities hold, for any
-    mix of inputs. The bound is normal, at `HARM_LEVEL`, with the rows' own spread.
+    This is the statistic of Spiegelhalter (1986, Statistics in Medicine 5): its expectation is 0 while the probabilities are
+    calibrated, for any mix of inputs. The bound is normal, at `HARM_LEVEL`, with the standard deviation of the rows.
     """
     excess = (labels - probabilities) ** 2 - probabilities * (1 - probabilities)
     mean = float(excess.mean())

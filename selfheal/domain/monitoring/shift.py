@@ -1,11 +1,11 @@
 """Shift of one column: two distances (KS, rank), one p-value.
 
-Belongs here: the statistics of one column in two samples. What is too unlikely, and what is too small to matter, is decided in
-`selfheal.domain.monitoring.thresholds` and `.drift`.
+Belongs here: the statistics of one column in two samples. `selfheal.domain.monitoring.thresholds` and `.drift` decide what is
+significant and what is material.
 
-Two tests look at each column, because neither sees everything: Kolmogorov and Smirnov's at any change of shape, Wilcoxon's
-rank sum at a move of the whole column, which it finds with far fewer rows. Both use ranks only, so a tail of 22,000 among
-values around 0.2 drowns nothing; ties are counted as they are.
+Each column gets two tests. The Kolmogorov-Smirnov test detects any change of shape; Wilcoxon's rank-sum test detects a shift
+of the whole column with far fewer rows. Both use ranks only, so outliers (22,000 among values around 0.2) have no undue
+influence; ties are treated exactly.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ SAME_VALUE = 1e-13
 few scores that a table of coarse inputs has would all seem to have moved."""
 
 MAX_SCORE_BINS = 512
-"""Ranks are gathered into so many values before their distribution's tail is computed: its moments hardly notice."""
+"""Largest number of distinct ranks in the tail computation; grouping them barely changes the distribution's moments."""
 
 
 class Shift(NamedTuple):
-    """A column's move, missing values left out.
+    """The shift of one column between two samples, without missing values.
 
     `ks_distance` is the largest difference of the two distribution functions, 0 to 1; `rank_shift` is P(current > reference) -
-    P(current < reference), -1 to 1 (rank-biserial correlation); `p_value` is that of the smaller of the two tests' p-values.
+    P(current < reference), -1 to 1 (rank-biserial correlation); `p_value` is that of both tests together, by the smaller one.
     """
 
     ks_distance: float
@@ -39,16 +39,16 @@ class Shift(NamedTuple):
 
     @property
     def effect(self) -> float:
-        """The larger of the two distances, 0 to 1."""
+        """Return the larger of the two distances, 0 to 1."""
         return max(self.ks_distance, abs(self.rank_shift))
 
 
 NO_SHIFT = Shift(0.0, 0.0, 1.0)
-"""Of a column that has no value on one side."""
+"""The shift of a column without any value on one side."""
 
 
 def column_shift(current: FloatArray, reference: FloatArray) -> Shift:
-    """How far `current` has moved from `reference` (shapes (n,) and (m,)); missing values are left out.
+    """Measure the shift of `current` from `reference` (shapes (n,) and (m,)); missing values are ignored.
 
     >>> column_shift(np.array([1.0, 2.0]), np.array([3.0, 4.0])).effect
     1.0
@@ -64,7 +64,7 @@ def column_shift(current: FloatArray, reference: FloatArray) -> Shift:
 
 
 def ks_distance(current: FloatArray, reference: FloatArray) -> float:
-    """Largest difference of the two empirical distribution functions, missing values left out; 0 if a side is empty.
+    """Return the largest difference of the two empirical distribution functions; 0 if a side has no value.
 
     Range 0 to 1. Kolmogorov (1933), Smirnov (1939).
 
@@ -76,9 +76,9 @@ def ks_distance(current: FloatArray, reference: FloatArray) -> float:
 
 
 def ks_p_value(distance: float, n_current: int, n_reference: int) -> float:
-    """Two-sided p-value of a KS distance, by its limit for many rows, which is on the safe side for few and for ties.
+    """Return the two-sided p-value of a KS distance, by the asymptotic distribution (Kolmogorov, 1933).
 
-    Kolmogorov (1933).
+    It is conservative for few rows and for ties.
     """
     from scipy.special import kolmogorov
 
@@ -86,7 +86,7 @@ def ks_p_value(distance: float, n_current: int, n_reference: int) -> float:
 
 
 def share_p_value(k_current: int, n_current: int, k_reference: int, n_reference: int) -> float:
-    """Two-sided p-value that two shares are equal, such as two missing rates: the rank-sum test of two values.
+    """Return the two-sided p-value for equal shares, such as two missing rates: the rank-sum test of two values.
 
     >>> share_p_value(0, 100, 0, 100)
     1.0
@@ -120,26 +120,26 @@ def _ks_distance(counts: tuple[FloatArray, FloatArray]) -> float:
 class _RankSum(NamedTuple):
     """Wilcoxon's rank-sum test, with the tail of the ranks' own distribution instead of the normal one.
 
-    With nine equal values in ten, the normal tail is wrong by factors where an alarm budget of months lives. Under the null
-    hypothesis the mean score of the current rows is that of a draw without replacement from all rows; its tail is
-    approximated by Lugannani and Rice's saddlepoint formula (1980) for independent draws, with as many of them as have the
-    same variance.
+    If nine values in ten are equal, the normal tail is wrong by factors at the small levels that a false-alarm budget of
+    months needs. Under the null hypothesis the current rows are a draw without replacement from all rows. The tail of their
+    mean score is approximated by Lugannani and Rice's saddlepoint formula (1980) for independent draws; their number is
+    chosen so that the variance is the same.
     """
 
     scores: FloatArray
-    """Distinct mid-ranks of all rows, centred, as shares of their number."""
+    """The distinct mid-ranks of all rows, centred and divided by the number of rows."""
     weights: FloatArray
-    """Shares of rows that have them."""
+    """The share of rows with each score."""
     mean_score: float
-    """Of the current rows."""
+    """The mean score of the current rows."""
     n_draws: float
     step: float
-    """Half of the smallest move of `mean_score`: the correction for continuity."""
+    """Half of the smallest possible change of `mean_score`: the continuity correction."""
     shift: float
 
     @classmethod
     def of(cls, counts: tuple[FloatArray, FloatArray]) -> _RankSum:
-        """From how often each distinct value, in order, stands in either sample."""
+        """Build the test from the counts of each distinct value, in ascending order, in either sample."""
         current, reference = counts
         total = current + reference
         current, total = current[total > 0], total[total > 0]
@@ -158,7 +158,7 @@ class _RankSum(NamedTuple):
         )
 
     def p_value(self) -> float:
-        """Two-sided."""
+        """Return the two-sided p-value."""
         distance = abs(self.mean_score) - self.step
         if distance <= 0 or len(self.scores) < 2:
             return 1.0
@@ -177,7 +177,7 @@ def _gathered(scores: FloatArray, weights: FloatArray) -> tuple[FloatArray, Floa
 
 
 def _upper_tail(scores: FloatArray, weights: FloatArray, distance: float, n_draws: float) -> float:
-    """P(mean of `n_draws` independent scores >= `distance`), for scores with mean 0 (Lugannani and Rice, 1980)."""
+    """Return P(mean of `n_draws` independent scores >= `distance`) for scores with mean 0 (Lugannani and Rice, 1980)."""
     from scipy.optimize import brentq
     from scipy.special import ndtr
 
@@ -186,13 +186,13 @@ def _upper_tail(scores: FloatArray, weights: FloatArray, distance: float, n_draw
         return math.pow(float(weights[scores.argmax()]), n_draws)
 
     def tilted(tilt: float) -> tuple[float, float, float]:
-        """Cumulant generating function and its first two derivatives."""
+        """Return the cumulant generating function and its first two derivatives."""
         terms = weights * np.exp(tilt * (scores - highest))
         total = float(terms.sum())
         mean = float((terms * scores).sum()) / total
         return tilt * highest + math.log(total), mean, float((terms * (scores - mean) ** 2).sum()) / total
 
-    if tilted(0.0)[1] >= distance:  # 0, but for rounding
+    if tilted(0.0)[1] >= distance:  # the derivative at 0 is 0 up to rounding
         return 0.5
     bound = 1.0
     while tilted(bound)[1] < distance:

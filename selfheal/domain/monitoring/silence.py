@@ -1,7 +1,7 @@
-"""Silence rules of both watchdogs: traffic that no tick monitors, and traffic that no longer comes.
+"""Silence rules of both watchdogs: traffic that no tick monitors, and traffic that has stopped.
 
-Each watchdog notices what the other cannot: the API notices that ticks are missing, the sensor beside the monitor that
-requests are missing. Neither raises an alert after a planned shutdown: each measures silence only while it runs itself.
+Each watchdog covers what the other cannot: the API notices missing ticks; the sensor beside the monitor notices missing
+requests. Neither raises an alert after a planned shutdown: each measures silence only while it runs itself.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ MONITOR_SILENT, TRAFFIC_SILENT = "monitor_silent", "traffic_silent"
 """Kinds of alerts."""
 
 OVERDUE_AFTER_INTERVALS = 3
-"""Traffic is monitored within one interval and the run's few seconds; three intervals allow for one run that failed."""
+"""Intervals until a tick is overdue. One and a few seconds of running time are normal; three allow for one failed run."""
 
 SHORTEST_SILENCE = timedelta(minutes=2)
-"""With an interval of seconds, the start of a run on a busy machine is longer than three of them."""
+"""Shortest silence that counts: starting a run on a busy machine may exceed three intervals of a few seconds."""
 
 LONGEST_GRACE = timedelta(hours=1)
-"""After a start: clients that stood still with the platform, or waited for it, need a moment to come back."""
+"""Longest grace period after a start, in which clients that stopped with the platform come back."""
 
 
 class Pulse(Enum):
-    """What is known of the monitor, or of the traffic. UNKNOWN is neither a reason for an alert nor for the end of one."""
+    """State of the monitor, or of the traffic. UNKNOWN neither opens nor resolves an alert."""
 
     BEATING = "beating"
     UNKNOWN = "unknown"
@@ -35,7 +35,7 @@ class Pulse(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a watcher found: the newest tick (None: there is none) and since when traffic waits for the next (None: none does)."""
+    """What a watchdog found: the newest tick (None if there is none) and since when traffic waits for the next (or None)."""
 
     tick_id: str | None
     unseen_since: datetime | None
@@ -43,23 +43,23 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """The watcher's memory: the tick that was the newest since `since`, with traffic waiting."""
+    """The watchdog's memory: the tick that has been the newest since `since` while traffic waited."""
 
     tick_id: str | None
     since: datetime
 
 
 def overdue_after(interval: timedelta) -> timedelta:
-    """How long traffic may wait for the monitor before that is a sign."""
+    """Return how long traffic may wait for the monitor before the monitor counts as silent."""
     return max(OVERDUE_AFTER_INTERVALS * interval, SHORTEST_SILENCE)
 
 
 def pulse(before: Watched | None, sight: Sight, interval: timedelta, now: datetime) -> tuple[Pulse, Watched | None]:
     """Return whether the monitor works, and what to remember for the next call.
 
-    It is silent if the same tick has been the newest for longer than `overdue_after` while traffic waited, all of it seen by this
-    watcher: one that starts (or gets Postgres back) gives the monitor, which may start with it, the same time. It beats if
-    nothing waits or a tick has come since the last call.
+    The monitor is silent if the same tick has been the newest for longer than `overdue_after` while traffic waited. Only time
+    that this watchdog observed counts: after its own start, or an outage of Postgres, the monitor gets the full time again. The
+    monitor works if nothing waits or a tick has been recorded since the last call.
     """
     if sight.unseen_since is None:
         return Pulse.BEATING, None
@@ -67,7 +67,7 @@ def pulse(before: Watched | None, sight: Sight, interval: timedelta, now: dateti
         return Pulse.UNKNOWN, Watched(sight.tick_id, now)
     if before.tick_id != sight.tick_id:
         return Pulse.BEATING, Watched(sight.tick_id, now)
-    since = min(before.since, now)  # a clock that was set back
+    since = min(before.since, now)  # the clock may have been set back
     is_silent = now - since > overdue_after(interval)
     return (Pulse.SILENT if is_silent else Pulse.UNKNOWN), Watched(sight.tick_id, since)
 
@@ -78,8 +78,8 @@ def traffic_pulse(
     """Decide whether traffic arrives: silent if none has for longer than `limit`; unknown if there never was any.
 
     Args:
-        awake_since: when this watcher started. It knows nothing of silence before the end of a grace (an hour, or `limit` if
-            that is shorter).
+        awake_since: when this watchdog started. The state is unknown until a grace period of one hour (or `limit`, if that is
+            shorter) has passed since then.
     """
     if newest_prediction_at is None:
         return Pulse.UNKNOWN
@@ -99,7 +99,7 @@ def monitor_alert(unseen_since: datetime, now: datetime) -> Alert:
 
 
 def traffic_alert(newest_prediction_at: datetime, limit: timedelta, now: datetime) -> Alert:
-    """No traffic has come since then."""
+    """Return the alert that no traffic has arrived since `newest_prediction_at`."""
     message = (
         f"No prediction has been requested since {newest_prediction_at:%Y-%m-%d %H:%M} UTC, for more than "
         f"{limit / timedelta(hours=1):g} h. Check that the clients can reach the service."

@@ -1,14 +1,13 @@
 """Drift thresholds for every column of one reference, from a budget of false alarms.
 
-The budget is shared evenly (Bonferroni) by all looks, and at each by the columns, channels (values, missing rates) and windows, and
-the one test of all columns together: the expected number of false alarms in the budget's time is at most 1, however much looks
-and windows overlap and columns depend on each other.
-Looks that overlap make the true number smaller.
+The budget is divided evenly (Bonferroni) among all ticks, and within a tick among the columns, channels (values, missing
+rates), windows, and the one test of all columns together. The expected number of false alarms within the budget's time is then
+at most 1, however ticks and windows overlap and columns depend on each other. Overlapping ticks make the true number smaller.
 
-Rows that come in runs (a branch's applicants, a day's campaign) say less than as many independent rows. How much less is told
-by the reference itself, whose rows are in their order in time: the variance of the means of blocks of neighbours, over
-that of as many independent rows, is the design effect d (Kish, 1965), and n rows count as n / d. Tails of the tests used
-here fall like exp(-n x^2 / 2), so that is the same as the threshold 2 (level / 2)^d.
+Clustered rows (a branch's applicants, a day's campaign) carry less information than as many independent rows. The reference,
+whose rows are in chronological order, shows how much less: the design effect d (Kish, 1965) is the variance of the means of
+blocks of neighbouring rows over that of as many independent rows, and n rows count as n / d. The tails of the tests used here
+fall like exp(-n x^2 / 2), so this is equivalent to the threshold 2 (level / 2)^d.
 """
 
 from __future__ import annotations
@@ -26,34 +25,34 @@ if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray
 
 N_WINDOWS = 2
-"""The whole look-back, and the newest rows of it."""
+"""Windows per tick: the whole look-back, and its newest rows."""
 
 N_CHANNELS = 2
-"""Values and missing rates."""
+"""Channels per column: values and missing rates."""
 
 BLOCK_ROWS = 50
 MIN_BLOCKS = 10
-"""Fewer blocks tell nothing about runs; independence is assumed then."""
+"""Smallest number of blocks from which a design effect is estimated; with fewer, rows are assumed independent."""
 
 SURE_STANDARD_ERRORS = 3.0
-"""A design effect counts once it is so far above 1."""
+"""Standard errors above 1 from which a design effect counts."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When a p-value is too small: by column, for its values and for its missing rate."""
+    """Significance thresholds for p-values, by column, for its values and for its missing rate."""
 
     level: float
-    """Of one test on independent rows, and of the one test of all columns together."""
+    """The level of one test on independent rows, and of the one test of all columns together."""
     of_values: Mapping[str, float]
     of_missing_rates: Mapping[str, float]
 
 
 def derive_thresholds(reference: pd.DataFrame, columns: Sequence[str], n_ticks: float) -> Thresholds:
-    """Derive the thresholds for comparisons with these rows, which are in the order in which they were made.
+    """Derive the thresholds for comparisons with these rows, which are in chronological order.
 
     Args:
-        n_ticks: looks that share one false alarm.
+        n_ticks: number of ticks in which one false alarm is expected at most.
     """
     level = 1.0 / (n_ticks * (len(columns) * N_CHANNELS * N_WINDOWS + 1))
     values = {name: reference[name].to_numpy(dtype=np.float64) for name in columns}
@@ -68,10 +67,10 @@ def derive_thresholds(reference: pd.DataFrame, columns: Sequence[str], n_ticks: 
 
 
 def design_effect(values: FloatArray) -> float:
-    """Rows of this column that say as much as one independent row; 1 unless they surely come in runs.
+    """Return how many rows of this column carry the information of one independent row; 1 unless they are clearly clustered.
 
     Args:
-        values: in order, shape (n,); missing ones are left out.
+        values: in chronological order, shape (n,); missing ones are ignored.
     """
     known = values[~np.isnan(values)]
     n_blocks = len(known) // BLOCK_ROWS
@@ -89,7 +88,7 @@ def _threshold(level: float, effect: float) -> float:
 
 
 def _ranks(values: FloatArray) -> FloatArray:
-    """Mid-ranks, missing values left where they are."""
+    """Return the mid-ranks; missing values stay missing."""
     from scipy.stats import rankdata
 
     ranks: FloatArray = rankdata(values, nan_policy="omit")

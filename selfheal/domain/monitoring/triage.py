@@ -23,7 +23,7 @@ SEE_REPORT = "See the drift report for the columns and the direction."
 
 @dataclass(frozen=True, slots=True)
 class HarmLimits:
-    """When a loss is harm: the Brier score worse than announced by `min_brier_excess`, or AUC estimated below `min_auc`."""
+    """Limits of harm: a Brier score `min_brier_excess` above the predicted one, or an estimated AUC below `min_auc`."""
 
     min_brier_excess: float
     min_auc: float
@@ -32,11 +32,11 @@ class HarmLimits:
 def triage(
     drift: DriftReport, performance: PerformanceReport, limits: HarmLimits, previous_episode_id: str | None
 ) -> Triage:
-    """Names the state of the window, with every reason.
+    """Decide the verdict of the window, with every reason.
 
-    A broken feed outranks all else, since nothing measured on it means anything; harm shown by labels outranks the number
-    of rows, harm estimated without them does not; too few rows are `insufficient`, never `stable`. Consecutive shifted ticks share one episode; `insufficient` neither opens
-    nor closes one.
+    A broken feed outranks everything else, because no measurement on it is valid. Harm shown by labels outranks the number of
+    rows; harm estimated without labels does not. Too few rows are `insufficient`, never `stable`. Consecutive shifted ticks
+    share one episode; `insufficient` neither opens nor closes one.
     """
     harm = harm_reasons(performance, limits, is_estimate_sufficient=drift.is_sufficient)
     shift = (*_shift_reasons(drift), *_relation_reasons(performance))
@@ -65,9 +65,10 @@ def triage(
 def harm_reasons(
     performance: PerformanceReport, limits: HarmLimits, *, is_estimate_sufficient: bool
 ) -> tuple[str, ...]:
-    """Why the model is worse than it should be; empty if nothing shows it. Unknown values show nothing.
+    """Return why the model is worse than it should be; empty if nothing shows it. Unknown values show nothing.
 
-    Both count only where their bounds leave no doubt; the estimate, which rests on the inputs alone, only on enough rows.
+    Realised and estimated loss count only if their whole interval is beyond the limit; the estimate, which rests on the inputs
+    alone, also needs enough rows.
     """
     reasons: list[str] = []
     excess, low = performance.brier_excess, performance.brier_excess_low
@@ -85,7 +86,7 @@ def harm_reasons(
 
 
 def _shift_reasons(drift: DriftReport) -> tuple[str, ...]:
-    """List what has shifted, the strongest first."""
+    """List what has shifted, strongest first."""
     reasons = [
         f"{c.column} drifted ({_move(c)})"
         if c.is_drifted

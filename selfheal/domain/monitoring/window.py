@@ -10,7 +10,7 @@ from selfheal.domain.records import ModelVersion
 def window_start(champion: ModelVersion, newest_prediction_at: datetime, lookback_hours: int) -> datetime:
     """Return the start of the last `lookback_hours` of traffic, but never before the champion went live.
 
-    Measured from the newest prediction and not from the clock, so that looking twice at the same traffic sees the same
+    It is measured from the newest prediction and not from the clock, so that evaluating the same traffic twice gives the same
     window.
     """
     start = newest_prediction_at - timedelta(hours=lookback_hours)

@@ -1,6 +1,6 @@
-"""What one stage of the loop hands to the next: frozen dataclasses, one module per subject.
+"""Records that one stage of the loop hands to the next: frozen dataclasses, one module per subject.
 
-Times are timezone-aware UTC. A probability is that of class 1. Where a number is not known it is None, never 0 or NaN.
+Times are timezone-aware UTC. A probability is that of class 1. An unknown number is None, never 0 or NaN.
 """
 
 from selfheal.domain.records.alerts import Alert, Severity

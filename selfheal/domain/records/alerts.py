@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """How urgent an alert is, the least urgent first."""
+    """Urgency of an alert, least urgent first."""
 
     INFO = "info"
     WARNING = "warning"
@@ -15,7 +15,7 @@ class Severity(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The place in the order of urgency, from 1 (text, as which a severity is stored, sorts otherwise)."""
+        """Return the position in the order of urgency, from 1; the stored text sorts differently."""
         return list(Severity).index(self) + 1
 
 

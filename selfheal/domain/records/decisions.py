@@ -14,7 +14,7 @@ from selfheal.domain.records.stored_names import STORED_NAMES
 from selfheal.domain.records.versions import ShadowModel
 
 MAX_REASON_CHARACTERS = 1_000
-"""Of the reason that a person gives for a promotion, rollback or retraining."""
+"""Largest length of the reason that a person gives for a promotion, rollback or retraining."""
 
 
 class Action(StrEnum):
@@ -30,7 +30,7 @@ class Action(StrEnum):
 
 
 class Trigger(StrEnum):
-    """Why a retraining was asked for."""
+    """Why a retraining was requested."""
 
     BOOTSTRAP = "bootstrap"
     DRIFT = "drift"
@@ -41,7 +41,7 @@ class Trigger(StrEnum):
 
 
 class GateStatus(StrEnum):
-    """How a gate judged. Only PASS and NOT_APPLICABLE let a model through: what is not known does not pass."""
+    """Result of a gate. Only PASS and NOT_APPLICABLE let a model through: an unknown value does not pass."""
 
     PASS = "PASS"  # noqa: S105  (a gate's status, not a password)
     FAIL = "FAIL"
@@ -60,7 +60,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One link of the hash-chained record of what the loop decided and why. `hash` and `prev_hash` are the store's."""
+    """One link of the hash chain of what the loop decided and why. The store sets `hash` and `prev_hash`."""
 
     decision_id: str
     created_at: datetime
@@ -82,22 +82,22 @@ class Decision:
     gate_config_sha256: str | None = None
     code_version: str | None = None
     verdict_number: Annotated[int | None, Field(alias=STORED_NAMES["verdict_number"])] = None
-    """Of a verdict: its ordinal number on this champion since it went live, from 1; the level of the gates depends on it."""
+    """The verdict's ordinal number on this champion since it went live, from 1; the gates' level depends on it."""
     gate_config: dict[str, Any] | None = None
-    """Of a verdict: the gates' limits in force."""
+    """The gates' limits in force at the verdict."""
 
     @property
     def failed_gates(self) -> tuple[str, ...]:
-        """Names of the gates that failed or could not be decided."""
+        """Return the names of the gates that failed or could not be decided."""
         return tuple(g.name for g in self.gates if g.status in {GateStatus.FAIL, GateStatus.INCONCLUSIVE})
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """One gate: what was measured, what was asked, and a sentence for people.
+    """Result of one gate: the measured value, the required threshold, and a sentence for people.
 
-    The interval is the value's, in its unit: of an F1 improvement at the level of the look, of segments at a level that they
-    share, else of 95 %. `n_rows` are those that the value rests on.
+    The interval is the value's, in its unit. Its level is the verdict's share for an F1 improvement, a shared level for
+    segments, else 95 %. `n_rows` is the number of rows behind the value.
     """
 
     name: str
@@ -127,12 +127,12 @@ class SegmentDifference:
 
 @dataclass(frozen=True, slots=True)
 class ShadowScoring:
-    """What the challenger says of the champion's newest live predictions, beside what the champion said.
+    """Comparison of the challenger with the champion on the champion's newest live predictions.
 
     Shares are between 0 and 1. `agreement` is the share with the same prediction, each model at its own threshold;
     `ks_distance` the largest distance of the two score distributions; differences are of probabilities, without sign.
-    `latency_ms_per_row` is measured on all rows at once, `latency_ms_single` (median) on rows one by one. `problem` says why
-    the challenger does not score these rows; all that would be compared is then unknown.
+    `latency_ms_per_row` is measured on all rows at once, `latency_ms_single` (median) on single rows. `problem` says why the
+    challenger cannot score these rows; the comparison is then unknown.
     """
 
     model_version: int
@@ -153,7 +153,7 @@ class ShadowScoring:
 
 @dataclass(frozen=True, slots=True)
 class WorthLabelling:
-    """An unlabelled prediction on which champion and challenger disagree: its label would tell them apart."""
+    """An unlabelled prediction on which champion and challenger disagree: its label would favour one of them."""
 
     prediction_id: str
     created_at: datetime
@@ -165,8 +165,8 @@ class WorthLabelling:
 class GateVerdict:
     """All gates together. Promote only if every applicable gate passes.
 
-    The metrics of a model that does not score every evaluation row are not known. `worth_labelling` is empty unless more
-    labels could tell.
+    The metrics of a model that does not score every evaluation row are unknown. `worth_labelling` is empty unless more labels
+    could decide.
     """
 
     decision: Decision
@@ -179,5 +179,5 @@ class GateVerdict:
 
     @property
     def is_promotion(self) -> bool:
-        """Whether the model is to go live."""
+        """Return whether the model is to go live."""
         return self.decision.action in {Action.PROMOTE, Action.FORCE_PROMOTE}

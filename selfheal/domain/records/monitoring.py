@@ -1,6 +1,6 @@
 """Monitoring: windows, drift, performance, verdicts and ticks.
 
-Times are timezone-aware UTC. A probability is that of class 1. Where a number is not known it is None, never 0 or NaN.
+Times are timezone-aware UTC. A probability is that of class 1. An unknown number is None, never 0 or NaN.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from selfheal.kit.serialization import digest_of
 
 
 class Tone(StrEnum):
-    """How a state is to be taken: what a page paints it in, never the only thing that says it."""
+    """Tone of a state: its colour on a page, which never replaces the text."""
 
     GOOD = "good"
     WARNING = "warning"
@@ -23,7 +23,7 @@ class Tone(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a monitoring tick concludes of the traffic it saw."""
+    """What a monitoring tick concludes about its window."""
 
     STABLE = "stable"
     BENIGN_SHIFT = "benign_shift"
@@ -33,7 +33,7 @@ class Verdict(StrEnum):
 
     @property
     def is_shift(self) -> bool:
-        """Whether the traffic has shifted, harmfully or not."""
+        """Return whether the traffic has shifted, harmfully or not."""
         return self in {Verdict.BENIGN_SHIFT, Verdict.HARMFUL_SHIFT}
 
 
@@ -52,7 +52,7 @@ class ScoreMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The traffic a tick looks at: predictions of `model_version` in (start, end]."""
+    """The traffic that a tick covers: predictions of `model_version` in (start, end]."""
 
     model_name: str
     model_version: int
@@ -64,7 +64,7 @@ class Window:
 
     @property
     def tick_id(self) -> str:
-        """The same traffic and labels give the same id, so that looking twice writes one row."""
+        """Return an id that the same traffic and labels always give, so that evaluating them twice writes one row."""
         return digest_of(
             self.model_name, self.model_version, self.end, self.n_predictions, self.n_labels, self.last_label_at
         )[:16]
@@ -72,7 +72,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class ProxyMetrics:
-    """Exact aggregates of the window that need no label. Entropy is the predictions' mean, in bits."""
+    """Exact aggregates of the window that need no label. Entropy is the mean over the predictions, in bits."""
 
     window: Window
     positive_rate: float | None
@@ -83,10 +83,10 @@ class ProxyMetrics:
 
 @dataclass(frozen=True, slots=True)
 class ColumnDrift:
-    """One column against the reference, in the window that shows it best: the whole look-back or its newest rows.
+    """One column against the reference, in the window with the stronger shift: the whole look-back or its newest rows.
 
-    `effect` is the larger of `ks_distance` and the size of `rank_shift` (see `selfheal.domain.monitoring.shift`); `n_rows` are those
-    of the window shown.
+    `effect` is the larger of `ks_distance` and the absolute `rank_shift` (see `selfheal.domain.monitoring.shift`); `n_rows` is
+    the number of rows in that window.
     """
 
     column: str
@@ -118,22 +118,22 @@ class DriftReport:
     report_ref: str | None = None
     feed_problems: tuple[str, ...] = ()
     feed_checked_since: datetime | None = None
-    """The oldest of the newest rows, which alone say whether the feed is broken now."""
+    """Time of the oldest of the newest rows, in which the feed is checked."""
     baseline_drifted_features: tuple[str, ...] = ()
     domain_auc: float | None = None
-    """How well a classifier tells the window from the reference (`selfheal.domain.monitoring.multivariate`)."""
+    """AUC of the classifier between window and reference (`selfheal.domain.monitoring.multivariate`)."""
     domain_p_value: float | None = None
     is_multivariate_drifted: bool = False
 
     @property
     def drifted_features(self) -> tuple[str, ...]:
-        """Drifted features, the strongest first. The predicted probability is not a feature and not listed."""
+        """Return the drifted features, strongest first. The predicted probability is not a feature and not listed."""
         drifted = [c for c in self.columns if (c.is_drifted or c.is_missing_rate_drifted) and c.column != "probability"]
         return tuple(c.column for c in sorted(drifted, key=lambda c: -c.effect))
 
 
 class ConceptDrift(StrEnum):
-    """Whether the relation between score and outcome has changed. Only labels can tell; an estimate never can."""
+    """Whether the relation between score and outcome has changed. Only labels can show this; an estimate cannot."""
 
     NOT_IDENTIFIABLE = "not_identifiable"
     NONE_SHOWN = "none_shown"
@@ -150,13 +150,13 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What the labels of a window's rows are expected to show, by CBPE; empty `values` where that is not identifiable.
+    """What the labels of a window's rows are expected to show, by CBPE; `values` is empty if that is not identifiable.
 
-    `values` and `intervals` go by metric: f1, precision, recall, auc_roc, brier, positive_rate (the share of true events);
-    one that is not defined is left out. The intervals are predictive: they are for what the labels of these very rows will show.
-    `reason` says in a sentence what the estimate rests on, or why there is none. `effective_calibration_rows` is what the
-    calibration rows are worth once they are mixed like the window; `uncovered_pct` of the window's rows are of a kind that
-    they hardly hold.
+    `values` and `intervals` are by metric: f1, precision, recall, auc_roc, brier, positive_rate (the share of true events);
+    an undefined metric is omitted. The intervals are predictive: they predict what the labels of these very rows will show.
+    `reason` says in a sentence what the estimate rests on, or why there is none. `effective_calibration_rows` is the effective
+    number of calibration rows after weighting to the window's mix; `uncovered_pct` is the percentage of the window's rows that
+    are too rare among them.
     """
 
     values: dict[str, float]
@@ -171,11 +171,11 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class LabelDelay:
-    """How long labels take, from a sample of the version's predictions: the age from which on a row counts as matured.
+    """How long labels take, from a sample of the version's predictions, and the age from which a row counts as matured.
 
-    `matured_after_s` is None where that is not identifiable (`reason` says why): few labels, or they are still coming in.
-    `quantiles_s` are the ages in seconds by which 10, 50, 90 % of the labels that come have come; `expected_coverage_pct`
-    is the share of predictions that are labelled in the end.
+    `matured_after_s` (seconds) is None if that is not identifiable (`reason` says why): there are few labels, or labels are
+    still arriving. `quantiles_s` are the ages in seconds by which 10, 50 and 90 % of the eventual labels have arrived;
+    `expected_coverage_pct` is the percentage of predictions that are eventually labelled.
     """
 
     n_predictions: int
@@ -187,7 +187,7 @@ class LabelDelay:
 
     @property
     def is_identifiable(self) -> bool:
-        """Whether the sample tells when a row has matured."""
+        """Return whether the age of maturity is known."""
         return self.matured_after_s is not None
 
 
@@ -195,14 +195,14 @@ class LabelDelay:
 class PerformanceReport:
     """Realised metrics on labelled rows and CBPE's estimate on all rows; either may be unknown.
 
-    `brier_excess` is the realised Brier score minus the one the model's own probabilities announce, p(1 - p), on the same
-    rows: 0 in expectation while the probabilities hold, whatever the mix of inputs; `brier_excess_low` is its one-sided
-    lower bound.
+    `brier_excess` is the realised Brier score minus the one that the model's own probabilities predict, p(1 - p), on the same
+    rows: its expectation is 0 while the probabilities are calibrated, whatever the mix of inputs. `brier_excess_low` is its
+    one-sided lower bound.
 
-    `realised` is on matured rows where `is_matured` (`matured_coverage_pct` of them are labelled); else on all labelled ones,
-    of which the early may be a biased part.
+    `realised` is on matured rows if `is_matured` (`matured_coverage_pct` of them are labelled), else on all labelled rows,
+    among which early labels may be biased.
     `realised_intervals` are 95 % confidence intervals for the quality on such rows. `estimated_*` are `estimate.values`, as
-    `monitoring_metrics` keeps them. `concept_drift` is by labels alone, with `concept_drift_p_value` on `concept_drift_rows`.
+    stored in `monitoring_metrics`. `concept_drift` rests on labels alone, with `concept_drift_p_value` on `concept_drift_rows`.
     """
 
     window: Window
@@ -236,7 +236,7 @@ class SpoiledPeriod:
 
 @dataclass(frozen=True, slots=True)
 class Triage:
-    """The tick's conclusion, with every reason. `alerts` are those that hold now; the store keeps them open or closes."""
+    """The tick's verdict, with every reason. `alerts` are those that apply now; the store opens and resolves alerts by them."""
 
     window: Window
     verdict: Verdict
@@ -247,7 +247,7 @@ class Triage:
 
 @dataclass(frozen=True, slots=True)
 class TickRecord:
-    """All that one tick saw and concluded, as its JSON file keeps it."""
+    """Everything that one tick measured and concluded, as stored in its JSON file."""
 
     triage: Triage
     proxy: ProxyMetrics

@@ -1,6 +1,6 @@
-"""Stored names: keys of records in databases, journals and hash chains whose attribute has another name in Python.
+"""Stored names: keys of records in databases, journals and hash chains that differ from the Python attribute's name.
 
-A stored key is never renamed: rows written with it are hashed, and must read and verify for ever.
+A stored key is never renamed: rows written with it are hashed, and must remain readable and verifiable.
 """
 
 from __future__ import annotations
@@ -8,4 +8,4 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 STORED_NAMES: Mapping[str, str] = {"verdict_number": "look"}
-"""By attribute: the key under which `selfheal.kit.serialization` writes and reads it."""
+"""Stored key by attribute; `selfheal.kit.serialization` writes and reads it."""

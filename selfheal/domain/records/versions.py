@@ -11,7 +11,7 @@ from selfheal.domain.records.monitoring import ScoreMetrics
 
 
 class Stage(StrEnum):
-    """Where a registered version stands. At most one version of a model is in production (a database constraint)."""
+    """Stage of a registered version. At most one version of a model is in production (a database constraint)."""
 
     STAGING = "Staging"
     PRODUCTION = "Production"
@@ -19,7 +19,7 @@ class Stage(StrEnum):
 
 
 class ProbationOutcome(StrEnum):
-    """How a probation ended. Without enough labels nothing was shown: that is not `passed`."""
+    """How a probation ended. A version without enough labels has not `passed`."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -28,7 +28,7 @@ class ProbationOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A registered version, as `model_metadata` has it."""
+    """A registered version, as stored in `model_metadata`."""
 
     model_name: str
     version: int
@@ -66,12 +66,12 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSetInfo:
-    """What a training set holds: counts, time span and digest. The rows travel beside it.
+    """Counts, time span and digest of a training set; the rows are stored separately.
 
-    `decision_id` is the decision to train that it was gathered for. `n_original` of the training rows are the champion's own,
-    with `original_weight` each; `weight_log_losses` are what each candidate weight came to (`selfheal.domain.retraining.weighting`).
+    `decision_id` is the decision to train. `n_original` of the training rows are the champion's own, with `original_weight`
+    each; `weight_log_losses` has each candidate weight's log loss (`selfheal.domain.retraining.weighting`).
     `n_copied_inputs` rows were dropped from training because their inputs occur among the evaluation rows,
-    `n_repeated_predictions` because the same prediction was there twice.
+    `n_repeated_predictions` because the same prediction occurred twice.
     """
 
     source: str
@@ -94,7 +94,7 @@ class TrainingSetInfo:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How far probabilities mean what they say (`selfheal.domain.retraining.calibration`): intercept 0 and slope 1 are right."""
+    """Calibration of probabilities (`selfheal.domain.retraining.calibration`): intercept 0 and slope 1 are perfect."""
 
     n_rows: int
     intercept: float | None
@@ -105,10 +105,10 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """What it takes to train the same model again, to the bit, and what its training showed.
+    """What is needed to train the same model again, bit for bit, and the results of its training.
 
-    `out_of_fold` is the calibration before anything was done about it, `recalibration` what was done, `recalibrated` the
-    calibration after it (None if nothing was), `evaluation` that on the evaluation rows.
+    `out_of_fold` is the calibration before any correction, `recalibration` the correction, `recalibrated` the calibration
+    after it (None without a correction), and `evaluation` the calibration on the evaluation rows.
     """
 
     seed: int
@@ -144,7 +144,7 @@ class ShadowModel:
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """What came of training a version again.
+    """Result of training a version again.
 
     `differences`: where the new model differs from the old one, beyond `tolerance`; `changed_since`: what has changed since in
     code, libraries, processor, BLAS and parameter grid, and would explain it. `tolerance` is 0, to the bit, unless
@@ -173,11 +173,11 @@ class Reproduction:
 
 @dataclass(frozen=True, slots=True)
 class ProbationReport:
-    """How the promoted version does against the one it replaced, on the rows it has served since.
+    """Comparison of the promoted version with the one it replaced, on the rows it has served since.
 
     `brier_change` is the served version's Brier score minus the old version's on the same matured, labelled rows: above 0 the
-    old one was better. It failed only if the one-sided lower bound is above 0 too. `ends_at`: from then on a look ends it;
-    later than planned while labels are waited for. `is_blind`: the old version cannot score these rows.
+    old one was better. Probation fails only if the one-sided lower bound is above 0 too. `ends_at`: an evaluation at this time
+    or later ends probation; it is later than planned if labels are missing. `is_blind`: the old version cannot score these rows.
     """
 
     model_name: str
@@ -194,5 +194,5 @@ class ProbationReport:
 
     @property
     def is_harmful(self) -> bool:
-        """Whether the promoted version was shown to be worse."""
+        """Return whether the promoted version was shown to be worse."""
         return self.outcome is ProbationOutcome.FAILED

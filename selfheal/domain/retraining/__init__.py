@@ -1,5 +1,5 @@
 """Retraining, from conditions to a verdict: conditions -> dataset -> training -> gates.
 
-Pure: frames and records in, records and fitted pipelines out. Logging a model is `selfheal.adapters.mlflow_registry`'s work, keeping a
-decision `selfheal.adapters.postgres.decisions`'.
+Pure: frames and records in, records and fitted pipelines out. `selfheal.adapters.mlflow_registry` logs models;
+`selfheal.adapters.postgres.decisions` stores decisions.
 """

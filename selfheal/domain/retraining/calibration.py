@@ -1,7 +1,7 @@
 """Calibration of probabilities: a test for it, and a correction that leaves the kind of model unchanged.
 
 Belongs here: checks and corrections of a fitted model's probabilities on rows it did not learn from. Does not belong here: the
-calibration of what is monitored (`selfheal.domain.monitoring.estimation`), which mends estimates, not the model.
+calibration used by monitoring (`selfheal.domain.monitoring.estimation`), which corrects estimates, not the model.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from selfheal.domain.retraining.fitting import IntArray
 
 LEVEL = 0.01
-"""A model is recalibrated if its probabilities would be so unlikely to miss by this much by chance."""
+"""Significance level of the calibration test; a model is recalibrated only if its p-value is below."""
 
 MIN_SLOPE_ERROR, MIN_INTERCEPT_ERROR = 0.05, 0.05
-"""And if the miss is worth the trouble: 5 % of the log-odds, or 0.05 added to them."""
+"""Smallest error that is corrected: 5 % of the log-odds (slope), or 0.05 added to them (intercept)."""
 
 SMALLEST = 1e-12
 NEWTON_STEPS, HALVINGS = 50, 30
 
 
 def check_calibration(labels: IntArray, probabilities: FloatArray) -> Calibration:
-    """Intercept a and slope b of logit P(y = 1) = a + b logit p, their joint test, and Spiegelhalter's z.
+    """Estimate intercept a and slope b of logit P(y = 1) = a + b logit p, with their joint test and Spiegelhalter's z.
 
-    Calibrated probabilities have a = 0 and b = 1 (Cox, 1958, Biometrika 45); b < 1 says they are too extreme, b > 1 too timid,
-    a > 0 too low. `p_value` is the likelihood ratio test of both at once (2 degrees of freedom). z is standard normal if p is
+    Calibrated probabilities have a = 0 and b = 1 (Cox, 1958, Biometrika 45). With b < 1 they are too extreme, with b > 1 too
+    moderate, with a > 0 too low. `p_value` is the likelihood ratio test of both at once (2 degrees of freedom). z is standard normal if p is
     calibrated (Spiegelhalter, 1986, Statistics in Medicine 5):
 
         z = sum (y - p)(1 - 2p) / sqrt( sum (1 - 2p)^2 p (1 - p) )
 
-    Where the line cannot be fitted (one class, equal probabilities, classes that the scores separate) a, b and the test are None.
+    If the line cannot be fitted (one class, equal probabilities, classes that the scores separate), a, b and the test are None.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(1)
@@ -59,7 +59,7 @@ def check_calibration(labels: IntArray, probabilities: FloatArray) -> Calibratio
 
 
 def needs_recalibration(check: Calibration) -> bool:
-    """Whether the miss is beyond chance and worth it. A slope that is not above 0 cannot be mended: the ranking is wrong."""
+    """Return whether the error is significant and material. A slope of 0 or less cannot be corrected: the ranking is wrong."""
     if check.intercept is None or check.slope is None or check.p_value is None or check.slope <= 0:
         return False
     is_material = abs(check.slope - 1) > MIN_SLOPE_ERROR or abs(check.intercept) > MIN_INTERCEPT_ERROR
@@ -67,7 +67,7 @@ def needs_recalibration(check: Calibration) -> bool:
 
 
 def corrected(probabilities: FloatArray, check: Calibration) -> FloatArray:
-    """expit(a + b logit p)."""
+    """Return the corrected probabilities expit(a + b logit p)."""
     assert check.intercept is not None and check.slope is not None, "only a line that was fitted corrects"
     p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
     return _expit(check.intercept + check.slope * _logit(p))
@@ -76,8 +76,8 @@ def corrected(probabilities: FloatArray, check: Calibration) -> FloatArray:
 def folded_into_linear_step(pipeline: Pipeline, check: Calibration, x: FloatArray) -> Pipeline | None:
     """Return a copy of a pipeline with the calibration line folded into its logistic step; None if it has no such step.
 
-    a + b (intercept + coefficients . z) is a logistic model again: the same class, the same explanation, as fast. Tried out on the
-    rows `x`, not assumed from the name of the step.
+    a + b (intercept + coefficients . z) is again a logistic model: same class, same explanation, same speed. The result is
+    tested on the rows `x`, not inferred from the name of the step.
     """
     assert check.intercept is not None and check.slope is not None, "only a line that was fitted corrects"
     copy = deepcopy(pipeline)
@@ -93,7 +93,7 @@ def folded_into_linear_step(pipeline: Pipeline, check: Calibration, x: FloatArra
 
 
 def _fitted_line(labels: IntArray, logits: FloatArray) -> tuple[float, float] | None:
-    """Maximum likelihood by Newton's method from (0, 1), with steps halved until they go uphill. None if there is no maximum."""
+    """Maximise the likelihood by Newton's method from (0, 1), halving steps until they go uphill; None without a maximum."""
     if len(set(labels.tolist())) < 2 or np.ptp(logits) < 1e-9:
         return None
     design = np.column_stack([np.ones_like(logits), logits])

@@ -9,15 +9,15 @@ from datetime import datetime, timedelta
 from selfheal.domain.records import Condition, Decision, ModelVersion, Trigger
 
 NEW_LABELS_GROWTH = 1.25
-"""Another attempt at the same episode waits for a quarter more labels: on nearly the same rows it would only roll the
-dice again."""
+"""Growth of the number of labels before another attempt in the same episode: an attempt on nearly the same rows would only
+test chance again."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaturedLabels:
     """Traffic old enough for labels of both classes to have arrived: predictions up to `until` (None: all).
 
-    `reason` says how that is known, in a sentence.
+    `reason` explains in a sentence how that is known.
     """
 
     n_predictions: int
@@ -28,7 +28,7 @@ class MaturedLabels:
 
 @dataclass(frozen=True, slots=True)
 class RetrainingSignals:
-    """What is known when a retraining is asked for. Traffic counts since the champion went live, where its feed was sound.
+    """What is known when a retraining is requested. Only traffic since the champion went live with a sound feed counts.
 
     `is_feed_broken` is None before a tick has seen enough of the champion's traffic. `matured` is None where the delay of
     labels is not identifiable, for which `maturity` has the reason. `attempts` of this episode are those that were judged and
@@ -47,13 +47,13 @@ class RetrainingSignals:
 
     @property
     def n_usable_labels(self) -> int:
-        """What can be learned from: the matured labels where these are known, else all."""
+        """Return the number of labels for learning: the matured ones if known, else all."""
         return self.n_labels if self.matured is None else self.matured.n_labels
 
 
 @dataclass(frozen=True, slots=True)
 class RetrainingLimits:
-    """When a retraining may start: time since the last promotion, labels, coverage in percent, attempts per episode."""
+    """Limits for a retraining: time since the last promotion, labels, coverage in percent, attempts per episode."""
 
     cooldown: timedelta
     min_labels: int
@@ -91,7 +91,7 @@ def unmet(conditions: Sequence[Condition]) -> str:
 
 
 def names_of_unmet(conditions: Sequence[Condition]) -> tuple[str, ...]:
-    """Which conditions are unmet: the same until something happens, while their sentences change with every label."""
+    """Return the names of the unmet conditions; unlike their sentences, they do not change with every label."""
     return tuple(condition.name for condition in conditions if not condition.is_met)
 
 
@@ -102,7 +102,7 @@ def _no_champion(champion: ModelVersion | None) -> Condition:
 
 
 def _has_champion(champion: ModelVersion | None, is_contract_its_own: bool) -> Condition:
-    """One that a candidate can be compared with."""
+    """Require a champion that a candidate can be compared with."""
     if champion is None:
         return Condition("champion", False, "no version is in production; run `selfheal bootstrap` first")
     if not is_contract_its_own:
@@ -116,10 +116,9 @@ def _has_champion(champion: ModelVersion | None, is_contract_its_own: bool) -> C
 
 
 def _cooldown(champion: ModelVersion | None, cooldown: timedelta, now: datetime) -> Condition:
-    """Since the champion went live, by a promotion or a rollback.
+    """Require `cooldown` since the champion went live, by a promotion or a rollback.
 
-    The bootstrap does not count: the first version has nothing to settle in from. It does if it came back by a rollback: then
-    it has a predecessor.
+    The bootstrap starts no cooldown, because it replaced nothing. The first version's return by a rollback does.
     """
     if champion is None or champion.promoted_at is None:
         return Condition("cooldown", True, "no promotion to cool down from")
@@ -144,7 +143,7 @@ def _labels(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
 
 
 def _matured(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
-    """Early labels may be of one class only. Where nobody can tell when they are in, the number of labels has to do."""
+    """Require matured labels, because early ones may be of one class only; if maturity is unknown, require enough labels."""
     if signals.matured is None:
         return Condition("matured_samples", True, f"when labels have matured is {signals.maturity}")
     have, want = signals.matured.n_labels, limits.min_labels
@@ -153,7 +152,7 @@ def _matured(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
 
 
 def _coverage(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
-    """Of the matured predictions, where these are known: the newest have not had their chance."""
+    """Require label coverage, of the matured predictions if known: the newest have not had time to be labelled."""
     of, which = (signals, "") if signals.matured is None else (signals.matured, "matured ")
     pct = 100.0 * of.n_labels / of.n_predictions if of.n_predictions else 0.0
     sentence = f"{pct:.0f} % of the {which}predictions are labelled, {limits.min_coverage_pct:g} % wanted"

@@ -1,8 +1,8 @@
 """Training set: the rows a shadow model learns from and, strictly later, the rows it is judged on.
 
-Belongs here: which rows count, where the cut in time lies, what would be leakage, and the digest of the whole. Does not belong
-here: how much the champion's own rows count beside the recent ones (`selfheal.domain.retraining.weighting`), reading the rows
-(`selfheal.services.retraining`) and their file (`selfheal.domain.retraining.snapshot`).
+Belongs here: which rows count, where they are split in time, what would be leakage, and the digest of all rows. Does not
+belong here: the weight of the champion's own rows relative to the recent ones (`selfheal.domain.retraining.weighting`),
+reading the rows (`selfheal.services.retraining`) and their file (`selfheal.domain.retraining.snapshot`).
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ TRAIN, EVALUATION = "train", "evaluation"
 
 ORIGIN = "origin"
 DATASET, LOGGED, ORIGINAL = "dataset", "logged", "original"
-"""Where a row is from: a labelled file (at bootstrap), the log of predictions, or the champion's own training."""
+"""Origins of a row: a labelled file (at bootstrap), the log of predictions, or the champion's own training set."""
 
 WEIGHT = "weight"
 LOG_COLUMNS = ("prediction_id", "created_at", "model_version", "probability")
-"""What is kept of a logged prediction besides features and label, to find it again; never learned from."""
+"""Columns of a logged prediction besides features and label, stored to identify it; never learned from."""
 
 MIN_ROWS_PER_CLASS = 10
-"""Each part needs so many rows of each class: five folds with two of each."""
+"""Smallest number of rows of each class in each part: five folds with two of each."""
 
 ALIKE = "if different cases look alike, say so in the contract: equal_inputs_are_one_case=False"
 
 MAX_SINGLE_AUC = 0.999
-"""A feature that alone tells the classes apart as well as this was written with the outcome at hand. The best honest single
-features of credit data reach 0.8."""
+"""Largest AUC of a single feature; a higher one indicates leakage of the outcome. The best legitimate single features of
+credit data reach 0.8."""
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """All features, `true_label`, `split` (`train`, `evaluation`), `origin`, `weight` and `LOG_COLUMNS`, in the order of time.
+    """All features, `true_label`, `split` (`train`, `evaluation`), `origin`, `weight` and `LOG_COLUMNS`, oldest first.
 
-    Rows of `ORIGINAL` come first, are for training only and count by their `weight`; all others have weight 1.
+    `ORIGINAL` rows come first, are for training only and count by their `weight`; all others have weight 1.
     """
 
     frame: pd.DataFrame
@@ -66,7 +66,7 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class OriginalRows:
-    """What the champion learned from: features, `true_label`, `weight`; and where that was read, for people."""
+    """The champion's training rows: features, `true_label`, `weight`; and their source, for people."""
 
     frame: pd.DataFrame
     source: str
@@ -85,20 +85,20 @@ def training_set(
 ) -> TrainingSet:
     """Split labelled rows in time: the last 30 %, but at least `min_evaluation_rows`, are for evaluation.
 
-    Predictions made at the same moment are never parted: all of them are for evaluation. Training rows whose inputs occur
-    among the evaluation rows too are dropped, or a model could be praised for its memory, unless the contract says that they are
-    different cases (`equal_inputs_are_one_case`). Original rows join the training part
-    with the weight that `choose_weight` finds; with weight 0 they stay out.
+    Predictions made at the same moment stay together: all of them are for evaluation. Training rows whose inputs occur among
+    the evaluation rows too are dropped, because a model could have memorised them, unless the contract says that they are
+    different cases (`equal_inputs_are_one_case`). Original rows join the training part with the weight that `choose_weight`
+    finds; with weight 0 they are omitted.
 
     Args:
-        rows: all features and `true_label`, oldest first; `created_at` where the rows are logged predictions.
+        rows: all features and `true_label`, oldest first; with `created_at` if the rows are logged predictions.
         source: where they come from, for people.
-        decision_id: the decision to train that asked for them.
+        decision_id: the decision to train.
         original: the champion's own training rows.
         seed: of the estimators that choose the weight.
 
     Raises:
-        InvalidDataError: if a part would hold too few rows of a class to learn or to judge, or a feature gives the label away.
+        InvalidDataError: if a part would have too few rows of a class, or if a feature leaks the label.
     """
     unique = _without_repeated_predictions(rows)
     n_evaluation = _n_evaluation(unique, max(round(len(unique) * EVALUATION_SHARE), min_evaluation_rows))
@@ -141,10 +141,11 @@ def training_set(
 
 
 def rows_digest(frame: pd.DataFrame) -> str:
-    """sha256 over names and values, column by column, in their order; of no library's making, so that it can be checked years on.
+    """Return the sha256 of names and values, column by column, in order.
 
-    A column counts as its name in JSON followed by its values: numbers as little-endian binary64, times as microseconds since
-    1970 in little-endian int64 (the lowest int64: none), everything else as a JSON list of texts.
+    The encoding depends on no library, so that the digest can be checked years later. A column is encoded as its name in JSON
+    followed by its values: numbers as little-endian binary64, times as microseconds since 1970 in little-endian int64 (the
+    lowest int64 for none), everything else as a JSON list of strings.
     """
     digest = hashlib.sha256()
     for name in frame.columns:
@@ -166,7 +167,7 @@ def _column_bytes(column: pd.Series[Any]) -> bytes:
     return json.dumps([None if pd.isna(value) else str(value) for value in column]).encode()
 
 
-# The cut in time
+# The split in time
 
 
 def _without_repeated_predictions(rows: pd.DataFrame) -> pd.DataFrame:
@@ -174,7 +175,7 @@ def _without_repeated_predictions(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _n_evaluation(rows: pd.DataFrame, wanted: int) -> int:
-    """So many of the last rows, and with them all that were predicted at the same moment as the first of these."""
+    """Return the size of the evaluation part: `wanted` last rows, and those predicted at the same moment as the first of them."""
     if "created_at" not in rows.columns or wanted >= len(rows):
         return min(wanted, len(rows))
     times = rows["created_at"]
@@ -185,7 +186,7 @@ def _n_evaluation(rows: pd.DataFrame, wanted: int) -> int:
 
 
 def _copies_of(judge: pd.DataFrame, rows: pd.DataFrame, contract: ModelContract) -> BoolArray:
-    """Which rows are a case of `judge` once more, by their inputs; shape (n,), bool."""
+    """Return which rows have the same inputs as a row of `judge`; shape (n,), bool."""
     import pandas as pd
 
     if not contract.equal_inputs_are_one_case:

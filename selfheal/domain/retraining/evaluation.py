@@ -1,6 +1,6 @@
 """The rows and scores that a verdict rests on. Pure.
 
-Belongs here: what both models say of the evaluation rows, in all and within each segment. What a gate makes of it is the gate's
+Belongs here: both models' scores of the evaluation rows, overall and within each segment. The gates judge them
 (`selfheal.domain.retraining.gates`).
 """
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MIN_SEGMENT_ROWS = 30
-"""Fewer rows of a band say nothing about it."""
+"""Smallest number of rows from which a band is evaluated."""
 
 SEGMENTS_LEVEL = 0.05
-"""Chance that some segment is called better or worse when none is; the segments and the two sides share it."""
+"""Probability that any segment is called better or worse when none is; shared by the segments and the two sides."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One model's probabilities, shape (n,), and its decision threshold. NaN: the model gives none for that row.
+    """One model's probabilities, shape (n,), and its decision threshold. NaN: the model does not score that row.
 
-    `failure` says why a model that failed gives no probability at all.
+    `failure` says why a failed model scores no row at all.
     """
 
     probabilities: FloatArray
@@ -47,7 +47,7 @@ class Scores:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the probabilities; None if there is one for each row."""
+        """Return what is wrong with the probabilities; None if every row has a valid one."""
         if self.failure is not None:
             return self.failure
         is_wrong = ~((self.probabilities >= 0) & (self.probabilities <= 1))  # NaN compares as False
@@ -56,20 +56,20 @@ class Scores:
 
     @property
     def predictions(self) -> IntArray:
-        """1 where the probability reaches the threshold, else 0; shape (n,)."""
+        """Return 1 where the probability reaches the threshold, else 0; shape (n,)."""
         return (self.probabilities >= self.threshold).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The rows that both models are judged on, and where they come from.
+    """The rows that both models are judged on.
 
     Args:
         labels: the true labels, shape (n,).
-        challenger: what the challenger says of them.
-        champion: what the champion says of them. None at bootstrap: the gates that compare are then not applicable.
-        label_coverage_pct: share of the champion's predictions with a label; None where rows are not logged predictions.
-        n_labels: labelled predictions of the champion in all, of which the rows are a part.
+        challenger: the challenger's scores.
+        champion: the champion's scores. None at bootstrap: the gates that compare are then not applicable.
+        label_coverage_pct: percentage of the champion's predictions with a label; None if rows are not logged predictions.
+        n_labels: number of the champion's labelled predictions, of which the rows are a part.
         bands: which rows are in each segment's band, by its name (`segment_bands`).
     """
 
@@ -82,14 +82,14 @@ class Evaluation:
 
     @property
     def n_rows(self) -> int:
-        """How many rows the models are judged on."""
+        """Return how many rows the models are judged on."""
         return len(self.labels)
 
     @property
     def problem(self) -> tuple[GateStatus, str] | None:
-        """Why the models cannot be compared, and the status that follows; None if they can be.
+        """Return the status and reason if the models cannot be compared; None if they can.
 
-        A challenger that does not score fails. A champion that does not score leaves the comparison open.
+        A challenger that does not score every row fails. With a champion that does not, the comparison is inconclusive.
         """
         if self.challenger.problem is not None:
             return GateStatus.FAIL, f"the challenger cannot be judged: {self.challenger.problem}"
@@ -114,8 +114,8 @@ def segment_bands(rows: pd.DataFrame, segments: Sequence[Segment]) -> dict[str, 
 def segment_differences(evaluation: Evaluation, seed: int) -> tuple[SegmentDifference, ...]:
     """Return F1 of both models within each band, with bounds that hold for all bands together (Bonferroni).
 
-    A band's own level is `SEGMENTS_LEVEL` over the number of bands, half of it on each side. Empty where the models cannot be
-    compared.
+    A band's own level is `SEGMENTS_LEVEL` divided by the number of bands, half of it on each side. The result is empty if the
+    models cannot be compared.
     """
     champion = evaluation.champion
     if champion is None or evaluation.problem is not None:

@@ -1,10 +1,10 @@
-"""Whether a challenger's F1 is truly above the champion's: the paired comparison, its level over verdicts, the rows it would take.
+"""Paired comparison of two models' F1: its bounds, its level over verdicts (alpha spending), and the rows it would take.
 
-Two models on the same rows make 8 kinds of row: the true label and what each model predicts. How often each kind occurs is
-all that F1 depends on. The shares of the kinds among all rows get Jeffreys' prior, a Dirichlet of 1/2 each; draws from the
-posterior, which are independent gamma variates, give that of the difference (Goutte and Gaussier, 2005, ECIR). Its quantiles
-are the bounds: as confidence bounds they hold at small levels and with few positives, where resampling rows does not, which
-knows no kind of row that it has not seen. `benchmarks.gates` measures it. Bounds are of the gates; nothing is decided here.
+Two models on the same rows give 8 kinds of row, by true label and both predictions. F1 depends only on how often each kind
+occurs. The shares of the kinds have Jeffreys' prior, a Dirichlet of 1/2 each. Draws from the posterior, by independent gamma
+variates, give the posterior of the difference (Goutte and Gaussier, 2005, ECIR). Its quantiles are the bounds. They hold as
+confidence bounds at small levels and with few positives. Resampling rows does not, because it ignores kinds of row that did
+not occur. `benchmarks.gates` measures both. The gates decide; this module only computes.
 """
 
 from __future__ import annotations
@@ -23,45 +23,46 @@ IntArray = npt.NDArray[np.int64]
 
 KINDS = np.arange(8)
 IS_POSITIVE, CHALLENGER_SAYS_SO, CHAMPION_SAYS_SO = (np.asarray(KINDS & bit, dtype=bool) for bit in (4, 2, 1))
-"""What a kind of row is: its number is 4 x label + 2 x challenger's prediction + champion's prediction."""
+"""The kinds of row: a kind's number is 4 x label + 2 x challenger's prediction + champion's prediction."""
 
 PRIOR_ROWS = 0.5
-"""Rows of each kind that are added: Jeffreys' prior for the shares of a multinomial."""
+"""Rows added to each kind: Jeffreys' prior for the shares of a multinomial."""
 
 SPENDING_SUM = math.pi**2 / 6
 """The sum of 1 / verdict_number^2 over all verdicts (Euler)."""
 
 FULL_LEVEL_ROWS, FULL_LEVEL_ROWS_BRIER_ROSE = 1_000, 1_500
-"""From so many rows on, a verdict spends its whole share of the level; more rows if the Brier score speaks against the challenger."""
+"""Rows from which a verdict spends its whole share of the level; more if the challenger's Brier score is higher."""
 
 MIN_DRAWS, MAX_DRAWS, TAIL_DRAWS = 20_000, 4_000_000, 50
-"""Enough draws to leave `TAIL_DRAWS` beyond the bound. The most take about two seconds and serve the first hundred verdicts."""
+"""Bounds of the number of draws, which leaves about `TAIL_DRAWS` beyond the bound. The largest takes about 2 s and suffices
+for the first hundred verdicts."""
 
 MAX_ROWS_ASKED_FOR = 10_000_000
-"""A difference so small that it takes more rows is not worth them."""
+"""Largest number of rows that is suggested; a difference that needs more is not worth them."""
 
 DRAWS_AT_ONCE = 100_000
-"""Bounds the memory of the draws."""
+"""Draws computed at once, which bounds their memory."""
 
 
 def level_of_verdict(level: float, verdict_number: int, n_rows: int, *, has_brier_risen: bool) -> float:
-    """Return what of the whole `level` a verdict (1, 2, 3, ...) on so many rows spends.
+    """Return the part of the total `level` that one verdict spends (alpha spending).
 
-    It is level x 6 / (pi verdict_number)^2, and with fewer than `FULL_LEVEL_ROWS` rows that times the square of their share of
-    them. The shares add up to `level`, and no verdict spends more than its share, so the chance of an error at any verdict is
-    at most that, however many verdicts there are and however they depend on each other (the union bound): alpha spending over a
-    sequence without end (Foster and Stine, 2008, JRSS B 70; Tian and Ramdas, 2021, Stat. Methods Med. Res. 30).
+    It is level x 6 / (pi verdict_number)^2. With fewer than `FULL_LEVEL_ROWS` rows it is multiplied by
+    (n_rows / `FULL_LEVEL_ROWS`)^2. The shares add up to `level` and no verdict spends more than its share. By the union bound,
+    the probability of an error at any verdict is at most `level`, for any number of verdicts and any dependence between them
+    (Foster and Stine, 2008, JRSS B 70; Tian and Ramdas, 2021, Stat. Methods Med. Res. 30).
 
-    Each verdict has a quarter more rows than the one before, so later ones need less of the level: with slower decay the first
-    verdict finds less and a better model waits longer; with faster decay a small gain is found later. On few rows the level
-    buys little: what passes there is luck too often, and may be a model that is a good deal worse. The Brier score of the same
-    rows is a witness: it counts by how much each probability is off, where F1 counts who crossed the threshold, so that a worse
-    model that is lucky in F1 is seldom lucky in both.
+    Each verdict has a quarter more rows than the one before, so later verdicts need less of the level. With slower decay the
+    first verdict detects less and a better model waits longer; with faster decay a small gain is detected later. A verdict on
+    few rows spends less, because what passes there is too often luck and may be a much worse model. The Brier score of the same
+    rows is additional evidence: it measures the error of each probability, whereas F1 counts predictions beyond the threshold,
+    so a worse model that is lucky in F1 is seldom lucky in both.
 
     Args:
-        level: the chance of an error over all verdicts.
+        level: the probability of an error over all verdicts.
         verdict_number: the ordinal number of the verdict on this champion, from 1.
-        n_rows: the rows it rests on.
+        n_rows: the number of rows it rests on.
         has_brier_risen: whether the challenger's Brier score on these rows is above the champion's.
 
     >>> [round(level_of_verdict(0.05, number, 1_500, has_brier_risen=True), 4) for number in (1, 2, 10)]
@@ -96,10 +97,10 @@ def f1_difference(counts: npt.NDArray[np.number]) -> FloatArray:
 
 
 def f1_difference_bounds(counts: IntArray, level: float, seed: int) -> Interval:
-    """Return a lower and an upper bound of the true difference, each missed with a chance of `level` (one-sided).
+    """Return a lower and an upper bound of the true difference, each missed with probability `level` (one-sided).
 
-    The same counts, level and seed give the same bounds. Where even the most draws say nothing of so small a level, the
-    bounds are -1 and 1: nothing is known.
+    The same counts, level and seed give the same bounds. If the level is too small even for `MAX_DRAWS`, the bounds are -1
+    and 1: nothing is known.
     """
     n_draws = int(np.clip(math.ceil(TAIL_DRAWS / level), MIN_DRAWS, MAX_DRAWS))
     n_beyond = math.floor(level * (n_draws + 1))
@@ -113,7 +114,7 @@ def f1_difference_bounds(counts: IntArray, level: float, seed: int) -> Interval:
 def posterior_differences(counts: IntArray, n_draws: int, seed: int) -> FloatArray:
     """Return draws of the difference, shape (n_draws,).
 
-    Shares of kinds are gammas over their sum; F1 does not need the sum.
+    The shares of the kinds are gamma variates divided by their sum; F1 does not depend on the sum.
     """
     rng = np.random.default_rng(seed)
     shape = counts + PRIOR_ROWS
@@ -127,9 +128,9 @@ def posterior_differences(counts: IntArray, n_draws: int, seed: int) -> FloatArr
 def more_rows_for_certainty(
     n_rows: int, difference: float, low: float, level: float, next_level: Callable[[int], float]
 ) -> int | None:
-    """Return how many rows beyond `n_rows` (1 at least) lift the lower bound above 0 at the next verdict.
+    """Return how many rows beyond `n_rows` (at least 1) raise the lower bound above 0 at the next verdict.
 
-    It assumes that the difference stays. The bound's distance shrinks with the root of the number of rows and grows with the
+    The difference is assumed constant. The bound's distance shrinks with the root of the number of rows and grows with the
     normal quantile of the level. None if the difference is not above 0, or if it would take more than `MAX_ROWS_ASKED_FOR`.
 
     Args:
@@ -137,7 +138,7 @@ def more_rows_for_certainty(
         difference: the difference measured on them.
         low: the bound now, at `level`.
         level: the level of this verdict.
-        next_level: the level of the next verdict on so many rows.
+        next_level: the level of the next verdict, by its number of rows.
 
     >>> more_rows_for_certainty(200, 0.1, -0.1, 0.01, lambda n_rows: 0.01)
     601

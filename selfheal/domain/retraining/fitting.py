@@ -1,6 +1,6 @@
 """Fitting an estimator reproducibly: with row weights, in one thread, with a report on convergence.
 
-Belongs here: what scikit-learn and joblib need to be told so that the same rows and seed give the same bits, whatever runs them.
+Belongs here: settings of scikit-learn and joblib with which the same rows and seed give the same bits on every backend.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_ITER = "max_iter"
 
 @dataclass(frozen=True, slots=True)
 class Parallelism:
-    """How many fits run at once (-1: one a core) and on what: `loky` processes, `threading`, or a `dask` cluster by address."""
+    """Number of parallel fits (-1: one per core) and the backend: `loky` processes, `threading`, or a `dask` cluster's address."""
 
     n_jobs: int = 1
     backend: Literal["loky", "threading", "dask"] = "loky"
@@ -52,9 +52,9 @@ class Parallelism:
 
 
 def fit(pipeline: Pipeline, x: FloatArray, y: IntArray, weights: FloatArray) -> None:
-    """Fits in place. Weights other than 1 reach the last step; rows of weight 0 are left out.
+    """Fit in place. Weights other than 1 are passed to the last step; rows of weight 0 are omitted.
 
-    One thread does the arithmetic: how many share a sum would decide its last bits.
+    The arithmetic runs in one thread, because the number of threads that share a sum affects its last bits.
     """
     from threadpoolctl import threadpool_limits
 
@@ -64,7 +64,7 @@ def fit(pipeline: Pipeline, x: FloatArray, y: IntArray, weights: FloatArray) -> 
 
 
 def converges(pipeline: Pipeline, x: FloatArray, y: IntArray, weights: FloatArray) -> bool:
-    """Fits in place (`fit`) and says whether it converged. Not for several threads at once: they share one list of warnings."""
+    """Fit in place (`fit`) and return whether it converged. Not thread-safe: threads share one list of warnings."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings(record=True) as caught:
@@ -90,8 +90,8 @@ def build_pipeline(contract: ModelContract, seed: int) -> Pipeline:
     """Build the contract's pipeline, not fitted.
 
     Raises:
-        TrainingFailedError: if it is no pipeline. A bare estimator would do until rows are weighed for the first time, months
-            after the bootstrap.
+        TrainingFailedError: if it is not a pipeline. A bare estimator would fail only when rows are first weighted, months after
+            the bootstrap.
     """
     from sklearn.pipeline import Pipeline
 
@@ -103,14 +103,14 @@ def build_pipeline(contract: ModelContract, seed: int) -> Pipeline:
 
 
 def weight_argument(pipeline: Pipeline, weights: FloatArray) -> dict[str, FloatArray]:
-    """Return the argument of `fit` that carries the weights to the last step; empty if all are 1 or it takes none."""
+    """Return the argument of `fit` with the weights for the last step; empty if all are 1 or it accepts none."""
     if (weights == 1.0).all() or not can_weigh(pipeline):
         return {}
     return {f"{pipeline.steps[-1][0]}__sample_weight": weights}
 
 
 def can_weigh(pipeline: Pipeline) -> bool:
-    """Whether rows may count for more or less than one another."""
+    """Return whether the pipeline supports row weights."""
     from sklearn.utils.validation import has_fit_parameter
 
     return bool(has_fit_parameter(pipeline.steps[-1][1], "sample_weight"))

@@ -1,7 +1,7 @@
-"""What a gate is: a `GateSpec`, the limits and settings it brings, what its rule is given and what it returns.
+"""Definition of a gate: a `GateSpec`, its limits and settings, and the input and output of its rule.
 
-Belongs here: what every gate has. Does not belong here: any gate. Each is one module of `selfheal.domain.retraining.gates`.
-Loading the settings imports this module and the gates, so what they compute with (numpy, scipy) is imported in the functions.
+Belongs here: what all gates share. Does not belong here: any gate. Each is one module of `selfheal.domain.retraining.gates`.
+Loading the settings imports this module and the gates, so numpy and scipy are imported inside functions.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 LimitValue: TypeAlias = float | int | str
 GateLimits: TypeAlias = Mapping[str, Any]
-"""What the gates ask for: numbers and choices by `Limit.name`, as `Decision.gate_config` stores and hashes them."""
+"""The gates' limits: numbers and choices by `Limit.name`, as `Decision.gate_config` stores and hashes them."""
 
 ORDER_AFTER_THE_SIX = 70
-"""Where a gate stands that does not say so itself: after the six that are always there, before what is reported beside them."""
+"""Default position of a gate: after the six built-in gates, before those that are only reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A number or choice that a gate asks for, and the setting it comes from.
+    """A number or choice that a gate requires, and the setting it comes from.
 
     Args:
-        name: the key under which verdicts store and hash it, so it never changes.
-        setting: the setting's name in lower case; absent: the limit's own.
-        default: of a setting that the gate brings; absent: `Settings` declares the setting.
-        at_least, at_most: bounds of a setting that the gate brings; None: unbounded.
-        type: of a setting that the gate brings: float, int, str or a Literal.
-        description: of a setting that the gate brings, for `selfheal config`.
-        before: of a limit that is added to an existing gate, the value that earlier verdicts were reached by.
+        name: the key under which verdicts store and hash it; it never changes.
+        setting: the setting's name in lower case; if absent, the limit's own.
+        default: of a setting that the gate declares; if absent, `Settings` declares the setting.
+        at_least, at_most: bounds of a setting that the gate declares; None: unbounded.
+        type: of a setting that the gate declares: float, int, str or a Literal.
+        description: of a setting that the gate declares, for `selfheal config`.
+        before: of a limit added to an existing gate, the value that applies to earlier verdicts.
     """
 
     name: str
@@ -49,17 +49,17 @@ class Limit:
 
     @property
     def setting_name(self) -> str:
-        """The field of `Settings`; in upper case, the environment variable."""
+        """Return the name of the field of `Settings`; in upper case, the environment variable."""
         return self.setting or self.name
 
     @property
     def brings_setting(self) -> bool:
-        """Whether the gate declares the setting; else `Settings` does."""
+        """Return whether the gate declares the setting; else `Settings` does."""
         return self.default is not None
 
 
 COMMON_LIMITS = (Limit("seed", setting="random_seed"),)
-"""What every verdict stores whatever its gates: `seed` is that of the draws from which the bounds of F1 come."""
+"""Limits that every verdict stores: `seed` is that of the draws behind the bounds of F1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,10 @@ class GateCase:
     """What a gate judges.
 
     Args:
-        evaluation: the rows and what both models say of them.
-        challenger: the challenger's metrics on these rows; None where it does not score each of them.
-        champion: the champion's; None at bootstrap too.
-        segments: both models within each band; empty where they cannot be compared.
+        evaluation: the rows and both models' scores.
+        challenger: the challenger's metrics on these rows; None if it does not score all of them.
+        champion: the champion's metrics; None at bootstrap too.
+        segments: both models within each band; empty if they cannot be compared.
         verdict_number: the ordinal number of this verdict on the champion, from 1.
         live: the challenger on the champion's newest predictions; None without a champion or traffic.
     """
@@ -85,9 +85,9 @@ class GateCase:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a gate's rule returns: the status, what was measured, what was asked, and a sentence for people.
+    """What a gate's rule returns: the status, the measured value, the required threshold, and a sentence for people.
 
-    What is not known is None; it does not pass. `n_rows` are those that the value rests on; the interval is in the value's unit.
+    An unknown value is None and does not pass. `n_rows` is the number of rows behind the value; the interval is in its unit.
 
     Raises:
         ValueError: if a number is NaN or infinite.
@@ -112,22 +112,22 @@ Rule: TypeAlias = Callable[[GateCase, GateLimits], Measurement]
 
 @dataclass(frozen=True, slots=True)
 class GateSpec:
-    """A gate.
+    """A gate: name, rule, limits and presentation.
 
     Args:
-        name: under which verdicts store it, and the name of its asset check; it never changes.
-        rule: the decision. It is pure: the same case and limits give the same measurement, years later too.
-        limits: what the rule asks for. A gate on the evaluation rows has at least one: the stored limits say which gates a
-            verdict was reached by.
+        name: the name under which verdicts store it, and of its asset check; it never changes.
+        rule: the decision. It is pure: the same case and limits always give the same measurement.
+        limits: the rule's limits. A gate on the evaluation rows has at least one: the stored limits show which gates a verdict
+            used.
         description: a sentence that names the settings, for the asset check.
-        passes_if: the same as a row of `docs/evaluation_gates.md` says it.
-        rests_on: "evaluation": it can be evaluated again from the stored training set. "live_traffic": it rests on the traffic
-            of the moment, so a recomputed verdict leaves it as it was decided.
-        order: where it stands among the gates; of equal ones the name decides.
-        direction: on which side of its threshold a value passes; None where that depends.
+        passes_if: the same, as worded in the table of `docs/evaluation_gates.md`.
+        rests_on: "evaluation": it can be recomputed from the stored training set. "live_traffic": it rests on the traffic of
+            the moment, so recomputing a verdict keeps its result.
+        order: its position among the gates; equal ones are sorted by name.
+        direction: the side of its threshold on which a value passes; None if that depends.
         unit: of value and threshold; None: a plain number.
-        is_counted: whether "5 of 6 gates passed" counts it; else it is reported beside them.
-        other_settings: settings beside those of its limits that people should know of.
+        is_counted: whether it counts in "5 of 6 gates passed"; else it is only reported.
+        other_settings: further settings that affect the gate.
     """
 
     name: str
@@ -144,21 +144,21 @@ class GateSpec:
 
 
 def no_champion(case: GateCase, threshold: float) -> Measurement:
-    """Return that a gate which compares is not applicable at bootstrap."""
+    """Return the measurement of a comparing gate at bootstrap: not applicable."""
     return Measurement(
         GateStatus.NOT_APPLICABLE, None, threshold, "no champion to compare with", case.evaluation.n_rows
     )
 
 
 def not_scored(case: GateCase, threshold: float) -> Measurement:
-    """Return what follows where a model does not score every row, so that what is asked cannot be measured."""
+    """Return the measurement of a gate if a model does not score every row, so that the value cannot be measured."""
     problem = case.evaluation.problem
     assert problem is not None, "metrics are unknown only where a model does not score"
     return Measurement(problem[0], None, threshold, problem[1], case.evaluation.n_rows)
 
 
 def labels_for(n_evaluation_rows: int) -> str:
-    """Return how many labels it takes for so many evaluation rows: most labels go to training."""
+    """Return how many labels are needed for `n_evaluation_rows`, as text: most labels go to training."""
     from selfheal.domain.retraining.dataset import EVALUATION_SHARE
 
     return f"about {math.ceil(n_evaluation_rows / EVALUATION_SHARE):,} more labels"

@@ -1,7 +1,7 @@
-"""From rows and scores to a verdict, and the gates and limits of a verdict that was reached before. Pure.
+"""Evaluation of all gates into a verdict, and the gates and limits of past verdicts. Pure.
 
-Both models score the same evaluation rows, each at its own threshold. Every gate is evaluated, whatever the others say; what
-cannot be measured does not pass. The gates themselves are in `selfheal.domain.retraining.gates`.
+Both models score the same evaluation rows, each at its own threshold. Every gate is evaluated, whatever the others' results; a
+gate that cannot be measured does not pass. The gates themselves are in `selfheal.domain.retraining.gates`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from selfheal.kit.errors import InvalidDataError, PermanentError
 
 @dataclass(frozen=True, slots=True)
 class GateOutcome:
-    """All gates. The metrics of a model that does not score every row are not known."""
+    """The results of all gates. The metrics of a model that does not score every row are unknown."""
 
     gates: tuple[GateResult, ...]
     champion: ScoreMetrics | None
@@ -30,7 +30,7 @@ class GateOutcome:
 
     @property
     def action(self) -> Action:
-        """Promote if every applicable gate passes; one failure rejects; else more labels could decide."""
+        """Return promote if every applicable gate passes, reject if one fails, else inconclusive: more labels may decide."""
         statuses = {gate.status for gate in self.gates}
         if GateStatus.FAIL in statuses:
             return Action.REJECT
@@ -38,7 +38,7 @@ class GateOutcome:
 
     @property
     def reason(self) -> str:
-        """The sentences of the gates that did not pass, each once, or that there is none."""
+        """Return the sentences of the gates that did not pass, each once, or one saying that all passed."""
         failing = [g.sentence for g in self.gates if g.status in {GateStatus.FAIL, GateStatus.INCONCLUSIVE}]
         return "; ".join(dict.fromkeys(failing)) if failing else "all applicable gates passed"
 
@@ -51,17 +51,17 @@ def evaluate_gates(
     live: ShadowScoring | None = None,
     gates: Sequence[GateSpec] = GATES,
 ) -> GateOutcome:
-    """Return what each gate says.
+    """Evaluate each gate.
 
     Args:
-        evaluation: the rows and what both models say of them.
+        evaluation: the rows and both models' scores.
         limits: by `Limit.name`, those of all these gates and the common ones.
         verdict_number: the ordinal number of this verdict on the champion, from 1: the level of the F1 gate depends on it.
         live: the challenger on the champion's newest predictions; None without a champion or traffic.
-        gates: which to evaluate, in this order.
+        gates: the gates to evaluate, in this order.
 
     Raises:
-        InvalidDataError: if there is no row to judge on.
+        InvalidDataError: if there is no evaluation row.
     """
     if evaluation.n_rows == 0:
         raise InvalidDataError("no labelled row to judge the challenger on: wait for labels")
@@ -80,18 +80,18 @@ def evaluate_gates(
 def gates_of_verdict(
     config: Mapping[str, Any], names: Collection[str], known: Sequence[GateSpec] = GATES
 ) -> tuple[tuple[GateSpec, ...], GateLimits]:
-    """Return the gates of a past verdict that can be evaluated again, and the limits it was reached by.
+    """Return the gates of a past verdict that can be evaluated again, and the limits it used.
 
-    A gate whose limits the verdict did not store was added later: it was no part of it. A limit that was added to a gate which
-    was a part counts as `Limit.before` says. Gates on the traffic of that moment cannot be evaluated again.
+    A gate whose limits the verdict did not store was added later and is not part of the verdict. A limit added later to a gate
+    of the verdict has the value `Limit.before`. Gates on the traffic of that moment cannot be evaluated again.
 
     Args:
         config: the limits that the verdict stored.
         names: of the gates that it stored.
-        known: the gates there are.
+        known: the existing gates.
 
     Raises:
-        PermanentError: if a gate of the verdict does not exist here, or the limit of one is not known.
+        PermanentError: if a gate of the verdict does not exist here, or if a limit of it is unknown.
     """
     unknown = sorted(set(names) - {spec.name for spec in known})
     if unknown:

@@ -15,7 +15,7 @@ one, of which each try may be a whole training."""
 
 @dataclass(frozen=True, slots=True)
 class LatestTick:
-    """What the sensors need of the newest row of `monitoring_metrics`."""
+    """The fields of the newest row of `monitoring_metrics` that the sensors need."""
 
     tick_id: str
     verdict: Verdict
@@ -25,16 +25,17 @@ class LatestTick:
 
 @dataclass(frozen=True, slots=True)
 class RetrainingNeed:
-    """A call for a retraining, or (with `trigger` None) why there is none."""
+    """A required retraining, or (with `trigger` None) the reason why none is required."""
 
     trigger: Trigger | None
     reason: str
 
 
 def retraining_need(tick: LatestTick | None) -> RetrainingNeed:
-    """Only a harmful shift can be healed by training: a benign one costs nothing, a broken feed would be learned.
+    """Decide whether the tick requires a retraining.
 
-    Harm with drifted inputs is the drift sensor's, harm without is the performance sensor's (the relation has changed).
+    Only a harmful shift does: a benign one costs nothing, and training on a broken feed would learn its faults. Harm with
+    drifted inputs is for the drift sensor; harm without is for the performance sensor (the relation has changed).
     """
     if tick is None:
         return RetrainingNeed(None, "no monitoring tick has seen the champion's traffic yet")

@@ -1,7 +1,7 @@
-"""What a challenger would have said of live traffic, before it serves any. Pure: rows and scores in, record out.
+"""Shadow scoring: the challenger's scores of live traffic, before it serves any. Pure: rows and scores in, record out.
 
-Belongs here: comparing the two models where no label is needed. Does not belong here: scoring the rows and measuring how long it
-takes (`selfheal.services.live_traffic`), and judging the result (`selfheal.domain.retraining.gates.shadow_scoring`).
+Belongs here: comparing the two models without labels. Does not belong here: scoring the rows and measuring the time
+(`selfheal.services.live_traffic`), and judging the result (`selfheal.domain.retraining.gates.shadow_scoring`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_WORTH_LABELLING = 100
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long the challenger takes, in milliseconds: for a row among many, and for a row alone."""
+    """The challenger's latency in milliseconds: per row in a batch, and for a single row."""
 
     ms_per_row: float
     ms_single: float
@@ -34,12 +34,12 @@ class Latency:
 def compare_on_traffic(
     rows: pd.DataFrame, challenger: Scores, latency: Latency | None, model_version: int
 ) -> ShadowScoring:
-    """Compare the challenger with what the champion answered on the same live rows.
+    """Compare the challenger with the champion on the same live rows.
 
     Args:
-        rows: what the champion logged, oldest first, at least one: `created_at`, `probability`, `prediction`.
+        rows: the champion's logged predictions, oldest first, at least one: `created_at`, `probability`, `prediction`.
         challenger: its scores of these rows.
-        latency: None where it fails.
+        latency: None if the challenger fails.
         model_version: the champion's.
     """
     said = rows["prediction"].to_numpy(dtype=np.int64)
@@ -64,13 +64,13 @@ def compare_on_traffic(
 
 
 def worth_labelling(rows: pd.DataFrame, challenger: Scores) -> tuple[WorthLabelling, ...]:
-    """Return the unlabelled predictions whose labels would separate the models: those on which they disagree, at most 100.
+    """Return at most 100 unlabelled predictions on which the models disagree, so that their labels would favour one of them.
 
-    The most different scores come first, of equally different ones the newest. A row on which both models agree counts for or
-    against both alike.
+    The largest differences of the scores come first; of equal ones, the newest. The label of a row on which both models agree
+    counts for or against both alike.
 
     Args:
-        rows: what the champion logged: `prediction_id`, `created_at`, `probability`, `prediction`, `is_labelled`.
+        rows: the champion's log: `prediction_id`, `created_at`, `probability`, `prediction`, `is_labelled`.
         challenger: its scores of these rows.
     """
     if challenger.problem is not None:

@@ -1,7 +1,7 @@
 """Snapshot of a training set: one Parquet file, checked by the digest of its rows.
 
-Belongs here: the file's form. Which rows are in it, and their digest, is `selfheal.domain.retraining.dataset`'s; where the file lies,
-the registry's and the assets'.
+Belongs here: the file format. `selfheal.domain.retraining.dataset` selects the rows and computes their digest; the registry and
+the assets decide where the file is stored.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def from_parquet(data: bytes, name: str, expected_sha256: str | None = None) -> 
 
     Args:
         name: of the file, for messages.
-        expected_sha256: the digest recorded elsewhere; the file's own word for it can be changed with its rows.
+        expected_sha256: the digest recorded elsewhere; the one in the file can be changed together with its rows.
 
     Raises:
-        IntegrityError: if it does not read, or its rows do not have the digest they should have.
+        IntegrityError: if the file cannot be read, or its rows do not have the expected digest.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

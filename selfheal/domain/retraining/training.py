@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 SCORING = "neg_log_loss"
-"""A proper score: the threshold is tuned by itself afterwards, and monitoring relies on honest probabilities."""
+"""A proper score: the threshold is tuned separately afterwards, and monitoring relies on calibrated probabilities."""
 
 MORE_ITERATIONS = 10
-"""An estimator that does not converge gets so many times its iterations, once."""
+"""Factor by which the iterations of an estimator that does not converge are raised, once."""
 
 MIN_REFERENCE_ROWS, MAX_REFERENCE_ROWS = 1_000, 15_000
 
@@ -55,15 +55,15 @@ FOLDED = "slope and intercept folded into the logistic regression"
 WRAPPED = "sigmoid over the estimator (CalibratedClassifierCV)"
 
 Progress = Callable[[int, int], None]
-"""Hears how many fits of how many are done."""
+"""Called with the number of fits done and their total."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
     """A fitted pipeline, what is needed to use it, and what it learned from.
 
-    `reference` is the frozen reference window that travels with the model: the newest rows of the training set with all
-    features, `probability` (never from a model that saw the row) and `true_label`. `record` says how it came about.
+    `reference` is the frozen reference stored with the model: the newest rows of the training set with all features,
+    `probability` (never from a model that saw the row) and `true_label`. `record` describes the training.
     """
 
     pipeline: Pipeline
@@ -76,7 +76,7 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class _Rows:
-    """What is learned from: the champion's own rows first. `folds` cut the recent ones: each learns from all others."""
+    """The training rows, the champion's own first. `folds` split the recent ones; each fold is predicted by the others."""
 
     x: FloatArray
     y: IntArray
@@ -92,16 +92,16 @@ def train(
     parallelism: Parallelism | None = None,
     on_fits: Progress | None = None,
 ) -> TrainedModel:
-    """Grid search by cross-validation, calibration and F1-optimal threshold out of fold, metrics on evaluation rows.
+    """Train a model: grid search by cross-validation, calibration and F1-optimal threshold out of fold, then metrics.
 
-    Original rows are learned from in every fold with their weight and never predicted: it is the recent population that
-    parameters, calibration and threshold are tuned for. The same rows, seed, code and libraries give the same model to the bit,
-    whatever the parallelism.
+    The metrics are on the evaluation rows. Original rows are used for learning in every fold, with their weight, and never
+    predicted: parameters, calibration and threshold are tuned for the recent population. The same rows, seed, code and
+    libraries give the same model bit for bit, whatever the parallelism.
 
     Raises:
-        TrainingFailedError: if the contract builds no pipeline, no candidate can be fitted, the best does not converge with ten
-            times its iterations either, or its probabilities are not numbers.
-        ConfigurationError: if the parallelism asked for is not to be had.
+        TrainingFailedError: if the contract builds no pipeline, no candidate can be fitted, the best one does not converge even
+            with ten times its iterations, or its probabilities are not numbers.
+        ConfigurationError: if the requested parallelism is not available.
     """
     judge = training_set.part(EVALUATION)
     rows = _rows(training_set.part(TRAIN), contract, seed)
@@ -143,7 +143,7 @@ def train(
 
 
 def f1_optimal_threshold(labels: IntArray, probabilities: FloatArray) -> float:
-    """Return the threshold with the highest F1, halfway to the next lower probability so that no row sits on it."""
+    """Return the threshold with the highest F1, halfway to the next lower probability so that no row equals it."""
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, thresholds = precision_recall_curve(labels, probabilities)
@@ -154,7 +154,7 @@ def f1_optimal_threshold(labels: IntArray, probabilities: FloatArray) -> float:
 
 
 def library_versions() -> dict[str, str]:
-    """Return what else the bits of a fitted model depend on: versions of libraries and Python, processor, arithmetic."""
+    """Return what the bits of a fitted model also depend on: versions of libraries and Python, processor, arithmetic."""
     from threadpoolctl import threadpool_info
 
     found = {name: installed_version(name) for name in LIBRARIES}
@@ -179,7 +179,7 @@ def _processor() -> str:
 
 
 def grid_as_text(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
-    """Return a parameter grid as text for a record, since its values may be of any type."""
+    """Return a parameter grid as text for a record, because its values may be of any type."""
     return {name: [repr(value) for value in values] for name, values in grid.items()}
 
 
@@ -205,9 +205,9 @@ def _matrix(rows: pd.DataFrame, contract: ModelContract) -> FloatArray:
 
 
 def _search(rows: _Rows, contract: ModelContract, seed: int, on_fits: Callable[[int], None]) -> dict[str, Any]:
-    """Return the parameters with the best mean score over the folds; of equals, the first of the grid.
+    """Return the parameters with the best mean score over the folds; of equal ones, the first in the grid.
 
-    The grid is searched in portions that keep all jobs busy, so that progress can be told.
+    The grid is searched in portions that keep all jobs busy, so that progress can be reported.
     """
     from joblib import effective_n_jobs
     from sklearn.model_selection import GridSearchCV, ParameterGrid
@@ -224,7 +224,7 @@ def _search(rows: _Rows, contract: ModelContract, seed: int, on_fits: Callable[[
             with threadpool_limits(limits=1), _quiet():
                 search.fit(rows.x, rows.y, **weight_argument(estimator, rows.weights))
             scores += search.cv_results_["mean_test_score"].tolist()
-        except ValueError as error:  # scikit-learn's word for "not one of these fits went through"
+        except ValueError as error:  # scikit-learn raises it if every one of these fits failed
             failure = str(error).strip().splitlines()[-1]
             scores += [math.nan] * len(portion)
         on_fits(len(scores) * FOLDS)
@@ -260,7 +260,7 @@ def _fitted(pipeline: Pipeline, rows: _Rows) -> tuple[Pipeline, dict[str, Any]]:
 
 
 def _out_of_fold(pipeline: Pipeline, rows: _Rows) -> FloatArray:
-    """Probabilities of the recent training rows, each from a copy that did not see it, in the order of the rows."""
+    """Return the probabilities of the recent training rows, in order, each from a copy that did not see the row."""
     from joblib import Parallel, delayed
 
     parts = Parallel()(
@@ -298,7 +298,7 @@ def _recalibrated(
 ) -> tuple[Pipeline, FloatArray, str]:
     """Return the recalibrated pipeline, its out-of-fold probabilities, and how the calibration was reached.
 
-    Two numbers fitted to the out-of-fold rows: what they make of these very rows is as good as unbiased.
+    The correction has only two parameters, so its result on the out-of-fold rows it was fitted to is almost unbiased.
     """
     if not needs_recalibration(check):
         return pipeline, out_of_fold, NOT_NEEDED
@@ -338,11 +338,11 @@ def _reference(
 
 
 def _unheard(n_done: int, n_fits: int) -> None:
-    """Nobody listens."""
+    """Ignore the progress."""
 
 
 def _quiet() -> Any:
-    """Fits that fail or do not converge among the candidates lose by their score; only the chosen one has to convince."""
+    """Suppress warnings of candidates that fail or do not converge: they lose by their score; only the best one is checked."""
     import warnings
 
     return warnings.catch_warnings(action="ignore")

@@ -1,8 +1,8 @@
 """Weighting of the champion's own training rows relative to the recent ones.
 
-Where only the mix of inputs has moved (covariate shift), the relation they teach still holds, and a few hundred recent labels
-alone would say less. Where the relation itself has changed (concept drift), they teach what is no longer true. Which of the two it is,
-the recent rows themselves have to say.
+If only the mix of inputs has changed (covariate shift), the relation in the original rows still holds, and they add
+information to a few hundred recent labels. If the relation itself has changed (concept drift), the original rows mislead. The
+recent rows decide which of the two applies.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from selfheal.domain.retraining.fitting import IntArray
 
 CANDIDATE_WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0)
-"""Of one original row; a recent one counts 1."""
+"""Candidate weights of an original row; a recent row has weight 1."""
 
 INNER_SHARE = 0.3
-"""The later part of the recent training rows, which decides."""
+"""Share of the recent training rows, the latest ones, on which the weights are compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightChoice:
-    """The weight, what each candidate's log loss was (by its weight as text; None: it could not be fitted), and why, in a sentence."""
+    """The weight, each candidate's log loss (by its weight as text; None: it could not be fitted), and the reason in a sentence."""
 
     weight: float
     log_losses: dict[str, float | None]
@@ -44,8 +44,8 @@ def choose_weight(recent: pd.DataFrame, original: pd.DataFrame, contract: ModelC
 
         w* = argmin_w  - mean over the later 30 % of [ y log p_w(x) + (1 - y) log(1 - p_w(x)) ]
 
-    (importance by forward validation; Sugiyama, Krauledat and Mueller, 2007, Journal of Machine Learning Research 8, weigh
-    the validation where we may take it from the target itself). Evaluation rows have no part in it.
+    This is forward validation. Sugiyama, Krauledat and Mueller (2007, Journal of Machine Learning Research 8) weight the
+    validation rows; here they come from the target population itself. Evaluation rows are not used.
 
     Args:
         recent: recent training rows, oldest first: features and `true_label`.
@@ -75,7 +75,7 @@ def _later_log_loss(
     contract: ModelContract,
     seed: int,
 ) -> float | None:
-    """None if there are no rows of both classes to learn from, or the estimator cannot learn from them."""
+    """Return the log loss on the later rows; None without rows of both classes, or if the estimator cannot be fitted."""
     from sklearn.metrics import log_loss
 
     own = original["weight"].to_numpy(dtype=np.float64) if "weight" in original else np.ones(len(original))
@@ -89,7 +89,7 @@ def _later_log_loss(
         fit(pipeline, x, y, weights)
         probabilities = pipeline.predict_proba(_features(later, contract))[:, 1]
         return float(log_loss(later[TRUE_LABEL], probabilities, labels=[0, 1]))
-    except ValueError:  # training will say what is wrong with the estimator
+    except ValueError:  # training reports what is wrong with the estimator
         return None
 
 

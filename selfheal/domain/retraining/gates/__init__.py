@@ -1,7 +1,7 @@
-"""The gates between a shadow model and production: one module for each, found by itself.
+"""The gates between a shadow model and production: one module per gate, discovered automatically.
 
 A module here defines one `SPEC: GateSpec`. Settings, asset checks, the API's presentation and the verification of past verdicts
-follow from it. `CONTRIBUTING.md` says how to add one, `docs/evaluation_gates.md` what they are worth.
+follow from it. `CONTRIBUTING.md` describes how to add one, `docs/evaluation_gates.md` how reliable the gates are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from selfheal.kit.errors import ConfigurationError
 
 
 def find_gates(path: Iterable[str], package: str) -> tuple[GateSpec, ...]:
-    """Return the gate of each module in the folders of a package, in their order (`checked`).
+    """Return the gate of each module in a package's folders, in declared order (`checked`).
 
     Raises:
         ConfigurationError: if a module defines no gate, or as `checked`.
@@ -37,7 +37,7 @@ def checked(specs: Iterable[GateSpec]) -> tuple[GateSpec, ...]:
     """Return the gates in their declared order.
 
     Raises:
-        ConfigurationError: if two gates share a name, a limit or a setting, or one has not what a gate must have.
+        ConfigurationError: if two gates share a name, a limit or a setting, or if a gate is incomplete.
     """
     found = sorted(specs, key=lambda spec: (spec.order, spec.name))
     limits = [*COMMON_LIMITS, *limits_of(found)]

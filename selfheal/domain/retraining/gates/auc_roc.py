@@ -1,4 +1,4 @@
-"""The challenger separates events from others well enough, whatever the champion does."""
+"""Gate: the challenger's area under the ROC curve reaches the minimum, independently of the champion."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from selfheal.domain.retraining.gate_spec import GateCase, GateLimits, GateSpec,
 
 
 def judge(case: GateCase, limits: GateLimits) -> Measurement:
-    """Return the challenger's area under the ROC curve; with labels of one class only it is not known."""
+    """Return the challenger's area under the ROC curve; with labels of one class only it is unknown."""
     from selfheal.domain.monitoring.intervals import auc_interval
 
     evaluation, wanted, new = case.evaluation, limits["min_auc"], case.challenger

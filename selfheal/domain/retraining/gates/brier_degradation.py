@@ -1,4 +1,4 @@
-"""The Brier score may rise by little only: a challenger's probabilities must mean what they say."""
+"""Gate: the Brier score may not rise by more than the maximum, so that probabilities stay calibrated."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def judge(case: GateCase, limits: GateLimits) -> Measurement:
 
 
 def _change_interval(differences: FloatArray, change: float) -> Interval:
-    """Return the 95 % interval of a mean difference; of a single row, or of equal ones, nothing but the mean is known."""
+    """Return the 95 % interval of a mean difference; the mean alone for a single row or equal differences."""
     import numpy as np
 
     from selfheal.domain.monitoring.intervals import Z

@@ -1,4 +1,4 @@
-"""F1 must improve, by the wanted percentage and by more than chance would show."""
+"""Gate: F1 must improve by the required percentage, and significantly."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from selfheal.domain.retraining.gate_spec import (
 def judge(case: GateCase, limits: GateLimits) -> Measurement:
     """Return the improvement of F1; value, threshold and interval are in percent of the champion's F1.
 
-    `level` is the chance that a champion is ever replaced by a model that is no better; this verdict spends a share of it
-    (`level_of_verdict`).
+    `level` is the probability that a champion is ever replaced by a model that is not better; this verdict spends a share of
+    it (`level_of_verdict`).
     """
     from selfheal.domain.retraining.evidence import (
         f1_difference,
@@ -57,7 +57,7 @@ def judge(case: GateCase, limits: GateLimits) -> Measurement:
 
 
 def _percent_of(before: float, change: float) -> float:
-    """Return the change in percent; from nothing to something is an improvement by 100 %."""
+    """Return the change in percent; an increase from 0 counts as 100 %."""
     return 100.0 * change / before if before > 0 else 100.0 * (change > 0)
 
 

@@ -1,4 +1,4 @@
-"""Enough of the champion's predictions are labelled: labels of a few say little about all."""
+"""Gate: enough of the champion's predictions are labelled to represent all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both models are judged on enough labelled rows."""
+"""Gate: there are enough labelled evaluation rows."""
 
 from __future__ import annotations
 

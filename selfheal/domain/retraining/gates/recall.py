@@ -1,4 +1,4 @@
-"""The challenger finds enough of the true events, whatever the champion finds."""
+"""Gate: the challenger's recall reaches the minimum, independently of the champion."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from selfheal.domain.retraining.gate_spec import GateCase, GateLimits, GateSpec,
 
 
 def judge(case: GateCase, limits: GateLimits) -> Measurement:
-    """Return the challenger's recall; without a true event it is not known."""
+    """Return the challenger's recall; without a true event it is unknown."""
     from selfheal.domain.monitoring.intervals import wilson
 
     wanted, new = limits["min_recall"], case.challenger

@@ -1,4 +1,4 @@
-"""No segment of the contract may regress significantly: reported, or enforced."""
+"""Gate: no segment of the contract may regress significantly; reported or enforced."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The challenger scores the champion's newest live predictions before it serves any.
+"""Gate: the challenger must score the champion's newest live predictions before it serves any.
 
-`selfheal.domain.retraining.shadow_scoring` compares the two; here it is judged.
+`selfheal.domain.retraining.shadow_scoring` compares the two models; this gate judges the result.
 """
 
 from __future__ import annotations
