@@ -15,7 +15,7 @@ EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (compared, not
 
 @dataclass(frozen=True)
 class Address:
-    """One thing a person can open: what it is, where, and a path that answers once it is ready."""
+    """One address that a person can open: its name, host and port, and a path that responds once it is ready."""
 
     name: str
     setting: str

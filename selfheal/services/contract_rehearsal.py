@@ -1,7 +1,7 @@
-"""Dry run of a bootstrap: what a contract and its data would meet, in seconds and before anything starts.
+"""Dry run of a bootstrap: test a contract and its data within seconds, before anything starts.
 
-Belongs here: trying the parts of a contract on rows that it calls possible, and on the rows of a file. Does not belong here: what
-`ModelContract` refuses to be in the first place, and what `selfheal.adapters.datasets` refuses in a file. Nothing is written.
+Belongs here: trying the parts of a contract on its probe rows and on the rows of a file. Does not belong here: what
+`ModelContract` itself refuses, and what `selfheal.adapters.datasets` refuses in a file. Nothing is written.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
 Level = Literal["ok", "note", "problem"]
 
 MANY_COPIES = 0.2
-"""Share of the training rows left out, because later rows have the same inputs, that is worth a word."""
+"""Share of the training rows dropped as copies of later rows from which a note is given."""
 
 AUC_MARGIN = 0.02
-"""Tuning moves the area under the curve by about so much: nearer to the limit than that, the outcome is open."""
+"""Typical effect of tuning on the area under the curve; closer to the limit than this, the gate's outcome is uncertain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was tried: `problem` would stop a bootstrap, `note` is for a person to judge."""
+    """Result of one test: a `problem` would stop a bootstrap, a `note` is for a person to judge."""
 
     level: Level
     text: str
 
 
 def check_contract(contract: ModelContract, settings: Settings, dataset: Dataset | None) -> list[Finding]:
-    """Try derivation and estimator, and with data what a bootstrap would make of it. It takes seconds."""
+    """Test derivation and estimator and, with data, what a bootstrap would do with it. It takes seconds."""
     findings = [*_check_derivation(contract), *_check_grid(contract)]
     if dataset is None or any(finding.level == "problem" for finding in findings):
         return findings
@@ -56,7 +56,7 @@ def check_contract(contract: ModelContract, settings: Settings, dataset: Dataset
 
 
 def column_summary(contract: ModelContract, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Limits beside what the rows hold, a line for each input; `missing_pct` and the numbers are of the rows."""
+    """Return one entry per input: the contract's limits, and the range and `missing_pct` of the rows."""
     return [
         {
             "input": feature.name,
@@ -80,7 +80,7 @@ def _check_derivation(contract: ModelContract) -> Iterator[Finding]:
         with np.errstate(all="ignore"):
             derived = contract.derive(rows)
             alone = [contract.derive({n: values[i : i + 1] for n, values in rows.items()}) for i in range(PROBE_ROWS)]
-    except Exception as error:  # somebody else's function
+    except Exception as error:  # user code may raise anything
         yield Finding("problem", f"derive fails on rows within the limits: {type(error).__name__}: {error}")
         return
     for name in sorted(set(declared) ^ set(derived)):
@@ -95,7 +95,7 @@ def _check_derivation(contract: ModelContract) -> Iterator[Finding]:
 
 
 def _problem_of(values: FloatArray, apart: FloatArray, kind: str, is_nullable: bool) -> str | None:
-    """Return what is wrong with a derived column on the probe rows; `apart` holds the value of each row alone."""
+    """Return what is wrong with a derived column on the probe rows; `apart` has each row's value computed alone."""
     if values.shape != (PROBE_ROWS,) or apart.shape != (PROBE_ROWS,):
         return f"has shape {values.shape} for {PROBE_ROWS} rows; derive must work on arrays and return one value a row"
     if not np.allclose(values, apart, rtol=1e-9, equal_nan=True):
@@ -117,7 +117,7 @@ def _check_grid(contract: ModelContract) -> Iterator[Finding]:
     except TrainingFailedError as error:
         yield Finding("problem", str(error))
         return
-    except Exception as error:  # somebody else's function
+    except Exception as error:  # user code may raise anything
         yield Finding("problem", f"build_estimator fails: {type(error).__name__}: {error}")
         return
     unknown = sorted(set(contract.param_grid) - set(estimator.get_params()))
@@ -147,7 +147,7 @@ def _check_data(contract: ModelContract, settings: Settings, dataset: Dataset) -
 
 
 def _check_scenarios(contract: ModelContract, dataset: Dataset) -> Iterator[Finding]:
-    """Each scenario's rows have to be ones that the API would take."""
+    """Check that the API would accept the rows of each scenario."""
     from selfheal.adapters.datasets import input_schema
     from selfheal.domain.scenarios import scenario_rows
 
@@ -155,7 +155,7 @@ def _check_scenarios(contract: ModelContract, dataset: Dataset) -> Iterator[Find
         try:
             changed = scenario_rows(dataset.frame.iloc[:2_000], contract, scenario.name, seed=0)
             input_schema(contract).validate(changed.astype("float64"))
-        except Exception as error:  # somebody else's function; what the schema says is as long as a page
+        except Exception as error:  # user code may raise anything; the schema's own message is a page long
             why = str(error).strip().splitlines()[0]
             yield Finding("problem", f"the scenario {scenario.name!r} makes rows that the API would refuse: {why}")
 
@@ -195,7 +195,7 @@ def _notes_on(rows: TrainingSet, settings: Settings) -> Iterator[Finding]:
 
 
 def _check_model(contract: ModelContract, settings: Settings, rows: TrainingSet) -> Iterator[Finding]:
-    """Fits the estimator once, as it comes, and asks of it what training, registry and API will ask."""
+    """Fit the estimator once, untuned, and check what training, registry and API require of it."""
     import warnings
 
     from sklearn.metrics import roc_auc_score
@@ -210,7 +210,7 @@ def _check_model(contract: ModelContract, settings: Settings, rows: TrainingSet)
         with warnings.catch_warnings(action="ignore"):
             pipeline = contract.build_estimator(settings.random_seed).fit(*learn)
             auc = float(roc_auc_score(judge[1], pipeline.predict_proba(judge[0])[:, 1]))
-    except Exception as error:  # somebody else's estimator
+    except Exception as error:  # user code may raise anything
         yield Finding("problem", f"the estimator cannot be fitted: {type(error).__name__}: {error}")
         return
     yield _judged(auc, settings.min_auc)
@@ -227,7 +227,7 @@ def _judged(auc: float, min_auc: float) -> Finding:
 
 
 def _check_file(contract: ModelContract, settings: Settings, pipeline: Pipeline) -> Iterator[Finding]:
-    """Write the model to memory and read it as the API will."""
+    """Write the model to memory and load it as the API does."""
     import skops.io
 
     from selfheal.domain.model.examination import examine
@@ -242,7 +242,7 @@ def _check_file(contract: ModelContract, settings: Settings, pipeline: Pipeline)
         yield Finding(
             "problem", f"the API would refuse the model: {error} (see trusted_types, if you trust your registry)"
         )
-    except Exception as error:  # skops' own, for what it cannot write
+    except Exception as error:  # skops raises its own errors for types it cannot write
         yield Finding("problem", f"the model cannot be written as a skops file: {type(error).__name__}: {error}")
 
 

@@ -1,4 +1,4 @@
-"""Shadow scoring of live traffic: a challenger beside the champion, and which labels would tell the two apart."""
+"""Shadow scoring of live traffic: compare a challenger with the champion, and find the labels that would decide."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from selfheal.services.platform import Platform
 
 SINGLE_ROWS = 20
-"""Rows that are scored one by one for the latency of a single one, of which the median counts."""
+"""Rows that are scored one by one; their median is the latency of a single row."""
 
 
 @dataclass(frozen=True)
 class LiveScores:
-    """What came of scoring the champion's newest traffic with a challenger."""
+    """Result of scoring the champion's newest traffic with a challenger."""
 
     scoring: ShadowScoring
     disputed: tuple[WorthLabelling, ...]
@@ -34,7 +34,7 @@ class LiveScores:
 
 @dataclass(frozen=True)
 class WantedLabels:
-    """The predictions worth labelling first now, and why there are none or what they are for."""
+    """The predictions worth labelling first, and the reason for them or for their absence."""
 
     reason: str
     predictions: tuple[WorthLabelling, ...] = ()
@@ -71,7 +71,7 @@ def wanted_labels(platform: Platform) -> WantedLabels:
 
 
 def _latency(platform: Platform, shadow: ShadowModel, rows: pd.DataFrame) -> Latency:
-    """Wall-clock time of a model that has been warmed."""
+    """Measure the latency (wall-clock time) of the model after warming it up."""
     pipeline = platform.registry.load(shadow)
     features = rows[list(platform.contract.feature_names)].to_numpy(dtype=np.float64)
 

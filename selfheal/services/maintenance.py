@@ -1,8 +1,8 @@
 """Maintenance: delete what is older than its retention.
 
-Kept for ever: decisions and all they rest on (the ticks and alerts of their episodes, labelled predictions, models and runs
-in MLflow, the first baseline), and the journal: it is the truth from which Postgres can be filled again, and whoever wants
-less of it moves finished files elsewhere. Dagster's runs are deleted by Dagster's own means, handed in by its shell.
+Never deleted: decisions and everything they rest on (the ticks and alerts of their episodes, labelled predictions, models and
+runs in MLflow, the first baseline), and the journal, from which Postgres can be restored; to save space, move its finished
+files elsewhere. Dagster's runs are deleted through Dagster's own API, by a function that the caller passes in.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from selfheal.settings import Settings
 
 LEFT_BEHIND_AFTER = timedelta(days=1)
-"""A file that is written beside its place and older than this was left by a process that died."""
+"""Age from which a temporary file counts as left behind by a process that died."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cutoffs:
-    """What was made before these moments is old. None: nothing is."""
+    """The times before which things are old. None: nothing is."""
 
     runs: datetime
     results: datetime
@@ -41,7 +41,7 @@ class Cutoffs:
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceReport:
-    """What one maintenance deleted. `is_skipped`: another one was under way, and nothing was done."""
+    """What one maintenance run deleted. `is_skipped`: another run was in progress, so nothing was done."""
 
     started_at: datetime
     seconds: float = 0.0
@@ -58,7 +58,7 @@ class MaintenanceReport:
 def cutoffs(settings: Settings, now: datetime, champion_since: datetime | None) -> Cutoffs:
     """Return the times before which things are old.
 
-    Predictions since the champion went live are never old: label coverage is counted over them, and no window begins earlier.
+    Predictions since the champion went live are never old, because label coverage is counted over them.
     """
 
     def days_ago(days: float) -> datetime:
@@ -78,7 +78,7 @@ def cutoffs(settings: Settings, now: datetime, champion_since: datetime | None) 
 
 
 def old_results(written_at: Mapping[Path, datetime], before: datetime, decided_on: Collection[str]) -> list[Path]:
-    """Return the files of ticks (`<time>-<tick_id>.json`) from before then, except of ticks that a decision rests on."""
+    """Return the tick files (`<time>-<tick_id>.json`) older than `before`, except those of ticks that a decision rests on."""
     return [
         path
         for path, moment in written_at.items()
@@ -90,7 +90,7 @@ def maintain(platform: Platform, now: datetime, delete_runs: Callable[[datetime]
     """Delete what is old and write the report (`last_report`). One process at a time; safe to interrupt.
 
     Args:
-        delete_runs: deletes Dagster's runs of monitoring from before a moment; returns how many.
+        delete_runs: deletes Dagster's monitoring runs from before a time and returns their number.
     """
     from selfheal.services.reports.writer import delete_old_reports
 
@@ -120,7 +120,7 @@ def maintain(platform: Platform, now: datetime, delete_runs: Callable[[datetime]
 
 
 def last_report(data_dir: Path) -> MaintenanceReport | None:
-    """Of the latest maintenance that was done with this data folder; None if there was none."""
+    """Return the report of the latest maintenance of this data folder; None if there was none."""
     try:
         return from_dict(MaintenanceReport, json.loads(_report_path(data_dir).read_bytes()))
     except (OSError, ValueError):
@@ -145,7 +145,7 @@ def _left_behind(data_dir: Path, before: datetime) -> list[Path]:
 
 
 def _written_at(paths: Iterable[Path]) -> dict[Path, datetime]:
-    """When each file was last written; those that have gone meanwhile are left out."""
+    """Return when each file was last written; omit files that have been deleted in the meantime."""
     found: dict[Path, datetime] = {}
     for path in paths:
         try:

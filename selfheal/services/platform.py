@@ -33,7 +33,7 @@ class Platform:
     def prepare(self) -> None:
         """Start the embedded Postgres if that is configured and not running, and make the store ready for queries.
 
-        Tries once; for a platform opened without waiting, and after an outage. May be repeated.
+        It tries once. Call it for a platform opened without waiting, and after an outage; it may be repeated.
 
         Raises:
             ServiceUnavailableError: if Postgres does not answer.
@@ -42,7 +42,7 @@ class Platform:
         prepare_store(self.settings, self.store, is_patient=False)
 
     def close(self) -> None:
-        """Return the connections and release the embedded server, which stops if this platform was its last user."""
+        """Close the connections and release the embedded server, which stops if this platform was its last user."""
         self.store.close()
         if self.server_lease is not None:
             self.server_lease.end()
@@ -58,7 +58,8 @@ def open_platform(
         may_be_half_restored: for the restore itself; to anything else an empty database would look like a new platform.
 
     Raises:
-        ConfigurationError, ServiceUnavailableError: naming what is wrong and what to do.
+        ConfigurationError: if the settings are wrong or the database belongs to another contract.
+        ServiceUnavailableError: if Postgres does not answer.
     """
     if (settings.data_dir / RESTORING).exists() and not may_be_half_restored:
         raise ConfigurationError(

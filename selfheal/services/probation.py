@@ -1,4 +1,4 @@
-"""Probation of a promoted version: `watch_probation` evaluates and acts, `due_evaluation` says when."""
+"""Probation of a promoted version: `watch_probation` evaluates and acts; `due_evaluation` returns when to do so."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ NOTHING = np.empty(0)
 
 
 def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
-    """Compare the champion with its predecessor on what it served since (`judge_probation`); roll back if it is worse.
+    """Compare the champion with its predecessor on the rows it has served (`judge_probation`); roll back if it is worse.
 
-    May be repeated: an ended probation is not judged again, a rollback that was cut short is taken up again.
+    May be repeated: an ended probation is not judged again, and an interrupted rollback is resumed.
     """
     champion = model_versions.champion(platform.store)
     if champion.promoted_at is None or champion.probation_until is None:
@@ -58,7 +58,7 @@ def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
         champion, _paired_scores(platform, champion), probation_limits(platform.settings), now
     )
     _sync_alert(platform, report, now)
-    if report.outcome is not None:  # after its alert: a process that dies in between evaluates again
+    if report.outcome is not None:  # recorded after the alert, so that a process that dies in between evaluates again
         probations.record_outcome(platform.store, report, champion.promoted_at, now)
     if report.is_harmful:
         _go_back(platform, report, now)
@@ -66,7 +66,7 @@ def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
 
 
 def probation_of(platform: Platform, version: int, now: datetime) -> ProbationReport:
-    """Return how a version does: the champion is watched (`watch_probation`), of an earlier one what was recorded.
+    """Return a version's probation: evaluate the champion (`watch_probation`), read an earlier version's record.
 
     Raises:
         NoProductionModelError: if nothing is in production.
@@ -81,7 +81,10 @@ def probation_of(platform: Platform, version: int, now: datetime) -> ProbationRe
 
 
 def due_evaluation(platform: Platform, now: datetime) -> tuple[str | None, str]:
-    """Return a name for the evaluation that is due (the same until another one is) or None, and the state in a sentence."""
+    """Return the name of the evaluation that is due, or None, and the state in a sentence.
+
+    The name stays the same until the next evaluation is due.
+    """
     champion = model_versions.production_version(platform.store)
     if champion is None or champion.probation_until is None or champion.promoted_at is None:
         return None, "No version is on probation."
@@ -142,9 +145,9 @@ def _paired_scores(platform: Platform, champion: ModelVersion) -> PairedScores:
 
 
 def _matured_rows(platform: Platform, champion: ModelVersion) -> tuple[pd.DataFrame | None, str]:
-    """Labelled rows old enough that labels of both classes have come; None, and why, where that age is not known.
+    """Return the labelled rows that have matured; None and the reason if the age of maturity is unknown.
 
-    The early labels may be of one class, and a version that is better on that class alone would look better for a while.
+    Early labels may be of one class, and a version that is better on that class alone would look better at first.
     """
     assert champion.promoted_at is not None, "it is in production"
     since = champion.promoted_at
@@ -175,7 +178,7 @@ def _sync_alert(platform: Platform, report: ProbationReport, now: datetime) -> N
 
 
 def _go_back(platform: Platform, report: ProbationReport, now: datetime) -> None:
-    """Roll back to the previous version. What cannot succeed raises an alert instead of an error: a retry would fail, too."""
+    """Roll back to the previous version. A permanent failure raises an alert, not an error, because a retry would fail too."""
     try:
         rollback(
             platform,

@@ -61,7 +61,7 @@ SPENDS_ATTEMPT = (TrainingFailedError, InvalidDataError)
 
 
 def retraining_signals(platform: Platform, trigger: Trigger, episode_id: str | None) -> RetrainingSignals:
-    """Gather what a decision on retraining rests on."""
+    """Gather the signals for a decision on retraining."""
     champion = model_versions.production_version(platform.store)
     if champion is None:
         return RetrainingSignals(trigger, None, None, 0, 0)
@@ -82,7 +82,7 @@ def retraining_signals(platform: Platform, trigger: Trigger, episode_id: str | N
 
 
 def matured_labels(platform: Platform, champion: ModelVersion) -> tuple[MaturedLabels | None, str]:
-    """Return the matured traffic since the champion went live; None where that is not identifiable, with the reason."""
+    """Return the matured traffic since the champion went live; None if not identifiable, and the reason."""
     store, since = platform.store, champion.promoted_at or champion.registered_at
     n_predictions, n_labels = predictions.count_labels(store, since=since, sound_only=True)
     if n_labels >= MATURED_SHARE * n_predictions > 0:
@@ -110,14 +110,14 @@ def consider_retraining(
     now: datetime,
     request_id: str | None = None,
 ) -> Decision:
-    """Whether to train now (`evaluate_conditions`); keeps nothing."""
+    """Decide whether to train now (`evaluate_conditions`); record nothing."""
     signals = retraining_signals(platform, trigger, episode_id)
     conditions = evaluate_conditions(signals, retraining_limits(platform.settings), now)
     action = Action.TRAIN if is_allowed(conditions) else Action.SKIP
     champion = None if signals.champion is None else signals.champion.version
     attempt = len(signals.attempts) + 1
-    # What makes it another decision: to train, any other sentence; to skip, another set of unmet conditions (a label more is
-    # none). Who asks by hand is answered each time, and so is the calendar.
+    # The state that makes a decision a new one. To train: any change of a sentence. To skip: another set of unmet conditions;
+    # one more label is no change. Each request by a person or by the schedule gets a decision of its own.
     state = (signals.n_usable_labels, conditions) if action is Action.TRAIN else names_of_unmet(conditions)
     asked = {Trigger.MANUAL: (actor, reason, request_id), Trigger.SCHEDULE: f"{now:%G-W%V}"}.get(trigger)
     return Decision(
@@ -147,7 +147,7 @@ def decide_retraining(
     now: datetime,
     request_id: str | None = None,
 ) -> Decision:
-    """Whether to train now (`consider_retraining`), kept as a decision either way; the same state is kept once."""
+    """Decide whether to train now (`consider_retraining`), and record the decision either way, once per state."""
     considered = consider_retraining(
         platform, trigger, episode_id=episode_id, actor=actor, reason=reason, now=now, request_id=request_id
     )
@@ -164,11 +164,11 @@ def gather_training_set(
 ) -> TrainingSet:
     """Gather the labelled rows to learn from: the champion's traffic, or the bootstrap data before the first champion.
 
-    Of the traffic, what has matured, and nothing of what a broken feed sent; beside it the champion's own training rows.
+    Only matured traffic with a sound feed counts; the champion's own training rows are added.
 
     Raises:
-        InvalidDataError: if there are too few rows of a class, or a feature gives the label away.
-        IntegrityError: if the champion's training rows are not what was kept of them.
+        InvalidDataError: if there are too few rows of a class, or if a feature leaks the label.
+        IntegrityError: if the champion's training rows do not match their recorded digest.
     """
     with _recording_failure(platform, decision.decision_id, now or datetime.now(UTC)):
         return _gather(platform, decision, bootstrap_data)
@@ -213,17 +213,17 @@ def _gather(platform: Platform, decision: Decision, bootstrap_data: Dataset | No
 def original_rows(platform: Platform, champion: ModelVersion) -> OriginalRows | None:
     """Return the newest rows that the champion learned from or was judged on, with their weights; else the first baseline.
 
-    None if the contract has changed since: they have other features.
+    None if the contract has changed since, because the rows have other features.
 
     Raises:
-        IntegrityError: if they are not what was kept.
+        IntegrityError: if the rows do not match their recorded digest.
     """
     if champion.contract_hash != platform.contract.hash:
         return None
     max_rows = platform.settings.training_max_rows
     try:
         kept = platform.registry.training_set(champion)
-    except MissingArtifactError:  # registered before training sets were kept, or not by a training of ours
+    except MissingArtifactError:  # registered before training sets were stored, or by other means
         baseline = read_baseline(platform.store, platform.settings.data_dir)
         if baseline is None:
             return None
@@ -235,8 +235,8 @@ def original_rows(platform: Platform, champion: ModelVersion) -> OriginalRows | 
 
 
 OpenRun = Callable[[str | None], str | None]
-"""Opens the run in MLflow that belongs to the caller's own (None), or that of an earlier training; gives its id. None: nobody
-did, and the registry opens one for as long as it logs."""
+"""Open an MLflow run and return its id. Called with None: the run that belongs to the caller's own run; with an id: the run of
+an earlier training. Returning None leaves it to the registry to open a run while it logs."""
 
 
 def train_shadow(
@@ -246,14 +246,14 @@ def train_shadow(
     on_fits: Progress | None = None,
     open_run: OpenRun = lambda _: None,
 ) -> ShadowModel:
-    """Train (`train`) and log a candidate; return it. The same rows, settings, code and decision train once.
+    """Train (`train`) and log a candidate; return it. The same rows, settings, code and decision are trained once.
 
     Args:
-        open_run: called before the training, so that what fails in it has a run too.
+        open_run: called before the training, so that a failed training has a run too.
 
     Raises:
-        TrainingFailedError: if no model comes of it.
-        IntegrityError: if the decision that the rows were gathered for is not recorded.
+        TrainingFailedError: if the training yields no model.
+        IntegrityError: if the decision to train is not recorded.
     """
     contract, seed = platform.contract, platform.settings.random_seed
     decision = None if rows.info.decision_id is None else decisions.find(platform.store, rows.info.decision_id)
@@ -281,13 +281,13 @@ def train_shadow(
 
 
 def judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datetime) -> GateVerdict:
-    """Let the gates compare challenger and champion on the evaluation rows and on live traffic, and record the decision.
+    """Evaluate the gates for challenger and champion on the evaluation rows and on live traffic; record the decision.
 
-    The same challenger is judged once against the same champion by the same limits: later calls return the recorded decision,
-    which does not count as another verdict. Verdicts are reached one at a time: two at once would have the same number.
+    The same challenger is judged once against the same champion with the same limits: later calls return the recorded
+    decision, which does not count as another verdict. Verdicts are reached one at a time, so that each has its own number.
 
     Raises:
-        ModelRefusedError, IntegrityError: if a model does not load. One that loads and does not score is rejected.
+        ModelRefusedError, IntegrityError: if a model does not load. A challenger that loads but does not score is rejected.
         ServiceUnavailableError: if another process has been judging for too long.
     """
     with exclusive(platform.store, Lock.JUDGING):
@@ -344,7 +344,7 @@ def evaluation_of(
     rows: TrainingSet,
     n_labels: int,
 ) -> Evaluation:
-    """Return what both models say of a training set's evaluation rows: what `evaluate_gates` judges, now or years later.
+    """Return both models' scores of a training set's evaluation rows, which `evaluate_gates` judges, now or years later.
 
     Raises:
         ModelRefusedError, IntegrityError: if a model does not load.
@@ -361,7 +361,7 @@ def evaluation_of(
 
 
 def champion_to_beat(platform: Platform, shadow: ShadowModel) -> ModelVersion | None:
-    """Return the version in production; for a shadow that was promoted before, the one it replaced."""
+    """Return the version in production; for a shadow model that was already promoted, the version it replaced."""
     champion = model_versions.production_version(platform.store)
     if champion is None or champion.mlflow_run_id != shadow.mlflow_run_id or champion.decision_id is None:
         return champion
@@ -373,7 +373,7 @@ def champion_to_beat(platform: Platform, shadow: ShadowModel) -> ModelVersion | 
 def _verdict_number(platform: Platform, champion: ModelVersion | None, decision_id: str) -> int | None:
     """Return the ordinal number of this verdict on the champion since it went live, from 1; None at bootstrap.
 
-    A verdict that was recorded has its number.
+    A recorded verdict keeps its number.
     """
     if champion is None:
         return None
@@ -385,12 +385,12 @@ def _verdict_number(platform: Platform, champion: ModelVersion | None, decision_
 
 
 def parallelism(settings: Settings) -> Parallelism:
-    """Return how the fits of a training run, from the settings."""
+    """Return how the fits of a training are run, from the settings."""
     return Parallelism(settings.training_jobs, settings.training_backend, settings.dask_scheduler)
 
 
 def retraining_limits(settings: Settings) -> RetrainingLimits:
-    """`min_labels` is such that the evaluation part alone reaches MIN_SAMPLES_FOR_DECISION."""
+    """Return the limits of a retraining; with `min_labels`, the evaluation part alone reaches MIN_SAMPLES_FOR_DECISION."""
     return RetrainingLimits(
         cooldown=timedelta(days=settings.promotion_cooldown_days),
         min_labels=round(settings.min_samples_for_decision / EVALUATION_SHARE),
@@ -400,9 +400,9 @@ def retraining_limits(settings: Settings) -> RetrainingLimits:
 
 
 def gate_limits(settings: Settings) -> dict[str, Any]:
-    """Return the limits of all gates (`GateLimits`) that are in force, as a verdict stores them.
+    """Return the current limits of all gates (`GateLimits`), as a verdict stores them.
 
-    `settings` are those that `load_settings` gave: it knows the settings that gates bring.
+    `settings` must come from `load_settings`, which includes the settings that gates declare.
     """
     return {limit.name: getattr(settings, limit.setting_name) for limit in (*COMMON_LIMITS, *limits_of(GATES))}
 

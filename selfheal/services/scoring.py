@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from selfheal.services.platform import Platform
 
 MAX_FAILURE_CHARACTERS = 300
-"""Of a model's own message, which may hold a whole array."""
+"""Largest length of a model's own error message, which may contain a whole array."""
 
 
 def scoring_of(platform: Platform, model: ModelVersion | ShadowModel) -> Callable[[FloatArray], FloatArray]:

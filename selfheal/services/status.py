@@ -1,7 +1,6 @@
-"""The state of the platform at a glance, as plain values: what `selfheal status` prints and the dashboard's first screen shows.
+"""The platform's state as plain values, for `selfheal status` and the dashboard's first screen.
 
-`state_of` is the one place that words the state in a sentence: command line and pages say the same. Unknown is a tone of its
-own, never good.
+Only `state_of` words the state in a sentence, so that command line and pages agree. Unknown is a tone of its own, never good.
 """
 
 from __future__ import annotations
@@ -41,14 +40,14 @@ SENTENCES = {
 }
 
 RATE_WINDOW = timedelta(minutes=1)
-"""What the traffic's rate is taken over."""
+"""Time over which the rate of traffic is computed."""
 
 DECISIONS_SHOWN = 5
 METRICS_SHOWN = ("f1", "recall", "precision", "auc_roc", "brier")
 
 
 TONE_WORDS = {Tone.GOOD: "well", Tone.WARNING: "watch", Tone.BAD: "act", Tone.UNKNOWN: "unknown"}
-"""The tone for those who see no colour."""
+"""The tone in words, where colour is not visible."""
 
 TONES = {
     Verdict.STABLE: Tone.GOOD,
@@ -61,7 +60,7 @@ TONES = {
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The platform's state: a sentence, and how to take it."""
+    """The platform's state: a sentence and its tone."""
 
     sentence: str
     tone: Tone
@@ -69,10 +68,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the state is derived from. None: not known, or there is none.
+    """What the state is derived from. None: unknown, or there is none.
 
-    `unseen_for`: how long the oldest prediction has waited for a monitoring tick. `silent_for`: since the newest prediction,
-    which came at `newest_prediction_at`.
+    `unseen_for`: how long the oldest prediction has waited for a monitoring tick. `silent_for`: time since the newest
+    prediction, which arrived at `newest_prediction_at`.
     """
 
     champion_version: int | None
@@ -83,11 +82,11 @@ class Facts:
     silent_for: timedelta | None = None
     newest_prediction_at: datetime | None = None
     critical_alerts: int = 0
-    """Open ones, other than of the monitor's own verdict."""
+    """Number of open critical alerts, except those of the monitor's own verdict."""
 
 
 def state_of(facts: Facts) -> State:
-    """Return the state in one sentence. What hides the truth (no model, no monitor, no traffic) comes first."""
+    """Return the state in one sentence. What makes the state unknowable (no model, monitor or traffic) comes first."""
     if facts.champion_version is None:
         return State("No version is in production: run `selfheal bootstrap`.", Tone.UNKNOWN)
     if facts.unseen_for is not None and facts.unseen_for > overdue_after(facts.monitoring_interval):
@@ -110,7 +109,7 @@ def state_of(facts: Facts) -> State:
 
 
 def probation_sentence(champion: ModelVersion, ended: ProbationOutcome | None, now: datetime) -> str:
-    """Where a version's probation stands. `ended` is its outcome, None while it goes on."""
+    """Return the state of a version's probation. `ended` is its outcome, None while it continues."""
     if champion.probation_until is None:
         return "not on probation: it replaced nothing, or came back by a rollback"
     old = f"version {champion.previous_version}"
@@ -127,7 +126,7 @@ def probation_sentence(champion: ModelVersion, ended: ProbationOutcome | None, n
 
 
 def overview(platform: Platform, now: datetime | None = None) -> dict[str, Any]:
-    """Model, traffic, latest tick with its quality, open alerts, latest decisions and gates. Unknown is None, not good."""
+    """Return model, traffic, latest tick with its quality, open alerts, latest decisions and gates. Unknown is None."""
     now = now or datetime.now(UTC)
     champion = model_versions.production_version(platform.store)
     tick = None if champion is None else ticks.latest_tick(platform.store, champion.version)
@@ -154,7 +153,7 @@ def overview(platform: Platform, now: datetime | None = None) -> dict[str, Any]:
 def facts_for(
     platform: Platform, champion: ModelVersion | None, tick: Row[Any] | None, alerts: Sequence[Row[Any]], now: datetime
 ) -> Facts:
-    """Of the version in production, its newest tick and the open alerts of any source."""
+    """Derive the facts from the version in production, its newest tick and the open alerts of any source."""
     settings = platform.settings
     unseen_since = None if champion is None else ticks.unseen_since(platform.store, champion.version)
     critical = [a for a in alerts if a.severity == Severity.CRITICAL and a.source != alert_queries.MONITORING]
@@ -187,7 +186,7 @@ def _model(platform: Platform, champion: ModelVersion, now: datetime) -> dict[st
 
 
 def _traffic(platform: Platform, champion: ModelVersion, facts: Facts, now: datetime) -> dict[str, Any]:
-    """Count the last minute's predictions, as far as the journal has been copied, and find the newest one's time."""
+    """Count the last minute's predictions that have been copied from the journal, and find the newest one's time."""
     window = predictions.window_of(platform.store, champion.version, now - RATE_WINDOW, now)
     n_recent = 0 if window is None else window.n_predictions
     return {
@@ -217,7 +216,7 @@ def _file(platform: Platform, tick: Row[Any]) -> TickRecord | None:
 
 
 def _quality(champion: ModelVersion, tick: Row[Any] | None, file: TickRecord | None) -> list[dict[str, Any]]:
-    """Return one row per metric: realised and estimated in the latest window, with 95 % intervals, and as judged."""
+    """Return one row per metric: realised and estimated in the latest window, with 95 % intervals, and at the verdict."""
     realised: dict[str, Any] = (tick is not None and tick.realised) or {}
     estimated: dict[str, Any] = (tick is not None and tick.estimated) or {}
     estimate = None if file is None else file.performance.estimate

@@ -70,7 +70,7 @@ def compare(platform: Platform, window: Window) -> DriftResult:
 
 
 def measure(platform: Platform, window: Window) -> PerformanceReport:
-    """Realised and estimated quality of the champion in the window (`performance_report`)."""
+    """Measure the champion's realised and estimated quality in the window (`performance_report`)."""
     champion = _champion_of_window(platform, window)
     max_rows = platform.settings.monitoring_max_rows
     until = observed_until(window)
@@ -96,25 +96,25 @@ def measure(platform: Platform, window: Window) -> PerformanceReport:
 
 
 def assess(platform: Platform, drift: DriftReport, performance: PerformanceReport) -> Triage:
-    """Name the state (`triage`); record nothing."""
+    """Decide the verdict (`triage`); record nothing."""
     return _assess(platform, drift, performance, ticks.latest_tick(platform.store, drift.window.model_version))
 
 
 def conclude(
     platform: Platform, proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, now: datetime
 ) -> tuple[Triage, list[Alert]]:
-    """Name the state (`assess`), record the tick and its alerts. Return the newly opened alerts too."""
+    """Decide the verdict (`assess`), record the tick and its alerts; also return the newly opened alerts."""
     version = drift.window.model_version
     outcome = _assess(platform, drift, performance, ticks.latest_tick(platform.store, version))
     spoiled = spoiled_period(drift, last_feed_check(platform, version))
-    if spoiled is not None:  # before the tick: once a tick is recorded, everything it implies is recorded
+    if spoiled is not None:  # before the tick, so that a recorded tick implies that its consequences are recorded
         record_spoiled_period(platform.store, outcome.window.tick_id, spoiled)
     ticks.record_tick(platform.store, proxy, drift, performance, outcome, now)
     return outcome, alerts.sync_alerts(platform.store, outcome, now)
 
 
 def last_feed_check(platform: Platform, model_version: int) -> FeedCheck | None:
-    """Return the last tick's finding on a version's feed; None if no tick has seen enough rows."""
+    """Return the last tick's finding on a version's feed; None if no tick has had enough rows."""
     row = ticks.latest_tick(platform.store, model_version, min_predictions=MIN_FEED_ROWS)
     return None if row is None else FeedCheck(row.verdict == Verdict.BROKEN_FEED, row.window_end)
 
@@ -136,7 +136,7 @@ def check_traffic(platform: Platform, awake_since: datetime, now: datetime) -> P
 
 
 def latest_tick(platform: Platform) -> LatestTick | None:
-    """Return what the champion's newest tick concluded; None before its first."""
+    """Return the verdict of the champion's newest tick; None before the first."""
     champion = model_versions.production_version(platform.store)
     row = None if champion is None else ticks.latest_tick(platform.store, champion.version)
     if row is None:
@@ -150,7 +150,7 @@ def drift_limits(settings: Settings) -> DriftLimits:
 
 
 def harm_limits(settings: Settings) -> HarmLimits:
-    """Return the limits of harm: settings of their own, so that a loosened gate does not blind the monitor."""
+    """Return the limits of harm; they are separate settings, so that loosening a gate does not affect the monitor."""
     return HarmLimits(min_brier_excess=settings.harm_min_brier_excess, min_auc=settings.harm_min_auc)
 
 
@@ -170,7 +170,7 @@ def _current_window(platform: Platform, champion: ModelVersion, now: datetime) -
 
 
 def _reference(platform: Platform, champion: ModelVersion) -> pd.DataFrame:
-    """Return the champion's frozen reference. A feature that its contract did not have yet is missing in each row."""
+    """Return the champion's frozen reference. A feature that its contract did not have is missing in every row."""
     columns = [*platform.contract.feature_names, PROBABILITY, TRUE_LABEL]
     return platform.registry.reference(champion).reindex(columns=columns)
 

@@ -1,7 +1,7 @@
 """Final validation before production: the model loads, answers valid requests, scores as in training, is fast enough.
 
-The gates decide whether a model is better; this module decides whether it can be served at all. It records nothing and
-notifies nobody.
+The gates decide whether a model is better; this module decides whether it can be served at all. It records nothing and sends
+no notification.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 Scoring: TypeAlias = "Callable[[FloatArray], FloatArray]"
 
 SCORE_TOLERANCE = 1e-9
-"""How far a reloaded model's probabilities may lie from those of training: rounding, not another model."""
+"""Largest difference of a reloaded model's probabilities from those of training: rounding, not another model."""
 
 BATCH_ROWS = 256
 
 FLOOR_MS = {1: 2.0, BATCH_ROWS: 10.0}
-"""Milliseconds to score so many rows below which nobody notices a difference: a faster model counts as this slow."""
+"""Milliseconds to score this many rows below which differences do not matter: a faster model counts as this slow."""
 
 N_ROUNDS, TIMEOUT_SECONDS = 20, 3.0
-"""Timings of each model, and how long all of them may take together; two rounds are always taken."""
+"""Number of timings of each model, and the time limit for all of them; at least two rounds are run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds to score `n_rows` rows, the best of several tries: other work on the machine only adds to it."""
+    """Milliseconds to score `n_rows` rows: the best of several tries, because other work on the machine only adds time."""
 
     n_rows: int
     model_ms: float
@@ -67,10 +67,10 @@ def validate(platform: Platform, model: ShadowModel | ModelVersion, champion: Mo
 
 
 def check_answers(platform: Platform, model: ShadowModel | ModelVersion) -> Pipeline:
-    """Load the model and have it answer valid requests (`examine`).
+    """Load the model and check that it answers valid requests (`examine`).
 
     Raises:
-        ModelRefusedError, IntegrityError: if it does not load, is not the one recorded, or answers with anything but
+        ModelRefusedError, IntegrityError: if it does not load, is not the recorded one, or returns anything but
             probabilities.
     """
     pipeline = platform.registry.load(model)
@@ -86,11 +86,11 @@ def check_answers(platform: Platform, model: ShadowModel | ModelVersion) -> Pipe
 def check_answers_again(platform: Platform, version: ModelVersion) -> None:
     """Check a version that was live before.
 
-    If this machine has served it with the libraries installed now, only its file's digest is checked: loading takes
+    If this machine has served it with the currently installed libraries, only its file's digest is checked: loading takes
     seconds, and a rollback is urgent. The API examines the model before it swaps.
 
     Raises:
-        ModelRefusedError, IntegrityError: as `check_answers`, or if its file is gone.
+        ModelRefusedError, IntegrityError: as `check_answers`, or if its file is missing.
     """
     registry = platform.registry
     if version.contract_hash == platform.contract.hash and registry.cache.has_answered(version):
@@ -100,7 +100,7 @@ def check_answers_again(platform: Platform, version: ModelVersion) -> None:
 
 
 def check_parity(pipeline: Pipeline, matrix: FloatArray, expected: FloatArray) -> None:
-    """Check that the reloaded model scores these rows as it did in training, to `SCORE_TOLERANCE`.
+    """Check that the reloaded model scores these rows as in training, within `SCORE_TOLERANCE`.
 
     Raises:
         ModelRefusedError: if it does not.
@@ -114,12 +114,12 @@ def check_parity(pipeline: Pipeline, matrix: FloatArray, expected: FloatArray) -
     if not (np.isfinite(scores).all() and (scores >= 0.0).all() and (scores <= 1.0).all()):
         raise ModelRefusedError("the model gives probabilities that are not numbers from 0 to 1")
     largest = float(np.abs(scores - expected).max())
-    if not largest <= SCORE_TOLERANCE:  # a NaN is no parity either
+    if not largest <= SCORE_TOLERANCE:  # a NaN fails too
         raise ModelRefusedError(f"the reloaded model scores differently from training (by up to {largest:.3g})")
 
 
 def check_latency(latencies: Sequence[Latency], max_ratio: float) -> None:
-    """Check that the model takes at most `max_ratio` times as long as the champion, or as `FLOOR_MS` if that is longer.
+    """Check that the model takes at most `max_ratio` times as long as the champion or `FLOOR_MS`, whichever is longer.
 
     Raises:
         ModelRefusedError: if it takes longer.
@@ -135,7 +135,7 @@ def check_latency(latencies: Sequence[Latency], max_ratio: float) -> None:
 
 
 def measure(model: Scoring, champion: Scoring, matrix: FloatArray) -> list[Latency]:
-    """Time both models on the same rows, in turns, so that a busy moment affects both."""
+    """Time both models on the same rows, alternately, so that other load affects both."""
     found = []
     deadline = time.perf_counter() + TIMEOUT_SECONDS
     for n_rows in FLOOR_MS:
@@ -150,14 +150,14 @@ def measure(model: Scoring, champion: Scoring, matrix: FloatArray) -> list[Laten
 
 
 def evaluation_rows(platform: Platform, model: ShadowModel | ModelVersion) -> pd.DataFrame:
-    """Return the newest rows of the model's reference: those whose scores were stored with it."""
+    """Return the newest rows of the model's reference, whose scores were stored with it."""
     reference = platform.registry.reference(model)
     n_rows = model.training_set.n_evaluation if isinstance(model, ShadowModel) else int(model.metrics["n_rows"])
     return reference.iloc[-min(n_rows, len(reference)) :]
 
 
 def _loaded(platform: Platform, champion: ModelVersion) -> Pipeline | None:
-    """Return the champion's pipeline; None if it does not load: then there is nothing to compare with."""
+    """Return the champion's pipeline; None if it does not load."""
     try:
         return platform.registry.load(champion)
     except SelfhealError:

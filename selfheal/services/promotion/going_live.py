@@ -1,9 +1,9 @@
 """Promotion and rollback: staging -> final validation -> production -> archive, and back.
 
-What is in production is one event in Postgres (`selfheal.adapters.postgres.model_versions.go_live`), by compare-and-set
-on the predecessor; MLflow and the files of decisions follow (`selfheal.services.promotion.registry_sync`). Every step
-may be repeated: after a crash anywhere, the next run completes it. A version that could not be put into production
-leaves a decision to skip it, with the reason, and no other trace.
+Going live is one transaction in Postgres (`selfheal.adapters.postgres.model_versions.go_live`), by compare-and-set on the
+predecessor; MLflow and the decision files follow (`selfheal.services.promotion.registry_sync`). Every step may be repeated:
+after a crash anywhere, the next run completes it. A version that could not go live leaves only a decision to skip it, with
+the reason.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ PROMOTION_STEPS = (
     *GO_LIVE_STEPS,
     *PROJECTION_STEPS,
 )
-"""What `promote` does, in order. A promotion that is refused, or was done before, ends earlier."""
+"""Steps of `promote`, in order. A promotion that is refused or already done ends earlier."""
 
 SWITCH_STEPS = ("validate", *GO_LIVE_STEPS, *PROJECTION_STEPS)
-"""What `rollback` and `force_promote` do, in order."""
+"""Steps of `rollback` and `force_promote`, in order."""
 
 OnStep = Callable[[str], None]
 
@@ -78,8 +78,8 @@ def promote(platform: Platform, verdict: GateVerdict, now: datetime, on_step: On
         on_step: is called with each of `PROMOTION_STEPS` before it is taken.
 
     Raises:
-        PermanentError: if the verdict is no promotion.
-        ModelRefusedError, IntegrityError: if the final validation fails; production stays as it is.
+        PermanentError: if the verdict is not a promotion.
+        ModelRefusedError, IntegrityError: if the final validation fails; production is unchanged.
         PromotionConflictError: if another version went live since the verdict.
     """
     on_step("record_decision")
@@ -104,7 +104,7 @@ def stage(
     """Register the model and record it as staging.
 
     Raises:
-        IntegrityError: if the number that MLflow gives it is that of another model.
+        IntegrityError: if MLflow assigns it the version number of another model.
     """
     on_step("register")
     with exclusive(platform.store, Lock.REGISTRY):
@@ -135,19 +135,19 @@ def rollback(
     is_projected: bool = True,
     on_step: OnStep = lambda _: None,
 ) -> ModelVersion:
-    """Put an earlier version back into production: the one that the present version replaced, or `to_version`.
+    """Put an earlier version back into production: the one that the current version replaced, or `to_version`.
 
-    A version that was rolled back itself, or was never live, cannot come back this way: use `force_promote`.
+    A version that was itself rolled back, or was never live, cannot come back this way: use `force_promote`.
 
     Args:
         from_version: the version that the caller expects in production; None accepts any.
-        is_projected: False leaves MLflow to the sensor, for a caller that must not wait for it.
+        is_projected: False leaves updating MLflow to the sensor, for a caller that must not wait for it.
         on_step: is called with each of `SWITCH_STEPS` before it is taken.
 
     Raises:
         NoProductionModelError: if nothing is in production.
-        UnknownVersionError, PermanentError: if there is no such version to go back to, or no reason is given.
-        ModelRefusedError, IntegrityError: if that version cannot answer any more; production stays as it is.
+        UnknownVersionError, PermanentError: if there is no such version to return to, or no reason is given.
+        ModelRefusedError, IntegrityError: if that version can no longer serve; production is unchanged.
         PromotionConflictError: if another version is in production than expected.
     """
     _check_reason(reason)
@@ -169,9 +169,9 @@ def force_promote(
     is_projected: bool = True,
     on_step: OnStep = lambda _: None,
 ) -> ModelVersion:
-    """Put a registered version into production without a verdict, because a person says so. It goes on probation.
+    """Put a registered version into production without a verdict, at a person's request. It goes on probation.
 
-    The final validation applies, except for its latency check: a model that cannot answer is not served.
+    The final validation applies, except for its latency check: a model that cannot answer is never served.
 
     Args and Raises: as `rollback`.
     """
@@ -194,7 +194,7 @@ def _switch(
     is_projected: bool,
     on_step: OnStep,
 ) -> ModelVersion:
-    """Take the `SWITCH_STEPS`."""
+    """Run the `SWITCH_STEPS`."""
     with _recording_failure(platform, attempt, target, now):
         on_step("validate")
         check()
@@ -205,7 +205,7 @@ def _switch(
 
 
 def _recorded_decision(platform: Platform, verdict: GateVerdict) -> Decision:
-    """Record the verdict's decision and return it as Postgres has it: the file that carried it here is not trusted."""
+    """Record the verdict's decision and return it from Postgres; the file it was read from is not trusted."""
     if not verdict.is_promotion:
         raise PermanentError(f"decision {verdict.decision.decision_id} is {verdict.decision.action}, not a promotion")
     recorded = record_decision(platform.store, platform.settings.data_dir, verdict.decision)
@@ -324,7 +324,7 @@ def _go_live(
 def _project(platform: Platform, on_step: OnStep) -> None:
     """Reconcile MLflow.
 
-    If that fails, production has changed all the same: `registry_sensor` retries and raises an alert.
+    If this fails, production has changed nevertheless: `registry_sensor` retries and raises an alert.
     """
     try:
         project(platform, on_step)
@@ -349,7 +349,7 @@ def _recording_failure(platform: Platform, attempt: Decision, target: ModelVersi
 def _failure(attempt: Decision, target: ModelVersion, error: Exception, now: datetime) -> Decision:
     """Return the decision that records the failure.
 
-    Identical failures have one id a day, so they are recorded once a day.
+    Identical failures share one id per day, so that they are recorded at most once a day.
     """
     identity = (attempt.action, attempt.champion_version, attempt.mlflow_run_id, attempt.actor, type(error).__name__)
     return Decision(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def history(platform: Platform, limit: int) -> list[dict[str, Any]]:
-    """Return what was live, the newest first: version, decision, probation, `since` and `until` (None: still live)."""
+    """Return what was live, newest first: version, decision, probation, `since` and `until` (None: still live)."""
     promotions = list_promotions(platform.store, limit)
     until = [None, *(promotion.promoted_at for promotion in promotions)]
     outcomes = {(row.version, row.promoted_at): row.outcome for row in probations.outcomes(platform.store, limit)}
@@ -27,7 +27,7 @@ def history(platform: Platform, limit: int) -> list[dict[str, Any]]:
 
 
 def live_at(platform: Platform, moment: datetime) -> dict[str, Any] | None:
-    """Return what was live then, as in `history` but without end and probation; None before the first promotion."""
+    """Return what was live at that time, as `history` but without end and probation; None before the first promotion."""
     promotion = production_at(platform.store, moment)
     return None if promotion is None else _entry(platform, promotion)
 

@@ -1,8 +1,8 @@
 """Reconciliation of what follows Postgres: MLflow's runs, versions, aliases and stage tags, and the files of decisions.
 
-Every step may be repeated, by several processes at once. A promotion or rollback reconciles at its end; the sensor
-`registry_sensor` does so whatever happened before. So what a crash left unfinished is completed within a minute, and an
-alias that was moved by hand is found.
+Every step may be repeated, also by several processes at once. A promotion or rollback reconciles at its end, and the sensor
+`registry_sensor` does so every minute. So what a crash left unfinished is completed within a minute, and an alias that was
+moved by hand is found.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REGISTRY_OUT_OF_SYNC = "registry_out_of_sync"
 """Kind of the alert."""
 
 SETTLING = timedelta(minutes=5)
-"""How long after a promotion MLflow may be behind without an alert: it follows, nobody has edited it."""
+"""Time after a promotion in which MLflow may lag behind without an alert."""
 
 MAX_RUNS_LOOKED_UP = 100
 """Newest versions whose runs are looked for in MLflow's trash, each minute and in one query."""
@@ -36,7 +36,7 @@ MAX_VERSIONS_RESTORED = 10_000
 """Versions that are registered again after the whole model was deleted."""
 
 PROJECTION_STEPS = ("write_decision_files", "point_production_alias", "drop_staging_alias", "tag_stages")
-"""What `project` does, in order."""
+"""Steps of `project`, in order."""
 
 
 def project(platform: Platform, on_step: Callable[[str], None] = lambda _: None) -> list[str]:
@@ -115,7 +115,7 @@ def _point_production(platform: Platform, version: int) -> list[str]:
 
 
 def _drop_staging(platform: Platform) -> None:
-    """Drop the alias `staging` once its version is not in staging any more."""
+    """Drop the alias `staging` once its version is no longer in staging."""
     alias = platform.registry.alias_version(STAGING_ALIAS)
     staged = None if alias is None else model_versions.model_version(platform.store, alias)
     if staged is not None and staged.stage is not Stage.STAGING:

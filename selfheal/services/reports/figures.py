@@ -38,7 +38,7 @@ MAX_POINTS = 400
 
 @dataclass(frozen=True)
 class PastTick:
-    """One look at the traffic, as far as it is plotted. Intervals go by metric, each (low, high)."""
+    """The plotted values of one tick. Intervals are by metric, each (low, high)."""
 
     at: datetime
     verdict: Verdict
@@ -51,7 +51,7 @@ class PastTick:
 
 
 def thinned(history: Sequence[PastTick]) -> list[PastTick]:
-    """At most about `MAX_POINTS`, evenly, with every change of the verdict."""
+    """Return about `MAX_POINTS` ticks at most, evenly spaced, including every change of the verdict."""
     step = -(-len(history) // MAX_POINTS) if history else 1
     return [
         past
@@ -107,7 +107,7 @@ def ratio_figure(history: Sequence[PastTick]) -> dict[str, Any]:
 
 
 def _verdict_marks(verdict: Verdict, history: Sequence[PastTick]) -> dict[str, Any]:
-    """Where the share is not known the mark is an open one on the ground line."""
+    """Draw a verdict's marks; where the share is unknown, draw an open mark at 0."""
     return {
         "type": "scatter",
         "mode": "markers",
@@ -125,7 +125,7 @@ def _verdict_marks(verdict: Verdict, history: Sequence[PastTick]) -> dict[str, A
 
 
 def _hover(past: PastTick) -> str:
-    """Escape a hover text: Plotly reads some tags there as markup."""
+    """Return an escaped hover text, because Plotly interprets some tags as markup."""
     shown = [escape(reason if len(reason) <= 90 else reason[:89] + "…") for reason in past.reasons[:4]]
     more = [f"and {len(past.reasons) - 4} more"] if len(past.reasons) > 4 else []
     return "<br>".join([f"<b>{words(past.verdict)}</b>", *shown, *more])
@@ -245,7 +245,7 @@ def metric_figure(name: str, history: Sequence[PastTick], tick: TickRecord) -> d
 
 
 def _band(points: Sequence[tuple[datetime, tuple[float, float]]], colour: str) -> list[dict[str, Any]]:
-    """Draw the area between the ends of the intervals: up along the upper ends, back along the lower."""
+    """Draw the area between the intervals' ends: forwards along the upper ends, back along the lower ones."""
     if not points:
         return []
     there, back = [_time(at) for at, _ in points], [_time(at) for at, _ in reversed(points)]
@@ -307,7 +307,7 @@ def distribution_figure(number: int, bars: Distribution) -> dict[str, Any]:
 
 
 def with_missing(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
-    """Return the label of a side, with its share of missing values."""
+    """Return the columns with missing values on either side."""
     return [c for c in columns if c.current_missing_pct or c.reference_missing_pct]
 
 
@@ -316,7 +316,7 @@ def _percent_of(ratio: float | None) -> float | None:
 
 
 def _short(value: float | None) -> float | None:
-    """Four digits are more than a chart shows."""
+    """Round to four digits, more than a chart shows."""
     return None if value is None else float(f"{value:.4g}")
 
 
@@ -325,5 +325,5 @@ def _time(at: datetime) -> str:
 
 
 def words(verdict: Verdict) -> str:
-    """Return a name in words: underscores become spaces."""
+    """Return a verdict's name with spaces for underscores."""
     return verdict.value.replace("_", " ")

@@ -1,8 +1,8 @@
 """Files of reports: the JSON of every tick, Evidently's page and our overview of some, with retention.
 
-A report is the files of one name in one folder: `<name>-overview.html` (what one looks at first, light, by
-`selfheal.services.reports.page`) and `<name>.html` (Evidently's, 4 MB) where it was rendered. The scripts that overviews need lie
-once beside them: no page asks another host for anything.
+A report consists of files with one name in one folder: `<name>-overview.html` (small, to read first, by
+`selfheal.services.reports.page`) and, if rendered, `<name>.html` (Evidently's, 4 MB). The scripts that overviews need are
+stored once beside them, so that no page loads anything from another host.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ RENDER_AGAIN_AFTER = timedelta(hours=1)
 OVERVIEW = "-overview"
 DRAWING_SCRIPT = Path(__file__).with_name("page.js")
 MAX_SCRIPTS = 4
-"""Versions of the scripts that stay for pages of before an upgrade."""
+"""Number of versions of each script that are retained, for pages from before an upgrade."""
 
 REPORT_NAME = re.compile(r"\d{8}T\d{6}-v\d{1,9}")
 REPORT_FILE = re.compile(
     rf"{REPORT_NAME.pattern}({OVERVIEW})?\.html|plotly-[0-9.]{{1,20}}\.min\.js|page-[0-9a-f]{{12}}\.js"
 )
-"""Names of files that may leave the folder of reports. No separator, no leading dot."""
+"""Names of files that may be served from the folder of reports. No separator, no leading dot."""
 
 
 def should_render(
     *, is_drifted: bool, was_drifted: bool | None, last_rendered_at: datetime | None, now: datetime
 ) -> bool:
-    """Decide whether to write a page of 4 MB: when the state changes and hourly while drifted, not at every tick."""
+    """Decide whether to write Evidently's page (4 MB): when the state changes, and hourly while drifted."""
     if is_drifted != bool(was_drifted):
         return True
     return is_drifted and (last_rendered_at is None or now - last_rendered_at >= RENDER_AGAIN_AFTER)
@@ -62,7 +62,7 @@ class ReportFiles:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The report's files that exist."""
+        """Return the report's existing files."""
         return tuple(path for path in (self.overview, self.evidently) if path is not None)
 
 
@@ -77,12 +77,12 @@ def save_html(snapshot: Any, folder: Path, name: str) -> Path:
 
 
 def save_overview(html: str, folder: Path, name: str) -> Path:
-    """Write our page; `ensure_scripts` provides the scripts that it draws with."""
+    """Write the overview page; `ensure_scripts` provides its scripts."""
     return write_atomic(folder / f"{name}{OVERVIEW}.html", html.encode())
 
 
 def ensure_scripts(folder: Path) -> tuple[str, str]:
-    """Put plotly.js and our drawing script beside the reports, unless they are there; return their file names."""
+    """Write plotly.js and our drawing script beside the reports if missing; return their file names."""
     library, drawing = script_names()
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in ((library, plotly_script()), (drawing, DRAWING_SCRIPT)):
@@ -95,7 +95,7 @@ def ensure_scripts(folder: Path) -> tuple[str, str]:
 
 @cache
 def script_names() -> tuple[str, str]:
-    """Named by version and content, so that a page always finds the ones it was written for."""
+    """Return the scripts' names, which contain version and digest, so that a page always finds its own scripts."""
     import hashlib
 
     digest = hashlib.sha256(DRAWING_SCRIPT.read_bytes()).hexdigest()[:12]
@@ -103,16 +103,16 @@ def script_names() -> tuple[str, str]:
 
 
 def plotly_script() -> Path:
-    """Return Plotly's own bundle, as the installed package brings it."""
+    """Return the path of the plotly.js bundle in the installed package."""
     from importlib.util import find_spec
 
-    spec = find_spec("plotly")  # found, not imported: only its file is wanted
+    spec = find_spec("plotly")  # not imported: only its file is needed
     assert spec is not None and spec.origin is not None, "plotly is a dependency"
     return Path(spec.origin).parent / "package_data" / "plotly.min.js"
 
 
 def list_reports(folder: Path) -> list[ReportFiles]:
-    """List the reports in the folder, the newest first."""
+    """List the reports in the folder, newest first."""
     found: dict[str, dict[str, Path]] = {}
     for path in folder.glob("*.html"):
         name = path.stem.removesuffix(OVERVIEW)
@@ -127,7 +127,7 @@ def list_reports(folder: Path) -> list[ReportFiles]:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Return the file of this name if it is a report's or one of their scripts; None for anything else."""
+    """Return the file of this name if it belongs to a report or is one of their scripts; else None."""
     path = folder / name
     return path if REPORT_FILE.fullmatch(name) and path.is_file() and not path.is_symlink() else None
 
@@ -135,7 +135,7 @@ def find_file(folder: Path, name: str) -> Path | None:
 def reports_to_delete(
     written_at: Mapping[str, datetime], *, max_files: int, not_before: datetime, protected: Collection[str]
 ) -> list[str]:
-    """Names of the reports beyond the newest `max_files` or older than `not_before`, but none that is `protected`."""
+    """Return the unprotected reports beyond the newest `max_files` or older than `not_before`, by name."""
     newest_first = sorted(written_at, key=lambda name: (written_at[name], name), reverse=True)
     return [
         name
@@ -145,7 +145,7 @@ def reports_to_delete(
 
 
 def prune_reports(folder: Path, *, max_files: int, not_before: datetime, protected: Collection[str]) -> int:
-    """Delete what `reports_to_delete` names; return how many reports were deleted. Safe to interrupt."""
+    """Delete the reports that `reports_to_delete` names; return their number. Safe to interrupt."""
     reports = {report.name: report for report in list_reports(folder)}
     written_at = {name: report.written_at for name, report in reports.items()}
     old = reports_to_delete(written_at, max_files=max_files, not_before=not_before, protected=protected)
@@ -178,7 +178,7 @@ def read_tick(folder: Path, window_end: datetime, tick_id: str) -> TickRecord | 
 
 
 def read_tick_values(folder: Path, window_end: datetime, tick_id: str) -> Any:
-    """Read the tick's file as plain values, faster and of any release; None if it is missing or not JSON."""
+    """Read the tick's file as plain values, which is faster and works for any release; None if missing or not JSON."""
     try:
         return json.loads(_tick_path(folder, window_end, tick_id).read_bytes())
     except (OSError, ValueError):
@@ -201,7 +201,7 @@ def prune(folder: Path, pattern: str, *, max_files: int) -> int:
 
 
 def _written_at(paths: Collection[Path]) -> datetime | None:
-    """When the newest of the files was written; None if one of them has gone in the meantime."""
+    """Return when the newest of the files was written; None if one has been deleted in the meantime."""
     try:
         return max(datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in paths)
     except FileNotFoundError:

@@ -1,7 +1,8 @@
-"""The overview page of a report: HTML with the figures as data, drawn in the browser by plotly.js that lies beside the page.
+"""The overview page of a report: HTML with the figures as data, drawn in the browser by the plotly.js beside the page.
 
-Belongs here: what is shown, and in which order; the figures are `selfheal.services.reports.figures`'. Pure: records, rows and
-arrays in, text out. Whatever comes from outside (messages, names) is escaped. Files are `selfheal.services.reports.files`'s.
+Belongs here: the content of the page and its order. `selfheal.services.reports.figures` makes the figures,
+`selfheal.services.reports.files` the files. Pure: records, rows and arrays in, text out. All external text (messages, names)
+is escaped.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class OpenAlert:
 
 @dataclass(frozen=True)
 class PageInput:
-    """What the page is about. `reference` and `current` have the columns of the tick's drift report, where known."""
+    """The content of the page. `reference` and `current` have the columns of the tick's drift report, if known."""
 
     tick: TickRecord
     sentence: str
@@ -132,7 +133,7 @@ def _distributions(
 
 
 def _unjudged_columns(page: PageInput) -> list[str]:
-    """Shown all the same where there were too few rows to judge them."""
+    """Return the columns that are shown although there were too few rows to judge them."""
     return [name for name in page.reference.columns if name in page.current]
 
 
@@ -184,7 +185,7 @@ def _alerts(alerts: Sequence[OpenAlert]) -> str:
 
 
 def _changes(history: Sequence[PastTick]) -> str:
-    """Return the latest changes of the verdict with their reasons: the hover texts as text."""
+    """Return the latest changes of the verdict with their reasons: the hover texts in readable form."""
     changes = [
         past for place, past in enumerate(history) if not place or past.verdict is not history[place - 1].verdict
     ][-MAX_CHANGES:]
@@ -218,14 +219,14 @@ def _quality_table(tick: TickRecord) -> str:
 
 
 def realised_values(performance: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Metric -> value and metric -> interval (an object with `low` and `high`) as far as the report has them."""
+    """Return the realised values and the intervals (objects with `low` and `high`) by metric, as far as known."""
     realised = performance.realised
     values = {} if realised is None else {name: getattr(realised, name) for name in METRICS}
     return values, getattr(performance, "realised_intervals", None) or {}
 
 
 def estimated_values(performance: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """As `realised_values`, for what is estimated without labels."""
+    """Return the same as `realised_values` for the metrics estimated without labels."""
     estimate = getattr(performance, "estimate", None)
     if estimate is not None:
         return estimate.values, estimate.intervals
@@ -288,6 +289,6 @@ def _number(value: float | None) -> str:
 
 
 def _embedded(value: object) -> str:
-    """JSON for a script element: nothing in it ends the element or begins a comment."""
+    """Return JSON that is safe inside a script element: nothing in it ends the element or begins a comment."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -1,4 +1,4 @@
-"""Writing reports: gather what `selfheal.services.reports.page` shows, render, and delete old ones."""
+"""Writing reports: gather the content for `selfheal.services.reports.page`, render it, and delete old reports."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ logger = logging.getLogger(__name__)
 
 HISTORY = timedelta(days=7)
 MAX_HISTORY_TICKS = 2_016
-"""A week at the default interval."""
+"""Ticks in a report's history: one week at the default interval."""
 
 MAX_INTERVAL_TICKS = 400
-"""Intervals are in the ticks' files only; reading more of them than are plotted is waste."""
+"""Ticks whose intervals are read; they are stored only in files, and more are not plotted."""
 
 MAX_ALERTS = 20
 
 
 def is_worth_a_page(platform: Platform, tick: TickRecord) -> bool:
-    """Whether a tick that has just been recorded gets an overview: Evidently rendered, or the verdict changed.
+    """Return whether a newly recorded tick gets an overview: Evidently's page was rendered, or the verdict changed.
 
-    To or from `insufficient` is no change of state: it says that nothing is known.
+    A change to or from `insufficient` does not count: it only says that nothing is known.
     """
     if tick.drift.report_ref is not None:
         return True
@@ -88,10 +88,10 @@ REPORT_PHASES = ("the window", "drift", "quality", "writing pages")
 
 
 def report_now(platform: Platform, now: datetime, on_phase: Callable[[str], None] = lambda _phase: None) -> Path | None:
-    """Report on the champion's present traffic, with Evidently's page; None if it has served nothing yet.
+    """Report on the champion's current traffic, with Evidently's page; None if it has served nothing yet.
 
-    Nothing is recorded and nobody is told: it is for looking, at any time. Takes seconds; `on_phase` hears of each of
-    `REPORT_PHASES` as it begins.
+    It records nothing and sends no notification. It takes seconds; `on_phase` is called with each of `REPORT_PHASES` as it
+    begins.
 
     Raises:
         NoProductionModelError: if no version is in production.
@@ -147,7 +147,7 @@ def _history(platform: Platform, now: datetime) -> list[PastTick]:
 
 
 def past_tick(row: Row[Any], tick_values: Any) -> PastTick:
-    """From the row, and from the tick's file what only that has; of a file that is gone or of another release, nothing."""
+    """Build a past tick from its row and, if its file is readable by this release, the values that only the file has."""
     performance = tick_values.get("performance") if isinstance(tick_values, dict) else None
     performance = performance if isinstance(performance, dict) else {}
     estimate = performance.get("estimate") or {}

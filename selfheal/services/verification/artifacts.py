@@ -22,7 +22,7 @@ OnStep = Callable[[str], None]
 
 
 def check_models(platform: Platform, on_step: OnStep) -> CheckResult:
-    """Each version's model file, downloaded, against its digest; and its recorded values against those of its MLflow run."""
+    """Check each version's downloaded model file against its digest, and its record against its MLflow run."""
     check = Check("model files")
     for version in _versions(platform):
         name = f"version {version.version}"
@@ -51,8 +51,7 @@ def check_training_sets(
 ) -> CheckResult:
     """Check the training sets of these verdicts and, by default, of all versions.
 
-    Each is held against the digest in its run and in
-    the chain.
+    Each is compared with the digests in its run and in the chain.
     """
     check = Check("training sets")
     versions = _versions(platform) if with_versions else []
@@ -72,7 +71,7 @@ def check_training_sets(
 
 
 def check_alias(platform: Platform) -> CheckResult:
-    """MLflow's alias and stage tags against Postgres."""
+    """Check MLflow's alias and stage tags against Postgres."""
     check = Check("alias and stage tags")
     production = model_versions.production_version(platform.store)
     number = None if production is None else production.version

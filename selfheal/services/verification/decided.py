@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from selfheal.services.platform import Platform
 
 ALL = 1_000_000
-"""Rows of a table that grows by a few a week."""
+"""Limit for reading all rows of a table that grows by a few rows per week."""
 
 GOES_LIVE = frozenset({Action.PROMOTE, Action.ROLLBACK, Action.FORCE_PROMOTE})
 
 
 def check_chain(platform: Platform, expected_head: str | None) -> CheckResult:
-    """Each decision against its hash and the one before it; and, if given, that a head noted elsewhere is still in the chain."""
+    """Check each decision's hash and predecessor and, if given, that a head noted elsewhere is still in the chain."""
     check = Check("chain of decisions")
     with check.checking("table retraining_decisions", n_things=0):
         check.found(decisions.chain_problems(platform.store))
@@ -34,7 +34,7 @@ def check_chain(platform: Platform, expected_head: str | None) -> CheckResult:
 
 
 def check_files(platform: Platform) -> CheckResult:
-    """Each decision's JSON file against Postgres."""
+    """Check each decision's JSON file against Postgres."""
     check = Check("files of decisions")
     data_dir = platform.settings.data_dir
     with check.checking(str(decision_folder(data_dir)), n_things=0):
@@ -44,7 +44,7 @@ def check_files(platform: Platform) -> CheckResult:
 
 
 def check_promotions(platform: Platform) -> CheckResult:
-    """Check what went live against the decisions that said so, and against the table of versions."""
+    """Check the promotions against their decisions and against the table of versions."""
     check = Check("promotions")
     with check.checking("table promotions", n_things=0):
         promotions = list_promotions(platform.store, ALL)[::-1]
@@ -59,7 +59,7 @@ def check_promotions(platform: Platform) -> CheckResult:
 def promotion_problems(
     promotions: Sequence[Promotion], known: Mapping[str, Decision], versions: Mapping[int, ModelVersion]
 ) -> Iterator[str]:
-    """Return the contradictions among the promotions, the oldest first."""
+    """Yield the contradictions among the promotions, oldest first."""
     before: Promotion | None = None
     for promotion in promotions:
         name = f"version {promotion.version} went live at {promotion.promoted_at:%Y-%m-%d %H:%M:%S} UTC"
@@ -76,7 +76,7 @@ def promotion_problems(
 
 
 def version_problems(promotions: Sequence[Promotion], versions: Collection[ModelVersion]) -> Iterator[str]:
-    """Return what `model_metadata` says of stages that the promotions, the oldest first, do not."""
+    """Yield the stages in `model_metadata` that contradict the promotions, which are oldest first."""
     latest = {promotion.version: promotion for promotion in promotions}
     live = promotions[-1] if promotions else None
     in_production = {version.version for version in versions if version.stage is Stage.PRODUCTION}

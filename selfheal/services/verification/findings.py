@@ -1,4 +1,4 @@
-"""Findings of a check: how much was checked, what is wrong, and what could not be checked (which is not "sound")."""
+"""Findings of a check: how much was checked, what is wrong, and what could not be checked (which is not sound)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from selfheal.kit.errors import IntegrityError
 
 MAX_SHOWN = 20
-"""Sentences of each kind that a check keeps; the others are counted."""
+"""Largest number of sentences of each kind in a result; the others are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`findings` and `unchecked` are the first `MAX_SHOWN` of `n_findings` and `n_unchecked`, a sentence each."""
+    """Result of one check. `findings` and `unchecked` are the first `MAX_SHOWN` of `n_findings` and `n_unchecked`."""
 
     name: str
     n_checked: int
@@ -26,30 +26,30 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """All that was checked, and the head of the decisions' chain when it was."""
+    """The results of all checks, and the head of the decisions' chain at that time."""
 
     results: tuple[CheckResult, ...]
     chain_head: str
 
     @property
     def has_findings(self) -> bool:
-        """Whether anything was found wrong."""
+        """Return whether anything is wrong."""
         return any(result.n_findings for result in self.results)
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing was left unchecked."""
+        """Return whether everything could be checked."""
         return not any(result.n_unchecked for result in self.results)
 
     @property
     def is_sound(self) -> bool:
-        """Everything was looked at and nothing was found."""
+        """Return whether everything was checked and nothing is wrong."""
         return self.is_complete and not self.has_findings
 
 
 @dataclass
 class Check:
-    """A check under way."""
+    """A check in progress."""
 
     name: str
     n_checked: int = 0
@@ -66,7 +66,7 @@ class Check:
                 self._findings.append(sentence)
 
     def could_not(self, sentence: str) -> None:
-        """Says what could not be looked at, and why."""
+        """Add a sentence on what could not be checked, and why."""
         self.n_unchecked += 1
         if len(self._unchecked) < MAX_SHOWN:
             self._unchecked.append(sentence)
@@ -75,21 +75,20 @@ class Check:
     def checking(self, what: str, n_things: int = 1) -> Iterator[None]:
         """Count this many things as checked.
 
-        What has changed or is missing is a finding; any other trouble that keeps the
-        check from looking at it is said.
+        A changed or missing thing is a finding; any other error counts as not checked.
         """
         try:
             yield
         except IntegrityError as error:
             self.n_checked += n_things
             self.found([f"{what}: {error}"])
-        except Exception as error:  # one thing that cannot be looked at must not hide the others
+        except Exception as error:  # one thing that cannot be checked must not stop the other checks
             self.could_not(f"{what}: {type(error).__name__}: {' '.join(str(error).split())}")
         else:
             self.n_checked += n_things
 
     def result(self) -> CheckResult:
-        """Return what the check came to."""
+        """Return the check's result."""
         return CheckResult(
             self.name,
             self.n_checked,

@@ -1,4 +1,4 @@
-"""Verification of journals against Postgres and training sets: one pass, chunk by chunk, whatever their length."""
+"""Verification of journals against Postgres and training sets, in one pass, chunk by chunk, for journals of any length."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PREDICTION_COLUMN = "prediction_id"
 
 @dataclass
 class _Pass:
-    """What the pass over the predictions has seen."""
+    """Results of the pass over the predictions so far."""
 
     platform: Platform
     retained_since: datetime | None
@@ -49,7 +49,7 @@ class _Pass:
 
 
 def journal_bytes(platform: Platform) -> int:
-    """Bytes of text in both journals, for a progress bar."""
+    """Return the number of bytes of text in both journals, for a progress bar."""
     data_dir = platform.settings.data_dir
     kinds = (prediction_journal(platform.contract), LABEL_JOURNAL)
     return sum(under_either_name(text_size, path) or 0 for kind in kinds for path in kind.files(data_dir))
@@ -64,8 +64,8 @@ def check_journals(
     predictions, and labels against the table.
 
     Args:
-        snapshots: what loads a training set, by the name to tell it by; one at a time is in memory. One that does not load is left
-            out: `check_training_sets` tells why.
+        snapshots: loaders of training sets by display name; one set at a time is in memory. A set that does not load is
+            omitted: `check_training_sets` reports why.
     """
     with journal_check(platform.store) as checking:
         of_rows = Check("rows of training sets in the journal")
@@ -171,7 +171,7 @@ def _up_to(chunk: Chunk, end: int) -> Chunk:
 
 
 def _kept_since(platform: Platform) -> datetime | None:
-    """From when on every prediction must be in Postgres, labelled or not; None if all must."""
+    """Return the time from which every prediction must be in Postgres, labelled or not; None if all must."""
     days = platform.settings.predictions_retention_days
     by_setting = None if days is None else datetime.now(UTC) - timedelta(days=days)
     with platform.store.engine.connect() as connection:

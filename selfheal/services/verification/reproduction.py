@@ -43,8 +43,8 @@ def reproduce(platform: Platform, version: int, on_fits: Progress | None = None)
 
     Raises:
         PermanentError: if there is no such version, or its training was not recorded.
-        MissingArtifactError: if the training set is gone.
-        IntegrityError: if training set or model file are not what was recorded.
+        MissingArtifactError: if the training set is missing.
+        IntegrityError: if training set or model file do not match their recorded digests.
     """
     registered = model_versions.model_version(platform.store, version)
     if registered is None:
@@ -78,7 +78,7 @@ def reproduce(platform: Platform, version: int, on_fits: Progress | None = None)
 
 
 def changed_since(record: TrainingRecord, contract: ModelContract) -> tuple[str, ...]:
-    """Return what else a training rests on and has changed since, one sentence per change."""
+    """Return one sentence for each other change since the training that may affect its result."""
     now = {"code": code_version(), **library_versions(), **_as_settings(grid_as_text(contract.param_grid))}
     then = {"code": record.code_version, **record.libraries, **_as_settings(record.param_grid)}
     return tuple(

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from selfheal.services.platform import Platform
 
 NEWEST_VERDICTS = 5
-"""Computed again by default: each takes a model or two and up to 50,000 rows."""
+"""Number of verdicts recomputed by default: each needs one or two models and up to 50,000 rows."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Who hears how far it is: what is looked at now, and bytes of the journal read, of so many in all."""
+    """Callbacks for progress: the current step, and the bytes of the journal read so far and in total."""
 
     on_step: Callable[[str], None] = lambda _: None
     on_bytes: Callable[[int, int], None] = lambda _done, _total: None
@@ -50,8 +50,8 @@ def verify_everything(
     """Check all copies of the past against each other.
 
     Args:
-        n_verdicts: how many of the newest verdicts are computed again, and have their training sets held against the journal.
-        expected_head: a head of the chain noted elsewhere; it must be in the chain still.
+        n_verdicts: number of newest verdicts that are recomputed and whose training sets are compared with the journal.
+        expected_head: a head of the chain noted elsewhere; it must still be in the chain.
     """
     listener = listener or Listener()
     head = decisions.chain_head(platform.store)
@@ -72,7 +72,7 @@ def verify_everything(
 
 
 def verify_decision(platform: Platform, decision_id: str, listener: Listener | None = None) -> Verification:
-    """One decision: its row in the chain, its file, and, if gates decided it, those computed again.
+    """Verify one decision: its row in the chain, its file, and, if gates decided it, the recomputed gates.
 
     Raises:
         PermanentError: if there is no such decision.

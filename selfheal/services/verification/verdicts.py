@@ -1,4 +1,4 @@
-"""The gates, computed again from what a verdict says it rests on: the stored training set, both models, limits and number."""
+"""Recomputation of gates from a verdict's recorded inputs: training set, both models, limits and verdict number."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ TOLERANCE = 1e-9
 
 
 def newest_verdicts(platform: Platform, limit: int) -> list[Decision]:
-    """Return the newest decisions of the gates, the newest first."""
+    """Return the newest decisions of the gates, newest first."""
     return decisions.recent(platform.store, limit, JUDGED) if limit else []
 
 
 def check_verdicts(platform: Platform, verdicts: Sequence[Decision], on_step: Callable[[str], None]) -> CheckResult:
-    """Compute each of these verdicts again."""
+    """Recompute each of these verdicts."""
     check = Check("verdicts, computed again")
     for verdict in verdicts:
         on_step(f"verdict {verdict.decision_id}")
@@ -43,11 +43,11 @@ def check_verdicts(platform: Platform, verdicts: Sequence[Decision], on_step: Ca
 
 
 def verdict_differences(platform: Platform, verdict: Decision) -> list[str]:
-    """Return where a verdict differs from what comes out now; empty: it is as decided.
+    """Return where a recorded verdict differs from the recomputed one; empty if they agree.
 
     Raises:
-        PermanentError: if it cannot be computed again, saying why.
-        IntegrityError: if what it rests on has changed.
+        PermanentError: if it cannot be recomputed; the message says why.
+        IntegrityError: if its inputs have changed.
     """
     outcome = recompute(platform, verdict)
     differences = list(gate_differences(verdict.gates, outcome.gates))
@@ -59,7 +59,7 @@ def verdict_differences(platform: Platform, verdict: Decision) -> list[str]:
 
 
 def recompute(platform: Platform, verdict: Decision) -> GateOutcome:
-    """Return the gates of a verdict, from what is stored; one on the traffic of that moment stays as it was decided.
+    """Return a verdict's gates, recomputed from stored inputs; a gate on live traffic keeps its recorded result.
 
     Raises:
         PermanentError, IntegrityError: as `verdict_differences`.
@@ -83,11 +83,11 @@ def recompute(platform: Platform, verdict: Decision) -> GateOutcome:
 
 
 def recorded_gates(verdict: Decision) -> tuple[tuple[GateSpec, ...], GateLimits]:
-    """Return the gates of a verdict that can be computed again, and the limits that it was reached by (`gates_of_verdict`).
+    """Return the gates of a verdict that can be recomputed, and the limits that it used (`gates_of_verdict`).
 
     Raises:
-        PermanentError: if its limits were not recorded, or one of its gates or limits is not known to this release.
-        IntegrityError: if its limits are not those of the recorded digest.
+        PermanentError: if its limits were not recorded, or if this release does not know one of its gates or limits.
+        IntegrityError: if its limits do not match the recorded digest.
     """
     if verdict.gate_config is None:
         raise PermanentError("its limits were not recorded, so it cannot be computed again")
@@ -98,7 +98,7 @@ def recorded_gates(verdict: Decision) -> tuple[tuple[GateSpec, ...], GateLimits]
 
 
 def gate_differences(decided: Sequence[GateResult], found: Sequence[GateResult]) -> Iterator[str]:
-    """Yield status, value, threshold and interval of each gate that can be computed again, where they differ."""
+    """Yield a sentence for each difference in status, value, threshold or interval of a recomputed gate."""
     by_name = {gate.name: gate for gate in decided}
     for gate in found:
         was = by_name.get(gate.name)
