@@ -1,1 +1,1 @@
-"""Small tools that know nothing of the loop: errors, ids, durations, atomic files, serialization, API keys."""
+"""Small tools that do not depend on the loop: errors, ids, durations, atomic files, serialization, API keys."""

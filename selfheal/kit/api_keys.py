@@ -1,8 +1,8 @@
 """API keys: the entries of API_KEYS, and how a new key is made. `serving.security.auth` decides what a key may do.
 
-An entry is `name:scope+scope:digest`, the digest being the SHA-256 of the key in hex, or a plain key, which may do
-everything. One round of SHA-256 without salt is enough, because `new_api_key` makes keys of 256 random bits: there is
-nothing to guess from a digest, and a slow hash made for passwords would cost time with every request.
+An entry is `name:scope+scope:digest`, where the digest is the SHA-256 of the key in hex, or a plain key, which may do
+everything. One round of SHA-256 without salt is enough, because `new_api_key` makes keys of 256 random bits, which cannot be
+guessed from a digest; a slow password hash would cost time with every request.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from hmac import compare_digest
 from selfheal.kit.errors import ConfigurationError
 
 MAX_KEY_CHARACTERS = 256
-"""Longer keys are never hashed: a header may be much longer, and anybody can send one."""
+"""Largest length of a key that is hashed: a header may be much longer, and anyone can send one."""
 
 MIN_PLAIN_CHARACTERS = 16
-"""Shorter plain keys were made up by a person, and another person can guess them."""
+"""Smallest length of a plain key that cannot easily be guessed."""
 
 KEY_PREFIX = "selfheal_"
-"""Tells scanners for leaked secrets, and people, what they have found."""
+"""Prefix by which secret scanners and people recognise a leaked key."""
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 DIGEST = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 PLAIN_KEY = re.compile(rf"[!-~]{{1,{MAX_KEY_CHARACTERS}}}")
-"""Printable ASCII: what every client can put into a header in the same bytes."""
+"""Printable ASCII, which every client encodes in a header as the same bytes."""
 
 
 class Scope(StrEnum):
@@ -69,7 +69,7 @@ def hashed_entry(name: str, scopes: frozenset[Scope], key: str) -> str:
     """Return the entry of API_KEYS for a key.
 
     Raises:
-        ConfigurationError: if the name cannot stand in an entry, or there is no scope.
+        ConfigurationError: if the name is not valid in an entry, or if there is no scope.
     """
     if not NAME.fullmatch(name):
         raise ConfigurationError(
@@ -84,7 +84,7 @@ def parse_scopes(text: str) -> frozenset[Scope]:
     """Parse scopes joined by `+` or commas.
 
     Raises:
-        ConfigurationError: naming the first that is unknown.
+        ConfigurationError: if a scope is unknown; the message names the first one.
     """
     names = [name.strip() for name in text.replace(",", "+").split("+")]
     for name in names:
@@ -97,7 +97,7 @@ def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
     """Parse API_KEYS: entries, separated by commas; blank ones are skipped.
 
     Raises:
-        ConfigurationError: naming the entry by its position, and by its name where that cannot be part of a key.
+        ConfigurationError: if an entry is invalid; the message gives its position, and its name if that cannot be part of a key.
     """
     keys: list[ApiKey] = []
     for position, entry in enumerate(_entries(text), start=1):

@@ -1,4 +1,4 @@
-"""Atomic file writes: a reader sees the whole old file or the whole new one, never a part of either."""
+"""Atomic file writes: a reader sees the complete old file or the complete new one."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from secrets import token_hex
 from typing import BinaryIO
 
 READ_WRITE_FOR_ALL = 0o666
-"""As for any new file: what the process's umask takes away is taken away."""
+"""Default permissions of a new file, before the process's umask."""
 
 
 def write_atomic(path: Path, data: bytes, *, is_durable: bool = False) -> Path:
-    """Write the file, and its folder if need be. Several processes may write the same one; the last one stays.
+    """Write the file, and create its folder if necessary. If several processes write the same file, the last one wins.
 
     Args:
-        is_durable: the file is on disk on return. Without, for what can be written again: after a power failure it may
-            be missing.
+        is_durable: whether the file is on disk on return. If False, it may be missing after a power failure.
 
     Raises:
-        OSError: if that failed; then nothing has changed.
+        OSError: if the write failed; then nothing has changed.
     """
     with atomic_file(path, is_durable=is_durable) as file:
         file.write(data)
@@ -31,9 +30,9 @@ def write_atomic(path: Path, data: bytes, *, is_durable: bool = False) -> Path:
 
 @contextmanager
 def atomic_file(path: Path, *, is_durable: bool = False) -> Iterator[BinaryIO]:
-    """Open a temporary file that takes the place of `path` when the block ends, as `write_atomic` does.
+    """Open a temporary file that replaces `path` when the block ends, as `write_atomic` does.
 
-    If the block raises, the temporary file is deleted and `path` is as it was.
+    If the block raises, the temporary file is deleted and `path` is unchanged.
 
     Raises:
         OSError: as `write_atomic`.
@@ -55,13 +54,13 @@ def atomic_file(path: Path, *, is_durable: bool = False) -> Iterator[BinaryIO]:
 
 
 def write_once(path: Path, data: bytes, *, mode: int = READ_WRITE_FOR_ALL) -> bytes:
-    """Write the file unless it is there, durably; return what it holds. Of several processes the first one wins.
+    """Write the file durably unless it exists; return its content. Of several processes the first one wins.
 
     Args:
-        mode: permissions of the file from its first moment on (`umask` applies).
+        mode: permissions of the file from its creation on (`umask` applies).
 
     Raises:
-        OSError: if that failed; then nothing has changed.
+        OSError: if the write failed; then nothing has changed.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,15 +79,15 @@ def write_once(path: Path, data: bytes, *, mode: int = READ_WRITE_FOR_ALL) -> by
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a name beside `path` that nobody else has. What is left under one by a crash is deleted by maintenance."""
+    """Return a unique name beside `path`. Maintenance deletes files that a crash leaves under such names."""
     return path.with_name(f".{path.name}.{token_hex(4)}.tmp")
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the folder's entries to disk: without, a power failure may lose a file that was synced, with its name.
+    """Sync the folder's entries to disk; without it, a power failure may lose the name of a synced file.
 
     Raises:
-        OSError: if the disk does not take them.
+        OSError: if the sync failed.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -1,11 +1,11 @@
-"""Exponential back-off between attempts to reach something that is away."""
+"""Exponential back-off between attempts to reach a service that is unavailable."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MAX_DOUBLINGS = 64
-"""More would overflow a float; any limit of a pause is reached long before."""
+"""Largest exponent: more would overflow a float, and `max_seconds` is reached long before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,10 @@ class Backoff:
     max_seconds: float
 
     def seconds(self, n_failures: int) -> float:
-        """Return how many seconds to wait after so many failures in a row.
+        """Return how many seconds to wait after `n_failures` consecutive failures.
 
         Raises:
-            ValueError: if nothing has failed: there is nothing to wait for.
+            ValueError: if `n_failures` is less than 1.
         """
         if n_failures < 1:
             raise ValueError(f"a back-off follows at least one failure, not {n_failures}")

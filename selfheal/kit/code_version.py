@@ -1,4 +1,4 @@
-"""Code version: the installed release and a digest of the Python files that really run, as decisions record it."""
+"""Code version: the installed release and a digest of the Python files in use, as recorded in decisions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-"""The folder of `selfheal`: all of its code may change what is decided, not this folder's alone."""
+"""The folder of `selfheal`: all of its code may affect decisions, not only this subpackage."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Durations as text for people, worded alike everywhere."""
+"""Durations as text for people, in one format."""
 
 from __future__ import annotations
 

@@ -1,22 +1,22 @@
-"""Errors, by what can be done about them. Every message names the thing, the value and the remedy."""
+"""Errors, grouped by the possible reaction. Every message names the thing, the value and the remedy."""
 
 from __future__ import annotations
 
 
 class SelfhealError(Exception):
-    """Base of every error the platform raises on purpose."""
+    """Base class of all errors that the platform raises deliberately."""
 
 
 class TransientError(SelfhealError):
-    """Worth trying again unchanged: the store is restarting, a lock is held."""
+    """The same call may succeed later: the store is restarting, or a lock is held."""
 
 
 class TooManyRequestsError(TransientError):
-    """As many requests of a kind are waiting as may wait at the same time."""
+    """The limit of waiting requests of this kind is reached."""
 
 
 class PermanentError(SelfhealError):
-    """The same call would fail the same way again: nothing may retry it."""
+    """The same call would fail again in the same way and must not be retried."""
 
 
 class ConfigurationError(PermanentError):
@@ -24,7 +24,7 @@ class ConfigurationError(PermanentError):
 
 
 class InvalidDataError(PermanentError):
-    """Data from outside breaks the contract. Nothing of it was stored."""
+    """External data violates the contract. None of it was stored."""
 
 
 class TrainingFailedError(PermanentError):
@@ -32,7 +32,7 @@ class TrainingFailedError(PermanentError):
 
 
 class IntegrityError(PermanentError):
-    """Something that must never change has changed: a reference, a model file, a decision."""
+    """Something immutable has changed: a reference, a model file or a decision."""
 
 
 class MissingArtifactError(IntegrityError):
@@ -48,11 +48,11 @@ class ModelNotExplainableError(PermanentError):
 
 
 class NoProductionModelError(TransientError):
-    """There is no production version yet: bootstrap first."""
+    """No version is in production yet: run the bootstrap first."""
 
 
 class UnknownVersionError(PermanentError):
-    """No such version is registered."""
+    """The version is not registered."""
 
 
 class PromotionConflictError(PermanentError):
@@ -64,8 +64,8 @@ class LabelConflictError(PermanentError):
 
 
 class JournalUnavailableError(TransientError):
-    """A record could not be made durable. It was not acknowledged; nothing that was acknowledged is lost."""
+    """A record could not be made durable and was not acknowledged. No acknowledged record is lost."""
 
 
 class ServiceUnavailableError(TransientError):
-    """A process or service that this one depends on does not answer."""
+    """A process or service that this one depends on does not respond."""

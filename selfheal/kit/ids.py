@@ -1,4 +1,4 @@
-"""Ids that sort by the time they were made (UUID version 7)."""
+"""Ids that sort by creation time (UUID version 7)."""
 
 from __future__ import annotations
 

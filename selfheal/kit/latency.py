@@ -8,15 +8,15 @@ from itertools import takewhile
 
 
 class LatencyHistogram:
-    """Counts of requests by their time from arrival to acknowledgement (a Prometheus histogram), and the newest times.
+    """Histogram of the seconds from a request's arrival to its acknowledgement, for Prometheus, and the newest observations.
 
-    The newest times are for the quantiles of the moment.
+    The newest observations give the current quantiles.
     """
 
     BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
     MAX_RECENT = 4_096
-    """Enough for a p99 (40 observations lie above it); at thousands of requests a second they cover the last second."""
+    """Number of newest observations: enough for a p99 (40 lie above it); at thousands of requests per second they cover 1 s."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(self.BOUNDS_SECONDS) + 1)
@@ -24,11 +24,11 @@ class LatencyHistogram:
         self._recent: deque[tuple[float, float]] = deque(maxlen=self.MAX_RECENT)
 
     def observe(self, seconds: float, now: float) -> None:
-        """Count one request that took so long. `now` is of `time.perf_counter`."""
+        """Count one request that took `seconds`. `now` is from `time.perf_counter`."""
         self.counts[bisect_left(self.BOUNDS_SECONDS, seconds)] += 1
         self.sum_seconds += seconds
         self._recent.append((now, seconds))
 
     def recent_seconds(self, since: float) -> list[float]:
-        """Return the times of requests acknowledged since then (of `time.perf_counter`), the newest first."""
+        """Return the seconds of requests acknowledged since `since` (from `time.perf_counter`), newest first."""
         return [seconds for _, seconds in takewhile(lambda one: one[0] >= since, reversed(self._recent))]

@@ -16,18 +16,18 @@ FORM = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://\S+")
 
 @dataclass(frozen=True)
 class Channel:
-    """One address. `key` stands for it where it is stored."""
+    """One address. Stored data refers to it by `key`."""
 
     url: str = field(repr=False)
 
     @property
     def key(self) -> str:
-        """The first 16 hex digits of the address's SHA-256."""
+        """Return the first 16 hex digits of the address's SHA-256."""
         return hashlib.sha256(self.url.encode()).hexdigest()[:16]
 
     @property
     def scheme(self) -> str:
-        """The part of the address before `://`, which holds no secret."""
+        """Return the part of the address before `://`, which contains no secret."""
         return self.url.partition("://")[0]
 
 
@@ -35,7 +35,7 @@ def parse_channels(value: str) -> tuple[Channel, ...]:
     """Parse one setting: addresses, separated by commas; a comma within an address is written %2C.
 
     Raises:
-        ConfigurationError: naming the position of one that is no URL, but not its text.
+        ConfigurationError: if an address is not a URL; the message gives its position, not its text.
     """
     urls = [url.strip() for url in value.split(",") if url.strip()]
     for place, url in enumerate(urls, 1):

@@ -7,14 +7,14 @@ import re
 from selfheal.kit.errors import ConfigurationError
 
 OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
-"""As Dagster has it: what passes here does not stop the code location from loading."""
+"""Dagster's own pattern, so that an accepted owner does not stop the code location from loading."""
 
 
 def parse_owners(value: str) -> list[str]:
     """Return the owners, comma-separated in `value`: e-mail addresses, or teams as `team:name`.
 
     Raises:
-        ConfigurationError: naming the first entry that is neither.
+        ConfigurationError: if an entry is neither; the message names the first one.
 
     >>> parse_owners("ada@example.org, team:risk")
     ['ada@example.org', 'team:risk']

@@ -1,4 +1,4 @@
-"""A background thread that does the same work again and again until it is stopped."""
+"""A background thread that repeats its work until it is stopped."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ logger = logging.getLogger(__name__)
 
 
 class PeriodicThread:
-    """A daemon thread that works after every pause and survives whatever its work raises.
+    """A daemon thread that works after every pause and survives exceptions of its work.
 
     Args:
         work: called in the thread after each pause. An exception is logged, and the work is called again after the next
             pause.
-        pause_seconds: asked before each pause, which `request_stop` cuts short.
-        last_work: called in the thread once, after the stop was requested.
+        pause_seconds: called before each pause for its length; `request_stop` ends a pause early.
+        last_work: called once in the thread after the stop was requested.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class PeriodicThread:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether a stop was requested: work that waits by itself should end early."""
+        """Return whether a stop was requested; work that waits should then end early."""
         return self._stopping.is_set()
 
     def start(self) -> None:
@@ -42,13 +42,13 @@ class PeriodicThread:
         self._thread.start()
 
     def request_stop(self) -> None:
-        """End the pause under way, and the thread after the work under way."""
+        """End the current pause, and the thread after its current work."""
         self._stopping.set()
 
     def stop(self, timeout_seconds: float | None = None) -> None:
-        """Request the stop and wait for the thread's end, at most `timeout_seconds` (None: as long as it takes).
+        """Request the stop and wait for the thread's end, at most `timeout_seconds` (None: without limit).
 
-        A thread that never started is not waited for.
+        It returns at once if the thread never started.
         """
         self.request_stop()
         if self._thread.ident is not None:

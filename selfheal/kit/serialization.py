@@ -22,7 +22,7 @@ def to_json(record: object) -> bytes:
     """Return a record as JSON.
 
     Raises:
-        ValueError: if it holds NaN or an infinity (unknown is None).
+        ValueError: if it contains NaN or an infinity (an unknown value is None).
     """
     return json.dumps(to_dict(record), allow_nan=False, indent=1).encode()
 
@@ -34,17 +34,17 @@ def to_dict(record: object) -> dict[str, Any]:
 
 
 def from_dict(kind: type[RecordT], values: object) -> RecordT:
-    """Return the record of `kind` whose `to_dict` the values are.
+    """Return the record of `kind` from the values of its `to_dict`.
 
     Raises:
-        pydantic.ValidationError: if the values are not such a record.
+        pydantic.ValidationError: if the values do not form such a record.
     """
     record: RecordT = _adapter(kind).validate_python(values)
     return record
 
 
 _adapters: dict[object, TypeAdapter[Any]] = {}
-"""One adapter for each kind of record: building one takes milliseconds."""
+"""Cached adapters by kind of record, because building one takes milliseconds."""
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
