@@ -1,7 +1,7 @@
-"""Labelled data from outside: a CSV in the shape of the contract, or the contract's synthetic stand-in.
+"""External labelled data: a CSV that follows the contract, or the contract's synthetic stand-in.
 
 Every row is checked before anything is stored; errors name file, line, column and value. Callers get the frame together
-with its source, because every output has to state it.
+with its source, which every output must state.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ if TYPE_CHECKING:
     from selfheal.settings import Settings
 
 INDEX_NAMES = {"", "id", "index"}
-"""Headers (in lower case) read as a row index, as is `Unnamed: ...`, pandas' word for a blank one. Kaggle's is
-blank."""
+"""Headers (in lower case) of a row index; so is `Unnamed: ...`, pandas' name for a blank header, which Kaggle uses."""
 
 MISSING_TEXTS = {"", "NA", "NaN", "nan", "null", "NULL"}
 MAX_LISTED = 5
-"""Problems listed in one error; there may be a hundred thousand of the same kind."""
+"""Largest number of problems listed in one error; a file may have a hundred thousand of the same kind."""
 
 MAX_SHOWN = 80
-"""Characters of a row shown in an error."""
+"""Largest number of characters of a row in an error."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,19 @@ class Dataset:
 
     @property
     def description(self) -> str:
-        """Which of the two kinds of data it is, how much of it, and its source: every output states this."""
+        """Return the kind of data, the number of rows and the source, which every output states."""
         kind = "real rows" if self.origin == "real" else "SYNTHETIC stand-in rows"
         return f"{len(self.frame):,} {kind} ({self.source})"
 
 
 def load_dataset(settings: Settings, contract: ModelContract, *, all_rows: bool = False) -> Dataset:
-    """Load the data set in force: `DATA` if set, else the contract's file in DATA_DIR, else the synthetic stand-in.
+    """Load the configured data set: `DATA` if set, else the contract's file in DATA_DIR, else the synthetic stand-in.
 
     Args:
-        all_rows: ignore `DATA_ROWS` (a simulation's traffic comes from the rows that training left out).
+        all_rows: ignore `DATA_ROWS` (a simulation's traffic consists of rows not used for training).
 
     Raises:
-        InvalidDataError: if the file named by `DATA` is missing or breaks the contract, or if there is neither a file
+        InvalidDataError: if the file named by `DATA` is missing or violates the contract, or if there is neither a file
             nor a stand-in.
     """
     default = settings.data_dir / contract.default_csv
@@ -82,7 +81,7 @@ def load_csv(path: Path, contract: ModelContract) -> pd.DataFrame:
     """Read and validate a labelled CSV: raw inputs (own names or aliases) and the label; an index column is optional.
 
     Raises:
-        InvalidDataError: naming file, line, column, value and remedy for what is wrong.
+        InvalidDataError: if the file is invalid; the message names file, line, column, value and remedy.
     """
     text = _read_text_frame(path)
     names = _resolve_columns(path, list(text.columns), contract)
@@ -206,7 +205,7 @@ def _to_numbers(path: Path, text: pd.DataFrame, names: dict[str, str]) -> pd.Dat
 
 
 def _number(text: str) -> float | None:
-    """Return the number that a field states, to the last bit; NaN for a missing value, None if it is not a number."""
+    """Parse a field exactly; return NaN for a missing value, None if it is not a number."""
     value = text.strip()
     if value in MISSING_TEXTS:
         return math.nan
@@ -214,7 +213,9 @@ def _number(text: str) -> float | None:
         number = float(value)
     except ValueError:
         return None
-    return None if math.isnan(number) or "_" in value else number  # Python reads 1_000 as 1000, a CSV has no such thing
+    return (
+        None if math.isnan(number) or "_" in value else number
+    )  # Python parses 1_000 as 1000, which a CSV does not mean
 
 
 def _checked(
@@ -224,7 +225,7 @@ def _checked(
     place: Literal["line", "row"],
     original: dict[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Return the frame in the contract's order if it keeps the contract; its index is each row's `place`."""
+    """Return the frame in the contract's order if it satisfies the contract; its index is each row's `place`."""
     import pandas as pd
     import pandera.pandas as pa
 

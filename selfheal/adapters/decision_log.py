@@ -1,4 +1,4 @@
-"""Decision log: each decision is in Postgres' hash chain and in a JSON file, so that neither can be edited unnoticed."""
+"""Decision log: each decision is in Postgres' hash chain and in a JSON file, so that an edit of either is detected."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 NEWEST = 10
-"""How many recent decisions are checked for a missing file (a crash came between the two steps). If an older one has
-no file, that is no accident; `verify` reports it."""
+"""Number of recent decisions whose missing files are written again (after a crash between the two steps). If an older
+decision has no file, the file was removed; `verify` reports it."""
 
 
 def decision_folder(data_dir: Path) -> Path:
@@ -26,7 +26,7 @@ def decision_folder(data_dir: Path) -> Path:
 
 
 def record_decision(store: Store, data_dir: Path, decision: Decision) -> Decision:
-    """Record a decision, and return it as it is recorded: if there is one with the same id, the first one stays."""
+    """Record a decision and return the recorded one: an existing decision with the same id is kept."""
     decisions.append(store, decision)
     recorded = decisions.find(store, decision.decision_id)
     assert recorded is not None
@@ -73,7 +73,7 @@ def file_problems(store: Store, data_dir: Path) -> list[str]:
 
 
 def _is_same(content: dict[str, Any], stored: Decision | None) -> bool:
-    """Return whether a file says what Postgres says. A file from before a field was added lacks that field."""
+    """Return whether a file agrees with Postgres. A file from before a field was added lacks that field."""
     try:
         in_file = from_dict(Decision, content)
     except ValueError:  # a pydantic.ValidationError is a ValueError
@@ -82,7 +82,7 @@ def _is_same(content: dict[str, Any], stored: Decision | None) -> bool:
 
 
 def _is_within(part: Any, whole: Any) -> bool:
-    """Return whether `whole` has everything that `part` has: nothing may hide under a name that no record has."""
+    """Return whether `whole` contains everything in `part`, so that a file has no unknown fields."""
     if isinstance(part, dict) and isinstance(whole, dict):
         return all(name in whole and _is_within(value, whole[name]) for name, value in part.items())
     if isinstance(part, list) and isinstance(whole, list):

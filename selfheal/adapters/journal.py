@@ -1,9 +1,8 @@
 """Journal: the append-only CSV audit trail, which is also the write-ahead log of predictions and labels.
 
-A record is acknowledged once `Journal.append` has returned; Postgres is filled behind it by
-`selfheal.adapters.postgres.ingest`. Each writer has a file of its own, opened anew at every start and never reopened,
-so a line torn by a crash can only be the last of its file. The last column, `crc32`, is the checksum of the text before
-it.
+A record is acknowledged once `Journal.append` has returned; `selfheal.adapters.postgres.ingest` copies it to Postgres
+later. Each writer creates its own file at every start and never reopens it, so a line torn by a crash can only be the last
+of its file. The last column, `crc32`, is the checksum of the text before it.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ MAX_FILE_SECONDS = 24 * 3600.0
 written to it."""
 
 TAIL_BYTES = 8_000_000
-"""How much of the end of a file `last_lines` reads."""
+"""Bytes at the end of a file that `last_lines` reads."""
 
 Field: TypeAlias = str | float | int | bool | None
 Record: TypeAlias = Sequence[Field]
@@ -71,7 +70,7 @@ LABEL_COLUMNS = (
 
 @dataclass(frozen=True)
 class JournalKind:
-    """One of the two journals: its folder below DATA_DIR/audit and its columns, the checksum left out."""
+    """One of the two journals: its folder below DATA_DIR/audit and its columns, without the checksum."""
 
     name: str
     columns: tuple[str, ...]
@@ -81,7 +80,7 @@ class JournalKind:
         return data_dir / "audit" / self.name
 
     def files(self, data_dir: Path) -> list[Path]:
-        """Return all files, compressed or not, the oldest first (names begin with the time they were opened)."""
+        """Return all files, compressed or not, oldest first (names begin with the time of creation)."""
         found = {
             file_key(path): path for pattern in ("*.csv", "*.csv.gz") for path in self.folder(data_dir).glob(pattern)
         }
@@ -108,21 +107,21 @@ FsyncMode: TypeAlias = Literal["always", "interval", "off"]
 """When appended lines are forced to disk: before `append` returns, whenever `sync` is called, or never."""
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""A full disk passes; any other error while writing or syncing means that the disk cannot be trusted."""
+"""Errors of a full disk, which are temporary; any other error while writing or syncing means a faulty disk."""
 
 
 class Journal:
     """One writer's end of a journal. Safe to use from several threads.
 
-    The writer holds a lock on its file for as long as it may append, so that readers can tell a line that is being
-    written from one that a crash has torn, and so that nobody compresses a file in use.
+    The writer locks its file while it may append, so that readers can distinguish a line being written from one torn by a
+    crash, and so that no process compresses a file in use.
 
     Args:
         kind: which journal.
         data_dir: the platform's data folder.
         max_bytes: the size at which a file is closed and the next one opened.
-        fsync: `always`: on return from `append` the records are on disk. `interval`: they are with the operating system
-            (and survive a crash of the process), and `sync` brings them to disk. `off`: the operating system decides.
+        fsync: `always`: on return from `append` the records are on disk. `interval`: they are in the operating system's
+            cache (and survive a crash of the process), and `sync` writes them to disk. `off`: the operating system decides.
     """
 
     def __init__(self, kind: JournalKind, data_dir: Path, max_bytes: int, fsync: FsyncMode = "always") -> None:
@@ -138,7 +137,7 @@ class Journal:
         self._has_unsynced = False
         self.path: Path | None = None
         self.failure: str | None = None
-        """Why this journal accepts nothing any more, once its disk has failed."""
+        """Why this journal accepts no more records, after its disk has failed."""
 
     def append(self, records: Sequence[Record]) -> None:
         """Write the records (fields in the order of the kind's columns) as lines (`encode_lines`).
@@ -152,9 +151,9 @@ class Journal:
         """Write encoded lines; on return they are as durable as `fsync` says.
 
         Raises:
-            JournalUnavailableError: if that failed; then none of them counts as written. The file is abandoned: after a
-                failed sync its pages may be lost without another error, so it is never synced again. After a full disk
-                the next call tries again, with another file; any other failure is final.
+            JournalUnavailableError: if the write failed; then none of the lines counts as written. The file is abandoned
+                and never synced again, because after a failed sync its pages may be lost without another error. After a
+                full disk the next call tries again with another file; any other failure is final.
         """
         with self._lock:
             if self.failure is not None:
@@ -170,7 +169,7 @@ class Journal:
             self._size += len(lines)
 
     def sync(self) -> None:
-        """Bring to disk what `interval` has left with the operating system.
+        """Write to disk what `interval` has left in the operating system's cache.
 
         Raises: as `write`.
         """
@@ -192,7 +191,7 @@ class Journal:
                 self._open_next()
 
     def close(self) -> None:
-        """Sync, if need be, and release the file: readers then see that it is finished."""
+        """Sync if necessary, and release the file, so that readers see that it is finished."""
         with contextlib.suppress(JournalUnavailableError):
             self.sync()
         with self._lock:
@@ -212,14 +211,14 @@ class Journal:
             _write_all(descriptor, lines)
         except OSError as error:
             if error.errno in NO_ROOM and self._has_unsynced:
-                os.fdatasync(descriptor)  # the file is abandoned, but what it has was acknowledged
+                os.fdatasync(descriptor)  # the file is abandoned, but its lines were acknowledged
             raise
 
     def _open_next(self) -> None:
         """Open the next file; its header and its name are on disk before the first record.
 
-        It gets its name only once it has its lock and its header: a file that others see without the lock counts as
-        finished, and would be compressed and removed.
+        It gets its name only after its lock and its header, because a visible file without the lock counts as finished
+        and would be compressed and removed.
         """
         if self._descriptor is not None and self._has_unsynced:
             with self._giving_up_on_error():
@@ -238,7 +237,7 @@ class Journal:
             sync_folder(self._folder)
         except OSError as error:
             self._close()
-            for empty in (unnamed, path):  # on a full disk every attempt would leave another one
+            for empty in (unnamed, path):  # on a full disk every attempt would leave another empty file
                 with contextlib.suppress(OSError):
                     empty.unlink(missing_ok=True)
             if error.errno == errno.EIO:
@@ -255,7 +254,7 @@ class Journal:
             assert self._descriptor is not None and self.path is not None
             if error.errno in NO_ROOM:
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self._descriptor, self._size)  # what was not acknowledged should not be read either
+                    os.ftruncate(self._descriptor, self._size)  # lines that were not acknowledged must not be read
                     if self._size == len(self._header):
                         self.path.unlink()  # or files without a record would pile up
             else:
@@ -273,9 +272,9 @@ def _disk_failure(path: Path, error: OSError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Whole, checked lines of one file.
+    """Complete, checked lines of one file.
 
-    `lines` are without checksum and line break, `starts` are their byte offsets; `end_offset` is where to read on.
+    `lines` are without checksum and line break, `starts` are their byte offsets; `end_offset` is where the next read starts.
     """
 
     columns: tuple[str, ...]
@@ -286,13 +285,13 @@ class Chunk:
 
 
 def read_chunk(path: Path, offset: int, max_bytes: int = 8_000_000) -> Chunk:
-    """Read the next whole lines of a journal file from byte `offset` on (of the text, if the file is compressed).
+    """Read the next complete lines of a journal file from byte `offset` on (of the text, if the file is compressed).
 
-    A last line without its line break is still being written, or torn: it is left for the next call. A line whose
-    checksum is wrong is left out and reported as `file: byte offset`; the lines after it are read all the same.
+    A last line without a line break is still being written, or torn: it is left for the next call. A line with a wrong
+    checksum is skipped and reported as `file: byte offset`; the lines after it are read.
 
     Raises:
-        InvalidDataError: if the file has no header of a journal, or is compressed and damaged.
+        InvalidDataError: if the file has no journal header, or is a damaged compressed file.
     """
     with _text(path) as file:
         header = file.readline(max_bytes)
@@ -321,10 +320,10 @@ def read_chunk(path: Path, offset: int, max_bytes: int = 8_000_000) -> Chunk:
 
 
 def last_lines(kind: JournalKind, data_dir: Path, max_lines: int) -> list[dict[str, str]]:
-    """Return the newest undamaged records of the files that are not compressed yet, the oldest first.
+    """Return the newest undamaged records of the files that are not yet compressed, oldest first.
 
     Raises:
-        InvalidDataError: if a file in the folder is no journal file.
+        InvalidDataError: if a file in the folder is not a journal file.
     """
     found: list[dict[str, str]] = []
     for path in reversed(kind.files(data_dir)):
@@ -347,12 +346,12 @@ def file_key(path: Path) -> str:
 
 
 def compressed_path(path: Path) -> Path:
-    """Return the file's path once it is compressed."""
+    """Return the path of the compressed file."""
     return path.with_name(file_key(path) + COMPRESSED_SUFFIX)
 
 
 def text_size(path: Path) -> int:
-    """Return the bytes of text in a journal file; for a compressed one, as its trailer says."""
+    """Return the bytes of text in a journal file; for a compressed one, from its trailer."""
     size = path.stat().st_size
     if path.suffix != COMPRESSED_SUFFIX or size < 4:
         return size
@@ -363,7 +362,7 @@ def text_size(path: Path) -> int:
 
 
 def has_writer(path: Path) -> bool:
-    """Return whether some process may still append to the file."""
+    """Return whether a process may still append to the file."""
     if path.suffix == COMPRESSED_SUFFIX:
         return False
     with path.open("rb") as file:
@@ -399,10 +398,10 @@ def finished_text(path: Path) -> FinishedText | None:
 
 
 def compress(path: Path) -> Path:
-    """Replace a file that has no writer by a compressed one; return its path. At every moment one of the two is whole.
+    """Replace a file without a writer by a compressed one; return its path. At every moment one of the two is complete.
 
     Raises:
-        OSError: if there is no room; the file stays as it is.
+        OSError: if there is no space; the file is unchanged.
     """
     target = compressed_path(path)
     with (
@@ -418,8 +417,8 @@ def compress(path: Path) -> Path:
 def encode_lines(records: Sequence[Record]) -> bytes:
     """Return the records as journal lines with checksums. Floats are exact; None and NaN are empty fields.
 
-    JSON does the formatting, for all records in one call: an array of numbers is a CSV line once its brackets are
-    removed. `null` cannot be confused with text, which still has its quotes then.
+    One JSON call formats all records: an array of numbers without its brackets is a CSV line. `null` cannot be confused
+    with text, which is still quoted at that point.
     """
     text = orjson.dumps(records)[2:-2].replace(b",null", b",").replace(b'"', b"")
     lines = text.split(b"],[")
@@ -439,19 +438,19 @@ def column_values(values: FloatArray, kind: str) -> list[Field]:
     floats: list[float] = values.tolist()
     if kind == "int":
         return [int(value) if value == value else None for value in floats]  # noqa: PLR0124  (only NaN differs from itself)
-    if np.isinf(values).any():  # JSON knows no infinity and would call it missing
+    if np.isinf(values).any():  # JSON has no infinity and would write it as missing
         return [str(value) if np.isinf(value) else value for value in floats]
     return list[Field](floats)
 
 
 def format_time(moment: datetime) -> str:
-    """Return a time as the journal writes it: ISO 8601 in UTC, with microseconds."""
+    """Return a time in the journal's format: ISO 8601 in UTC, with microseconds."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 @contextlib.contextmanager
 def _text(path: Path) -> Iterator[BinaryIO]:
-    """Open the file's text, unpacked if it is compressed."""
+    """Open the file's text, decompressed if necessary."""
     with path.open("rb") as raw:
         if path.suffix != COMPRESSED_SUFFIX:
             yield raw

@@ -1,8 +1,7 @@
 """Model registry: the only module that imports MLflow.
 
-It logs what training made, registers versions, moves aliases, and brings artifacts to this machine, checked by digest.
-Which version is in production is decided by Postgres (`selfheal.services.promotion.going_live`); the alias `production`
-follows it.
+It logs trained models, registers versions, moves aliases, and downloads artifacts, which it checks by digest. Postgres
+decides which version is in production (`selfheal.services.promotion.going_live`); the alias `production` follows it.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ logger = logging.getLogger(__name__)
 PRODUCTION_ALIAS, STAGING_ALIAS = "production", "staging"
 SHADOW_KEY_TAG = "selfheal.shadow_key"
 DAGSTER_RUN_TAG = "dagster_run_id"
-"""dagster-mlflow's tag: the Dagster run that a run belongs to."""
+"""dagster-mlflow's tag of an MLflow run: the Dagster run that it belongs to."""
 
 MODEL_FILE = "model.skops"
 
@@ -54,9 +53,9 @@ class Registry:
     """MLflow for one model, with a cache of its files on this machine.
 
     Args:
-        tracking_uri: returns MLflow's; called at first use (the embedded Postgres may have to start).
-        artifact_folder: where artifacts go if MLflow's store is a database; None: the tracking server decides.
-        max_model_bytes: a model file that is larger, or unpacks to more, is refused.
+        tracking_uri: returns MLflow's tracking URI; called at first use, because the embedded Postgres may have to start.
+        artifact_folder: the folder for artifacts if MLflow's store is a database; None: the tracking server decides.
+        max_model_bytes: largest size of a model file, packed and unpacked; a larger one is refused.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Registry:
         self._max_model_bytes = max_model_bytes
 
     def find_shadow(self, shadow_key: str) -> ShadowModel | None:
-        """Return what an earlier run of the same training logged, or None: the same rows, settings and code train once.
+        """Return the model that an earlier run of the same training logged, or None.
 
         The tag with the key is a run's last entry: a run that has it is complete, however its process ended afterwards.
         One whose files or model were deleted since is as good as none.
@@ -104,11 +103,11 @@ class Registry:
     ) -> ShadowModel:
         """Log parameters, metrics, the model (skops) and its files as one run; return what was logged.
 
-        Run artifacts: metrics.json, params.json, metadata.json, requirements.txt, reference.parquet, and the rows it learned
-        from and is judged on, training_set.parquet.
+        Run artifacts: metrics.json, params.json, metadata.json, requirements.txt, reference.parquet, and training_set.parquet
+        with the training and evaluation rows.
 
         Args:
-            run_id: the active run of this process, which its opener ends; None starts one and ends it.
+            run_id: the active run of this process, which its opener ends; None starts and ends a new one.
         """
         mlflow = self._mlflow()
         requirements = list(model_requirements())
@@ -156,16 +155,16 @@ class Registry:
         return shadow
 
     def tracking_config(self) -> dict[str, str]:
-        """Return where dagster-mlflow's tracking resource finds the experiment, which is made if there is none yet."""
+        """Return the configuration of dagster-mlflow's tracking resource; create the experiment if it is missing."""
         self._experiment_id()
         return {"experiment_name": EXPERIMENT, "mlflow_tracking_uri": self._tracking_uri()}
 
     def is_finished(self, run_id: str) -> bool:
-        """Return whether a run has ended well."""
+        """Return whether a run has ended successfully."""
         return bool(self._client().get_run(run_id).info.status == "FINISHED")
 
     def fail_runs_of(self, dagster_run_id: str) -> int:
-        """End what a killed Dagster run left running as FAILED; return how many runs that were."""
+        """End the runs that a killed Dagster run left running, as FAILED; return their number."""
         client = self._client()
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
@@ -177,7 +176,7 @@ class Registry:
         return len(runs)
 
     def register(self, shadow: ShadowModel) -> int:
-        """Register a run and return its version number; the same run is registered once, if by one caller at a time."""
+        """Register a run and return its version number. A run is registered once, if callers do not run concurrently."""
         from mlflow.exceptions import MlflowException
 
         client = self._client()
@@ -227,7 +226,7 @@ class Registry:
             raise
 
     def point_alias(self, alias: str, version: int) -> None:
-        """Move an alias. MLflow takes no lock for it: of two inserts at the same time one fails, and is tried again."""
+        """Move an alias. MLflow does not lock: one of two concurrent inserts fails and is tried again."""
         from mlflow.exceptions import MlflowException
         from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
@@ -261,10 +260,10 @@ class Registry:
         """Load the fitted pipeline, if it may be served.
 
         Args:
-            may_download: False contacts no server: the file is in this machine's cache or the model is refused.
+            may_download: False contacts no server: a model that is not in this machine's cache is refused.
 
         Raises:
-            ModelRefusedError: if the contract or a type in the file is not what it should be, or it does not load.
+            ModelRefusedError: if it has another contract, contains an untrusted type, or does not load.
             IntegrityError: if the file's digest is not the recorded one.
         """
         if model.contract_hash != self.contract.hash:
@@ -281,7 +280,7 @@ class Registry:
         return load_trusted(data, MODEL_FILE, self._max_model_bytes, self.contract.trusted_types)
 
     def model_bytes(self, model: ModelVersion | ShadowModel) -> bytes:
-        """Return the model's file as it was logged; to be compared, not opened.
+        """Return the model's file as it was logged, for comparison only.
 
         Raises:
             IntegrityError: if its digest is not the recorded one.
@@ -301,7 +300,7 @@ class Registry:
         return from_parquet(self._fetch(uri, model.reference_sha256, "parquet"))
 
     def training_set(self, model: ModelVersion | ShadowModel) -> TrainingSet:
-        """Return the rows that this model was trained and judged on, as they were gathered.
+        """Return the rows that this model was trained and judged on.
 
         Raises:
             MissingArtifactError: if its run has no such file.
@@ -312,7 +311,7 @@ class Registry:
         return snapshot.from_parquet(self._run_file(uri), uri, shadow.training_set.sha256)
 
     def stored_model(self, model: ModelVersion | ShadowModel) -> bytes:
-        """Return the model's file as the artifact store has it now, past this machine's cache and unchecked.
+        """Download the model's file from the artifact store, bypassing this machine's cache, without a check.
 
         A registered version knows the place of its files also after the logged model was deleted on MLflow's pages.
 
@@ -327,7 +326,7 @@ class Registry:
             return self._download(f"models:/{model.model_name}/{model.version}/{MODEL_FILE}")
 
     def stored_reference(self, model: ModelVersion | ShadowModel) -> bytes:
-        """Return the model's reference as the artifact store has it now, past this machine's cache and unchecked.
+        """Download the model's reference from the artifact store, bypassing this machine's cache, without a check.
 
         Raises:
             MissingArtifactError: if it is not there.
@@ -339,16 +338,16 @@ class Registry:
         return f"/#/experiments/{self._experiment_id()}/runs/{mlflow_run_id}"
 
     def shadow_of_run(self, run_id: str) -> ShadowModel:
-        """Return what `log_shadow` recorded of a run.
+        """Return the shadow model that `log_shadow` recorded in a run.
 
         Raises:
-            MissingArtifactError: if it is not the finished run of a training.
+            MissingArtifactError: if it is not a finished training run.
         """
         return from_dict(ShadowModel, json.loads(self._run_file(f"runs:/{run_id}/metadata.json")))
 
     @contextmanager
     def _run(self, run_id: str | None, name: str) -> Iterator[str]:
-        """Give the id of the run to log to: the active one, which is named, or a new one, which ends with the block."""
+        """Yield the id of the run to log to: the active run, which gets the name, or a new one, which ends with the block."""
         mlflow = self._mlflow()
         if run_id is None:
             with mlflow.start_run(experiment_id=self._experiment_id(), run_name=name) as run:
@@ -378,9 +377,9 @@ class Registry:
         """Download one file. `models:/` URIs name a folder only, so the folder is fetched for those.
 
         Raises:
-            MissingArtifactError: if MLflow does not have it (any more).
-            ModelRefusedError: if it is larger than a model file may be.
-            ServiceUnavailableError: if MLflow does not answer as it should.
+            MissingArtifactError: if MLflow does not have the file.
+            ModelRefusedError: if the file is larger than the limit.
+            ServiceUnavailableError: if MLflow does not respond correctly.
         """
         from mlflow.exceptions import MlflowException
 
@@ -423,7 +422,7 @@ class Registry:
             os.environ.setdefault(name, value)
         for name in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        import mlflow  # seconds to import: only where the registry is really asked
+        import mlflow  # takes seconds to import, so only where MLflow is really used
 
         with unchanged_environment():
             mlflow.set_tracking_uri(self._tracking_uri())
@@ -455,7 +454,7 @@ def _missing(uri: str) -> MissingArtifactError:
 
 
 def _name_of(uri: str) -> str:
-    """Return the file's name without its place: API clients learn why a version is refused, not where it is stored."""
+    """Return the file's name without its location, which API clients must not learn from an error."""
     return uri.rpartition("/")[2]
 
 

@@ -1,7 +1,7 @@
-"""Model cache: files of models on this machine's disk, by their digest, and which versions were served here last.
+"""Model cache: model files on this machine's disk, by digest, and the versions that were served here last.
 
-With both, the API starts and serves while Postgres and MLflow are down. Nothing read from here is trusted: a file is
-checked against the requested digest, a record is validated. Opening a model file is `selfheal.domain.model.file`'s.
+With both, the API starts and serves while Postgres and MLflow are down. Nothing read from the cache is trusted: a file is
+checked against the requested digest, a record is validated. `selfheal.domain.model.file` opens model files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from selfheal.kit.serialization import from_dict, to_json
 logger = logging.getLogger(__name__)
 
 CACHED_FILES = 20
-"""How many model and reference files stay: production, its predecessor and the newest candidates are among them."""
+"""Number of model and reference files that are retained: enough for production, its predecessor and the newest candidates."""
 
 REMEMBERED_VERSIONS = 2
 SERVED_FILE = "served.json"
@@ -36,7 +36,7 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
-    """A version that this machine served, as Postgres had it then, since when, and with which libraries."""
+    """A version that this machine served: its record in Postgres at that time, since when, and with which libraries."""
 
     version: ModelVersion
     served_since: datetime
@@ -45,7 +45,7 @@ class ServedVersion:
 
 @dataclass(frozen=True, slots=True)
 class ServedVersions:
-    """The content of `served.json`: the latest first."""
+    """The content of `served.json`: the latest version first."""
 
     served: tuple[ServedVersion, ...] = ()
 
@@ -62,11 +62,11 @@ class ModelCache:
         self._max_bytes = max_bytes
 
     def fetch(self, sha256: str, suffix: str, origin: str, download: Callable[[], bytes]) -> bytes:
-        """Return the content with this digest: from here, else downloaded from `origin`, checked and stored.
+        """Return the content with this digest from the cache, or else download it from `origin`, check it and store it.
 
         Raises:
             IntegrityError: if the download has another digest; it is not stored.
-            ModelRefusedError: if the file here is too large to be read.
+            ModelRefusedError: if the cached file exceeds the limit.
         """
         path = self._path(sha256, suffix)
         found = self._read(path)
@@ -79,17 +79,17 @@ class ModelCache:
         return data
 
     def remember(self, version: ModelVersion, now: datetime) -> None:
-        """Record that this version is served here from now on; its file stays until two other versions were served.
+        """Record that this version is served here from now on; its file is retained until two other versions were served.
 
         Raises:
-            OSError: if that could not be written; the earlier record stays.
+            OSError: if the record could not be written; the earlier one is unchanged.
         """
         others = [one for one in self.remembered() if one.version.version != version.version]
         latest = (ServedVersion(version, now, model_requirements()), *others)[:REMEMBERED_VERSIONS]
         write_atomic(self._folder / SERVED_FILE, to_json(ServedVersions(latest)), is_durable=True)
 
     def remembered(self) -> tuple[ServedVersion, ...]:
-        """Return the versions served here last, the latest first; none if the record is damaged, which is logged."""
+        """Return the versions served here last, latest first; none if the record is damaged, which is logged."""
         path = self._folder / SERVED_FILE
         try:
             return from_dict(ServedVersions, json.loads(path.read_bytes())).served[:REMEMBERED_VERSIONS]
@@ -100,7 +100,7 @@ class ModelCache:
             return ()
 
     def has_answered(self, version: ModelVersion) -> bool:
-        """Return whether this very file was served here with the libraries installed now: it will answer again."""
+        """Return whether this very file was served here with the currently installed libraries."""
         return any(
             one.version.artifact_sha256 == version.artifact_sha256
             and one.version.contract_hash == version.contract_hash
@@ -117,17 +117,17 @@ class ModelCache:
         try:
             check_size(path.stat().st_size, path.name, self._max_bytes)
             data = path.read_bytes()
-        except OSError:  # missing or not readable: in either case it is downloaded
+        except OSError:  # missing or unreadable: download it
             return None
         with contextlib.suppress(OSError):  # the folder may be read-only
-            path.touch()  # used now: not the next to be pruned
+            path.touch()  # mark as used, so that it is not pruned next
         return data
 
     def _store(self, path: Path, data: bytes) -> None:
         try:
             write_atomic(path, data, is_durable=True)
             self._prune()
-        except OSError as error:  # a full disk: the model can be served all the same
+        except OSError as error:  # a full disk: the model can be served nevertheless
             logger.warning("could not store %s in this machine's model cache: %s", path, error)
 
     def _prune(self) -> None:

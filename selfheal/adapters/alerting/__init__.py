@@ -1,1 +1,1 @@
-"""Notification of people: `channels` says where messages go, `delivery` sends each alert there from the outbox."""
+"""Notification of people: `channels` defines where messages go, `delivery` sends each alert from the outbox."""

@@ -29,7 +29,7 @@ SETTINGS: Mapping[str, tuple[Severity, ...]] = {
 
 @dataclass(frozen=True)
 class Message:
-    """What one channel is sent. `kind` is apprise's: info, success, warning or failure."""
+    """A message to one channel. `kind` is apprise's: info, success, warning or failure."""
 
     title: str
     body: str
@@ -38,13 +38,13 @@ class Message:
 
 @dataclass(frozen=True)
 class Routes:
-    """The channels of each severity; an address that is configured twice is one channel."""
+    """The channels of each severity; an address that is configured twice counts once."""
 
     by_severity: Mapping[Severity, tuple[Channel, ...]]
 
     @property
     def channels(self) -> tuple[Channel, ...]:
-        """Every channel of any severity, once."""
+        """Return the channels of all severities, without duplicates."""
         return tuple(dict.fromkeys(channel for channels in self.by_severity.values() for channel in channels))
 
 
@@ -62,10 +62,10 @@ def routes_of(settings: Settings) -> Routes:
 
 
 def check_channels(settings: Settings) -> None:
-    """Check every configured address, when a service starts. Apprise takes a second to load: short commands do without.
+    """Check every configured address when a service starts. Short commands skip it, because loading apprise takes 1 s.
 
     Raises:
-        ConfigurationError: naming the setting, place and scheme of an address that apprise cannot use.
+        ConfigurationError: if apprise cannot use an address; the message gives its setting, position and scheme.
     """
     for name in SETTINGS:
         channels = parse_channels(getattr(settings, name).get_secret_value())
@@ -78,7 +78,7 @@ def check_channels(settings: Settings) -> None:
 
 
 def send(channel: Channel, message: Message) -> bool:
-    """Send and wait, for as long as the service takes; return False if the channel did not accept it."""
+    """Send the message and wait without limit; return False if the channel did not accept it."""
     import apprise
 
     plugin = _plugin(channel)

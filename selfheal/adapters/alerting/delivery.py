@@ -1,8 +1,8 @@
-"""Delivery of alerts from the outbox to people: no channel is waited for long, and no alert is lost.
+"""Delivery of alerts from the outbox to people: waits for channels are bounded, and failed messages are sent again.
 
-The table of alerts is the outbox: a row records what each channel was last sent, and from when on it is to be examined
-for messages that are still to be sent. `deliver_due_alerts` is called by every tick, the monitoring sensor and the
-API's watchdog; a channel that fails is tried again by a later call, up to `MAX_FAILURES` times.
+The table of alerts is the outbox: a row records what each channel was last sent, and when its messages are due.
+`deliver_due_alerts` is called by every tick, the monitoring sensor and the API's watchdog. If a channel fails, a later call
+tries again, up to `MAX_FAILURES` times.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ logger = logging.getLogger(__name__)
 
 KINDS = {Severity.INFO: "info", Severity.WARNING: "warning", Severity.CRITICAL: "failure"}
 RESOLVED = "resolved"
-"""What a channel was last sent of an alert is a severity, or this."""
+"""Recorded for a channel that was sent the alert's resolution; otherwise the severity it was last sent is recorded."""
 
 TIMEOUT_SECONDS = 10.0
-"""For one call of `deliver_due_alerts` or `notify`, however many channels hang. Most of apprise's services give up
-after 4 s."""
+"""Time limit for one call of `deliver_due_alerts` or `notify`, however many channels hang. Most of apprise's services
+give up after 4 s."""
 
 LEASE = timedelta(seconds=60)
-"""How long one process alone may send what it claimed; if it is killed half-way, another one sends it after that."""
+"""Time in which only the process that claimed a message may send it; afterwards another process may, after a crash."""
 
 RETRY_BACKOFF = Backoff(initial_seconds=60.0, max_seconds=7_200.0)
 MAX_FAILURES = 16
-"""Failed attempts in a row before an alert's messages are given up: about a day with pauses that double. Its row
-stays."""
+"""Consecutive failures after which an alert's messages are abandoned: about a day, with pauses that double. The row
+remains."""
 
 MAX_ALERTS_AT_ONCE = 20
-"""Per call; the others wait for the next call."""
+"""Largest number of alerts per call; the others wait for the next call."""
 
 _hanging: set[str] = set()
-"""Keys of channels whose last message has been neither sent nor refused: they get no second thread."""
+"""Keys of channels with a message still in progress; they get no second thread."""
 
 _hanging_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class DueMessage:
-    """A message about one alert for one channel. `says` is what the channel was last sent once it is delivered."""
+    """A message about one alert for one channel. `says` is recorded for the channel once the message is delivered."""
 
     channel: Channel
     message: Message
@@ -64,13 +64,13 @@ class DueMessage:
 
 
 Delivered = dict[str, dict[str, str]]
-"""What each channel (by its key) was sent, for each alert (by its id)."""
+"""The state that each channel (by its key) was sent, for each alert (by its id)."""
 
 
 def deliver_due_alerts(settings: Settings, store: Store, now: datetime) -> int:
-    """Send what is due and record what was delivered; return how many messages were. Takes `TIMEOUT_SECONDS` at most.
+    """Send due messages and record deliveries; return the number delivered. Takes at most `TIMEOUT_SECONDS`.
 
-    Delivers at least once: if the process dies between sending and recording, a message is sent again.
+    Delivery is at least once: if the process dies between sending and recording, a message is sent again.
     """
     from selfheal.adapters.postgres import alert_outbox
 
@@ -94,7 +94,7 @@ def deliver_due_alerts(settings: Settings, store: Store, now: datetime) -> int:
 
 
 def deliver_in_background(settings: Settings, store: Store) -> None:
-    """Call `deliver_due_alerts` in a thread of its own and return at once. What fails is left to a later call."""
+    """Call `deliver_due_alerts` in a thread of its own and return at once. Failures are left to a later call."""
 
     def work() -> None:
         from sqlalchemy.exc import SQLAlchemyError
@@ -106,9 +106,9 @@ def deliver_in_background(settings: Settings, store: Store) -> None:
 
 
 def notify(settings: Settings, alerts: Iterable[Alert]) -> dict[str, str]:
-    """Send alerts that cannot be recorded in the outbox; return what each channel (by its key) was sent of the last.
+    """Send alerts that cannot be recorded in the outbox; return what each channel (by its key) was sent of the last one.
 
-    A channel that fails is logged and not tried again. Takes `TIMEOUT_SECONDS` for each alert at most.
+    A failing channel is logged and not tried again. Takes at most `TIMEOUT_SECONDS` per alert.
     """
     routes = routes_of(settings)
     last: dict[str, str] = {}
@@ -124,11 +124,11 @@ def notify(settings: Settings, alerts: Iterable[Alert]) -> dict[str, str]:
 
 
 def due_messages(alert: Row[Any], routes: Routes) -> list[DueMessage]:
-    """Return the messages that are still to be sent about an alert, as it is now.
+    """Return the messages that are still to be sent about an alert in its current state.
 
-    While it is open: to each channel of its severity that was sent nothing of it, or only a lower severity. If it was
-    acknowledged: only if it has become more severe since. Once it is resolved: to each channel that was sent that it is
-    open.
+    An open alert goes to each channel of its severity that was sent nothing about it, or only a lower severity. An
+    acknowledged alert is sent only if its severity has risen since. A resolution goes to each channel that was notified of
+    the open alert.
     """
     if alert.resolved_at is not None:
         message = resolved_message(alert.kind, alert.message, alert.resolved_at - alert.created_at)
@@ -149,17 +149,17 @@ def due_messages(alert: Row[Any], routes: Routes) -> list[DueMessage]:
 
 
 def _rank_delivered(last: str | None) -> int:
-    """Return the rank of the severity that a channel was last sent; 0 if it was sent none, or the alert's end."""
+    """Return the rank of the severity that a channel was last sent; 0 if none, or if it was sent the resolution."""
     return next((severity.rank for severity in Severity if severity == last), 0)
 
 
 def opening_message(kind: str, severity: Severity, message: str) -> Message:
-    """Return what is sent about an open alert."""
+    """Return the message about an open alert."""
     return Message(f"selfheal: {kind.replace('_', ' ')}", message, KINDS[severity])
 
 
 def resolved_message(kind: str, message: str, lasted: timedelta) -> Message:
-    """Return what is sent about an alert that is resolved: how long it was open, and its last message."""
+    """Return the message about a resolved alert: how long it was open, and its last text."""
     return Message(
         f"selfheal: {kind.replace('_', ' ')} resolved", f"Resolved after {span(lasted)}: {message}", "success"
     )
@@ -180,7 +180,7 @@ def _log_failure(
 
 
 def _send_all(messages: Mapping[str, Sequence[DueMessage]]) -> Delivered:
-    """Send to each channel in a thread of its own; what is accepted after `TIMEOUT_SECONDS` counts as not delivered."""
+    """Send to each channel in a thread of its own; a message accepted after `TIMEOUT_SECONDS` counts as not delivered."""
     by_channel: dict[Channel, list[tuple[str, DueMessage]]] = {}
     for alert_id, several in messages.items():
         for due in several:
@@ -206,7 +206,7 @@ def _is_first_thread_of(channel: Channel) -> bool:
 
 
 class _Delivery:
-    """What the channels have accepted so far, written by their threads until the caller stops waiting."""
+    """The messages that the channels have accepted, recorded by their threads until the caller stops waiting."""
 
     def __init__(self) -> None:
         self._delivered: Delivered = {}
@@ -228,7 +228,7 @@ class _Delivery:
                     if is_accepted and not self._is_over:
                         self._delivered.setdefault(alert_id, {})[channel.key] = due.says
                 if not is_accepted:
-                    return  # the channel's other messages would fail likewise, each after its own time-out
+                    return  # the channel's other messages would fail too, each after its own time-out
         finally:
             with _hanging_lock:
                 _hanging.discard(channel.key)

@@ -25,7 +25,7 @@ LONGEST_WAIT = timedelta(hours=2, minutes=10)
 
 
 def claim_due(store: Store, now: datetime, lease: timedelta, limit: int) -> list[Row[Any]]:
-    """Claim due alerts, the most severe and oldest first; `notify_failures` counts this try until it is recorded."""
+    """Claim due alerts, most severe and oldest first; `notify_failures` counts this attempt until its result is recorded."""
     table = store.tables.monitoring_alerts
     with store.engine.connect() as connection:
         is_time = (table.c.notify_after <= now) | (table.c.notify_after > now + LONGEST_WAIT)
@@ -56,8 +56,8 @@ def record_delivered(
 ) -> None:
     """Record what each channel was sent of a claimed alert.
 
-    An alert that has changed since it was claimed stays due. If a channel was sent the earlier state, it is due at
-    once: another process may have examined the change before this was recorded.
+    An alert that has changed since it was claimed remains due. If a channel was sent the earlier state, the alert is due at
+    once, because another process may have examined the change before this delivery was recorded.
 
     Args:
         delivered_to: what each channel (by its key) was sent.

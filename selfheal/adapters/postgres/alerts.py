@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 
 
 MONITORING, SERVING, TRAFFIC = "monitoring", "serving", "traffic"
-"""Sources of alerts: a tick, the API, and the sensor that notices that no traffic comes. Each opens and resolves its
-own."""
+"""Sources of alerts: a tick, the API, and the sensor that notices missing traffic. Each opens and resolves its own."""
 
 PROMOTION, REGISTRY = "promotion", "registry"
-"""Two more sources: a promotion or rollback that was refused, and MLflow found out of sync."""
+"""Further sources: a refused promotion or rollback, and MLflow being out of sync."""
 
 
 def sync_alerts(store: Store, triage: Triage, now: datetime) -> list[Alert]:
     """Open, update and resolve monitoring's alerts to match a tick; return the newly opened ones.
 
-    There is one alert per kind and episode: the same cause in another episode is another alert. Alerts of other sources
-    are left alone: a tick cannot know whether their cause is gone. A tick with too few rows resolves nothing.
+    There is one alert per kind and episode: the same cause in another episode is another alert. Alerts of other sources are
+    unchanged, because a tick cannot know whether their cause is gone. A tick with too few rows resolves nothing.
     """
     table = store.tables.monitoring_alerts
     window = triage.window
@@ -55,9 +54,9 @@ def sync_alerts(store: Store, triage: Triage, now: datetime) -> list[Alert]:
 
 
 def _is_same_episode(row: Row[Any], triage: Triage) -> bool:
-    """Return whether an open alert goes on with this tick.
+    """Return whether an open alert continues with this tick.
 
-    A broken feed belongs to no episode: alerts go on through it.
+    A broken feed belongs to no episode, so alerts continue through it.
     """
     return row.episode_id is None or triage.episode_id is None or row.episode_id == triage.episode_id
 
@@ -72,10 +71,10 @@ def open_or_update_alert(
 ) -> bool:
     """Open an alert of a source, or update the open one of this kind and version; return whether it was newly opened.
 
-    The source has to `resolve_alert` it. If several processes raise the same alert, one of them opens it.
+    The source must call `resolve_alert` later. If several processes raise the same alert, one of them opens it.
 
     Args:
-        model_version: None if the alert is about no version.
+        model_version: None if the alert concerns no version.
         delivered_to: channels that were notified of it already (`selfheal.adapters.alerting.delivery.notify`).
     """
     table = store.tables.monitoring_alerts
@@ -90,7 +89,7 @@ def open_or_update_alert(
 
 
 def resolve_alert(store: Store, source: str, kind: str, now: datetime) -> bool:
-    """Resolve the open alerts of this kind and source, of every version; return whether there was one."""
+    """Resolve the open alerts of this kind and source, for all versions; return whether there was one."""
     is_this = _is_open(store, source) & (store.tables.monitoring_alerts.c.kind == kind)
     with store.engine.begin() as connection:
         return _resolve(store, connection, is_this, source, now)
@@ -136,7 +135,7 @@ def _open(
 def _update(
     store: Store, connection: Connection, row: Row[Any], alert: Alert, now: datetime, *, episode_id: str | None
 ) -> None:
-    """Update an open alert to what is true now. If its severity has risen, it is due for delivery."""
+    """Update an open alert to the current state. If its severity has risen, it is due for delivery."""
     table = store.tables.monitoring_alerts
     fields: dict[str, Any] = {
         "message": alert.message,
@@ -152,14 +151,14 @@ def _update(
 
 
 def _resolve(store: Store, connection: Connection, which: ColumnElement[bool], by: str, now: datetime) -> bool:
-    """Resolve alerts and make them due for delivery: channels that were notified learn that it is over."""
+    """Resolve alerts and make them due for delivery to the channels that were notified."""
     statement = update(store.tables.monitoring_alerts).where(which)
     values = {"resolved_at": now, "resolved_by": by, "notify_after": now, "notify_failures": 0}
     return connection.execute(statement.values(**values)).rowcount > 0
 
 
 def list_alerts(store: Store, *, only_open: bool = False, limit: int = 100) -> list[Row[Any]]:
-    """Return alerts, the newest first."""
+    """Return alerts, newest first."""
     table = store.tables.monitoring_alerts
     query = select(table).where(table.c.model_name == store.contract.name)
     if only_open:
@@ -169,7 +168,7 @@ def list_alerts(store: Store, *, only_open: bool = False, limit: int = 100) -> l
 
 
 def acknowledge_alert(store: Store, alert_id: UUID, actor: str, now: datetime, note: str | None = None) -> bool:
-    """Record who has seen an alert; return False if there is no such alert or it was acknowledged before."""
+    """Record who acknowledged an alert; return False if there is no such alert or it was already acknowledged."""
     table = store.tables.monitoring_alerts
     statement = (
         update(table)
@@ -187,7 +186,7 @@ def acknowledge_alert(store: Store, alert_id: UUID, actor: str, now: datetime, n
 
 
 def alerts_open_first(store: Store, limit: int, *, only_open: bool = False) -> list[Row[Any]]:
-    """Return the open alerts, then the resolved ones; of each, the newest first."""
+    """Return the open alerts, then the resolved ones, each newest first."""
     table = store.tables.monitoring_alerts
     query = select(table).where(table.c.model_name == store.contract.name)
     if only_open:
@@ -198,7 +197,7 @@ def alerts_open_first(store: Store, limit: int, *, only_open: bool = False) -> l
 
 
 def alerts_open_or_among(store: Store, alert_ids: Collection[UUID], limit: int) -> list[Row[Any]]:
-    """Return the open alerts and those with one of these ids, the newest first."""
+    """Return the open alerts and those with one of these ids, newest first."""
     table = store.tables.monitoring_alerts
     query = (
         select(table)

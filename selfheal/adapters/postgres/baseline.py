@@ -36,7 +36,7 @@ def from_parquet(data: bytes) -> pd.DataFrame:
 
 
 def baseline_path(store: Store, data_dir: Path) -> Path:
-    """Return where the copy on disk is."""
+    """Return the path of the copy on disk."""
     return data_dir / "reference" / f"{store.contract.name}.parquet"
 
 
@@ -44,7 +44,7 @@ def write_baseline(store: Store, frame: pd.DataFrame, source: str, now: datetime
     """Write `frame` as the baseline if there is none, and return the baseline in force.
 
     Raises:
-        IntegrityError: if the stored baseline, or its copy on disk, is not what was first written.
+        IntegrityError: if the stored baseline, or its copy on disk, differs from what was first written.
     """
     data = to_parquet(frame)
     values = {

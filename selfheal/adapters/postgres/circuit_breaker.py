@@ -24,15 +24,15 @@ CONNECT_TIMEOUT_SECONDS = 5
 
 CONNECT_ARGUMENTS = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-    "tcp_user_timeout": 10_000,  # ms; a host that has vanished is given up after that, and not after the kernel's 15 min
+    "tcp_user_timeout": 10_000,  # ms until an unreachable host is given up; the kernel's default is 15 min
 }
 
 
 class ConnectionBreaker:
-    """Decide which connection may be attempted. Every refusal is a `psycopg.OperationalError`, as an outage is.
+    """Decides which connections may be attempted. A refusal is a `psycopg.OperationalError`, like an outage.
 
-    After a failure, connection attempts fail fast for as long as the failed one took; then one caller probes
-    (half-open). So a refused connection costs nothing, and a time-out is paid every other time only.
+    After a failure, connection attempts fail fast for as long as the failed one took; then one caller probes (half-open). So
+    a refused connection costs nothing, and at most half of the time is spent waiting for time-outs.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class ConnectionBreaker:
         self._open_until = 0.0
 
     def allow(self, host: str | None = None) -> None:
-        """Let connections through; to `host`, if the engine's URL names none (the embedded server's folder)."""
+        """Allow connections; to `host`, if the engine's URL names none (the embedded server's folder)."""
         with self._lock:
             self._is_allowed, self._host = True, host
             self._has_failed, self._open_until = False, 0.0

@@ -71,7 +71,7 @@ def _major_version(program: str) -> int:
 
 
 def connection_variables(url: str) -> Mapping[str, str]:
-    """Return the parts of a `postgresql://` URL by libpq's environment variables; parts without one are left out.
+    """Return the parts of a `postgresql://` URL as libpq's environment variables; parts without a variable are omitted.
 
     >>> connection_variables("postgresql://ada@db:6432/selfheal?sslmode=require")["PGSSLMODE"]
     'require'

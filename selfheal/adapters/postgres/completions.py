@@ -26,7 +26,7 @@ def versions(settings: Settings) -> list[tuple[str, str]]:
 
 
 def open_alerts(settings: Settings) -> list[tuple[str, str]]:
-    """Return the newest open alerts (their ids) and what each is about."""
+    """Return the ids of the newest open alerts, each with its subject."""
     return _completions(settings, OPEN_ALERTS)
 
 

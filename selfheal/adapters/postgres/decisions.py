@@ -32,7 +32,7 @@ NESTED = ("conditions", "gates")
 """Fields that are lists of records."""
 
 ADDED_LATER = frozenset({"look", "gate_config"})
-"""Fields that older decisions lack: a hash covers them only where they are known, so that older hashes stay valid."""
+"""Fields that older decisions lack: a hash covers them only if they are known, so that older hashes remain valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class ChainedDecision:
 
 
 def append(store: Store, decision: Decision) -> bool:
-    """Append a decision to the chain; return False if it is there already (the same `decision_id`)."""
+    """Append a decision to the chain; return False if it is already there (the same `decision_id`)."""
     with store.engine.begin() as connection:
         return append_on(store, connection, decision)
 
 
 def append_on(store: Store, connection: Connection, decision: Decision) -> bool:
-    """Append as part of the connection's transaction, as `append` does: nobody else can append before it ends."""
+    """Append as `append` does, within the connection's transaction; no other process can append before it ends."""
     table = store.tables.retraining_decisions
     content = to_dict(decision)
     chain.lock(connection)
@@ -79,7 +79,7 @@ def find(store: Store, decision_id: str) -> Decision | None:
 
 
 def recent(store: Store, limit: int = 50, actions: Collection[Action] = ()) -> list[Decision]:
-    """Return decisions (of these actions, if any are given), the newest first."""
+    """Return decisions (of these actions, if any are given), newest first."""
     table = store.tables.retraining_decisions
     query = select(table).where(table.c.model_name == store.contract.name)
     if actions:
@@ -91,7 +91,7 @@ def recent(store: Store, limit: int = 50, actions: Collection[Action] = ()) -> l
 def page(
     store: Store, limit: int, *, actions: Collection[Action] = (), before: int | None = None
 ) -> list[ChainedDecision]:
-    """Return decisions and their places in the chain, the newest first; with `before`, those at a position below it."""
+    """Return decisions and their positions in the chain, newest first; with `before`, those at a lower position."""
     table = store.tables.retraining_decisions
     query = select(table).where(table.c.model_name == store.contract.name)
     if actions:
@@ -103,7 +103,7 @@ def page(
 
 
 def later_than(store: Store, position: int, limit: int) -> list[ChainedDecision]:
-    """Return the decisions at a position above this one, the oldest first."""
+    """Return the decisions at higher positions, oldest first."""
     table = store.tables.retraining_decisions
     query = (
         select(table)
@@ -116,7 +116,7 @@ def later_than(store: Store, position: int, limit: int) -> list[ChainedDecision]
 
 
 def find_chained(store: Store, decision_id: str) -> ChainedDecision | None:
-    """Return a decision and its place in the chain; None if there is none with this id."""
+    """Return a decision and its position in the chain; None if there is none with this id."""
     table = store.tables.retraining_decisions
     query = select(table).where(table.c.model_name == store.contract.name, table.c.decision_id == decision_id)
     with store.engine.connect() as connection:
@@ -125,7 +125,7 @@ def find_chained(store: Store, decision_id: str) -> ChainedDecision | None:
 
 
 def attempts_of(store: Store, episode_id: str, actions: Collection[Action] = JUDGED) -> list[Decision]:
-    """Return the judged retrainings (or other actions) of one drift episode, the oldest first."""
+    """Return the judged retrainings (or other actions) of one drift episode, oldest first."""
     table = store.tables.retraining_decisions
     query = (
         select(table)
@@ -141,7 +141,7 @@ def attempts_of(store: Store, episode_id: str, actions: Collection[Action] = JUD
 
 
 def count_verdicts(store: Store, champion_version: int | None, since: datetime) -> int:
-    """Return how many verdicts against this champion there have been from `since` on, of any trigger."""
+    """Return the number of verdicts on challengers of this champion since `since`, of any trigger."""
     table = store.tables.retraining_decisions
     query = (
         select(func.count())
@@ -169,7 +169,7 @@ def chain_problems(store: Store) -> list[str]:
 
 
 def all_readable(store: Store) -> dict[str, Decision | None]:
-    """Return every decision by its id, the oldest first; None where the row is not a valid decision any more."""
+    """Return every decision by its id, oldest first; None for a row that is no longer a valid decision."""
     table = store.tables.retraining_decisions
     with store.engine.connect() as connection:
         rows = connection.execute(select(table).order_by(table.c.position))
@@ -177,7 +177,7 @@ def all_readable(store: Store) -> dict[str, Decision | None]:
 
 
 def chain_head(store: Store) -> str:
-    """Return the newest hash. Noted elsewhere, it proves later that nothing up to it has changed."""
+    """Return the newest hash. A copy noted elsewhere proves later that nothing up to it has changed."""
     with store.engine.connect() as connection:
         return chain.last_hash(connection)
 
@@ -199,7 +199,7 @@ def _is_as_hashed(row: Row[Any]) -> bool:
 
 
 def _with_keys_of(stored: list[dict[str, Any]], read: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what was read back, without the fields that were added to the records since it was stored."""
+    """Return the records that were read, without the fields that were added since they were stored."""
     return [{name: now[name] for name in then if name in now} for then, now in zip(stored, read, strict=True)]
 
 
@@ -211,7 +211,7 @@ def _record_or_none(row: Row[Any]) -> Decision | None:
 
 
 def _hash(previous: str, content: dict[str, Any]) -> str:
-    """Return the hash over the content as it is read back: JSONB has no negative zero."""
+    """Return the hash of the content as JSONB returns it, which has no negative zero."""
     known = {name: value for name, value in content.items() if value is not None or name not in ADDED_LATER}
     return digest_of(previous, json.loads(json.dumps(known), parse_float=lambda digits: float(digits) + 0.0))
 

@@ -40,7 +40,7 @@ class EmbeddedServer:
         return socket_url(self.socket_dir, database)
 
     def release(self) -> None:
-        """Release the server; it stops if no other process uses it. Does nothing in a forked child."""
+        """Release the server, which stops if no other process uses it. Does nothing in a forked child."""
         with _guard:
             if _running.get(self.pgdata) is not self or os.getpid() != self._owner_pid:
                 return
@@ -48,7 +48,7 @@ class EmbeddedServer:
             try:
                 fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                pass  # others still use it
+                pass  # other processes still use it
             else:
                 with suppress(FileNotFoundError), _alone(self.pgdata):  # a deleted folder: its server ends by itself
                     cluster.stop(self.pgdata)
@@ -72,7 +72,7 @@ def url_if_running(pgdata: Path, database: str) -> str | None:
 
 
 class Lease:
-    """One use of the server within a process: the server is released with the last of them. Starts nothing."""
+    """One use of the server within a process, which releases the server with its last lease. Starts nothing."""
 
     def __init__(self, pgdata: Path) -> None:
         self._pgdata = pgdata.expanduser().resolve()
@@ -81,7 +81,7 @@ class Lease:
             _leases[self._pgdata] += 1
 
     def end(self) -> None:
-        """Release the server if no other lease of this process is left. Ending a lease twice changes nothing."""
+        """Release the server if this was the process's last lease. Ending a lease twice changes nothing."""
         with _guard:
             if not self._is_active:
                 return
@@ -93,7 +93,7 @@ class Lease:
 
 
 def ensure_running(pgdata: Path) -> EmbeddedServer:
-    """Return the server of this folder, started if need be; it is in use until the process ends or `release` is called.
+    """Return the server of this folder, started if necessary; it is in use until the process ends or calls `release`.
 
     Raises:
         ConfigurationError: if the folder cannot be written, or this user cannot run a server in it.
@@ -114,7 +114,7 @@ def ensure_running(pgdata: Path) -> EmbeddedServer:
 
 
 def release(pgdata: Path) -> None:
-    """Release this folder's server if this process uses it, even if a part of the process still does."""
+    """Release this folder's server if this process uses it, whatever leases it still has."""
     server = _running.get(pgdata.expanduser().resolve())
     if server is not None:
         server.release()

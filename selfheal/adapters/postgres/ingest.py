@@ -1,7 +1,7 @@
-"""Ingest: the journal is copied to Postgres in batches (COPY), idempotently, exactly once by `prediction_id`.
+"""Ingest: copy the journal to Postgres in batches (COPY), idempotently, exactly once by `prediction_id`.
 
-How far each file has been read is stored in the transaction that copies. After a crash, at most one batch is repeated
-and refused by the primary key; an empty database is refilled from the first line by the same code.
+The position in each file is stored in the transaction that copies. After a crash, at most one batch is repeated, whose rows
+the primary key refuses; the same code refills an empty database from the first line.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ ResultT = TypeVar("ResultT")
 class IngestResult:
     """What one pass did.
 
-    `n_read` lines were read and `n_new` rows were new. `n_torn` files ended in a line that a crash had torn (it was
-    never acknowledged). `corrupt` says where a line was left out, and why. `n_conflicts` labels contradict the one that
-    counts: two processes accepted them before either could know of the other.
+    `n_read` lines were read and `n_new` rows were new. `n_torn` files ended in a line torn by a crash (which was never
+    acknowledged). `corrupt` says where lines were skipped, and why. `n_conflicts` labels contradict the one that counts: two
+    processes accepted them before either knew of the other.
     """
 
     n_read: int = 0
@@ -65,14 +65,14 @@ def ingest(
 ) -> IngestResult:
     """Copy everything in the journal that has not been copied yet.
 
-    A line that is damaged, or that Postgres refuses, is left out and reported; the lines after it are copied.
+    A line that is damaged, or that Postgres refuses, is skipped and reported; the lines after it are copied.
 
     Args:
-        from_start: read every file again; rows that are there already stay as they are.
+        from_start: read every file again; existing rows are unchanged.
         on_progress: called with the number of bytes read, chunk by chunk.
 
     Raises:
-        sqlalchemy.exc.OperationalError: if Postgres does not answer; nothing is lost, call again.
+        sqlalchemy.exc.OperationalError: if Postgres does not respond; nothing is lost, call again.
     """
     result = IngestResult()
     done = {} if from_start else copied_positions(store, kind)
@@ -87,7 +87,7 @@ def ingest(
 
 
 def under_either_name(read: Callable[[Path], ResultT], path: Path) -> ResultT | None:
-    """Read a listed file, which another process may be compressing; return None if it is gone (it had no record)."""
+    """Read a listed file, which another process may be compressing; return None if it was deleted (it had no record)."""
     for name in (path, compressed_path(path)):
         with suppress(FileNotFoundError):
             return read(name)
@@ -103,7 +103,7 @@ def _ingest_file(
     on_progress: Callable[[int], None] | None,
 ) -> None:
     while (size := text_size(path)) > offset:
-        is_finished = not has_writer(path)  # before reading: a line that is torn without a writer stays torn
+        is_finished = not has_writer(path)  # checked before reading: without a writer, a torn line remains torn
         chunk = read_chunk(path, offset)
         end_offset = chunk.end_offset
         if end_offset <= offset:
@@ -126,7 +126,7 @@ def _ingest_file(
 
 
 def compress_copied(store: Store, kind: JournalKind, data_dir: Path) -> list[Path]:
-    """Compress the files that are finished and wholly in Postgres; return their new paths.
+    """Compress the files that are finished and completely in Postgres; return their new paths.
 
     Stops early on a full disk.
     """
@@ -138,7 +138,7 @@ def compress_copied(store: Store, kind: JournalKind, data_dir: Path) -> list[Pat
                 # A crash between the two steps of `compress` leaves both.
                 path.with_name(file_key(path)).unlink(missing_ok=True)
                 continue
-            is_finished = not has_writer(path)  # from here on it does not grow
+            is_finished = not has_writer(path)  # from here on the file does not grow
             if is_finished and path.stat().st_size <= done.get(file_key(path), 0):
                 compressed.append(compress(path))
         except FileNotFoundError:
@@ -228,7 +228,10 @@ def _copy_chunk(
                 place = f"{path}: byte {chunk.starts[piece.start]}"
                 copied.refused.append(f"{place} ({error.diag.message_primary})")
             else:
-                pieces += [piece[len(piece) // 2 :], piece[: len(piece) // 2]]  # the last is next: the order stays
+                pieces += [
+                    piece[len(piece) // 2 :],
+                    piece[: len(piece) // 2],
+                ]  # the last piece is next, which preserves the order
         else:
             copied.n_new += n_new
             copied.n_conflicts += n_conflicts

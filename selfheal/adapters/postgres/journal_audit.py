@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
 SWAP_TOLERANCE = timedelta(minutes=10)
-"""How long a version may answer after it was replaced: an API swaps within seconds, one that lost Postgres later."""
+"""Time in which a replaced version may still answer: an API swaps within seconds, one without Postgres later."""
 
 SNAPSHOT_COLUMNS = ("prediction_id", "created_at", "model_version", "probability")
 """The columns of a training set's rows, besides the features, that identify the prediction."""
@@ -31,7 +31,7 @@ SNAPSHOT_COLUMNS = ("prediction_id", "created_at", "model_version", "probability
 
 @dataclass(frozen=True, slots=True)
 class LinesAgainstTable:
-    """Ids, as text, of predictions whose line disagrees with the tables; and the time of the oldest line.
+    """Ids (as text) of predictions whose line disagrees with the tables, and the time of the oldest line.
 
     `missing` are not in the table. `unserved` name a version that was not in production then. Of `n_unknown` that is
     not known: they are from before what went live when was recorded.
@@ -76,7 +76,7 @@ class JournalCheck:
                 copy.write(data.iloc[start : start + 10_000].to_csv(index=False, header=False))
 
     def begin(self) -> None:
-        """Prepare for the lines, after the last snapshot."""
+        """Prepare for the lines; call it after the last snapshot."""
         with self._connection.begin():
             self._connection.execute(text("CREATE INDEX ON snapshot_rows (prediction_id)"))
             self._connection.execute(text("ANALYZE snapshot_rows"))
@@ -103,7 +103,7 @@ class JournalCheck:
             )
 
     def forgive_repeated(self, columns: tuple[str, ...], lines: tuple[bytes, ...]) -> None:
-        """Clear differences in a second pass: an id chosen by a client may have two lines, and the table has one of them."""
+        """Clear differences in a second pass: an id chosen by a client may have two lines, one of which is in the table."""
         forgiven = f"""
             DELETE FROM differing d USING incoming i JOIN {self._table} p USING (prediction_id)
             WHERE d.prediction_id = i.prediction_id AND {self._is_different(columns).replace(" IS ", " IS NOT ")}
@@ -112,12 +112,12 @@ class JournalCheck:
             self._connection.execute(text(forgiven))
 
     def differing(self) -> tuple[str, ...]:
-        """Return the ids of predictions none of whose lines is what the table has."""
+        """Return the ids of predictions none of whose lines matches the table."""
         with self._connection.begin():
             return self._ids("SELECT prediction_id FROM differing")
 
     def labels(self, columns: tuple[str, ...], lines: tuple[bytes, ...]) -> tuple[str, ...]:
-        """Return the ids whose stored label is not the one that these lines, with those before them, give."""
+        """Return the ids whose stored label does not follow from these lines and those before them."""
         table = self._store.tables.label_store.name
         with self._lines(columns, lines, table):
             return self._ids(LABELS.format(table=table))
@@ -207,14 +207,14 @@ LABELS = f"""
            AND (i.true_label, i.labelled_at, i.label_source)
                IS DISTINCT FROM (old.true_label, old.labelled_at, old.label_source))
 """
-"""A line that would still change the table, by the rule by which labels are copied, contradicts it."""
+"""SQL: lines that contradict the table, because copying them would still change it."""
 
 
 @contextmanager
 def journal_check(store: Store) -> Iterator[JournalCheck]:
-    """Open a check with a connection of its own and one transaction per step: none lasts as long as the pass."""
+    """Open a check with a connection of its own and one transaction per step, so that no transaction spans the pass."""
     with store.engine.connect() as connection:
         try:
             yield JournalCheck(store, connection)
         finally:
-            connection.invalidate()  # its temporary tables end with it; the pool would hand them out
+            connection.invalidate()  # closes the connection with its temporary tables, which the pool would otherwise reuse

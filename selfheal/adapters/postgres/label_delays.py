@@ -19,9 +19,9 @@ def label_delay_sample(store: Store, model_version: int, since: datetime, until:
     """Return predictions of a version, spread over (since, until]: `age_s`, `delay_s` of the label, `true_label`.
 
     The age is at `until`; both are in seconds.
-    The span is cut into equal slices and the first rows of each are read from the index: 10,000 rows at most, however
-    many the version has served. A label received after `until` does not count yet. Corrected labels are left out with
-    their predictions: when the first one came is not stored, and the correction would look like a late label.
+    The period is divided into equal slices and the first rows of each are read from the index: 10,000 rows at most, however
+    many the version has served. A label received after `until` does not count yet. Predictions with a corrected label are
+    omitted: the first label's time is not stored, and the correction would look like a late label.
     """
     import pandas as pd
 

@@ -7,7 +7,7 @@ from enum import IntEnum, unique
 
 @unique
 class Lock(IntEnum):
-    """What one process does at a time. The numbers are arbitrary constants, and no two are equal."""
+    """Work that only one process does at a time. The numbers are arbitrary, distinct constants."""
 
     MIGRATION = 7_352_001
     PROMOTION = 7_352_002

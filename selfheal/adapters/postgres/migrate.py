@@ -1,4 +1,4 @@
-"""Migrations: bring a database to the declared schema: alembic for the fixed part, the contract for its columns."""
+"""Migrations to the declared schema: alembic for the fixed part, the contract for the features' columns."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def ensure_database(url: str, *, is_patient: bool = True, fill: Fill | None = No
             killed in between leaves nothing that looks finished. No connection may be left open.
 
     Raises:
-        ServiceUnavailableError: if the server does not answer, within 10 s if patient.
+        ServiceUnavailableError: if the server does not respond (within 10 s if patient).
         ConfigurationError: if the database is missing and may not be created.
     """
     target = make_url(url).set(drivername="postgresql+psycopg")
@@ -144,7 +144,7 @@ def head_revision() -> str:
 
 
 def alembic_config(store: Store, connection: Connection) -> Config:
-    """Return alembic's configuration for the store's schema, on a connection that is open already."""
+    """Return alembic's configuration for the store's schema, on an open connection."""
     from alembic.config import Config
 
     config = Config()
@@ -155,7 +155,7 @@ def alembic_config(store: Store, connection: Connection) -> Config:
 
 
 def migrate(store: Store) -> None:
-    """Run pending migrations and add columns of features that are new in the contract. One process at a time.
+    """Run pending migrations and add columns for new features of the contract. One process at a time.
 
     Raises:
         ConfigurationError: if a feature's column exists with another type.
@@ -163,7 +163,7 @@ def migrate(store: Store) -> None:
     with store.engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": Lock.MIGRATION})
         if not _is_at_head(connection):
-            from alembic import command  # a second to import: only when there is something to migrate
+            from alembic import command  # takes 1 s to import, so only if there is something to migrate
 
             command.upgrade(alembic_config(store, connection), "head")
         _add_feature_columns(store, connection)

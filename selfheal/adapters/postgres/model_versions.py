@@ -1,6 +1,6 @@
 """Model versions: queries, and the transaction that puts one into production.
 
-The rules of promotion are `selfheal.services.promotion.going_live`'s.
+The rules of promotion are in `selfheal.services.promotion.going_live`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
 GO_LIVE_STEPS = ("append_decision", "archive_predecessor", "make_live", "write_promotion", "commit")
-"""What `go_live` does, in order."""
+"""Steps of `go_live`, in order."""
 
 PROMOTION_CHANNEL = "selfheal_promotion"
 """Postgres NOTIFY channel by which the API learns that another version is in production."""
@@ -52,7 +52,7 @@ def model_version(store: Store, version: int) -> ModelVersion | None:
 
 
 def list_versions(store: Store, limit: int = 100, stage: Stage | None = None) -> list[ModelVersion]:
-    """Return the versions of one stage, or of all, the newest first."""
+    """Return the versions of one stage, or of all, newest first."""
     table = store.tables.model_metadata
     query = select(table).where(table.c.model_name == store.contract.name)
     if stage is not None:
@@ -62,7 +62,7 @@ def list_versions(store: Store, limit: int = 100, stage: Stage | None = None) ->
 
 
 def register_staging(store: Store, version: ModelVersion) -> None:
-    """Record a new version as staging; one that is there already stays as it is."""
+    """Record a new version as staging; an existing one is unchanged."""
     values = to_dict(version) | {
         name: getattr(version, name)
         for name in ("registered_at", "training_window_start", "training_window_end", "promoted_at", "archived_at")
@@ -87,12 +87,12 @@ def go_live(
     notified. A decision takes effect once: the same call again changes nothing.
 
     Args:
-        replaces: the version that must be in production now; None: none may be.
+        replaces: the version that must be in production now; None: no version may be.
         on_step: is called with each of `GO_LIVE_STEPS` before it is taken.
 
     Raises:
-        PromotionConflictError: if another version is in production, or the version does not wait for its first
-            promotion any more; nothing has changed, and the decision is not recorded.
+        PromotionConflictError: if another version is in production, or the version was already promoted; nothing has
+            changed, and the decision is not recorded.
         UnknownVersionError: if there is no such version.
     """
     with store.engine.begin() as connection:
@@ -125,7 +125,7 @@ def _has_taken_effect(store: Store, connection: Connection, decision: Decision) 
 
 
 def _refuse_second_time(store: Store, connection: Connection, version: int, decision: Decision) -> None:
-    """Refuse a verdict whose version was in production before: it may come back by a rollback or by force only."""
+    """Refuse a verdict whose version was in production before: only a rollback or a forced promotion may bring it back."""
     table = store.tables.model_metadata
     query = select(table.c.stage).where(table.c.model_name == store.contract.name, table.c.version == version)
     stage = connection.execute(query).scalar()

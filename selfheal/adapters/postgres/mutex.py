@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
 TIMEOUT_SECONDS = 180
-"""Longer than a tracking server that does not answer blocks the process that has the lock."""
+"""Time limit: longer than an unresponsive tracking server blocks the process that has the lock."""
 
 _first_of_this_process: defaultdict[Lock, threading.Lock] = defaultdict(threading.Lock)
 
 
 @contextmanager
 def exclusive(store: Store, lock: Lock) -> Iterator[None]:
-    """Exclude every other process and thread that enters with the same lock on this database. Not to be nested.
+    """Exclude every other process and thread that enters with the same lock on this database. It must not be nested.
 
-    The threads of a process wait for each other first: if each waited in Postgres, each would occupy a connection that
-    the one with the lock may need.
+    The threads of a process first wait for each other in memory: waiting in Postgres would occupy a connection per thread,
+    which the thread with the lock may need.
 
     Raises:
         ServiceUnavailableError: if the lock is not free within `TIMEOUT_SECONDS`.

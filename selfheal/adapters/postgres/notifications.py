@@ -1,7 +1,7 @@
-"""Notifications of changes at once: LISTEN/NOTIFY on a connection of its own.
+"""Immediate notifications of changes: LISTEN/NOTIFY on a connection of its own.
 
-A notification says that something changed, never what: the listener reads the tables, and polls them anyway. So a lost
-connection costs latency and nothing else.
+A notification says only that something changed: the listener reads the tables, and polls them anyway. So a lost connection
+costs only latency.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from selfheal.kit.backoff import Backoff
 logger = logging.getLogger(__name__)
 
 CONNECT_BACKOFF = Backoff(initial_seconds=0.5, max_seconds=30.0)
-"""Between two attempts to connect."""
+"""Pauses between two attempts to connect."""
 
 KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-"""Nothing is ever sent on this connection: without keepalives a peer that vanished would never be noticed."""
+"""TCP keepalives (seconds, and a count): nothing is sent on this connection, so without them a lost peer goes unnoticed."""
 
 
 class Listener:
@@ -45,14 +45,14 @@ class Listener:
 
     @property
     def is_connected(self) -> bool:
-        """Whether notifications arrive now."""
+        """Return whether notifications arrive now."""
         return self._connection is not None
 
     def wait(self, timeout_seconds: float) -> bool:
         """Return True as soon as something may have changed; False after the time-out, or if woken.
 
-        Something may have changed if a notification came, and whenever the connection was lost or made: notifications
-        in between were missed.
+        Something may have changed if a notification arrived, and whenever the connection was lost or made, because
+        notifications in between were missed.
         """
         now = time.monotonic()
         if self._connection is None and now >= self._next_attempt_at and self._connect():
@@ -67,15 +67,15 @@ class Listener:
         return False
 
     def retry_at_once(self) -> None:
-        """Make the next wait try to connect: the caller knows that Postgres is back."""
+        """Make the next wait connect at once, because the caller knows that Postgres is back."""
         self._next_attempt_at = 0.0
 
     def wake(self) -> None:
-        """End the current wait, or the next."""
+        """End the current wait, or the next one."""
         self._waker.send(b"\0")
 
     def close(self) -> None:
-        """Close the connection; to be called by the thread that waits, or after it ended."""
+        """Close the connection. Only the waiting thread may call this, or any thread after that one has ended."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -132,7 +132,7 @@ class Listener:
         try:
             self._connection.pgconn.consume_input()
             while self._connection.pgconn.notifies() is not None:
-                pass  # several notifications are one reason to read the tables
+                pass  # several notifications are one reason to read the tables once
         except psycopg.OperationalError as error:
             self._lose(error)
         return True

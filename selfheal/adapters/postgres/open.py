@@ -1,4 +1,4 @@
-"""Opening a store: find or create the database, bring its schema up to date, and let connections through."""
+"""Opening a store: find or create the database, update its schema, and allow connections."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def open_store(settings: Settings, contract: ModelContract, *, wait_for_database
 
 
 def prepare_store(settings: Settings, store: Store, *, is_patient: bool) -> None:
-    """Find or create the database, bring its schema up to date, and let connections through. May be repeated.
+    """Find or create the database, update its schema, and allow connections. May be repeated.
 
     Args:
-        is_patient: try for 10 s before giving up on a server that does not answer.
+        is_patient: try for 10 s before giving up on a server that does not respond.
 
     Raises:
-        ServiceUnavailableError: if the server does not answer; the breaker stays as it was.
+        ServiceUnavailableError: if the server does not respond; the breaker is unchanged.
         ConfigurationError: if the database belongs to another contract; the breaker then blocks.
     """
     from sqlalchemy.exc import InternalError, OperationalError

@@ -1,8 +1,8 @@
-"""Predictions and labels: queries over what was predicted and what turned out to be true.
+"""Predictions and labels: queries over predictions and their true outcomes.
 
-Rows are read in bulk (COPY), aggregates are computed in SQL. The cost of a query does not depend on how many rows a
-window has: whole minutes are read from the rollups, which are exact, the rows of the two minutes at a window's ends
-from the table, and columns from a sample.
+Rows are read in bulk (COPY); aggregates are computed in SQL. The cost of a query does not depend on the number of rows in a
+window: whole minutes are read from the exact rollups, the rows of the two minutes at the window's ends from the table, and
+columns from a sample.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
-"""Clocks of several machines differ; by more than this, one of them is wrong."""
+"""Largest difference between the clocks of several machines; beyond it, one of them is wrong."""
 
 
 def latest_activity(store: Store, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """Return when the newest prediction was made and the newest label received; None where there is none.
+    """Return when the newest prediction was made and the newest label received; None if there is none.
 
     What is from after `now` (by more than `CLOCK_TOLERANCE`) was made before a clock was set back: it is left out, or it
     would hide every prediction and label until the clock reaches it.
@@ -88,12 +88,12 @@ def proxy_metrics(store: Store, window: Window) -> ProxyMetrics:
 def window_rows(store: Store, window: Window, max_rows: int) -> pd.DataFrame:
     """Return the window's predictions, or a sample of `max_rows`: features, `probability`, `prediction`, oldest first.
 
-    The sample is simple random without replacement: the rows whose ids have the smallest hashes. The same window gives
-    the same sample for as long as no row is added to it.
+    The sample is simple random without replacement: the rows whose ids have the smallest hashes. The same window gives the
+    same sample until a row is added to it.
     """
     share = 1.0
     if window.n_predictions > max_rows:
-        # Of so many rows, fewer than `max_rows` have a hash below this share with a chance of 1e-9 (6 standard deviations).
+        # Fewer than `max_rows` of these rows have a hash below this share with probability 1e-9 (6 standard deviations).
         share = (max_rows + 6 * math.sqrt(max_rows) + 36) / window.n_predictions
     while True:
         rows = _rows_of_smallest_hash(store, window, max_rows, share)
@@ -105,8 +105,8 @@ def window_rows(store: Store, window: Window, max_rows: int) -> pd.DataFrame:
 def _rows_of_smallest_hash(store: Store, window: Window, max_rows: int, share: float) -> pd.DataFrame:
     """Return, of the rows whose hash is in the lowest `share` of all hashes, the `max_rows` with the smallest hashes.
 
-    OFFSET 0 keeps the planner from merging the inner query into the outer: each hour is then looked up in the index by
-    hour and hash, also on a table that has not been analysed, where it would else read the whole window by its time.
+    OFFSET 0 stops the planner from merging the inner query into the outer one. Each hour is then looked up in the index by
+    hour and hash, also on a table without statistics, where the planner would otherwise read the whole window by time.
     """
     query = f"""
         SELECT created_at, {_columns(store)}, probability, prediction FROM (
@@ -159,12 +159,12 @@ def labelled_rows(
     max_rows: int,
     sound_only: bool = False,
 ) -> pd.DataFrame:
-    """Return the newest labelled predictions, oldest first.
+    """Return the newest labelled predictions, in chronological order.
 
     Columns: `prediction_id`, `created_at`, features, `probability`, `prediction`, `model_version`, `true_label`.
 
     Args:
-        sound_only: leave out what was predicted while the feed was broken.
+        sound_only: omit predictions made while the feed was broken.
     """
     is_sound = IS_SOUND.format(row="labelled", time="predicted_at") if sound_only else "true"
     query = f"""
@@ -183,10 +183,10 @@ def labelled_rows(
 
 
 def count_labels(store: Store, *, since: datetime | None = None, sound_only: bool = False) -> tuple[int, int]:
-    """Return how many predictions were made since then, and how many of them are labelled; of all versions.
+    """Return the number of predictions since `since`, and how many of them are labelled, for all versions.
 
     Args:
-        sound_only: without what was predicted while the feed was broken.
+        sound_only: do not count predictions made while the feed was broken.
     """
     query = """
         WITH counts AS (
@@ -227,7 +227,7 @@ LABEL_OVERRULES = f"{LABEL_RANK.replace('{row}', '{new}')} > {LABEL_RANK.replace
 
 
 class StoredLabel(NamedTuple):
-    """A label as far as it matters for whether another one overrules it."""
+    """The fields of a label that decide whether another one overrules it."""
 
     value: int
     is_correction: bool
@@ -240,7 +240,7 @@ class StoredLabel(NamedTuple):
         return self.ordered_at or self.received_at
 
     def overrules(self, other: StoredLabel) -> bool:
-        """Return whether this label takes the other's place: the first label counts, or the last correction.
+        """Return whether this label replaces the other: the first label counts, or the last correction.
 
         Postgres decides by the same rule when the journal is copied (`LABEL_OVERRULES`).
         """
@@ -261,7 +261,7 @@ def stored_labels(store: Store, prediction_ids: Collection[UUID]) -> tuple[dict[
 
 
 def stored_predictions(store: Store, prediction_ids: Collection[str]) -> list[dict[str, Any]]:
-    """Return what was logged under these ids: all columns of `prediction_logs`."""
+    """Return the logged predictions with these ids: all columns of `prediction_logs`."""
     table = store.tables.prediction_logs
     query = select(table).where(table.c.prediction_id.in_([UUID(text) for text in prediction_ids]))
     with store.engine.connect() as connection:
@@ -270,7 +270,7 @@ def stored_predictions(store: Store, prediction_ids: Collection[str]) -> list[di
 
 @dataclass(frozen=True, slots=True)
 class TableSummary:
-    """Row count and time span of a table, for a person to see."""
+    """Row count and time span of a table, for people."""
 
     n_rows: int
     first: datetime | None
@@ -303,7 +303,7 @@ def summary_of_labels(store: Store) -> TableSummary:
 
 
 def count_orphan_labels(store: Store) -> int:
-    """Return the number of labels whose prediction is not in the log: it has not been copied yet, or has no such id."""
+    """Return the number of labels whose prediction is not in the log: not copied yet, or an unknown id."""
     with store.engine.connect() as connection:
         return int(connection.execute(text("SELECT count(*) FROM label_store WHERE predicted_at IS NULL")).scalar_one())
 
@@ -358,7 +358,7 @@ TOTALS = text("""
 def _totals(connection: Connection, model_version: int, start: datetime, end: datetime) -> _Totals:
     """Return sums over the version's predictions in (start, end]: whole minutes from the rollups, the rest row by row.
 
-    Spreads are added up after Chan, Golub and LeVeque (1979): the parts' own, and that of their means.
+    Squared deviations are combined by Chan, Golub and LeVeque (1979): those within the parts, and those of their means.
     """
     first_end = min(_bucket_start(start) + ROLLUP_BUCKET, end)
     last = max(first_end, _bucket_start(end))
@@ -370,7 +370,7 @@ BEFORE_ALL = datetime(1, 1, 2, tzinfo=UTC)
 
 
 def _bucket_start(moment: datetime) -> datetime:
-    """Return the start of this moment's rollup."""
+    """Return the start of the rollup that contains this time."""
     utc = moment.astimezone(UTC)
     return utc.replace(second=0, microsecond=0)
 
@@ -389,9 +389,9 @@ def _frame(store: Store, query: str, parameters: dict[str, Any]) -> pd.DataFrame
 
     with store.engine.connect() as connection:
         data = _copy_out(connection, query, parameters)
-    # pandas' ordinary float parser is off by a last bit now and then; a score must come back as it was given.
+    # pandas' default float parser is sometimes off by the last bit; a score must be read back exactly.
     frame = pd.read_csv(io.BytesIO(data), float_precision="round_trip", na_values=[""], keep_default_na=False)
-    # Postgres leaves out a fraction that is zero: the times of one column have two formats.
+    # Postgres omits a fraction of zero, so the times of one column have two formats.
     frame["created_at"] = pd.to_datetime(frame["created_at"], format="ISO8601", utc=True)
     return frame.astype(dict.fromkeys(store.contract.feature_names, "float64"))
 

@@ -1,4 +1,4 @@
-"""Probations: how each one ended, recorded once and never changed. The rule is `selfheal.domain.probation`'s."""
+"""Probations: how each one ended, recorded once and never changed. The rule is in `selfheal.domain.probation`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALERT_SOURCE = "probation"
 
 
 def record_outcome(store: Store, report: ProbationReport, promoted_at: datetime, now: datetime) -> None:
-    """Record how the probation of a version that went live at `promoted_at` ended; an earlier record stays."""
+    """Record how the probation of a version that went live at `promoted_at` ended; keep an earlier record."""
     assert report.outcome is not None, "the probation goes on"
     values = {
         "model_name": report.model_name,
@@ -35,7 +35,7 @@ def record_outcome(store: Store, report: ProbationReport, promoted_at: datetime,
 
 
 def outcome_of(store: Store, version: ModelVersion) -> ProbationReport | None:
-    """Return how the probation since the version's latest promotion ended; None if it goes on, or there is none."""
+    """Return how the probation since the version's latest promotion ended; None if it continues, or there is none."""
     table = store.tables.probations
     query = select(table).where(
         table.c.model_name == store.contract.name,
@@ -60,7 +60,7 @@ def outcome_of(store: Store, version: ModelVersion) -> ProbationReport | None:
 
 
 def outcomes(store: Store, limit: int = 100) -> list[Row[Any]]:
-    """Return how probations ended, the newest first."""
+    """Return how probations ended, newest first."""
     table = store.tables.probations
     query = select(table).where(table.c.model_name == store.contract.name).order_by(table.c.ended_at.desc())
     with store.engine.connect() as connection:

@@ -1,7 +1,7 @@
 """Promotions: which version went live when, by which decision.
 
-The rules of promotion are `selfheal.services.promotion.going_live`'s. Rows are added by `model_versions.go_live`, in
-the transaction that makes a version live, and never changed.
+The rules of promotion are in `selfheal.services.promotion.going_live`. `model_versions.go_live` adds rows in the transaction
+that makes a version live; they never change.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def production_at(store: Store, moment: datetime) -> Promotion | None:
-    """Return the latest promotion at that moment; None before the first one.
+    """Return the latest promotion at that time; None before the first one.
 
-    The latest by position: if clocks disagree about two promotions, the later position replaced the earlier one.
+    The latest is the one with the highest position, because clocks may disagree about two promotions.
     """
     table = store.tables.promotions
     query = (
@@ -36,7 +36,7 @@ def production_at(store: Store, moment: datetime) -> Promotion | None:
 
 
 def list_promotions(store: Store, limit: int = 100) -> list[Promotion]:
-    """Return promotions, the newest first."""
+    """Return promotions, newest first."""
     table = store.tables.promotions
     query = select(table).where(table.c.model_name == store.contract.name).order_by(table.c.position.desc())
     with store.engine.connect() as connection:
@@ -44,7 +44,7 @@ def list_promotions(store: Store, limit: int = 100) -> list[Promotion]:
 
 
 def promotions_since(store: Store, since: datetime | None, limit: int) -> list[Row[Any]]:
-    """Return promotions since then (None: all), the newest first, with action, reason and actor of their decisions."""
+    """Return promotions since `since` (None: all), newest first, with action, reason and actor of their decisions."""
     table, decided = store.tables.promotions, store.tables.retraining_decisions
     query = _with_actions(store).add_columns(decided.c.reason, decided.c.actor)
     if since is not None:
@@ -54,9 +54,9 @@ def promotions_since(store: Store, since: datetime | None, limit: int) -> list[R
 
 
 def predecessor(store: Store, version: int) -> int | None:
-    """Return the version that this one replaced when it last went live by a promotion, forced or not; None if none.
+    """Return the version that this one replaced at its last promotion, forced or not; None if there is none.
 
-    Rollbacks do not count: a version that a rollback replaced should not come back.
+    Rollbacks do not count, because a version that a rollback replaced should not return.
     """
     table = store.tables.promotions
     action = store.tables.retraining_decisions.c.action

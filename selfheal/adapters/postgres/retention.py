@@ -1,7 +1,7 @@
-"""Retention: old rows are deleted in short transactions. Safe to interrupt: each batch commits, the next run continues.
+"""Retention: delete old rows in short transactions. Safe to interrupt: each batch commits, the next run continues.
 
-What a decision rests on is never deleted: the ticks and alerts of an episode for which a decision was taken stay, and
-so does every labelled prediction (training sets, gates and probation use them).
+What a decision rests on is never deleted: the ticks and alerts of an episode with a decision, and every labelled prediction
+(training sets, gates and probation use them).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OLD_ALERTS = """
 
 @contextmanager
 def exclusive_maintenance(store: Store) -> Iterator[bool]:
-    """Try to become the database's only maintenance, until the block ends or the process dies; yield whether it is."""
+    """Try to take the database's maintenance lock until the block ends or the process dies; yield whether it was taken."""
     with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         key = {"key": Lock.MAINTENANCE}
         is_mine = bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar())
@@ -55,17 +55,17 @@ def exclusive_maintenance(store: Store) -> Iterator[bool]:
 
 
 def delete_ticks(store: Store, before: datetime) -> int:
-    """Delete ticks from before then, except each version's newest and those of an episode that is open or decided on."""
+    """Delete ticks older than `before`, except each version's newest and those of open episodes or ones with a decision."""
     return _delete_all(store, f"DELETE FROM monitoring_metrics WHERE tick_id IN ({OLD_TICKS})", before)
 
 
 def delete_alerts(store: Store, before: datetime) -> int:
-    """Delete alerts that were resolved before then, except those of an episode that was decided on."""
+    """Delete alerts resolved before `before`, except those of an episode with a decision."""
     return _delete_all(store, f"DELETE FROM monitoring_alerts WHERE alert_id IN ({OLD_ALERTS})", before)
 
 
 def delete_unlabelled_predictions(store: Store, before: datetime) -> int:
-    """Delete predictions without a label from before the hour of `before`, one hour per transaction.
+    """Delete unlabelled predictions older than the hour of `before`, one hour per transaction.
 
     The journal still has them. Digests of the hour's rows before and after are a link of the hash chain: what is
     missing then was deleted on purpose.

@@ -1,4 +1,4 @@
-"""Retraining requests: queries by which the API records them and a sensor takes them up."""
+"""Retraining requests: queries by which the API records them and a sensor processes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
 MAX_OPEN = 10
-"""How many requests may wait at once. Each costs a run, and a second one on the same rows learns nothing new."""
+"""Largest number of waiting requests. Each costs a run, and a second one on the same rows learns nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def add_request(store: Store, *, actor: str, reason: str, now: datetime) -> UUID
     """Record a request and return its id.
 
     Raises:
-        TooManyRequestsError: if `MAX_OPEN` wait already.
+        TooManyRequestsError: if `MAX_OPEN` requests are waiting.
     """
     table = store.tables.retraining_requests
     is_open = (table.c.model_name == store.contract.name) & table.c.taken_at.is_(None)
@@ -60,7 +60,7 @@ def add_request(store: Store, *, actor: str, reason: str, now: datetime) -> UUID
 
 
 def open_requests(store: Store) -> list[RetrainingRequest]:
-    """Return the requests that have not been taken up, the oldest first; at most `MAX_OPEN`."""
+    """Return the waiting requests, oldest first; at most `MAX_OPEN`."""
     table = store.tables.retraining_requests
     query = (
         select(table.c.request_id, table.c.created_at, table.c.actor, table.c.reason)
@@ -72,7 +72,7 @@ def open_requests(store: Store) -> list[RetrainingRequest]:
 
 
 def take_request(store: Store, request_id: UUID, now: datetime) -> bool:
-    """Mark a request as taken up; return False if it was before, or there is no such request."""
+    """Mark a request as taken; return False if it was already taken, or if there is no such request."""
     table = store.tables.retraining_requests
     taken = (
         update(table)

@@ -18,7 +18,7 @@ IS_SOUND = """
         WHERE s.model_version = {row}.model_version AND {row}.{time} BETWEEN s.started_at AND s.ended_at
     )
 """
-"""SQL: whether a row of predictions was made while the feed was sound, as far as ticks have seen."""
+"""SQL: whether a prediction was made while the feed was sound, as far as ticks have checked."""
 
 COUNT_SPOILED = text("""
     WITH periods AS (
@@ -33,12 +33,12 @@ COUNT_SPOILED = text("""
 """)
 """SQL: predictions of all versions after `since` that were made while the feed was broken, and how many are labelled.
 
-Ticks overlap, and so do the periods they found: they are joined first, so that each row is counted once.
+Ticks overlap, and so do their periods, which are merged first, so that each row is counted once.
 """
 
 
 def record_spoiled_period(store: Store, tick_id: str, period: SpoiledPeriod) -> None:
-    """Record the period that a tick found; once, however often the tick is repeated."""
+    """Record the period that a tick found, once, however often the tick is repeated."""
     values = {
         "tick_id": tick_id,
         "model_name": store.contract.name,
@@ -52,7 +52,7 @@ def record_spoiled_period(store: Store, tick_id: str, period: SpoiledPeriod) -> 
 
 
 def spoiled_periods(store: Store, model_version: int) -> list[SpoiledPeriod]:
-    """Return the spoiled periods of a version's traffic, the oldest first."""
+    """Return the spoiled periods of a version's traffic, oldest first."""
     table = store.tables.spoiled_periods
     query = select(table).where(table.c.model_version == model_version).order_by(table.c.started_at, table.c.tick_id)
     with store.engine.connect() as connection:

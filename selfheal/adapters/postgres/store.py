@@ -28,9 +28,9 @@ IN_UTC = "-c timezone=UTC"
 
 @dataclass(frozen=True)
 class Store:
-    """A handle on the platform's database. Cheap to pass; `close` it.
+    """A handle on the platform's database; the owner must `close` it.
 
-    Its breaker lets connections through once the schema is known to be right.
+    Its breaker allows connections once the schema has been checked.
     """
 
     engine: Engine
@@ -39,14 +39,14 @@ class Store:
     breaker: ConnectionBreaker = field(default_factory=ConnectionBreaker, repr=False)
 
     def close(self) -> None:
-        """Return the connections."""
+        """Close the connections."""
         self.engine.dispose()
 
 
 def with_own_connections(store: Store, n_connections: int, statement_seconds: float) -> Store:
     """Return a store of the same database with `n_connections` of its own: a bulkhead between readers and writers.
 
-    Postgres cancels a statement on them after `statement_seconds`. Nothing is connected before the first query.
+    Postgres cancels a statement on them after `statement_seconds`. No connection is opened before the first query.
     """
     engine = breaker_engine(
         store.engine.url,
@@ -69,7 +69,7 @@ def server_url(settings: Settings, database: str) -> str:
 
 
 def lease_server(settings: Settings) -> Lease | None:
-    """Lease the embedded server, which this process then does not release; None if another server is used."""
+    """Lease the embedded server, so that this process does not release it meanwhile; None if another server is used."""
     if settings.has_external_database:
         return None
     from selfheal.adapters.postgres import embedded
@@ -101,5 +101,5 @@ def _for_library(url: str) -> str:
 
 
 def with_driver(url: str, driver: str) -> str:
-    """Return a `postgresql://` URL with SQLAlchemy's name of the driver."""
+    """Return a `postgresql://` URL with SQLAlchemy's driver name."""
     return url.replace("postgresql://", f"postgresql+{driver}://", 1)

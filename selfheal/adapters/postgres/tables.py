@@ -40,7 +40,7 @@ ROLLUP_BUCKET = timedelta(minutes=1)
 
 HOUR_OF_PREDICTION = "date_bin('01:00:00'::interval, created_at, '1970-01-01 00:00:00+00'::timestamptz)"
 SAMPLING_HASH = "uuid_hash(prediction_id)"
-"""SQL: a signed 32-bit hash, evenly spread whatever the ids are like."""
+"""SQL: a signed 32-bit hash, uniformly distributed for any ids."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _prediction_logs(metadata: MetaData, contract: ModelContract) -> Table:
         CheckConstraint("probability BETWEEN 0 AND 1", name="prediction_logs_probability_is_one"),
         _by_segment("prediction_logs"),
         Index("prediction_logs_by_version_and_time", "model_version", "created_at"),
-        # A sample of a window is its rows with the smallest hashes. Ids may be chosen by clients, hence the hash.
+        # A window's sample is its rows with the smallest hashes, because clients may choose ids.
         Index("prediction_logs_by_hour_and_hash", "model_version", text(HOUR_OF_PREDICTION), text(SAMPLING_HASH)),
     )
 
@@ -216,7 +216,7 @@ def _model_metadata(metadata: MetaData) -> Table:
         Column("previous_version", Integer),
         Column("decision_id", Text),
         _one_of("stage", Stage, "model_metadata_stage"),
-        # One run is one version: a promotion that is tried again registers nothing twice.
+        # One run is one version: a repeated promotion registers nothing twice.
         Index("model_metadata_one_version_per_run", "model_name", "mlflow_run_id", unique=True),
         # The invariant of serving: never two versions in production.
         Index(
@@ -259,7 +259,7 @@ def _monitoring_metrics(metadata: MetaData) -> Table:
 
 
 def _spoiled_periods(metadata: MetaData) -> Table:
-    """Return the table of periods with a broken feed, one row per tick that saw one; both ends belong to the period."""
+    """Return the table of periods with a broken feed, one row per tick that found one; both ends belong to the period."""
     return Table(
         "spoiled_periods",
         metadata,
@@ -310,7 +310,7 @@ def _retraining_decisions(metadata: MetaData) -> Table:
 
 
 def _retraining_requests(metadata: MetaData) -> Table:
-    """Return the table of retrainings that were requested over the API; a sensor takes them up."""
+    """Return the table of retrainings requested over the API; a sensor processes them."""
     return Table(
         "retraining_requests",
         metadata,
@@ -339,8 +339,7 @@ def _training_failures(metadata: MetaData) -> Table:
 def _promotions(metadata: MetaData) -> Table:
     """Return the table of promotions. A trigger (in the migration) refuses UPDATE, DELETE and TRUNCATE.
 
-    The foreign key is the rule that no version is served without a decision; its uniqueness, that a decision takes
-    effect once.
+    The foreign key ensures that no version is served without a decision; its uniqueness, that a decision takes effect once.
     """
     return Table(
         "promotions",
@@ -379,7 +378,7 @@ def _monitoring_alerts(metadata: MetaData) -> Table:
         metadata,
         Column("alert_id", Uuid, primary_key=True),
         Column("model_name", Text, nullable=False),
-        Column("model_version", Integer),  # null: it is about no version
+        Column("model_version", Integer),  # null: it concerns no version
         Column("source", Text, nullable=False, server_default=text("'monitoring'")),
         Column("kind", Text, nullable=False),
         Column("severity", Text, nullable=False),
@@ -391,10 +390,10 @@ def _monitoring_alerts(metadata: MetaData) -> Table:
         _time("acknowledged_at"),
         Column("acknowledged_by", Text),
         Column("acknowledged_note", Text),
-        Column("acknowledged_severity", Text),  # how severe it was then: a higher severity is sent again
+        Column("acknowledged_severity", Text),  # the severity at that time: a higher one is sent again
         _time("resolved_at"),
         Column("resolved_by", Text),
-        # Channel (by its digest) -> what it was last sent: a severity, or `resolved`.
+        # Channel (by its digest) -> what it was last sent: a severity or `resolved`.
         Column("told", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
         _time("notified_at"),
         Column("notify_failures", Integer, nullable=False, server_default=text("0")),
@@ -403,7 +402,7 @@ def _monitoring_alerts(metadata: MetaData) -> Table:
         Index(
             "monitoring_alerts_to_tell", "model_name", "notify_after", postgresql_where=text("notify_after IS NOT NULL")
         ),
-        # While an alert is open, its source opens no second one of its kind and version.
+        # At most one open alert per source, kind and version.
         Index(
             "monitoring_alerts_one_open_per_kind",
             "model_name",
@@ -431,7 +430,7 @@ def _reference_data(metadata: MetaData) -> Table:
 
 
 def _journal_positions(metadata: MetaData) -> Table:
-    """Return the table of how far each journal file is copied; the transaction that copies writes it: never ahead."""
+    """Return the table of each journal file's copied position, written in the transaction that copies."""
     return Table(
         "journal_positions",
         metadata,

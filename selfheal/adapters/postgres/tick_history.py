@@ -1,7 +1,7 @@
 """Tick history: past ticks, down-sampled by Postgres to the few hundred steps that a page can show.
 
-A step is shown by its newest tick, whose values belong together. What that alone would hide (a verdict, a drift that
-came and went) is summed up over all ticks of the step.
+A step shows the values of its newest tick, which belong together. Verdicts and drift, which one tick may miss, are aggregated
+over all ticks of the step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-"""Steps begin at multiples of their length from here: at full hours and midnights (UTC)."""
+"""Steps begin at multiples of their length from here, so at full hours and midnights (UTC)."""
 
 STEPS = tuple(
     timedelta(seconds=n)
@@ -34,8 +34,7 @@ RANKS = {
     Verdict.HARMFUL_SHIFT: 3,
     Verdict.BROKEN_FEED: 4,
 }
-"""The verdict of a step is the one with the highest rank among its ticks; `insufficient` only where no tick saw
-enough."""
+"""Rank of verdicts: a step has the highest-ranking verdict of its ticks, so `insufficient` only if all ticks are."""
 
 OF_PERIOD = "FROM monitoring_metrics WHERE model_name = :name AND created_at >= :since AND created_at <= :until"
 STEP_START = "date_bin(:step, created_at, :epoch)"
@@ -62,8 +61,8 @@ DRIFTED = text(f"""
 class Step:
     """The ticks of one step.
 
-    `n_compared` of its `n_ticks` saw enough rows to compare columns; `n_drifted` is how many of those found a feature
-    drifted, by its name (absent: none did). `first_at` is the time of its oldest tick, `newest` the row of its newest.
+    `n_compared` of its `n_ticks` had enough rows to compare columns; `n_drifted` is how many of those found a feature drifted,
+    by feature name (absent: none). `first_at` is the time of its oldest tick, `newest` the row of its newest.
     """
 
     start: datetime
@@ -86,7 +85,7 @@ def step_for(period: timedelta, max_steps: int) -> timedelta:
 
 
 def steps_between(store: Store, since: datetime, until: datetime, step: timedelta) -> list[Step]:
-    """Return the steps that have ticks, of all versions, the oldest first."""
+    """Return the steps that have ticks, of all versions, oldest first."""
     bounds = {"name": store.contract.name, "since": since, "until": until, "step": step, "epoch": EPOCH}
     with store.engine.connect() as connection:
         newest = {row.start: row for row in connection.execute(NEWEST, bounds)}
@@ -106,5 +105,5 @@ def steps_between(store: Store, since: datetime, until: datetime, step: timedelt
             newest=row,
         )
         for start, row in newest.items()
-        if start in counts  # a tick may have come, or an old one gone, between the queries
+        if start in counts  # a tick may have been added or deleted between the queries
     ]

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def record_tick(
     store: Store, proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, triage: Triage, now: datetime
 ) -> bool:
-    """Record a tick; return False if there is a tick of the same traffic and labels already.
+    """Record a tick; return False if there already is a tick of the same traffic and labels.
 
-    Ticks are ordered by `created_at`: if the clock was set back meanwhile, the new one is just after the newest.
+    Ticks are ordered by `created_at`: if the clock was set back, the new tick's time is just after the newest one's.
     """
     values = tick_values(proxy, drift, performance, triage, now)
     with store.engine.begin() as connection:
@@ -70,7 +70,7 @@ def tick_values(
 
 
 def latest_tick(store: Store, model_version: int | None = None, min_predictions: int = 0) -> Row[Any] | None:
-    """Return the newest row of `monitoring_metrics` (of one version, of a window with so many predictions), or None."""
+    """Return the newest row of `monitoring_metrics` (of one version, with at least `min_predictions`), or None."""
     ticks = recent_ticks(store, 1, model_version, min_predictions)
     return ticks[0] if ticks else None
 
@@ -78,7 +78,7 @@ def latest_tick(store: Store, model_version: int | None = None, min_predictions:
 def recent_ticks(
     store: Store, limit: int, model_version: int | None = None, min_predictions: int = 0
 ) -> list[Row[Any]]:
-    """Return the newest rows, the newest first."""
+    """Return the newest rows, newest first."""
     table = store.tables.monitoring_metrics
     query = select(table).where(table.c.model_name == store.contract.name, table.c.n_predictions >= min_predictions)
     if model_version is not None:
@@ -88,7 +88,7 @@ def recent_ticks(
 
 
 def ticks_since(store: Store, since: datetime, limit: int) -> list[Row[Any]]:
-    """Return the rows since then, of all versions, the newest first."""
+    """Return the rows since `since`, of all versions, newest first."""
     table = store.tables.monitoring_metrics
     query = select(table).where(table.c.model_name == store.contract.name, table.c.created_at >= since)
     with store.engine.connect() as connection:
@@ -96,10 +96,10 @@ def ticks_since(store: Store, since: datetime, limit: int) -> list[Row[Any]]:
 
 
 def unseen_since(store: Store, model_version: int) -> datetime | None:
-    """Return when the version's oldest prediction that no tick of it has seen was made; None if there is none.
+    """Return when the version's oldest prediction not yet covered by a tick was made; None if there is none.
 
-    A tick has seen what was predicted up to the end of its window. A version that no tick has seen waits since its
-    first prediction. Read from two indexes, in one statement.
+    A tick covers predictions up to the end of its window. A version without a tick has waited since its first prediction.
+    The query is one statement that reads two indexes.
     """
     query = """
         SELECT created_at FROM prediction_logs
