@@ -22,35 +22,35 @@ STARTUP_FAILED = 3
 """Exit code if the service could not start; uvicorn's own."""
 
 GRACE_SECONDS = 10
-"""How long requests in progress may take once a stop was requested."""
+"""Time in which requests in progress may finish after a stop was requested."""
 
 IDLE_CONNECTION_TIMEOUT_SECONDS = 75
-"""For an idle connection: longer than clients (5 s in httpx) and load balancers (mostly 60 s) leave theirs open. The
-side that sends must close first: a request in flight to a connection that is being closed is lost."""
+"""Time-out of an idle connection: longer than that of clients (5 s in httpx) and load balancers (mostly 60 s). The sending
+side must close first, because a request sent to a connection that is being closed is lost."""
 
 WORKER_TIMEOUT_SECONDS = 30
-"""For a worker that does not respond to its supervisor; it is replaced then. One that starts on a busy machine responds
-late."""
+"""Time after which a worker that does not respond to its supervisor is replaced; a worker that starts on a busy machine
+responds late."""
 
 STALLED_PEER_MS = 30_000
-"""A connection whose peer reads nothing for so long is closed: its buffers would stay, and delay a stop."""
+"""Time (ms) after which a connection whose peer reads nothing is closed; its buffers would occupy memory and delay a stop."""
 
 MAX_CLIENT_MESSAGE_BYTES = 1_000
-"""On a WebSocket; `/live` only sends."""
+"""Largest message from a WebSocket client; `/live` only sends."""
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's supervisor, which also sees at once that a worker died while it was being checked."""
+    """uvicorn's supervisor, which also detects at once that a worker died while it was being checked."""
 
     def keep_subprocess_alive(self) -> None:
-        """Replace workers that have died or do not respond. The name is uvicorn's."""
+        """Replace workers that have died or do not respond. uvicorn defines the name."""
         for process in self.processes:
-            process.child_conn.close()  # the worker has its own end; if ours is open, its death looks like a delay
+            process.child_conn.close()  # the worker has its own end; if ours stays open, its death looks like a delay
         super().keep_subprocess_alive()
 
 
 def main() -> int:
-    """Run the API until stopped. A wrong setting or busy port is one line and exit code 2; a failed start is 3."""
+    """Run the API until stopped. A wrong setting or busy port gives one line and exit code 2; a failed start gives 3."""
     try:
         settings = load_settings()
         restrict_new_files(settings.umask)
@@ -66,7 +66,7 @@ def main() -> int:
         "serving.asgi:served",
         factory=True,
         workers=settings.api_workers,
-        # A trace is made by the framework, so with tracing no request takes the shortcut.
+        # The framework makes the traces, so with tracing no request takes the shortcut.
         http="serving.security.http_protocol:StrictHttpProtocol"
         if settings.otel_exporter_otlp_endpoint
         else "serving.scoring.http_fast_path:FastPathProtocol",
@@ -92,10 +92,10 @@ def main() -> int:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Return the listening socket, opened before anything is started, so that a busy port costs nothing.
+    """Return the listening socket. Call this before anything is started, so that a busy port is found early.
 
     Raises:
-        ConfigurationError: naming the address and the setting that chooses another.
+        ConfigurationError: if the address is not available; the message names the setting to change.
     """
     host, port = settings.api_host, settings.api_port
     try:

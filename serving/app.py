@@ -1,4 +1,4 @@
-"""The application: `create_app` wires it, and its lifespan owns everything that has to be started and stopped."""
+"""The application: `create_app` assembles it, and its lifespan owns everything that must be started and stopped."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     telemetry = tracing(in_force)
     parser = RequestParser(contract)
-    app = FastAPIOffline(  # FastAPI with the pages of /docs served from here and not from another host
+    app = FastAPIOffline(  # FastAPI whose /docs pages load nothing from another host
         title=f"selfheal: {contract.name}",
         summary=contract.description,
         description=DESCRIPTION,
@@ -135,7 +135,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(subject.router)
     if not authenticator.asks_for_keys:
         describe_without_keys(app)
-    app.middleware_stack = FastPath(app, authenticator, parser)  # outside of Starlette's own, too
+    app.middleware_stack = FastPath(app, authenticator, parser)  # also outside Starlette's own middleware
     return app
 
 
@@ -201,5 +201,5 @@ async def running_service(settings: Settings, contract: ModelContract) -> AsyncI
         label_ingest.close()
         prediction_log.close()
         label_log.close()
-        await asyncio.to_thread(ingest_worker.stop)  # after the journals: it copies what was written last
+        await asyncio.to_thread(ingest_worker.stop)  # after the journals, so that it copies their last lines
         await asyncio.to_thread(platform.close)

@@ -31,7 +31,7 @@ class AsgiApplication:
         self._framework = framework
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on to the framework."""
+        """Pass the request on to the framework."""
         await self._framework(scope, receive, _starting(send) if scope["type"] == "lifespan" else send)
 
 
@@ -54,7 +54,7 @@ def log_to_stderr(level: str) -> None:
 
 
 def _starting(send: Send) -> Send:
-    """Report a start that fails for a known reason in one line, where Starlette reports the whole traceback."""
+    """Report a start that fails for a known reason in one line instead of Starlette's whole traceback."""
 
     async def send_with_reason(message: Message) -> None:
         error = sys.exception()  # Starlette sends the failure while it handles the error
@@ -62,7 +62,7 @@ def _starting(send: Send) -> Send:
             message = {**message, "message": " ".join(str(error).split())}
         if message["type"] == "lifespan.startup.complete":
             gc.collect()
-            gc.freeze()  # what is loaded by now stays: examining it again and again would delay requests
+            gc.freeze()  # loaded objects stay in use: collecting them repeatedly would delay requests
         await send(message)
 
     return send_with_reason

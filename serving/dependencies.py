@@ -1,4 +1,4 @@
-"""Dependency injection: the parts of the running service in one object, and how an endpoint gets it."""
+"""Dependency injection: one object with the parts of the running service, and the dependency that provides it."""
 
 from __future__ import annotations
 

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 STOP_TIMEOUT_SECONDS = 5.0
-"""For the last spans to be sent when the service stops; a collector that does not respond delays the stop no longer."""
+"""Time limit for sending the last spans when the service stops, also if the collector does not respond."""
 
 
 def tracing(settings: Settings) -> TelemetryConfig:
     """Return FastAPI's telemetry options: a span for each request, sent in the background; nothing without a collector.
 
-    Everything else (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, sampling...) is read from the environment, as
-    all of OpenTelemetry does. Spans that cannot be delivered are dropped: the queue is bounded. `stop_tracing` sends
-    those that are left.
+    Everything else (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, sampling, ...) is read from the environment, as usual
+    with OpenTelemetry. Spans that cannot be delivered are dropped, because the queue is bounded. `stop_tracing` sends the
+    remaining ones.
     """
     endpoint = settings.otel_exporter_otlp_endpoint
     if endpoint is None:
@@ -39,7 +39,7 @@ def tracing(settings: Settings) -> TelemetryConfig:
 
 
 def stop_tracing(telemetry: TelemetryConfig) -> None:
-    """Send the spans that wait, for at most `STOP_TIMEOUT_SECONDS`."""
+    """Send the waiting spans, for at most `STOP_TIMEOUT_SECONDS`."""
     provider = telemetry.get("tracer_provider")
     if provider is None:
         return
@@ -52,7 +52,7 @@ def stop_tracing(telemetry: TelemetryConfig) -> None:
 
 
 def name_span(route: str) -> None:
-    """Name the span of this POST, if there is one: the framework names those of its own routes only."""
+    """Name the span of this POST, if there is one, because the framework names only those of its own routes."""
     span = trace.get_current_span()
     span.update_name(f"POST {route}")
     span.set_attribute("http.route", route)

@@ -1,4 +1,4 @@
-"""A latch for one kind of alert of the service: recorded and sent once, resolved when its cause is gone."""
+"""Alert latch: one kind of alert of the service, recorded and sent once, resolved when its cause is gone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from selfheal.services.platform import Platform
 
 DIRECT_TIMEOUT_SECONDS = 1.0
-"""For a message sent without Postgres that is still in flight when the alert can be recorded; if it takes longer it may
-be sent twice."""
+"""Wait for a message sent without Postgres that is still in flight when the alert can be recorded; if it takes longer, the
+message may be sent twice."""
 
 
 class AlertLatch:
@@ -34,15 +34,15 @@ class AlertLatch:
         self._records_each_call = records_each_call
         self._is_recorded = False
         self._unrecorded: tuple[Alert, int | None, datetime] | None = None
-        """What Postgres does not have yet, the version it is about, and when it was first raised."""
+        """The alert that Postgres does not have yet, its version, and when it was first raised."""
         self._direct: _DirectMessage | None = None
         self._may_be_open = True  # raised by a process before this one
 
     def raise_(self, alert: Alert, model_version: int | None = None) -> None:
         """Record the alert as open and send it, unless that has been done.
 
-        It is sent even if Postgres is unavailable: that may be what the alert says. It is then recorded by the next
-        call that reaches Postgres.
+        It is sent even if Postgres is unavailable, which may be the alert's subject. The next call that reaches Postgres
+        then records it.
         """
         assert alert.kind == self._kind
         self._may_be_open = True
@@ -59,7 +59,7 @@ class AlertLatch:
     def clear(self) -> None:
         """Resolve the alert, if it may be open. If Postgres is unavailable, the next call does it.
 
-        An alert that could not be recorded while it lasted is recorded now, so that it is found afterwards.
+        An alert that could not be recorded while it was open is recorded now, so that it can be found later.
         """
         if not self._may_be_open:
             return
@@ -73,10 +73,10 @@ class AlertLatch:
             deliver_in_background(self._platform.settings, self._platform.store)
 
     def _record(self) -> None:
-        """Write the alert to Postgres if that is still to be done, and send it to the channels that do not have it.
+        """Write the alert to Postgres if that has not been done, and send it to the channels that do not have it.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: if Postgres does not take it.
+            sqlalchemy.exc.SQLAlchemyError: if Postgres does not accept it.
         """
         if self._unrecorded is None:
             return

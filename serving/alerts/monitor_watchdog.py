@@ -1,6 +1,6 @@
-"""A watchdog of the monitor: the API, which runs all the time, raises an alert if traffic comes and no tick does.
+"""Watchdog of the monitor: the API, which always runs, raises an alert if there is traffic but no tick.
 
-It also delivers the messages of alerts that could not be delivered before: without the monitor nothing else would.
+It also delivers overdue messages of alerts, which nothing else would do without the monitor.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class MonitorWatchdog:
             self.check(self._clock.now())
             deliver_due_alerts(self._platform.settings, self._store, datetime.now(UTC))
         except SQLAlchemyError:
-            # The monitor cannot write a tick either. Once Postgres is back, it gets its time again.
+            # The monitor cannot write a tick either. Once Postgres is back, it gets the full time again.
             self._watched = None
         except Exception:
             logger.exception("the check of the monitor failed; it is repeated")
@@ -87,5 +87,5 @@ def sight_of_monitor(store: Store) -> Sight | None:
     if version is None:
         return None
     unseen_since = ticks.unseen_since(store, version.version)
-    tick = ticks.latest_tick(store, version.version)  # read last: a tick in between shows that the monitor works
+    tick = ticks.latest_tick(store, version.version)  # read last, so that a tick in between counts
     return Sight(None if tick is None else tick.tick_id, unseen_since)

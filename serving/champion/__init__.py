@@ -1,1 +1,1 @@
-"""The champion, the model that scores: fetched, examined, swapped in, and replaced with every promotion."""
+"""The champion, the model that scores: it is fetched, examined, swapped in, and replaced at every promotion."""

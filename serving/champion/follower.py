@@ -1,4 +1,4 @@
-"""Follows promotions: one thread that Postgres notifies of them, that polls anyway, and that survives outages."""
+"""Following promotions: one thread that Postgres notifies, that also polls, and that survives outages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECONNECT_BACKOFF = Backoff(initial_seconds=0.25, max_seconds=10.0)
-"""Between two attempts to reach a Postgres that is away."""
+"""Pauses between two attempts to reach an unavailable Postgres."""
 
 NOT_FOLLOWED = "so promotions are not followed"
 POSTGRES_AWAY = f"{UNAVAILABLE}, {NOT_FOLLOWED}"
@@ -43,7 +43,7 @@ class Follower:
         self._thread = PeriodicThread("champion", self._wait_and_poll, self._pause_seconds)
 
     def start(self) -> None:
-        """Poll once, which loads the version in production, and start the thread. Postgres may be away.
+        """Poll once, which loads the version in production, and start the thread. Postgres may be unavailable.
 
         Raises:
             ConfigurationError: if Postgres responds and its database belongs to another contract.
@@ -52,7 +52,7 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; a version that is being loaded is waited for."""
+        """End the thread; wait for a version that is being loaded."""
         self._thread.request_stop()
         self._listener.wake()
         self._thread.stop()
@@ -75,7 +75,7 @@ class Follower:
     def _poll(self, *, is_start: bool = False) -> None:
         try:
             if not self._is_reached:
-                self._platform.prepare()  # also after an outage: what comes back may be another database
+                self._platform.prepare()  # also after an outage, which another database may follow
             self._holder.refresh()
         except (ServiceUnavailableError, DBAPIError) as error:
             self._note_outage(f"{refusal(error)}, {NOT_FOLLOWED}", error)
@@ -83,7 +83,7 @@ class Follower:
             if is_start:
                 raise
             self._note_outage(DATABASE_NOT_OURS, error)
-        except Exception as error:  # whatever one poll runs into, the next one is made
+        except Exception as error:  # whatever fails in one poll, the next one is made
             self._note_outage(POLL_FAILED, error, exc_info=True)
         else:
             if not self._is_reached:
@@ -93,7 +93,7 @@ class Follower:
             self._n_failures = 0
 
     def _note_outage(self, sentence: str, error: Exception, *, exc_info: bool = False) -> None:
-        if self._holder.outage != sentence:  # once, not at every attempt
+        if self._holder.outage != sentence:  # log it once, not at every attempt
             logger.error("%s: %s", sentence, " ".join(str(error).split()), exc_info=exc_info)
         self._is_reached = False
         self._n_failures += 1

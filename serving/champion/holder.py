@@ -1,8 +1,8 @@
-"""The champion: the loaded model that scores, how a version becomes it, and what happens to a version that may not.
+"""The champion: the loaded model that scores, and how a version becomes it or is refused.
 
-A new version is fetched, checked (digest, contract, types), loaded, warmed and examined before one assignment swaps it
-in; if it fails any of that it is refused, an alert is raised, and the old version stays. When to check is decided by
-`serving.champion.follower`.
+A new version is fetched, checked (digest, contract, types), loaded, warmed up and examined before one assignment swaps it in.
+If any step fails, the version is refused, an alert is raised, and the old version remains. `serving.champion.follower`
+decides when to check.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ MODEL_REFUSED = "model_refused"
 """Kind of the alert."""
 
 MAX_LOADED_VERSIONS = 2
-"""Champions that stay in memory: a rollback swaps the previous one back without loading anything."""
+"""Number of champions in memory: a rollback swaps the previous one back without loading it."""
 
 RETRY_BACKOFF = Backoff(initial_seconds=2.0, max_seconds=60.0)
-"""Before a refused version is tried again: its file may have been out of reach."""
+"""Pauses before a refused version is tried again, because its file may have been unavailable."""
 
 
 class RefusalLatch(Protocol):
-    """What the holder needs of an `AlertLatch`, which is passed in: this package does not import the one of alerts."""
+    """The methods of an `AlertLatch` that the holder needs. It is passed in, so that this package does not import alerts."""
 
     def raise_(self, alert: Alert, model_version: int | None = None) -> None:
         """Record the alert as open."""
@@ -52,12 +52,12 @@ class RefusalLatch(Protocol):
 
 @dataclass(frozen=True)
 class Champion:
-    """A loaded version. Immutable: a request is scored by the one it began with."""
+    """A loaded version. Immutable: a request is scored by the champion at its start."""
 
     version: ModelVersion
     pipeline: Pipeline
     probabilities: Callable[[FloatArray], FloatArray]
-    """Probability of class 1 for each row of a feature matrix, shape (n,)."""
+    """Maps a feature matrix to the probability of class 1 of each row, shape (n,)."""
 
     def is_same_model(self, version: ModelVersion) -> bool:
         """Return whether the version is the one loaded here; its stage and times may differ."""
@@ -99,7 +99,7 @@ class ChampionHolder:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, in a sentence; None if the version in production is served and promotions are followed."""
+        """Return what is wrong in a sentence; None if the version in production is served and promotions are followed."""
         if self.outage is not None:
             return f"{self.outage}; {self._what_serves()}"
         if self._refusal is not None:
@@ -110,10 +110,10 @@ class ChampionHolder:
         return None if self.current is not None else "no version has been loaded yet"
 
     def refresh(self) -> None:
-        """Read which version is in production and swap it in if it is another one. A refused version raises nothing.
+        """Read which version is in production and swap it in if it changed. A refused version raises no error.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: if Postgres is unavailable; the champion stays.
+            sqlalchemy.exc.DBAPIError: if Postgres is unavailable; the champion is unchanged.
         """
         version = production_version(self._platform.store)
         self.outage = None
@@ -129,7 +129,7 @@ class ChampionHolder:
         self._raise_or_clear_alert()
 
     def note_outage(self, reason: str) -> None:
-        """Record why promotions are not followed. The champion stays; without one, what was served last is loaded."""
+        """Record why promotions are not followed. Without a champion, load the version that was served last."""
         self.outage = reason
         if self.current is None:
             self._serve_remembered()
@@ -145,7 +145,7 @@ class ChampionHolder:
     def _try(self, version: ModelVersion) -> None:
         try:
             champion = self._load(version)
-        except Exception as error:  # MLflow, the network, the disk, the file: whatever it is, the old version stays
+        except Exception as error:  # MLflow, the network, the disk or the file: in any case the old version remains
             self._refuse(version, error)
             if self.current is None:
                 self._serve_remembered()
@@ -175,7 +175,7 @@ class ChampionHolder:
             logger.warning("could not save version %d for offline starts: %s", version.version, error)
 
     def _serve_remembered(self) -> None:
-        """Serve what this machine served last, if its file is still here and still passes. Tried once after a start."""
+        """Serve the version that this machine served last, if its file is still here and valid. Tried once after a start."""
         if self._has_tried_remembered:
             return
         self._has_tried_remembered = True
@@ -227,7 +227,7 @@ class ChampionHolder:
 
 
 def ready_champion(version: ModelVersion, pipeline: Pipeline, contract: ModelContract) -> Champion:
-    """Return the version as a champion, warmed and examined.
+    """Return the version as a champion, warmed up and examined.
 
     Raises:
         ModelRefusedError: as `examine`.

@@ -1,5 +1,5 @@
 """The dashboard: one page of plain HTML, CSS and ES modules (`static/`), and how it is served (`files`).
 
-The page contains no data and no key: it requests everything from the API, as any client would, and shows text from
-outside only as text. There is no build step and no other host. `static/main.js` is the map of its modules.
+The page contains no data and no key: it requests everything from the API, like any other client, and never interprets
+external text as HTML. There is no build step, and nothing is loaded from another host. `static/main.js` lists its modules.
 """

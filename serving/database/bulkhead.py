@@ -1,4 +1,4 @@
-"""A bulkhead: calls that may block get a bounded number of threads and places, and nothing else waits for them."""
+"""Bulkhead: calls that may block get a bounded number of threads and places, and nothing else waits for them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ ResultT = TypeVar("ResultT")
 
 
 class BulkheadFullError(Exception):
-    """As many calls are open as are allowed; nothing was started."""
+    """The limit of open calls is reached; nothing was started."""
 
 
 class BulkheadTimeoutError(Exception):
-    """The call did not finish in time. If it is in a thread it runs on and keeps its thread until it ends."""
+    """The call did not finish in time. If it runs in a thread, it continues and occupies the thread until it ends."""
 
 
 class Bulkhead:
-    """Runs blocking calls in threads of its own. For the event loop's thread.
+    """Runs blocking calls in threads of its own. To be used from the event loop's thread.
 
-    A call that its caller no longer waits for keeps its place, and its thread if it has one, until it ends: however
-    many calls hang and however long, at most `max_open` exist. That is why anyio's `abandon_on_cancel` is not used: it
-    gives the thread's token back at once, and the number of hanging threads would grow with every time-out.
+    A call whose caller no longer waits occupies its place, and its thread if it has one, until it ends. So at most `max_open`
+    calls exist, however many hang. anyio's `abandon_on_cancel` is not used, because it returns the thread's token at once:
+    the number of hanging threads would grow with every time-out.
 
     Args:
         n_threads: calls that run at the same time.
         max_open: calls that run or wait for a thread.
-        runs_abandoned_calls: whether a call that got no thread before its time-out still runs when there is one.
+        runs_abandoned_calls: whether a call that got no thread before its time-out still runs once a thread is free.
     """
 
     def __init__(self, n_threads: int, max_open: int, *, runs_abandoned_calls: bool = False) -> None:
@@ -40,11 +40,11 @@ class Bulkhead:
         self._open: dict[asyncio.Task[Any], _Call[Any]] = {}
 
     async def run(self, work: Callable[[], ResultT], timeout_seconds: float) -> ResultT:
-        """Return what `work` returns; what it raises is raised here.
+        """Return the result of `work`; its exceptions propagate.
 
         Raises:
             BulkheadFullError: if `max_open` calls are open.
-            BulkheadTimeoutError: if it takes longer, waiting for a thread included.
+            BulkheadTimeoutError: if it takes longer, including the wait for a thread.
         """
         if len(self._open) >= self._max_open:
             raise BulkheadFullError
@@ -61,7 +61,7 @@ class Bulkhead:
         return task.result()
 
     def close(self) -> None:
-        """Cancel the calls that wait for a thread; those that run are not waited for."""
+        """Cancel the calls that wait for a thread, without waiting for running ones."""
         for task, call in self._open.items():
             if not call.has_begun:
                 task.cancel()
@@ -69,7 +69,7 @@ class Bulkhead:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         del self._open[task]
         if not task.cancelled():
-            task.exception()  # or asyncio would complain about an error that nobody waited for
+            task.exception()  # retrieve the exception, or asyncio would log that it was never retrieved
 
 
 class _Call(Generic[ResultT]):

@@ -1,7 +1,7 @@
-"""The command pool: a bulkhead for promotions and rollbacks over the API, which run one after the other.
+"""Command pool: a bulkhead for promotions and rollbacks over the API, which run one after the other.
 
-When a command is answered, its event is in Postgres and the decision's file is written; this service follows the
-promotion like every other. MLflow, which may be slow or away, is left to Dagster's `registry_sensor`.
+When a command is answered, its promotion is in Postgres and the decision's file is written; this service follows the
+promotion like every other. MLflow, which may be slow or unavailable, is left to Dagster's `registry_sensor`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_OPEN_COMMANDS = 4
-"""Commands that run or wait; more are refused at once. People send them, a few a year."""
+"""Largest number of running and waiting commands; more are refused at once. People send a few per year."""
 
 N_CONNECTIONS = 2
 STATEMENT_TIMEOUT_SECONDS = 10.0
 
 TIMEOUT_SECONDS = 60.0
-"""For a model whose file has to be fetched first. A command that takes longer continues, and its caller learns where to
-find the outcome."""
+"""Time limit of a command, long enough to download a model first. A command that takes longer continues, and the response
+says where to find its outcome."""
 
 
 class CommandPool:
@@ -56,7 +56,7 @@ class CommandPool:
         """Return the version that is in production after the command.
 
         Raises:
-            ProblemError: 404 for a version that is not registered, 409 for what the present state does not allow, 503
+            ProblemError: 404 for a version that is not registered, 409 if the current state does not allow the command, 503
                 if Postgres does not respond or the command takes too long.
         """
         try:
@@ -74,7 +74,7 @@ class CommandPool:
             raise _problem(error) from error
 
     def close(self) -> None:
-        """Cancel waiting commands and close the connections; a command that runs is not waited for."""
+        """Cancel waiting commands and close the connections, without waiting for a running command."""
         self._bulkhead.close()
         self._platform.store.close()
 
@@ -82,7 +82,7 @@ class CommandPool:
 def _run(command: Callable[[Platform], ModelVersion], platform: Platform) -> ModelVersion:
     try:
         return command(platform)
-    except Exception as error:  # also of a command whose caller has left
+    except Exception as error:  # also for a command whose caller has left
         logger.info("promotion or rollback requested over the API failed: %s", error)
         raise
 

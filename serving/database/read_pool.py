@@ -1,7 +1,7 @@
-"""The read pool: a bulkhead for queries to Postgres, with threads, connections and time of their own.
+"""Read pool: a bulkhead for queries to Postgres, with its own threads, connections and time limit.
 
-A Postgres that hangs, a lock that another session has, or too many readers cost readers a response (503) and nobody
-else: scoring, labels and the ingest worker never wait for a thread or a connection of this pool.
+If Postgres hangs, another session holds a lock, or there are too many readers, only readers are affected (503): scoring,
+labels and the ingest worker never wait for a thread or a connection of this pool.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 
 N_THREADS = 4
-"""Queries that Postgres works on at the same time. Each takes milliseconds."""
+"""Number of concurrent queries. Each takes milliseconds."""
 
 MAX_OPEN_QUERIES = 32
-"""Queries that run or wait; more are refused at once. This bounds what hangs, however long it hangs."""
+"""Largest number of running and waiting queries; more are refused at once. It also bounds the number of hanging queries."""
 
 TIMEOUT_SECONDS = 5.0
-"""For one query, here and (as its statement timeout) in Postgres."""
+"""Time limit of one query, here and (as its statement timeout) in Postgres."""
 
 RETRY_AFTER_SECONDS = 5
 
 OUTAGES = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
-"""Postgres is away, shutting down, a standby, or out of time. Any other error is ours and is raised as it is."""
+"""Errors if Postgres is unavailable, shutting down, a standby, or too slow. Any other error is a bug and propagates."""
 
 
 class ReadPool:
-    """Runs queries. One pool for each group of callers that another group's queries must not delay."""
+    """Runs queries. Each group of callers that others must not delay has its own pool."""
 
     def __init__(self, store: Store, max_open: int = MAX_OPEN_QUERIES) -> None:
         self._store = with_own_connections(store, N_THREADS, TIMEOUT_SECONDS)
         self._bulkhead = Bulkhead(N_THREADS, max_open)
 
     async def run(self, query: Callable[[Store], ResultT], *, timeout_seconds: float = TIMEOUT_SECONDS) -> ResultT:
-        """Return what the query finds in Postgres. A query whose caller has left before it got a thread is not run.
+        """Return the query's result. A query whose caller has left before it got a thread is not run.
 
         Raises:
             ProblemError: 503 if Postgres does not respond, or not in time.
@@ -65,7 +65,7 @@ class ReadPool:
             raise StoreUnavailableError(refusal(error)) from None
 
     def close(self) -> None:
-        """Cancel waiting queries and close the connections; a query that hangs is not waited for."""
+        """Cancel waiting queries and close the connections, without waiting for hanging queries."""
         self._bulkhead.close()
         self._store.close()
 

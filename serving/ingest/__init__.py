@@ -1,1 +1,1 @@
-"""Ingest: the journals, their copy in Postgres, and the alerts when copying fails."""
+"""Ingest: the journals, their copy in Postgres, and alerts if copying fails."""

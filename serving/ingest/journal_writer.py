@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 class JournalWriter:
-    """Writes one journal and knows whether it can be written now.
+    """Writes one journal and tracks whether it can be written.
 
     Args:
-        journal: has no other writer.
+        journal: the journal, which must have no other writer.
         interval_seconds: how often a failed journal is tried again, and how often it is synced under
             JOURNAL_FSYNC=interval.
     """
@@ -33,7 +33,7 @@ class JournalWriter:
         """Make encoded lines durable.
 
         Raises:
-            JournalUnavailableError: if that fails, or failed a moment ago: not every request tries a full disk again.
+            JournalUnavailableError: if that fails, or failed recently, because not every request tries a full disk again.
         """
         if self.problem is not None:
             raise JournalUnavailableError(self.problem)

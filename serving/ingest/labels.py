@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REMEMBERED_LABELS = 100_000
-"""Labels that stay in memory until Postgres surely has them: an hour at 25 per second, a few megabytes."""
+"""Number of newest labels in memory, until Postgres certainly has them: one hour at 25 per second, a few megabytes."""
 
 JOURNAL_TAIL_LINES = 20_000
 
@@ -41,10 +41,10 @@ TICK = timedelta(microseconds=1)
 """The smallest step of `ordered_at`."""
 
 LOOKUP_TIMEOUT_SECONDS = 1.0
-"""For Postgres to return the labels it has. If it takes longer it counts as unavailable."""
+"""Time limit for Postgres to return existing labels; if it takes longer, it counts as unavailable."""
 
 RETRY_PAUSE_SECONDS = 2.0
-"""Before an unavailable Postgres is asked again; otherwise each call would wait for it, one after the other."""
+"""Pause before an unavailable Postgres is queried again; otherwise each call would wait for it in turn."""
 
 
 class LabelIngest:
@@ -62,7 +62,7 @@ class LabelIngest:
 
     @property
     def problem(self) -> str | None:
-        """Why no label can be acknowledged now, in a sentence; None if labels can."""
+        """Return why no label can be acknowledged now, in a sentence; None if labels can."""
         return self._log.problem
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class LabelIngest:
         """Write the labels to the journal, all or none.
 
         Returns:
-            How many labels were new or corrections, and how many were known already.
+            How many labels were new or corrections, and how many were already known.
 
         Raises:
             LabelConflictError: if a prediction has another label and this one is not a correction.

@@ -1,6 +1,6 @@
-"""The ingest worker copies the journals to Postgres while the service runs.
+"""Ingest worker: copies the journals to Postgres while the service runs.
 
-The journal is the source of truth: an outage of Postgres costs only lag.
+The journal is the source of truth: an outage of Postgres causes only lag.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ logger = logging.getLogger(__name__)
 
 COMPRESS_EVERY_SECONDS = 30.0
 LAG_VALID_SECONDS = 15.0
-"""A lag in bytes that is older is not reported any more."""
+"""Age after which a measured lag is no longer reported."""
 
 STOP_TIMEOUT_SECONDS = 10.0
-"""For the last pass when the service stops; what it does not copy, the next start does."""
+"""Time limit of the last pass when the service stops; the next start copies the rest."""
 
 JOURNAL_LAG, JOURNAL_DAMAGED, LABEL_CONFLICT = "journal_lag", "journal_damaged", "label_conflict"
 """Kinds of alerts."""
 
 
 class IngestWorker:
-    """Copies every `ingest_interval_seconds` in one thread, and raises an alert from another when that does not work.
+    """Copies every `ingest_interval_seconds` in one thread, and raises an alert from another thread if copying fails.
 
     Several worker processes share a DATA_DIR; one of them copies for all.
     """
@@ -64,7 +64,7 @@ class IngestWorker:
         self._damage = AlertLatch(platform, JOURNAL_DAMAGED)
         self._conflict = AlertLatch(platform, LABEL_CONFLICT)
         self._known_damage: set[str] = set()
-        """What the last pass found: every pass finds a foreign file again."""
+        """Damage that the last pass found, so that it is logged once although every pass finds it again."""
         self.problem: str | None = None
         self._reason: str | None = None
         self.n_copied = 0
@@ -79,7 +79,7 @@ class IngestWorker:
 
     @property
     def last_lag_bytes(self) -> int | None:
-        """Journal bytes that were not in Postgres after the last pass; None if that is too long ago or failed."""
+        """Return the journal bytes not in Postgres after the last pass; None if it is too long ago or failed."""
         return self._lag_bytes if self.problem is None and self.lag_seconds < LAG_VALID_SECONDS else None
 
     def start(self) -> None:
@@ -88,7 +88,7 @@ class IngestWorker:
         self._watching.start()
 
     def stop(self) -> None:
-        """Copy what was journaled last and end both threads; wait at most `STOP_TIMEOUT_SECONDS` for it."""
+        """Copy the last lines and end both threads; wait at most `STOP_TIMEOUT_SECONDS`."""
         give_up_at = time.monotonic() + STOP_TIMEOUT_SECONDS
         self._watching.request_stop()
         self._copying.stop(STOP_TIMEOUT_SECONDS)
@@ -156,7 +156,7 @@ class IngestWorker:
 
     @contextmanager
     def _ingest_lock(self) -> Iterator[bool]:
-        """Yield whether this process has the mutex of the pass, which the kernel frees when its owner ends."""
+        """Yield whether this process holds the mutex of the pass, which the kernel releases when its owner ends."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / ".sink.lock").open("w") as lock:
             try:

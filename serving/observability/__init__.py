@@ -1,1 +1,1 @@
-"""What the running service shows of itself: metrics for Prometheus, the live feed, the data of the dashboard."""
+"""Observability of the running service: metrics for Prometheus, the live feed, and the dashboard's data."""

@@ -97,14 +97,14 @@ class Distributions:
     def _reference(self, version: ModelVersion) -> pd.DataFrame:
         try:
             return self._platform.registry.reference(version)
-        except Exception as error:  # MLflow, the network, the file: in any case there is nothing to compare with
+        except Exception as error:  # MLflow, the network or the file: in any case there is nothing to compare with
             logger.warning("the reference data of version %d cannot be read: %s", version.version, error)
             detail = f"the reference data of version {version.version} cannot be read now; see the service's log"
             raise ProblemError(503, "reference_unavailable", detail, retry_after_seconds=60) from None
 
 
 def _compared(current: pd.DataFrame, reference: pd.DataFrame, name: str, drift: ColumnDrift | None) -> ComparedColumn:
-    """Compare one column. A feature that the reference does not have yet is missing in each of its rows."""
+    """Compare one column. A feature that the reference does not have is missing in all of its rows."""
     now, then = (frame.reindex(columns=[name])[name].to_numpy(dtype=np.float64) for frame in (current, reference))
     return ComparedColumn(distribution(now, then), drift, _missing_pct(then), _missing_pct(now))
 

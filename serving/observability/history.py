@@ -1,4 +1,4 @@
-"""The monitor's results over time, for charts: from Postgres, and from the ticks' files where only they have them."""
+"""The monitor's results over time, for charts: from Postgres and, for values that only they have, from the ticks' files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TickValues = dict[str, Any]
 
 
 def history(store: Store, now: datetime, period: timedelta, max_points: int, folder: Path) -> History:
-    """Return the last `period`, in about `max_points` steps at most. Reads one file per step."""
+    """Return the last `period` in at most about `max_points` steps. Reads one file per step."""
     step = step_for(period, max_points)
     steps = steps_between(store, now - period, now, step)
     tick_values = [_tick_values(folder, one) for one in steps]
@@ -95,7 +95,7 @@ def _drift_rows(features: Sequence[str], steps: Sequence[Step], tick_values: Seq
 
 
 def _columns(values: TickValues) -> dict[str, TickValues]:
-    """Return column -> its values in the tick's file; of a file of another release, those in the known form."""
+    """Return each column's values in the tick's file; from a file of another release, only those in the known format."""
     drift = values.get("drift")
     columns = drift.get("columns") if isinstance(drift, dict) else None
     return {one["column"]: one for one in columns or () if isinstance(one, dict) and "column" in one}

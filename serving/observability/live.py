@@ -1,7 +1,7 @@
 """The messages of the WebSocket `/live`: a snapshot every second, and events as they happen.
 
-One task polls Postgres and publishes, and only while there are listeners. Each listener has a bounded queue: one that
-falls behind is dropped and never waited for. The socket itself is in `serving.routes.live`.
+One task polls Postgres and publishes, only while there are listeners. Each listener has a bounded queue: one that falls
+behind is dropped and never delays the others. The socket itself is in `serving.routes.live`.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 1.0
-"""From one snapshot to the next, and from one poll of Postgres (four small queries) to the next."""
+"""Time between snapshots, and between polls of Postgres (four small queries each)."""
 
 POLL_TIMEOUT_SECONDS = 0.8
-"""Less than the interval: a Postgres that hangs does not delay the snapshots."""
+"""Time limit of a poll: less than the interval, so that a hanging Postgres does not delay the snapshots."""
 
 LATENCY_WINDOW_SECONDS = 10.0
-"""The latencies of a snapshot are those of so many seconds."""
+"""Time over which a snapshot's latencies are computed."""
 
 MAX_LISTENERS = 100
 
 MAX_EVENTS = 100
-"""Decisions, and alerts, published after one poll; further ones come with the next."""
+"""Largest number of decisions, and of alerts, published after one poll; the others follow with the next."""
 
 MAX_QUEUED_MESSAGES = 4 * MAX_EVENTS
-"""Room for the most that one poll can yield, beside what a listener has not read yet."""
+"""Size of a listener's queue: room for the largest result of a poll, in addition to unread messages."""
 
 
 class Snapshot(BaseModel):
@@ -142,7 +142,7 @@ class Observation:
 
     @property
     def open_alerts(self) -> dict[UUID, AlertInfo]:
-        """Those of the alerts that are open."""
+        """Return the open alerts."""
         return {alert_id: alert for alert_id, alert in self.alerts.items() if alert.resolved_at is None}
 
 
@@ -204,7 +204,7 @@ class Listener:
         return await self._messages.get()
 
     def offer(self, message: str) -> None:
-        """Queue the message; a listener without room for it is too slow from then on."""
+        """Queue the message; a listener whose queue is full is marked as too slow."""
         try:
             self._messages.put_nowait(message)
         except asyncio.QueueFull:
@@ -226,11 +226,11 @@ class Live:
 
     @property
     def n_listeners(self) -> int:
-        """How many listeners there are."""
+        """Return the number of listeners."""
         return len(self._listeners)
 
     def join(self) -> Listener | None:
-        """Return a new listener, which must `leave`; None if there are `MAX_LISTENERS` already."""
+        """Return a new listener, which must `leave`; None if there are already `MAX_LISTENERS`."""
         if len(self._listeners) >= MAX_LISTENERS:
             return None
         listener = Listener()
@@ -244,7 +244,7 @@ class Live:
         if not self._listeners:
             self._has_listeners.clear()
             self._last_observation = self._counted = (
-                None  # the next listener begins with what is, not with what was missed
+                None  # the next listener starts with the current state, not with missed events
             )
 
     def publish(self, message: Snapshot | Event) -> None:
@@ -262,7 +262,7 @@ class Live:
             began = time.monotonic()
             try:
                 await self._observe_and_publish()
-            except Exception:  # whatever one poll runs into, the next one is made
+            except Exception:  # whatever fails in one poll, the next one is made
                 logger.exception("/live broadcast failed")
             await asyncio.sleep(max(0.0, INTERVAL_SECONDS - (time.monotonic() - began)))
 
@@ -273,7 +273,7 @@ class Live:
         except ProblemError as error:
             problem = error.detail
         if not self._has_listeners.is_set():
-            return  # all listeners have left meanwhile
+            return  # all listeners have left
         if now is not None:
             self._last_observation = now
             for message in events_between(before, now):
@@ -307,7 +307,7 @@ class Live:
 
 
 def _quantile_ms(sorted_seconds: list[float], q: float) -> float | None:
-    """Return the smallest value, in ms, that a share `q` of the values does not exceed; None without values."""
+    """Return the quantile `q` (0 to 1) in ms; None without values."""
     if not sorted_seconds:
         return None
     return round(1_000 * sorted_seconds[max(0, math.ceil(q * len(sorted_seconds)) - 1)], 3)

@@ -1,8 +1,8 @@
-"""Metrics for Prometheus, read from the service's own counts at each scrape, so that counting costs nothing here.
+"""Metrics for Prometheus, read from the service's own counts at each scrape, so that they cost nothing in between.
 
-Several workers share one address, and a scrape reaches any of them. Each therefore writes its metrics to a file every
-`SHARE_EVERY_SECONDS`, and the scraped one returns those of all, each with its `worker` label. The multiprocess mode of
-prometheus_client is not used: it does not support collectors of one's own.
+Several workers share one address, and a scrape reaches any of them. Each worker therefore writes its metrics to a file every
+`SHARE_EVERY_SECONDS`, and the scraped worker returns those of all, with a `worker` label. The multiprocess mode of
+prometheus_client is not used, because it does not support custom collectors.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ logger = logging.getLogger(__name__)
 
 SHARE_EVERY_SECONDS = 2.0
 STALE_AFTER_SECONDS = 30.0
-"""A file that is older belongs to a worker that is gone."""
+"""Age from which a file counts as that of a worker that has ended."""
 
 
 class ServiceCollector(Collector):
-    """The service's counts as metrics of Prometheus."""
+    """The service's counts as Prometheus metrics."""
 
     def __init__(self, service: Service, fast_path: FastPath, authenticator: Authenticator) -> None:
         self._service = service
@@ -107,7 +107,7 @@ class ServiceCollector(Collector):
             ingest_worker.lag_seconds,
         )
         lag_bytes = ingest_worker.last_lag_bytes
-        if lag_bytes is not None:  # absent, not 0, while Postgres does not say
+        if lag_bytes is not None:  # absent, not 0, while Postgres is unavailable
             yield _gauge("selfheal_journal_lag_bytes", "Journal bytes that are not in Postgres.", lag_bytes)
         yield _counter(
             "selfheal_journal_copied_rows", "Rows copied to Postgres by this process.", ingest_worker.n_copied
@@ -177,7 +177,7 @@ class MetricsPage:
             logger.warning("this worker's metrics cannot be shared with the other workers: %s", error)
 
     def _others(self) -> Iterator[tuple[str, str]]:
-        """Yield name and text of each other worker's page; a worker that stops meanwhile removes its page."""
+        """Yield name and text of each other worker's page; a page may disappear when its worker stops."""
         assert self._folder is not None
         for path in self._folder.glob("*.prom"):
             if path.name == self._name:

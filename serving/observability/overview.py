@@ -1,4 +1,4 @@
-"""The state at a glance, from Postgres, in the words of `selfheal.services.status`."""
+"""The state for the dashboard's first screen, from Postgres, worded by `selfheal.services.status`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_ALERTS = 500
 def overview(
     platform: Platform, stats: MonitoringStats, caller: Caller, *, asks_for_keys: bool, now: datetime
 ) -> Overview:
-    """Return the state of the model for this caller. `stats` are of the same moment."""
+    """Return the state of the model for this caller. `stats` must be from the same time."""
     store = platform.store
     champion = model_versions.production_version(store)
     outcome = None if champion is None else _probation_outcome(store, champion)

@@ -1,4 +1,4 @@
-"""`GET /`: the dashboard's page and its files. They contain no data, so no key is needed."""
+"""`GET /`: the dashboard's page and its files. They contain no data, so they need no key."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from serving.schemas.problems import ProblemError
 router = APIRouter(include_in_schema=False)
 
 PLOTLYS_STYLES = (
-    "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='",  # an empty one, which it fills rule by rule
-    "'sha256-gG0b4ixT/IQUp7JJLbyKcpYcYDjq2Wp8NGv3f+aasqo='",  # that of the map library within it
+    "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='",  # an empty style, which Plotly fills rule by rule
+    "'sha256-gG0b4ixT/IQUp7JJLbyKcpYcYDjq2Wp8NGv3f+aasqo='",  # the style of its map library
 )
 """Digests of the inline styles that Plotly's bundle adds as it loads; no other inline style is allowed."""
 
@@ -22,20 +22,20 @@ POLICY = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         f"style-src 'self' {' '.join(PLOTLYS_STYLES)}",
-        "img-src 'self' data:",  # Plotly tries out formats with tiny images
+        "img-src 'self' data:",  # Plotly tests formats with tiny images
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
     )
 )
-"""No inline script, no other host."""
+"""Content security policy: no inline script, no other host."""
 
 CACHE_FOREVER = "public, max-age=31536000, immutable"
-"""For files whose path changes with their content."""
+"""Cache-Control of files whose path changes with their content."""
 
 REVALIDATE = "no-cache"
-"""For the page: browsers check each time whether it has changed, and get it again only then."""
+"""Cache-Control of the page: browsers ask each time whether it has changed, and download it only then."""
 
 
 @router.get("/")

@@ -11,7 +11,7 @@ from serving.schemas.responses import Health, Liveness, Readiness
 router = APIRouter(tags=["state"])
 
 LAG_TIMEOUT_SECONDS = 1.0
-"""A health check has to respond soon: what Postgres does not return by then is unknown."""
+"""Time limit of Postgres within a health check, which must respond soon; afterwards the value is unknown."""
 
 
 @router.get("/health", summary="Show the state of the service", responses={503: {"model": Health}})
@@ -63,7 +63,7 @@ def _blocking_problem(service: Service) -> str | None:
     """Return why no prediction can be acknowledged now; None if predictions can."""
     if service.holder.current is None:
         return service.holder.problem or "no model is loaded yet"
-    if service.batcher.problem is not None:  # which may contain paths, and no key is needed here
+    if service.batcher.problem is not None:  # the text may contain paths, and this endpoint needs no key
         return "the journal cannot be written, so no prediction can be acknowledged; see the service's log"
     return None
 

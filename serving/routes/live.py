@@ -1,4 +1,4 @@
-"""The WebSocket `/live`: who may listen, and sending. The messages are those of `serving.observability.live`."""
+"""The WebSocket `/live`: access control and sending. `serving.observability.live` defines the messages."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ router = APIRouter(tags=["live"])
 
 SUBPROTOCOL = "selfheal"
 KEY_SUBPROTOCOL = "selfheal.key."
-"""Browsers cannot set headers on a WebSocket; a name of a subprotocol is what they can send."""
+"""Prefix of the subprotocol that carries the key, because browsers cannot set headers on a WebSocket."""
 
 POLICY_VIOLATION = 1008
 TRY_AGAIN_LATER = 1013
 
 CLOSE_TIMEOUT_SECONDS = 5.0
-"""For a listener that fell behind to read why it is dropped; after that the connection is closed without a word."""
+"""Time in which a listener that fell behind can read the reason; then the connection is closed without it."""
 
 DESCRIPTION = f"""
 Return the JSON Schema of the messages of the WebSocket **`/live`** (a `GET` with an upgrade, which OpenAPI cannot
@@ -85,7 +85,7 @@ async def live(websocket: WebSocket, service: ServiceDependency) -> None:
 
 
 def _admit(websocket: WebSocket) -> None:
-    """Check the key, and the page that connects.
+    """Check the key and the origin of the page that connects.
 
     Raises:
         ProblemError: if one of them is refused.
@@ -133,7 +133,7 @@ def _has_received(receiving: asyncio.Task[Any]) -> bool:
 
 
 async def _close(websocket: WebSocket, code: int, reason: str) -> None:
-    """Send the reason, if the other side reads it soon; the server closes the connection when the endpoint returns."""
+    """Send the reason, if the client reads it soon; the server closes the connection when the endpoint returns."""
     with contextlib.suppress(TimeoutError, WebSocketDisconnect):
         async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
             await websocket.close(code, reason)

@@ -1,4 +1,4 @@
-"""`GET /monitoring/...`: the monitor's results, alerts and reports. Read from Postgres at each request."""
+"""`GET /monitoring/...`: the monitor's results, alerts and reports, read from Postgres at each request."""
 
 from __future__ import annotations
 

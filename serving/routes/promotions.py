@@ -1,4 +1,4 @@
-"""`/model/promotions`, `/promotions`, `/rollbacks`, `/retrainings`: what went live, and commands of people."""
+"""`/model/promotions`, `/promotions`, `/rollbacks`, `/retrainings`: past promotions, and commands by people."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The documents of requests, responses and problems."""
+"""Schemas of requests, responses and problem documents."""

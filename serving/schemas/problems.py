@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457): what is wrong, in which field, and what to do. Nothing internal leaks."""
+"""Errors as problem documents (RFC 9457): what is wrong, in which field, and what to do. They expose nothing internal."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ NOT_FIELDS = ("body",)
 """Parts of an error's location that are not names a client sent."""
 
 NO_OBJECT = ("model_type", "model_attributes_type", "dict_type")
-"""Types of errors where something other than a JSON object was sent."""
+"""Types of errors for a value that is not a JSON object."""
 
 MAX_FIELD_CHARACTERS = 200
 
 NOT_WHOLE = "Input should be a whole number"
 
 MAX_ERRORS = 50
-"""Wrong fields that one problem document lists at most."""
+"""Largest number of wrong fields listed in one problem document."""
 
 RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "required": True, "schema": {"type": "integer"}}}
 HEADERS = {
@@ -75,13 +75,13 @@ def not_ready(detail: str) -> ProblemError:
 
 
 def invalid_request(problems: Sequence[Mapping[str, str]]) -> ProblemError:
-    """Return the problem (422) of a request that breaks the contract: `field` and `message` of each wrong field."""
+    """Return the problem (422) of a request that violates the contract: `field` and `message` of each wrong field."""
     detail = "; ".join(f"{p['field']}: {p['message']}" for p in problems[:5])
     return ProblemError(422, "invalid_request", detail, errors=list(problems[:MAX_ERRORS]))
 
 
 def unreadable_body(reason: str | None = None) -> ProblemError:
-    """Return the problem (422) of a body that is not JSON, with the parser's reason and place if it gave one."""
+    """Return the problem (422) of a body that is not JSON, with the parser's reason and position if known."""
     message = (
         f"not JSON: {reason}"
         if reason
@@ -91,12 +91,12 @@ def unreadable_body(reason: str | None = None) -> ProblemError:
 
 
 def internal_error() -> ProblemError:
-    """Return the problem (500) of an unexpected error, once that is in the log."""
+    """Return the problem (500) of an unexpected error, which the caller has logged."""
     return ProblemError(500, "internal_error", "the request failed inside the service; see its log")
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI responses of these statuses, with the media type and headers that problems are sent with."""
+    """Return the OpenAPI responses of these statuses, with the media type and headers of problem documents."""
     content = {PROBLEM_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": content, "headers": HEADERS.get(status, {})}
@@ -116,12 +116,12 @@ def _validation_problem(error: Any) -> dict[str, str]:
         error = error | {"msg": NOT_WHOLE}
     field = ".".join(str(part) for part in error["loc"] if part not in NOT_FIELDS) or "body"
     shown = field.encode("utf-8", "replace").decode()[:MAX_FIELD_CHARACTERS]  # a client may send any key
-    message = "Input should be an object" if error["type"] in NO_OBJECT else error["msg"]  # not the name of a class
+    message = "Input should be an object" if error["type"] in NO_OBJECT else error["msg"]  # without the class's name
     return {"field": shown, "message": message.removeprefix("Value error, ")}
 
 
 def install(app: FastAPI) -> None:
-    """Register the handlers on the app. Call this before adding other middleware, which then encloses them."""
+    """Register the handlers on the app. Call this before adding other middleware, which must enclose them."""
 
     @app.exception_handler(ProblemError)
     async def _problem(_: Request, error: ProblemError) -> JSONResponse:
@@ -133,7 +133,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        if isinstance(error.__cause__, ValueError | RecursionError):  # what the JSON parser raised
+        if isinstance(error.__cause__, ValueError | RecursionError):  # raised by the JSON parser
             return problem_for(unreadable_body())
         kind = KINDS.get(error.status_code, "http_error")
         return problem_for(ProblemError(error.status_code, kind, str(error.detail), headers=error.headers))
@@ -157,7 +157,7 @@ def _describe_problems(app: FastAPI) -> None:
 class UnexpectedErrors:
     """ASGI middleware: an error without a handler is logged once and answered with a problem document.
 
-    It is no handler, because Starlette raises such an error again after its handler has responded; the server then
+    It is not a handler, because Starlette raises such an error again after its handler has responded, and the server then
     closes the connection on which the client sends its next request.
     """
 
@@ -165,7 +165,7 @@ class UnexpectedErrors:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; respond with 500 to an error, unless a response has begun."""
+        """Pass the request on; respond with 500 to an error, unless a response has started."""
         has_begun = False
 
         async def watched(message: Message) -> None:
@@ -187,7 +187,7 @@ def problem_for(error: ProblemError) -> JSONResponse:
     response = problem_response(
         error.status, error.kind, error.detail, retry_after_seconds=error.retry_after_seconds, **error.extra
     )
-    response.headers.update(error.headers)  # such as Allow
+    response.headers.update(error.headers)  # Allow, for example
     return response
 
 

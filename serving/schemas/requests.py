@@ -1,6 +1,6 @@
-"""Requests and responses of scoring and labels; the responses of reading are in `serving.schemas.responses`.
+"""Requests and responses of scoring and labels; the other responses are in `serving.schemas.responses`.
 
-The features of a request are derived from the contract: names, aliases, types, limits, examples.
+The fields of a request are derived from the contract: names, aliases, types, limits, examples.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MAX_BATCH_ROWS = 10_000
 MAX_LABELS = 10_000
 SOURCE_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
-"""Names of senders: only characters that a CSV journal does not have to quote."""
+"""Pattern of senders' names: only characters that need no quotes in the CSV journal."""
 
 SourceName = Annotated[str, Field(pattern=SOURCE_PATTERN)]
 
@@ -64,7 +64,7 @@ def row_model(contract: ModelContract) -> type[RowBase]:
 
 
 def example_row(contract: ModelContract) -> dict[str, float | int]:
-    """Return the example of each input that the contract declares."""
+    """Return the contract's example of each input."""
     return {f.name: int(f.example) if f.kind == "int" else f.example for f in contract.inputs}
 
 
@@ -136,7 +136,7 @@ DATE_FIRST = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
 
 def _only_text(value: Any) -> Any:
-    """Pydantic takes numbers, and text that is a number, for seconds or milliseconds since 1970."""
+    """Refuse numbers and numeric text, which Pydantic would read as seconds or milliseconds since 1970."""
     if isinstance(value, int | float) or (isinstance(value, str) and not DATE_FIRST.match(value)):
         raise ValueError("Input should be a time with its time zone as text, such as 2026-01-31T12:00:00Z")
     return value

@@ -45,7 +45,7 @@ class View(BaseModel):
 
 
 def _digits(value: Any) -> Any:
-    """Refuse what pydantic would read as a whole number too: ` 5`, `5.0`, `1_0`. Query parameters are text."""
+    """Refuse text that pydantic would also read as a whole number: ` 5`, `5.0`, `1_0`. Query parameters are text."""
     if isinstance(value, str) and not (value.removeprefix("-").isdecimal() and value.isascii() and len(value) <= 20):
         raise ValueError("Input should be a whole number, in digits")
     return value
@@ -548,7 +548,7 @@ def decision_detail(chained: ChainedDecision) -> DecisionDetail:
 
 
 def _presentation(gate_name: str) -> dict[str, Any]:
-    """Return how a gate is shown; of one that this release does not have, nothing is assumed."""
+    """Return how a gate is shown; empty values for a gate that this release does not have."""
     gate = GATES_BY_NAME.get(gate_name)
     if gate is None:
         return {"direction": None, "unit": None, "is_counted": True}

@@ -1,1 +1,1 @@
-"""The path of a prediction, from the request's bytes to the acknowledged response."""
+"""Scoring: the path of a prediction, from the request's bytes to the acknowledged response."""

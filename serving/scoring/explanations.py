@@ -1,4 +1,4 @@
-"""Adds explanations to predictions. They are computed by `selfheal.domain.model.explanation`."""
+"""Explanations of predictions, computed by `selfheal.domain.model.explanation`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOT_FOR_THIS_ROW = (
 )
 
 REFERENCE_RETRY_SECONDS = 60.0
-"""Before a reference that could not be read is tried again."""
+"""Pause before an unreadable reference is tried again."""
 
 
 class ExplanationService:
@@ -39,7 +39,7 @@ class ExplanationService:
         self._holder = holder
         self._lock = threading.Lock()
         self._cached: tuple[int, Explainer | str] | None = None
-        """The version, and its explainer or why there is none."""
+        """The version, and its explainer or the reason why there is none."""
         self._cached_at = 0.0
 
     async def add(self, rows: Sequence[Row], answers: Sequence[Answer]) -> None:
@@ -79,7 +79,7 @@ class ExplanationService:
             return self._cached[1]
 
     def _should_rebuild(self) -> bool:
-        """Return whether stand-in rows are used and the version's own reference has not been tried lately."""
+        """Return whether stand-in rows are in use and the version's own reference is due to be tried again."""
         assert self._cached is not None
         explainer = self._cached[1]
         is_stand_in = isinstance(explainer, Explainer) and explainer.baseline is Baseline.STAND_IN
@@ -96,7 +96,9 @@ class ExplanationService:
         names = list(self._platform.contract.feature_names)
         try:
             return self._platform.registry.reference(champion.version)[names].to_numpy(dtype=np.float64)
-        except Exception as error:  # MLflow, the network, the file: stand-in rows are used, and the explanation says so
+        except (
+            Exception
+        ) as error:  # MLflow, the network or the file: stand-in rows are used, and the explanation says so
             logger.warning(
                 "the reference data of version %d cannot be read, so explanations use stand-in rows: %s",
                 champion.version.version,

@@ -114,7 +114,7 @@ class FastPath:
     def submit(self, scope: AsgiScope, body: bytes) -> asyncio.Future[list[Answer]] | None:
         """Queue a request for one row without an id of its own and without an explanation; return its future answer.
 
-        Any other request is not queued: None is returned, and it takes the way of all requests.
+        Any other request is not queued but processed as usual; None is returned.
 
         Raises:
             ProblemError: if the request is refused.
@@ -211,7 +211,7 @@ def _batch_answer(rows: Sequence[Row | Refused], outcomes: Sequence[Outcome]) ->
 
 
 class _RequestHead(NamedTuple):
-    """What follows from a request's headers alone."""
+    """The result of reading a request's headers."""
 
     headers: dict[str, str]
     key: str | None

@@ -1,9 +1,9 @@
 """uvicorn's HTTP protocol with a shortcut for the most frequent request.
 
-A scoring request for one row needs no task and no ASGI messages: it is validated as soon as it is complete, queued in
-the micro-batcher, and answered in one write when its batch is on disk. That takes a third off the cost of a request
-(`python -m benchmarks.serving`). Every other request, and every refusal, takes the way of any ASGI application; the
-rules for both are in `serving.scoring.fast_path`.
+A scoring request for one row needs no task and no ASGI messages: it is validated as soon as it is complete, queued in the
+micro-batcher, and answered in one write when its batch is on disk. That saves a third of a request's cost
+(`python -m benchmarks.serving`). Every other request, and every refusal, passes through the ASGI application; the rules for
+both are in `serving.scoring.fast_path`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16_384
-"""Far more than one row has, and less than uvicorn reads ahead by itself."""
+"""Largest body on the shortcut: far more than one row has, and less than uvicorn reads ahead."""
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
 
@@ -42,9 +42,9 @@ class FastPathProtocol(StrictHttpProtocol):
         self._awaiting_body: tuple[RequestResponseCycle, Any] | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Take the shortcut if the request may. uvicorn calls this when the headers are read and it is its turn.
+        """Take the shortcut if possible. uvicorn calls this when the headers are read and it is the request's turn.
 
-        A client that does not read its responses has to wait: uvicorn takes care of that on its own way.
+        The shortcut is not for a client that does not read its responses: uvicorn's own path makes it wait.
         """
         if self.flow.write_paused or not _may_take_shortcut(cycle):
             super()._start_asgi_task(cycle, app)
@@ -54,7 +54,7 @@ class FastPathProtocol(StrictHttpProtocol):
             self._submit(cycle, app)
 
     def on_message_complete(self) -> None:
-        """Submit the request whose body is now complete. The name is httptools'."""
+        """Submit the request whose body is now complete. httptools defines the name."""
         super().on_message_complete()
         complete, self._awaiting_body = self._awaiting_body, None
         if complete is not None:

@@ -1,9 +1,9 @@
 """Idempotency keys: a repeated `prediction_id` gets the first response and is logged once; another row is refused.
 
-Earlier responses are found in three places: this process's memory, the end of the journal as it was when the service
-started (what a crash may have left uncopied), and Postgres. While Postgres is unavailable the third is missing: an old
-id may then be scored again, and the first line counts in the log. The same holds for one id sent to two processes
-within the second or so that the journal is ahead of Postgres.
+Earlier responses are in three places: this process's memory, the end of the journal at the start of the service (which a
+crash may have left uncopied), and Postgres. While Postgres is unavailable, an old id may be scored again; the first line
+counts in the log. The same holds for one id sent to two processes within the second or so by which Postgres lags behind the
+journal.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 50_000
-"""Answers in memory: several seconds at the highest rate, while the journal is a fraction of a second ahead."""
+"""Number of answers in memory: several seconds at the highest rate, while Postgres lags by a fraction of a second."""
 
 JOURNAL_TAIL_LINES = 20_000
 
 LOOKUP_TIMEOUT_SECONDS = 1.0
-"""For Postgres to look up ids. If it takes longer (a lock, a vanished host) it counts as unavailable."""
+"""Time limit for Postgres to look up ids. If it takes longer (a lock, an unreachable host), it counts as unavailable."""
 
 RETRY_PAUSE_SECONDS = 2.0
-"""Before an unavailable Postgres is asked again; otherwise each request with an id of its own would wait for it."""
+"""Pause before an unavailable Postgres is queried again; otherwise each request with an id of its own would wait for it."""
 
 MAX_OPEN_LOOKUPS = 10_000
 
@@ -50,7 +50,7 @@ Outcome: TypeAlias = "Answer | ProblemError"
 
 
 class IdempotencyKeys:
-    """Scores each prediction_id once. One instance per process, for its event loop."""
+    """Scores each `prediction_id` once. One instance per process, for its event loop."""
 
     def __init__(self, contract: ModelContract, read_pool: ReadPool, batcher: MicroBatcher) -> None:
         self._contract = contract
@@ -61,7 +61,7 @@ class IdempotencyKeys:
         self._under_way: dict[str, tuple[Row, asyncio.Future[None]]] = {}
 
     def remember_journal(self, kind: JournalKind, data_dir: Path) -> None:
-        """Read the predictions that were acknowledged last before this process started."""
+        """Read the last predictions acknowledged before this process started."""
         try:
             for fields in last_lines(kind, data_dir, JOURNAL_TAIL_LINES):
                 self._remember(*self._known(fields))
@@ -148,7 +148,7 @@ class IdempotencyKeys:
 
 
 def _is_first(row: Row, first_rows: Mapping[str, Row], known: Mapping[str, object]) -> bool:
-    """Return whether this row is to be scored for its id: the id is new, and the row the first with it here."""
+    """Return whether this row is to be scored: its id is new, and it is the first row with that id in the request."""
     assert row.prediction_id is not None
     return row.prediction_id not in known and first_rows[row.prediction_id] is row
 

@@ -35,13 +35,12 @@ if TYPE_CHECKING:
     from serving.ingest.journal_writer import JournalWriter
 
 MAX_WAITING_ROWS = 50_000
-"""Rows that may wait for their answer; beyond that, a client is better refused at once than left to time out."""
+"""Largest number of waiting rows; beyond it, requests are refused at once instead of timing out."""
 
 MAX_GROUP_ROWS = 10_000
 
 MAX_INLINE_ROWS = 256
-"""Groups up to this size (3 ms) are scored in the event loop: a thread would compete with it for the interpreter
-lock."""
+"""Largest group (3 ms) that is scored in the event loop, because a thread would compete with it for the interpreter lock."""
 
 Answer: TypeAlias = dict[str, Any]
 """One acknowledged prediction, with the fields of `serving.schemas.requests.Prediction`."""
@@ -156,13 +155,13 @@ class MicroBatcher:
 
     @property
     def problem(self) -> str | None:
-        """Why no prediction can be acknowledged now, in a sentence; None if predictions can."""
+        """Return why no prediction can be acknowledged now, in a sentence; None if predictions can."""
         if self._holder.current is None:
             return self._holder.problem or "no model is loaded yet"
         return self._log.problem
 
     async def score(self, rows: Sequence[Row]) -> list[Answer]:
-        """Score the rows and return once they are in the journal, as durable as JOURNAL_FSYNC says.
+        """Score the rows and return once they are in the journal, with the durability of JOURNAL_FSYNC.
 
         Raises:
             ProblemError: 503 if there is no model, too many rows wait, or the journal cannot be written.
@@ -205,7 +204,7 @@ class MicroBatcher:
                     queue.queue_one_by_one(group)
 
     def close(self) -> None:
-        """Refuse all rows that wait or are still to come; none of them was acknowledged."""
+        """Refuse all waiting and future rows; none of them was acknowledged."""
         self._is_closed = True
         self._small.close()
         self._large.close()

@@ -1,4 +1,4 @@
-"""Parses scoring requests into rows, by models derived from the contract (`serving.schemas.requests`)."""
+"""Parsing of scoring requests into rows, by models derived from the contract (`serving.schemas.requests`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RequestParser:
         """Return the row of a body.
 
         Raises:
-            ProblemError: 422, naming each wrong field.
+            ProblemError: 422 if a field is wrong; the problem names each of them.
         """
         row = self._row(self._reader.one(body))
         if isinstance(row, Refused):
@@ -75,7 +75,7 @@ def batch_model(contract: ModelContract, row: Any) -> type[BatchBase]:
 
 
 class _OrAnythingElse:
-    """Declares in the schema that a row which breaks the contract does not make the request invalid."""
+    """Declares in the schema that a row which violates the contract does not make the request invalid."""
 
     def __get_pydantic_json_schema__(self, row: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         anything = {

@@ -1,1 +1,1 @@
-"""What a request must pass before anything is done for it: key, scope, rate limit, origin, body, HTTP."""
+"""Security checks before a request is processed: key, scope, rate limit, origin, body, HTTP."""

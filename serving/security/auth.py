@@ -1,7 +1,7 @@
 """Authentication and authorisation: an API key, its scopes and its rate limit.
 
-A key comes in the header `X-API-Key` or as `Authorization: Bearer`. Without keys the service listens on loopback only,
-and every caller there may do everything. The entries of API_KEYS are described in `selfheal.kit.api_keys`.
+A key is sent in the header `X-API-Key` or as `Authorization: Bearer`. Without keys the service listens on loopback only, and
+every caller may do everything. `selfheal.kit.api_keys` describes the entries of API_KEYS.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ BEARER = HTTPBearer(auto_error=False, description="the same key as a bearer toke
 WRONG_KEYS_LOGGED_EVERY_SECONDS = 60.0
 
 CALLER = "selfheal.caller"
-"""The key of an ASGI scope under which the Caller is once the call was counted, so that it is not counted twice."""
+"""Key of the ASGI scope for the Caller, set when the call is counted, so that it is not counted twice."""
 
 
 def refuse_unauthenticated_public_host(settings: Settings) -> None:
     """Refuse settings under which other hosts could reach a service that asks for no key.
 
     Raises:
-        ConfigurationError: if there is no key, or one that can be guessed.
+        ConfigurationError: if there is no key, or if a key can be guessed.
     """
     if is_loopback(settings.api_host):
         return
@@ -91,7 +91,7 @@ class Caller:
 
 
 LOCAL = Caller("local", ALL_SCOPES)
-"""Every caller, if the service asks for no keys."""
+"""The caller of every request if the service requires no keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +101,18 @@ class _Access:
 
 
 class Authenticator:
-    """Knows the keys and counts calls. One per app, for its event loop's thread.
+    """Checks keys and counts calls. One per app, for its event loop's thread.
 
-    Unknown keys are counted and logged but not slowed down. A key of 256 bits cannot be found by trying, and a limit
-    would do more harm: if it were shared by all strangers, one of them could lock the known keys out; a limit per
-    address would not stop an attacker with many addresses, and would hit all callers that share one behind a proxy.
+    Unknown keys are counted and logged but not slowed down. A key of 256 bits cannot be found by trying, and a limit would do
+    more harm. A limit shared by all unknown callers would let one of them lock out known keys; a limit per address would not
+    stop an attacker with many addresses and would hit all callers behind one proxy.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         """Read API_KEYS and RATE_LIMIT_PER_SECOND.
 
         Raises:
-            ConfigurationError: if API_KEYS has a wrong entry.
+            ConfigurationError: if API_KEYS has an invalid entry.
         """
         self._clock = clock
         rate = settings.rate_limit_per_second
@@ -131,7 +131,7 @@ class Authenticator:
 
     @property
     def asks_for_keys(self) -> bool:
-        """Whether there are keys; if not, there is one caller, on this machine, who may do everything."""
+        """Return whether there are keys; if not, every caller is on this machine and may do everything."""
         return self._unauthenticated is None
 
     def admit(self, key: str | None, scope: Scope) -> Caller:
@@ -143,7 +143,7 @@ class Authenticator:
         return with_scope(self.recognise(key), scope)
 
     def recognise(self, key: str | None) -> Caller:
-        """Return the caller, whatever the call is for, and count the call.
+        """Return the caller without checking a scope, and count the call.
 
         Raises:
             ProblemError: 401 without a known key, 429 if it is used too often.

@@ -1,4 +1,4 @@
-"""Limits of a request's body, checked before it fills the memory: JSON, not encoded, not too large.
+"""Limits of a request's body, checked before it occupies memory: JSON, not encoded, not too large.
 
 `check_body` checks the headers, `read_body` counts while the body arrives. `serving.scoring.fast_path` calls them for
 rows and labels, `BodyLimit` for everything else.
@@ -26,7 +26,7 @@ MAX_COMMAND_BYTES = 16_384
 """For whatever is not rows or labels: a few fields, the longest of them a reason or a note."""
 
 BODILESS_METHODS = ("GET", "HEAD")
-"""No endpoint reads the body of such a request, so it is not checked: the server skips it."""
+"""Methods whose body is not checked, because no endpoint reads it and the server skips it."""
 
 
 class BodyLimit:
@@ -66,7 +66,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def has_body(headers: Mapping[str, str]) -> bool:
-    """Return whether a body is announced: HTTP/1 has no other way to send one."""
+    """Return whether the headers announce a body; HTTP/1 has no other way to send one."""
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
@@ -74,9 +74,9 @@ def check_body(headers: Mapping[str, str], max_bytes: int = MAX_BODY_BYTES) -> N
     """Check what the headers, by their lower-case names, say about the body.
 
     Raises:
-        ProblemError: 400 if its length is not a number, 413 if it is too long, 415 if it is not plain JSON. The last
-            also prevents web pages of other hosts from posting to a service on loopback: a browser lets them send
-            forms, but not JSON.
+        ProblemError: 400 if its length is not a number, 413 if it is too long, 415 if it is not plain JSON. The last also
+            prevents web pages of other hosts from posting to a service on loopback, because browsers let them send forms but
+            not JSON.
     """
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):

@@ -1,4 +1,4 @@
-"""A hardened HTTP/1.1 protocol: uvicorn's, without the attacks that it leaves open.
+"""Hardened HTTP/1.1 protocol: uvicorn's, with protection against attacks to which it is vulnerable.
 
 - A head (request line and headers) has at most `MAX_HEAD_BYTES`. The parser collects a header in one string, piece by
   piece, so that each piece of an endless one takes longer than the last: one connection could block the event loop.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 65_536
 
 MAX_AROUND_BODY_BYTES = MAX_BODY_BYTES
-"""For chunk sizes and trailers: as much again as the largest body."""
+"""Largest total of chunk sizes and trailers: as much as the largest body."""
 
 MAX_LINGER_SECONDS = 2.0
 MAX_LINGER_BYTES = MAX_BODY_BYTES
@@ -99,7 +99,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
                 self.logger.warning("Invalid HTTP request received.")
             self.refuse_and_close(self._problem or INVALID_HTTP)
             return
-        if self.headers is not headers:  # a message has begun
+        if self.headers is not headers:  # a message has started
             self._n_other_bytes = 0
         else:
             self._n_other_bytes += len(data) - (self._n_body_bytes - n_body_bytes)
@@ -136,12 +136,12 @@ class StrictHttpProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Count and pass on a piece of the body. The name is httptools'."""
+        """Count and pass on a piece of the body. httptools defines the name."""
         self._n_body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Complete the request, unless its head is read again without an offer to upgrade. The name is httptools'."""
+        """Complete the request, unless its head is read again without an offer to upgrade. httptools defines the name."""
         if not self.parser.should_upgrade() or self._should_upgrade():
             super().on_message_complete()
 
@@ -153,7 +153,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         return self.parser.get_method() == b"GET" and super()._should_upgrade()
 
     def _answer_offer(self, offer: httptools.HttpParserUpgrade, data: memoryview) -> None:
-        """Accept the offer of a WebSocket; with any other, read the head again without the offer."""
+        """Accept the offer of a WebSocket; for any other offer, read the head again without it."""
         while not self._should_upgrade():
             (n_read,) = offer.args
             data = data[n_read:]
@@ -169,7 +169,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         """Yield the head's lines without the offer.
 
         Raises:
-            HttpParserError: for CONNECT, which is an upgrade by itself.
+            HttpParserError: if the method is CONNECT, which is itself an upgrade.
         """
         method = self.parser.get_method()
         if method == b"CONNECT":

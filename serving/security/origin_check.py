@@ -35,7 +35,7 @@ class OriginCheck:
 
 
 def refuse_foreign_origin(headers: Mapping[str, str]) -> None:
-    """Check the headers, by their lower-case names.
+    """Check the origin by the headers, given by lower-case name.
 
     Raises:
         ProblemError: 403 if the request comes from a page of another host.

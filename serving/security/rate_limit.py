@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 BURST_SECONDS = 2.0
-"""After a pause, the requests of so many seconds may come at once: clients are uneven, and a limit is about the
-average."""
+"""Seconds' worth of requests that may come at once after a pause, because clients are uneven and a limit is an average."""
 
 
 class TokenBucket:

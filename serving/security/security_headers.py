@@ -1,4 +1,4 @@
-"""Security headers of every response: no guessing of types, no frames of other sites, no caching unless allowed."""
+"""Security headers of every response: no MIME sniffing, no framing by other sites, no caching unless allowed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
 
 ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"frame-ancestors 'self'"),  # no other site shows our pages in a frame, to be clicked
+    (b"content-security-policy", b"frame-ancestors 'self'"),  # no framing by other sites, which enables clickjacking
 )
 NO_STORE = (b"cache-control", b"no-store")
-"""For responses without caching headers of their own: states, and refusals, which caches may store by default (404,
+"""Header of responses without caching headers of their own: states, and refusals that caches may store by default (404,
 405)."""
 
 
 class SecurityHeaders:
-    """ASGI middleware. The fast path is outside of it: the response to a POST is neither cached nor shown as a page."""
+    """ASGI middleware. The fast path does not need it: the response to a POST is neither cached nor shown as a page."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

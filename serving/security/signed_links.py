@@ -1,8 +1,8 @@
-"""Signed links: tickets that open report pages for a while, because a browser sends no key with a link.
+"""Signed links: tickets that give access to report pages for ten minutes, because a browser sends no key with a link.
 
-A caller who may read (and so has the list of reports) is given a ticket. It opens report pages and their scripts and
-nothing else. The secret is random, in a file that only the service's user can read, and thus the same for all workers
-of a machine; deleting the file ends all tickets at the next start.
+A caller with the scope `read` gets a ticket with the list of reports. It gives access to report pages and their scripts only.
+The secret is random and in a file that only the service's user can read, so all workers of a machine share it; deleting the
+file invalidates all tickets at the next start.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from selfheal.kit.atomic_file import write_once
 LIFETIME_SECONDS = 600
 SECRET_BYTES = 32
 PURPOSE = "reports"
-"""What a ticket opens; signed with it."""
+"""Purpose of a ticket, which is part of its signature."""
 
 
 class SignedLinks:
-    """Issues and checks tickets. The first call of a process reads the secret's file, or makes it."""
+    """Issues and checks tickets. The first call in a process reads or creates the secret's file."""
 
     def __init__(self, data_dir: Path, clock: Callable[[], float] = time.time) -> None:
         self._path = data_dir / "run" / "report_tickets.secret"
@@ -39,7 +39,7 @@ class SignedLinks:
         """Return whether the ticket was issued on this machine and has not expired."""
         try:
             return self._signer().unsign(ticket, max_age=LIFETIME_SECONDS) == PURPOSE.encode()
-        except BadSignature:  # the base of all that is wrong with a ticket, its age included
+        except BadSignature:  # the base class of all of a ticket's errors, including its age
             return False
 
     def _signer(self) -> _Signer:
@@ -60,5 +60,5 @@ class _Signer(TimestampSigner):
 
 
 def _read_or_create_secret(path: Path) -> bytes:
-    """Return the secret in the file, made first if it is missing. Of several processes the first one wins."""
+    """Return the secret in the file; create it if it is missing. Of several processes the first one wins."""
     return write_once(path, secrets.token_bytes(SECRET_BYTES), mode=0o600)
