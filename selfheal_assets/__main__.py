@@ -1,7 +1,7 @@
-"""`python -m selfheal_assets JOB [REQUEST]`: run one job here and now, on the instance of DAGSTER_HOME.
+"""`python -m selfheal_assets JOB [REQUEST]`: run one job in this process, on the instance of DAGSTER_HOME.
 
 REQUEST is JSON: the fields of `RetrainingRequest`, for `retraining_job`. The run's events go to stdout as JSON lines
-(`selfheal_assets.events`); everything else, Dagster's log too, to stderr.
+(`selfheal_assets.events`); everything else, including Dagster's log, goes to stderr.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOGGERS: dict[str, Any] = {"events": {}, "console": {"config": {"log_level": "DE
 
 
 def main(job_name: str, request: str | None = None) -> int:
-    """Return 0 if the run succeeded."""
+    """Run the job; return 0 if the run succeeded."""
     stream = _stdout_for_events_alone()
     with_events = dg.Definitions(loggers={"events": event_logger(stream), "console": dg.colored_console_logger})
     job = dg.Definitions.merge(defs, with_events).resolve_job_def(job_name)
@@ -51,7 +51,7 @@ def _owned_run(owners: RunOwners) -> Iterator[str]:
 
 
 def _config_of(job: dg.JobDefinition, request: str | None) -> dg.RunConfig | dict[str, Any]:
-    """Return the run configuration of a request; without one, what the job itself comes with."""
+    """Return the run configuration of a request; without a request, the job's default."""
     if request is None:
         return dict(job.run_config or {}) | {"loggers": LOGGERS}
     asked = RetrainingRequest(**json.loads(request))
@@ -59,7 +59,7 @@ def _config_of(job: dg.JobDefinition, request: str | None) -> dg.RunConfig | dic
 
 
 def _stdout_for_events_alone() -> TextIO:
-    """Return stdout, and let whatever else is printed there, by libraries and child processes too, go to stderr."""
+    """Return stdout; redirect all other output, including that of libraries and child processes, to stderr."""
     stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return stream

@@ -1,4 +1,4 @@
-"""Asset checks beside the gates: invariants that someone should see broken before it matters."""
+"""Asset checks beside the gates: invariants whose violation should be noticed before it causes harm."""
 
 import dagster as dg
 
@@ -9,10 +9,11 @@ from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.resources.versions import PRODUCTION_MODEL
 
 MAX_LAG_BYTES = 1_000_000
-"""Some 5,000 predictions: the API copies them within a second or two."""
+"""Largest lag in bytes: about 5,000 predictions, which the API copies within 2 s."""
 
 MAX_ORPHAN_LABELS_PCT = 5.0
-"""Labels may run ahead of their predictions by seconds; more than this share says the ids do not match."""
+"""Largest percentage of labels without a prediction. Labels may arrive seconds before their predictions are copied; a larger
+share means that the ids do not match."""
 
 
 @dg.asset_check(asset=reference_data, description="Table and file still have the digest they were written with.")

@@ -20,16 +20,16 @@ from selfheal_assets.schedules import ALL_SCHEDULES
 from selfheal_assets.sensors import build_sensors
 
 GROUPS = (reference, serving_logs, monitoring, retraining, promotion)
-"""One module per group, which has its name. A module imports assets of earlier ones only."""
+"""One module per group, with the group's name. A module imports assets of earlier ones only."""
 
 Asset: TypeAlias = dg.AssetsDefinition | dg.AssetSpec
 
 
 def build_definitions(**overrides: Any) -> dg.Definitions:
-    """Return everything Dagster runs and shows. `overrides` are settings that win over the environment, for tests.
+    """Return everything that Dagster runs and shows. `overrides` are settings that override the environment, for tests.
 
     Raises:
-        ConfigurationError: if a setting is wrong: the code location must not load half-configured.
+        ConfigurationError: if a setting is wrong, so that the code location does not load.
     """
     settings = load_settings(**overrides)
     platform = PlatformResource(overrides=overrides)
@@ -53,7 +53,7 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
 def load_assets(settings: Settings) -> list[Asset]:
     """Return the asset graph with what all assets have in common: group, owners, code version, a link to the dashboard.
 
-    The code version is selfheal's, logic and all: a figure that other code made shows as made by other code.
+    The code version covers all of selfheal's code, so that a value computed by other code is recognisable.
     """
     link, owners, version = links.dashboard(settings), parse_owners(settings.asset_owners), code_version()
     assets: dict[dg.AssetKey, Asset] = {}

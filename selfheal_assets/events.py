@@ -45,7 +45,7 @@ def event_logger(stream: TextIO) -> dg.LoggerDefinition:
 
 
 class _EventFormatter(logging.Formatter):
-    """Formats what Dagster attaches to each record as `dagster_meta`."""
+    """Formats the `dagster_meta` that Dagster attaches to each log record."""
 
     def format(self, record: logging.LogRecord) -> str:
         meta: dict[str, Any] = record.dagster_meta  # type: ignore[attr-defined]
@@ -74,7 +74,7 @@ def _particulars(event: dg.DagsterEvent) -> dict[str, Any]:
 
 
 def _cause_of_step(event: dg.DagsterEvent) -> str:
-    """Return what a person must know: what the step said itself, our own error, or else the first cause."""
+    """Return the cause of a failed step in a sentence: the step's own text, our own error, or else the first cause."""
     failure = event.step_failure_data
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return str(failure.user_failure_data.description)

@@ -1,4 +1,4 @@
-"""Names of the jobs, by which sensors and schedules launch them. Dagster stores them, so they stay."""
+"""Names of the jobs, by which sensors and schedules launch them. Dagster stores them, so they must not change."""
 
 MONITORING_JOB = "monitoring_job"
 RETRAINING_JOB = "retraining_job"
@@ -9,4 +9,4 @@ PROMOTE_JOB = "promote_job"
 ROLLBACK_JOB = "rollback_job"
 
 TRAINING_JOBS = frozenset({BOOTSTRAP_JOB, RETRAINING_JOB})
-"""Those that open an MLflow run."""
+"""Jobs that open an MLflow run."""

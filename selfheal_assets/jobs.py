@@ -1,4 +1,7 @@
-"""Which assets run together. Every job runs in one process: a tick is seconds of work, not worth a process a step."""
+"""Jobs: which assets run together.
+
+Every job runs in one process, because a tick takes only seconds and a process per step would cost more.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -31,7 +34,7 @@ Job: TypeAlias = "dg.JobDefinition | UnresolvedAssetJobDefinition"
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 MAX_RUNS_DELETED_A_DAY = 5_000
-"""Of a job. More than a day brings: a tick every 5 minutes, an evaluation during probation for every tenth more labels."""
+"""Runs of a job deleted per day: more than a day adds (a tick every 5 minutes, and evaluations during probation)."""
 
 MONITORING = dg.AssetSelection.groups("serving_logs", "monitoring") - dg.AssetSelection.assets("monitoring_report")
 RETRAINING = (
@@ -69,9 +72,10 @@ def delete_what_is_old(context: dg.OpExecutionContext, platform: PlatformResourc
 
 
 def delete_old_runs(instance: dg.DagsterInstance, before: datetime) -> int:
-    """Delete finished runs of the frequent jobs with their events and logs; return how many.
+    """Delete finished runs of the frequent jobs with their events and logs; return their number.
 
-    The newest run of each stays, since it says how things are; of `probation_job` the newest of each version, whose page it is.
+    The newest run of each job is retained, because it shows the current state; of `probation_job`, the newest run per version,
+    which the version's page shows.
     """
     n_deleted = 0
     for job in (monitoring_job, probation_job, maintenance_job):
@@ -100,7 +104,7 @@ def maintenance_job() -> None:
 
 
 class ForcedPromotion(dg.Config):
-    """Which version, why, and on whose word."""
+    """Which version, why, and at whose request."""
 
     version: int = Field(description="a registered version")
     reason: str = Field(description="why; recorded with the decision")
@@ -111,7 +115,7 @@ class ForcedPromotion(dg.Config):
 
 
 class Rollback(dg.Config):
-    """Why, on whose word, and back to which version."""
+    """Why, at whose request, and back to which version."""
 
     reason: str = Field(description="why; recorded with the decision")
     version: int | None = Field(None, description="an earlier version; absent: the one that the present one replaced")

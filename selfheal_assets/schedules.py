@@ -1,4 +1,4 @@
-"""What runs by the calendar alone."""
+"""Schedules: what runs by the calendar alone."""
 
 from __future__ import annotations
 

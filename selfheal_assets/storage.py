@@ -1,4 +1,4 @@
-"""Dagster's own storage in the platform's Postgres, so that `dagster dev` works without a word of configuration."""
+"""Dagster's own storage in the platform's Postgres, so that `dagster dev` works without configuration."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from dagster_postgres import DagsterPostgresStorage
 
 if TYPE_CHECKING:
-    from dagster._serdes import ConfigurableClassData  # Dagster has no public name for it
+    from dagster._serdes import ConfigurableClassData  # Dagster exports no public name
 
 
 class SelfhealPostgresStorage(DagsterPostgresStorage):
-    """`DagsterPostgresStorage` whose URL comes from the platform's settings; starts the embedded server if need be."""
+    """`DagsterPostgresStorage` whose URL comes from the platform's settings; starts the embedded server if necessary."""
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -20,10 +20,11 @@ class SelfhealPostgresStorage(DagsterPostgresStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> SelfhealPostgresStorage:
-        """Return the storage of the settings in force; its database is made if there is none yet.
+        """Return the storage for the current settings; create its database if it is missing.
 
         Raises:
-            ConfigurationError, ServiceUnavailableError: naming what is wrong with the server.
+            ConfigurationError: if the settings are wrong.
+            ServiceUnavailableError: if the server does not respond.
         """
         from selfheal.adapters.postgres.store import DAGSTER_DATABASE, library_url
         from selfheal.kit.private_files import restrict_new_files

@@ -1,8 +1,8 @@
 """The asset graph, one module per group, in the order of the loop: reference, serving_logs, monitoring, retraining, promotion.
 
-An asset loads, calls one function of `selfheal.services`, and returns the record with metadata for people: numbers under names
-that never change (the UI plots them), links to where one goes next. `described` gives every description its three parts.
-What all assets have in common (group, owners, code version, the link to the dashboard) is added once, in `definitions`.
+An asset loads its inputs, calls one function of `selfheal.services`, and returns the record with metadata for people: numbers
+under names that never change (the UI plots them), and links to related pages. `described` gives every description its three
+parts. `definitions` adds what all assets have in common (group, owners, code version, the link to the dashboard).
 """
 
 from typing import TypeAlias
@@ -10,10 +10,10 @@ from typing import TypeAlias
 import dagster as dg
 
 Metadata: TypeAlias = "dict[str, dg.MetadataValue | str | float | int]"
-"""What an asset says of itself, by name."""
+"""An asset's metadata by name."""
 
 RUNS_TAG = "selfheal/runs"
-"""The tag that says when an asset runs, to filter by: EACH_TICK, ON_REQUEST, AT_BOOTSTRAP, ON_PROBATION or BY_HAND."""
+"""Tag to filter assets by when they run: EACH_TICK, ON_REQUEST, AT_BOOTSTRAP, ON_PROBATION or BY_HAND."""
 
 EACH_TICK = {RUNS_TAG: "each_tick"}
 ON_REQUEST = {RUNS_TAG: "on_request"}
@@ -23,7 +23,7 @@ BY_HAND = {RUNS_TAG: "by_hand"}
 
 
 def described(what: str, *, runs: str, red: str) -> str:
-    r"""Return a description in three parts: what an asset is, when it runs, and what to do when it is red.
+    r"""Return a description in three parts: what an asset is, when it runs, and what to do if it fails.
 
     >>> described("The log.", runs="with each tick.", red="Free some disk.")
     'The log.\n\n**Runs** with each tick.\n\n**Red?** Free some disk.'

@@ -155,7 +155,7 @@ PERFORMANCE_FIELDS = (
 def _with_intervals(
     prefix: str, values: Mapping[str, float | None], intervals: Mapping[str, Interval]
 ) -> dict[str, float | None]:
-    """Return `<prefix>_<metric>`, and `_low` and `_high` of those that have an interval."""
+    """Return `<prefix>_<metric>`, and `_low` and `_high` for metrics with an interval."""
     numbers = {f"{prefix}_{name}": value for name, value in values.items()}
     for name, interval in intervals.items():
         numbers |= {f"{prefix}_{name}_low": interval.low, f"{prefix}_{name}_high": interval.high}
@@ -163,7 +163,7 @@ def _with_intervals(
 
 
 def _metric_rows(report: PerformanceReport) -> list[dg.TableRecord]:
-    """Return one row per metric: realised and estimated with their 95 % intervals, and what the champion was judged at."""
+    """Return one row per metric: realised and estimated with their 95 % intervals, and the champion's value at its verdict."""
     values, intervals = ({}, {}) if report.estimate is None else (report.estimate.values, report.estimate.intervals)
     return [
         dg.TableRecord(
@@ -269,7 +269,7 @@ def monitoring_report(context: dg.AssetExecutionContext, platform: PlatformResou
 
 
 def _verdict_checks(triage: Triage) -> Iterator[dg.AssetCheckResult]:
-    """Return the verdict as two checks. Too little traffic is no pass: unknown is not healthy."""
+    """Yield the verdict as two checks. Too little traffic does not pass, because unknown is not healthy."""
     told = f"{triage.verdict.value.replace('_', ' ')}: {'; '.join(triage.reasons)}"
     seen = {"predictions": triage.window.n_predictions, "labels": triage.window.n_labels}
     yield dg.AssetCheckResult(
@@ -285,7 +285,7 @@ def _verdict_checks(triage: Triage) -> Iterator[dg.AssetCheckResult]:
 
 
 def _with_page(platform: PlatformResource, report: DriftReport, snapshot: object | None) -> DriftReport:
-    """Render Evidently's page if the state calls for one; return the report with a reference to it."""
+    """Render Evidently's page if it is due; return the report with a reference to it."""
     import dataclasses
 
     from selfheal.adapters.postgres.ticks import recent_ticks
@@ -310,5 +310,5 @@ def _with_page(platform: PlatformResource, report: DriftReport, snapshot: object
 
 
 def _known(values: dict[str, float | int | None]) -> Metadata:
-    """Return what is known: Dagster plots numbers, and a gap is truer than a zero."""
+    """Return the known values only: Dagster plots numbers, and an unknown value must not appear as 0."""
     return {name: value for name, value in values.items() if value is not None}

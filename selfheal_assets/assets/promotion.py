@@ -1,4 +1,4 @@
-"""What serves, and whether it does better than what it replaced: one partition of `MODEL_VERSIONS` per model version."""
+"""Promotion and probation: the version in production, with one partition of `MODEL_VERSIONS` per model version."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Where the loop starts: labelled data from outside, and the first baseline frozen from it."""
+"""Reference: external labelled data, and the first baseline frozen from it, where the loop starts."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING

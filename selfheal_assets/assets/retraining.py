@@ -1,4 +1,4 @@
-"""From a request for a better model to a verdict on it."""
+"""Retraining: from a request to the gates' verdict."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -33,9 +33,9 @@ COUNTED_GATES = frozenset(gate.name for gate in GATES if gate.is_counted)
 
 
 class RequestTrigger(StrEnum):
-    """`Trigger` as run configurations have it: Dagster stores an enum by the names of its members.
+    """`Trigger` in run configurations. Dagster stores an enum by the names of its members.
 
-    A run that is queued, or repeated after a kill, across an upgrade has these names; so they stay.
+    The names must not change, because a queued or repeated run may have them across an upgrade.
     """
 
     bootstrap = "bootstrap"
@@ -47,7 +47,7 @@ class RequestTrigger(StrEnum):
 
 
 class RetrainingRequest(dg.Config):
-    """Who asks for a retraining, and why. The sensors fill this in; by hand the defaults will do."""
+    """Who requests a retraining, and why. The sensors fill this in; for a run by hand the defaults suffice."""
 
     trigger: RequestTrigger = RequestTrigger.manual
     reason: str = "asked for by hand"
@@ -56,7 +56,7 @@ class RetrainingRequest(dg.Config):
     request_id: str | None = None
 
     def run_config(self) -> dg.RunConfig:
-        """Return the configuration of a run that answers this request."""
+        """Return the configuration of a run for this request."""
         return dg.RunConfig(ops={"retraining_decision": self})
 
 
@@ -199,7 +199,7 @@ def shadow_model(
 
 
 def _calibration(record: TrainingRecord | None) -> Metadata:
-    """Return how honest the probabilities are, before and after what was done about them, and on the later rows."""
+    """Return the calibration before and after the correction, and on the evaluation rows."""
     if record is None:
         return {}
     checks = {"out of fold": record.out_of_fold, "recalibrated": record.recalibrated, "evaluation": record.evaluation}

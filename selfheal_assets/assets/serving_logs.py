@@ -1,4 +1,4 @@
-"""What was served and what turned out to be true: the journal, copied into Postgres."""
+"""Serving logs: predictions and labels, copied from the journal into Postgres."""
 
 from typing import TYPE_CHECKING
 

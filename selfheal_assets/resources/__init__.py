@@ -1,1 +1,1 @@
-"""What runs are given: the open platform, the tracking run, stored assets, partitions by version, links."""
+"""Resources of runs: the open platform, the tracking run, stored assets, partitions by version, links."""

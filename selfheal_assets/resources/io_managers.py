@@ -1,7 +1,7 @@
-"""What assets hand to each other, stored below ASSETS_URL: records as JSON, frames as Parquet.
+"""I/O managers: values that assets pass to each other, stored below ASSETS_URL, records as JSON and frames as Parquet.
 
-The newest value of an asset only; of a partitioned one, the newest of each partition. The paths and formats are read by
-later releases too, so they do not change.
+Only the newest value of an asset is stored, or of each partition. Later releases read the same paths and formats, so they
+must not change.
 """
 
 import json
@@ -26,7 +26,7 @@ def assets_root(url: str | None, data_dir: object) -> UPath:
     """Return the folder of ASSETS_URL (any URL fsspec knows, such as `s3://bucket/assets`); without one, DATA_DIR/assets.
 
     Raises:
-        ConfigurationError: if nothing that is installed reads such a URL.
+        ConfigurationError: if no installed package reads such a URL.
     """
     from selfheal.kit.errors import ConfigurationError
 
@@ -39,7 +39,7 @@ def assets_root(url: str | None, data_dir: object) -> UPath:
 
 
 class _BytesIOManager(dg.UPathIOManager):
-    """One file per asset (and partition), replaced in one step, so that a crash leaves the old one."""
+    """One file per asset (and partition), replaced atomically, so that a crash leaves the old one."""
 
     @abstractmethod
     def dump(self, obj: Any) -> bytes:
@@ -47,10 +47,10 @@ class _BytesIOManager(dg.UPathIOManager):
 
     @abstractmethod
     def load(self, data: bytes, kind: Any, name: str) -> Any:
-        """Return what `dump` was given, of the annotated type `kind`; `name` is for errors."""
+        """Return the value given to `dump`, of the annotated type `kind`; `name` is for errors."""
 
     def dump_to_path(self, context: dg.OutputContext, obj: Any, path: UPath) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         _replace(path, self.dump(obj))
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
@@ -100,7 +100,7 @@ class _FrameIOManager(_BytesIOManager):
 
 
 class RecordIOManager(dg.ConfigurableIOManagerFactory[_RecordIOManager]):
-    """One record of `selfheal.domain.records` as JSON; the input's annotation says which."""
+    """One record of `selfheal.domain.records` as JSON; the input's annotation is its type."""
 
     platform: dg.ResourceDependency[PlatformResource]
 
@@ -110,7 +110,7 @@ class RecordIOManager(dg.ConfigurableIOManagerFactory[_RecordIOManager]):
 
 
 class FrameIOManager(dg.ConfigurableIOManagerFactory[_FrameIOManager]):
-    """A `Dataset` or a `TrainingSet` as Parquet, what it says of itself in the schema's metadata."""
+    """A `Dataset` or a `TrainingSet` as Parquet, with its description in the schema's metadata."""
 
     platform: dg.ResourceDependency[PlatformResource]
 
@@ -148,7 +148,7 @@ def _load_dataset(data: bytes) -> "Dataset":
 
 
 def _replace(path: UPath, data: bytes) -> None:
-    """Write a file in one step: an object store shows it when it is whole; a local folder needs a rename."""
+    """Write a file atomically: an object store does so by itself; a local folder needs a rename."""
     if path.protocol in LOCAL_PROTOCOLS:
         write_atomic(Path(path.path), data)
     else:

@@ -1,4 +1,4 @@
-"""Where a person goes on from an asset: the dashboard, a page of a report, a training run in MLflow."""
+"""Links from an asset to the dashboard, a page of a report, a training run in MLflow, or a run in Dagster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def dashboard(settings: Settings) -> dg.UrlMetadataValue:
 def report_page(settings: Settings, file_name: str) -> dg.UrlMetadataValue:
     """Return the link to a page of a report, as the API serves it.
 
-    Where the API asks for keys, which a link cannot carry, it leads to the dashboard's list of reports.
+    If the API requires keys, which a link cannot carry, the link leads to the dashboard's list of reports.
     """
     if settings.api_keys.get_secret_value():
         return dg.MetadataValue.url(f"{_api(settings)}/#reports")
@@ -29,7 +29,7 @@ def report_page(settings: Settings, file_name: str) -> dg.UrlMetadataValue:
 
 
 def mlflow_run(platform: Platform, run_id: str) -> dg.UrlMetadataValue:
-    """Return the link to a training run: at `MLFLOW_PUBLIC_URL`, on the tracking server, or where `selfheal up` shows it."""
+    """Return the link to a training run: at `MLFLOW_PUBLIC_URL`, on the tracking server, or at the UI of `selfheal up`."""
     settings = platform.settings
     own = settings.mlflow_tracking_uri if settings.has_tracking_server else _listening(settings, "MLFLOW_PORT")
     base = str(settings.mlflow_public_url or own).rstrip("/")
@@ -37,7 +37,7 @@ def mlflow_run(platform: Platform, run_id: str) -> dg.UrlMetadataValue:
 
 
 def dagster_run(settings: Settings, run_id: str) -> dg.UrlMetadataValue:
-    """Return the link to a run in Dagster: at `DAGSTER_PUBLIC_URL`, or where `selfheal up` shows it."""
+    """Return the link to a run in Dagster: at `DAGSTER_PUBLIC_URL`, or at the UI of `selfheal up`."""
     base = str(settings.dagster_public_url or _listening(settings, "DAGSTER_PORT")).rstrip("/")
     return dg.MetadataValue.url(f"{base}/runs/{run_id}")
 

@@ -1,4 +1,4 @@
-"""The resource that hands out the open platform. It has configuration only; work is done by the object it gives."""
+"""The resource that provides the open platform. It has only configuration; the platform does the work."""
 
 import json
 from collections.abc import Iterator
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from selfheal.settings import Settings
 
 _shared: "dict[str, Platform]" = {}
-"""One open platform per configuration, for what has no run: the code server evaluates sensors as long as it lives."""
+"""One open platform per configuration, for sensors, which the code server evaluates outside runs for as long as it lives."""
 
 _opening = Lock()
-"""Sensors are evaluated by threads: two that begin at once share one platform."""
+"""Lock of `_shared`: threads evaluate sensors, and two that start at once must share one platform."""
 
 
 class PlatformResource(dg.ConfigurableResource["PlatformResource"]):
-    """Settings come from the environment or `.env`; `overrides` (field -> value) wins, for tests.
+    """Provides the platform. Settings come from the environment or `.env`; `overrides` (field -> value) win, for tests.
 
-    A run has a platform of its own, opened at first use and closed with the run. Sensors share one per process: opening it
-    checks the schema, and its connections are pooled.
+    A run has its own platform, opened at first use and closed with the run. Sensors share one per process, because opening it
+    checks the schema and its connections are pooled.
     """
 
     overrides: dict[str, Any] = {}  # noqa: RUF012  (a pydantic field, copied for each instance)
@@ -33,7 +33,7 @@ class PlatformResource(dg.ConfigurableResource["PlatformResource"]):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["PlatformResource"]:
-        """Give a run a platform that is closed at its end; a sensor the shared one."""
+        """Yield a platform that is closed at the run's end; for a sensor, the shared one."""
         if context.run is None:
             yield self
             return
@@ -45,10 +45,10 @@ class PlatformResource(dg.ConfigurableResource["PlatformResource"]):
             own._close()
 
     def settings(self) -> "Settings":
-        """Return the settings in force.
+        """Return the current settings.
 
         Raises:
-            ConfigurationError: naming what is wrong with one.
+            ConfigurationError: if a setting is wrong.
         """
         from selfheal.settings import load_settings
 
@@ -58,7 +58,8 @@ class PlatformResource(dg.ConfigurableResource["PlatformResource"]):
         """Return the platform, opened at first use.
 
         Raises:
-            ConfigurationError, ServiceUnavailableError: naming what is wrong and what to do.
+            ConfigurationError: if a setting is wrong or the database belongs to another contract.
+            ServiceUnavailableError: if Postgres does not respond.
         """
         from selfheal.services.platform import open_platform
 

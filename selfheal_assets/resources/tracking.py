@@ -1,12 +1,12 @@
 """dagster-mlflow's tracking resource for the runs that train, opened when a training begins.
 
-A Dagster run and its MLflow run belong together: the MLflow run is tagged with the Dagster run (`dagster_run_id`, and a link in
-its description), the Dagster run with the MLflow run (`mlflow/run_id`, `mlflow/run_url`). It is ended by dagster-mlflow's hook,
-FAILED where a step failed.
+A Dagster run and its MLflow run are linked both ways: the MLflow run is tagged with the Dagster run (`dagster_run_id`, and a
+link in its description), the Dagster run with the MLflow run (`mlflow/run_id`, `mlflow/run_url`). dagster-mlflow's hook ends
+the MLflow run, as FAILED if a step failed.
 
-Importing dagster-mlflow imports MLflow, and its resource opens a run as soon as it is made. So both are done here, in the
-process of one run, at the first training: the code location loads without them, a retraining that is skipped leaves no
-empty run, and runs of monitoring have none of it.
+Importing dagster-mlflow imports MLflow, and creating its resource opens a run. So this module does both only in the process of
+one run, at the first training: the code location loads without MLflow, a skipped retraining leaves no empty run, and
+monitoring runs do not need MLflow.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from selfheal_assets.resources import links
 from selfheal_assets.resources.platform import PlatformResource
 
 RESOURCE_KEY = "mlflow"
-"""The key that dagster-mlflow's hook asks for."""
+"""The resource key that dagster-mlflow's hook requires."""
 
 MLFLOW_RUN_TAG, MLFLOW_URL_TAG = "mlflow/run_id", "mlflow/run_url"
 FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
@@ -37,15 +37,15 @@ class TrainingRun:
 
     @property
     def is_open(self) -> bool:
-        """Whether a run is open that somebody must end."""
+        """Return whether a run is open that must be ended."""
         return self._tracking is not None
 
     def open(self, earlier_run_id: str | None = None) -> str:
         """Open this Dagster run's MLflow run and link the two; return the id of the MLflow run.
 
         Args:
-            earlier_run_id: the run of the same training, which is not repeated: it is linked, and goes on where the Dagster
-                run that it was made in did not end well.
+            earlier_run_id: the MLflow run of the same training, which is not repeated. It is linked, and resumed if its own
+                Dagster run did not succeed.
         """
         platform = self._platform.open()
         if earlier_run_id is None or not platform.registry.is_finished(earlier_run_id):
@@ -56,7 +56,7 @@ class TrainingRun:
         return run_id
 
     def end_run(self, status: str = FINISHED) -> None:
-        """End the MLflow run; nothing if none is open. dagster-mlflow's hook calls it."""
+        """End the MLflow run, if one is open. dagster-mlflow's hook calls this."""
         if self._tracking is None:
             return
         self._tracking.end_run(status)
@@ -64,7 +64,7 @@ class TrainingRun:
         self._resources.close()
 
     def close(self) -> None:
-        """End what no hook has ended: the last step was skipped, the run was interrupted, or no job but a person ran a step."""
+        """End a run that no hook has ended: the last step was skipped, the run was interrupted, or a step ran without a job."""
         if self.is_open:
             self.end_run(self._status())
 
@@ -98,19 +98,19 @@ class TrainingRun:
 
 
 class TrackingResource(dg.ConfigurableResource[TrainingRun]):
-    """Hands out the `TrainingRun` of the run; asks for nothing until it is opened."""
+    """Provides the `TrainingRun` of a run, without contacting MLflow until it is opened."""
 
     platform: dg.ResourceDependency[PlatformResource]
 
     def create_resource(self, context: dg.InitResourceContext) -> TrainingRun:
-        """Return the run's `TrainingRun`, not open yet."""
+        """Return the run's `TrainingRun`, not yet open."""
         assert context.run is not None, "only runs train"
         assert context.instance is not None, "a run has an instance"
         return TrainingRun(self.platform, context.instance, context.run, context.log)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[TrainingRun]:
-        """Hand it out and, when the run is over, end what is still open."""
+        """Yield the `TrainingRun` and, at the end of the Dagster run, close it."""
         training_run = self.create_resource(context)
         try:
             yield training_run
@@ -119,7 +119,7 @@ class TrackingResource(dg.ConfigurableResource[TrainingRun]):
 
 
 def _end_mlflow_run(context: dg.HookContext, events: Sequence[dg.DagsterEvent]) -> dg.HookExecutionResult:
-    """Let dagster-mlflow's hook end the run, where one is open."""
+    """Let dagster-mlflow's hook end the MLflow run, if one is open."""
     if not context.resources.mlflow.is_open:
         return dg.HookExecutionResult(hook_name=END_MLFLOW_RUN.name, is_skipped=True)
     from dagster_mlflow import end_mlflow_on_run_finished
@@ -131,4 +131,4 @@ def _end_mlflow_run(context: dg.HookContext, events: Sequence[dg.DagsterEvent]) 
 END_MLFLOW_RUN = dg.HookDefinition(
     name="end_mlflow_on_run_finished", hook_fn=_end_mlflow_run, required_resource_keys={RESOURCE_KEY}
 )
-"""`dagster_mlflow.end_mlflow_on_run_finished`, imported where there is something to end."""
+"""`dagster_mlflow.end_mlflow_on_run_finished`, imported only if a run is open."""

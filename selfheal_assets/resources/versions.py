@@ -1,4 +1,4 @@
-"""Model versions as Dagster's partitions: each version has a page, with what was reported of it."""
+"""Model versions as Dagster partitions: each version has a page with its materialisations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def version_of(partition_key: str) -> int:
     """Return the version of a partition key.
 
     Raises:
-        dagster.Failure: if the key, which a person may have typed, is no version's number.
+        dagster.Failure: if the key, which a person may have typed, is not a version number.
     """
     if not partition_key.isdecimal():
         raise dg.Failure(
@@ -43,7 +43,8 @@ def report_live(context: Context, platform: Platform, version: int) -> None:
     """Report in a run that a version has gone live: a materialisation of its partition of `production_model`.
 
     The run that trains a version learns its number only at its end, so it cannot be a run of that partition. Production has
-    changed whether or not this succeeds (MLflow, to which it links, may be away): `registry_sensor` reports what is missing.
+    changed whether or not this succeeds (MLflow, to which it links, may be unavailable); `registry_sensor` reports missing
+    events.
     """
     from selfheal.adapters.postgres.promotions import list_promotions
 
@@ -67,7 +68,7 @@ def is_reported(instance: dg.DagsterInstance, promotion: Promotion) -> bool:
 
 
 def live_materialization(platform: Platform, promotion: Promotion) -> dg.AssetMaterialization:
-    """Return the event that says that a version went live, with the numbers that it was promoted with."""
+    """Return the event that a version went live, with the metrics of its promotion."""
     from selfheal.adapters.postgres.model_versions import model_version
 
     version = model_version(platform.store, promotion.version)

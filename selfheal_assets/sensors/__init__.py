@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from selfheal_assets.jobs import Job
 
 MAX_FOLLOW_UP_SECONDS = 30
-"""How soon at the latest what follows a tick is evaluated: a call for a retraining, a probation."""
+"""Longest interval of the sensors that follow a tick: retraining and probation."""
 
 MAX_HOUSEKEEPING_SECONDS = 60
-"""How soon at the latest an alert is delivered again, whose backoff begins with a minute."""
+"""Longest interval of the housekeeping sensor; the back-off of alerts starts at one minute."""
 
 
 def build_sensors(monitoring_interval_seconds: int, jobs: "Sequence[Job]") -> Sequence[dg.SensorDefinition]:

@@ -1,4 +1,4 @@
-"""Acts and decides nothing: delivers alerts that are due, raises and resolves those that no run is responsible for."""
+"""Housekeeping sensor: deliver due alerts, and open and resolve alerts that no run is responsible for. It requests no run."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ from selfheal_assets.sensors.skipping import skip
 def build_housekeeping_sensor(every_seconds: int) -> dg.SensorDefinition:
     """Return the sensor of housekeeping, evaluated every `every_seconds`. It launches no run.
 
-    That no traffic comes is measured from now on: how long the platform was off says nothing about its clients.
+    Missing traffic is measured from now on, because the time while the platform was off says nothing about its clients.
     """
     started_at = time.monotonic()
 

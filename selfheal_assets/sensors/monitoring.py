@@ -1,4 +1,4 @@
-"""Decides when there is traffic to monitor."""
+"""Monitoring sensor: request a tick when there is new traffic."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Decides when a version on probation is due for an evaluation."""
+"""Probation sensor: request an evaluation of a version on probation when it is due."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ from selfheal_assets.sensors.skipping import skip, unless_running
 
 
 def build_probation_sensor(every_seconds: int) -> dg.SensorDefinition:
-    """Return the sensor of probations, evaluated every `every_seconds`. Its runs are of the version's partition."""
+    """Return the probation sensor, evaluated every `every_seconds`. Its runs belong to the version's partition."""
 
     @dg.sensor(
         job_name=PROBATION_JOB,

@@ -1,6 +1,6 @@
-"""Reconciliation: MLflow, the files of decisions and the pages of versions in Dagster are made to say what Postgres says.
+"""Registry sensor: reconciliation of MLflow, the decision files and the versions' pages in Dagster with Postgres.
 
-Also while no traffic comes, and whatever a crash left open.
+It also runs without traffic, and completes what a crash left unfinished.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from selfheal.services.platform import Platform
 
 EVERY_SECONDS = 60
-"""How soon MLflow follows a promotion or rollback over the API, which does not wait for it."""
+"""Interval, and so the time until MLflow follows a promotion or rollback over the API, which does not wait for it."""
 
 REPORTED_BY_ITS_RUN = timedelta(minutes=1)
-"""A promotion by a run is reported by the run itself, seconds after the transaction."""
+"""Age from which the sensor reports a promotion; a run reports its own promotion within seconds."""
 
 MAX_REPORTED_AT_ONCE = 25
 
 
 @dg.sensor(
-    name="registry_sensor",  # Dagster stores under this name whether a person has stopped it
+    name="registry_sensor",  # Dagster stores under this name whether the sensor was stopped
     minimum_interval_seconds=EVERY_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Reconciles what follows Postgres: MLflow's aliases and stage tags, with an alert if somebody moved them, or deleted or "
@@ -59,7 +59,7 @@ def _position(cursor: str | None) -> int:
 
 
 def _not_handled_yet(platform: "Platform", position: int, now: datetime) -> Sequence["Promotion"]:
-    """Return the promotions after `position` that are old enough, the oldest first, `MAX_REPORTED_AT_ONCE` at most."""
+    """Return the promotions after `position` that are old enough, oldest first, at most `MAX_REPORTED_AT_ONCE`."""
     from selfheal.adapters.postgres.promotions import list_promotions
 
     newer = [

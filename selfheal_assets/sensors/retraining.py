@@ -1,6 +1,6 @@
-"""Decides when to retrain: harm with drifted inputs, harm without, and what people asked the API for.
+"""Retraining sensors: request a retraining after harm with drifted inputs, after harm without, and for requests over the API.
 
-A `run_key` is used once for ever, by a failed run too: each key has what must change for another run.
+Dagster uses a `run_key` only once, also if the run fails, so each key contains what must change for another run.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def build_retraining_sensors(every_seconds: int) -> Sequence[dg.SensorDefinition
         store = platform.open().store
         waiting = open_requests(store)
         launched = {r.request_id for r in waiting if _has_run(context.instance, {REQUEST_TAG: str(r.request_id)})}
-        for request_id in launched:  # only now: a request whose run was never launched is asked for again
+        for request_id in launched:  # only now, so that a request whose run was never launched is repeated
             take_request(store, request_id, datetime.now(UTC))
         runs = [_run_of(request) for request in waiting if request.request_id not in launched]
         if not runs:

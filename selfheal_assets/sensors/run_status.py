@@ -1,4 +1,4 @@
-"""Failed runs are alerts: opened when a job has failed for good, resolved when the job has succeeded again."""
+"""Run status sensors: open an alert when a job has finally failed, and resolve it when the job succeeds again."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -63,7 +63,7 @@ def run_success(context: dg.RunStatusSensorContext, platform: PlatformResource) 
 
 
 def alert_kind(job_name: str) -> str:
-    """Return the kind of a job's alert: one is open at a time, however often the job fails."""
+    """Return the kind of a job's alert, of which one is open at a time, however often the job fails."""
     return f"{job_name}_failed"
 
 

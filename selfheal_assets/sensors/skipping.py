@@ -1,4 +1,4 @@
-"""Why a sensor requests no run: in a sentence, with its number, and when it is evaluated again."""
+"""Skip reasons: why a sensor requests no run, in a sentence with its number, and when it is evaluated next."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,7 +16,7 @@ BUSY = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunS
 
 
 def skip(sentence: str, every_seconds: int) -> dg.SkipReason:
-    """Return the reason with when the next evaluation is.
+    """Return the reason with the time until the next evaluation.
 
     >>> skip("Nothing new.", 30).skip_message
     'Nothing new. Next evaluation in 30 s.'
@@ -27,9 +27,9 @@ def skip(sentence: str, every_seconds: int) -> dg.SkipReason:
 def unless_running(
     job_name: str, sentence: str, every_seconds: int
 ) -> Callable[[Callable[P, ResultT]], Callable[P, ResultT | dg.SkipReason]]:
-    """Decorate a sensor's evaluation: it is skipped, with this sentence, while a run of the job is queued or under way.
+    """Decorate a sensor's evaluation to skip it, with this sentence, while a run of the job is queued or in progress.
 
-    The queue lets one run at a time, so another would only wait; the reason is worth more than the run.
+    The queue allows one run at a time, so another run would only wait.
     """
 
     def decorate(evaluate: Callable[P, ResultT]) -> Callable[P, ResultT | dg.SkipReason]:
