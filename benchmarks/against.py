@@ -1,6 +1,6 @@
-"""The options and the outcome of a benchmark that compares this build with another one (`--against PATH`).
+"""Options and result of a benchmark that compares this build with another one (`--against PATH`).
 
-Belongs here: what is asked and printed alike, whatever is compared. Does not belong here: the statistics
+Belongs here: the options and the output that all such benchmarks share. Does not belong here: the statistics
 (`benchmarks.ratio`) and the processes (`benchmarks.builds`).
 """
 
@@ -30,7 +30,7 @@ def n_turns_of(turns: int | None, *, is_quick: bool, is_comparison: bool) -> int
     """Return how many turns each build takes.
 
     Raises:
-        typer.BadParameter: if turns are asked for without a build to compare with.
+        typer.BadParameter: if turns are given without a build to compare with.
     """
     if turns is not None and not is_comparison:
         raise typer.BadParameter("it goes with --against PATH, the checkout to compare with", param_hint="--turns")
@@ -40,10 +40,10 @@ def n_turns_of(turns: int | None, *, is_quick: bool, is_comparison: bool) -> int
 
 
 def conclude_comparison(comparison: Comparison, console: Console, json_file: Path | None) -> None:
-    """Print the comparison and write it to the file, if one is named.
+    """Print the comparison and write it to the file, if one is given.
 
     Raises:
-        typer.Exit: with code 1, if the comparison decides and is not ok.
+        typer.Exit: with code 1 if the comparison is decisive and not ok.
     """
     console.print(f"old: {comparison.revisions['old']}, new: {comparison.revisions['new']}")
     console.print(comparison_table(comparison))
@@ -69,7 +69,7 @@ def conclude_comparison(comparison: Comparison, console: Console, json_file: Pat
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Return a row for each measure: the builds' medians, the ratio, its interval and the verdict."""
+    """Return one row per measure: the builds' medians, the ratio, its interval and the verdict."""
     title = f"{comparison.title}: {comparison.n_turns} turns each, ok if >= {MIN_RATIO:g} or the interval reaches 1"
     table = Table(title=title, title_justify="left")
     table.add_column("measure")

@@ -3,8 +3,8 @@
 Belongs here: checking the checkout, and starting a build's commands, API, Postgres and ticks on a data folder of its own.
 Does not belong here: turns and statistics (`benchmarks.ratio`) and what is measured.
 
-Module names differ from build to build. What is used of one is what it owes its users: the commands `bootstrap` and
-`postgres`, `python -m serving`, REST, settings in the environment, and the names of tables and columns; and one thing more,
+Module names differ between builds, so only the stable interfaces are used: the commands `bootstrap` and `postgres`,
+`python -m serving`, REST, settings in the environment, and the names of tables and columns; also
 `benchmarks.monitoring_scale.tick_here`, which every build since 8598769 has.
 """
 
@@ -56,7 +56,7 @@ class Build:
 
     @property
     def revision(self) -> str:
-        """Return the commit as `git describe` says it, with `-dirty` after uncommitted changes; `unknown` without git."""
+        """Return the commit by `git describe`, with `-dirty` after uncommitted changes; `unknown` without git."""
         command = ["git", "-C", str(self.checkout), "describe", "--always", "--dirty", "--abbrev=10"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
@@ -66,13 +66,14 @@ class Build:
 
     @property
     def log(self) -> Path:
+        """Return the path of the log of this build's processes."""
         return self.folder / "log.txt"
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """Return what sets this build's processes apart: its code, its data folder, and no setting of the caller's.
+        """Return the environment of this build's processes: its code, its data folder, and no setting of the caller.
 
-        Settings of the caller's environment are blanked, which means their defaults; a `.env` is not read since processes
-        run in `folder`. Both builds thus run with the same settings, and neither can reach another database.
+        Settings of the caller's environment are set to blank, which selects their defaults; a `.env` is not read, because
+        processes run in `folder`. So both builds run with the same settings, and neither can reach another database.
         """
         blank = {name.upper(): "" for name in Settings.model_fields}
         own = {"PYTHONPATH": str(self.checkout), "DATA_DIR": str(self.folder / "data"), "LOG_LEVEL": "WARNING"}
@@ -109,7 +110,7 @@ class Build:
 
     @contextmanager
     def postgres(self) -> Iterator[Engine]:
-        """Keep this build's Postgres running until the context ends; an engine on the platform's database."""
+        """Keep this build's Postgres running until the context ends; yield an engine on the platform's database."""
         answer = 'printf "%s\\n%s\\n%s\\n" "$PGHOST" "$PGUSER" "$PGDATABASE"; exec cat'
         command = [str(self.python), "-m", "selfheal", "postgres", "sh", "-c", answer]
         with self.log.open("ab") as log:
@@ -145,7 +146,7 @@ class Build:
 
     @contextmanager
     def api(self, port: int) -> Iterator[None]:
-        """Serve this build's API on the port until the context ends; entered once it can score."""
+        """Serve this build's API on the port until the context ends; enter the context once it can score."""
         command = [str(self.python), "-m", "serving"]
         process = start(command, self.log, self.environment(API_PORT=str(port)), self.folder)
         try:
@@ -155,7 +156,7 @@ class Build:
             stop(process)
 
     def tick(self) -> dict[str, float]:
-        """Return what a tick on the data folder costs, as this build's own benchmark measures it in a fresh process."""
+        """Return the cost of a tick on the data folder, measured by this build's own benchmark in a fresh process."""
         code = "from benchmarks.monitoring_scale import tick_here; tick_here()"
         figures: dict[str, float] = json.loads(self.run(["-c", code]).splitlines()[-1])
         return figures
@@ -173,10 +174,10 @@ def two_builds(old_checkout: Path, folder: Path) -> dict[Side, Build]:
 
 
 def labelled_rows(data: Path | None, folder: Path) -> tuple[ModelContract, Dataset]:
-    """Return the contract, and the rows of the CSV (None: synthetic ones), as both builds see them: by default settings.
+    """Return the contract and the rows of the CSV (None: synthetic ones), under the default settings of both builds.
 
     Raises:
-        typer.BadParameter: if the file is missing or breaks the contract.
+        typer.BadParameter: if the file is missing or violates the contract.
     """
     defaults = {name: field.get_default(call_default_factory=True) for name, field in Settings.model_fields.items()}
     settings = load_settings(**defaults | {"data": data, "data_dir": folder})
@@ -188,6 +189,7 @@ def labelled_rows(data: Path | None, folder: Path) -> tuple[ModelContract, Datas
 
 
 def python_of(checkout: Path) -> Path:
+    """Return the path of a checkout's Python interpreter."""
     return checkout / ".venv" / "bin" / "python"
 
 
@@ -195,7 +197,7 @@ def checked_checkout(path: Path | None) -> Path | None:
     """Return the absolute path of a checkout that can be run; None stays None.
 
     Raises:
-        typer.BadParameter: naming what the path lacks, and how to come by it.
+        typer.BadParameter: if something is missing at the path; the message says how to get it.
     """
     if path is None:
         return None
@@ -217,7 +219,7 @@ def checked_checkout(path: Path | None) -> Path | None:
 
 
 def _refuse_foreign_code(path: Path, checkout: Path) -> None:
-    """An environment that was copied may lead to the code of the checkout that it was made for."""
+    """Refuse an environment that imports another checkout's code, as a copied environment does."""
     remedy = f"make it anew with `cd {path} && rm -rf .venv && {INSTALL}`"
     code = (
         "import importlib.util as u; print(*(u.find_spec(name).origin for name in ('selfheal', 'serving')), sep='\\n')"
@@ -240,7 +242,7 @@ def _refuse_foreign_code(path: Path, checkout: Path) -> None:
 
 
 def wait_until_drained(port: int) -> None:
-    """Return once Postgres has everything that the API acknowledged, so that copying falls on the turn that caused it.
+    """Wait until Postgres has everything that the API acknowledged, so that copying counts for the turn that caused it.
 
     Raises:
         TimeoutError: if that takes longer than `DRAIN_TIMEOUT_SECONDS`.
@@ -258,7 +260,7 @@ def wait_until_drained(port: int) -> None:
 
 
 def score(port: int, rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return the probabilities that the API on this port answers for the rows."""
+    """Return the probabilities that the API on this port gives for the rows."""
     answer = httpx.post(f"http://127.0.0.1:{port}/predict/batch", json={"instances": list(rows)}, timeout=120)
     answer.raise_for_status()
     return [float(prediction["probability"]) for prediction in answer.json()["predictions"]]

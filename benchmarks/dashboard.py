@@ -1,10 +1,10 @@
-"""How soon the dashboard is on the screen, with 30 days of looks every five minutes behind it, and what it takes to send.
+"""How fast does the dashboard appear with 30 days of ticks every five minutes, and how many bytes does it transfer?
 
     python -m benchmarks.dashboard --data cs-training.csv [--json outcome.json] [--quick]
 
-The API is a process of its own, Chromium asks it over loopback; each load begins with an empty cache and in a window of 1280 px.
-First paint is the browser's own `first-contentful-paint`; known is when the state's sentence is there, drawn when the heat map
-and every chart are. Bytes are those that went over the wire, bodies and heads, until everything was drawn.
+The API is a process of its own, which Chromium requests over loopback; each load starts with an empty cache and a window of
+1280 px. First paint is the browser's `first-contentful-paint`; `known` is the time until the state's sentence appears, `drawn`
+the time until the heat map and all charts do. Bytes are those transferred, bodies and heads, until everything is drawn.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ DRAWN = """document.querySelectorAll('.chart .bglayer').length === 8 && document
 
 @dataclass(frozen=True)
 class Load:
-    """Milliseconds since the navigation began, kilobytes (1,000 bytes) as transferred."""
+    """One load: milliseconds since the start of navigation, and transferred kilobytes (1,000 bytes)."""
 
     first_paint_ms: float
     known_ms: float
@@ -62,7 +62,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Medians of the loads. `history_ms` is what the API takes to thin 30 days to 120 points, its median and its 95th percentile."""
+    """Medians of the loads. `history_ms` is the API's time to thin 30 days to 120 points: median and 95th percentile."""
 
     n_ticks: int
     n_loads: int
@@ -93,6 +93,7 @@ def main(
 
 
 def measure(folder: Path, data: Path | None, console: Console, n_loads: int) -> Outcome:
+    """Measure `n_loads` loads of the dashboard on a platform below `folder`."""
     platform, _ = prepare(folder, data, console)
     try:
         n_ticks = write_monitored_past(platform, datetime.now(UTC), TICKS_EVERY)
@@ -125,12 +126,14 @@ def measure(folder: Path, data: Path | None, console: Console, n_loads: int) -> 
 
 
 def asked_ms(url: str) -> float:
+    """Return the milliseconds of one GET request."""
     began = time.perf_counter()
     httpx.get(url, timeout=30).raise_for_status()
     return 1_000 * (time.perf_counter() - began)
 
 
 def in_chromium(work: Callable[[Browser], list[Load]]) -> list[Load]:
+    """Return the result of `work` with a headless Chromium."""
     from playwright.sync_api import sync_playwright
 
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -145,10 +148,10 @@ def in_chromium(work: Callable[[Browser], list[Load]]) -> list[Load]:
 
 
 def load(browser: Browser, url: str) -> Load:
-    """One load of the page with nothing in the cache."""
+    """Load the page once with an empty cache."""
     context = browser.new_context(
         viewport={"width": 1280, "height": 900}, bypass_csp=True
-    )  # to be able to look into the page
+    )  # so that its scripts can be evaluated
     context.set_default_timeout(TIMEOUT_MS)
     page = context.new_page()
     devtools = context.new_cdp_session(page)
@@ -171,6 +174,7 @@ def load(browser: Browser, url: str) -> Load:
 
 
 def show(outcome: Outcome, console: Console) -> None:
+    """Print the outcome as a table with the targets."""
     table = Table(
         title=f"Dashboard with {outcome.n_ticks:,} looks behind it, median of {outcome.n_loads} loads, cold cache"
     )

@@ -1,18 +1,18 @@
-"""How often is drift called where there is none, and how soon is it called where there is some?
+"""How often is drift reported without any, and how fast is real drift detected?
 
     python -m benchmarks.drift --data cs-training.csv [--json drift.json] [--quick]
 
-Half of the rows train the contract's estimator; the other half are the population, from which references and traffic are drawn
-with replacement in runs of neighbouring rows, so that ties, tails and dependence between columns are the file's own.
+Half of the rows train the contract's estimator; the other half is the population, from which references and traffic are drawn
+with replacement in runs of neighbouring rows, so that ties, tails and dependence between columns are those of the file.
 
-- False alarms: whole deployments of 90 days with a tick every 5 minutes, traffic that falls to a fifth at night, and a mix that moves
-  a little with the hour. Every tick is looked at: the two tests' statistics are computed for all of them from counts, and
-  each tick that comes near a threshold is decided by `column_drift` itself. Beside it Evidently's defaults and KS at 5 % (some column
-  drifted), once a day only, which flatters them.
-- Detection: single windows of n shifted rows; and how many shifted rows it takes after a calm day.
+- False alarms: complete deployments of 90 days with a tick every 5 minutes, traffic that falls to a fifth at night, and a mix
+  that changes slightly with the hour. Every tick is evaluated: both tests' statistics are computed for all ticks from counts,
+  and `column_drift` itself decides each tick near a threshold. For comparison, Evidently's defaults and KS at 5 % (any column
+  drifted) run only once per day, which favours them.
+- Detection: single windows of n shifted rows; and the number of shifted rows until an alarm after a calm day.
 - Triage: verdicts on windows of 500 rows, through feed check, drift, performance and triage.
 
-Belongs here: simulating and counting. The rules are those of `selfheal.domain.monitoring`.
+Belongs here: simulating and counting. The rules are in `selfheal.domain.monitoring`.
 """
 
 from __future__ import annotations
@@ -64,16 +64,16 @@ TICKS_PER_DAY = 288
 N_TICKS = DAYS * TICKS_PER_DAY
 LIMITS = DriftLimits(n_ticks=float(N_TICKS), min_effect=0.05, min_rows=200)
 HARM_LIMITS = HarmLimits(min_brier_excess=0.01, min_auc=0.72)
-"""The platform's defaults."""
+"""The platform's default limits of harm."""
 
 N_REFERENCE = 6_000
 SAMPLE_ROWS = 5_000
-"""Rows of a day that are compared."""
+"""Rows of a day's traffic that are compared."""
 
 RUN_ROWS = 20
 NIGHT_SHARE = 0.2
 MIX_TILT = 0.2
-"""How much likelier a run of older people (one standard deviation of runs) is in the morning, and less so in the evening."""
+"""By how much a run of older people (one standard deviation) is likelier in the morning and less likely in the evening."""
 
 N_BINS = 64
 RATES_PER_HOUR = (20, 200, 2_000)
@@ -82,24 +82,26 @@ NAMES = [*contract.feature_names, PROBABILITY]
 
 @dataclass
 class FalseAlarms:
-    """Alarms in simulated time, with the bounds of a Poisson rate (95 %, two-sided)."""
+    """Alarms in simulated time, with two-sided 95 % bounds of a Poisson rate."""
 
     deployments: int = 0
     alarms: int = 0
 
     @property
     def per_90_days(self) -> float:
+        """Return the mean number of alarms per deployment of 90 days."""
         return self.alarms / self.deployments
 
     @property
     def bounds(self) -> tuple[float, float]:
+        """Return the 95 % bounds of `per_90_days`."""
         low = float(chi2.ppf(0.025, 2 * self.alarms)) / 2 if self.alarms else 0.0
         return low / self.deployments, float(chi2.ppf(0.975, 2 * (self.alarms + 1))) / 2 / self.deployments
 
 
 @dataclass
 class Outcome:
-    """All that is measured. Shares are of windows; `_rows` are shifted rows until the first alarm."""
+    """All measured figures. Shares are of windows; `_rows` are shifted rows until the first alarm."""
 
     data: str
     deployments_simulated: int = 0
@@ -134,16 +136,16 @@ class World:
         self.run_ages = (of_runs - of_runs.mean()) / of_runs.std()
 
     def scored(self, inputs: pd.DataFrame) -> pd.DataFrame:
-        """All features and the model's probability."""
+        """Return all features and the model's probability."""
         features = contract.feature_frame(inputs)
         matrix = features[list(contract.feature_names)].to_numpy(dtype=np.float64)
         return features.assign(**{PROBABILITY: self.pipeline.predict_proba(matrix)[:, 1]})
 
     def draw(self, n_rows: int, rng: np.random.Generator, tilt: FloatArray | None = None) -> IntArray:
-        """Positions of rows, in runs; `tilt` (one a run) makes runs of older people likelier."""
+        """Draw positions of rows, in runs; `tilt` (one value per run) makes runs of older people likelier."""
         n_runs = -(-n_rows // RUN_ROWS)
         starts = rng.integers(0, len(self.rows), n_runs)
-        if tilt is not None:  # by rejection: each run is drawn until it is kept
+        if tilt is not None:  # rejection sampling: each run is drawn until it is accepted
             redo = np.arange(n_runs)
             while len(redo):
                 kept = rng.random(len(redo)) < np.exp(
@@ -154,6 +156,7 @@ class World:
         return ((starts[:, None] + np.arange(RUN_ROWS)) % len(self.rows)).ravel()[:n_rows]
 
     def reference(self, rng: np.random.Generator) -> pd.DataFrame:
+        """Draw a reference."""
         return self.rows.iloc[self.draw(N_REFERENCE, rng)].reset_index(drop=True)
 
 
@@ -163,7 +166,7 @@ class World:
 def simulate_deployment(
     world: World, rate_per_hour: int, rng: np.random.Generator
 ) -> tuple[dict[str, int], tuple[int, int]]:
-    """Alarms of 90 days by method, and (alarms, looks) of the feed check, which is looked at every 6 hours."""
+    """Simulate 90 days; return alarms by method, and (alarms, checks) of the feed check, which runs every 6 hours."""
     reference = world.reference(rng)
     hours = np.arange(N_TICKS) * 24.0 / TICKS_PER_DAY
     daily = (1 + NIGHT_SHARE) / 2 + (1 - NIGHT_SHARE) / 2 * np.sin(2 * np.pi * (hours - 9) / 24)
@@ -196,7 +199,7 @@ def simulate_deployment(
 
 
 class Stream:
-    """Traffic by tick: which rows are the last day's sample, and which the newest."""
+    """Traffic by tick: the sample of the last day's rows, and the newest rows."""
 
     def __init__(self, traffic: IntArray, ends: IntArray, rng: np.random.Generator) -> None:
         self._traffic = traffic
@@ -207,14 +210,16 @@ class Stream:
         self._sampled_ends = np.searchsorted(self._sampled, ends)
 
     def day(self, tick: int) -> IntArray:
+        """Return the positions of the rows that represent the day before a tick."""
         first = self._sampled_ends[tick - TICKS_PER_DAY] if tick >= TICKS_PER_DAY else 0
         return self._traffic[self._sampled[first : self._sampled_ends[tick]]]
 
     def recent(self, tick: int) -> IntArray:
+        """Return the positions of the newest rows at a tick."""
         return self._traffic[max(0, self._ends[tick] - RECENT_ROWS) : self._ends[tick]]
 
     def near_alarm(self, column: FloatArray, reference: FloatArray, thresholds: Thresholds, name: str) -> Iterator[int]:
-        """Ticks at which a test of the column may be significant: all of them that are, and few others."""
+        """Yield the ticks at which a test of the column may be significant: all that are, and a few others."""
         known = np.sort(reference[~np.isnan(reference)])
         below, upto = np.searchsorted(known, column, "left"), np.searchsorted(known, column, "right")
         is_missing = np.isnan(column)
@@ -253,7 +258,7 @@ class Stream:
         sums = np.concatenate([[0.0], np.cumsum(middle[self._traffic])])
         ranks = sums[self._ends] - sums[np.maximum(0, self._ends - RECENT_ROWS)]
         full = np.flatnonzero(self._ends >= RECENT_ROWS)
-        for part in np.array_split(full, 20):  # in parts: 13 million rows at once are too many
+        for part in np.array_split(full, 20):  # in parts, because 13 million rows at once are too many
             rows = self._traffic[self._ends[part][:, None] - RECENT_ROWS + np.arange(RECENT_ROWS)]
             flat = np.arange(len(part))[:, None] * (n_edges + 2) + bins[rows]
             counts[part] = np.bincount(flat.ravel(), minlength=len(part) * (n_edges + 2)).reshape(len(part), -1)
@@ -261,14 +266,14 @@ class Stream:
 
 
 def other_alarms(current: pd.DataFrame, reference: pd.DataFrame) -> tuple[bool, bool]:
-    """Whether Evidently's defaults, and KS at 5 %, call some column drifted."""
+    """Return whether Evidently's defaults, and whether KS at 5 %, report drift in any column."""
     is_default = any(evidently_default(current[name], reference[name]) for name in NAMES)
     values = ((current[name].to_numpy(), reference[name].to_numpy()) for name in NAMES)
     return is_default, any(ks_05(*pair) for pair in values)
 
 
 def evidently_default(current: pd.Series, reference: pd.Series) -> bool:
-    """Evidently's own choice of method and threshold for this column."""
+    """Return whether Evidently reports drift of this column by its default method and threshold."""
     from evidently.legacy.calculations.stattests import get_stattest
     from evidently.legacy.core import ColumnType
 
@@ -279,12 +284,13 @@ def evidently_default(current: pd.Series, reference: pd.Series) -> bool:
 
 
 def ks_05(current: FloatArray, reference: FloatArray) -> bool:
+    """Return whether the KS test rejects at 5 %."""
     n_current, n_reference = int((~np.isnan(current)).sum()), int((~np.isnan(reference)).sum())
     return n_current > 0 and ks_p_value(ks_distance(current, reference), n_current, n_reference) < 0.05
 
 
 def episodes(alarms: Any) -> int:
-    """Runs of consecutive alarms."""
+    """Return the number of runs of consecutive alarms."""
     flags = np.concatenate([[False], np.asarray(alarms, dtype=bool)])
     return int((flags[1:] & ~flags[:-1]).sum())
 
@@ -293,11 +299,12 @@ def episodes(alarms: Any) -> int:
 
 
 def scale(name: str, factor: float) -> Change:
+    """Return the change that multiplies a column by a factor."""
     return lambda inputs, _: inputs.assign(**{name: inputs[name] * factor})
 
 
 def more_lates(inputs: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """10 percentage points more of the rows have been 90 days late once."""
+    """Let 10 percentage points more of the rows have been 90 days late once."""
     late = inputs["times_90_days_late"].to_numpy(dtype=np.float64).copy()
     never = np.flatnonzero(late == 0)
     late[rng.permutation(never)[: round(0.1 * len(late))]] = 1
@@ -311,12 +318,13 @@ SHIFTS: dict[str, tuple[Change, str, int]] = {
     "age_plus_3": (lambda inputs, _: inputs.assign(age=inputs["age"] + 3), "age", 2_000),
     "late_90_plus_10_points": (more_lates, "times_90_days_late", 2_000),
 }
-"""Each with the column that is to be called drifted, and the rows at which 95 % of the windows are to have it called."""
+"""Changes, each with the column that must be reported, and the rows at which 95 % of the windows must report it."""
 
 SIZES = (200, 500, 1_000, 2_000, 5_000)
 
 
 def detection_of(world: World, change: Change, column: str, n_rows: int, n_windows: int, seed: int) -> dict[str, float]:
+    """Return the share of windows of `n_rows` changed rows in which the column is called drifted, by method."""
     rng = np.random.default_rng(seed)
     found: Counter[str] = Counter()
     for _ in range(n_windows):
@@ -331,13 +339,14 @@ def detection_of(world: World, change: Change, column: str, n_rows: int, n_windo
 
 
 def is_called(current: pd.DataFrame, reference: pd.DataFrame, name: str) -> bool:
+    """Return whether our rule calls the column drifted, by its values or its missing rate."""
     thresholds = derive_thresholds(reference, NAMES, LIMITS.n_ticks)
     (column,) = drift_of_columns([name], current, reference, current.tail(RECENT_ROWS), thresholds, LIMITS, {})
     return column.is_drifted or column.is_missing_rate_drifted
 
 
 def delay_of(world: World, change: Change, column: str, n_streams: int, seed: int) -> dict[str, float]:
-    """Shifted rows until the first alarm after a calm day of 2,000 rows; looked at every 50 rows."""
+    """Measure the shifted rows until the first alarm after a calm day of 2,000 rows, evaluated every 50 rows."""
     rng = np.random.default_rng(seed)
     delays = []
     for _ in range(n_streams):
@@ -356,7 +365,7 @@ def delay_of(world: World, change: Change, column: str, n_streams: int, seed: in
 
 
 def multivariate_of(world: World, n_windows: int, seed: int) -> dict[str, float | str]:
-    """The domain classifier where nothing has changed, and where one column has lost its relation to the others."""
+    """Measure the domain classifier without a change, and with one column that lost its relation to the others."""
     rng = np.random.default_rng(seed)
     features = list(contract.feature_names)
     by_chance, broken = [], []
@@ -383,15 +392,18 @@ def multivariate_of(world: World, n_windows: int, seed: int) -> dict[str, float 
 TRIAGE_ROWS = 500
 
 ManyChange: TypeAlias = Callable[[World, np.random.Generator], tuple[pd.DataFrame, IntArray]]
-"""Inputs of a window, and what became of them."""
+"""A change that returns a window's inputs and labels."""
 
 
 def drawn(world: World, rng: np.random.Generator) -> tuple[pd.DataFrame, IntArray]:
+    """Draw the inputs and labels of an unchanged window."""
     rows = world.draw(TRIAGE_ROWS, rng)
     return world.inputs.iloc[rows].reset_index(drop=True), world.labels[rows]
 
 
 def with_inputs(change: Change) -> ManyChange:
+    """Return a change of inputs as a change of windows that leaves the labels."""
+
     def changed(world: World, rng: np.random.Generator) -> tuple[pd.DataFrame, IntArray]:
         inputs, labels = drawn(world, rng)
         return change(inputs, rng), labels
@@ -400,29 +412,31 @@ def with_inputs(change: Change) -> ManyChange:
 
 
 def fewer_incomes(inputs: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Remove 30 % of the incomes."""
     return inputs.assign(monthly_income=inputs["monthly_income"].where(rng.random(len(inputs)) >= 0.3))
 
 
 def swap(first: str, second: str) -> Change:
+    """Return the change that exchanges two columns."""
     return lambda inputs, _: inputs.assign(**{first: inputs[second], second: inputs[first]})
 
 
 def stale(world: World, rng: np.random.Generator) -> tuple[pd.DataFrame, IntArray]:
-    """The same 20 rows, again and again."""
+    """Repeat the same 20 rows."""
     inputs, labels = drawn(world, rng)
     again = np.arange(TRIAGE_ROWS) % 20
     return inputs.iloc[again].reset_index(drop=True), labels[again]
 
 
 def younger(world: World, rng: np.random.Generator) -> tuple[pd.DataFrame, IntArray]:
-    """Another mix of the same people: e-fold fewer for each 15 years of age."""
+    """Draw a younger mix of the same people: fewer by the factor e for every 15 years of age."""
     weights = np.exp(-world.inputs["age"].to_numpy(dtype=np.float64) / 15)
     rows = rng.choice(len(weights), TRIAGE_ROWS, p=weights / weights.sum())
     return world.inputs.iloc[rows].reset_index(drop=True), world.labels[rows]
 
 
 def rate_shock(world: World, rng: np.random.Generator) -> tuple[pd.DataFrame, IntArray]:
-    """The contract's scenario: incomes fall, debts grow, and mortgage holders begin to default."""
+    """Apply the contract's scenario: incomes fall, debts grow, and mortgage holders begin to default."""
     (scenario,) = [one for one in contract.scenarios if one.name == "rate_shock"]
     return scenario.apply(*drawn(world, rng), rng)
 
@@ -452,6 +466,7 @@ TRIAGE_TARGETS = {
 
 
 def verdicts_of(world: World, change: ManyChange, n_windows: int, seed: int) -> dict[str, float]:
+    """Return the share of changed windows by verdict."""
     rng = np.random.default_rng(seed)
     found: Counter[str] = Counter()
     for _ in range(n_windows):
@@ -462,7 +477,7 @@ def verdicts_of(world: World, change: ManyChange, n_windows: int, seed: int) -> 
 
 
 def verdict_on(current: pd.DataFrame, reference: pd.DataFrame) -> str:
-    """What a tick would say of a window whose labels are all in."""
+    """Return a tick's verdict on a window with all labels."""
     end = datetime(2026, 1, 2, tzinfo=UTC)
     window = Window(contract.name, 1, end - timedelta(days=1), end, len(current), len(current), end)
     thresholds = derive_thresholds(reference, NAMES, LIMITS.n_ticks)
@@ -555,6 +570,7 @@ def check_counts(outcome: Outcome, n_deployments: int, n_windows: int) -> None:
 
 
 def show(outcome: Outcome, console: Console) -> None:
+    """Print the outcome as tables."""
     console.print(_false_alarms_table(outcome))
     console.print(_detection_table(outcome))
     console.print("Domain classifier:", outcome.multivariate)

@@ -1,4 +1,4 @@
-"""The peer of the API in `benchmarks.serving`: the same server, FastAPI, and an endpoint that gives back what it got."""
+"""The API's peer in `benchmarks.serving`: the same server, FastAPI, and an endpoint that returns its request's body."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ app = FastAPI()
 
 @app.post("/echo")
 async def echo(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the request's body."""
     return body
 
 
 @app.get("/ready")
 async def ready() -> None:
-    return None
+    """Respond with 200 once the server runs."""
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Do the intervals of monitoring's metrics hold, and does it say so where only labels could tell?
+"""Do the intervals of monitoring's metrics hold, and does monitoring report when only labels can answer?
 
     python -m benchmarks.estimation --data cs-training.csv [--json estimation.json] [--quick]
 
-Each repetition splits the rows that a model has not seen into calibration rows (the version's frozen reference) and rows that
-windows are taken from, anew and without overlap: as with fresh samples, the difference of their means then varies by s^2 (1/m +
-1/n), while a calibration set that stays the same would measure that set's luck. The model is refitted on other rows every
-`REPETITIONS_PER_MODEL` repetitions.
+Each repetition splits the rows that a model has not seen into new, disjoint sets of calibration rows (the version's frozen
+reference) and rows for windows. As with fresh samples, the difference of their means then varies by s^2 (1/m + 1/n); a fixed
+calibration set would measure the luck of that set. The model is refitted on other rows every `REPETITIONS_PER_MODEL`
+repetitions.
 
-An estimate's 95 % interval is held against what the labels of the same window show; a realised metric's against the metric on
-all unseen rows, of which the window is then an independent sample (with replacement, the population being known). Under covariate
-shift rows are chosen by their inputs alone, so the relation of inputs and outcome stays; under concept drift it changes.
+An estimate's 95 % interval is compared with the metric that the labels of the same window show. A realised metric's interval is
+compared with the metric on all unseen rows, from which the window is then drawn independently with replacement. Under covariate
+shift, rows are chosen by their inputs alone, so the relation of inputs and outcome is unchanged; under concept drift it changes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from selfheal.domain.retraining.training import f1_optimal_threshold
 from selfheal.kit.errors import InvalidDataError
 
 TRAIN_SHARE, CALIBRATION_SHARE = 0.2, 0.3
-"""Of all rows. The rest is for windows: half of the rows, since covariate shift uses up several rows for each it takes."""
+"""Shares of all rows. The other half is for windows, because covariate shift needs several rows for each that it selects."""
 
 REPETITIONS, QUICK_REPETITIONS, REPETITIONS_PER_MODEL = 400, 40, 20
 WINDOW_ROWS = (200, 1_000, 5_000)
@@ -53,14 +53,14 @@ COVERAGE_TARGET = (0.93, 0.97)
 MAX_FALSE_CONCEPT_DRIFT = 0.01
 MIN_CONCEPT_DRIFT_SHOWN = 0.9
 CONCEPT_DRIFT_ROWS = 1_000
-"""From so many matured labels on, `MIN_CONCEPT_DRIFT_SHOWN` of the windows must show it."""
+"""Matured labels from which concept drift must be shown in a share `MIN_CONCEPT_DRIFT_SHOWN` of the windows."""
 
 MAX_ESTIMATE_SECONDS = 0.3
 ROUNDING = 1e-6
-"""An interval's end that is a count over a count may differ from the metric by rounding."""
+"""Tolerance for an interval's end that is a ratio of counts and may differ from the metric by rounding."""
 
 TILT = 1.2
-"""Log of the odds by which a tilted input's highest rank is preferred to its lowest."""
+"""Log-odds by which a tilted input's highest rank is preferred to its lowest."""
 
 EXTRA_DEFAULT_RATE = 0.05
 
@@ -76,7 +76,7 @@ class World:
 
 @dataclass(frozen=True)
 class Source:
-    """What a shift may use: the rows to take from, their world, and chance."""
+    """Inputs of a shift: the rows to select from, their world, and the random generator."""
 
     rows: pd.DataFrame
     world: World
@@ -85,12 +85,12 @@ class Source:
 
 Shift = Callable[[Source], pd.DataFrame]
 Hits = list[tuple[int, bool]]
-"""Repetition and whether it was so: what one repetition shows is not independent."""
+"""Repetition and result of each try; the results of one repetition are not independent."""
 
 
 @dataclass
 class Cell:
-    """Windows of one shift and size, one a repetition; a window in which a metric is not defined does not count for it."""
+    """Windows of one shift and size, one per repetition; a window that does not define a metric does not count for it."""
 
     shift: str
     n_rows: int
@@ -100,6 +100,7 @@ class Cell:
     errors: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in METRICS})
 
     def add(self, repetition: int, estimate: Estimate, drift: ConceptDrift, shown: ScoreMetrics) -> None:
+        """Record whether the intervals of one window covered the metrics that its labels show."""
         self.concept_drift_shown.append((repetition, drift is ConceptDrift.SHOWN))
         self.not_identifiable.append((repetition, not estimate.is_identifiable))
         for name, interval in estimate.intervals.items():
@@ -125,7 +126,7 @@ class Outcome:
 
 
 def tilted_inputs(source: Source) -> pd.DataFrame:
-    """Three inputs, drawn anew, are preferred high or low."""
+    """Prefer high or low values of three randomly chosen inputs."""
     chosen = source.rng.choice(contract.input_names, 3, replace=False)
     ranks = source.rows[list(chosen)].rank(pct=True).fillna(0.5).to_numpy()
     preference = np.exp(ranks @ (source.rng.choice([-1, 1], 3) * TILT))
@@ -133,13 +134,13 @@ def tilted_inputs(source: Source) -> pd.DataFrame:
 
 
 def riskier_mix(source: Source) -> pd.DataFrame:
-    """Rows with a high score are preferred: the share of true events about doubles."""
+    """Prefer rows with a high score, which about doubles the share of true events."""
     preference = np.clip(source.rows["probability"] / np.quantile(source.rows["probability"], 0.85), 0.02, 1.0)
     return source.rows[source.rng.random(len(source.rows)) < preference]
 
 
 def younger_applicants(source: Source) -> pd.DataFrame:
-    """The contract's scenario; rows it takes twice count once, so that outcomes stay independent."""
+    """Apply the contract's scenario; rows selected twice count once, so that outcomes remain independent."""
     numbered = source.rows.reset_index(drop=True)
     taken, _ = contract.scenario("younger_applicants").apply(
         numbered.assign(row=np.arange(len(source.rows))), numbered[TRUE_LABEL].to_numpy(), source.rng
@@ -148,13 +149,13 @@ def younger_applicants(source: Source) -> pd.DataFrame:
 
 
 def one_segment(source: Source) -> pd.DataFrame:
-    """Nothing but the lowest band of the contract's first segment."""
+    """Select only the lowest band of the contract's first segment."""
     segment = contract.segments[0]
     return source.rows[source.rows[segment.feature] < segment.edges[0]]
 
 
 def rate_shock(source: Source) -> pd.DataFrame:
-    """The contract's scenario: inputs change, and what they mean."""
+    """Apply the contract's scenario, which changes the inputs and their relation to the outcome."""
     inputs, labels = contract.scenario("rate_shock").apply(
         source.rows[list(contract.input_names)], source.rows[TRUE_LABEL].to_numpy(dtype=np.int64), source.rng
     )
@@ -163,18 +164,19 @@ def rate_shock(source: Source) -> pd.DataFrame:
 
 
 def flipped_tenth(source: Source) -> pd.DataFrame:
-    """Inputs as ever; the outcome of each row in the tenth with the highest scores is the opposite."""
+    """Leave the inputs unchanged; invert the outcome in the tenth of the rows with the highest scores."""
     labels, scores = source.rows[TRUE_LABEL], source.rows["probability"]
     return source.rows.assign(**{TRUE_LABEL: np.where(scores >= np.quantile(scores, 0.9), 1 - labels, labels)})
 
 
 def more_defaults(source: Source) -> pd.DataFrame:
-    """Inputs as ever; 5 % of all rows have the event besides those that had it."""
+    """Leave the inputs unchanged; let a further 5 % of all rows have the event."""
     struck = source.rng.random(len(source.rows)) < EXTRA_DEFAULT_RATE
     return source.rows.assign(**{TRUE_LABEL: np.where(struck, 1, source.rows[TRUE_LABEL])})
 
 
 def no_shift(source: Source) -> pd.DataFrame:
+    """Return the rows unchanged."""
     return source.rows
 
 
@@ -193,7 +195,7 @@ CONCEPT_DRIFTS: dict[str, Shift] = {
 
 
 def worlds(frame: pd.DataFrame, seed: int, n_worlds: int) -> Iterator[World]:
-    """Models fitted on different rows each, as the contract's estimator is."""
+    """Yield worlds with the contract's estimator, each fitted on different rows."""
     features = contract.feature_frame(frame).assign(**{TRUE_LABEL: frame[TRUE_LABEL].astype(np.int64)})
     names = list(contract.feature_names)
     for number in range(n_worlds):
@@ -211,7 +213,7 @@ def worlds(frame: pd.DataFrame, seed: int, n_worlds: int) -> Iterator[World]:
 
 
 def measure(frame: pd.DataFrame, source: str, seed: int, repetitions: int, progress: Progress) -> Outcome:
-    """All repetitions."""
+    """Run all repetitions and return the outcome."""
     estimated = {(s, n): Cell(s, n) for s in COVARIATE_SHIFTS for n in WINDOW_ROWS}
     concept = {(s, n): Cell(s, n) for s in CONCEPT_DRIFTS for n in WINDOW_ROWS}
     outcome = Outcome(source, repetitions, seed, [], [], {n: {} for n in REALISED_ROWS}, [], math.nan)
@@ -263,7 +265,7 @@ def check_windows(outcome: Outcome) -> None:
 def look_at(
     repetition: int, rows: pd.DataFrame, reference: pd.DataFrame, world: World, cells: list[Cell], outcome: Outcome
 ) -> list[float]:
-    """A window for each cell from the shifted rows; returns how long the largest took (process time, seconds)."""
+    """Evaluate one window per cell from the shifted rows; return the time of the largest (process time, seconds)."""
     seconds: list[float] = []
     for cell in cells:
         if len(rows) < cell.n_rows:
@@ -282,7 +284,7 @@ def look_at(
 
 
 def report_without_labels(window: pd.DataFrame, reference: pd.DataFrame, threshold: float) -> PerformanceReport:
-    """What a tick says of the window before its labels come."""
+    """Return a tick's performance report on the window before its labels arrive."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     return performance_report(
         Window(contract.name, 1, now, now, len(window), 0),
@@ -301,6 +303,7 @@ def report_without_labels(window: pd.DataFrame, reference: pd.DataFrame, thresho
 def look_at_realised(
     repetition: int, sample: pd.DataFrame, threshold: float, population: ScoreMetrics, covered: dict[str, Hits]
 ) -> None:
+    """Record whether the intervals of realised metrics cover the metrics of the population."""
     labels, scores = sample[TRUE_LABEL].to_numpy(dtype=np.int64), sample["probability"].to_numpy()
     for name, interval in metric_intervals(labels, scores, threshold).items():
         hit = interval.low <= getattr(population, name) <= interval.high
@@ -308,6 +311,7 @@ def look_at_realised(
 
 
 def score_of(rows: pd.DataFrame, threshold: float) -> ScoreMetrics:
+    """Return the metrics of labelled rows."""
     return score_metrics(rows[TRUE_LABEL].to_numpy(dtype=np.int64), rows["probability"].to_numpy(), threshold)
 
 
@@ -316,7 +320,7 @@ def score_of(rows: pd.DataFrame, threshold: float) -> ScoreMetrics:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A share, its Monte-Carlo error (one standard error), what it must be within, and whether it is."""
+    """A share, its Monte-Carlo error (one standard error), its target range, and the verdict."""
 
     name: str
     share: float
@@ -326,7 +330,7 @@ class Judgement:
 
     @property
     def verdict(self) -> str:
-        """`unclear`: outside, but not by two standard errors."""
+        """Return `met`, `missed` or `unclear`: outside the range, but by less than two standard errors."""
         if self.low <= self.share <= self.high:
             return "met"
         is_far = self.share + 2 * self.error < self.low or self.share - 2 * self.error > self.high
@@ -334,9 +338,9 @@ class Judgement:
 
 
 def share_and_error(hits: Hits) -> tuple[float, float]:
-    """The share and its standard error, by repetitions, because windows of one share their calibration rows.
+    """Return the share and its standard error, by repetitions, because windows of one repetition share calibration rows.
 
-    At least the binomial error with one more hit and one more miss: a share of 100 % is not certain.
+    The error is at least the binomial one with one more hit and one more miss, because a share of 100 % is not certain.
     """
     repetitions, values = (np.array(column, dtype=np.float64) for column in zip(*hits, strict=True))
     share = float(values.mean())
@@ -347,7 +351,7 @@ def share_and_error(hits: Hits) -> tuple[float, float]:
 
 
 def judge(outcome: Outcome) -> list[Judgement]:
-    """Each figure that has a target."""
+    """Judge each figure that has a target."""
     low, high = COVERAGE_TARGET
     calm = [cell for cell in outcome.estimated if cell.shift == "none"]
     shifted = [cell for cell in outcome.estimated if cell.shift != "none"]
@@ -372,15 +376,17 @@ def judge(outcome: Outcome) -> list[Judgement]:
 
 
 def share_of(hits: Hits) -> float | None:
+    """Return the share of hits; None without any try."""
     return share_and_error(hits)[0] if hits else None
 
 
 def percent(share: float | None) -> str:
+    """Format a share as a percentage; `-` if unknown."""
     return "-" if share is None else f"{share:.1%}"
 
 
 def cell_table(title: str, cells: list[Cell]) -> Table:
-    """A row a cell: coverage and mean absolute error of each metric."""
+    """Return one row per cell: coverage and mean absolute error of each metric."""
     table = Table(title=title)
     for heading in ("shift", "rows", "windows", *METRICS, "not identifiable", "concept drift shown"):
         table.add_column(heading, justify="left" if heading == "shift" else "right")
@@ -395,6 +401,7 @@ def cell_table(title: str, cells: list[Cell]) -> Table:
 
 
 def realised_table(outcome: Outcome) -> Table:
+    """Return one row per number of labelled rows: the coverage of each metric's interval."""
     table = Table(title="Coverage of realised metrics' 95 % intervals")
     for heading in ("labelled rows", *REALISED_METRICS):
         table.add_column(heading, justify="right")
@@ -404,6 +411,7 @@ def realised_table(outcome: Outcome) -> Table:
 
 
 def verdict_table(judgements: list[Judgement], estimate_seconds: float) -> Table:
+    """Return one row per target, and one for the time of an estimate."""
     table = Table(title="Targets")
     for heading in ("figure", "measured", "target", "verdict"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
@@ -418,7 +426,7 @@ def verdict_table(judgements: list[Judgement], estimate_seconds: float) -> Table
 
 
 def summary(outcome: Outcome, judgements: list[Judgement]) -> dict[str, object]:
-    """As JSON, without the single repetitions."""
+    """Return the outcome for JSON, without the single repetitions."""
 
     def of_cell(cell: Cell) -> dict[str, object]:
         return {

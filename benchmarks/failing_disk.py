@@ -1,8 +1,8 @@
 """The API on a disk that fails once: `python -m benchmarks.failing_disk N_SYNCS REPORT`, started by `benchmarks.crash`.
 
-The first N_SYNCS calls of fdatasync work. The next one on a file of predictions raises EIO, and what it should have brought to disk is gone, as the
-pages that a kernel could not write may be. A later call on the same descriptor would succeed and prove nothing, which is
-the trap: REPORT names each one that is made.
+The first N_SYNCS calls of fdatasync succeed. The next one on a file of predictions raises EIO, and the data that it should have
+written is lost, as may happen to pages that a kernel could not write. A later call on the same descriptor would succeed although
+data is lost, so it must not be made: REPORT lists each such call.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class FailingDisk:
         self._failed: int | None = None
 
     def fdatasync(self, descriptor: int) -> None:
+        """Sync, fail once when the count is used up, and report every later call on the same descriptor."""
         if descriptor == self._failed:
             with self._report.open("a") as file:
                 file.write(f"fdatasync was called again on descriptor {descriptor}\n")
@@ -45,6 +46,7 @@ class FailingDisk:
 
 
 def is_prediction(descriptor: int) -> bool:
+    """Return whether a descriptor is of a file of the prediction journal."""
     return Path(f"/proc/self/fd/{descriptor}").readlink().parent.name == "predictions"
 
 

@@ -1,23 +1,23 @@
-"""How often do the gates promote a model that is no better, and how often one that is?
+"""How often do the gates promote a model that is not better, and how often one that is?
 
     python -m benchmarks.gates --data cs-training.csv [--json gates.json] [--quick]
 
-Models learn from 40 % of the rows; the others are the population. What is true of a model is its F1 there, at its threshold, and
-evaluation rows are drawn from there with replacement: independent rows of a population that is known. A verdict is that of
-`evaluate_gates`, all six of them; to save time it is asked for only where the F1 gate passes. `point_rule` is the usual "F1 +2 %"; `plain_bootstrap` has the other five gates, and for
-F1 the percentile bootstrap of rows at the same level.
+Models learn from 40 % of the rows; the others are the population. A model's true F1 is that on the population, at its threshold.
+Evaluation rows are drawn from the population with replacement, so they are independent. A verdict is that of `evaluate_gates`
+with all six gates; to save time it is computed only if the F1 gate passes. `point_rule` is the usual "F1 +2 %"; `plain_bootstrap`
+has the other five gates, and for F1 the percentile bootstrap of rows at the same level.
 
-- No better: challengers that learned like the champion, from other rows, and whose F1 is at most the champion's, by a point at most.
-  `stricter`: the champion's own scores at a higher threshold that is just as good, for which rows that would show losses are rare.
-- Ten attempts on one champion, each with a new challenger and a quarter more labels of the same traffic, of which the newest 30 % are
-  for evaluation (n at the first attempt): a champion counts as replaced if any attempt does it.
+- Not better: challengers that learned like the champion, from other rows, and whose F1 is below the champion's by at most one
+  point. `stricter`: the champion's own scores at a higher threshold with equal F1, for which rows that show losses are rare.
+- Ten attempts on one champion, each with a new challenger and a quarter more labels of the same traffic, of which the newest 30 %
+  are for evaluation (n at the first attempt): a champion counts as replaced if any attempt replaces it.
 - Worse by five points: log-odds with noise, at the threshold that is then best.
-- Better (`power`): a rate shock has reached a share of the rows, as the challenger knows; the champion learned before. Up to 11 % of
-  these rows are positive.
-- Better, rate shock (`power_rate_shock`): it has reached all rows, as the challenger knows; when the champion learned, it had reached a
-  share of them, such that the challenger's gain in F1 is as stated. About 23 % of these rows are positive.
-- Better, rare events (`power_rare_events`): on rows as they are, 6 % of them positive, the champion is the challenger with so much
-  noise in its log-odds.
+- Better (`power`): a rate shock has affected a share of the rows. The challenger learned after it, the champion before. Up to
+  11 % of these rows are positive.
+- Better, rate shock (`power_rate_shock`): the shock has affected all rows. The challenger learned after that, the champion when it
+  had affected such a share that the challenger's gain in F1 is as stated. About 23 % of these rows are positive.
+- Better, rare events (`power_rare_events`): on the original rows, 6 % of them positive, the champion is the challenger with such
+  noise in its log-odds that the gain is as stated.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ from selfheal.services.retraining import gate_limits
 from selfheal.settings import default_settings
 
 LIMITS = gate_limits(default_settings())
-"""The shipped settings."""
+"""The gates' limits under the default settings."""
 
 ROWS = (200, 500, 1_000, 2_000)
 TRUE_GAINS = (0.02, 0.05, 0.09, 0.13)
@@ -74,10 +74,10 @@ ATTEMPTS = 10
 LEARN_SHARE = 0.4
 MODELS, ROWS_TO_LEARN = 40, 2_500
 MAX_DIFFERENCE = 0.01
-"""By how much the F1 of a challenger that is no better may be below the champion's: nearer to equal is harder to tell."""
+"""Largest F1 by which a challenger that is not better may be below the champion: closer models are harder to distinguish."""
 
 STRICTER_LOSS = 0.02
-"""How far below its best the F1 is at both thresholds of a stricter challenger and its champion."""
+"""Difference from the best F1 at both thresholds, of a stricter challenger and of its champion."""
 
 LOSS = 0.05
 GAIN_ERROR = 0.015
@@ -89,18 +89,18 @@ WORLDS_PER_GAIN = 3
 
 BOOTSTRAP_RESAMPLES = 20_000
 PARTS = 4
-"""Of each figure's tries: what one process does at a time."""
+"""Number of parts into which each figure's tries are divided, for parallel processes."""
 
 TEN_ATTEMPTS = "false_promotion_10_attempts"
 POWERS = ("power_rate_shock", "power", "power_rare_events")
-"""Their order is part of the seeds."""
+"""Names of the figures of power, whose order is part of the seeds."""
 
 IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How often each thing is tried, for each number of rows."""
+    """Number of tries of each figure, for each number of rows."""
 
     equal: int
     histories: int
@@ -122,34 +122,38 @@ class Pair:
 
     @cached_property
     def kinds(self) -> IntArray:
-        """Which of the 8 kinds each row of the population is."""
+        """Return which of the 8 kinds each row of the population is."""
         return self.labels * 4 + self.challenger.predictions * 2 + self.champion.predictions
 
     @cached_property
     def shares(self) -> FloatArray:
+        """Return the share of each kind among the rows of the population, shape (8,)."""
         return np.bincount(self.kinds, minlength=8) / len(self.kinds)
 
     @cached_property
     def rows_of_kind(self) -> list[IntArray]:
+        """Return the positions of the rows of each kind."""
         return [np.flatnonzero(self.kinds == kind) for kind in range(8)]
 
     @property
     def true_gain(self) -> float:
+        """Return the challenger's F1 minus the champion's on the whole population."""
         return float(f1_difference(self.shares))
 
     def evaluation(self, rows: IntArray) -> Evaluation:
+        """Return the evaluation on these rows."""
         challenger, champion = (Scores(s.probabilities[rows], s.threshold) for s in (self.challenger, self.champion))
         return Evaluation(self.labels[rows], challenger, champion, label_coverage_pct=100.0, n_labels=len(rows))
 
     def sample(self, counts: IntArray, rng: np.random.Generator) -> IntArray:
-        """Rows of the population, so many of each kind. Counts drawn by `shares` make this a sample of independent rows."""
+        """Draw the given number of rows of each kind. With counts drawn by `shares` they are independent rows."""
         parts = [rng.choice(rows, count) for rows, count in zip(self.rows_of_kind, counts, strict=True) if count]
         return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
 class Worlds:
-    """What is tried: pairs by figure and true gain (None where it is not asked for), and a row of challengers a champion."""
+    """Pairs by figure and true gain (None if not controlled), and for each champion a sequence of challengers."""
 
     pairs: dict[tuple[str, float | None], list[Pair]]
     histories: list[list[Pair]]
@@ -157,17 +161,19 @@ class Worlds:
 
 @dataclass
 class Tally:
-    """How often it happened, by rule."""
+    """Number of tries, and of promotions by rule."""
 
     n: int = 0
     hits: dict[str, int] = field(default_factory=dict)
 
     def add(self, **happened: bool) -> None:
+        """Count one try; `happened` says for each rule whether it promoted."""
         self.n += 1
         for rule, hit in happened.items():
             self.hits[rule] = self.hits.get(rule, 0) + int(hit)
 
     def merge(self, other: Tally) -> None:
+        """Add the counts of another tally."""
         self.n += other.n
         for rule, hits in other.hits.items():
             self.hits[rule] = self.hits.get(rule, 0) + hits
@@ -184,6 +190,7 @@ class Share:
 
     @classmethod
     def of(cls, hits: int, tries: int) -> Share:
+        """Return the share of hits with its bounds."""
         from scipy.stats import beta
 
         low = 0.0 if hits == 0 else float(beta.ppf(0.025, hits, tries - hits + 1))
@@ -195,10 +202,10 @@ class Share:
 
 
 def build_worlds(frame: pd.DataFrame, seed: int, progress: Progress) -> Worlds:
-    """Everything that is tried, from the file's rows.
+    """Build all pairs from the file's rows.
 
     Raises:
-        InvalidDataError: if no two models are alike enough to be tried against each other.
+        InvalidDataError: if no two models are close enough to each other.
     """
     rng = np.random.default_rng(seed)
     learn, population = np.split(rng.permutation(len(frame)), [round(LEARN_SHARE * len(frame))])
@@ -232,13 +239,14 @@ def build_worlds(frame: pd.DataFrame, seed: int, progress: Progress) -> Worlds:
 
 
 def matrix(frame: pd.DataFrame) -> FloatArray:
+    """Return the feature matrix of a frame."""
     return contract.feature_frame(frame)[list(contract.feature_names)].to_numpy(dtype=np.float64)
 
 
 def fitted(
     features: FloatArray, labels: IntArray, learn: IntArray, rng: np.random.Generator
 ) -> Callable[[FloatArray], Scores]:
-    """A model of some of the rows to learn from, as the contract's estimator is, with its F1-optimal threshold there."""
+    """Fit the contract's estimator to a sample of the training rows; return its scoring with the F1-optimal threshold."""
     rows = rng.choice(learn, min(ROWS_TO_LEARN, round(0.8 * len(learn))), replace=False)
     model = contract.build_estimator(int(rng.integers(2**31))).fit(features[rows], labels[rows])
     threshold = f1_optimal_threshold(labels[rows], model.predict_proba(features[rows])[:, 1])
@@ -246,20 +254,20 @@ def fitted(
 
 
 def no_better(truth: IntArray, models: list[Scores], champion: int) -> list[Pair]:
-    """The models whose F1 is at most the champion's, by a point at most."""
+    """Return the pairs with challengers whose F1 is below the champion's by at most one point."""
     pairs = [Pair(truth, model, models[champion]) for i, model in enumerate(models) if i != champion]
     return [pair for pair in pairs if -MAX_DIFFERENCE <= pair.true_gain <= 0]
 
 
 def f1_by_threshold(truth: IntArray, probabilities: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """A grid of thresholds, ascending, and F1 at each."""
+    """Return an ascending grid of thresholds and F1 at each."""
     thresholds = np.quantile(probabilities, np.linspace(0.5, 0.995, 100))
     says = [(probabilities >= threshold).astype(np.int64) for threshold in thresholds]
     return thresholds, np.array([float(f1(kind_counts(truth, s, s), CHAMPION_SAYS_SO)) for s in says])
 
 
 def stricter_pair(truth: IntArray, scores: Scores) -> Pair:
-    """The same scores at a threshold below the best and at one above it with no better F1."""
+    """Return the same scores at a threshold below the best one and at one above it with no better F1."""
     thresholds, quality = f1_by_threshold(truth, scores.probabilities)
     best = int(quality.argmax())
     lower = max((i for i in range(best) if quality[i] <= quality[best] - STRICTER_LOSS), default=0)
@@ -269,7 +277,7 @@ def stricter_pair(truth: IntArray, scores: Scores) -> Pair:
 
 
 def noisy_champion(truth: IntArray, scores: Scores, gain: float, rng: np.random.Generator) -> Pair:
-    """A champion whose log-odds are the challenger's with as much noise as costs the gain, at the threshold that is then best."""
+    """Return a pair whose champion has the challenger's log-odds plus noise that costs the gain, at its best threshold."""
     odds, noise = np.log(scores.probabilities / (1 - scores.probabilities)), rng.normal(size=len(truth))
 
     def with_noise(size: float) -> Pair:
@@ -281,11 +289,12 @@ def noisy_champion(truth: IntArray, scores: Scores, gain: float, rng: np.random.
 
 
 def exchanged(pair: Pair) -> Pair:
+    """Return the pair with champion and challenger exchanged."""
     return Pair(pair.labels, pair.champion, pair.challenger)
 
 
 class Shock:
-    """The rows once the rate shock has reached a share of them: features and labels. The same rows are reached first."""
+    """Features and labels once the rate shock has affected a share of the rows. Rows are affected in a fixed order."""
 
     def __init__(self, frame: pd.DataFrame, features: FloatArray, labels: IntArray, rng: np.random.Generator) -> None:
         inputs, self._labels_after = contract.scenario(SCENARIO).apply(frame[list(contract.input_names)], labels, rng)
@@ -293,13 +302,14 @@ class Shock:
         self._reached_at = rng.random(len(labels))
 
     def at(self, share: float) -> tuple[FloatArray, IntArray]:
+        """Return features and labels once the shock has reached this share of the rows."""
         is_reached = self._reached_at < share
         features = np.where(is_reached[:, None], self._after, self._before)
         return features, np.where(is_reached, self._labels_after, self._labels_before)
 
 
 def older_champion(shock: Shock, learn: IntArray, population: IntArray, gain: float, rng: np.random.Generator) -> Pair:
-    """A challenger that knows the world after the shock, and a champion that learned when it had reached fewer rows."""
+    """Return a challenger that learned after the shock, and a champion that learned when it had affected fewer rows."""
     after, truth = shock.at(1.0)
     challenger, seed = fitted(after, truth, learn, rng)(after[population]), int(rng.integers(2**31))
 
@@ -311,7 +321,7 @@ def older_champion(shock: Shock, learn: IntArray, population: IntArray, gain: fl
 
 
 def partial_shift(shock: Shock, learn: IntArray, population: IntArray, gain: float, rng: np.random.Generator) -> Pair:
-    """A champion that learned before the shock, and a challenger that learned when it had reached the share it has reached."""
+    """Return a champion that learned before the shock, and a challenger that learned after it affected the current share."""
     champion, seed = fitted(*shock.at(0.0), learn, rng), int(rng.integers(2**31))
 
     def with_reached(share: float) -> Pair:
@@ -323,7 +333,7 @@ def partial_shift(shock: Shock, learn: IntArray, population: IntArray, gain: flo
 
 
 def nearest(pair_at: Callable[[float], Pair], most: float, gain: float) -> Pair:
-    """The pair with the true gain, which grows with the number (0 to `most`), or a little more: ten halvings."""
+    """Return the pair with the true gain or slightly more, by ten bisections of the number (0 to `most`) it grows with."""
     low, high = 0.0, most
     for _ in range(10):
         middle = (low + high) / 2
@@ -335,14 +345,15 @@ def nearest(pair_at: Callable[[float], Pair], most: float, gain: float) -> Pair:
 
 
 def passes_point_rule(counts: IntArray) -> bool:
+    """Return whether F1 improves by the minimum, without regard to chance."""
     old = float(f1(counts, CHAMPION_SAYS_SO))
     return float(f1_difference(counts)) >= LIMITS["min_f1_improvement_pct"] / 100 * old
 
 
 def is_hopeless(counts: IntArray, level: float) -> bool:
-    """No bound at the level passes 0 if the difference is not even half of what a normal one takes.
+    """Return whether the difference is below half of what a normal bound at the level needs, so that no bound exceeds 0.
 
-    On the rows on which the models differ: a hit weighs 2 - F1, a false alarm F1, and the spread is that without a difference.
+    Only rows on which the models differ count: a hit weighs 2 - F1, a false alarm F1; the spread is that without a difference.
     """
     quality = max(float(f1(counts, CHAMPION_SAYS_SO)), float(f1_difference(counts)))
     hits, alarms = (2 - quality) * (counts[6] - counts[5]), quality * (counts[2] - counts[1])
@@ -352,7 +363,7 @@ def is_hopeless(counts: IntArray, level: float) -> bool:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What three rules say of the same rows."""
+    """The verdicts of three rules on the same rows."""
 
     point_rule: bool
     plain_bootstrap: bool
@@ -362,10 +373,10 @@ class Verdicts:
 def judge(
     pair: Pair, rows: IntArray | None, counts: IntArray, verdict_number: int, rng: np.random.Generator
 ) -> Verdicts:
-    """All verdicts on evaluation rows of the population that have these counts of kinds.
+    """Return all verdicts on evaluation rows of the population with these counts of kinds.
 
     Args:
-        rows: None: any with these counts.
+        rows: positions of the rows; None: any rows with these counts.
     """
     if not passes_point_rule(counts):
         return Verdicts(point_rule=False, plain_bootstrap=False, ours=False)
@@ -387,6 +398,7 @@ def judge(
 
 
 def has_brier_risen(evaluation: Evaluation) -> bool:
+    """Return whether the challenger's Brier score is above the champion's."""
     assert evaluation.champion is not None, "all verdicts here are on a pair"
     new, old = (
         ((scores.probabilities - evaluation.labels) ** 2).mean()
@@ -396,13 +408,13 @@ def has_brier_risen(evaluation: Evaluation) -> bool:
 
 
 def bootstrap_low(counts: IntArray, level: float, rng: np.random.Generator) -> float:
-    """The percentile bound that resampling rows in pairs gives (Efron, 1979)."""
+    """Return the percentile bound of the paired bootstrap (Efron, 1979)."""
     draws = rng.multinomial(counts.sum(), counts / counts.sum(), size=BOOTSTRAP_RESAMPLES)
     return float(np.quantile(f1_difference(draws), level))
 
 
 def try_pairs(pairs: list[Pair], n_rows: int, tries: int, rng: np.random.Generator) -> Tally:
-    """A first look at so many rows, each time at one of the pairs."""
+    """Count first verdicts on `n_rows` rows, each on one of the pairs."""
     tally = Tally()
     for pair, n_tries in zip(pairs, rng.multinomial(tries, np.full(len(pairs), 1 / len(pairs))), strict=True):
         for counts in rng.multinomial(n_rows, pair.shares, size=n_tries):
@@ -411,7 +423,7 @@ def try_pairs(pairs: list[Pair], n_rows: int, tries: int, rng: np.random.Generat
 
 
 def try_histories(histories: list[list[Pair]], n_rows: int, tries: int, rng: np.random.Generator) -> Tally:
-    """Ten attempts on one champion, which share rows as real ones do."""
+    """Count champions replaced in ten attempts, which share rows as real ones do."""
     tally = Tally()
     first = n_rows / EVALUATION_SHARE
     ends = [round(first * NEW_LABELS_GROWTH**attempt) for attempt in range(ATTEMPTS)]
@@ -440,6 +452,7 @@ class Job:
     seed: tuple[int, ...]
 
     def run(self, worlds: Worlds) -> Tally:
+        """Run this job's tries and count their results."""
         rng = np.random.default_rng(self.seed)
         if self.figure == TEN_ATTEMPTS:
             return try_histories(worlds.histories, self.n_rows, self.tries, rng)
@@ -447,7 +460,7 @@ class Job:
 
 
 def jobs(effort: Effort, seed: int, n_parts: int) -> Iterator[Job]:
-    """All that is to be done, the longest first."""
+    """Yield all jobs, longest first."""
     figures: list[tuple[str, float | None, int]] = [
         (TEN_ATTEMPTS, None, effort.histories),
         *((figure, gain, effort.better) for figure in POWERS for gain in TRUE_GAINS),
@@ -462,10 +475,11 @@ def jobs(effort: Effort, seed: int, n_parts: int) -> Iterator[Job]:
 
 
 _worlds: Worlds | None = None
-"""Of this process: inherited by the processes that it forks, so that nothing is sent to them."""
+"""The worlds of this process, which forked worker processes inherit without a transfer."""
 
 
 def run_job(job: Job) -> tuple[Job, Tally]:
+    """Run a job in a worker process on the worlds that it inherited."""
     assert _worlds is not None, "the worlds are built before the processes start"
     return job, job.run(_worlds)
 
@@ -486,7 +500,7 @@ def check_tries(todo: list[Job], tallies: dict[tuple[str, float | None, int], Ta
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that is measured: shares by figure (and true gain, for power), number of rows and rule."""
+    """All measured figures: shares by figure (and true gain, for power), number of rows and rule."""
 
     source: str
     seed: int
@@ -495,6 +509,7 @@ class Outcome:
 
 
 def measure(frame: pd.DataFrame, source: str, seed: int, effort: Effort, progress: Progress) -> Outcome:
+    """Build the worlds, run all jobs in parallel, and return the shares."""
     global _worlds  # noqa: PLW0603  (see there)
     _worlds = build_worlds(frame, seed, progress)
     todo = list(jobs(effort, seed, PARTS))
@@ -522,7 +537,7 @@ def measure(frame: pd.DataFrame, source: str, seed: int, effort: Effort, progres
 
 @dataclass(frozen=True)
 class Judgement:
-    """A figure, the edge it must keep to, and whether it does. `unclear`: its bounds hold the edge."""
+    """A figure, its target, and the verdict. `unclear`: its bounds include the target."""
 
     name: str
     figure: Share
@@ -531,6 +546,7 @@ class Judgement:
 
     @property
     def verdict(self) -> str:
+        """Return `met`, `missed` or `unclear`."""
         if self.at_most is not None:
             if self.figure.high <= self.at_most:
                 return "met"
@@ -542,6 +558,7 @@ class Judgement:
 
     @property
     def target(self) -> str:
+        """Return the target as text."""
         return f"upper bound <= {self.at_most:.2%}" if self.at_most is not None else f">= {self.at_least:.0%}"
 
 
@@ -550,7 +567,7 @@ POWER_GAIN, POWER_ROWS = 0.13, "1000"
 
 
 def targets(outcome: Outcome) -> list[Judgement]:
-    """The worst of the numbers of rows and gains, for each target."""
+    """Return the judgement of each target, on the worst number of rows and gain."""
 
     def ours(figure: str) -> Share:
         return max((rules["ours"] for rules in outcome.shares[figure, None].values()), key=lambda share: share.high)
@@ -571,6 +588,7 @@ def targets(outcome: Outcome) -> list[Judgement]:
 
 
 def share_table(title: str, by_rows: dict[str, dict[str, Share]]) -> Table:
+    """Return one row per number of rows: the share of each rule with its bounds."""
     table = Table(title=title, title_justify="left")
     rules = list(next(iter(by_rows.values())))
     for heading in ("rows", *(rule.replace("_", " ") for rule in rules)):
@@ -582,6 +600,7 @@ def share_table(title: str, by_rows: dict[str, dict[str, Share]]) -> Table:
 
 
 def target_table(judgements: list[Judgement]) -> Table:
+    """Return one row per target."""
     table = Table(title="Targets", title_justify="left")
     for heading in ("figure", "measured (95 % bounds)", "target", "verdict"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
@@ -604,13 +623,14 @@ TITLES = {
 
 
 def tables(outcome: Outcome) -> Iterator[Table]:
+    """Yield one table per figure and true gain."""
     for (figure, gain), by_rows in outcome.shares.items():
         better = "" if gain is None else f", {100 * gain:g} points of F1"
         yield share_table(f"{TITLES[figure]}{better}: share of tries (95 % bounds)", by_rows)
 
 
 def summary(outcome: Outcome, judgements: list[Judgement]) -> dict[str, object]:
-    """As JSON: figure, gain (for power), rows, rule."""
+    """Return the outcome for JSON, by figure, gain (for power), rows and rule."""
     figures: dict[str, dict[str, object]] = {}
     for (figure, gain), by_rows in outcome.shares.items():
         plain = {n: {rule: asdict(share) for rule, share in rules.items()} for n, rules in by_rows.items()}

@@ -1,8 +1,8 @@
-"""What a day of looks leaves on the disk: real ticks under Dagster on its Postgres, then the daily maintenance.
+"""Disk growth by a day of ticks: real ticks under Dagster on its Postgres, then the daily maintenance.
 
-Counted is everything but the traffic itself (predictions, labels and their journal, which follow the traffic and not the
-clock) and report pages: those come with changes of state, not with ticks, and their number is bounded; what they may hold
-is a figure of its own. Postgres is vacuumed before it is measured, so that only what is kept counts.
+The traffic itself (predictions, labels and their journal) is not counted. Report pages are a separate figure, because they are
+written at changes of state and their number is bounded. Postgres is vacuumed before the measurement, so that only retained data
+counts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ N_DIFFERENT_TICKS = 30
 N_SKIPS = 1_000
 N_WARM_UP = 3
 SKIPPED_KEEP_DAYS = 2
-"""As `retention` in dagster.yaml says of sensors that skipped."""
+"""Days that skipped sensor ticks are retained: `retention` in dagster.yaml."""
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
@@ -48,9 +48,12 @@ TRAFFIC_TABLES = ("prediction_logs", "label_store", "scored", "prediction_rollup
 
 @dataclass(frozen=True)
 class Growth:
-    """Megabytes (1e6 bytes). `written`: a day's ticks and sensors. `mb_per_day`: what of it maintenance leaves after a week,
-    with the day's rollups, which stay. `held_mb`: what runs and skipped sensors level off at under the settings;
-    `held_pages_mb`: so many report pages as are kept, each as large as the largest that was written here."""
+    """Disk growth in megabytes (1e6 bytes).
+
+    `written`: by a day's ticks and sensors. `mb_per_day`: what of it remains after a week's maintenance, including the day's
+    rollups, which are permanent. `held_mb`: the final size of runs and skipped sensor ticks under the settings.
+    `held_pages_mb`: the largest number of report pages, each of the largest size that was written here.
+    """
 
     n_ticks: int
     kb_per_run: float
@@ -64,14 +67,14 @@ class Growth:
 
 
 def measure_growth(platform: Platform, n_ticks: int, console: Console) -> Growth:
-    """Runs `n_ticks` monitoring jobs on new traffic from table `scored` and scales them to a day."""
+    """Run `n_ticks` monitoring jobs on new traffic from table `scored` and scale the growth to a day."""
     with _dagster(platform) as (instance, definitions):
         job = definitions.resolve_job_def("monitoring_job")
         with Progress(console=console) as progress:
             task = progress.add_task("Ticks under Dagster", total=n_ticks + N_WARM_UP)
             sizes: dict[str, float] = {}
             for tick in range(n_ticks + N_WARM_UP):
-                if tick == N_WARM_UP:  # the first ones lay out what is there once
+                if tick == N_WARM_UP:  # the first ticks write what is written only once
                     sizes["before"] = megabytes(platform)
                 _add_traffic(platform, tick)
                 job.execute_in_process(instance=instance, raise_on_error=True, run_config=QUIET)
@@ -90,7 +93,7 @@ def measure_growth(platform: Platform, n_ticks: int, console: Console) -> Growth
         console.print(report)
         exactly("runs that maintenance deleted: all but the newest", report.n_runs, n_ticks + N_WARM_UP - 1)
         per_run = (before_maintenance - megabytes(platform)) / report.n_runs
-        rollups = _rollups_mb_per_day(platform)  # here: closing the resources stops the embedded server
+        rollups = _rollups_mb_per_day(platform)  # before closing the resources, which stops the embedded server
         sensors = [s.minimum_interval_seconds or 30 for s in definitions.sensors or ()]
     looks = sum(86_400 / max(30, seconds) for seconds in sensors)
     pages = [path.stat().st_size for path in reports_folder(platform.settings.data_dir).glob("*.html")]
@@ -112,7 +115,7 @@ def measure_growth(platform: Platform, n_ticks: int, console: Console) -> Growth
 
 @contextmanager
 def _dagster(platform: Platform) -> Iterator[tuple[Any, Any]]:
-    """The instance of `selfheal up` (its dagster.yaml, its Postgres) and the code location, in this process."""
+    """Open the instance of `selfheal up` (its dagster.yaml, its Postgres) and the code location in this process."""
     settings = platform.settings
     os.environ |= {
         "DAGSTER_HOME": str(dagster_home(settings)),
@@ -130,7 +133,7 @@ def _dagster(platform: Platform) -> Iterator[tuple[Any, Any]]:
 
 
 def _add_traffic(platform: Platform, tick: int) -> None:
-    """Five minutes of rows from `scored`, all labelled."""
+    """Add five minutes of labelled rows from `scored`."""
     names = ", ".join(f'"{name}"' for name in platform.contract.feature_names)
     champion = model_versions.champion(platform.store)
     insert = f"""
@@ -167,7 +170,7 @@ def _check_ticks(platform: Platform, n_ticks: int) -> None:
 
 
 def _add_skips(instance: Any) -> None:
-    """Rows as the daemon writes them for a sensor that had nothing to do."""
+    """Add rows as the daemon writes them for a sensor that skipped."""
     from dagster._core.definitions.run_request import InstigatorType
     from dagster._core.scheduler.instigation import TickData, TickStatus
 
@@ -190,7 +193,7 @@ def _add_skips(instance: Any) -> None:
 
 
 def megabytes(platform: Platform) -> float:
-    """The three databases, vacuumed, without the traffic's tables; and the files without Postgres' and the journal."""
+    """Return the size of the vacuumed databases without the traffic's tables, and of the files without Postgres and journal."""
     settings = platform.settings
     size = 0
     for database in (settings.mlops_db_name, DAGSTER_DATABASE, MLFLOW_DATABASE):
@@ -207,7 +210,7 @@ def megabytes(platform: Platform) -> float:
 
 
 def _bytes_of_files(data_dir: Path) -> int:
-    """As the file system counts them, in whole blocks."""
+    """Return the bytes of all files as the file system counts them, in whole blocks."""
     total = 0
     for folder, names, files in os.walk(data_dir):
         if folder == str(data_dir):
@@ -217,7 +220,7 @@ def _bytes_of_files(data_dir: Path) -> int:
 
 
 def _rollups_mb_per_day(platform: Platform) -> float:
-    """Of a version that is asked at least once a minute."""
+    """Return the rollups' growth in MB per day, for a version with at least one prediction per minute."""
     query = "SELECT pg_total_relation_size('prediction_rollups') / count(*)::float8 FROM prediction_rollups"
     with platform.store.engine.connect() as connection:
         return float(connection.execute(text(query)).scalar_one()) * MINUTES_PER_DAY / 1e6

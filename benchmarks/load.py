@@ -1,7 +1,7 @@
-"""A load generator: connections that send one request after the other, and what each was answered and when.
+"""Load generator: connections that each send one request after the other and record the responses and their times.
 
-In one thread on uvloop, at a fraction of the servers' cost a request, so that it is they who are measured. Belongs here:
-sending. Does not belong here: what the numbers are for.
+It runs in one thread on uvloop and costs a fraction of the servers' time per request, so that the servers are the bottleneck.
+Belongs here: sending. Does not belong here: interpreting the figures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import uvloop
 
 @dataclass
 class LoadResult:
-    """What a load saw. A failed request is one that was not answered with 200, or whose connection broke."""
+    """Result of a load. A failed request got a status other than 200, or its connection broke."""
 
     seconds: float = 0.0
     latencies_seconds: list[float] = field(default_factory=list)
@@ -28,17 +28,21 @@ class LoadResult:
 
     @property
     def n_answered(self) -> int:
+        """Return the number of answered requests."""
         return len(self.latencies_seconds)
 
     @property
     def requests_per_second(self) -> float:
+        """Return the rate of answered requests."""
         return self.n_answered / self.seconds if self.seconds else 0.0
 
     def percentile_ms(self, percent: float) -> float:
+        """Return a percentile (0 to 100) of the latencies in milliseconds; NaN without any."""
         return 1000 * float(np.percentile(self.latencies_seconds, percent)) if self.latencies_seconds else float("nan")
 
 
 def http_request(path: str, body: bytes) -> bytes:
+    """Return a whole HTTP request that posts a JSON body."""
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
@@ -52,11 +56,11 @@ def run_load(
     keeps_answers: bool = False,
     until: Callable[[], bool] | None = None,
 ) -> LoadResult:
-    """Sends for `seconds`, or until `until()` is true (asked ten times a second); each connection has one request open.
+    """Send for `seconds`, or until `until()` is true (called ten times per second); each connection has one open request.
 
     Args:
-        requests: whole HTTP requests; sent in order, round and round, by all connections together.
-        keeps_answers: keep each answer's body with the position of its request.
+        requests: complete HTTP requests, sent in order and repeatedly by all connections together.
+        keeps_answers: whether to store each response's body with the position of its request.
     """
     return uvloop.run(_run(port, requests, n_connections, seconds, keeps_answers, until))
 
@@ -86,7 +90,7 @@ async def _run(
 
 
 class _State:
-    """What the connections share."""
+    """State that the connections share."""
 
     def __init__(self, requests: Sequence[bytes], keeps_answers: bool) -> None:
         self.requests = requests

@@ -1,8 +1,8 @@
-"""A monitor's past without the monitor: ticks as the loop would have written them, rows and files, of a made-up story.
+"""Synthetic history of the monitor: rows and files of ticks as the loop would have written them.
 
-The story of the last 30 days: calm, an hour without enough traffic, a broken feed, a drift that becomes harmful, a challenger
-that is rejected and one that is promoted, calm again, and a benign shift that goes on. The platform needs version 1 in production
-and version 2 staged.
+The last 30 days contain a calm time, an hour without enough traffic, a broken feed, a drift that becomes harmful, a rejected and
+a promoted challenger, another calm time, and a benign shift that continues. The platform needs version 1 in production and
+version 2 staged.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ GATES = (
 
 @dataclass(frozen=True)
 class Chapter:
-    """What the monitor saw from so many days ago on. `strength` of the drift grows over the chapter from the first to the second."""
+    """A period that starts some days ago. The drift's `strength` changes over the period from the first value to the second."""
 
     days_ago: float
     verdict: Verdict
@@ -88,7 +88,7 @@ STORY = (
 
 
 def write_monitored_past(platform: Platform, now: datetime, every: timedelta) -> int:
-    """Ticks of 30 days up to now, their files, decisions, version 2 live for 9 days, three alerts. Returns the number of ticks."""
+    """Write 30 days of ticks, their files, decisions, version 2 live for 9 days, and three alerts; return the number of ticks."""
     folder = results_folder(platform.settings.data_dir)
     ticks = [_tick(platform.contract, days_ago, now) for days_ago in _moments(every)]
     values = [
@@ -108,13 +108,13 @@ def write_monitored_past(platform: Platform, now: datetime, every: timedelta) ->
 
 
 def _moments(every: timedelta) -> list[float]:
-    """Days ago, the oldest first; the last one is now."""
+    """Return the ticks' ages in days, oldest first; the last one is 0."""
     step = every / timedelta(days=1)
     return [place * step for place in range(round(DAYS / step) - 1, -1, -1)]
 
 
 def _chapter(days_ago: float) -> tuple[Chapter, float]:
-    """The chapter of that moment, and the drift's strength then."""
+    """Return the period at that time, and the drift's strength."""
     which = max(place for place, chapter in enumerate(STORY) if chapter.days_ago >= days_ago)
     chapter = STORY[which]
     end = STORY[which + 1].days_ago if which + 1 < len(STORY) else 0.0
@@ -142,7 +142,7 @@ def _tick(contract: ModelContract, days_ago: float, now: datetime) -> TickRecord
 
 
 def _columns(contract: ModelContract, strength: float, rng: np.random.Generator) -> tuple[ColumnDrift, ...]:
-    """The first, third, ... features drift, each less than the one before."""
+    """Return columns of which the first, third, ... drift, each less than the one before."""
     names = [*contract.feature_names, "probability"]
     effects = [strength / (1 + place / 3) if place % 2 == 0 else 0.0 for place in range(len(names))]
     noisy = [effect + abs(float(rng.normal(0, 0.012))) for effect in effects]
@@ -229,7 +229,7 @@ def _decision(
 
 
 def _alert(platform: Platform, ticks: list[TickRecord], now: datetime) -> None:
-    """Two that are over and one that is open."""
+    """Write two resolved alerts and an open one."""
     harmful = next(tick.triage for tick in ticks if tick.triage.verdict is Verdict.HARMFUL_SHIFT)
     calm = next(t.triage for t in ticks if t.triage.window.model_version == 2)
     alerts = (

@@ -1,15 +1,15 @@
-"""What a look at the traffic costs, and what a day of looks leaves on the disk.
+"""What does a tick cost, and how much disk space does a day of ticks need?
 
     python -m benchmarks.monitoring_scale --data cs-training.csv [--json outcome.json] [--quick]
     python -m benchmarks.monitoring_scale --data cs-training.csv --against ../other-checkout [--turns 20]
 
-Windows of 1e4 to 1e7 predictions (24 hours, resampled rows, 30 % labelled) are put into Postgres with the triggers on, as
-any writer would. A tick is `collect`, `compare`, `measure` and `conclude` in a fresh process whose imports, and one tick that
-does not count, are done before the clock starts. Growth: real ticks under Dagster on new traffic, scaled to a day.
+Windows of 1e4 to 1e7 predictions (24 hours, resampled rows, 30 % labelled) are written to Postgres with the triggers active. A
+tick is `collect`, `compare`, `measure` and `conclude` in a fresh process; its imports and one warm-up tick are not measured.
+Growth: real ticks under Dagster on new traffic, scaled to a day.
 
-With `--against` the tick of this build is compared with that of another checkout instead, in turns: each build gets the same
-rows and labels under its own model, and a turn is the median of the ticks that a build's own `tick_here` takes in a fresh
-process. The tick passes if old/new is at least 0.97, or its 95 % interval reaches 1 (`benchmarks.ratio`).
+With `--against`, the tick of this build is compared with that of another checkout, in turns: each build gets the same rows and
+labels under its own model, and a turn is the median of the ticks that the build's own `tick_here` measures in a fresh process.
+The tick passes if old/new is at least 0.97, or if its 95 % interval reaches 1 (`benchmarks.ratio`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ LABELLED_SHARE = 0.3
 ROWS_PER_INSERT = 250_000
 WINDOW = timedelta(hours=23, minutes=59)
 LIVE_SINCE = timedelta(hours=24)
-"""A tick leaves out what lies in the future, so the champion must have gone live before the window began."""
+"""How long ago the champion went live: before the window, because a tick ignores predictions in the future."""
 
 N_TICKS = 5
 TARGETS = {
@@ -76,7 +76,7 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class TickCost:
-    """`tick_s` is the median of the ticks, `sql_s` what of it `collect` takes; `load_rows_per_s` is how fast rows came in."""
+    """Cost of a tick: `tick_s` is the median, of which `collect` takes `sql_s`; rows were loaded at `load_rows_per_s`."""
 
     n_rows: int
     tick_s: float
@@ -87,7 +87,7 @@ class TickCost:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Growth is a ratio: of the windows of 1e5 and 1e7 rows (with `--quick`: of 1e4 and 1e6)."""
+    """All measured figures. Ratios are of the windows of 1e7 and 1e5 rows (with `--quick`: of 1e6 and 1e4)."""
 
     ticks: tuple[TickCost, ...]
     evidently_full_1e6_s: float
@@ -126,6 +126,7 @@ def main(
 
 
 def measure(folder: Path, data: Path | None, console: Console, sizes: tuple[int, ...], n_day_ticks: int) -> Outcome:
+    """Measure ticks on windows of these sizes, and the growth of `n_day_ticks` ticks scaled to a day."""
     platform, dataset = prepare(folder, data, console)
     try:
         write_scored_rows(platform, dataset)
@@ -211,7 +212,7 @@ def compare_builds(
 
 
 def log_scored_rows(build: Build, engine: Engine, contract: ModelContract, dataset: Dataset) -> None:
-    """Write table `scored` as `write_scored_rows` does, with the scores that the build's API answers."""
+    """Write table `scored` as `write_scored_rows` does, with the scores of the build's API."""
     rows = request_rows(dataset, contract, len(dataset.frame))
     ids = [UUID(int=number + 1) for number in range(len(rows))]
     port = free_port()
@@ -243,7 +244,7 @@ def log_scored_rows(build: Build, engine: Engine, contract: ModelContract, datas
 
 @dataclass(frozen=True)
 class Live:
-    """What the champion's traffic is made with."""
+    """The champion's fields that its traffic needs."""
 
     version: int
     threshold: float
@@ -251,7 +252,7 @@ class Live:
 
 
 def backdate_champion(engine: Engine) -> Live:
-    """Let the champion have gone live a day ago, so that a whole window of its traffic lies in the past."""
+    """Move the champion's promotion a day back, so that a complete window of its traffic is in the past."""
     query = """
         UPDATE model_metadata SET promoted_at = :since WHERE stage = 'Production'
         RETURNING version, threshold, promoted_at
@@ -262,7 +263,7 @@ def backdate_champion(engine: Engine) -> Live:
 
 
 def write_scored_rows(platform: Platform, dataset: Dataset) -> None:
-    """The data set's rows with the champion's scores, as table `scored`, numbered from 0."""
+    """Write the data set's rows with the champion's scores to table `scored`, numbered from 0."""
     contract = platform.contract
     champion = model_versions.champion(platform.store)
     features = contract.feature_frame(dataset.frame)
@@ -289,7 +290,7 @@ def write_scored_rows(platform: Platform, dataset: Dataset) -> None:
 def fill_window(
     engine: Engine, contract: ModelContract, live: Live, n_rows: int, on_rows: Callable[[int], None]
 ) -> None:
-    """Empties the tables and writes a window of resampled rows, spread evenly over it."""
+    """Empty the tables and write a window of resampled rows, spread evenly over its time."""
     empty(engine)
     names = ", ".join(f'"{name}"' for name in contract.feature_names)
     chosen = """
@@ -331,14 +332,16 @@ def fill_window(
 
 
 def empty(engine: Engine) -> None:
+    """Empty the tables of predictions, labels and ticks."""
     with engine.begin() as connection:
         connection.execute(text("TRUNCATE prediction_logs, label_store, monitoring_metrics"))
 
 
-# What runs in the fresh process
+# Code of the fresh process
 
 
 def in_fresh_process(platform: Platform, what: str) -> dict[str, Any]:
+    """Call `<what>_here` of this module in a fresh process and return the figures it prints."""
     settings = platform.settings
     environment = {"DATA_DIR": str(settings.data_dir.resolve()), "USE_CASE": settings.use_case}
     command = [sys.executable, "-c", f"from benchmarks.monitoring_scale import {what}_here as here; here()"]
@@ -352,7 +355,7 @@ def in_fresh_process(platform: Platform, what: str) -> dict[str, Any]:
 
 
 def tick_here() -> None:
-    """Prints what a tick costs in this process. Later builds call it by this name in this module: see `benchmarks.builds`."""
+    """Print the cost of a tick in this process. Other builds rely on this name and module: see `benchmarks.builds`."""
     from selfheal.services.platform import open_platform
     from selfheal.services.tick import collect, compare, conclude, measure
     from selfheal.settings import load_settings
@@ -382,7 +385,7 @@ def tick_here() -> None:
 
 
 def evidently_here() -> None:
-    """Prints how long Evidently takes, with its defaults, for every row of the window."""
+    """Print how long Evidently takes with its defaults on all rows of the window."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
@@ -414,6 +417,7 @@ def _print_figures(**figures: float) -> None:
 
 
 def show(outcome: Outcome, console: Console) -> None:
+    """Print the outcome as tables with the targets."""
     ticks = Table(title="A tick", title_justify="left")
     for column in ("rows in the window", "tick_s", "of it sql_s", "peak_rss_mb", "loaded rows/s"):
         ticks.add_column(column, justify="right")

@@ -1,17 +1,17 @@
-"""How often is a version rolled back that is no worse, and how soon one that is?
+"""How often is a version rolled back that is not worse, and how fast one that is?
 
     python -m benchmarks.probation --data cs-training.csv [--json probation.json] [--quick]
 
-Labels come in one after the other, and probation looks at every 50 of them, from MIN_PROBATION_LABELS on, by the rule that the
-platform runs (`selfheal.domain.probation.judge_probation`). Both versions are fitted on rows of their own; the rows they are compared
-on are drawn, with replacement, from the rest, which is therefore known. Where two versions are to be *exactly* equal, rows are
-drawn with weights exp(t d), d being the difference of their squared errors, and t such that its mean is 0: d keeps its shape.
+Labels arrive one by one, and probation evaluates after every 50, from MIN_PROBATION_LABELS on, by the platform's rule
+(`selfheal.domain.probation.judge_probation`). Each version is fitted on rows of its own; the rows on which they are compared are
+drawn with replacement from the rest, so the population is known. To make two versions *exactly* equal, rows are drawn with
+weights exp(t d), where d is the difference of the squared errors and t is chosen so that its mean is 0: d keeps its shape.
 
 - `equal`: fitted on as many other rows; exactly equal.
-- `equal, scores higher`: the same scores with odds 1.35 times as high; exactly equal. Its rare large gains are on true events:
-  the hardest case, since a sample with few events shows a loss that is none.
-- `slightly better`: exactly 0.0005 of Brier score better.
-- `F1 5 points worse`, `AUC 5 points worse`: the old version's log-odds with noise, as much as it takes.
+- `equal, scores higher`: the same scores with odds 1.35 times as high; exactly equal. It is the hardest case: its rare large
+  gains are on true events, so a sample with few events shows a false loss.
+- `slightly better`: better by exactly 0.0005 of Brier score.
+- `F1 5 points worse`, `AUC 5 points worse`: the old version's log-odds with as much noise as needed.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from selfheal.kit.errors import InvalidDataError
 from selfheal.settings import Settings
 
 TRAIN_SHARE = 0.25
-"""Of all rows, for each of the two versions; half of the rows are for drawing from."""
+"""Share of all rows for training each of the two versions; the other half is the population."""
 
 FALSE_REPETITIONS, WORSE_REPETITIONS, QUICK_SHARE = 6_000, 400, 0.05
 PAIRS = 20
-"""Of versions, fitted on different rows."""
+"""Number of pairs of versions, fitted on different rows."""
 
 LOOK_EVERY = 50
 FIRST_LOOK = Settings.model_fields["min_probation_labels"].default
 FALSE_HORIZON, WORSE_HORIZON = 5_000, 20_000
-"""Labels that a probation sees: of no worse versions, of worse ones."""
+"""Number of labels in a probation: of versions that are not worse, and of worse ones."""
 
 ROUNDING = 1e-9
 """Of a mean that is sought: no worse than by this is no worse."""
@@ -88,7 +88,7 @@ VERSION = ModelVersion(
 
 @dataclass(frozen=True)
 class Case:
-    """Rows to draw from, with weights, and what both versions say of them; `gain` is the old Brier score minus the new one."""
+    """Weighted rows with both versions' scores; `gain` is the old Brier score minus the new one."""
 
     labels: npt.NDArray[np.int64]
     new: FloatArray
@@ -97,10 +97,11 @@ class Case:
 
     @property
     def differences(self) -> FloatArray:
+        """Return the new version's squared error minus the old one's, by row."""
         return np.asarray((self.new - self.labels) ** 2 - (self.old - self.labels) ** 2)
 
     def with_mean(self, mean: float) -> Case:
-        """The same rows, weighted so that the mean difference is `mean`."""
+        """Return the same rows, weighted so that the mean difference is `mean`."""
         d = self.differences
         tilt = brentq(lambda t: float(np.average(d, weights=np.exp(t * d))) - mean, -100, 100)
         weights = np.exp(tilt * d)
@@ -116,6 +117,7 @@ class Case:
         exactly(f"{name}: versions of another quality (Brier change {change:+.6f})", 0 if is_right(change) else 1, 0)
 
     def draw(self, n_rows: int, rng: np.random.Generator) -> PairedScores:
+        """Draw independent rows with the weights of the case."""
         chosen = rng.choice(len(self.labels), n_rows, p=self.weights)
         return PairedScores(self.labels[chosen], self.new[chosen], self.old[chosen])
 
@@ -133,7 +135,7 @@ class Share:
 
 @dataclass(frozen=True)
 class FalseRollbacks:
-    """Of versions that are no worse: our rule's, and those of the fixed-n bound at the same level, looked at as often."""
+    """False rollbacks by our rule, and by the fixed-n bound at the same level, evaluated as often."""
 
     case: str
     ours: Share
@@ -142,8 +144,10 @@ class FalseRollbacks:
 
 @dataclass(frozen=True)
 class Detection:
-    """Labels until a worse version is rolled back; None: not within the horizon. `fixed_n` shares its level out evenly over the
-    looks, which makes its total error the same."""
+    """Labels until a worse version is rolled back; None: not within the horizon.
+
+    `fixed_n` divides its level evenly among the evaluations, so that its total error is the same.
+    """
 
     case: str
     brier_change: float
@@ -154,13 +158,14 @@ class Detection:
 
 
 def share_of(hits: int, repetitions: int) -> Share:
+    """Return the share of hits with its bounds."""
     low = 0.0 if hits == 0 else float(beta.ppf(0.025, hits, repetitions - hits + 1))
     high = 1.0 if hits == repetitions else float(beta.ppf(0.975, hits + 1, repetitions - hits))
     return Share(hits, repetitions, hits / repetitions, low, high)
 
 
 def labels_until_rollback(scores: PairedScores) -> int | None:
-    """By the rule of the platform, looked at every `LOOK_EVERY` labels."""
+    """Return the labels until a rollback by the platform's rule, evaluated every `LOOK_EVERY` labels."""
     assert scores.previous_probabilities is not None
     for n in range(FIRST_LOOK, len(scores.labels) + 1, LOOK_EVERY):
         seen = PairedScores(scores.labels[:n], scores.probabilities[:n], scores.previous_probabilities[:n])
@@ -170,7 +175,7 @@ def labels_until_rollback(scores: PairedScores) -> int | None:
 
 
 def labels_until_fixed_n(scores: PairedScores, level: float) -> int | None:
-    """By a normal bound of that one-sided level at each look, as if it were the only one."""
+    """Return the labels until a rollback by a normal bound with this one-sided level at each evaluation."""
     assert scores.previous_probabilities is not None
     labels = scores.labels
     d = (scores.probabilities - labels) ** 2 - (scores.previous_probabilities - labels) ** 2
@@ -183,7 +188,7 @@ def labels_until_fixed_n(scores: PairedScores, level: float) -> int | None:
 
 
 def pairs(frame: pd.DataFrame, seed: int) -> list[Case]:
-    """Two versions each, fitted on rows of their own, and the rest of the rows."""
+    """Return cases of two versions, each fitted on rows of its own, on the rest of the rows."""
     features = contract.feature_frame(frame).to_numpy()
     labels = frame[TRUE_LABEL].to_numpy(dtype=np.int64)
     n_train = round(TRAIN_SHARE * len(frame))
@@ -204,7 +209,7 @@ def pairs(frame: pd.DataFrame, seed: int) -> list[Case]:
 
 
 def noisier(case: Case, quality: Callable[[FloatArray], float], seed: int) -> Case:
-    """The old version's log-odds with as much noise as makes `quality` fall by `POINTS_WORSE`."""
+    """Return a case whose new version has the old one's log-odds plus noise that lowers `quality` by `POINTS_WORSE`."""
     noise = np.random.default_rng(seed).normal(size=len(case.labels))
 
     def scores(sd: float) -> FloatArray:
@@ -215,15 +220,19 @@ def noisier(case: Case, quality: Callable[[FloatArray], float], seed: int) -> Ca
 
 
 def f1_worse(case: Case, seed: int) -> Case:
+    """Return the case with F1 of the new version lower by `POINTS_WORSE`."""
     threshold = f1_optimal_threshold(case.labels, case.old)
     return noisier(case, lambda scores: float(f1_score(case.labels, scores >= threshold)), seed)
 
 
 def auc_worse(case: Case, seed: int) -> Case:
+    """Return the case with AUC of the new version lower by `POINTS_WORSE`."""
     return noisier(case, lambda scores: float(roc_auc_score(case.labels, scores)), seed)
 
 
 def no_worse_cases(found: list[Case]) -> dict[str, list[Case]]:
+    """Return the cases in which the new version is not worse, by name."""
+
     def higher(case: Case) -> Case:
         return replace(case, new=np.asarray(expit(logit(np.clip(case.old, 1e-6, 1 - 1e-6)) + HIGHER_LOG_ODDS)))
 
@@ -235,6 +244,7 @@ def no_worse_cases(found: list[Case]) -> dict[str, list[Case]]:
 
 
 def measure_false(found: list[Case], repetitions: int, seed: int, progress: Progress) -> list[FalseRollbacks]:
+    """Count rollbacks of versions that are not worse."""
     results = []
     for name, cases in no_worse_cases(found).items():
         for case in cases:
@@ -250,6 +260,7 @@ def measure_false(found: list[Case], repetitions: int, seed: int, progress: Prog
 
 
 def measure_worse(found: list[Case], repetitions: int, seed: int, progress: Progress) -> list[Detection]:
+    """Measure the labels until worse versions are rolled back."""
     n_looks = len(range(FIRST_LOOK, WORSE_HORIZON + 1, LOOK_EVERY))
     results = []
     for name, worsen in (("F1 5 points worse", f1_worse), ("AUC 5 points worse", auc_worse)):
@@ -273,18 +284,20 @@ def measure_worse(found: list[Case], repetitions: int, seed: int, progress: Prog
 
 
 def quantile(labels: list[int | None], q: float) -> float | None:
-    """None where that share was not rolled back within the horizon."""
+    """Return a quantile; None if that share was not rolled back within the horizon."""
     value = float(np.quantile([np.inf if n is None else float(n) for n in labels], q, method="higher"))
     return None if np.isinf(value) else value
 
 
 def verdict_of(share: Share) -> str:
+    """Return `met`, `missed` or `unclear` for the share of false rollbacks."""
     if share.high <= FALSE_ROLLBACK_LEVEL:
         return "met"
     return "missed" if share.low > FALSE_ROLLBACK_LEVEL else "unclear"
 
 
 def tables(false: list[FalseRollbacks], worse: list[Detection]) -> list[Table]:
+    """Return the tables of false rollbacks and of detections."""
     first = Table(title=f"Rolled back although no worse, {FALSE_HORIZON:,} labels (95 % bounds)")
     for heading in ("version", "ours", f"fixed-n at {FALSE_ROLLBACK_LEVEL:.1%}", "target", "verdict"):
         first.add_column(heading, justify="left" if heading == "version" else "right")
@@ -304,6 +317,7 @@ def tables(false: list[FalseRollbacks], worse: list[Detection]) -> list[Table]:
 
 
 def count(n: float | None) -> str:
+    """Format a number of labels; beyond the horizon if None."""
     return f"> {WORSE_HORIZON:,}" if n is None else f"{n:,.0f}"
 
 

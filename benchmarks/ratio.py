@@ -1,12 +1,11 @@
-"""Is this build as fast as another one? The statistics of turns that two builds take one after the other.
+"""Is this build as fast as another one? Statistics of alternating turns of two builds.
 
 Belongs here: the order of the turns, the ratio of the two builds with its interval, and the verdict; all of it pure.
 Does not belong here: running a build (`benchmarks.builds`), what a turn measures, options and printing
 (`benchmarks.against`).
 
-A turn of each build, one right after the other, is a pair: what else the machine does falls on both, and cancels in their
-ratio. The order within a pair changes from pair to pair (old, new, new, old, ...), so that a steady drift of the machine
-cancels as well.
+A pair consists of one turn of each build, one right after the other, so that other load on the machine affects both and cancels
+in their ratio. The order alternates between pairs (old, new, new, old, ...), so that a steady drift of the machine cancels too.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from typing import Any, Literal
 from scipy.stats import t as student_t
 
 MIN_RATIO = 0.97
-"""How fast the new build must be, the old one being 1. Smaller losses than 3 % drown in what two runs differ by."""
+"""Smallest acceptable speed of the new build relative to the old one. Losses below 3 % are within the noise between runs."""
 
 CONFIDENCE = 0.95
 MIN_TURNS = 20
-"""Of each build. Fewer decide nothing: an interval over a few pairs is so wide that it nearly always reaches 1."""
+"""Smallest decisive number of turns of each build: an interval over few pairs is so wide that it nearly always reaches 1."""
 
 METHOD = "geometric mean of the paired turns' ratios; Student's t on their logarithms"
 
@@ -34,8 +33,10 @@ SIDES: tuple[Side, Side] = ("old", "new")
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How fast the new build is, the old one being 1: above 1 the new one is faster. `low` and `high` bound it with 95 %
-    confidence."""
+    """Speed of the new build relative to the old one: above 1 the new one is faster.
+
+    `low` and `high` bound it with 95 % confidence.
+    """
 
     value: float
     low: float
@@ -44,16 +45,17 @@ class Ratio:
 
     @property
     def is_ok(self) -> bool:
-        """Whether no loss of more than 3 % was shown: the ratio is at least 0.97, or its interval reaches 1."""
+        """Return whether no loss of more than 3 % was shown: the ratio is at least 0.97, or its interval reaches 1."""
         return self.value >= MIN_RATIO or self.high >= 1.0
 
     @property
     def could_hide_a_loss(self) -> bool:
-        """Whether the interval also holds a loss that is too large: then more turns are needed to exclude one."""
+        """Return whether the interval also contains too large a loss, which only more turns could exclude."""
         return self.low < MIN_RATIO
 
     @property
     def verdict(self) -> str:
+        """Return `ok`, `ok, but wide` or `missed`."""
         if not self.is_ok:
             return "missed"
         return "ok, but wide" if self.could_hide_a_loss else "ok"
@@ -61,17 +63,18 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One quantity that both builds were measured by, turn by turn; the k-th turns of both belong together."""
+    """One quantity measured for both builds, turn by turn; the k-th turns of both form a pair."""
 
     name: str
     unit: str
     is_rate: bool
-    """A rate (more is better: the ratio is new/old) or a time (less is better: the ratio is old/new)."""
+    """True for a rate (more is better: the ratio is new/old), False for a time (less is better: the ratio is old/new)."""
     old: tuple[float, ...]
     new: tuple[float, ...]
 
     @property
     def ratio(self) -> Ratio:
+        """Return how fast the new build is relative to the old one."""
         return paired_ratio(self.new, self.old) if self.is_rate else paired_ratio(self.old, self.new)
 
 
@@ -96,7 +99,7 @@ def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
         denominators: as many, in the same order.
 
     Raises:
-        ValueError: for fewer than two pairs, for unequal lengths, or for a number that is not positive and finite.
+        ValueError: if there are fewer than two pairs, unequal lengths, or a number that is not positive and finite.
 
     >>> paired_ratio([2.0, 2.0, 2.0], [1.0, 1.0, 1.0])
     Ratio(value=2.0, low=2.0, high=2.0, n_pairs=3)
@@ -118,40 +121,40 @@ def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What came of the turns of two builds."""
+    """Result of the turns of two builds."""
 
     title: str
     revisions: Mapping[Side, str]
     measures: tuple[Measure, ...]
     failures: Mapping[Side, int] = field(default_factory=dict)
-    """Requests that failed, by build. A build that fails fast seems fast, so any failure misses."""
+    """Failed requests by build. A build that fails fast seems fast, so any failure counts as missed."""
     turns_are_short: bool = False
-    """Shortened, as by `--quick`: the comparison decides nothing, however many turns there were."""
+    """Whether turns were shortened, as by `--quick`: then the comparison is not decisive, whatever the number of turns."""
     remarks: tuple[str, ...] = ()
 
     @property
     def n_turns(self) -> int:
-        """Of each build."""
+        """Return the number of turns of each build."""
         return min(len(measure.new) for measure in self.measures)
 
     @property
     def decides(self) -> bool:
-        """Whether there were turns enough, and long enough, for the verdict to mean anything."""
+        """Return whether the turns are numerous and long enough for a verdict."""
         return self.n_turns >= MIN_TURNS and not self.turns_are_short
 
     @property
     def is_ok(self) -> bool | None:
-        """Whether every measure is ok and no request failed; None if the comparison decides nothing."""
+        """Return whether every measure is ok and no request failed; None if the comparison is not decisive."""
         if not self.decides:
             return None
         return all(measure.ratio.is_ok for measure in self.measures) and not any(self.failures.values())
 
     def verdict_on(self, measure: Measure) -> str:
-        """Return the verdict on one measure; `undecided` if the comparison decides nothing."""
+        """Return the verdict on one measure; `undecided` if the comparison is not decisive."""
         return measure.ratio.verdict if self.decides else "undecided"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything for a JSON file: the turns, and what follows from them."""
+        """Return everything for a JSON file: the turns and the results."""
         return {
             "title": self.title,
             "revisions": dict(self.revisions),

@@ -1,9 +1,10 @@
-"""How long from the wish to go back until the old version serves: `selfheal rollback`, and `POST /rollbacks`.
+"""How long does a rollback take until the old version serves, by `selfheal rollback` and by `POST /rollbacks`?
 
     python -m benchmarks.rollback --data cs-training.csv [--json rollback.json] [--quick]
 
-A running API serves version 2, promoted by force; each round goes back to version 1 and forward again. The moment of serving is
-when `GET /health` names the version, asked every 10 ms. From the shell a fresh process starts first.
+A running API serves version 2, promoted by force; each round rolls back to version 1 and promotes version 2 again. A version
+serves when `GET /health`, polled every 10 ms, reports it. For a rollback from the shell, the time includes the start of the
+process.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from selfheal.domain.records import Action
 from selfheal.kit.child_processes import log_end
 
 MAX_SHELL_SECONDS = 5.0
-"""The target: from the command to the old version being served."""
+"""Target: the longest time in seconds from the command until the old version serves."""
 
 TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.01
@@ -43,7 +44,7 @@ MAX_DECISIONS = 10_000
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of several rollbacks, from the wish to the old version being served."""
+    """Seconds of several rollbacks from the request until the old version serves."""
 
     median: float
     longest: float
@@ -51,23 +52,27 @@ class Seconds:
 
     @classmethod
     def of(cls, seconds: list[float]) -> Seconds:
+        """Summarise measured times."""
         return cls(statistics.median(seconds), max(seconds), len(seconds))
 
 
 @dataclass(frozen=True)
 class Service:
-    """A running API, and the commands beside it."""
+    """A running API, and commands for it."""
 
     address: str
     environment: dict[str, str]
     log: Path
 
     def served(self) -> int:
+        """Return the version that the API serves now."""
         return int(httpx.get(f"{self.address}/health").json()["model_version"])
 
     def seconds_until_served(self, version: int, wish: Callable[[], object]) -> float:
-        """Raises:
-        RuntimeError: if it is not served within `TIMEOUT_SECONDS`.
+        """Make the request and return the seconds until the version serves.
+
+        Raises:
+            RuntimeError: if it does not serve within `TIMEOUT_SECONDS`.
         """
         began = time.perf_counter()
         wish()
@@ -78,14 +83,19 @@ class Service:
         return time.perf_counter() - began
 
     def run(self, *words: str) -> psutil.Process:
+        """Start a command of `selfheal`."""
         return start([sys.executable, "-m", "selfheal", *words, "--reason", REASON], self.log, self.environment)
 
     def post(self, path: str, **body: object) -> None:
+        """Post a command to the API."""
         httpx.post(f"{self.address}{path}", json={"reason": REASON, **body}, timeout=TIMEOUT_SECONDS).raise_for_status()
 
 
 def by_shell(service: Service) -> float:
-    """Its end is waited for outside the measured time: MLflow follows after the switch."""
+    """Return the seconds until version 1 serves after `selfheal rollback`.
+
+    The end of the command is not measured, because MLflow follows after the switch.
+    """
     processes: list[psutil.Process] = []
     seconds = service.seconds_until_served(1, lambda: processes.append(service.run("rollback")))
     ended, _ = psutil.wait_procs(processes, TIMEOUT_SECONDS)
@@ -94,10 +104,12 @@ def by_shell(service: Service) -> float:
 
 
 def by_api(service: Service) -> float:
+    """Return the seconds until version 1 serves after `POST /rollbacks`."""
     return service.seconds_until_served(1, lambda: service.post("/rollbacks"))
 
 
 def measure(service: Service, rounds: int, console: Console) -> dict[str, Seconds]:
+    """Roll back and promote again `rounds` times, by both ways."""
     found: dict[str, list[float]] = {"selfheal rollback": [], "POST /rollbacks": []}
     for _ in track(range(rounds), "rollbacks", console=console):
         for name, go_back in (("selfheal rollback", by_shell), ("POST /rollbacks", by_api)):
@@ -107,6 +119,7 @@ def measure(service: Service, rounds: int, console: Console) -> dict[str, Second
 
 
 def table(found: dict[str, Seconds]) -> Table:
+    """Return one row per way, with the target."""
     shown = Table(title="From the wish to the old version being served", title_justify="left")
     for heading in ("", "median", "longest", "target", "verdict"):
         shown.add_column(heading, justify="left" if not heading else "right")

@@ -1,17 +1,17 @@
-"""How fast is an acknowledged prediction, and does a model swap disturb anybody?
+"""How fast is an acknowledged prediction, and does a model swap affect requests?
 
     python -m benchmarks.serving --data cs-training.csv [--json serving.json] [--quick]
     python -m benchmarks.serving --data cs-training.csv --against ../other-checkout [--turns 20]
 
-One API process against its peers in the same run, on the same rows and model: an empty FastAPI endpoint that echoes its
-body, MLflow's scoring server, and the API itself with JOURNAL_FSYNC=off. Servers are loaded in turns and each figure is the
-median of its turns, so that other work on the machine falls on all of them. Then batches against the same work done in one
-process, and promotions to and fro under full load, after which every score is computed again with the version it names.
+One API process is compared with its peers in the same run, on the same rows and model: a FastAPI endpoint that echoes its body,
+MLflow's scoring server, and the API itself with JOURNAL_FSYNC=off. Servers are loaded in turns and each figure is the median of
+its turns, so that other load on the machine affects all of them. Then batches are compared with the same work in one process.
+Finally versions are swapped repeatedly under full load, and every score is recomputed with the version that it names.
 
-With `--against` this build is compared with that of another checkout instead: each trains its own model on the same rows,
-and both are sent the same requests, in turns of `POST /predict` and `POST /predict/batch`. Each pair of turns has API
-processes of its own, so that what sets one process apart from another of the same build counts as noise. A rate passes if
-new/old is at least 0.97, or its 95 % interval reaches 1 (`benchmarks.ratio`), and no request failed.
+With `--against`, this build is compared with that of another checkout: each trains its own model on the same rows, and both get
+the same requests, in turns of `POST /predict` and `POST /predict/batch`. Each pair of turns has its own API processes, so that
+differences between processes of one build count as noise. A rate passes if no request failed and new/old is at least 0.97 or its
+95 % interval reaches 1 (`benchmarks.ratio`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from selfheal.services.scoring import scoring_of
 N_CONNECTIONS = 256
 BATCH_ROWS = 1_000
 BATCH_CONNECTIONS = 2
-"""One batch is under way while the next one is sent, so that the server is measured and not the client's pauses."""
+"""Connections for batches: the server processes one batch while the next one is sent, so that it never waits for the client."""
 
 N_ROWS = 5_000
 N_COMPARED_SCORES = 500
@@ -76,7 +76,7 @@ TARGETS = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All that is measured; `_rps` are requests per second, latencies are those of one request in the closed loop."""
+    """All measured figures; `_rps` are requests per second, latencies are of one request in a closed loop."""
 
     n_connections: int
     echo_rps: float
@@ -136,6 +136,7 @@ def main(
 def measure(
     folder: Path, data: Path | None, console: Console, n_connections: int, *, n_turns: int, turn_seconds: float
 ) -> Outcome:
+    """Run the whole benchmark in `folder` and return its outcome."""
     platform, dataset = prepare(folder, data, console)
     bodies = [orjson.dumps(row) for row in request_rows(dataset, platform.contract, N_ROWS)]
     try:
@@ -233,7 +234,7 @@ def compare_builds(
     def load(side: Side, seconds: float) -> tuple[float, float]:
         one = run_load(ports[side], single, n_connections=n_connections, seconds=seconds)
         many = run_load(ports[side], batch, n_connections=BATCH_CONNECTIONS, seconds=seconds / 2)
-        wait_until_drained(ports[side])  # or this turn's rows would be copied while the other build is measured
+        wait_until_drained(ports[side])  # otherwise this turn's rows would be copied while the other build is measured
         n_failed[side] += one.n_failed + many.n_failed
         at_least(f"requests that the {side} build answered in a turn", one.n_answered, 1)
         at_least(f"batches that the {side} build answered in a turn", many.n_answered, 1)
@@ -323,7 +324,7 @@ def mlflow_server(platform: Platform, port: int, log: Path) -> Any:
 
 
 def mlflow_requests(platform: Platform, bodies: list[bytes]) -> list[bytes]:
-    """The same rows for MLflow: all features, since it knows nothing of deriving them."""
+    """Return the same rows as requests for MLflow: with all features, because it does not derive them."""
     rows = matrix_of(platform.contract, [orjson.loads(body) for body in bodies])
     names = list(platform.contract.feature_names)
     frames = ({"dataframe_split": {"columns": names, "data": [row]}} for row in rows.tolist())
@@ -331,6 +332,7 @@ def mlflow_requests(platform: Platform, bodies: list[bytes]) -> list[bytes]:
 
 
 def matrix_of(contract: ModelContract, rows: list[dict[str, Any]]) -> FloatArray:
+    """Return the feature matrix of request rows."""
     inputs = np.array([[row[name] for name in contract.input_names] for row in rows], dtype=np.float64)
     return contract.matrix(dict(zip(contract.input_names, inputs.T, strict=True)))
 
@@ -379,7 +381,7 @@ def batches(
 
 
 def _put_live(platform: Platform, version: int, replaces: int, swap: int) -> None:
-    """What a rollback does once it has looked at the model."""
+    """Put a version into production as a rollback does after its checks."""
     now = datetime.now(UTC)
     decision = Decision(
         decision_id=digest_of("swap", swap, now)[:16],
@@ -398,7 +400,7 @@ def _put_live(platform: Platform, version: int, replaces: int, swap: int) -> Non
 def swap_under_load(
     platform: Platform, port: int, bodies: list[bytes], n_connections: int, n_swaps: int, console: Console
 ) -> dict[str, Any]:
-    """Promotes versions 1 and 2 in turn while the load goes on, each once the other one answers."""
+    """Promote versions 1 and 2 alternately under load, each as soon as the other one serves."""
     is_done = threading.Event()
     waits: list[float] = []
 
@@ -442,7 +444,7 @@ def swap_under_load(
 
 
 def mismatched(platform: Platform, bodies: list[bytes], result: LoadResult) -> int:
-    """Answers whose score or decision is not what the version they name gives for their row."""
+    """Return the number of answers whose score or decision differs from that of the version they name."""
     matrix = matrix_of(platform.contract, [orjson.loads(body) for body in bodies])
     scores: dict[int, FloatArray] = {}
     thresholds: dict[int, float] = {}
@@ -461,6 +463,7 @@ def mismatched(platform: Platform, bodies: list[bytes], result: LoadResult) -> i
 
 
 def show(outcome: Outcome, console: Console) -> None:
+    """Print the outcome as a table with the targets."""
     table = Table(title="Serving", title_justify="left")
     for column in ("measure", "value", "target", ""):
         table.add_column(column, justify="right" if column == "value" else "left")

@@ -1,4 +1,4 @@
-"""What several benchmarks stand on: a platform of their own with trained versions, API processes, and rows to send.
+"""Set-up shared by benchmarks: a platform of their own with trained versions, API processes, and rows to send.
 
 Belongs here: setting up and taking down. Does not belong here: sending (`benchmarks.load`) and measuring.
 """
@@ -41,8 +41,10 @@ STOP_TIMEOUT_SECONDS = 30.0
 def prepare(
     folder: Path, data: Path | None, console: Console, *, n_rows: int | None = None
 ) -> tuple[Platform, Dataset]:
-    """A platform below `folder` with version 1 in production, trained on the CSV (None: on synthetic rows), and version 2
-    staged, trained on half of the rows. Its Postgres is its own; `Platform.close` stops it.
+    """Set up a platform below `folder` with version 1 in production and version 2 staged.
+
+    Version 1 is trained on the CSV (None: on synthetic rows), version 2 on half of the rows. The platform has its own Postgres;
+    `Platform.close` stops it.
     """
     settings = load_settings(
         data_dir=folder / "data", data=data, data_rows=n_rows, database_url=None, postgres_host=None
@@ -61,24 +63,25 @@ def prepare(
     other_rows = gather_training_set(platform, decision, half)
     shadow = train_shadow(platform, other_rows, now)
     stage(platform, shadow, decision, now)
-    validate(platform, shadow)  # as a promotion does: from then on its file is on this machine
+    validate(platform, shadow)  # as a promotion does: afterwards its file is on this machine
     return platform, dataset
 
 
 def request_rows(dataset: Dataset, contract: ModelContract, n_rows: int) -> list[dict[str, Any]]:
-    """Request bodies of the data set's rows, from the first on and again, if there are fewer."""
+    """Return `n_rows` request bodies from the data set's rows, repeated from the first if there are fewer."""
     bodies = [body for body, _ in request_bodies(dataset.frame.head(n_rows), contract)]
     return [bodies[i % len(bodies)] for i in range(n_rows)]
 
 
 def free_port() -> int:
+    """Return a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
 @contextmanager
 def server(command: list[str], ready_url: str, log: Path, **environment: str) -> Iterator[psutil.Process]:
-    """Runs a command until the context ends; entered once `ready_url` answers with less than 400."""
+    """Run a command until the context ends; enter the context once `ready_url` answers with a status below 400."""
     process = start(command, log, environment)
     try:
         wait_until_ready(process, ready_url, log)
@@ -103,6 +106,7 @@ def start(command: list[str], log: Path, environment: Mapping[str, str], cwd: Pa
 
 
 def wait_until_ready(process: psutil.Process, ready_url: str, log: Path) -> None:
+    """Wait until the URL answers; raise if the process ends or takes too long."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -116,7 +120,7 @@ def wait_until_ready(process: psutil.Process, ready_url: str, log: Path) -> None
 
 
 def stop(process: psutil.Process, signum: int = signal.SIGTERM) -> None:
-    """Stops the process and everything it started."""
+    """Stop the process and all of its descendants."""
     members = [process, *process.children(recursive=True)] if process.is_running() else []
     if members:
         process.send_signal(signum)
@@ -126,10 +130,12 @@ def stop(process: psutil.Process, signum: int = signal.SIGTERM) -> None:
 
 
 def api_command() -> list[str]:
+    """Return the command that serves the API."""
     return [sys.executable, "-m", "serving"]
 
 
 def api_environment(settings: Settings, port: int, **changes: str) -> dict[str, str]:
+    """Return the environment of an API process on this platform's data folder."""
     return {
         "DATA_DIR": str(settings.data_dir.resolve()),
         "USE_CASE": settings.use_case,

@@ -2,10 +2,10 @@
 
     python -m benchmarks.stand_in --data cs-training.csv [--json comparison.json] [--quick]
 
-Draws as many rows as the file has and compares the two: each feature's distribution, its relation to the label, the
-correlations among the features, how well the contract's own estimator does on either, and how well a classifier tells
-the two apart. Belongs here: measuring and printing. Does not belong here: how the stand-in is made
-(`selfheal.credit_risk.synthetic`), or any limit on the numbers (`tests/credit_risk/test_synthetic.py`).
+As many rows as the file has are drawn and compared with it: each feature's distribution, its relation to the label, the
+correlations among the features, the quality of the contract's estimator on either, and how well a classifier separates the two.
+Belongs here: measuring and printing. Does not belong here: making the stand-in (`selfheal.credit_risk.synthetic`), or limits on
+the figures (`tests/credit_risk/test_synthetic.py`).
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from selfheal.kit.errors import InvalidDataError
 QUANTILE_LEVELS = (0.01, 0.05, 0.25, 0.50, 0.75, 0.95, 0.99)
 N_FOLDS = 5
 QUICK_ROWS = 5_000
-"""Rows of each side that the classifiers see with `--quick`: half the time, AUCs to +-0.02.
+"""Rows per side for the classifiers with `--quick`: half the time, AUCs to +-0.02.
 
-With fewer rows to learn from, the two-sample AUC comes out lower (0.62 for 0.67): quote the full run.
+With fewer rows to learn from, the two-sample AUC is lower (0.62 instead of 0.67): quote the full run.
 """
 
 
@@ -50,7 +50,7 @@ class FeatureComparison:
     missing_rate: tuple[float, float]
     label_spearman: tuple[float, float]
     ks_distance: float
-    """Kolmogorov-Smirnov: the largest gap between the two distribution functions, in [0, 1]."""
+    """The Kolmogorov-Smirnov distance: the largest difference of the two distribution functions, in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class RateComparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Everything that is measured. Pairs are `(real, stand-in)`."""
+    """All measured figures. Pairs are `(real, stand-in)`."""
 
     n_rows: int
     seed: int
@@ -72,7 +72,7 @@ class Comparison:
     rates: tuple[RateComparison, ...]
     default_rate: tuple[float, float]
     coded_share: tuple[float, float]
-    """Share of rows whose late counts hold the codes 96 or 98."""
+    """Share of rows whose late counts are the codes 96 or 98."""
     largest_correlation_gap: float
     largest_correlation_gap_pair: tuple[str, str]
     """Largest |difference| of two raw inputs' Spearman correlations, each over the rows that have both."""
@@ -81,16 +81,16 @@ class Comparison:
     transfer_auc: float
     """ROC AUC on all real rows of the contract's estimator trained on the stand-in alone."""
     two_sample_auc: float
-    """5-fold ROC AUC of gradient boosting telling real rows from stand-in rows: 0.5 is indistinguishable, 1 obvious."""
+    """5-fold ROC AUC of gradient boosting between real and stand-in rows: 0.5 is indistinguishable, 1 perfectly separable."""
 
 
 def read_real(path: Path) -> pd.DataFrame:
-    """The real file's raw inputs and `true_label`, validated, under the contract's names."""
+    """Return the real file's raw inputs and `true_label`, validated, under the contract's names."""
     return load_csv(path, contract)
 
 
 def compare(real: pd.DataFrame, synthetic: pd.DataFrame, *, seed: int, n_model_rows: int | None = None) -> Comparison:
-    """Measures both frames (raw inputs and label). `n_model_rows` bounds what the classifiers see of each."""
+    """Compare both frames (raw inputs and label). `n_model_rows` bounds the rows of each for the classifiers."""
     sides = (real, synthetic)
     exactly("rows of the stand-in", len(synthetic), len(real))
     for frame in sides:
@@ -121,7 +121,7 @@ def compare(real: pd.DataFrame, synthetic: pd.DataFrame, *, seed: int, n_model_r
 
 
 def is_coded(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Whether a row's late counts hold a code instead of counts."""
+    """Return whether each row's late counts are a code instead of counts."""
     return (frame[list(LATE_COUNTS)] >= LATE_CODE_FROM).any(axis=1)
 
 
@@ -133,10 +133,10 @@ def estimator_auc(frame: pd.DataFrame, seed: int) -> float:
 
 
 def two_sample_auc(real: pd.DataFrame, synthetic: pd.DataFrame, seed: int) -> float:
-    """Mean ROC AUC, over 5 stratified folds, of gradient boosting that tells real rows from stand-in rows.
+    """Return the mean ROC AUC, over 5 stratified folds, of gradient boosting between real and stand-in rows.
 
-    It sees the raw inputs and the label, so a wrong joint distribution shows as much as a wrong marginal one. Lopez-Paz
-    and Oquab, "Revisiting Classifier Two-Sample Tests" (2017).
+    Its features are the raw inputs and the label, so it detects a wrong joint distribution as well as a wrong marginal one.
+    Lopez-Paz and Oquab, "Revisiting Classifier Two-Sample Tests" (2017).
     """
     rows = pd.concat([real, synthetic], ignore_index=True)
     is_synthetic = np.repeat([0, 1], [len(real), len(synthetic)])
@@ -164,7 +164,7 @@ def _compare_feature(name: str, real: pd.DataFrame, synthetic: pd.DataFrame) -> 
 
 
 def _compare_rates(real: pd.DataFrame, synthetic: pd.DataFrame) -> tuple[RateComparison, ...]:
-    """Default rates by utilization (fifths of the real rows), late count (codes apart) and stated income."""
+    """Return default rates by utilization (fifths of the real rows), late count (codes separately) and stated income."""
     edges = np.quantile(real["revolving_utilization"].to_numpy(dtype=np.float64), [0.2, 0.4, 0.6, 0.8])
     real_bands, synthetic_bands = (_bands(frame, edges) for frame in (real, synthetic))
     return tuple(
@@ -181,7 +181,7 @@ def _compare_rates(real: pd.DataFrame, synthetic: pd.DataFrame) -> tuple[RateCom
 
 
 def _bands(frame: pd.DataFrame, utilization_edges: FloatArray) -> dict[str, pd.Series[bool]]:
-    """Which rows of `frame` meet which condition."""
+    """Return which rows of `frame` meet each condition."""
     fifth = pd.Series(np.searchsorted(utilization_edges, frame["revolving_utilization"]), index=frame.index)
     bands = {f"revolving_utilization, fifth {k + 1}": fifth == k for k in range(5)}
     coded = is_coded(frame)
@@ -192,7 +192,7 @@ def _bands(frame: pd.DataFrame, utilization_edges: FloatArray) -> dict[str, pd.S
 
 
 def _largest_correlation_gap(real: pd.DataFrame, synthetic: pd.DataFrame) -> tuple[float, tuple[str, str]]:
-    """The largest |difference| of Spearman correlations among the raw inputs, and the pair that has it."""
+    """Return the largest |difference| of Spearman correlations among the raw inputs, and its pair of inputs."""
     names = list(contract.input_names)
     gaps = (real[names].corr("spearman") - synthetic[names].corr("spearman")).abs().fillna(0.0).to_numpy()
     row, column = np.unravel_index(gaps.argmax(), gaps.shape)
@@ -200,7 +200,7 @@ def _largest_correlation_gap(real: pd.DataFrame, synthetic: pd.DataFrame) -> tup
 
 
 def feature_table(comparison: Comparison) -> Table:
-    """Two lines a feature (real, stand-in): quantiles, missing rate, correlation with the label; one KS distance."""
+    """Return two rows per feature (real, stand-in): quantiles, missing rate, correlation with the label; one KS distance."""
     table = Table(
         title=f"Inputs: {comparison.n_rows:,} real rows against as many stand-in rows (seed {comparison.seed})"
     )
@@ -223,7 +223,7 @@ def feature_table(comparison: Comparison) -> Table:
 
 
 def rate_table(comparison: Comparison) -> Table:
-    """Default rates by condition."""
+    """Return the default rates by condition."""
     table = Table("rows with", title="Default rates")
     for heading in ("real", "stand-in", "real rows", "stand-in rows"):
         table.add_column(heading, justify="right")
@@ -233,7 +233,7 @@ def rate_table(comparison: Comparison) -> Table:
 
 
 def summary_table(comparison: Comparison) -> Table:
-    """The numbers about the whole."""
+    """Return the figures on the whole data set."""
     table = Table("measure", title="Overall")
     for heading in ("real", "stand-in"):
         table.add_column(heading, justify="right")

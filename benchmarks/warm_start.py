@@ -1,7 +1,7 @@
-"""API processes that have their imports behind them: `python -m benchmarks.warm_start`, used by `benchmarks.crash`.
+"""API processes whose imports are done: `python -m benchmarks.warm_start`, used by `benchmarks.crash`.
 
-A start costs seconds of CPU, nearly all of it imports. Here they are done once; then each line of JSON on stdin, an
-environment, forks a process that goes on from there exactly as `python -m serving` does, and its number is printed.
+A start costs seconds of CPU, nearly all of it for imports, which this process does once. Each line of JSON on stdin is an
+environment, for which it forks a process that continues exactly as `python -m serving` does, and prints its process id.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from serving.__main__ import main
 
 
 def serve(environment: dict[str, str]) -> int:
-    """In the forked process: leads a session of its own, and logs where the parent does."""
+    """Serve in the forked process, in a session of its own, with the parent's log."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
@@ -30,7 +30,7 @@ def serve(environment: dict[str, str]) -> int:
 
 if __name__ == "__main__":
     assert serving.asgi
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

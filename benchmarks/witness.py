@@ -1,7 +1,7 @@
-"""Clients that remember what they were answered, for a benchmark that takes the service away under them.
+"""Clients that record all answers, for a benchmark that kills the service under load.
 
-Belongs here: asking, again where a client would, and keeping what was acknowledged. Does not belong here: what is done to
-the service meanwhile, and whether it kept its word (`benchmarks.crash`).
+Belongs here: sending requests, repeating them where a client would, and recording acknowledgements. Does not belong here: the
+failures of the service, and the verification (`benchmarks.crash`).
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from benchmarks.load import http_request
 ANSWER_TIMEOUT_SECONDS = 60.0
 RETRY_PAUSE_SECONDS = 0.05
 PAUSE_SECONDS = 0.1
-"""Mean time a client thinks between two questions: leaves the machine room to start what was killed."""
+"""Mean pause of a client between two requests, which leaves the machine time to restart killed processes."""
 
 LABELLED_SHARE = 0.05
 MAX_LABELS_DUE = 2_000
 """Of one client; what is beyond that is never labelled."""
 
 SCORE_TOLERANCE = 1e-12
-"""Rounding: whom a row is scored together with may change its probability's last bits."""
+"""Tolerance for rounding: the rows scored together may affect the last bits of a probability."""
 
 OK, UNAVAILABLE = 200, 503
 UNREACHED, BROKEN = 0, -1
-"""In place of a status: nobody took the connection, or it broke before the answer had come."""
+"""Values in place of a status: the connection was refused, or it broke before the answer arrived."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """One prediction as the client was told it. `number` is that of its row among all that were ever asked."""
+    """One acknowledged prediction. `number` is that of its row among all rows sent."""
 
     number: int
     prediction_id: str
@@ -51,7 +51,7 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request, with a row for each number."""
+    """One request, with one row per number."""
 
     numbers: range
     request: bytes
@@ -60,8 +60,9 @@ class Question:
 
 @dataclass
 class Ledger:
-    """What was asked and answered. Each row is asked under a `request_source` of its own, so that rows in Postgres can be
-    counted by what was asked and not only by what they are called.
+    """All requests and answers.
+
+    Each row has a `request_source` of its own, so that rows in Postgres can be counted by request and not only by id.
     """
 
     rows: Sequence[dict[str, Any]]
@@ -80,6 +81,7 @@ class Ledger:
     first_other_answer: str | None = None
 
     def question(self, n_rows: int, *, has_own_ids: bool) -> Question:
+        """Return a new request with the next rows."""
         numbers = range(self.n_asked_rows, self.n_asked_rows + n_rows)
         self.n_asked_rows += n_rows
         rows = [
@@ -92,49 +94,55 @@ class Ledger:
         return Question(numbers, http_request(path, orjson.dumps(body)), has_own_ids)
 
     def row(self, number: int) -> dict[str, Any]:
+        """Return the inputs of the row with this number."""
         return self.rows[number % len(self.rows)]
 
     def true_label(self, number: int) -> int:
         return self.true_labels[number % len(self.true_labels)]
 
     def note_other_answer(self, status: int, body: bytes) -> None:
+        """Count an unexpected answer and remember the first one."""
         self.n_other_answers += 1
         self.first_other_answer = self.first_other_answer or f"{status}: {body[:300].decode(errors='replace')}"
 
 
 def source_of(number: int) -> str:
+    """Return the `request_source` of a row number."""
     return f"row-{number}"
 
 
 def number_of(source: str) -> int:
+    """Return the row number of a `request_source`."""
     return int(source.removeprefix("row-"))
 
 
 @dataclass
 class Door:
-    """A port behind which one API process serves after the other.
+    """A port on which one API process serves after the other.
 
-    `n_processes` tells a late answer of a process that was killed from the first one of the next.
+    `n_processes` distinguishes a late answer of a killed process from the first one of its successor.
     """
 
     port: int
     n_processes: int = 0
     n_acknowledged: int = 0
-    """Since the present process was started."""
+    """Rows acknowledged since the current process was started."""
 
     closed_at: float | None = None
     is_cold: bool = True
-    """Whether the present process had to do its imports."""
+    """Whether the current process had to do its imports."""
 
     cold_recovery_seconds: list[float] = field(default_factory=list)
     warm_recovery_seconds: list[float] = field(default_factory=list)
 
     def note_closed(self) -> None:
+        """Note that the process behind the port was killed."""
         self.n_processes += 1
         self.n_acknowledged = 0
         self.closed_at = time.monotonic()
 
     def note_answer(self, process: int, n_rows: int) -> None:
+        """Count acknowledged rows of the current process; its first answer ends the recovery time."""
         if process != self.n_processes:
             return
         self.n_acknowledged += n_rows
@@ -145,12 +153,12 @@ class Door:
 
 
 class Client:
-    """Asks one question after the other at its door.
+    """Sends one request after the other to its port.
 
-    A question without ids of its own is asked once: what became of it is unknown if the connection breaks. One with ids is
-    asked until it is answered, here or (`goes_elsewhere`) at the next door, as behind a load balancer. After each break the
-    last answered one is asked again, too: a client to whom the answer was lost on its way does so, and must get the same
-    (elsewhere: but for rounding, if the one process has not heard yet what the other had answered).
+    A request without ids is sent once: its outcome is unknown if the connection breaks. A request with ids is sent until it is
+    answered, on this port or (`goes_elsewhere`) on the next one, as behind a load balancer. After each break, the last answered
+    request is sent again, as by a client that lost the answer. It must get the same answer; on another port, equal up to
+    rounding if that process does not know the first answer yet.
     """
 
     def __init__(
@@ -182,7 +190,7 @@ class Client:
         self._last: tuple[Question, list[Acknowledged]] | None = None
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Send requests until cancelled."""
         try:
             while True:
                 await asyncio.sleep(random.uniform(0, 2 * self._pause_seconds))
@@ -203,7 +211,7 @@ class Client:
             self._disconnect()
 
     async def _ask(self, question: Question) -> list[Acknowledged]:
-        """What was acknowledged; nothing if the answer will never be known."""
+        """Send a request and return the acknowledged predictions; none if the outcome will never be known."""
         while True:
             status, body = await self._post(question.request)
             if status == OK:
@@ -251,7 +259,7 @@ class Client:
         ]
 
     async def _post(self, request: bytes, n_rows: int | None = None) -> tuple[int, bytes]:
-        """Status (or UNREACHED, BROKEN) and body. A 200 acknowledges `n_rows`, by default those of a question."""
+        """Return status (or UNREACHED, BROKEN) and body. A 200 acknowledges `n_rows`, by default those of the request."""
         door = self._doors[self._at]
         failure = UNREACHED
         try:
@@ -285,6 +293,7 @@ class Client:
 
 
 def is_same_answer(one: Acknowledged, other: Acknowledged, tolerance: float) -> bool:
+    """Return whether two answers agree, with probabilities within `tolerance`."""
     is_close = abs(one.probability - other.probability) <= tolerance
     return is_close and replace(one, probability=other.probability) == other
 
