@@ -1,6 +1,6 @@
 """The logic of the self-healing loop. Imports neither Dagster nor FastAPI.
 
-The map, in the order in which the data travels (each arrow is one record of `selfheal.domain.records`):
+The flow of data (each arrow is one record of `selfheal.domain.records`):
 
     POST /predict -> adapters.journal -> prediction_logs (adapters.postgres.ingest) -> domain.monitoring.window
         -> {proxy metrics (SQL), domain.monitoring.drift, domain.monitoring.performance} -> domain.monitoring.triage
@@ -15,8 +15,8 @@ The folders are the layers; each imports only those below it:
     simulate    traffic, scenarios and the demo
     services    the stages of the loop on an open platform: load, call the pure rule, record
     adapters    input and output: Postgres, journal, MLflow, files, alert channels
-    settings    one frozen `Settings`, passed in
+    settings    one frozen `Settings`, passed as an argument
     credit_risk the shipped use case, known by its setting only
     domain      what the loop decides: rows and `now` in, a record out
-    kit         errors, ids, durations, atomic files; knows no other package
+    kit         errors, ids, durations, atomic files; imports no other package
 """

@@ -1,4 +1,4 @@
-"""One frozen `Settings`, read from the environment or `.env`, and passed in. There is no global instance."""
+"""One frozen `Settings`, read from the environment or `.env` and passed as an argument. There is no global instance."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FORMER_NAMES = {
     "ingest_lag_alert_seconds": "sink_lag_alert_seconds",
     "ingest_interval_seconds": "sink_interval_seconds",
 }
-"""Settings that had another name once: an environment written then still counts. The present name wins."""
+"""Former names of settings, which are still read. The current name wins."""
 
 
 def _renamed(name: str) -> AliasChoices:
@@ -44,7 +44,7 @@ def _renamed(name: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """What is in force. A field's upper-case name is its environment variable."""
+    """The current settings. A field's upper-case name is its environment variable."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
 
@@ -334,7 +334,7 @@ class Settings(BaseSettings):
 
     @property
     def own_api_key(self) -> str | None:
-        """The key that clients on this machine send."""
+        """Return the key that clients on this machine send."""
         if self.api_key is not None:
             return self.api_key.get_secret_value()
         return first_plain_key(self.api_keys.get_secret_value())
@@ -346,7 +346,7 @@ class Settings(BaseSettings):
 
     @property
     def has_external_database(self) -> bool:
-        """Whether Postgres is one that was started elsewhere."""
+        """Return whether Postgres is an external server instead of the embedded one."""
         return self.database_url is not None or self.postgres_host is not None
 
     def external_database_url(self, database: str) -> str:
@@ -362,15 +362,15 @@ class Settings(BaseSettings):
         return int(self.data_umask, 8)
 
     def ticks_per_budget(self) -> float:
-        """How many monitoring ticks share one false alarm."""
+        """Return the number of monitoring ticks in which one false alarm is expected at most."""
         return self.false_alarm_budget_days * SECONDS_PER_DAY / self.monitoring_interval
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Return the settings from the environment and `.env`, those that gates bring included; keyword arguments win.
+    """Return the settings from the environment and `.env`, including those that gates declare; keyword arguments win.
 
     Raises:
-        ConfigurationError: naming each wrong setting, its value and what is allowed.
+        ConfigurationError: if settings are wrong; the message names each, its value and what is allowed.
     """
     try:
         return _settings_with_gates()(**overrides)
@@ -380,16 +380,16 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def default_settings() -> Settings:
-    """Return the shipped settings, whatever the environment and `.env` say."""
+    """Return the default settings, ignoring the environment and `.env`."""
     return _settings_with_gates().model_construct()
 
 
 @cache
 def _settings_with_gates() -> type[Settings]:
-    """Return `Settings` with the fields of gates that bring a setting of their own; `Settings` itself if none does.
+    """Return `Settings` with the fields of gates that declare a setting; `Settings` itself if none does.
 
     Raises:
-        ConfigurationError: if a gate brings a setting that there is already, or names one that there is not.
+        ConfigurationError: if a gate declares an existing setting, or names one that does not exist.
     """
     from selfheal.domain.retraining.gates import GATES
 
@@ -407,14 +407,14 @@ def _settings_with_gates() -> type[Settings]:
 
 
 def _problem(name: str, value: Any, message: str) -> str:
-    """Return what is wrong with a setting, under the name it was given by; a secret is not revealed."""
+    """Return what is wrong with a setting, by the name under which it was given; a secret is not revealed."""
     present = {former: name for name, former in FORMER_NAMES.items()}.get(name, name)
     is_secret = SecretStr.__name__ in str(_settings_with_gates().model_fields[present].annotation)
     return f"{name.upper()}={'***' if is_secret else value}: {message}"
 
 
 def settings_sources(settings: Settings) -> dict[str, Literal["environment", ".env", "default"]]:
-    """Where each setting in force came from: `settings` as `load_settings()` gave them here, without overrides."""
+    """Return the source of each setting. `settings` must come from `load_settings()` in this process, without overrides."""
     in_environment = EnvSettingsSource(type(settings))()
     in_file = DotEnvSettingsSource(type(settings))()
 

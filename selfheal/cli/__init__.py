@@ -1,6 +1,6 @@
-"""The `selfheal` command. Each command reads its options, calls one thing, and prints; errors are one line with a remedy.
+"""The `selfheal` command. Each command reads its options, calls one function, and prints; errors are one line with a remedy.
 
-A module a group of commands, as `selfheal --help` shows them.
+Each group of commands in `selfheal --help` has one module.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["app", "backups", "contracts", "main", "postgres", "record", "running
 
 
 UsageError = typer.BadParameter.__mro__[1]
-"""What a wrong argument, option or command raises; typer has a public name only for the first."""
+"""Error for a wrong argument, option or command; typer has a public name only for the first."""
 
 PANELS = ("Run", "Watch", "Change what serves", "History", "Upkeep")
 app.registered_commands.sort(key=lambda command: PANELS.index(str(command.rich_help_panel)))

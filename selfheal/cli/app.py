@@ -24,7 +24,7 @@ alerts_app = typer.Typer(pretty_exceptions_enable=False, help="Open alerts; ackn
 app.add_typer(alerts_app, name="alerts", rich_help_panel="Watch")
 console = Console()
 progress_console = Console(stderr=True)
-"""Progress and errors, so that what is on stdout can be read by a program."""
+"""Console for progress and errors, so that programs can read stdout."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Reason = Annotated[str, typer.Option(help="Why; recorded with the decision.")]

@@ -1,6 +1,6 @@
 """Shell completion: versions and open alerts of the platform that the settings name.
 
-Errors are silent: a completion that fails offers nothing, and must not write into the line being typed.
+Errors are silent: a failed completion offers nothing, because it must not write into the line being typed.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ Offers = list[tuple[str, str]]
 
 
 def versions(incomplete: str) -> Offers:
-    """Return the registered versions, the newest first, each with its stage."""
+    """Return the registered versions, newest first, each with its stage."""
     from selfheal.adapters.postgres import completions
 
     return _matching(completions.versions, incomplete)
 
 
 def open_alerts(incomplete: str) -> Offers:
-    """Ids of open alerts, the newest first, each with what it is about."""
+    """Return the ids of open alerts, newest first, each with its subject."""
     from selfheal.adapters.postgres import completions
 
     return _matching(completions.open_alerts, incomplete)
 
 
 def scenarios(incomplete: str) -> Offers:
-    """`calm` and the scenarios of the contract."""
+    """Return `calm` and the scenarios of the contract."""
     from selfheal.domain.contract import CALM, load_contract
 
     def named(settings: Settings) -> Offers:

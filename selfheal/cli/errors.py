@@ -1,7 +1,7 @@
 """Errors at the command line as one line: what went wrong and what to do about it.
 
-The platform's own errors say both. Here are the others that a person can cause or cure: a wrong option, a server that has
-gone away in the middle, a full disk. What is not here is a defect, and its traceback is wanted.
+The platform's own errors say both. Listed here are other errors that a person can cause or fix: a wrong option, a server that
+stopped during the command, a full disk. Any other error is a bug, which needs its traceback.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ REMEDIES = {
     "builtins.ConnectionError": "no answer: {error}; is the platform up (`selfheal up`)?",
     "builtins.OSError": "{error}; see that the disk has room and the folder may be written",
 }
-"""By the name of the class, so that none of these libraries is imported to fail."""
+"""Remedies by class name, so that no library is imported only to report an error."""
 
 MAX_CHARACTERS = 240
 
 
 def one_line(error: BaseException) -> str | None:
-    """Return the error as one line for a person; None if it is a defect."""
+    """Return the error as one line for people; None if it is a bug."""
     if isinstance(error, SelfhealError):
         return " ".join(str(error).split())
     names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)

@@ -29,7 +29,7 @@ MAX_MESSAGE_CHARACTERS = 60
 
 @contextmanager
 def step_progress(title: str) -> Iterator[Callable[[JobEvent], None]]:
-    """Show a bar over the steps of a job and, within a step, what it says of its progress."""
+    """Show a bar over the steps of a job, with the progress within a step."""
     with _progress_bar() as progress:
         task = progress.add_task(title, total=None)
 
@@ -56,14 +56,14 @@ def fit_progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def phase_progress(title: str, n_phases: int) -> Iterator[Callable[[str], None]]:
-    """Show a bar over phases that say their names as they begin."""
+    """Show a bar over phases, with the name of each as it begins."""
     with _progress_bar(is_transient=True) as progress:
         task = progress.add_task(title, total=n_phases, completed=-1)
         yield lambda phase: progress.update(task, advance=1, description=f"{title}: {phase}")
 
 
 def _progress_bar(*, is_transient: bool = False) -> Progress:
-    """On stderr, so that JSON on stdout stays JSON."""
+    """Return a progress bar on stderr, so that stdout contains only JSON."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -105,7 +105,7 @@ def print_table(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]
 
 
 def printable(text: str) -> str:
-    r"""Return text from outside safe for a terminal: what would move the cursor, hide or colour is shown as `?`.
+    r"""Return external text made safe for a terminal: control characters and escape sequences become `?`.
 
     >>> printable("as it is\x1b[2Jor not")
     'as it is?[2Jor not'

@@ -1,6 +1,6 @@
-"""Layout of `selfheal status`: the dashboard's first screen for a terminal of 80 columns, without colour if need be.
+"""Layout of `selfheal status`: the dashboard's first screen for a terminal of 80 columns, with or without colour.
 
-The words are `selfheal.services.status`'s. A tone is a word as well as a colour: pipes and colour-blind readers see it too.
+`selfheal.services.status` provides the words. A tone is a word as well as a colour, for pipes and colour-blind readers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ METRIC_NAMES = {
 
 
 def status_screen(found: dict[str, Any], *, is_old: bool = False) -> RenderableType:
-    """Lay out what `selfheal.services.status.overview` found. `is_old`: Postgres cannot be asked again at the moment."""
+    """Lay out the result of `selfheal.services.status.overview`. `is_old`: Postgres is unavailable, so it is not current."""
     parts: list[RenderableType] = [_headline(found)]
     if is_old:
         parts = [Text("Postgres does not answer. This is what was seen last:", style="bold red"), *parts]

@@ -73,7 +73,7 @@ def prepare_data_dir(settings: Settings) -> Path:
     """Return the data folder, created if it is missing, and writable; from now on this process writes private files.
 
     Raises:
-        ConfigurationError: naming the folder if it cannot be written.
+        ConfigurationError: if the folder cannot be written.
     """
     folder = settings.data_dir.expanduser().resolve()
     restrict_new_files(settings.umask)
@@ -104,7 +104,7 @@ def only_one(folder: Path) -> Iterator[None]:
     """Lock the folder, so that two `up` never share it. Nothing that `up` starts inherits the lock.
 
     Raises:
-        ConfigurationError: naming the process that holds it.
+        ConfigurationError: if another process holds the lock; the message names it.
     """
     with (folder / LOCK_NAME).open("a+") as lock:
         try:
@@ -164,7 +164,7 @@ def no_process_left(settings: Settings, folder: Path) -> Iterator[None]:
 
 
 def dagster_home(settings: Settings) -> Path:
-    """DAGSTER_HOME below the data folder, with the current `dagster.yaml` in it."""
+    """Return DAGSTER_HOME below the data folder, with the current `dagster.yaml`."""
     home = prepare_data_dir(settings) / "dagster"
     home.mkdir(exist_ok=True)
     write_atomic(home / "dagster.yaml", files("selfheal_assets").joinpath("dagster.yaml").read_bytes())
@@ -206,13 +206,13 @@ def run_job(
     on_event: Callable[[JobEvent], None],
     request: Mapping[str, Any] | None = None,
 ) -> None:
-    """Run one of Dagster's jobs here, to the end; `on_event` is called with each of its events as it occurs.
+    """Run one of Dagster's jobs in a child process and wait for it; call `on_event` with each event as it occurs.
 
     Args:
-        request: for `retraining_job`, who asks for it and why.
+        request: for `retraining_job`, who requests it and why.
 
     Raises:
-        ServiceUnavailableError: if it fails, with the cause.
+        ServiceUnavailableError: if it fails; the message has the cause.
     """
     log = prepare_data_dir(settings) / "logs" / f"{job_name}.log"
     log.parent.mkdir(exist_ok=True)
@@ -308,7 +308,7 @@ def _accepts(port: int) -> bool:
 
 
 def _workspace(settings: Settings) -> str:
-    """One code server for webserver and daemon: the daemon would otherwise start a new one every minute."""
+    """Write a workspace with one code server for webserver and daemon, which would otherwise start one every minute."""
     path = dagster_home(settings) / "workspace.yaml"
     server = f"host: 127.0.0.1, port: {settings.code_server_port}, location_name: {CODE_LOCATION}"
     write_atomic(path, f"load_from:\n  - grpc_server: {{{server}}}\n".encode())

@@ -143,7 +143,7 @@ def worth_labelling(as_json: JsonFlag = False) -> None:
 
 
 def _print_decisions(platform: Platform, *, since: datetime, as_json: bool) -> None:
-    """Print the decisions from then on, the oldest first."""
+    """Print the decisions since `since`, oldest first."""
     from selfheal.adapters.postgres.decisions import recent
     from selfheal.kit.serialization import to_dict
 

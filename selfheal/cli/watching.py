@@ -50,7 +50,7 @@ def status(
 
 
 def _watch(platform: Platform) -> NoReturn:
-    """Refresh the state until Ctrl-C; while Postgres is unavailable, show the last one and that it is old."""
+    """Refresh the state until Ctrl-C; while Postgres is unavailable, show the last state, marked as old."""
     from rich.live import Live
     from sqlalchemy.exc import OperationalError
 
@@ -175,7 +175,7 @@ def _print_alerts(title: str, alerts: list[dict[str, Any]]) -> None:
 
 
 def _alert_story(alert: Mapping[str, Any]) -> Iterator[str]:
-    """Return what happened to an alert, one line per event."""
+    """Yield one line per event of an alert."""
     yield f"since {cell(alert['created_at'])} UTC"
     if alert["resolved_at"] is not None:
         yield f"resolved {cell(alert['resolved_at'])} UTC"

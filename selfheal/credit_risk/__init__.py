@@ -1,8 +1,8 @@
 """The shipped use case: will a borrower be 90 days late within two years (*Give Me Some Credit*).
 
-The only package that may name a credit feature. `contract` is what `USE_CASE` points at; the synthetic stand-in and the
-scenarios of change live beside it. The estimator is the platform's default: utilization, debt ratio and income have tails (a
-utilization of 22,000, the median is 0.16) in which a linear model over their values would drown.
+Only this package may name a credit feature. `USE_CASE` names `contract`; the synthetic stand-in and the scenarios are in modules
+beside it. The estimator is the platform's default, because utilization, debt ratio and income have long tails (a utilization of
+22,000, with a median of 0.16) that would dominate a linear model over their values.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ LATE_COUNTS = ("times_30_59_days_late", "times_60_89_days_late", "times_90_days_
 LATE_CODE_FROM = 96
 """The bureau writes 96 and 98 in the late-payment counts as codes ("not reported"); the largest true count is 17."""
 
-# What a borrower is told. Each text names every factor behind it, which the law asks for (age included), and fits whichever
-# way the factor spoke, which it allows. One reason where features compensate each other: income per person falls with the
-# dependents, so neither's share says anything without the other's.
+# Reasons given to a borrower. Each text names every factor behind it, as the law requires (including age), and does not state
+# the factor's direction, as the law permits. Features that compensate each other share one reason: income per person falls with
+# the dependents, so the contribution of one means nothing without the other's.
 UTILIZATION = AdverseReason("UTILIZATION", "Balances on cards and credit lines in proportion to their limits")
 LATE_PAYMENTS = AdverseReason("LATE_PAYMENTS", "Record of late payments in the last two years: how many and how late")
 DEBT = AdverseReason("DEBT", "Monthly debt payments, by themselves and in proportion to income")

@@ -1,4 +1,4 @@
-"""Changes of the lending world, for demos, tests and benchmarks. Each is a pure function of rows, labels and a seed."""
+"""Scenarios of change in lending, for demos, tests and benchmarks. Each is a pure function of rows, labels and a seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Labels = npt.NDArray[np.int64]
 
 
 def rate_shock(inputs: pd.DataFrame, labels: Labels, rng: np.random.Generator) -> tuple[pd.DataFrame, Labels]:
-    """Interest rates jump: the population *and* what makes a borrower default change.
+    """Simulate a jump of interest rates: the population *and* the causes of default change.
 
     Population: incomes fall by 30 %, balances (and with them utilization) rise by 60 %, debt service doubles.
     Relation: borrowers with real estate loans, safe until now, default by the weight of their debt service; half of the
@@ -36,14 +36,14 @@ def rate_shock(inputs: pd.DataFrame, labels: Labels, rng: np.random.Generator) -
 
 
 def younger_applicants(inputs: pd.DataFrame, labels: Labels, rng: np.random.Generator) -> tuple[pd.DataFrame, Labels]:
-    """Simulate a campaign that brings younger people. Only the mix changes; who defaults, given the inputs, does not."""
+    """Simulate a campaign that attracts younger people. Only the mix changes, not the relation of inputs and default."""
     weights = np.exp(-inputs["age"].to_numpy(dtype=np.float64) / 15.0)
     rows = rng.choice(len(inputs), size=len(inputs), p=weights / weights.sum())
     return inputs.iloc[rows].set_axis(inputs.index), labels[rows]
 
 
 def income_in_cents(inputs: pd.DataFrame, labels: Labels, rng: np.random.Generator) -> tuple[pd.DataFrame, Labels]:
-    """Simulate a sender that starts to report income in cents: the feed is broken, the world is unchanged."""
+    """Simulate a sender that starts to report income in cents: the feed is broken, the population is unchanged."""
     return inputs.assign(monthly_income=inputs["monthly_income"] * 100.0), labels
 
 

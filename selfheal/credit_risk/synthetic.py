@@ -40,7 +40,7 @@ class Curve(NamedTuple):
     y: tuple[float, ...]
 
     def __call__(self, values: FloatArray) -> FloatArray:
-        """Interpolate."""
+        """Return the interpolated values."""
         return np.interp(values, self.x, self.y)
 
 
@@ -59,7 +59,7 @@ LATENTS = (
     "is_unstated",
     "is_maxed",
 )
-"""What has a latent normal.
+"""Quantities with a latent normal variable.
 
 `midlife` is how near the age is to its median (see `_midlife`); `is_unstated`: the income is missing, 0 or 1;
 `is_maxed`: utilization is `MAXED_OUT`.
@@ -145,7 +145,7 @@ INCOME = Curve(
 """Quantiles of the monthly income in dollars, over the real rows that state more than 1 dollar."""
 
 INCOME_GRAINS = (1_000.0, 500.0, 100.0, 10.0, 1.0)
-"""To how many dollars people round the income they state."""
+"""Multiples, in dollars, to which people round their stated income."""
 
 INCOME_GRAIN_SHARES = (0.06, 0.14, 0.23, 0.14, 0.43)
 """Share of each grain, from the shares of multiples of 1,000, 500, 100 and 10 among the incomes of the real rows."""
@@ -154,7 +154,7 @@ UNSTATED_SHARE = 0.216
 """Share of rows whose income is missing, 0 or 1."""
 
 UNSTATED_INCOMES = (np.nan, 0.0, 1.0)
-"""What the file holds for an income that nobody stated, in dollars."""
+"""Values of an unstated income in the file, in dollars."""
 
 UNSTATED_INCOME_SHARES = (0.931, 0.050, 0.019)
 """Share of each among them."""
@@ -223,7 +223,7 @@ Without an income the debt ratio is dollars and says little.
 """
 
 UNSTATED_POINTS = 0.45
-"""What the other rows get instead: the regression's coefficient for them."""
+"""Points of the other rows instead: the regression's coefficient for them."""
 
 LAPSES_POINTS = Curve((0.0, 1.0), (0.0, 0.98))
 """Points by the sum of the three late counts: what the first lapse of any length adds to its own curve."""
@@ -260,7 +260,7 @@ def synthesize(n_rows: int, seed: int) -> pd.DataFrame:
 
 
 def _latent_ranks(n_rows: int, rng: np.random.Generator) -> dict[str, FloatArray]:
-    """Correlated ranks in (0, 1), one array of shape (n_rows,) for each of `LATENTS`."""
+    """Draw correlated ranks in (0, 1), one array of shape (n_rows,) for each of `LATENTS`."""
     from scipy.special import ndtr
 
     independent = rng.standard_normal((n_rows, len(LATENTS)))
@@ -272,10 +272,10 @@ def _latent_ranks(n_rows: int, rng: np.random.Generator) -> dict[str, FloatArray
 
 
 def _midlife(age: FloatArray) -> FloatArray:
-    """How near a latent age is to the median: mean 0, variance 1, uncorrelated with the age; shape kept.
+    """Return how close a latent age is to the median: mean 0, variance 1, uncorrelated with the age; same shape.
 
-    Dependents, loans and incomes rise until midlife and fall after it, which no correlation with the age can say. Not
-    normal, but what depends on it does so weakly enough to be nearly normal all the same.
+    Dependents, loans and incomes rise until midlife and fall afterwards, which no correlation with the age can express. The
+    result is not normal, but quantities depend on it so weakly that they are nearly normal.
     """
     return np.asarray((1.0 - age**2) / np.sqrt(2.0))
 
@@ -309,7 +309,7 @@ def _count(ranks: FloatArray, shares: tuple[float, ...]) -> FloatArray:
 
 
 def _income(ranks: Columns, rng: np.random.Generator) -> FloatArray:
-    """Monthly income in dollars: rounded as people state it, an entry of `UNSTATED_INCOMES` where nobody did."""
+    """Return the monthly income in dollars, rounded as people state it; if unstated, a value of `UNSTATED_INCOMES`."""
     exact = INCOME(ranks["income"])
     grain = rng.choice(INCOME_GRAINS, size=len(exact), p=INCOME_GRAIN_SHARES)
     stated = np.where(exact > grain, (exact / grain).round() * grain, exact.round())
@@ -318,13 +318,13 @@ def _income(ranks: Columns, rng: np.random.Generator) -> FloatArray:
 
 
 def _dependents(ranks: FloatArray, is_income_missing: BoolArray, rng: np.random.Generator) -> FloatArray:
-    """Dependents; NaN only where the income is missing too."""
+    """Return the number of dependents; NaN only if the income is missing too."""
     is_missing = is_income_missing & (rng.random(len(ranks)) < DEPENDENTS_MISSING_SHARE)
     return np.where(is_missing, np.nan, _count(ranks, DEPENDENTS_SHARES))
 
 
 def _default_probability(inputs: Columns) -> FloatArray:
-    """P(default) of each row by the scorecard, shape (n_rows,); coded rows have a probability of their own."""
+    """Return P(default) of each row by the scorecard, shape (n_rows,); coded rows have a fixed probability."""
     late_counts = [inputs[name] for name in ("times_30_59_days_late", "times_60_89_days_late", "times_90_days_late")]
     lapses = np.sum(late_counts, axis=0)
     is_stated = np.nan_to_num(inputs["monthly_income"], nan=0.0) > 1.0
@@ -335,6 +335,6 @@ def _default_probability(inputs: Columns) -> FloatArray:
 
 
 def _points(scorecard: Mapping[str, Curve], inputs: Columns) -> FloatArray:
-    """Return the sum of a scorecard's curves over the inputs they name; NaN where one of these is missing."""
+    """Return the sum of a scorecard's curves over their inputs; NaN if an input is missing."""
     curves = [curve(inputs[name]) for name, curve in scorecard.items()]
     return np.asarray(np.sum(curves, axis=0), dtype=np.float64)

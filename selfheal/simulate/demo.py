@@ -1,8 +1,8 @@
 """`selfheal demo`: the whole loop with real processes, watched from outside.
 
-It starts `selfheal up` in a folder of its own, posts traffic and labels over REST, and otherwise only reads (REST,
-GraphQL): the platform's own sensors see the drift, retrain, judge and promote. At the end both versions are scored on later
-drifted rows that neither was trained on.
+It starts `selfheal up` in a folder of its own, posts traffic and labels over REST, and otherwise only reads (REST, GraphQL): the
+platform's own sensors detect the drift, retrain, judge and promote. At the end both versions score later drifted rows that
+neither was trained on.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from selfheal.domain.records import ScoreMetrics
 
 BOOTSTRAP_SHARE, EVALUATION_SHARE = 0.6, 0.15
-"""Shares of the data set: the first rows train version 1, the last ones judge the outcome, those between are traffic."""
+"""Shares of the data set: the first rows train version 1, the last ones evaluate the outcome, the others are traffic."""
 
 MAX_BOOTSTRAP_ROWS = 12_000
 CALM_ROWS = 500
@@ -56,14 +56,14 @@ START_TIMEOUT_SECONDS = 240.0
 HEAL_TIMEOUT_SECONDS = 240.0
 STOP_TIMEOUT_SECONDS = 30.0
 ROWS_AFTER_SWAP = 100
-"""Sent once the new version answers: the swap is over only when requests behind it have been answered too."""
+"""Rows sent after the new version's first answer, so that the demo also covers requests after the swap."""
 
 MIN_ROWS = 6_000
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What `selfheal demo` was asked for."""
+    """The options of `selfheal demo`."""
 
     data: Path | None
     json_file: Path | None
@@ -76,7 +76,7 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class DemoRows:
-    """The data set, divided; `drifted` and `evaluation` are as the scenario has them, each made of rows of its own."""
+    """The divided data set; the scenario has changed `drifted` and `evaluation`, each made of rows of its own."""
 
     n_bootstrap: int
     calm: pd.DataFrame
@@ -86,7 +86,7 @@ class DemoRows:
 
 @dataclass
 class Watch:
-    """What was seen, and when (Unix seconds)."""
+    """Observed events, with their times (Unix seconds)."""
 
     drift_began_at: float | None = None
     alert_seen_at: float | None = None
@@ -145,7 +145,7 @@ def _tell_what_is_left(console: Console, settings: Settings, pid: int) -> None:
 
 
 def divide(dataset: Dataset, contract: ModelContract, options: DemoOptions) -> DemoRows:
-    """Cuts the data set into bootstrap, calm, drifted and evaluation rows, in its order.
+    """Divide the data set into bootstrap, calm, drifted and evaluation rows, in its order.
 
     Raises:
         InvalidDataError: if there are too few rows for all four.
@@ -168,7 +168,7 @@ def divide(dataset: Dataset, contract: ModelContract, options: DemoOptions) -> D
 def demo_settings(base: Settings, options: DemoOptions, folder: Path, n_bootstrap: int) -> Settings:
     """Return the platform's settings for the demo: a folder and ports of its own, a short interval, no cooldown.
 
-    It asks for the user's API keys if it knows one to send its own traffic with.
+    The demo requires the user's API keys if it knows one for its own traffic.
     """
     api_port, dagster_port, code_server_port, mlflow_port = free_ports(4)
     csv = options.data or base.data or default_csv(base)
@@ -194,13 +194,13 @@ def demo_settings(base: Settings, options: DemoOptions, folder: Path, n_bootstra
 
 
 def default_csv(settings: Settings) -> Path | None:
-    """Return the contract's file in the usual data folder: the demo's own folder does not have it."""
+    """Return the contract's file in the configured data folder, because the demo's own folder does not have it."""
     path = settings.data_dir / load_contract(settings.use_case).default_csv
     return path if path.exists() else None
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on now."""
+    """Return `count` ports on which nothing listens now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -216,12 +216,12 @@ def settings_environment(settings: Settings) -> dict[str, str]:
         return "" if revealed is None else str(revealed)
 
     variables = {name.upper(): text(getattr(settings, name)) for name in type(settings).model_fields}
-    importable = os.pathsep.join((str(Path.cwd()), os.environ.get("PYTHONPATH", "")))  # where USE_CASE may live
+    importable = os.pathsep.join((str(Path.cwd()), os.environ.get("PYTHONPATH", "")))  # where USE_CASE may be
     return os.environ | variables | {"PYTHONPATH": importable}
 
 
 def start_platform(settings: Settings) -> subprocess.Popen[bytes]:
-    """`selfheal up` in a session of its own; its output goes to DATA_DIR/up.log."""
+    """Start `selfheal up` in a session of its own; its output goes to DATA_DIR/up.log."""
     settings.data_dir.mkdir(parents=True)
     with (settings.data_dir / "up.log").open("wb") as log:
         return subprocess.Popen(
@@ -236,7 +236,7 @@ def start_platform(settings: Settings) -> subprocess.Popen[bytes]:
 
 
 def stop_platform(process: subprocess.Popen[bytes]) -> None:
-    """Asks `up` to stop, as Ctrl-C does, and waits; kills its session if it does not."""
+    """Stop `up` as Ctrl-C does and wait for it; kill its session if it does not stop."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         try:
@@ -293,7 +293,7 @@ async def _live_through(
 async def _send_until_swapped(
     sender: TrafficSender, rows: pd.DataFrame, contract: ModelContract, watch: Watch, timeline: Timeline
 ) -> None:
-    """Drifted rows until another version answers, then some more; or until rows or time run out."""
+    """Send drifted rows until another version answers, and then some more; stop if rows or time run out."""
     spare = rows.iloc[-ROWS_AFTER_SWAP:]
     try:
         async with asyncio.timeout(HEAL_TIMEOUT_SECONDS):
@@ -378,7 +378,7 @@ async def _observe(
 
 
 def _compare(settings: Settings, rows: pd.DataFrame, outcome: DemoOutcome) -> None:
-    """Scores both versions on the same later rows, as their files have them."""
+    """Score the same later rows with the files of both versions."""
     from selfheal.services.platform import open_platform
 
     platform = open_platform(settings)

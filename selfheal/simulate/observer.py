@@ -41,7 +41,7 @@ VALUE_FIELDS = ("text", "mdStr", "floatValue", "intValue", "boolValue")
 
 @dataclass(frozen=True, slots=True)
 class Materialization:
-    """The newest materialisation of an asset: when (Unix seconds), by which run, and what its metadata says."""
+    """The newest materialisation of an asset: its time (Unix seconds), run and metadata."""
 
     run_id: str
     timestamp_s: float
@@ -49,7 +49,7 @@ class Materialization:
 
 
 class DagsterReader:
-    """Asks a Dagster webserver over GraphQL."""
+    """Reads from a Dagster webserver over GraphQL."""
 
     def __init__(self, client: httpx.AsyncClient, url: str, api_key: str | None = None) -> None:
         self._client = client

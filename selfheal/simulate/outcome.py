@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class DemoOutcome:
-    """What `--json` writes. Seconds are of the wall clock; what did not happen is None."""
+    """The content of `--json`. Seconds are wall-clock time; events that did not happen are None."""
 
     healed: bool = False
     dataset: str = ""

@@ -31,7 +31,7 @@ async def send_scenario(
     seed: int,
     console: Console,
 ) -> TrafficStats:
-    """Send rows of the data set, from `start` on and round again, with a progress bar, until all labels are in."""
+    """Send rows of the data set, from `start` on and repeatedly, with a progress bar, until all labels are delivered."""
     from rich.progress import Progress
 
     contract = load_contract(settings.use_case)

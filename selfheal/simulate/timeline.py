@@ -30,7 +30,7 @@ STATUS_STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "NOT_
 
 
 class Timeline:
-    """Shows the state as it is and the events as they come. Use as a context manager."""
+    """Shows the current state and the events as they occur. Use it as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -78,11 +78,11 @@ class Timeline:
             self._live.console.print(line, highlight=False)
 
     def warn(self, text: str) -> None:
-        """Show a warning, once as long as no other comes between. `text` is plain, not markup."""
+        """Show a warning, but not the same one twice in a row. `text` is plain, not markup."""
         self._tell("warning", f"[red]{escape(text)}[/]")
 
     def traffic(self, stats: TrafficStats, version: int | None) -> None:
-        """Show how many predictions and labels went out."""
+        """Show how many predictions and labels were sent."""
         failures = f", [red]{stats.failed_requests} failed[/]" if stats.failed_requests else ", none failed"
         rate = stats.rate_per_second()
         self._state["traffic"] = (

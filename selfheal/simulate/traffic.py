@@ -27,7 +27,7 @@ REQUEST_TIMEOUT_SECONDS = 30.0
 
 @dataclass
 class TrafficStats:
-    """Counts so far. A failed request is one that was not answered with 200, whatever the reason."""
+    """Counts so far. A failed request is one without a response of status 200."""
 
     predictions: int = 0
     labels: int = 0
@@ -36,7 +36,7 @@ class TrafficStats:
     sent_at: list[float] = field(default_factory=list)
 
     def rate_per_second(self, over_seconds: float = 5.0) -> float:
-        """Predictions answered per second lately."""
+        """Return the predictions answered per second in the last `over_seconds`."""
         since = time.monotonic() - over_seconds
         return sum(1 for moment in reversed(self.sent_at[-2_000:]) if moment > since) / over_seconds
 
@@ -45,7 +45,7 @@ class TrafficSender:
     """Posts rows to `/predict` at a steady rate and their labels to `/labels` after a delay.
 
     Args:
-        rate_per_second: requests begun per second.
+        rate_per_second: requests started per second.
         label_delay_seconds: time between a prediction and its label.
     """
 
@@ -62,7 +62,7 @@ class TrafficSender:
         self.stats = TrafficStats()
 
     async def send(self, rows: pd.DataFrame, contract: ModelContract, stop: asyncio.Event | None = None) -> int:
-        """Post the rows in order until all are answered or `stop` is set; return how many were begun."""
+        """Post the rows in order until all are answered or `stop` is set; return how many were started."""
         tasks: set[asyncio.Task[None]] = set()
         started = time.monotonic()
         begun = 0
@@ -99,7 +99,7 @@ class TrafficSender:
             heapq.heappush(self._due_labels, (time.monotonic() + self._label_delay, answer["prediction_id"], label))
 
     async def _post_due_labels(self, now: float) -> None:
-        async with self._delivering:  # a delivery under way is finished, and counted, before the next
+        async with self._delivering:  # a delivery in progress is finished and counted before the next
             await self._post_labels_until(now)
 
     async def _post_labels_until(self, now: float) -> None:
@@ -151,7 +151,7 @@ async def traffic_to(
 
 
 def request_bodies(rows: pd.DataFrame, contract: ModelContract) -> list[tuple[dict[str, Any], int]]:
-    """Each row as a request body (whole numbers as ints, missing values as null) and its true label."""
+    """Return each row as a request body (whole numbers as ints, missing values as null), with its true label."""
     columns: list[list[Any]] = []
     for feature in contract.inputs:
         values = rows[feature.name].to_numpy(dtype=np.float64)
