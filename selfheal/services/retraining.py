@@ -424,6 +424,13 @@ def _attempts(platform: Platform, episode_id: str | None) -> tuple[Decision, ...
     )
 
 
+def record_out_of_time(platform: Platform, episode_id: str, attempt: int, reason: str, now: datetime) -> None:
+    """Record that the training of an attempt ran out of time: it spends the attempt, since it would run out again."""
+    started = decisions.attempts_of(platform.store, episode_id, actions=(Action.TRAIN,))
+    for decision in [one for one in started if one.attempt == attempt][-1:]:
+        record_training_failure(platform.store, decision.decision_id, reason, now)
+
+
 @contextmanager
 def _recording_failure(platform: Platform, decision_id: str, now: datetime) -> Iterator[None]:
     """Record a failure that is the model's or its rows': it spends an attempt."""

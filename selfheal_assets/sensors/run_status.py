@@ -11,6 +11,7 @@ from selfheal_assets.interruptions import MAX_RUNTIME_TAG, OUT_OF_TIME_TAG, is_i
 from selfheal_assets.job_names import TRAINING_JOBS
 from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.sensors.interruptions import fail_in_mlflow
+from selfheal_assets.sensors.retraining import ATTEMPT_TAG, EPISODE_TAG
 
 RUNS = "runs"
 """The source of these alerts, as in `selfheal.adapters.postgres.ticks`."""
@@ -28,6 +29,7 @@ ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformResource) -> dg.SkipReason | None:
     from selfheal.adapters.alerting.delivery import deliver_due_alerts
     from selfheal.adapters.postgres.alerts import open_or_update_alert
+    from selfheal.services.retraining import record_out_of_time
 
     run, opened = context.dagster_run, platform.open()
     if run.job_name in TRAINING_JOBS:
@@ -38,6 +40,8 @@ def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformRes
     if newest and newest[0].status is dg.DagsterRunStatus.SUCCESS:
         return dg.SkipReason(f"{run.job_name} has succeeded since.")
     now = datetime.now(UTC)
+    if OUT_OF_TIME_TAG in run.tags and run.tags.get(EPISODE_TAG):
+        record_out_of_time(opened, run.tags[EPISODE_TAG], int(run.tags[ATTEMPT_TAG]), _cause(context), now)
     message = f"{run.job_name} failed (run {run.run_id[:8]}): {_cause(context)}"
     alert = Alert(alert_kind(run.job_name), Severity.CRITICAL, message[:MAX_MESSAGE_CHARACTERS])
     open_or_update_alert(opened.store, RUNS, None, alert, now)

@@ -25,7 +25,14 @@ from selfheal.domain.retraining.snapshot import FILE_NAME, to_parquet
 from selfheal.kit.errors import IntegrityError, InvalidDataError, ServiceUnavailableError, TrainingFailedError
 from selfheal.services.platform import Platform, open_platform
 from selfheal.services.promotion.going_live import promote, rollback
-from selfheal.services.retraining import decide_retraining, gather_training_set, judge, original_rows, train_shadow
+from selfheal.services.retraining import (
+    decide_retraining,
+    gather_training_set,
+    judge,
+    original_rows,
+    record_out_of_time,
+    train_shadow,
+)
 from selfheal.settings import Settings
 from tests.candidates import champion, log_worse_model, mlflow_client, passed, twin_of_champion
 from tests.services.steps import decide, retrain, tick, unmet
@@ -181,6 +188,14 @@ def test_a_training_that_failed_for_its_model_or_rows_is_an_attempt_and_the_next
     assert (unmet(again), again.attempt) == ({"back_off"}, 2)
     serve(platform, toy_rows(N_ROWS // 4, seed=4), start=sent_until + 2 * HOUR)
     assert decide(platform, Trigger.DRIFT, sent_until + 3 * HOUR, "e1").action is Action.TRAIN
+
+
+def test_a_training_that_ran_out_of_time_is_an_attempt_too(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = training_fails(platform, monkeypatch, MemoryError())
+    record_out_of_time(platform, "e1", started.attempt, "ended after 4 h", started.created_at)
+    serve(platform, toy_rows(1, seed=3), start=started.created_at)
+    again = decide(platform, Trigger.DRIFT, started.created_at + HOUR, "e1")
+    assert (unmet(again), again.attempt) == ({"back_off"}, 2)
 
 
 def test_labels_that_come_before_the_others_are_neither_counted_nor_learned_from(platform: Platform) -> None:

@@ -10,6 +10,7 @@ from selfheal.adapters.mlflow_store import EXPERIMENT
 from selfheal.adapters.postgres.alerts import list_alerts
 from selfheal_assets.assets.retraining import RequestTrigger
 from selfheal_assets.interruptions import KILLS_TAG, MAX_REPEATS, MAX_RUNTIME_TAG, OUT_OF_TIME_TAG
+from selfheal_assets.sensors.retraining import ATTEMPT_TAG, EPISODE_TAG
 from selfheal_assets.sensors.run_status import run_failure_alert, run_success
 from tests.candidates import mlflow_client
 from tests.selfheal_assets.conftest import Dagster, retraining_config
@@ -124,6 +125,21 @@ def test_a_training_that_ran_out_of_time_is_an_alert_that_names_the_limit(dagste
     assert alert.kind == "retraining_job_failed"
     assert "ended after 4 h, since TRAINING_TIMEOUT_SECONDS=14400 had passed" in alert.message
     assert "not repeated" in alert.message
+
+
+def test_a_training_that_ran_out_of_time_spends_the_attempt_of_its_episode(
+    dagster: Dagster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = []
+    monkeypatch.setattr(
+        "selfheal.services.retraining.record_out_of_time", lambda _, *attempt: spent.append(attempt[:2])
+    )
+    of_attempt = {EPISODE_TAG: "e1", ATTEMPT_TAG: "2"}
+    after_end_of(dagster, killed(dagster, "retraining_job", **of_attempt))
+    assert spent == [], "a killed one is repeated"
+    limit = {OUT_OF_TIME_TAG: "true", MAX_RUNTIME_TAG: "14400"}
+    after_end_of(dagster, killed(dagster, "retraining_job", **of_attempt, **limit))
+    assert spent == [("e1", 2)]
 
 
 def test_a_failure_that_is_looked_at_after_the_next_success_is_no_alert(
