@@ -66,14 +66,17 @@ class RunningPlatform:
 
     @property
     def data_dir(self) -> Path:
+        """Return the platform's data folder."""
         return self.folder / "data"
 
     @property
     def log(self) -> Path:
+        """Return the path of the log of `selfheal up`."""
         return self.folder / "up.log"
 
     @property
     def api_port(self) -> int:
+        """Return the port of the API."""
         return self.ports["API_PORT"]
 
     def settings_environment(self) -> dict[str, str]:
@@ -114,6 +117,7 @@ class RunningPlatform:
 
     @property
     def is_up(self) -> bool:
+        """Return whether the process of `selfheal up` is running."""
         return self.up is not None and self.up.is_running() and self.up.status() != psutil.STATUS_ZOMBIE
 
     def answers(self) -> bool:
@@ -231,13 +235,13 @@ class RunningPlatform:
         return process.pid != os.getpid() and process.environ().get("DATA_DIR") == str(self.data_dir)
 
     def _with_words(self, role: str) -> list[psutil.Process]:
-        """The topmost ones: what they forked has the same command line."""
+        """Return the topmost processes of a role: what they forked has the same command line."""
         found = [process for process in self.members() if _has_word(process, ROLES[role])]
         numbers = {process.pid for process in found}
         return [process for process in found if _parent(process) not in numbers]
 
     def _run_workers(self) -> list[psutil.Process]:
-        """The code server's children that are no helpers of multiprocessing: one for each run."""
+        """Return one process for each run: the code server's children but the helpers of multiprocessing."""
         found = []
         for server in self._with_words("code"):
             with contextlib.suppress(psutil.Error):

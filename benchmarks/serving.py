@@ -282,7 +282,7 @@ def take_turns(
     turn_seconds: float,
     console: Console,
 ) -> dict[str, list[LoadResult]]:
-    """Loads each server for a turn, round after round; the first round warms them up and is not to be counted."""
+    """Load each server for a turn, round after round; the first round warms them up and is not to be counted."""
     turns: dict[str, list[LoadResult]] = {name: [] for name in ports}
     with Progress(console=console) as progress:
         task = progress.add_task("Single rows", total=(n_turns + 1) * len(ports))
@@ -340,8 +340,9 @@ def matrix_of(contract: ModelContract, rows: list[dict[str, Any]]) -> FloatArray
 def batches(
     platform: Platform, port: int, bodies: list[bytes], n_turns: int, seconds: float
 ) -> tuple[float, float, int]:
-    """Rows per second of `/predict/batch`, and of JSON -> predict_proba -> JSON in this process, in turns; and how many
-    batches were answered.
+    """Return rows per second of `/predict/batch` and of this process, and the number of batches answered.
+
+    This process does JSON -> predict_proba -> JSON. The two are measured in turns.
     """
     version = model_versions.champion(platform.store)
     pipeline = platform.registry.load(version)

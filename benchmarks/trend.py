@@ -43,6 +43,7 @@ class Trend:
     n_samples: int
 
     def as_list(self) -> list[float]:
+        """Return `low`, `mean` and `high`, in percent a day."""
         return [self.low, self.mean, self.high]
 
 

@@ -98,6 +98,7 @@ class Ledger:
         return self.rows[number % len(self.rows)]
 
     def true_label(self, number: int) -> int:
+        """Return the true label of the row with this number."""
         return self.true_labels[number % len(self.true_labels)]
 
     def note_other_answer(self, status: int, body: bytes) -> None:

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 
 def measure(folder: Path, data: Path | None, plan: ApiPlan, console: Console) -> ApiOutcome:
+    """Run the whole ordeal on a new platform in the folder, and return what was measured.
+
+    Raises:
+        typer.Exit: if SIGTERM ends it.
+    """
     began = time.monotonic()
     platform, dataset = prepare(folder, data, console)
     ledger = Ledger(request_rows(dataset, platform.contract, N_ROWS))

@@ -43,7 +43,7 @@ TORN_SHARE = 0.4
 
 
 def stop_postgres(pgdata: Path) -> None:
-    """Stops the embedded server if it is still there: the process that started it again may have been killed."""
+    """Stop the embedded server if it still runs: the process that restarted it may have been killed."""
     with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
         postmaster = postmaster_of(pgdata)
         postmaster.send_signal(signal.SIGINT)  # a fast shutdown
@@ -51,7 +51,11 @@ def stop_postgres(pgdata: Path) -> None:
 
 
 def postmaster_of(pgdata: Path) -> psutil.Process:
-    """Raises: FileNotFoundError, psutil.NoSuchProcess if none is running."""
+    """Return the embedded server's main process.
+
+    Raises:
+        FileNotFoundError, psutil.NoSuchProcess: if none is running.
+    """
     postmaster = psutil.Process(int((pgdata / "postmaster.pid").read_text().partition("\n")[0]))
     assert str(pgdata) in postmaster.cmdline(), f"process {postmaster.pid} is not the server of {pgdata}"
     return postmaster
@@ -79,6 +83,7 @@ async def killed_in_turn(scene: Scene, plan: ApiPlan, progress: Progress) -> Non
 
 
 def kill_and_restart(scene: Scene, victims: Sequence[Api]) -> None:
+    """Kill the victims, leave half a journal line of some, and start each again, cold or warm."""
     for victim in victims:
         pid = victim.kill()
         if random.random() < TORN_SHARE:
@@ -93,7 +98,7 @@ def kill_and_restart(scene: Scene, victims: Sequence[Api]) -> None:
 
 @contextlib.asynccontextmanager
 async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Runs the work while the context is open. Raises what it raised."""
+    """Run the work while the context is open, then cancel it. Raise what it raised."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -127,6 +132,7 @@ async def kill_postgres_now_and_then(platform: Platform, ordeal: Ordeal, plan: A
 
 
 def postgres_answers(platform: Platform) -> bool:
+    """Return whether Postgres answers a query."""
     try:
         with platform.store.engine.connect() as connection:
             connection.execute(text("SELECT 1"))
@@ -142,11 +148,15 @@ def answering(apis: Sequence[Api]) -> list[Api]:
 
 
 def described(ledger: Ledger) -> str:
+    """Return the text of the progress bar, with the number of acknowledged rows."""
     return f"kill -9 ({len(ledger.acknowledged):,} acknowledged)"
 
 
 def leave_half_a_line(platform: Platform, pid: int) -> bool:
-    """Appends the beginning of a line to the newest file of a dead process. Nobody was told of that prediction."""
+    """Append the beginning of a line to the newest file of a dead process; return whether there was one.
+
+    No client received an answer for that prediction.
+    """
     folder = prediction_journal(platform.contract).folder(platform.settings.data_dir)
     files = sorted(folder.glob(f"*-{pid}-*.csv"))
     if not files:

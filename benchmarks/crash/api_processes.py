@@ -55,9 +55,11 @@ class Scene:
 
     @property
     def log(self) -> Path:
+        """Return the path of the log that all API processes share."""
         return self.folder / "api.log"
 
     def environment(self, port: int, **changes: str) -> dict[str, str]:
+        """Return the environment of an API process on this port, with `changes` to its settings."""
         own = {"JOURNAL_MAX_MB": JOURNAL_MAX_MB, "INGEST_INTERVAL_SECONDS": INGEST_INTERVAL_SECONDS}
         return api_environment(self.platform.settings, port, **own, **changes)
 
@@ -77,6 +79,7 @@ class Api:
         self.door.is_cold = True
 
     def start_warm(self) -> None:
+        """Fork an API process whose imports are done."""
         self.process = self.scene.starter.start(self._environment())
         self.door.is_cold = False
 
@@ -89,7 +92,11 @@ class Api:
         return self.process.pid
 
     def check(self) -> None:
-        """Raises: RuntimeError if the process has ended by itself."""
+        """Check that the process is still running.
+
+        Raises:
+            RuntimeError: if it has ended by itself.
+        """
         if self.process is None or not self.process.is_running() or self.process.status() == psutil.STATUS_ZOMBIE:
             end = self.scene.log.read_text()[-3_000:]
             raise RuntimeError(f"an API process ended by itself; the end of {self.scene.log}:\n{end}")
@@ -109,12 +116,14 @@ class WarmStarter:
             )
 
     def start(self, environment: dict[str, str]) -> psutil.Process:
+        """Fork an API process with this environment, and return it."""
         assert self._parent.stdin is not None and self._parent.stdout is not None
         self._parent.stdin.write(json.dumps(environment) + "\n")
         self._parent.stdin.flush()
         return psutil.Process(int(self._parent.stdout.readline()))
 
     def close(self) -> None:
+        """Kill the process that forks the others, and wait for its end."""
         self._parent.kill()
         self._parent.communicate()
 
@@ -127,7 +136,11 @@ async def under_load(
     command: list[str] | None = None,
     changes: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[list[Api]]:
-    """API processes (of a command, or of the usual kind) with clients at each door; nothing of either stays at the end."""
+    """Run API processes with clients of each; stop both when the context closes.
+
+    Args:
+        command: what to run instead of a warm `python -m serving`.
+    """
     apis = [Api(Door(free_port()), scene, dict(changes)) for _ in range(n_doors)]
     clients: list[asyncio.Task[None]] = []
     try:
@@ -169,7 +182,7 @@ def client_of(ledger: Ledger, doors: Sequence[Door], home: int, number: int) -> 
 
 
 async def until(condition: Callable[[], bool], apis: Sequence[Api], what: str) -> float:
-    """Waits, and returns the seconds it took.
+    """Wait until the condition holds, and return the seconds it took.
 
     Raises:
         RuntimeError: if it takes longer than a start may, or an API process ends meanwhile.

@@ -38,6 +38,7 @@ Findings = dict[str, list[str]]
 
 
 def no_findings() -> Findings:
+    """Return an empty list for each key."""
     return {key: [] for key in KEYS}
 
 

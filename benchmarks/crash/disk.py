@@ -37,17 +37,23 @@ class SmallDisk(Protocol):
 
     kind: str
 
-    def fill(self, process: psutil.Process, free_bytes: int = 0) -> None: ...
-    def free(self, process: psutil.Process) -> None: ...
+    def fill(self, process: psutil.Process, free_bytes: int = 0) -> None:
+        """Fill the disk until `free_bytes` bytes are left."""
+
+    def free(self, process: psutil.Process) -> None:
+        """Make room on the disk again."""
 
 
 class Tmpfs:
+    """A small file system in memory, filled by one large file."""
+
     kind = "tmpfs"
 
     def __init__(self, folder: Path) -> None:
         self._ballast = folder / "ballast"
 
     def fill(self, process: psutil.Process, free_bytes: int = 0) -> None:
+        """Fill the file system until `free_bytes` bytes are left."""
         del process
         with self._ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
             while True:
@@ -55,6 +61,7 @@ class Tmpfs:
         os.truncate(self._ballast, max(0, self._ballast.stat().st_size - free_bytes))
 
     def free(self, process: psutil.Process) -> None:
+        """Delete the file that fills the file system."""
         del process
         self._ballast.unlink()
 
@@ -65,17 +72,19 @@ class LimitedFiles:
     kind = "rlimit"
 
     def fill(self, process: psutil.Process, free_bytes: int = 0) -> None:
+        """Limit each file that the process writes to `free_bytes` bytes."""
         _, most = process.rlimit(psutil.RLIMIT_FSIZE)
         process.rlimit(psutil.RLIMIT_FSIZE, (free_bytes, most))
 
     def free(self, process: psutil.Process) -> None:
+        """Set the limit back to the hard limit."""
         _, most = process.rlimit(psutil.RLIMIT_FSIZE)
         process.rlimit(psutil.RLIMIT_FSIZE, (most, most))
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[SmallDisk]:
-    """A tmpfs at `folder` if we may mount one; else a limit on what processes write."""
+    """Mount a tmpfs at `folder` if we may mount one; else limit what processes write."""
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "selfheal-crash", str(folder)]
     is_mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0  # noqa: S603
@@ -87,9 +96,9 @@ def small_disk(folder: Path) -> Iterator[SmallDisk]:
 
 
 async def full_disk(scene: Scene, disk: SmallDisk) -> None:
-    """Fills the disk of one process that shares the Postgres, once wholly and once almost, then makes room.
+    """Fill the disk of one process that shares the Postgres, once wholly and once almost; make room after each.
 
-    The process must refuse, acknowledge nothing, leave no litter, and take predictions again without a restart.
+    The process must refuse, acknowledge nothing, leave no stray files, and take predictions again without a restart.
     """
     ledger, ordeal, settings = scene.ledger, scene.ordeal, scene.platform.settings
     folder = scene.folder / "small"
@@ -126,6 +135,7 @@ async def full_disk(scene: Scene, disk: SmallDisk) -> None:
 
 
 def n_journal_files(data_dir: Path) -> int:
+    """Return the number of journal files, compressed or not."""
     return len(list((data_dir / "audit").rglob("*.csv*")))
 
 

@@ -51,6 +51,7 @@ class Ended:
     said: list[tuple[str, Any]]
 
     def messages(self, kind: str) -> list[Any]:
+        """Return the values of its messages of one kind, in the order sent."""
         return [value for name, value in self.said if name == kind]
 
     @property

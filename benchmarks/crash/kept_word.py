@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 
 def verified(platform: Platform, ledger: Ledger, ordeal: Ordeal, data_dirs: Sequence[Path], began: float) -> ApiOutcome:
-    """Copies what is left in the journals, and compares Postgres with what the clients were told; then all of it again
-    from an emptied table.
+    """Copy what is left in the journals, and compare Postgres with what was acknowledged to clients.
+
+    Then empty the table, replay the journals from their start, and compare again.
     """
     kind = prediction_journal(platform.contract)
     platform.prepare()
@@ -98,12 +99,14 @@ def logged_rows(platform: Platform) -> pd.DataFrame:
 
 
 def logged_labels(platform: Platform) -> dict[str, int]:
+    """Return the logged labels by prediction id."""
     with platform.store.engine.connect() as connection:
         rows = connection.execute(text("SELECT prediction_id, true_label FROM label_store"))
         return {str(row.prediction_id): row.true_label for row in rows}
 
 
 def n_lost(acknowledged: Sequence[Acknowledged], logged: pd.DataFrame) -> int:
+    """Return how many acknowledged predictions are not logged."""
     known = set(logged.index)
     return sum(ack.prediction_id not in known for ack in acknowledged)
 

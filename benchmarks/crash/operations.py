@@ -63,6 +63,7 @@ class Flavour:
 
 
 def nothing(_: Trial) -> list[str]:
+    """Do nothing: there is nothing to prepare, or nothing is unfinished."""
     return []
 
 
@@ -70,7 +71,7 @@ def nothing(_: Trial) -> list[str]:
 
 
 def traffic_before(trial: Trial) -> None:
-    """Some traffic, copied to Postgres or not, and now and then the half line of a writer that died."""
+    """Send some traffic, ingest it or not, and sometimes append half a line, as a writer that died leaves it."""
     trial.send(trial.rng.randrange(1, 40), labelled_share=trial.rng.random())
     if trial.rng.random() < 0.5:
         trial.ingest()
@@ -87,12 +88,14 @@ def ingest(trial: Trial) -> None:
 
 
 def copy_journals(trial: Trial) -> None:
+    """Copy the journals to Postgres, and compress the files that are copied."""
     trial.ingest()
     for kind in (prediction_journal(trial.platform.contract), LABEL_JOURNAL):
         compress_copied(trial.platform.store, kind, trial.settings.data_dir)
 
 
 def uncopied(trial: Trial) -> list[str]:
+    """Return what of the journals is not in Postgres, and which copied files are not compressed."""
     store, data_dir = trial.platform.store, trial.settings.data_dir
     found = []
     for kind in (prediction_journal(trial.platform.contract), LABEL_JOURNAL):
@@ -134,19 +137,22 @@ def tick(trial: Trial) -> str | None:
 
 
 def calm_traffic(trial: Trial) -> None:
+    """Send rows without drift."""
     trial.send(trial.rng.randrange(20, 120))
 
 
 def hot_traffic(trial: Trial) -> None:
+    """Send rows with drift, all labelled."""
     trial.send(trial.rng.randrange(300, 500), scenario=HOT, labelled_share=1.0)
 
 
 def broken_traffic(trial: Trial) -> None:
+    """Send rows of a feed that has lost a column."""
     trial.send_broken(trial.rng.randrange(220, 300))
 
 
 def unwatched(trial: Trial) -> list[str]:
-    """What the newest tick does not cover or has not left behind."""
+    """Return what the newest tick does not cover, or which file of it is missing."""
     from selfheal.adapters.postgres.predictions import latest_activity
     from selfheal.services.reports.files import read_tick, results_folder
 
@@ -186,6 +192,7 @@ def bootstrap_if_needed(trial: Trial) -> None:
 
 
 def without_version(trial: Trial) -> list[str]:
+    """Return a sentence if no version is in production."""
     return [] if model_versions.production_version(trial.platform.store) else ["no version is in production"]
 
 
@@ -256,6 +263,7 @@ def retrain_again(trial: Trial) -> None:
 
 
 def fail_killed_runs(trial: Trial) -> None:
+    """End the MLflow runs of killed processes as failed."""
     for path in _runs_folder(trial).iterdir():
         trial.platform.registry.fail_runs_of(path.name)
         path.unlink()
@@ -276,16 +284,19 @@ def not_healed(trial: Trial) -> list[str]:
 
 
 def promote(trial: Trial) -> None:
+    """Promote the version that the trial's verdict names, and acknowledge the switch."""
     live = going_live.promote(trial.platform, trial.extra, trial.now)
     trial.tell(Acknowledged(switches=[live.version]))
 
 
 def promote_again(trial: Trial) -> None:
+    """Promote once more, then make MLflow and files follow, as the registry's sensor does."""
     promote(trial)
     watch_registry(trial.platform, trial.now)
 
 
 def not_live(trial: Trial) -> list[str]:
+    """Return a sentence unless version 2 is in production, after version 1, by the verdict's decision."""
     live = model_versions.champion(trial.platform.store)
     expected = trial.extra.decision.decision_id
     if (live.version, live.previous_version, live.decision_id) == (2, 1, expected):
@@ -297,16 +308,19 @@ def not_live(trial: Trial) -> list[str]:
 
 
 def more_labels(trial: Trial) -> None:
+    """Send labelled rows with drift, and ingest them."""
     trial.send(trial.rng.randrange(5, 60), labelled_share=1.0, scenario=HOT)
     trial.ingest()
 
 
 def past_probation(trial: Trial) -> None:
+    """Send labelled rows, then set the time to after the probation's end."""
     more_labels(trial)
     trial.now += (trial.settings.probation_hours + 1) * HOUR
 
 
 def watch(trial: Trial) -> None:
+    """Evaluate the probation once."""
     watch_probation(trial.platform, trial.now)
 
 
@@ -318,11 +332,13 @@ def watch_again(trial: Trial) -> None:
 
 
 def not_rolled_back(trial: Trial) -> list[str]:
+    """Return a sentence unless version 1 is in production again."""
     live = model_versions.champion(trial.platform.store)
     return [] if live.version == 1 else [f"version {live.version} is worse and still in production"]
 
 
 def not_ended(trial: Trial) -> list[str]:
+    """Return a sentence unless version 2 is in production and its probation has ended."""
     champion = model_versions.champion(trial.platform.store)
     if champion.version != 2:
         return [f"version {champion.version} is in production instead of 2"]
@@ -331,11 +347,13 @@ def not_ended(trial: Trial) -> list[str]:
 
 
 def roll_back(trial: Trial) -> None:
+    """Roll back to the previous version, as a person does, and acknowledge the switch."""
     live = going_live.rollback(trial.platform, to_version=None, reason="worse", actor="ada", now=trial.now)
     trial.tell(Acknowledged(switches=[live.version]))
 
 
 def force(trial: Trial) -> None:
+    """Promote version 3 by force, as a person does, and acknowledge the switch."""
     live = going_live.force_promote(trial.platform, 3, reason="by my word", actor="ada", now=trial.now)
     trial.tell(Acknowledged(switches=[live.version]))
 
@@ -349,6 +367,7 @@ def reconcile(trial: Trial) -> None:
 
 
 def more_old_files(trial: Trial) -> None:
+    """Write a few result files that are 700 days old."""
     from selfheal.services.reports.files import results_folder
 
     old = (trial.now - 700 * 24 * HOUR).timestamp()
@@ -359,11 +378,12 @@ def more_old_files(trial: Trial) -> None:
 
 
 def maintain_once(trial: Trial) -> Any:
+    """Run the maintenance once, and return its report."""
     return maintain(trial.platform, trial.now, lambda _before: 0)
 
 
 def still_old(trial: Trial) -> list[str]:
-    """What another maintenance still finds to delete; also that the last report can be read."""
+    """Return what another maintenance still deletes, and whether the last report is missing."""
     from selfheal.services.maintenance import last_report
 
     left = [] if last_report(trial.settings.data_dir) is not None else ["the report of maintenance is missing"]

@@ -62,8 +62,10 @@ class Ordeal:
 
 @dataclass(frozen=True, slots=True)
 class ApiOutcome:
-    """All that is measured; `lost`, `duplicated` and `wrong_values` count rows. `_s` are seconds: `recovery_s_max` from a
-    kill to the first answer of `python -m serving`, started at once; `recovery_warm_s_max` if its imports were done before.
+    """All that is measured; `lost`, `duplicated` and `wrong_values` count rows, `_s` are seconds.
+
+    `recovery_s_max` is from a kill to the first answer of `python -m serving`, started at once; `recovery_warm_s_max` is the
+    same if its imports were done before.
     """
 
     kills: int
@@ -106,6 +108,7 @@ class ApiOutcome:
 
 
 def is_met(name: str, value: float | str) -> bool:
+    """Return whether a measured value meets its target; without a target it does."""
     comparison, target = TARGETS.get(name, ("", 0))
     if not comparison:
         return True

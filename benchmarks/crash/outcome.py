@@ -52,6 +52,7 @@ class Outcome:
         return not any(getattr(self, key) for key in KEYS) and not self.short_of and not self.api_missed
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dictionary."""
         return asdict(self)
 
 

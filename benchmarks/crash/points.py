@@ -59,9 +59,11 @@ class Results:
 
     @property
     def n_points(self) -> int:
+        """Return the number of crash points that were reached."""
         return sum(sum(steps.values()) for steps in self.by.values())
 
     def add(self, tried: Tried) -> None:
+        """Add the result of one crash point to the counts and findings."""
         point = tried.point
         if not tried.is_reached:
             self.unreached[f"{point.operation}: {point.step}: {tried.error or 'not taken'}"] += 1
@@ -177,6 +179,7 @@ class Found:
     """Of a run to the end, by flavour."""
 
     def note(self, flavour: str, step: str, times: int, seed: int) -> None:
+        """Record how often a run takes a step, and its seed, if no earlier run took it as often."""
         reached = self.steps.setdefault(step, {}).setdefault(flavour, Reached())
         if times > reached.times:
             reached.times, reached.seed = times, seed

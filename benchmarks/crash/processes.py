@@ -72,6 +72,7 @@ class Survived:
     acknowledged: int = 0
 
     def found(self, key: str, role: str, sentence: str) -> None:
+        """Count a finding under its key, and record it."""
         self.counts[key] += 1
         self.findings.append({"key": key, "process": role, "what": sentence})
 
@@ -87,6 +88,7 @@ class Traffic(threading.Thread):
         self.error: BaseException | None = None
 
     def run(self) -> None:
+        """Send requests until `stop`; store the error if one ends it."""
         try:
             asyncio.run(self._send())
         except BaseException as error:
@@ -288,7 +290,7 @@ def _stop_in_order(platform: RunningPlatform, survived: Survived) -> None:
 
 
 def _verify(settings: Settings, ledger: Ledger, survived: Survived) -> None:
-    """What the clients were told against Postgres and the journals; then `selfheal verify`."""
+    """Compare what was acknowledged to clients with Postgres and the journals; then verify everything."""
     platform = open_platform(settings)
     try:
         kind = prediction_journal(platform.contract)

@@ -65,6 +65,7 @@ class Acknowledged:
     """Versions whose promotion or rollback returned."""
 
     def update(self, other: Acknowledged) -> None:
+        """Add what another record contains."""
         self.predictions |= other.predictions
         self.labels |= other.labels
         self.switches += other.switches
@@ -82,9 +83,11 @@ class Trial:
 
     @cached_property
     def platform(self) -> Platform:
+        """Return the platform of this trial, opened at first use."""
         return open_platform(self.settings)
 
     def close(self) -> None:
+        """Close the platform if it is open."""
         if "platform" in self.__dict__:
             self.platform.close()
             del self.__dict__["platform"]
@@ -105,6 +108,7 @@ class Trial:
         self._send(toy_rows(n_rows, seed=self.rng.randrange(1 << 30)).assign(temperature_c=np.nan), champion, 0)
 
     def ingest(self) -> None:
+        """Copy the journals of predictions and labels to Postgres."""
         for kind in (prediction_journal(self.platform.contract), LABEL_JOURNAL):
             ingest(self.platform.store, kind, self.settings.data_dir)
 
@@ -157,7 +161,7 @@ class State:
 
 @contextmanager
 def memory_server(folder: Path) -> Iterator[EmbeddedServer]:
-    """A Postgres for all trials. Its syncs are off: here processes die, not machines."""
+    """Run a Postgres for all trials, with its syncs off: here processes die, not machines."""
     server = ensure_running(folder / "postgres")
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         for change in ("fsync = off", "max_connections = 200"):
@@ -174,7 +178,7 @@ def memory_server(folder: Path) -> Iterator[EmbeddedServer]:
 
 @contextmanager
 def roomy_folder(prefix: str) -> Iterator[Path]:
-    """A folder in memory, if there is room, that the embedded server's user may enter."""
+    """Create a temporary folder that the embedded server's user may enter; in memory, if there is room."""
     memory = Path("/dev/shm")  # noqa: S108  (a folder of its own in it)
     is_roomy = memory.is_dir() and shutil.disk_usage(memory).free > ROOMY_BYTES
     with tempfile.TemporaryDirectory(
@@ -241,12 +245,12 @@ def move_artifacts(url: str, name: str, old: Path, new: Path) -> None:
 
 
 def empty(trial: Trial) -> None:
-    """The platform's schema; MLflow's database has none yet."""
+    """Create the platform's schema; MLflow's database has none yet."""
     assert trial.platform.store
 
 
 def prepared(trial: Trial) -> None:
-    """Schema of the platform and of MLflow, and no version."""
+    """Create the schemas of the platform and of MLflow, and no version."""
     assert trial.platform.registry.tracking_config()
 
 
@@ -272,7 +276,7 @@ def drifted(trial: Trial) -> None:
 
 
 def judged(trial: Trial) -> None:
-    """A verdict to promote version 2; `extra` is the verdict."""
+    """Train and judge version 2; `extra` is the verdict to promote it."""
     from benchmarks.crash.operations import retrain
 
     trial.extra = retrain(trial)

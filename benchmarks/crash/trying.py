@@ -117,6 +117,7 @@ class _Lane:
 
 
 def begin_lane(url: str, folder: Path, states: dict[str, State]) -> None:
+    """Prepare a process of the pool: a folder of its own, and the states to copy from."""
     global _lane  # noqa: PLW0603  (a process of a pool has no other place)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     own = folder / f"lane{os.getpid()}"
@@ -145,6 +146,7 @@ def run_point(point: Point) -> Tried:
 
 
 def copied_for(lane: _Lane, flavour: Flavour, name: str, point: Point) -> tuple[Trial, Acknowledged]:
+    """Return a trial in a copy of the flavour's state, with what was acknowledged in that state."""
     rng = random.Random(point.seed)
     if flavour.state is None:
         settings = load_settings(
@@ -190,7 +192,7 @@ def _tried(lane: _Lane, flavour: Flavour, point: Point, copied: tuple[Trial, Ack
 
 
 def _clean_up_after(died: Ended, folder: Path, rng: random.Random, findings: Findings, *, is_server_ours: bool) -> None:
-    """What a process started either dies with it, as when the power fails, or lives on; then nobody may be in its way."""
+    """Kill what the dead process started, as a power cut does, or report it, unless a server may live on."""
     left = checks.processes_of(died.pid, folder)
     if rng.random() < POWER_CUT_SHARE:
         kill_all(left)
@@ -231,7 +233,7 @@ def _until_the_point(trial: Trial, flavour: Flavour, point: Point, pipe: Pipe, f
 
 
 def _die(trial: Trial, pipe: Pipe) -> None:
-    """Ends this process at once: nothing is closed, rolled back or flushed."""
+    """End this process at once: nothing is closed, rolled back or flushed."""
     pipe.send("died")
     if trial.rng.random() < 0.5:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -39,6 +39,7 @@ def backup_again(trial: Trial) -> None:
 
 
 def without_backup(trial: Trial) -> list[str]:
+    """Return a sentence if neither backup folder exists."""
     folders = [_backup_folder(trial), _backup_folder(trial).with_name("another-backup")]
     return [] if any(folder.exists() for folder in folders) else ["there is no backup"]
 
@@ -94,12 +95,13 @@ def start_server(trial: Trial) -> None:
 
 
 def server_missing(trial: Trial) -> list[str]:
+    """Return a sentence if `dagster.yaml` is missing or empty."""
     home = trial.settings.data_dir / "dagster" / "dagster.yaml"
     return [] if home.exists() and home.read_text().strip() else ["DAGSTER_HOME is not laid out"]
 
 
 def start_dagster(trial: Trial) -> None:
-    """The tables of Dagster's instance, which the first of its processes makes."""
+    """Create the tables of Dagster's instance, as the first of its processes does."""
     import dagster as dg
 
     from selfheal.adapters.postgres import embedded

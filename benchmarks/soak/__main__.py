@@ -84,6 +84,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
+        """Return the planned duration in seconds."""
         return 3_600 * self.hours
 
     @property

@@ -68,6 +68,7 @@ class Outcome:
         return found
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dictionary, with the problems and the slopes that are explained."""
         return asdict(self) | {"explained": EXPLAINED, "problems": self.problems}
 
 

@@ -55,6 +55,7 @@ class Series:
     segments: list[int] = field(default_factory=list)
 
     def add(self, time_s: float, value: float, segment: int) -> None:
+        """Add a sample: its time in seconds, its value, and the life of the process that it is of."""
         self.times_s.append(time_s)
         self.values.append(value)
         self.segments.append(segment)
@@ -84,6 +85,7 @@ class Sampler(threading.Thread):
         self.error: BaseException | None = None
 
     def run(self) -> None:
+        """Take samples until `stop`; store the error if one ends it."""
         number, self._began = 0, time.monotonic()
         while not self._stopping.wait(self._every):
             try:
@@ -99,6 +101,7 @@ class Sampler(threading.Thread):
                 number += 1
 
     def stop(self) -> None:
+        """Stop, and raise the error that ended the sampling, if any."""
         self._stopping.set()
         self.join(60)
         if self.error is not None:
@@ -106,6 +109,7 @@ class Sampler(threading.Thread):
 
     @property
     def seconds(self) -> float:
+        """Return the seconds since the sampling began."""
         return time.monotonic() - self._began
 
     @property
