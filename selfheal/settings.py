@@ -189,7 +189,8 @@ class Settings(BaseSettings):
     )
     api_keys: SecretStr = Field(
         SecretStr(""),
-        description="API keys, comma-separated, as `selfheal api-key` prints them or plain; none: loopback only",
+        description="API keys, comma-separated, as `selfheal api-key` prints them or plain; none: loopback only; the pages of "
+        "Dagster and MLflow ask for one with the scope admin",
     )
     api_key: SecretStr | None = Field(
         None, description="the key that `selfheal simulate` sends; absent: the first plain key of API_KEYS"

@@ -84,6 +84,10 @@ def test_up_serves_and_ctrl_c_leaves_nothing_behind(bootstrapped: Path, tmp_path
             env["DAGSTER_PORT"],
             "{ repositoriesOrError { ... on RepositoryConnection { nodes { sensors { name sensorState { status } } } } } }",
         )
+        doors = (env["API_PORT"], env["DAGSTER_PORT"], env["MLFLOW_PORT"])
+        foreign = {"Origin": "https://evil.example"}
+        asked = [httpx.post(f"http://127.0.0.1:{door}/graphql", json={}, headers=foreign) for door in doors]
+        assert [(answer.status_code, answer.json()["type"]) for answer in asked] == [(403, "foreign_origin")] * 3
         running = {s["name"]: s["sensorState"]["status"] for s in sensors["repositoriesOrError"]["nodes"][0]["sensors"]}
         assert running["monitoring_sensor"] == running["drift_sensor"] == "RUNNING"
 

@@ -33,6 +33,21 @@ def test_uvicorns_http_protocol_has_and_calls(name: str) -> None:
     assert any(name in caller.__code__.co_names for caller in callers), f"uvicorn no longer calls {name}"
 
 
+@pytest.mark.parametrize(
+    "name", ["connections", "pipeline", "headers", "timeout_keep_alive_task", "timeout_keep_alive"]
+)
+def test_uvicorns_http_protocol_keeps(name: str) -> None:
+    """`serving.security.http_protocol` reads it to know which connections are idle."""
+    assert f"self.{name}" in inspect.getsource(HttpToolsProtocol.__init__)
+
+
+def test_mlflow_asks_one_function_for_its_application() -> None:
+    """`selfheal.adapters.mlflow_pages` replaces it."""
+    from mlflow import server
+
+    assert "_find_app(app_name)" in inspect.getsource(server._run_server)
+
+
 def test_uvicorn_starts_a_task_with_the_cycle_and_the_application() -> None:
     assert parameters(HttpToolsProtocol._start_asgi_task) == ["self", "cycle", "app"]
 
@@ -49,10 +64,11 @@ def test_uvicorn_starts_a_task_with_the_cycle_and_the_application() -> None:
         "response_started",
         "response_complete",
         "waiting_for_100_continue",
+        "message_event",
     ],
 )
 def test_uvicorns_request_has(name: str) -> None:
-    """`serving.scoring.http_fast_path` reads or sets it."""
+    """`serving.scoring.http_fast_path` or `serving.security.http_protocol` reads or sets it."""
     assert f"self.{name}" in inspect.getsource(RequestResponseCycle.__init__)
 
 
@@ -78,6 +94,8 @@ def test_pgservers_wheel_brings_postgres_programs_where_we_look_for_them(program
         ("dagster._serdes", "ConfigurableClassData"),  # selfheal_assets.storage
         ("dagster._daemon.cli", "cli"),  # `python -m dagster._daemon` of selfheal.cli.supervisor
         ("dagster._daemon.__main__", None),
+        ("dagster._core.workspace.context", "WorkspaceProcessContext"),  # selfheal_assets.webserver
+        ("dagster._core.workspace.load_target", "WorkspaceFileTarget"),
     ],
 )
 def test_dagsters_private_modules_are_there(module: str, name: str | None) -> None:
@@ -88,7 +106,7 @@ def test_dagsters_private_modules_are_there(module: str, name: str | None) -> No
 
 
 def test_pydantics_models_validate_json_without_making_a_model_first() -> None:
-    """`serving.scoring.request_parser` uses it to save a layer of calls."""
+    """`serving.schemas.reading` uses it to save a layer of calls."""
 
     class Model(BaseModel):
         number: int

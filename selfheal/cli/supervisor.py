@@ -258,7 +258,12 @@ def supervise(settings: Settings, mlflow_uri: str, on_ready: Callable[[], None])
     """
     from selfheal.adapters.mlflow_environment import CONNECTION_LIMITS
 
-    environment = child_environment(settings) | CONNECTION_LIMITS | {"MLFLOW_BACKEND_STORE_URI": mlflow_uri}
+    of_mlflow = {  # which does not read our settings
+        "MLFLOW_BACKEND_STORE_URI": mlflow_uri,
+        "API_KEYS": settings.api_keys.get_secret_value(),
+        "MLFLOW_PUBLIC_URL": str(settings.mlflow_public_url or ""),
+    }
+    environment = child_environment(settings) | CONNECTION_LIMITS | of_mlflow
     programs = _programs(settings)
     supervisor = Supervisor(programs, environment, Printer([program.name for program in programs]))
     stopping = threading.Event()
@@ -294,7 +299,7 @@ def _programs(settings: Settings) -> list[Program]:
     return (
         programs
         if settings.has_tracking_server
-        else [*programs, Program("mlflow", python("mlflow", "server", *mlflow))]
+        else [*programs, Program("mlflow", python("selfheal.adapters.mlflow_pages", *mlflow))]
     )
 
 
