@@ -213,7 +213,8 @@ def check_module(module: str, arguments: list[str]) -> None:
     """A benchmark: that it is there and takes the options."""
     if module in {"pytest", "pip"}:
         return
-    path = REPOSITORY / f"{module.replace('.', '/')}.py"
+    place = REPOSITORY / module.replace(".", "/")
+    path = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
     assert path.exists(), f"there is no {path}"
     source = path.read_text()
     for option in (word.removeprefix("--") for word in arguments if word.startswith("--")):
