@@ -133,13 +133,8 @@ def _report_path(data_dir: Path) -> Path:
 
 def _left_behind(data_dir: Path, before: datetime) -> list[Path]:
     journals = (data_dir / "audit").glob("*/")
-    folders = (
-        results_folder(data_dir),
-        reports_folder(data_dir),
-        data_dir / "monitoring",
-        data_dir / "assets",
-        *journals,
-    )
+    written = ("", "assets", "cache", "dagster", "decisions", "monitoring", "reference")
+    folders = (results_folder(data_dir), reports_folder(data_dir), *(data_dir / name for name in written), *journals)
     found = _written_at(path for folder in folders for path in folder.glob("*.tmp"))
     return [path for path, moment in found.items() if moment < before]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal.adapters.decision_log import record_decision
-from selfheal.adapters.postgres import decisions, model_versions, predictions
+from selfheal.adapters.postgres import decisions, model_versions, predictions, promotions
 from selfheal.adapters.postgres.baseline import read_baseline
 from selfheal.adapters.postgres.label_delays import label_delay_sample
 from selfheal.adapters.postgres.lock_keys import Lock
@@ -410,11 +410,16 @@ def gate_limits(settings: Settings) -> dict[str, Any]:
 def _attempts(platform: Platform, episode_id: str | None) -> tuple[Decision, ...]:
     """Return what was tried in this episode: the verdicts, and the trainings that failed for what was trained.
 
-    A training that is under way, or failed for anything else, is none: more labels would not help it.
+    A training that is under way, or failed for anything else, is none: more labels would not help it. Nor is a verdict to
+    promote that nobody has carried out: the repeated run goes on with it.
     """
     if episode_id is None:
         return ()
-    made = decisions.attempts_of(platform.store, episode_id, actions=(Action.TRAIN, *decisions.JUDGED))
+    made = [
+        decision
+        for decision in decisions.attempts_of(platform.store, episode_id, actions=(Action.TRAIN, *decisions.JUDGED))
+        if not _awaits_its_promotion(platform, decision)
+    ]
     judged = {decision.attempt for decision in made if decision.action is not Action.TRAIN}
     failed = failed_trainings(platform.store, [one.decision_id for one in made if one.action is Action.TRAIN])
     return tuple(
@@ -422,6 +427,14 @@ def _attempts(platform: Platform, episode_id: str | None) -> tuple[Decision, ...
         for decision in made
         if decision.action is not Action.TRAIN or (decision.attempt not in judged and decision.decision_id in failed)
     )
+
+
+def _awaits_its_promotion(platform: Platform, verdict: Decision) -> bool:
+    """Return whether a process has died between this verdict and the promotion: its champion is still in production."""
+    if verdict.action is not Action.PROMOTE or promotions.has_taken_effect(platform.store, verdict.decision_id):
+        return False
+    live = model_versions.production_version(platform.store)
+    return live is not None and live.version == verdict.champion_version
 
 
 def record_out_of_time(platform: Platform, episode_id: str, attempt: int, reason: str, now: datetime) -> None:

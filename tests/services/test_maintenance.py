@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from selfheal.adapters.postgres import predictions, retention
+from selfheal.kit.atomic_file import temporary_name
 from selfheal.services.maintenance import MaintenanceReport, cutoffs, last_report, maintain, old_results
 from selfheal.services.platform import Platform
 from selfheal.services.reports.files import results_folder
@@ -99,6 +100,17 @@ def test_old_alerts_go_once_they_are_resolved(platform: Platform) -> None:
     decide_on(platform, "episode")
     assert maintain(platform, LATER, no_runs).n_alerts == 1
     assert values_of(platform, "SELECT kind FROM monitoring_alerts") == {"open", "decided", "lately"}
+
+
+@pytest.mark.parametrize("folder", ["", "cache", "dagster", "decisions", "reference"])
+def test_what_a_killed_process_was_writing_goes_wherever_it_wrote(platform: Platform, folder: str) -> None:
+    path = platform.settings.data_dir / folder / "half.json"
+    path.parent.mkdir(exist_ok=True)
+    half = temporary_name(path)
+    half.touch()
+    os.utime(half, (T0.timestamp(), T0.timestamp()))
+    assert maintain(platform, LATER, no_runs).n_left_behind == 1
+    assert not half.exists()
 
 
 def test_old_files_go_but_those_of_ticks_that_were_decided_on(platform: Platform) -> None:

@@ -332,6 +332,19 @@ def test_the_same_training_is_run_and_judged_once_even_after_its_promotion(platf
     assert judge(platform, shadow, rows, now + HOUR).decision == verdict.decision, "it was compared with version 1"
 
 
+def test_a_run_that_was_killed_before_the_promotion_of_its_verdict_is_gone_on_with(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(N_ROWS, scenario="overheating"))
+    now = sent.last_at + HOUR
+    tick(platform, now)
+    decision = decide(platform, Trigger.PERFORMANCE, now, "e1")
+    verdict = retrain(platform, decision, now)
+    assert verdict.decision.action is Action.PROMOTE
+    assert decide(platform, Trigger.PERFORMANCE, now + HOUR, "e1") == decision, "as before the verdict"
+    assert retrain(platform, decision, now + HOUR).decision == verdict.decision, "trained and judged once"
+    promote(platform, verdict, now + HOUR)
+    assert decide(platform, Trigger.PERFORMANCE, now + 2 * HOUR, "e1").attempt == 2
+
+
 def test_rows_gathered_for_a_decision_nobody_recorded_are_not_trained_on(platform: Platform) -> None:
     sent = serve(platform, toy_rows(N_ROWS))
     tick(platform, sent.last_at + SECOND)

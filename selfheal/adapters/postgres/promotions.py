@@ -65,6 +65,15 @@ def predecessor(store: Store, version: int) -> int | None:
     return None if row is None else row.replaced_version
 
 
+def has_taken_effect(store: Store, decision_id: str) -> bool:
+    """Return whether a version has gone live by this decision."""
+    table = store.tables.promotions
+    with store.engine.connect() as connection:
+        return (
+            connection.execute(select(table.c.position).where(table.c.decision_id == decision_id)).first() is not None
+        )
+
+
 def was_rolled_back(store: Store, version: int) -> bool:
     """Return whether a rollback ended this version's latest time in production."""
     table = store.tables.promotions
