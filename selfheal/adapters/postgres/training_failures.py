@@ -1,8 +1,7 @@
 """Training failures: which trainings failed for what their model or rows are like, and so were attempts.
 
 One that ran out of time is among them. A training that failed for anything else (MLflow, Postgres, a full disk, a killed
-process) is no attempt: more labels
-would not help it.
+process) is no attempt: more labels would not help it.
 """
 
 from __future__ import annotations
