@@ -144,7 +144,7 @@ def n_wrong(platform: Platform, ledger: Ledger, logged: pd.DataFrame, twice: set
 def n_different(logged: pd.DataFrame, replayed: pd.DataFrame, twice: set[str]) -> int:
     """Rows that a replay makes otherwise. Of an id that two processes logged either line may stay: they differ in when."""
     once = logged.index.difference(sorted(twice))
-    when = ["created_at", "latency_ms", "segment"]
+    when = ["created_at", "latency_ms", "journal_segment"]
     if not logged.index.equals(replayed.index):
         return len(logged.index.symmetric_difference(replayed.index))
     differs = logged.drop(columns=when).compare(replayed.drop(columns=when))

@@ -38,7 +38,16 @@ TRUE_LABEL = "true_label"
 
 TAKEN_NAMES = frozenset(
     {
-        *("prediction_id", "created_at", "model_version", "prediction", "probability", "threshold", "request_source"),
+        *(
+            "prediction_id",
+            "created_at",
+            "model_version",
+            "prediction",
+            "probability",
+            "threshold",
+            "request_source",
+            "journal_segment",
+        ),
         *("latency_ms", "explain", "split", "origin", "weight"),
     }
 )

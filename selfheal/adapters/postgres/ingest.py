@@ -191,11 +191,11 @@ def _save_position(store: Store, connection: Connection, kind: JournalKind, path
     }
     key = {"journal": kind.name, "file": file_key(path)}
     known = update(table).where(table.c.journal == key["journal"], table.c.file == key["file"]).values(changes)
-    segment = connection.execute(known.returning(table.c.segment)).scalar()
+    segment = connection.execute(known.returning(table.c.journal_segment)).scalar()
     if segment is None:  # an upsert alone would use up a number at each call
         new = insert(table).values(**key, **changes | {"byte_offset": offset})
         upsert = new.on_conflict_do_update(index_elements=list(key), set_=changes)
-        segment = connection.execute(upsert.returning(table.c.segment)).scalar_one()
+        segment = connection.execute(upsert.returning(table.c.journal_segment)).scalar_one()
     return int(segment)
 
 
@@ -257,7 +257,9 @@ def _copy_predictions(
 ) -> tuple[int, int]:
     table = store.tables.prediction_logs.name
     names = ", ".join(f'"{name}"' for name in columns)
-    insert_new = f"INSERT INTO {table} ({names}, segment) SELECT {names}, :segment FROM incoming ON CONFLICT DO NOTHING"
+    insert_new = (
+        f"INSERT INTO {table} ({names}, journal_segment) SELECT {names}, :segment FROM incoming ON CONFLICT DO NOTHING"
+    )
     with incoming_lines(connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"):
         return connection.execute(text(insert_new), {"segment": segment}).rowcount, 0
 
@@ -285,10 +287,10 @@ def _copy_labels(
           AND i.true_label <> old.true_label
     """
     upsert = f"""
-        INSERT INTO {table} AS old ({names}, segment) SELECT best.*, :segment FROM ({best}) best
+        INSERT INTO {table} AS old ({names}, journal_segment) SELECT best.*, :segment FROM ({best}) best
         ON CONFLICT (prediction_id) DO UPDATE SET
             true_label = excluded.true_label, labelled_at = excluded.labelled_at, received_at = excluded.received_at,
-            label_source = excluded.label_source, is_correction = excluded.is_correction, segment = excluded.segment,
+            label_source = excluded.label_source, is_correction = excluded.is_correction, journal_segment = excluded.journal_segment,
             ordered_at = excluded.ordered_at
         WHERE {LABEL_OVERRULES.format(new="excluded", old="old")}
     """

@@ -45,26 +45,26 @@ SEALS_PER_PASS = 20
 PREDICTIONS = "predictions"
 
 PREDICTION_ROWS = f"""
-    SELECT segment, {HOUR_OF_PREDICTION} AS hour, model_version, prediction_id, to_jsonb(p) - 'segment' AS content
+    SELECT journal_segment, {HOUR_OF_PREDICTION} AS hour, model_version, prediction_id, to_jsonb(p) - 'journal_segment' AS content
     FROM prediction_logs p
 """
 
 _LABEL_NAMES = ", ".join(LABEL_COLUMNS)
 LABEL_ROWS = f"""
-    SELECT segment, {HOUR_OF_PREDICTION.replace("created_at", "received_at")} AS hour,
-           CAST(NULL AS integer) AS model_version, prediction_id, to_jsonb(l) - 'segment' AS content
-    FROM (SELECT {_LABEL_NAMES}, segment FROM label_store
-          UNION ALL SELECT {_LABEL_NAMES}, segment FROM overruled_labels) l
+    SELECT journal_segment, {HOUR_OF_PREDICTION.replace("created_at", "received_at")} AS hour,
+           CAST(NULL AS integer) AS model_version, prediction_id, to_jsonb(l) - 'journal_segment' AS content
+    FROM (SELECT {_LABEL_NAMES}, journal_segment FROM label_store
+          UNION ALL SELECT {_LABEL_NAMES}, journal_segment FROM overruled_labels) l
 """
 """A label that another one overruled still belongs to the file that it came from."""
 
 GROUPS = """
     SELECT p.file, d.hour, d.model_version, count(*) AS n_rows,
            encode(sha256(string_agg(d.digest, ''::bytea ORDER BY d.prediction_id, d.digest)), 'hex') AS sha256
-    FROM (SELECT segment, hour, model_version, prediction_id,
+    FROM (SELECT journal_segment, hour, model_version, prediction_id,
                  sha256(convert_to(jsonb_strip_nulls(content)::text, 'UTF8')) AS digest
           FROM ({rows}) r WHERE {condition} OFFSET 0) d
-    JOIN journal_positions p USING (segment)
+    JOIN journal_positions p USING (journal_segment)
     GROUP BY p.file, d.hour, d.model_version ORDER BY p.file, d.hour, d.model_version
 """
 """Rows by file, hour and version, each group with one digest. Missing values are left out, so that a column that is
@@ -151,7 +151,7 @@ def row_groups(connection: Connection, journal: str, condition: str = "true", **
     rows = LABEL_ROWS if journal == LABEL_JOURNAL.name else PREDICTION_ROWS
     # What a digest covers is text: how it is written must not depend on anybody's settings.
     connection.execute(text("SELECT set_config('extra_float_digits', '1', true), set_config('timezone', 'UTC', true)"))
-    query = text(GROUPS.format(rows=rows, condition=f"segment IS NOT NULL AND ({condition})"))
+    query = text(GROUPS.format(rows=rows, condition=f"journal_segment IS NOT NULL AND ({condition})"))
     found = connection.execute(query, values)
     return [RowGroup(row.file, row.hour.astimezone(UTC), row.model_version, row.n_rows, row.sha256) for row in found]
 
@@ -186,17 +186,17 @@ def _seal(store: Store, kind: JournalKind, file: str, finished: FinishedText) ->
     they are computed again if retention has deleted something meanwhile.
     """
     table, positions = store.tables.journal_seals, store.tables.journal_positions
-    number = select(positions.c.segment).where(positions.c.journal == kind.name, positions.c.file == file)
+    number = select(positions.c.journal_segment).where(positions.c.journal == kind.name, positions.c.file == file)
     is_sealed = select(table.c.position).where(table.c.journal == kind.name, table.c.file == file)
     with store.engine.begin() as connection:
         segment = connection.execute(number).scalar_one()
         deleted_before = _last_retention(store, connection)
-        groups = row_groups(connection, kind.name, "segment = :segment", segment=segment)
+        groups = row_groups(connection, kind.name, "journal_segment = :segment", segment=segment)
         chain.lock(connection)
         if connection.execute(is_sealed).first() is not None:
             return
         if _last_retention(store, connection) != deleted_before:
-            groups = row_groups(connection, kind.name, "segment = :segment", segment=segment)
+            groups = row_groups(connection, kind.name, "journal_segment = :segment", segment=segment)
         content = {"n_bytes": finished.n_bytes, "text_sha256": finished.sha256, "rows": _as_content(groups)}
         _append(store, connection, SEGMENT, kind.name, file, content)
 

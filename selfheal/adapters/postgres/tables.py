@@ -102,11 +102,11 @@ def _time(name: str, *, required: bool = False) -> Column[Any]:
 
 def _segment() -> Column[Any]:
     """Return the column with the journal file that a row came from; null: copied by a release that did not record it."""
-    return Column("segment", Integer)
+    return Column("journal_segment", Integer)
 
 
 def _by_segment(table: str) -> Index:
-    return Index(f"{table}_by_segment", "segment", postgresql_where=text("segment IS NOT NULL"))
+    return Index(f"{table}_by_journal_segment", "journal_segment", postgresql_where=text("journal_segment IS NOT NULL"))
 
 
 def _one_of(column: str, values: Iterable[str], name: str) -> CheckConstraint:
@@ -438,9 +438,9 @@ def _journal_positions(metadata: MetaData) -> Table:
         Column("file", Text, primary_key=True),
         Column("byte_offset", BigInteger, nullable=False),
         _time("updated_at", required=True),
-        Column("segment", Integer, Identity(always=True), nullable=False),
+        Column("journal_segment", Integer, Identity(always=True), nullable=False),
         Column("folder", Text),  # null: copied by a release that did not record it
-        UniqueConstraint("segment", name="journal_positions_segment"),
+        UniqueConstraint("journal_segment", name="journal_positions_segment"),
     )
 
 
@@ -470,7 +470,7 @@ def _overruled_labels(metadata: MetaData) -> Table:
     return Table(
         "overruled_labels",
         metadata,
-        Column("segment", Integer, primary_key=True, autoincrement=False),
+        Column("journal_segment", Integer, primary_key=True, autoincrement=False),
         Column("prediction_id", Uuid, primary_key=True),
         Column("received_at", DateTime(timezone=True), primary_key=True),
         Column("is_correction", Boolean, primary_key=True),

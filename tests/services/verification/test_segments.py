@@ -83,12 +83,12 @@ SOME = "prediction_id = (SELECT min(prediction_id::text)::uuid FROM prediction_l
     [
         f"UPDATE prediction_logs SET load_ratio = load_ratio + 1e-9 WHERE {SOME}",
         f"UPDATE prediction_logs SET created_at = created_at + interval '1 us' WHERE {SOME}",
-        f"UPDATE prediction_logs SET segment = NULL WHERE {SOME}",
+        f"UPDATE prediction_logs SET journal_segment = NULL WHERE {SOME}",
         f"DELETE FROM prediction_logs WHERE {SOME}",
         f"UPDATE label_store SET true_label = 1 - true_label WHERE {SOME}",
-        f"UPDATE label_store SET segment = NULL, true_label = 1 - true_label WHERE {SOME}",
+        f"UPDATE label_store SET journal_segment = NULL, true_label = 1 - true_label WHERE {SOME}",
         f"DELETE FROM label_store WHERE {SOME}",
-        "UPDATE journal_positions SET segment = DEFAULT",
+        "UPDATE journal_positions SET journal_segment = DEFAULT",
     ],
 )
 def test_whatever_is_done_to_a_row_of_a_sealed_file_is_found_without_the_file(
@@ -214,7 +214,7 @@ def test_a_file_that_is_being_written_is_checked_by_its_lines_and_its_rows_are_n
 def test_rows_of_an_older_release_are_checked_by_the_lines_and_lost_with_them(platform: Platform, sent: Sent) -> None:
     """It recorded no numbers of files: nothing tells which rows were in a file that is gone."""
     as_older_release = """
-        UPDATE prediction_logs SET segment = NULL; UPDATE label_store SET segment = NULL;
+        UPDATE prediction_logs SET journal_segment = NULL; UPDATE label_store SET journal_segment = NULL;
         UPDATE journal_positions SET folder = NULL;
         ALTER TABLE journal_seals DISABLE TRIGGER journal_seals_are_immutable;
         DELETE FROM journal_seals

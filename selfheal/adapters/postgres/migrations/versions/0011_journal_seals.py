@@ -16,13 +16,18 @@ TABLES = ("prediction_logs", "label_store")
 
 def upgrade() -> None:
     # Files that are there get a number, too. Their rows stay without one: which file each came from is not known.
-    op.add_column("journal_positions", sa.Column("segment", sa.Integer(), sa.Identity(always=True), nullable=False))
-    op.create_unique_constraint("journal_positions_segment", "journal_positions", ["segment"])
+    op.add_column(
+        "journal_positions", sa.Column("journal_segment", sa.Integer(), sa.Identity(always=True), nullable=False)
+    )
+    op.create_unique_constraint("journal_positions_segment", "journal_positions", ["journal_segment"])
     op.add_column("journal_positions", sa.Column("folder", sa.Text(), nullable=True))
     for table in TABLES:
-        op.add_column(table, sa.Column("segment", sa.Integer(), nullable=True))
+        op.add_column(table, sa.Column("journal_segment", sa.Integer(), nullable=True))
         op.create_index(
-            f"{table}_by_segment", table, ["segment"], postgresql_where=sa.text("segment IS NOT NULL")
+            f"{table}_by_journal_segment",
+            table,
+            ["journal_segment"],
+            postgresql_where=sa.text("journal_segment IS NOT NULL"),
         )  # nothing to build yet
     op.create_table(
         "overruled_labels",
@@ -33,8 +38,8 @@ def upgrade() -> None:
         sa.Column("label_source", sa.Text(), nullable=False),
         sa.Column("is_correction", sa.Boolean(), nullable=False),
         sa.Column("ordered_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("segment", sa.Integer(), autoincrement=False, nullable=False),
-        sa.PrimaryKeyConstraint("segment", "prediction_id", "received_at", "is_correction"),
+        sa.Column("journal_segment", sa.Integer(), autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("journal_segment", "prediction_id", "received_at", "is_correction"),
     )
     op.execute(
         """
@@ -42,9 +47,9 @@ def upgrade() -> None:
         BEGIN
             INSERT INTO overruled_labels
                 (prediction_id, true_label, labelled_at, received_at, label_source, is_correction, ordered_at,
-                 segment)
+                 journal_segment)
             VALUES (OLD.prediction_id, OLD.true_label, OLD.labelled_at, OLD.received_at, OLD.label_source,
-                    OLD.is_correction, OLD.ordered_at, OLD.segment)
+                    OLD.is_correction, OLD.ordered_at, OLD.journal_segment)
             ON CONFLICT DO NOTHING;
             RETURN NULL;
         END $$
@@ -53,7 +58,7 @@ def upgrade() -> None:
     op.execute(
         """
         CREATE TRIGGER overruled_labels_follow_update AFTER UPDATE ON label_store FOR EACH ROW
-        WHEN (OLD.segment IS NOT NULL AND NEW.segment IS NOT NULL AND OLD.segment <> NEW.segment)
+        WHEN (OLD.journal_segment IS NOT NULL AND NEW.journal_segment IS NOT NULL AND OLD.journal_segment <> NEW.journal_segment)
         EXECUTE FUNCTION record_overruled_label()
         """
     )
@@ -84,7 +89,7 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION record_overruled_label")
     op.drop_table("overruled_labels")
     for table in TABLES:
-        op.drop_index(f"{table}_by_segment", table)
-        op.drop_column(table, "segment")
+        op.drop_index(f"{table}_by_journal_segment", table)
+        op.drop_column(table, "journal_segment")
     op.drop_column("journal_positions", "folder")
-    op.drop_column("journal_positions", "segment")
+    op.drop_column("journal_positions", "journal_segment")
