@@ -93,15 +93,13 @@ def server(command: list[str], ready_url: str, log: Path, **environment: str) ->
 def start(command: list[str], log: Path, environment: Mapping[str, str], cwd: Path | None = None) -> psutil.Process:
     """Start a command whose first word is a Python interpreter, with that interpreter's programs on its PATH."""
     with log.open("ab") as output:
-        return psutil.Process(
-            subprocess.Popen(  # noqa: S603  (our own commands, no shell)
-                command,
-                env=with_our_programs(os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment), command[0]),
-                cwd=cwd,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            ).pid
+        return psutil.Popen(
+            command,
+            env=with_our_programs(os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment), command[0]),
+            cwd=cwd,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
 
