@@ -33,6 +33,7 @@ from selfheal.cli.processes import Printer, Program, Supervisor, stop_on_signals
 from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.child_processes import log_end, with_our_programs
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
+from selfheal.kit.open_files import others_with
 from selfheal.kit.private_files import restrict_folders, restrict_new_files
 from selfheal.services.addresses import addresses
 
@@ -125,11 +126,7 @@ def _holders(written: str, lock: Path) -> str:
     """Return the numbers of the processes that hold the lock: the one written in it or, if that is dead, those that have it open."""
     if written.isdecimal() and psutil.pid_exists(int(written)):
         return written
-    alive = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and any(file.path == str(lock) for file in process.open_files()):
-                alive.append(str(process.pid))
+    alive = map(str, others_with(lock))
     return " ".join(alive) or "of another user"
 
 

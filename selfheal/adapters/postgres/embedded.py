@@ -10,6 +10,7 @@ import atexit
 import fcntl
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,12 @@ from urllib.parse import quote
 
 from selfheal.adapters.postgres import cluster
 from selfheal.kit.errors import ConfigurationError
+from selfheal.kit.open_files import others_with
+
+DYING_TIMEOUT_SECONDS = 10.0
+"""For processes that were killed to be dead."""
+
+DYING_POLL_SECONDS = 0.05
 
 _guard = threading.Lock()
 _running: dict[Path, EmbeddedServer] = {}
@@ -45,15 +52,13 @@ class EmbeddedServer:
             if _running.get(self.pgdata) is not self or os.getpid() != self._owner_pid:
                 return
             del _running[self.pgdata]
-            try:
-                fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pass  # other processes still use it
-            else:
-                with suppress(FileNotFoundError), _alone(self.pgdata):  # a deleted folder: its server ends by itself
-                    cluster.stop(self.pgdata)
-            finally:
-                self._lock_file.close()
+            with self._lock_file:
+                if _is_last_user(self._lock_file):
+                    with (
+                        suppress(FileNotFoundError),
+                        _alone(self.pgdata),
+                    ):  # a deleted folder: its server ends by itself
+                        cluster.stop(self.pgdata)
 
 
 def socket_url(socket_dir: Path, database: str) -> str:
@@ -136,6 +141,22 @@ def _start(pgdata: Path) -> EmbeddedServer:
             f"cannot write in {pgdata.parent}: {error.strerror}; set DATA_DIR to a writable folder"
         ) from error
     return EmbeddedServer(pgdata, socket_dir, users, os.getpid())
+
+
+def _is_last_user(lock_file: IO[bytes]) -> bool:
+    """Give up the shared lock, and return whether nobody else has it; then this process has the exclusive one.
+
+    A process that was killed holds its lock until it is dead: on a busy machine for seconds. Nobody comes after it who
+    would stop the server, so it is waited for.
+    """
+    deadline = time.monotonic() + DYING_TIMEOUT_SECONDS
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if others_with(Path(os.fsdecode(lock_file.name))) or time.monotonic() > deadline:
+            return False
+        time.sleep(DYING_POLL_SECONDS)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -198,6 +199,19 @@ def test_a_killed_user_neither_blocks_the_next_nor_keeps_the_server_alive(
     successor = start_user()
     assert successor.url() == url
     successor.leave()
+    assert not answers(url)
+
+
+def test_who_leaves_last_waits_until_a_killed_user_is_dead(
+    pgdata: Path, start_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the kernel does not take its lock from it, and it is in no list of live processes."""
+    dying = start_user()
+    url = dying.url()
+    embedded.ensure_running(pgdata)
+    monkeypatch.setattr(embedded, "others_with", lambda _: [])
+    threading.Timer(0.3, dying.kill).start()
+    embedded.release(pgdata)
     assert not answers(url)
 
 
