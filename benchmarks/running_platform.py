@@ -32,10 +32,11 @@ PORTS = ("API_PORT", "DAGSTER_PORT", "MLFLOW_PORT", "CODE_SERVER_PORT")
 
 ROLES: dict[str, tuple[str, ...]] = {
     "api": ("-m serving",),
-    "code": ("dagster api grpc", "dagster code-server"),
-    "webserver": ("dagster_webserver", "dagster-webserver"),
-    "daemon": ("dagster._daemon", "dagster-daemon"),
-    "mlflow": ("mlflow server",),
+    "code": ("dagster api grpc",),
+    "webserver": ("selfheal_assets.webserver",),
+    "daemon": ("dagster._daemon",),
+    "mlflow": ("selfheal.adapters.mlflow_pages",),
+    "run_worker": ("selfheal_assets.run_worker",),
 }
 """Words in the command lines of the platform's processes."""
 
@@ -175,8 +176,6 @@ class RunningPlatform:
         if role == "postgres":
             postmaster = self.postmaster()
             return [] if postmaster is None else [postmaster]
-        if role == "run_worker":
-            return self._run_workers()
         return self._with_words(role)
 
     def postmaster(self) -> psutil.Process | None:
@@ -239,15 +238,6 @@ class RunningPlatform:
         found = [process for process in self.members() if _has_word(process, ROLES[role])]
         numbers = {process.pid for process in found}
         return [process for process in found if _parent(process) not in numbers]
-
-    def _run_workers(self) -> list[psutil.Process]:
-        """Return one process for each run: the code server's children but the helpers of multiprocessing."""
-        found = []
-        for server in self._with_words("code"):
-            with contextlib.suppress(psutil.Error):
-                found += [child for child in server.children() if not _has_word(child, ("resource_tracker",))]
-        found += [process for process in self.members() if _has_word(process, ("execute_run",))]
-        return list({process.pid: process for process in found}.values())
 
 
 def _parent(process: psutil.Process) -> int | None:

@@ -26,6 +26,7 @@ from benchmarks.crash.ordeal import ApiPlan, Ordeal
 from benchmarks.witness import Ledger
 from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
 from selfheal.adapters.postgres.ingest import compress_copied
+from selfheal.adapters.postgres.journal_seals import seal_finished
 
 if TYPE_CHECKING:
     from selfheal.services.platform import Platform
@@ -113,6 +114,7 @@ async def compress_now_and_then(platform: Platform) -> None:
     while True:
         for kind in (prediction_journal(platform.contract), LABEL_JOURNAL):
             with contextlib.suppress(DBAPIError):
+                await asyncio.to_thread(seal_finished, platform.store, kind, platform.settings.data_dir)
                 await asyncio.to_thread(compress_copied, platform.store, kind, platform.settings.data_dir)
         await asyncio.sleep(COMPRESS_EVERY_SECONDS)
 

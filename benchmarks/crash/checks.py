@@ -31,8 +31,8 @@ LONG_AFTER = timedelta(days=3)
 """Half files may stay this long: the nightly maintenance deletes what is a day old."""
 
 CONNECTIONS_CLOSED_WITHIN_SECONDS = 3.0
-KEPT_DOT_FILES = frozenset({".up.lock", ".postgres.users"})
-"""Locks by their file's descriptor: the file itself says nothing."""
+HALF_SUFFIXES = frozenset({".tmp", ".partial", ".new"})
+"""Of what is written beside its place: files, a backup, a cluster of Postgres."""
 
 Findings = dict[str, list[str]]
 
@@ -179,10 +179,7 @@ def _half_written(data_dir: Path) -> list[Path]:
     return [
         path
         for path in data_dir.rglob("*")
-        if not {"postgres", "dagster"} & set(path.relative_to(data_dir).parts[:1])
-        and path.name not in KEPT_DOT_FILES
-        and (path.suffix == ".tmp" or path.name.startswith("."))
-        and path.is_file()
+        if not {"postgres", "dagster"} & set(path.relative_to(data_dir).parts[:1]) and path.suffix in HALF_SUFFIXES
     ]
 
 

@@ -27,9 +27,10 @@ from benchmarks.crash.whole_folder import (
     start_server,
     without_backup,
 )
-from selfheal.adapters.journal import LABEL_JOURNAL, has_writer, prediction_journal
+from selfheal.adapters.journal import LABEL_JOURNAL, file_key, has_writer, prediction_journal
 from selfheal.adapters.postgres import decisions, model_versions, probations, ticks
 from selfheal.adapters.postgres.ingest import compress_copied, copied_positions, lag_bytes
+from selfheal.adapters.postgres.journal_seals import seal_finished, sealed_files
 from selfheal.domain.records import Action, GateVerdict, TickRecord, Trigger
 from selfheal.services import retraining
 from selfheal.services.maintenance import maintain
@@ -88,22 +89,24 @@ def ingest(trial: Trial) -> None:
 
 
 def copy_journals(trial: Trial) -> None:
-    """Copy the journals to Postgres, and compress the files that are copied."""
+    """Copy the journals to Postgres, seal the files that are finished, and compress those that are copied."""
     trial.ingest()
     for kind in (prediction_journal(trial.platform.contract), LABEL_JOURNAL):
+        seal_finished(trial.platform.store, kind, trial.settings.data_dir)
         compress_copied(trial.platform.store, kind, trial.settings.data_dir)
 
 
 def uncopied(trial: Trial) -> list[str]:
-    """Return what of the journals is not in Postgres, and which copied files are not compressed."""
+    """Return what of the journals is not in Postgres, and which finished files are not sealed or not compressed."""
     store, data_dir = trial.platform.store, trial.settings.data_dir
     found = []
     for kind in (prediction_journal(trial.platform.contract), LABEL_JOURNAL):
         if (n_bytes := lag_bytes(store, kind, data_dir)) > 0:
             found.append(f"{n_bytes} bytes of the journal of {kind.name} are not in Postgres")
-        done = copied_positions(store, kind)
-        plain = [path for path in kind.files(data_dir) if path.suffix == ".csv"]
-        found += [f"{path.name} is not compressed" for path in plain if not has_writer(path) and done.get(path.name)]
+        done, sealed = copied_positions(store, kind), sealed_files(store, kind)
+        finished = [path for path in kind.files(data_dir) if not has_writer(path) and done.get(file_key(path))]
+        found += [f"{path.name} is not compressed" for path in finished if path.suffix == ".csv"]
+        found += [f"{path.name} is not sealed" for path in finished if file_key(path) not in sealed]
     return found
 
 

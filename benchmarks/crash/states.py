@@ -143,7 +143,7 @@ class Trial:
         journal = Journal(LABEL_JOURNAL, self.settings.data_dir, MAX_JOURNAL_BYTES)
         for first in range(0, len(ids), ROWS_PER_APPEND):
             some = list(zip(ids, labels, strict=False))[first : first + ROWS_PER_APPEND]
-            journal.append([(one, int(label), when, when, "crash", False) for one, label in some])
+            journal.append([(one, int(label), when, when, "crash", False, None) for one, label in some])
             self.tell(Acknowledged(labels={one: int(label) for one, label in some}))
         journal.close()
 

@@ -22,7 +22,7 @@ from selfheal.adapters.journal import LABEL_JOURNAL, Journal
 from selfheal.kit.atomic_file import write_atomic
 from selfheal.services.maintenance import _delete
 
-LABEL = ("0198", 1, "2026-03-02T12:00:00+00:00", "2026-03-02T12:00:00+00:00", "test", False)
+LABEL = ("0198", 1, "2026-03-02T12:00:00+00:00", "2026-03-02T12:00:00+00:00", "test", False, None)
 
 
 # Steps
