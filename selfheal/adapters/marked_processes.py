@@ -85,8 +85,7 @@ def reap(folder: Path, start: str, pgdata: Path | None) -> None:
     if pgdata is not None:
         from selfheal.adapters.postgres import embedded
 
-        if embedded.url_if_running(pgdata, POSTGRES) is not None:
-            embedded.ensure_running(pgdata).release()
+        embedded.stop_if_unused(pgdata)
 
 
 if __name__ == "__main__":

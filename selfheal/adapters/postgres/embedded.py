@@ -23,6 +23,9 @@ from selfheal.adapters.postgres import cluster
 from selfheal.kit.errors import ConfigurationError
 from selfheal.kit.open_files import others_with
 
+USERS_NAME = ".postgres.users"
+"""Beside the cluster: locked by each process that uses it."""
+
 DYING_TIMEOUT_SECONDS = 10.0
 """For processes that were killed to be dead."""
 
@@ -53,12 +56,7 @@ class EmbeddedServer:
                 return
             del _running[self.pgdata]
             with self._lock_file:
-                if _is_last_user(self._lock_file):
-                    with (
-                        suppress(FileNotFoundError),
-                        _alone(self.pgdata),
-                    ):  # a deleted folder: its server ends by itself
-                        cluster.stop(self.pgdata)
+                _stop_if_last(self.pgdata, self._lock_file)
 
 
 def socket_url(socket_dir: Path, database: str) -> str:
@@ -125,10 +123,17 @@ def release(pgdata: Path) -> None:
         server.release()
 
 
+def stop_if_unused(pgdata: Path) -> None:
+    """Stop this folder's server if it runs and no process uses it. Starts nothing."""
+    pgdata = pgdata.expanduser().resolve()
+    with suppress(FileNotFoundError), (pgdata.parent / USERS_NAME).open("rb+") as users:
+        _stop_if_last(pgdata, users)
+
+
 def _start(pgdata: Path) -> EmbeddedServer:
     try:
         pgdata.parent.mkdir(parents=True, exist_ok=True)
-        users = (pgdata.parent / ".postgres.users").open("ab")
+        users = (pgdata.parent / USERS_NAME).open("ab")
         fcntl.flock(users, fcntl.LOCK_SH)
         try:
             with _alone(pgdata):
@@ -141,6 +146,12 @@ def _start(pgdata: Path) -> EmbeddedServer:
             f"cannot write in {pgdata.parent}: {error.strerror}; set DATA_DIR to a writable folder"
         ) from error
     return EmbeddedServer(pgdata, socket_dir, users, os.getpid())
+
+
+def _stop_if_last(pgdata: Path, users: IO[bytes]) -> None:
+    if _is_last_user(users):
+        with suppress(FileNotFoundError), _alone(pgdata):  # a deleted folder: its server ends by itself
+            cluster.stop(pgdata)
 
 
 def _is_last_user(lock_file: IO[bytes]) -> bool:
