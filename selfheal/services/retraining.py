@@ -411,14 +411,17 @@ def _attempts(platform: Platform, episode_id: str | None) -> tuple[Decision, ...
     """Return what was tried in this episode: the verdicts, and the trainings that failed for what was trained.
 
     A training that is under way, or failed for anything else, is none: more labels would not help it. Nor is a verdict to
-    promote that nobody has carried out: the repeated run goes on with it.
+    promote that nobody has carried out: the repeated run goes on with it, unless the model was refused (`SKIP` with its run).
     """
     if episode_id is None:
         return ()
+    actions = (Action.TRAIN, Action.SKIP, *decisions.JUDGED)
+    recorded = decisions.attempts_of(platform.store, episode_id, actions=actions)
+    refused = {one.mlflow_run_id for one in recorded if one.action is Action.SKIP and one.mlflow_run_id is not None}
     made = [
-        decision
-        for decision in decisions.attempts_of(platform.store, episode_id, actions=(Action.TRAIN, *decisions.JUDGED))
-        if not _awaits_its_promotion(platform, decision)
+        one
+        for one in recorded
+        if one.action is not Action.SKIP and (one.mlflow_run_id in refused or not _awaits_its_promotion(platform, one))
     ]
     judged = {decision.attempt for decision in made if decision.action is not Action.TRAIN}
     failed = failed_trainings(platform.store, [one.decision_id for one in made if one.action is Action.TRAIN])
@@ -439,9 +442,10 @@ def _awaits_its_promotion(platform: Platform, verdict: Decision) -> bool:
 
 def record_out_of_time(platform: Platform, episode_id: str, attempt: int, reason: str, now: datetime) -> None:
     """Record that the training of an attempt ran out of time: it spends the attempt, since it would run out again."""
-    started = decisions.attempts_of(platform.store, episode_id, actions=(Action.TRAIN,))
-    for decision in [one for one in started if one.attempt == attempt][-1:]:
-        record_training_failure(platform.store, decision.decision_id, reason, now)
+    made = decisions.attempts_of(platform.store, episode_id, actions=(Action.TRAIN,))
+    started = [decision.decision_id for decision in made if decision.attempt == attempt]
+    if started:
+        record_training_failure(platform.store, started[-1], reason, now)
 
 
 @contextmanager

@@ -36,12 +36,12 @@ def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformRes
         fail_in_mlflow(opened, run.run_id)
     if is_interrupted(run):
         return dg.SkipReason(f"{run.job_name} is repeated.")
+    now = datetime.now(UTC)
+    if OUT_OF_TIME_TAG in run.tags and ATTEMPT_TAG in run.tags:
+        record_out_of_time(opened, run.tags[EPISODE_TAG], int(run.tags[ATTEMPT_TAG]), _cause(context), now)
     newest = context.instance.get_runs(dg.RunsFilter(job_name=run.job_name, statuses=ENDED), limit=1)
     if newest and newest[0].status is dg.DagsterRunStatus.SUCCESS:
         return dg.SkipReason(f"{run.job_name} has succeeded since.")
-    now = datetime.now(UTC)
-    if OUT_OF_TIME_TAG in run.tags and run.tags.get(EPISODE_TAG):
-        record_out_of_time(opened, run.tags[EPISODE_TAG], int(run.tags[ATTEMPT_TAG]), _cause(context), now)
     message = f"{run.job_name} failed (run {run.run_id[:8]}): {_cause(context)}"
     alert = Alert(alert_kind(run.job_name), Severity.CRITICAL, message[:MAX_MESSAGE_CHARACTERS])
     open_or_update_alert(opened.store, RUNS, None, alert, now)
@@ -84,7 +84,7 @@ def _cause(context: dg.RunFailureSensorContext) -> str:
 
 
 def _out_of_time(run: dg.DagsterRun) -> str:
-    if run.job_name not in TRAINING_JOBS:
+    if run.job_name not in TRAINING_JOBS or MAX_RUNTIME_TAG not in run.tags:
         return "its time was up (`max_runtime_seconds` in dagster.yaml); it is not repeated. Its page says where it was"
     limit_seconds = run.tags[MAX_RUNTIME_TAG]
     return (

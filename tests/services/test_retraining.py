@@ -22,7 +22,13 @@ from selfheal.adapters.postgres.spoiled_periods import spoiled_periods
 from selfheal.domain.records import Action, Decision, Trigger
 from selfheal.domain.retraining.dataset import LOGGED, ORIGIN
 from selfheal.domain.retraining.snapshot import FILE_NAME, to_parquet
-from selfheal.kit.errors import IntegrityError, InvalidDataError, ServiceUnavailableError, TrainingFailedError
+from selfheal.kit.errors import (
+    IntegrityError,
+    InvalidDataError,
+    ModelRefusedError,
+    ServiceUnavailableError,
+    TrainingFailedError,
+)
 from selfheal.services.platform import Platform, open_platform
 from selfheal.services.promotion.going_live import promote, rollback
 from selfheal.services.retraining import (
@@ -343,6 +349,24 @@ def test_a_run_that_was_killed_before_the_promotion_of_its_verdict_is_gone_on_wi
     assert retrain(platform, decision, now + HOUR).decision == verdict.decision, "trained and judged once"
     promote(platform, verdict, now + HOUR)
     assert decide(platform, Trigger.PERFORMANCE, now + 2 * HOUR, "e1").attempt == 2
+
+
+def test_a_model_that_is_refused_after_its_verdict_has_spent_its_attempt(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each label that comes in would train the next one that is refused."""
+    sent = serve(platform, toy_rows(N_ROWS, scenario="overheating"))
+    now = sent.last_at + HOUR
+    tick(platform, now)
+    verdict = retrain(platform, decide(platform, Trigger.PERFORMANCE, now, "e1"), now)
+
+    def refuse(*_: object) -> None:
+        raise ModelRefusedError("it scores otherwise once it is loaded")
+
+    monkeypatch.setattr("selfheal.services.promotion.going_live.validate", refuse)
+    with pytest.raises(ModelRefusedError):
+        promote(platform, verdict, now)
+    assert decide(platform, Trigger.PERFORMANCE, now + HOUR, "e1").attempt == 2
 
 
 def test_rows_gathered_for_a_decision_nobody_recorded_are_not_trained_on(platform: Platform) -> None:
