@@ -110,6 +110,9 @@ def repair_model(client: Any, name: str, description: str, versions: Sequence[Mo
 
     Args:
         versions: all that Postgres knows.
+
+    Raises:
+        MissingArtifactError: if none of their models is left; nothing is changed then.
     """
     if not versions or has_model(client, name):
         return []
@@ -118,10 +121,15 @@ def repair_model(client: Any, name: str, description: str, versions: Sequence[Mo
     if other is not None:
         client.rename_registered_model(other, name)
         return [f"registered model {name} had been renamed to {other!r} and has its name again"]
+    alive = {number: version for number, version in by_number.items() if _has_model_of(client, version)}
+    if not alive:
+        raise MissingArtifactError(
+            f"no version of {name} can be registered in MLflow again: their models were deleted, too"
+        )
     if _exists(lambda: client.get_registered_model(name)):
         client.delete_registered_model(name)
     client.create_registered_model(name, tags={RESTORING_TAG: "true"}, description=description)
-    n_again = sum(_register_again(client, name, number, by_number) for number in range(1, max(by_number) + 1))
+    n_again = sum(_register_again(client, name, number, alive) for number in range(1, max(by_number) + 1))
     client.delete_registered_model_tag(name, RESTORING_TAG)
     return [f"registered model {name} had been deleted; {n_again} of its {len(versions)} versions are registered again"]
 
@@ -160,18 +168,14 @@ def _name_elsewhere(client: Any, name: str, version: ModelVersion) -> str | None
     return next((str(one.name) for one in found if one.name != name and int(one.version) == version.version), None)
 
 
-def _register_again(client: Any, name: str, number: int, by_number: Mapping[int, ModelVersion]) -> bool:
+def _register_again(client: Any, name: str, number: int, alive: Mapping[int, ModelVersion]) -> bool:
     """Register the version of this number, or use the number up; return whether the version is there again."""
-    version = by_number.get(number)
-    if version is not None and _has_model_of(client, version):
+    version = alive.get(number)
+    if version is not None:
         create_version(client, name, version.artifact_uri, version.mlflow_run_id, version.stage)
         return True
     # No version, or one whose logged model was deleted, too: the next one must not get its number.
-    other = next((one for one in by_number.values() if _has_model_of(client, one)), None)
-    if other is None:
-        raise MissingArtifactError(
-            f"no version of {name} can be registered in MLflow again: their models were deleted, too"
-        )
+    other = next(iter(alive.values()))
     used_up = create_version(client, name, other.artifact_uri, other.mlflow_run_id, Stage.ARCHIVED)
     client.delete_model_version(name, str(used_up))
     return False

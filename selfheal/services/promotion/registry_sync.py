@@ -18,6 +18,7 @@ from selfheal.adapters.postgres.alerts import REGISTRY, open_or_update_alert, re
 from selfheal.adapters.postgres.lock_keys import Lock
 from selfheal.adapters.postgres.mutex import exclusive
 from selfheal.domain.records import Alert, Severity, Stage
+from selfheal.kit.errors import MissingArtifactError
 
 if TYPE_CHECKING:
     from selfheal.domain.records import ModelVersion
@@ -75,7 +76,11 @@ def repair_registry(platform: Platform) -> list[str]:
         if production is None:
             return []
         versions = model_versions.list_versions(platform.store, limit=MAX_RUNS_LOOKED_UP)
-        found = platform.registry.repair_runs(production, versions) + restore_registered_model(platform)
+        found = platform.registry.repair_runs(production, versions)
+        try:
+            found += restore_registered_model(platform)
+        except MissingArtifactError as error:
+            found.append(str(error))
         if not platform.registry.has_version(production.version):
             found.append(
                 f"version {production.version}, which is in production, was deleted in MLflow, which keeps no way back; it "
