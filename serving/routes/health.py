@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
+from sqlalchemy.exc import DBAPIError
 
+from selfheal.adapters.postgres.refusals import refusal
 from serving.database.read_pool import StoreUnavailableError
 from serving.dependencies import Service, ServiceDependency
 from serving.schemas.responses import Health, Liveness, Readiness
@@ -80,4 +82,6 @@ async def _journal_lag(service: Service) -> tuple[int | None, str | None]:
         lag = await service.read_pool.run(service.ingest_worker.lag_bytes, timeout_seconds=LAG_TIMEOUT_SECONDS)
     except StoreUnavailableError as error:
         return None, f"{error.why}, so it is unknown how far the journal has been copied"
+    except DBAPIError as error:  # Postgres answers, and refuses
+        return None, f"{refusal(error)}, so it is unknown how far the journal has been copied"
     return lag, None

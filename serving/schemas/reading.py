@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, TypeAdapter, ValidationError
@@ -310,9 +312,7 @@ def _repeated_names(body: bytes) -> list[str]:
     repeated: dict[str, None] = {}
 
     def note(pairs: list[tuple[str, Any]]) -> None:
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            repeated.update(dict.fromkeys(name for name in names if names.count(name) > 1))
+        repeated.update((name, None) for name, n in Counter(name for name, _ in pairs).items() if n > 1)
 
     try:
         json.loads(body, object_pairs_hook=note, parse_int=len, parse_float=len)
@@ -333,7 +333,8 @@ def _not_a_list(name: str, body: bytes) -> ProblemError:
         return unreadable_body(str(error))
     if not isinstance(found, dict):
         return invalid_request([_wrong("body", "Input should be an object")])
-    problems = [_wrong(other, "Extra inputs are not permitted") for other in found if other != name]
+    unknown = islice((other for other in found if other != name), MAX_ERRORS_PER_ITEM)
+    problems = [_wrong(other, "Extra inputs are not permitted") for other in unknown]
     if name not in found:
         problems.insert(0, _wrong(name, "Field required"))
     elif not isinstance(found[name], list):
