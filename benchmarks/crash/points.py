@@ -113,12 +113,12 @@ def import_everything() -> None:
     import mlflow.sklearn
     import mlflow.store.model_registry.sqlalchemy_store
     import mlflow.store.tracking.sqlalchemy_store
-    import selfheal_assets.resources.storage  # noqa: F401
     import sklearn.linear_model  # noqa: F401
     import skops.io  # noqa: F401
 
     import selfheal.cli
     import selfheal.services.reports.writer
+    import selfheal_assets.storage  # noqa: F401
     import tests.candidates
     import tests.toy_use_case
 

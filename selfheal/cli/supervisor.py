@@ -260,7 +260,7 @@ def supervise(settings: Settings, mlflow_uri: str, on_ready: Callable[[], None])
         "API_KEYS": settings.api_keys.get_secret_value(),
         "MLFLOW_PUBLIC_URL": str(settings.mlflow_public_url or ""),
     }
-    environment = child_environment(settings) | CONNECTION_LIMITS | of_mlflow
+    environment = CONNECTION_LIMITS | child_environment(settings) | of_mlflow
     programs = _programs(settings)
     supervisor = Supervisor(programs, environment, Printer([program.name for program in programs]))
     stopping = threading.Event()
