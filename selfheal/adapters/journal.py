@@ -169,7 +169,7 @@ class Journal:
             self._size += len(lines)
 
     def sync(self) -> None:
-        """Write to disk what `interval` has left in the operating system's cache.
+        """Write to disk what `interval` has left in the operating system's cache, and close a file that is old.
 
         Raises: as `write`.
         """
@@ -178,6 +178,8 @@ class Journal:
                 with self._giving_up_on_error():
                     os.fdatasync(self._descriptor)
                 self._has_unsynced = False
+            if self._descriptor is not None and self._is_old():
+                self._close()  # where nothing is written any more, too: a file is sealed once it is closed
 
     def probe(self) -> None:
         """Check that a file can be opened and written, as the next `write` would.
@@ -204,7 +206,10 @@ class Journal:
             self._has_unsynced = False
 
     def _is_full(self) -> bool:
-        return self._size >= self._max_bytes or time.monotonic() - self._opened_at >= MAX_FILE_SECONDS
+        return self._size >= self._max_bytes or self._is_old()
+
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._opened_at >= MAX_FILE_SECONDS
 
     def _write_whole(self, descriptor: int, lines: bytes) -> None:
         try:

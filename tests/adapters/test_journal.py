@@ -73,6 +73,11 @@ def test_a_file_is_closed_after_a_day_however_little_is_written_to_it(
         now = 1_000.0 + seconds
         journal.append([("a", "1")])
         assert len(KIND.files(tmp_path)) == n_files
+    journal.sync()
+    assert has_writer(KIND.files(tmp_path)[-1])
+    now += 24 * 3600
+    journal.sync()
+    assert not has_writer(KIND.files(tmp_path)[-1]), "although nothing more is written"
     journal.close()
 
 
