@@ -43,7 +43,10 @@ PLATFORM_DATABASE = "selfheal"
 LEFT_OUT = frozenset({"postgres", "cache", "logs", "run"})
 """Folders of DATA_DIR that can be made again, or that a dump contains."""
 
-LEFT_OUT_FILES = frozenset({".postgres.users", ".up.lock", ".sink.lock", ".sink.done", RESTORING})
+SET_ASIDE = "postgres.half-made-"
+"""Begins the name of a cluster that a first start left half made."""
+
+LEFT_OUT_FILES = frozenset({".postgres.users", ".postgres.lock", ".up.lock", ".sink.lock", ".sink.done", RESTORING})
 
 PIECE_BYTES = 1_000_000
 
@@ -295,7 +298,7 @@ def _files(folder: Path) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         here = Path(root)
         if here == folder:
-            folders[:] = [name for name in folders if name not in LEFT_OUT]
+            folders[:] = [name for name in folders if name not in LEFT_OUT and not name.startswith(SET_ASIDE)]
         folders.sort()
         for name in sorted(names):
             path = here / name
@@ -347,7 +350,7 @@ def _bring_back_files(folder: Path, manifest: BackupManifest, data_dir: Path) ->
         if place.parts[0] != DATA:
             continue
         source, target = folder / name, data_dir.joinpath(*place.parts[1:])
-        if _is_there(source, target):
+        if _is_there(source, target, is_journal=place.parts[1:2] == ("audit",)):
             n_kept += 1
             continue
         part = target.with_name(f".{target.name}.restored.tmp")
@@ -358,9 +361,9 @@ def _bring_back_files(folder: Path, manifest: BackupManifest, data_dir: Path) ->
     return n_copied, n_kept
 
 
-def _is_there(source: Path, target: Path) -> bool:
+def _is_there(source: Path, target: Path, *, is_journal: bool) -> bool:
     """Return whether DATA_DIR has the file; of the journal, whether it has as much of it, compressed or not."""
-    if "audit" not in target.parts or ".csv" not in target.suffixes:
+    if not is_journal or ".csv" not in target.suffixes:
         return target.exists()
     plain = _plain(target)
     here = [path for path in (plain, compressed_path(plain)) if path.exists()]

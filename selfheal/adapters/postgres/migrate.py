@@ -117,16 +117,21 @@ def database_exists(url: str) -> bool:
     import psycopg
 
     target = make_url(url)
-    server = target.set(database="postgres").render_as_string(hide_password=False)
-    try:
-        with psycopg.connect(server, connect_timeout=5) as connection:
-            found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (target.database,))
-            return found.fetchone() is not None
-    except psycopg.OperationalError as error:
-        raise ServiceUnavailableError(
-            f"Postgres at {target.render_as_string()} does not answer: {' '.join(str(error).split())}; "
-            "check DATABASE_URL or POSTGRES_*"
-        ) from error
+    refusal = ""
+    for name in (
+        target.database,
+        *MAINTENANCE_DATABASES,
+    ):  # itself first: it may be the only one that lets this user in
+        server = target.set(database=name).render_as_string(hide_password=False)
+        try:
+            with psycopg.connect(server, connect_timeout=5) as connection:
+                found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (target.database,))
+                return found.fetchone() is not None
+        except psycopg.OperationalError as error:
+            refusal = " ".join(str(error).split())
+    raise ServiceUnavailableError(
+        f"Postgres at {target.render_as_string()} does not answer: {refusal}; check DATABASE_URL or POSTGRES_*"
+    )
 
 
 def table_names(url: str) -> list[str]:
