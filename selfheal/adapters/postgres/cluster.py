@@ -209,12 +209,11 @@ def _launch(pgdata: Path, user: OsUser | None) -> None:
     options = ["-D", str(pgdata), *(part for name, value in settings.items() for part in ("-c", f"{name}={value}"))]
     arguments = ("start", "-w", "-t", str(START_TIMEOUT_SECONDS), "-o", shlex.join(options))
     with log:
-        start_of_ours = log.tell()
         try:
             programs.run("pg_ctl", arguments, {"PGDATA": str(pgdata)}, user, output=log)
         except subprocess.CalledProcessError as error:
             _remove_socket_dir(socket_dir, pgdata)
-            why = _why(error.output[start_of_ours:])
+            why = _why(error.output)
             raise ServiceUnavailableError(
                 f"the embedded Postgres in {pgdata} did not start: {why}; its log is {pgdata / 'log'}"
             ) from error

@@ -40,6 +40,7 @@ class Listener:
         self._connection: psycopg.Connection | None = None
         self._next_attempt_at = 0.0
         self._n_failures = 0
+        self._has_heard = False
         self._waked, self._waker = socket.socketpair()
         self._waked.setblocking(False)
 
@@ -64,7 +65,8 @@ class Listener:
             return self._was_notified()
         if not is_woken:
             self._leave_demoted_server()
-        return False
+        has_heard, self._has_heard = self._has_heard, False
+        return has_heard
 
     def retry_at_once(self) -> None:
         """Make the next wait connect at once, because the caller knows that Postgres is back."""
@@ -90,12 +92,16 @@ class Listener:
                 application_name=f"{self._channel} listener",
                 **CONNECT_ARGUMENTS | KEEPALIVE,  # type: ignore[arg-type]
             )
+            self._connection.add_notify_handler(self._hear)  # what comes during a query is dropped without one
             self._connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
         except Exception as error:  # not only psycopg's: the embedded server may not start
             self._lose(error)
             return False
         self._n_failures = 0
         return True
+
+    def _hear(self, _: psycopg.Notify) -> None:
+        self._has_heard = True
 
     def _lose(self, error: Exception) -> None:
         self._n_failures += 1

@@ -74,17 +74,16 @@ def run(
         subprocess.CalledProcessError: with what it printed.
         ConfigurationError: if it cannot be run at all.
     """
-    with (
-        tempfile.TemporaryFile() if output is None else nullcontext(output) as printed,
-        _started([str(bin_folder() / program), *arguments], environment, user, printed) as process,
-    ):
-        try:
-            code = process.wait()
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+    with tempfile.TemporaryFile() if output is None else nullcontext(output) as printed:
+        begin = printed.tell()
+        with _started([str(bin_folder() / program), *arguments], environment, user, printed) as process:
+            try:
+                code = process.wait()
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         if code:
-            printed.seek(0)
+            printed.seek(begin)
             raise subprocess.CalledProcessError(code, program, printed.read().decode(errors="replace"))
 
 
