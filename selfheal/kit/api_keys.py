@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hmac import compare_digest
+from typing import Protocol
 
 from selfheal.kit.errors import ConfigurationError
 
@@ -155,3 +156,16 @@ def _hashed(position: int, entry: str) -> ApiKey:
 
 def _known_scopes() -> str:
     return ", ".join(Scope)
+
+
+class _Headers(Protocol):
+    def get(self, name: str, /) -> str | None: ...
+
+
+def key_of(headers: _Headers) -> str | None:
+    """Return the key that was sent, if any, X-API-Key first; `headers` finds a value by its lower-case name."""
+    key = headers.get("x-api-key")
+    if key is not None:
+        return key
+    method, _, token = (headers.get("authorization") or "").partition(" ")
+    return token.strip() or None if method.lower() == "bearer" else None

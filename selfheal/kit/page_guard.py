@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from selfheal.kit.api_keys import ApiKey, Scope, known_key
+from selfheal.kit.api_keys import ApiKey, Scope, key_of, known_key
 from selfheal.kit.web_origins import foreign_request
 
 Message = MutableMapping[str, Any]
@@ -75,7 +75,7 @@ class PageGuard:
             return Refusal(403, *foreign)
         if not self._keys or scope["path"] in self._open_paths:
             return None
-        given = _key_of(headers)
+        given = _key_or_password(headers)
         key = None if given is None else known_key(self._keys, given)
         if key is None:
             detail = "send a key of API_KEYS as the password, in the header X-API-Key, or as Authorization: Bearer"
@@ -85,15 +85,11 @@ class PageGuard:
         return None
 
 
-def _key_of(headers: Mapping[str, str]) -> str | None:
-    key = headers.get("x-api-key")
-    if key is not None:
-        return key
+def _key_or_password(headers: Mapping[str, str]) -> str | None:
+    key = key_of(headers)
     method, _, token = headers.get("authorization", "").partition(" ")
-    if method.lower() == "bearer":
-        return token.strip() or None
-    if method.lower() != "basic":
-        return None
+    if key is not None or method.lower() != "basic":
+        return key
     try:
         user, _, password = base64.b64decode(token, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
@@ -23,6 +23,7 @@ from selfheal.kit.api_keys import (
     ALL_SCOPES,
     MIN_PLAIN_CHARACTERS,
     Scope,
+    key_of,
     known_key,
     parse_api_keys,
 )
@@ -193,19 +194,6 @@ def _unauthorized(why: str) -> ProblemError:
 def _too_many(caller: Caller, wait_seconds: float) -> ProblemError:
     detail = f"{caller.name} calls more often than RATE_LIMIT_PER_SECOND allows; wait as long as Retry-After says"
     return ProblemError(429, "rate_limited", detail, retry_after_seconds=math.ceil(wait_seconds))
-
-
-class _Headers(Protocol):
-    def get(self, name: str, /) -> str | None: ...
-
-
-def key_of(headers: _Headers) -> str | None:
-    """Return the key that was sent, if any, X-API-Key first; `headers` finds a value by its lower-case name."""
-    key = headers.get("x-api-key")
-    if key is not None:
-        return key
-    method, _, token = (headers.get("authorization") or "").partition(" ")
-    return token.strip() or None if method.lower() == "bearer" else None
 
 
 def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
