@@ -7,6 +7,7 @@ only while its lock is held: after a `kill -9` or a power cut it is not.
 from __future__ import annotations
 
 import fcntl
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -35,13 +36,13 @@ class RunOwners:
             BlockingIOError: if it has an owner already.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = self._path(run_id).open("ab")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise
-        lock.truncate(0)
+        if self.has_owner(run_id):
+            raise BlockingIOError(f"run {run_id} is executed by process {self.pid(run_id)}")
+        # Locked before it has its name: whoever finds the file without its lock takes the run for abandoned.
+        unnamed = self.folder.with_name(f".{run_id}.{os.getpid()}.tmp")
+        lock = unnamed.open("wb")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed.replace(self._path(run_id))
         return lock
 
     def is_known(self, run_id: str) -> bool:
