@@ -15,6 +15,7 @@ Belongs here: arithmetic that a scikit-learn class documents. Does not belong he
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -120,14 +121,16 @@ def _is_row_by_row(pipeline: Pipeline) -> bool:
     if not all(type(estimator).__module__.startswith("sklearn.") for estimator in estimators):
         return False
     *before, last = [type(estimator).__name__ for estimator in estimators] or [""]
-    return last in TREES and ELEMENTWISE.issuperset(before)
+    starts_plainly = getattr(estimators[-1], "init", None) in (None, "zero")  # boosting may begin with any estimator
+    return last in TREES and starts_plainly and ELEMENTWISE.issuperset(before)
 
 
 def _in_one_thread(pipeline: Pipeline) -> Step:
     """Return a call of the pipeline as it is. Trees are added up in the order in which their threads end: there is one."""
-    last = pipeline.steps[-1][1]
+    *before, (name, last) = pipeline.steps
     if getattr(last, "n_jobs", None) is not None:
-        last.set_params(n_jobs=1)
+        last = copy(last).set_params(n_jobs=1)  # the caller's is as it was: it may be saved
+        pipeline = type(pipeline)([*before, (name, last)])
     return partial(_predict, pipeline)
 
 
