@@ -121,10 +121,12 @@ class Watch:
             self.note(FILE_EVENTS[event], sys._getframe(2))
 
     def _hear_open(self, path: Any, mode: str | None, flags: int) -> None:
+        if not self._is_ours(path) or os.path.isdir(path):  # noqa: PTH112  (a file without a name leaves nothing)
+            return
         creates = flags & os.O_CREAT or (mode is not None and any(letter in mode for letter in "wxa"))
-        if creates and self._is_ours(path) and not os.path.exists(path):  # noqa: PTH110  (bytes and str alike)
+        if creates and not os.path.exists(path):  # noqa: PTH110  (bytes and str alike)
             self.note("create", sys._getframe(2), lambda: _make_empty(path))
-        elif creates and flags & os.O_TRUNC and self._is_ours(path):
+        elif creates and flags & os.O_TRUNC:
             self.note("empty", sys._getframe(2), lambda: os.truncate(path, 0))
 
     def _is_ours(self, path: Any) -> bool:
