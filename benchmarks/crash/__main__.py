@@ -23,7 +23,7 @@ from benchmarks.crash.operations import OPERATIONS
 from benchmarks.crash.ordeal import FULL as FULL_API
 from benchmarks.crash.ordeal import QUICK as QUICK_API
 from benchmarks.crash.outcome import FULL, QUICK, Demands, outcome_of, show
-from benchmarks.crash.points import try_points
+from benchmarks.crash.points import POINTS_OF_EACH_STEP, try_points
 from benchmarks.crash.processes import kill_processes
 from benchmarks.crash.states import roomy_folder
 
@@ -42,6 +42,9 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Every step once, few kills: a look, not a proof.")] = False,
     part: Annotated[list[Part] | None, typer.Option(help="Only this ordeal; may be repeated.")] = None,
     operation: Annotated[list[str] | None, typer.Option(help="Only points of this operation; may be repeated.")] = None,
+    each: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Points of each step; with --quick one.")
+    ] = POINTS_OF_EACH_STEP,
     lanes: Annotated[int, typer.Option(min=1, max=64, help="Points tried at once; default: one a core.")] = (
         os.cpu_count() or 1
     ),
@@ -63,7 +66,7 @@ def main(
     with _progress(console) as progress:
         if Part.POINTS in parts:
             with roomy_folder("selfheal-crash-") as folder:
-                points = try_points(folder, progress, is_quick=quick, n_lanes=lanes, only=only, seed=seed)
+                points = try_points(folder, progress, n_each=1 if quick else each, n_lanes=lanes, only=only, seed=seed)
         if Part.PROCESSES in parts:
             with roomy_folder("selfheal-crash-") as folder:
                 survived = kill_processes(folder, data, console, progress, n_kills=1 if quick else 10)
@@ -71,7 +74,7 @@ def main(
         with tempfile.TemporaryDirectory(prefix="selfheal-crash-") as name:
             Path(name).chmod(0o755)  # as root, the embedded Postgres runs as a user of its own
             api = measure(Path(name), data, QUICK_API if quick else FULL_API, console)
-    demands = _demands(QUICK if quick else FULL, parts, only)
+    demands = _demands(QUICK if quick else dataclasses.replace(FULL, points_of_each_step=each), parts, only)
     outcome = outcome_of(points, survived, api, demands, (time.monotonic() - began) / 60)
     show(outcome, console)
     if json_file is not None:

@@ -30,6 +30,9 @@ POINTS_IN_ALL = 10_000
 SPARE = 1.05
 """Share of points planned beyond that: in some states a step is not reached."""
 
+MOST_CLEAN_RUNS = 3
+"""Runs to the end by which the steps of a flavour are found."""
+
 TRIES = 4
 """With so many states a step is tried to be reached."""
 
@@ -80,9 +83,9 @@ class Results:
 
 
 def try_points(
-    folder: Path, progress: Progress, *, is_quick: bool, n_lanes: int, only: Sequence[str] = (), seed: int = 20
+    folder: Path, progress: Progress, *, n_each: int, n_lanes: int, only: Sequence[str] = (), seed: int = 20
 ) -> Results:
-    """Try every step of every operation: once if quick, else often enough.
+    """Try every step of every operation `n_each` times; if it is several times, `POINTS_IN_ALL` points altogether.
 
     Args:
         folder: in memory, and the embedded server's user may enter it.
@@ -96,13 +99,31 @@ def try_points(
         url = server.url("postgres")
         states = make_states(url, folder, chosen, progress, results)
         with ProcessPoolExecutor(n_lanes, get_context("fork"), begin_lane, (url, folder, states)) as lanes:
-            found = discover(lanes, chosen, progress, rng, n_seeds=1 if is_quick else 3, states=states, results=results)
-            n_each = 1 if is_quick else POINTS_OF_EACH_STEP
-            _try_all(lanes, first_plan(found, n_each, rng), results, progress, "every step", rng, found)
-            if not is_quick and not only:
-                n_more = round(SPARE * (POINTS_IN_ALL - results.n_points))
-                _try_all(lanes, filling_plan(found, results, n_more, rng), results, progress, "more states", rng, found)
+            try:
+                _try_points(lanes, chosen, states, progress, rng, results, n_each=n_each, is_everything=not only)
+            except BaseException:
+                lanes.shutdown(wait=False, cancel_futures=True)  # Ctrl-C: what waits in the lanes takes minutes
+                raise
     return results
+
+
+def _try_points(
+    lanes: ProcessPoolExecutor,
+    chosen: dict[str, dict[str, Flavour]],
+    states: Collection[str],
+    progress: Progress,
+    rng: random.Random,
+    results: Results,
+    *,
+    n_each: int,
+    is_everything: bool,
+) -> None:
+    n_seeds = min(n_each, MOST_CLEAN_RUNS)
+    found = discover(lanes, chosen, progress, rng, n_seeds=n_seeds, states=states, results=results)
+    _try_all(lanes, first_plan(found, n_each, rng), results, progress, "every step", rng, found)
+    if is_everything and n_each > 1:
+        n_more = round(SPARE * (POINTS_IN_ALL - results.n_points))
+        _try_all(lanes, filling_plan(found, results, n_more, rng), results, progress, "more states", rng, found)
 
 
 def import_everything() -> None:

@@ -120,6 +120,7 @@ def begin_lane(url: str, folder: Path, states: dict[str, State]) -> None:
     """Prepare a process of the pool: a folder of its own, and the states to copy from."""
     global _lane  # noqa: PLW0603  (a process of a pool has no other place)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the benchmark's own, which was inherited
     own = folder / f"lane{os.getpid()}"
     own.mkdir()
     own.chmod(0o755)
