@@ -23,6 +23,7 @@ from selfheal.services.platform import Platform, open_platform
 from selfheal.services.retraining import decide_retraining, gather_training_set, judge, train_shadow
 from selfheal.settings import Settings, load_settings
 from tests.demotable import Demotable
+from tests.object_store import Bucket, new_bucket, object_store
 from tests.times import T0
 
 TOY = "tests.toy_use_case:contract"
@@ -96,6 +97,18 @@ def demotable(_own_server: EmbeddedServer) -> Iterator[Demotable]:
     """A server that a test demotes and fails over."""
     yield (demotable := Demotable(_own_server))
     demotable.restore()
+
+
+@pytest.fixture(scope="session")
+def _object_store() -> Iterator[None]:
+    with object_store():
+        yield
+
+
+@pytest.fixture
+def bucket(_object_store: None) -> Bucket:
+    """An empty bucket of the session's S3-compatible store."""
+    return new_bucket()
 
 
 def roomy_memory() -> Path | None:

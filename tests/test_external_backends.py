@@ -1,4 +1,4 @@
-"""The whole loop on external servers: MLflow over HTTP and Postgres over TCP, as deployments have them."""
+"""The whole loop on external servers: MLflow over HTTP, Postgres over TCP, S3 below both, as deployments have them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from selfheal.services.platform import Platform, open_platform
 from selfheal.services.promotion.going_live import promote, rollback
 from selfheal.services.promotion.registry_sync import watch_registry
 from selfheal.services.verification.run import verify_everything
-from selfheal.settings import Settings
+from selfheal.settings import Settings, load_settings
 from tests.candidates import champion, mlflow_client
 from tests.conftest import drop_databases, settings_for
 from tests.forwarder import forwarded
+from tests.object_store import Bucket
 from tests.processes import selfheal, start, stop
 from tests.services.steps import decide, retrain, tick
 from tests.serving.running import Api, api_in_thread, bodies, environment_of, free_port
@@ -36,14 +37,14 @@ NAME = "external"
 HOUR = timedelta(hours=1)
 
 
-@pytest.fixture(scope="module")
-def tracking_server(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """MLflow's own server, which hands artifacts through: nobody else sees its folder or its database."""
-    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+@pytest.fixture
+def tracking_server(server: EmbeddedServer, bucket: Bucket, tmp_path: Path) -> Iterator[str]:
+    """MLflow's own server, which hands artifacts through: nobody else sees its bucket or its database."""
+    folder, port = tmp_path, free_port()
     ensure_database(server.url(f"{NAME}_mlflow"))
     backend = server.url(f"{NAME}_mlflow").replace("postgresql://", "postgresql+psycopg2://")
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
+    command += ["--artifacts-destination", f"{bucket.url}/mlflow"]
     process = start(command, os.environ | {"MLFLOW_BACKEND_STORE_URI": backend}, folder / "log")
     try:
         eventually(lambda: answers(f"http://127.0.0.1:{port}/health"), f"it answers; see {folder / 'log'}", 120)
@@ -61,18 +62,26 @@ def answers(url: str) -> bool:
 
 
 @pytest.fixture
-def platform(server: EmbeddedServer, tracking_server: str, tmp_path: Path) -> Iterator[Platform]:
+def platform(server: EmbeddedServer, tracking_server: str, bucket: Bucket, tmp_path: Path) -> Iterator[Platform]:
     """An empty platform whose servers are all elsewhere."""
     with forwarded(settings_for(server, tmp_path / "data", NAME), server.socket_dir) as (settings, network):
         network.mend()
-        opened = open_platform(settings.model_copy(update={"mlflow_tracking_uri": tracking_server}))
+        elsewhere = {"mlflow_tracking_uri": tracking_server, "assets_url": f"{bucket.url}/assets"}
+        opened = open_platform(load_settings(**settings.model_dump(exclude_unset=True) | elsewhere))
         yield opened
         opened.close()
 
 
-def test_the_loop_bootstraps_heals_rolls_back_and_is_repaired_on_external_servers(platform: Platform) -> None:
+def test_the_loop_bootstraps_heals_rolls_back_and_is_repaired_on_external_servers(
+    platform: Platform, bucket: Bucket
+) -> None:
     bootstrap(platform.settings)
     assert (champion(platform).version, platform.registry.alias_version(PRODUCTION_ALIAS)) == (1, 1)
+    stored = {(key.split("/")[0], key.rpartition("/")[2]) for key in bucket.listed()}
+    assert stored >= {("mlflow", "model.skops"), ("mlflow", "training_set.parquet")}
+    assert {folder for folder, _ in stored} == {"mlflow", "assets"}
+    in_data_dir = {path.name for path in platform.settings.data_dir.iterdir()}
+    assert not in_data_dir & {"assets", "mlflow", "postgres"}, "nothing of theirs on this disk"
 
     start_at = datetime.now(UTC)
     sent = serve(platform, toy_rows(1_500, scenario="overheating"), start=start_at)

@@ -6,6 +6,8 @@ must not change.
 
 import json
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,18 +51,31 @@ class _BytesIOManager(dg.UPathIOManager):
     def load(self, data: bytes, kind: Any, name: str) -> Any:
         """Return the value given to `dump`, of the annotated type `kind`; `name` is for errors."""
 
+    def make_directory(self, path: UPath) -> None:
+        """Make the folder of a file. An object store has none, and s3fs would make the bucket of a mistyped ASSETS_URL."""
+        if path.protocol in LOCAL_PROTOCOLS:
+            super().make_directory(path)
+
     def dump_to_path(self, context: dg.OutputContext, obj: Any, path: UPath) -> None:
-        """Write the file atomically."""
-        _replace(path, self.dump(obj))
+        """Write the file atomically.
+
+        Raises:
+            ServiceUnavailableError: if the object store refuses it or does not respond.
+        """
+        data = self.dump(obj)
+        with _naming_the_store(path):
+            _replace(path, data)
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
         """Return the value in the file.
 
         Raises:
             dagster.Failure: if the asset has no file yet.
+            ServiceUnavailableError: if the object store refuses to give it or does not respond.
         """
         try:
-            data = path.read_bytes()
+            with _naming_the_store(path, FileNotFoundError):
+                data = path.read_bytes()
         except FileNotFoundError:
             name = context.asset_key.to_user_string()
             raise dg.Failure(
@@ -153,3 +168,18 @@ def _replace(path: UPath, data: bytes) -> None:
         write_atomic(Path(path.path), data)
     else:
         path.write_bytes(data)
+
+
+@contextmanager
+def _naming_the_store(path: UPath, *but_not: type[Exception]) -> Iterator[None]:
+    """Turn what an object store's client raises, which names neither setting nor file, into one sentence."""
+    from selfheal.kit.errors import ServiceUnavailableError
+
+    try:
+        yield
+    except Exception as error:  # each client has exceptions of its own
+        if path.protocol in LOCAL_PROTOCOLS or isinstance(error, but_not):
+            raise
+        raise ServiceUnavailableError(
+            f"the object store does not take or give {path}: {error}; check ASSETS_URL, the bucket and its credentials"
+        ) from error

@@ -24,6 +24,7 @@ from selfheal.services.platform import Platform
 from tests import hostile_models
 from tests.at_once import at_once
 from tests.candidates import champion, log_worse_model, mlflow_client, twin_of_champion
+from tests.object_store import Bucket
 from tests.times import T0
 from tests.traffic import toy_rows
 
@@ -37,6 +38,11 @@ def scores(registry: Registry, model: ModelVersion | ShadowModel) -> Any:
 
 def cached(platform: Platform, name: str) -> Path:
     return platform.settings.data_dir / "cache" / name
+
+
+def empty_cache(platform: Platform) -> None:
+    for path in (platform.settings.data_dir / "cache").iterdir():
+        path.unlink()
 
 
 @pytest.fixture
@@ -63,6 +69,25 @@ def test_a_training_goes_on_though_the_experiment_was_deleted(platform: Platform
     client.delete_experiment(client.get_experiment_by_name(EXPERIMENT).experiment_id)
     platform.registry.tracking_config()
     assert client.get_experiment_by_name(EXPERIMENT).lifecycle_stage == "active"
+
+
+def test_a_bucket_that_the_experiment_names_holds_its_models(platform: Platform, bucket: Bucket) -> None:
+    """What a tracking server without a proxy for artifacts tells its clients, too."""
+    client = mlflow_client(platform)
+    of_the_folder = client.get_experiment_by_name(EXPERIMENT)
+    client.rename_experiment(of_the_folder.experiment_id, "before the bucket")
+    client.create_experiment(EXPERIMENT, artifact_location=f"{bucket.url}/mlflow")
+    logged = log_worse_model(platform)
+    names = {key.rpartition("/")[2] for key in bucket.listed()}
+    assert names >= {MODEL_FILE, "reference.parquet", "training_set.parquet"}
+    empty_cache(platform)
+    assert len(scores(platform.registry, logged)) == 20
+    assert rows_digest(platform.registry.training_set(logged).frame) == logged.training_set.sha256
+    (model_key,) = [key for key in bucket.listed() if key.endswith(MODEL_FILE)]
+    bucket.write(model_key, b"another model")
+    empty_cache(platform)
+    with pytest.raises(IntegrityError, match=r"model\.skops has changed"):
+        platform.registry.load(logged)
 
 
 def test_a_logged_model_that_was_deleted_is_as_good_as_none(platform: Platform, logged: ShadowModel) -> None:

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 import dagster as dg
-import fsspec
 import pandas as pd
 import pytest
+from s3fs import S3FileSystem
 
 from selfheal.adapters.datasets import Dataset
 from selfheal.domain.records import Decision
 from selfheal.domain.retraining.dataset import TrainingSet
-from selfheal.kit.errors import ConfigurationError, IntegrityError
+from selfheal.kit.errors import ConfigurationError, IntegrityError, ServiceUnavailableError
 from selfheal_assets.resources.io_managers import FrameIOManager, RecordIOManager, assets_root
 from selfheal_assets.resources.platform import PlatformResource
 from tests.builders import decision
 from tests.domain.retraining.rows import labelled, split
+from tests.object_store import Bucket
 
 KEY = dg.AssetKey(["folder", "thing"])
 
@@ -43,10 +44,11 @@ def resource(data_dir: Path, url: str | None = None) -> PlatformResource:
     return PlatformResource(overrides={"data_dir": str(data_dir)} | ({"assets_url": url} if url else {}))
 
 
-@pytest.fixture(params=["folder", "object store"])
+@pytest.fixture(params=["folder", "S3"])
 def platform_resource(request: pytest.FixtureRequest, tmp_path: Path) -> PlatformResource:
-    """The default folder, and an object store as fsspec has it: no folders to make, no renames."""
-    return resource(tmp_path, None if request.param == "folder" else f"memory://{tmp_path.name}/assets")
+    """The default folder, and a real object store: no folders to make, no renames."""
+    url = None if request.param == "folder" else f"{request.getfixturevalue('bucket').url}/assets"
+    return resource(tmp_path, url)
 
 
 def test_training_sets_data_sets_and_records_come_back_as_they_were(platform_resource: PlatformResource) -> None:
@@ -90,10 +92,41 @@ def test_a_folder_holds_the_newest_only_and_nothing_half_written(tmp_path: Path)
     ]
 
 
-def test_a_bucket_holds_them_and_the_data_folder_does_not(tmp_path: Path) -> None:
-    into(RecordIOManager(platform=resource(tmp_path, f"memory://{tmp_path.name}")), decision())
-    assert fsspec.filesystem("memory").exists(f"/{tmp_path.name}/folder/thing.json")
+def test_a_bucket_holds_them_and_the_data_folder_does_not(tmp_path: Path, bucket: Bucket) -> None:
+    into(RecordIOManager(platform=resource(tmp_path, f"{bucket.url}/assets")), decision())
+    assert bucket.listed() == ["assets/folder/thing.json"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_process_wrote_to_a_bucket_is_read_at_once(tmp_path: Path, bucket: Bucket) -> None:
+    manager = RecordIOManager(platform=resource(tmp_path, bucket.url))
+    into(manager, decision())
+    assert out_of(manager, Decision) == decision()
+    written = bucket.read("folder/thing.json")
+    bucket.write("folder/thing.json", written.replace(b"not better", b"written elsewhere"))
+    assert out_of(manager, Decision) == decision(reason="written elsewhere")
+
+
+def test_a_mistyped_bucket_is_named_and_not_made(tmp_path: Path, bucket: Bucket) -> None:
+    manager = RecordIOManager(platform=resource(tmp_path, "s3://no-such-bucket/assets"))
+    with pytest.raises(
+        ServiceUnavailableError,
+        match=r"give s3://no-such-bucket/assets/folder/thing.json: .*bucket.*; check ASSETS_URL",
+    ):
+        into(manager, decision())
+    assert "no-such-bucket" not in [entry["Name"] for entry in bucket.client.list_buckets()["Buckets"]]
+
+
+def test_a_store_that_refuses_us_is_not_an_asset_that_was_never_made(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    into(RecordIOManager(platform=resource(tmp_path, bucket.url)), decision())
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    S3FileSystem.clear_instance_cache()  # as in a process that starts now
+    with pytest.raises(ServiceUnavailableError, match=r"thing\.json: .*credentials.*; check ASSETS_URL"):
+        out_of(RecordIOManager(platform=resource(tmp_path, bucket.url)), Decision)
+    S3FileSystem.clear_instance_cache()
 
 
 def test_what_was_never_materialised_is_named(platform_resource: PlatformResource) -> None:
@@ -109,10 +142,10 @@ def test_a_training_set_that_was_changed_on_its_way_is_refused(tmp_path: Path) -
         out_of(manager, TrainingSet)
 
 
-@pytest.mark.parametrize(("url", "told"), [("s3://bucket/assets", "s3fs"), ("gopher://hole", "gopher")])
+@pytest.mark.parametrize(("url", "told"), [("gs://bucket/assets", "gcsfs"), ("gopher://hole", "gopher")])
 def test_an_address_that_nothing_installed_can_use_is_refused_by_name(
     url: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(ConfigurationError, match=f"ASSETS_URL={url} cannot be used: .*{told}"):
         assets_root(url, "data")
