@@ -40,13 +40,14 @@ MANIFEST, DATABASES, DATA = "backup.json", "databases", "data"
 PLATFORM_DATABASE = "selfheal"
 """The platform's database within a backup, whatever MLOPS_DB_NAME calls it."""
 
-LEFT_OUT = frozenset({"postgres", "cache", "logs", "run"})
-"""Folders of DATA_DIR that can be made again, or that a dump contains."""
+LEFT_OUT = frozenset({"cache", "logs", "run"})
+"""Folders of DATA_DIR that can be made again."""
 
-SET_ASIDE = "postgres.half-made-"
-"""Begins the name of a cluster that a first start left half made."""
+CLUSTER = "postgres"
+"""The embedded server's folder, which a dump contains. `postgres.*` and `.postgres.*` beside it are of the server too: its
+locks, a cluster that is being made, one that a first start left half made."""
 
-LEFT_OUT_FILES = frozenset({".postgres.users", ".postgres.lock", ".up.lock", ".sink.lock", ".sink.done", RESTORING})
+LEFT_OUT_FILES = frozenset({".up.lock", ".sink.lock", ".sink.done", RESTORING})
 
 PIECE_BYTES = 1_000_000
 
@@ -298,12 +299,19 @@ def _files(folder: Path) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         here = Path(root)
         if here == folder:
-            folders[:] = [name for name in folders if name not in LEFT_OUT and not name.startswith(SET_ASIDE)]
+            folders[:] = [name for name in folders if name not in LEFT_OUT and not _is_of_the_server(name)]
         folders.sort()
         for name in sorted(names):
             path = here / name
-            if name not in LEFT_OUT_FILES and not name.endswith(".tmp") and path.is_file() and not path.is_symlink():
+            is_left_out = (
+                name in LEFT_OUT_FILES or name.endswith(".tmp") or (here == folder and _is_of_the_server(name))
+            )
+            if not is_left_out and path.is_file() and not path.is_symlink():
                 yield path
+
+
+def _is_of_the_server(name: str) -> bool:
+    return name.removeprefix(".").partition(".")[0] == CLUSTER
 
 
 def _copy(source: Path, target: Path) -> str:

@@ -132,6 +132,19 @@ def test_a_backup_is_readable_for_its_owner_alone(platform: Platform, tmp_path: 
     assert (tmp_path / "backup").stat().st_mode & 0o077 == 0
 
 
+def test_a_backup_has_nothing_of_the_embedded_server_but_its_dump(platform: Platform, tmp_path: Path) -> None:
+    for name in ("postgres", "postgres.half-made-20260101T000000Z", ".postgres.x7.new"):
+        folder = platform.settings.data_dir / name / "base"
+        folder.mkdir(parents=True)
+        (folder / "1").write_bytes(b"pages of a cluster")
+    for name in (".postgres.users", ".postgres.lock"):
+        (platform.settings.data_dir / name).touch()
+    manifest = back_up(platform, tmp_path / "backup", quiet)
+    copied = {Path(name).parts[1] for name in manifest.files if name.startswith("data/")}
+    assert copied, "the rest is there"
+    assert [name for name in copied if "postgres" in name] == []
+
+
 # Tables and journal of different age
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import psycopg
 import pytest
 
+from selfheal.adapters.postgres.circuit_breaker import accepts_changes
 from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.adapters.postgres.notifications import Listener
 
@@ -49,6 +51,23 @@ def test_a_notification_ends_the_wait_and_several_end_it_once(listener: Listener
             other.execute("SELECT pg_notify('test_channel', %s)", (payload,))
     assert listener.wait(LONG)
     assert not listener.wait(0.0)
+
+
+def test_a_notification_that_comes_during_a_query_of_ours_ends_the_next_wait(
+    listener: Listener, other: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The query that asks after each wait whether the server still accepts changes reads what has come as well."""
+    listener.wait(LONG)
+
+    def accepts_changes_while_notified(connection: psycopg.Connection) -> bool:
+        other.execute("NOTIFY test_channel")
+        assert select.select([connection.fileno()], [], [], LONG)[0], "it has come"
+        return accepts_changes(connection)
+
+    monkeypatch.setattr("selfheal.adapters.postgres.notifications.accepts_changes", accepts_changes_while_notified)
+    assert listener.wait(0.0)
+    monkeypatch.undo()
+    assert not listener.wait(0.0), "it was one"
 
 
 def test_a_line_that_is_cut_ends_the_wait_and_so_does_the_next_one(

@@ -10,7 +10,7 @@ import pytest
 from selfheal.services.platform import open_platform
 from selfheal.settings import Settings
 from tests.candidates import put_live
-from tests.serving.running import Api, api_in_thread, bodies, journal_rows
+from tests.serving.running import Api, api_in_thread, bodies, journal_rows, query
 from tests.times import T0
 from tests.waiting import eventually
 
@@ -87,6 +87,18 @@ def test_a_postgres_that_hangs_makes_health_unknown_and_readiness_no_different(a
         assert "unknown" in health.json()["problems"][0]
         assert api.post("/predict", bodies(1)[0]).status_code == 200
     eventually(lambda: api.health()["status"] == "ok", "Postgres answers again")
+
+
+def test_a_postgres_that_lacks_a_table_is_said_and_no_failure_of_the_endpoint(api: Api) -> None:
+    eventually(lambda: api.health()["status"] == "ok", "all is well")
+    query(api.settings, "ALTER TABLE journal_positions RENAME TO gone")
+    answer = api.client.get("/health")
+    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+    assert answer.json()["journal_lag_bytes"] is None
+    assert "Postgres lacks a table" in answer.json()["problems"][0]
+    assert api.post("/predict", bodies(1)[0]).status_code == 200
+    query(api.settings, "ALTER TABLE gone RENAME TO journal_positions")
+    eventually(lambda: api.health()["status"] == "ok", "the table is back")
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/model/info", "/model/versions"])
