@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -35,6 +36,9 @@ START_TIMEOUT_SECONDS = 300
 
 STOP_TIMEOUT_SECONDS = 60
 """A stop writes what is in memory; after that it is ended at once, and replays its log at the next start."""
+
+STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+"""What Postgres calls them: transactions are rolled back and everything is written; or not even that."""
 
 POLL_SECONDS = 0.05
 
@@ -113,19 +117,34 @@ def start(pgdata: Path) -> Path:
 
 
 def stop(pgdata: Path) -> None:
-    """Stop the server that runs on this folder, if one does, in order; at once if that takes too long."""
+    """Stop the server that runs on this folder, if one does, in order; at once if that takes too long.
+
+    By signals: `pg_ctl`, run as the server's user, would find no server where that user no longer reaches the folder.
+    """
     server = running_server(pgdata)
     if server is None:
         return
-    for mode in ("fast", "immediate"):
+    for mode, signum in STOP_SIGNALS.items():
         try:
-            arguments = ("stop", "-w", "-m", mode, "-t", str(STOP_TIMEOUT_SECONDS))
-            programs.run("pg_ctl", arguments, {"PGDATA": str(pgdata)}, os_user.server_user(pgdata))
-        except subprocess.CalledProcessError as error:
-            logger.warning("Postgres in %s did not stop (%s): %s", pgdata, mode, error.output.strip())
-        else:
+            psutil.Process(server.pid).send_signal(signum)
+        except psutil.AccessDenied:
+            logger.warning("Postgres in %s runs as another user and cannot be stopped", pgdata)
+            return
+        except psutil.NoSuchProcess:
             break
+        if _has_stopped(pgdata, STOP_TIMEOUT_SECONDS):
+            break
+        logger.warning("Postgres in %s did not stop (%s) within %d s", pgdata, mode, STOP_TIMEOUT_SECONDS)
     _remove_socket_dir(server.socket_dir, pgdata)
+
+
+def _has_stopped(pgdata: Path, timeout_seconds: float) -> bool:
+    deadline = time.monotonic() + timeout_seconds
+    while running_server(pgdata) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
 
 
 def _let_in(user: OsUser | None, pgdata: Path) -> None:

@@ -178,6 +178,18 @@ def test_the_last_user_stops_the_server_and_an_earlier_one_does_not(
     assert postmaster_pid(pgdata) is None
 
 
+def test_a_server_stops_although_its_user_no_longer_reaches_its_folder(
+    pgdata: Path, start_user: Callable[..., User]
+) -> None:
+    """As root the server runs as a user of its own; whoever closes a folder above has not stopped it."""
+    user = start_user()
+    url = user.url()
+    pgdata.parent.chmod(0o700)
+    user.leave()
+    assert postmaster_pid(pgdata) is None
+    assert not answers(url)
+
+
 def test_users_that_leave_at_the_same_moment_leave_no_server_behind(
     pgdata: Path, start_user: Callable[..., User]
 ) -> None:
