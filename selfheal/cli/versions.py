@@ -144,12 +144,12 @@ def worth_labelling(as_json: JsonFlag = False) -> None:
 
 def _print_decisions(platform: Platform, *, since: datetime, as_json: bool) -> None:
     """Print the decisions since `since`, oldest first."""
-    from selfheal.adapters.postgres.decisions import recent
+    from selfheal.adapters.postgres.decisions import page
     from selfheal.kit.serialization import to_dict
 
-    found = [decision for decision in reversed(recent(platform.store, 2)) if decision.created_at >= since]
+    found = [one for one in reversed(page(platform.store, 2)) if one.decision.created_at >= since]
     if as_json:
-        print_json([to_dict(decision) for decision in found])
+        print_json([to_dict(one.decision) | {"challenger_version": one.challenger_version} for one in found])
         return
-    for decision in found:
-        console.print(f"[bold]{decision.action}[/]: {escape(decision.reason)}")
+    for one in found:
+        console.print(f"[bold]{one.decision.action}[/]: {escape(one.decision.reason)}")

@@ -20,7 +20,7 @@ from selfheal.adapters.postgres import (
     ticks,
 )
 from selfheal.domain.monitoring.silence import overdue_after
-from selfheal.domain.records import Decision, ModelVersion, ProbationOutcome, Severity, TickRecord, Tone, Verdict
+from selfheal.domain.records import ModelVersion, ProbationOutcome, Severity, TickRecord, Tone, Verdict
 from selfheal.kit.durations import span
 from selfheal.kit.serialization import to_dict
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
+    from selfheal.adapters.postgres.decisions import ChainedDecision
     from selfheal.services.platform import Platform
 
 SENTENCES = {
@@ -133,7 +134,7 @@ def overview(platform: Platform, now: datetime | None = None) -> dict[str, Any]:
     alerts = alert_queries.list_alerts(platform.store, only_open=True)
     facts = facts_for(platform, champion, tick, alerts, now)
     state = state_of(facts)
-    judged = decisions.recent(platform.store, 1, decisions.JUDGED)
+    judged = decisions.page(platform.store, 1, actions=decisions.JUDGED)
     return {
         "at": now,
         "sentence": state.sentence,
@@ -145,8 +146,8 @@ def overview(platform: Platform, now: datetime | None = None) -> dict[str, Any]:
         if champion is None
         else _quality(champion, tick, None if tick is None else _file(platform, tick)),
         "open_alerts": [_alert(alert) for alert in alerts],
-        "decisions": [_decision(decision) for decision in decisions.recent(platform.store, DECISIONS_SHOWN)],
-        "latest_verdict": _decision(judged[0]) | {"gates": to_dict(judged[0])["gates"]} if judged else None,
+        "decisions": [_decision(chained) for chained in decisions.page(platform.store, DECISIONS_SHOWN)],
+        "latest_verdict": _decision(judged[0]) | {"gates": to_dict(judged[0].decision)["gates"]} if judged else None,
     }
 
 
@@ -249,7 +250,8 @@ def _alert(alert: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _decision(decision: Decision) -> dict[str, Any]:
+def _decision(chained: ChainedDecision) -> dict[str, Any]:
+    decision = chained.decision
     return {
         "decision_id": decision.decision_id,
         "created_at": decision.created_at,
@@ -258,5 +260,5 @@ def _decision(decision: Decision) -> dict[str, Any]:
         "reason": decision.reason,
         "actor": decision.actor,
         "champion_version": decision.champion_version,
-        "challenger_version": decision.challenger_version,
+        "challenger_version": chained.challenger_version,
     }

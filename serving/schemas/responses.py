@@ -445,7 +445,9 @@ class DecisionInfo(View):
     reason: str
     actor: str = Field(description="who requested it: a person, a sensor, a schedule")
     champion_version: int | None = Field(description="the version in production at that time")
-    challenger_version: int | None
+    challenger_version: int | None = Field(
+        description="the version that was judged or put into production; null until it is registered"
+    )
     mlflow_run_id: str | None
     episode_id: str | None
     attempt: int = Field(description="ordinal number of the retraining within its episode, from 1")
@@ -558,4 +560,5 @@ def _presentation(gate_name: str) -> dict[str, Any]:
 def _decision_fields(chained: ChainedDecision) -> dict[str, Any]:
     decision = chained.decision
     place = {"position": chained.position, "prev_hash": chained.prev_hash, "hash": chained.hash}
-    return to_dict(decision) | place | {"failed_gates": decision.failed_gates}
+    known = {"failed_gates": decision.failed_gates, "challenger_version": chained.challenger_version}
+    return to_dict(decision) | place | known

@@ -63,7 +63,8 @@ def test_after_the_bootstrap_the_model_is_known_and_the_traffic_is_not(platform:
     assert (model["name"], model["version"], model["trigger"]) == ("machine_failure", 1, "bootstrap")
     assert (model["in_production_since"], model["replaced_version"]) == (T0, None)
     assert model["f1_in_evaluation"] == champion(platform).metrics["f1"]
-    assert [decision["action"] for decision in shown["decisions"]] == ["promote", "train"]
+    decided = [(decision["action"], decision["challenger_version"]) for decision in shown["decisions"]]
+    assert decided == [("promote", 1), ("train", None)]
 
 
 def test_the_latest_verdict_is_said_in_a_sentence_of_its_own(platform: Platform) -> None:

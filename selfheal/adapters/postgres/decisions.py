@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, Select, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from selfheal.adapters.postgres import chain, journal_seals
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 JUDGED = (Action.PROMOTE, Action.REJECT, Action.INCONCLUSIVE)
 """The possible verdicts on a challenger."""
 
-STORE_COLUMNS = ("position", "failed_gates", "prev_hash", "hash")
+REGISTERED_VERSION = "registered_version"
+STORE_COLUMNS = ("position", "failed_gates", "prev_hash", "hash", REGISTERED_VERSION)
 
 NESTED = ("conditions", "gates")
 """Fields that are lists of records."""
@@ -37,12 +38,17 @@ ADDED_LATER = frozenset({"look", "gate_config"})
 
 @dataclass(frozen=True, slots=True)
 class ChainedDecision:
-    """A decision and its place in the chain: `position` grows with every decision, with gaps."""
+    """A decision and its place in the chain: `position` grows with every decision, with gaps.
+
+    `challenger_version` is also known of a verdict, which was hashed before its model got a number: the version that the
+    model's run was registered as. None: it was not.
+    """
 
     position: int
     prev_hash: str
     hash: str
     decision: Decision
+    challenger_version: int | None
 
 
 def append(store: Store, decision: Decision) -> bool:
@@ -93,7 +99,7 @@ def page(
 ) -> list[ChainedDecision]:
     """Return decisions and their positions in the chain, newest first; with `before`, those at a lower position."""
     table = store.tables.retraining_decisions
-    query = select(table).where(table.c.model_name == store.contract.name)
+    query = _with_registered_version(store)
     if actions:
         query = query.where(table.c.action.in_([action.value for action in actions]))
     if before is not None:
@@ -105,12 +111,7 @@ def page(
 def later_than(store: Store, position: int, limit: int) -> list[ChainedDecision]:
     """Return the decisions at higher positions, oldest first."""
     table = store.tables.retraining_decisions
-    query = (
-        select(table)
-        .where(table.c.model_name == store.contract.name, table.c.position > position)
-        .order_by(table.c.position)
-        .limit(limit)
-    )
+    query = _with_registered_version(store).where(table.c.position > position).order_by(table.c.position).limit(limit)
     with store.engine.connect() as connection:
         return [_chained(row) for row in connection.execute(query)]
 
@@ -118,7 +119,7 @@ def later_than(store: Store, position: int, limit: int) -> list[ChainedDecision]
 def find_chained(store: Store, decision_id: str) -> ChainedDecision | None:
     """Return a decision and its position in the chain; None if there is none with this id."""
     table = store.tables.retraining_decisions
-    query = select(table).where(table.c.model_name == store.contract.name, table.c.decision_id == decision_id)
+    query = _with_registered_version(store).where(table.c.decision_id == decision_id)
     with store.engine.connect() as connection:
         row = connection.execute(query).first()
     return None if row is None else _chained(row)
@@ -220,5 +221,21 @@ def _record(row: Row[Any]) -> Decision:
     return from_dict(Decision, {k: v for k, v in row._mapping.items() if k not in STORE_COLUMNS})
 
 
+def _with_registered_version(store: Store) -> Select[Any]:
+    """Return the query of this contract's decisions, each with the version that its run was registered as."""
+    table, versions = store.tables.retraining_decisions, store.tables.model_metadata
+    registered = (
+        select(versions.c.version)
+        .where(versions.c.model_name == table.c.model_name, versions.c.mlflow_run_id == table.c.mlflow_run_id)
+        .scalar_subquery()
+        .label(REGISTERED_VERSION)
+    )
+    return select(table, registered).where(table.c.model_name == store.contract.name)
+
+
 def _chained(row: Row[Any]) -> ChainedDecision:
-    return ChainedDecision(row.position, row.prev_hash, row.hash, _record(row))
+    decision = _record(row)
+    version = decision.challenger_version
+    return ChainedDecision(
+        row.position, row.prev_hash, row.hash, decision, row.registered_version if version is None else version
+    )

@@ -63,6 +63,18 @@ def test_a_decision_is_told_with_conditions_gates_digests_and_its_link(watched_a
     assert decision["prev_hash"] == watched_api.client.get("/decisions/past-2").json()["hash"]
 
 
+def test_a_verdict_names_the_version_that_its_model_became(watched_api: Api) -> None:
+    """The verdict is hashed before its model is registered; a model that never was has no number."""
+    listed = {one["decision_id"]: one for one in watched_api.client.get("/decisions").json()["decisions"]}
+    live = query(watched_api.settings, "SELECT decision_id, version FROM promotions")
+    assert {listed[decision_id]["action"] for decision_id, _ in live} == {"promote"}
+    for decision_id, version in live:
+        assert listed[decision_id]["challenger_version"] == version
+        assert watched_api.client.get(f"/decisions/{decision_id}").json()["challenger_version"] == version
+    trained = [one["challenger_version"] for one in listed.values() if one["action"] == "train"]
+    assert trained == [None], "which has judged and put live nothing"
+
+
 @pytest.mark.parametrize("decision_id", ["nothing", "a" * 64, "-"])
 def test_a_decision_that_is_not_there_is_a_404(watched_api: Api, decision_id: str) -> None:
     assert_problem(watched_api.client.get(f"/decisions/{decision_id}"), 404)
