@@ -85,11 +85,11 @@ def measure_growth(platform: Platform, n_ticks: int, console: Console) -> Growth
         _add_skips(instance)
         per_skip = (megabytes(platform) - skips_began) / N_SKIPS
         instance.purge_ticks("growth", "growth", before=(datetime.now(UTC) + timedelta(days=1)).timestamp())
-        from selfheal_assets.jobs import delete_old_runs
+        from selfheal_assets.retention import delete_old
 
         before_maintenance = megabytes(platform)
         in_a_week = datetime.now(UTC) + timedelta(days=platform.settings.monitoring_runs_retention_days + 1)
-        report = maintain(platform, in_a_week, partial(delete_old_runs, instance))
+        report = maintain(platform, in_a_week, partial(delete_old, instance))
         console.print(report)
         exactly("runs that maintenance deleted: all but the newest", report.n_runs, n_ticks + N_WARM_UP - 1)
         per_run = (before_maintenance - megabytes(platform)) / report.n_runs

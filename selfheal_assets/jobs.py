@@ -13,11 +13,12 @@ from pydantic import Field
 
 from selfheal.domain.records import ModelVersion
 from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
-from selfheal_assets.interruptions import MAX_RUNTIME_TAG, PARTITION_TAG
+from selfheal_assets.interruptions import MAX_RUNTIME_TAG
 from selfheal_assets.job_names import BOOTSTRAP_JOB, MONITORING_JOB, PROBATION_JOB, RETRAINING_JOB
 from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.resources.tracking import END_MLFLOW_RUN
 from selfheal_assets.resources.versions import PRODUCTION_MODEL, report_live
+from selfheal_assets.retention import delete_old
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # no public name
@@ -30,11 +31,6 @@ PROBATION_TAG = {"selfheal/job": "probation"}
 """A tag of its own: a version that does harm is not left in place until a training has ended."""
 
 Job: TypeAlias = "dg.JobDefinition | UnresolvedAssetJobDefinition"
-
-FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-
-MAX_RUNS_DELETED_A_DAY = 5_000
-"""Runs of a job deleted per day: more than a day adds (a tick every 5 minutes, and evaluations during probation)."""
 
 MONITORING = dg.AssetSelection.groups("serving_logs", "monitoring") - dg.AssetSelection.assets("monitoring_report")
 RETRAINING = (
@@ -65,37 +61,10 @@ def delete_what_is_old(context: dg.OpExecutionContext, platform: PlatformResourc
     from selfheal.kit.serialization import to_dict
     from selfheal.services.maintenance import maintain
 
-    report = maintain(platform.open(), datetime.now(UTC), partial(delete_old_runs, context.instance))
+    report = maintain(platform.open(), datetime.now(UTC), partial(delete_old, context.instance))
     if report.is_skipped:
         context.log.info("Another maintenance is under way: nothing was done here.")
     context.add_output_metadata(to_dict(report))
-
-
-def delete_old_runs(instance: dg.DagsterInstance, before: datetime) -> int:
-    """Delete finished runs of the frequent jobs with their events and logs; return their number.
-
-    The newest run of each job is retained, because it shows the current state; of `probation_job`, the newest run per version,
-    which the version's page shows.
-    """
-    n_deleted = 0
-    for job in (monitoring_job, probation_job, maintenance_job):
-        newest: dict[str | None, str] = {}
-        old = dg.RunsFilter(job_name=job.name, statuses=FINISHED, created_before=before)
-        for record in instance.get_run_records(old, limit=MAX_RUNS_DELETED_A_DAY, ascending=True):
-            run_id, partition = record.dagster_run.run_id, record.dagster_run.tags.get(PARTITION_TAG)
-            if partition not in newest:
-                newest[partition] = _newest_run_id(instance, job.name, partition)
-            if run_id != newest[partition]:
-                instance.delete_run(run_id)
-                instance.compute_log_manager.delete_logs(prefix=[run_id])
-                n_deleted += 1
-    return n_deleted
-
-
-def _newest_run_id(instance: dg.DagsterInstance, job_name: str, partition: str | None) -> str:
-    tags = {} if partition is None else {PARTITION_TAG: partition}
-    (record,) = instance.get_run_records(dg.RunsFilter(job_name=job_name, tags=tags), limit=1)
-    return record.dagster_run.run_id
 
 
 @dg.job(description="Daily: deletes what is old, so that what the platform writes stays bounded.")

@@ -22,7 +22,7 @@ from selfheal.adapters.decision_log import verify_decisions
 from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS, STAGE_TAG, STAGING_ALIAS
 from selfheal.adapters.postgres import decisions, model_versions, promotions
 from selfheal.domain.records import ModelVersion, Stage
-from selfheal.services.maintenance import maintain
+from selfheal.services.maintenance import DeletedRuns, maintain
 from selfheal.services.platform import Platform
 from selfheal.services.verification.run import verify_everything
 
@@ -160,7 +160,7 @@ def _leftovers(trial: Trial) -> Findings:
     """Half files that the next nights do not delete, training runs that run for ever, locks and connections of the dead."""
     for path in _half_written(trial.settings.data_dir):
         os.utime(path, (trial.now.timestamp(), trial.now.timestamp()))  # the trial has a clock of its own
-    maintain(trial.platform, trial.now + LONG_AFTER, lambda _before: 0)
+    maintain(trial.platform, trial.now + LONG_AFTER, lambda _before: DeletedRuns())
     found = half_files(trial.settings.data_dir)
     found += [f"the run {run} in MLflow, RUNNING" for run in _running(trial.platform)]
     trial.platform.store.engine.dispose()

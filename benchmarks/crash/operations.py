@@ -33,7 +33,7 @@ from selfheal.adapters.postgres.ingest import compress_copied, copied_positions,
 from selfheal.adapters.postgres.journal_seals import seal_finished, sealed_files
 from selfheal.domain.records import Action, GateVerdict, TickRecord, Trigger
 from selfheal.services import retraining
-from selfheal.services.maintenance import maintain
+from selfheal.services.maintenance import DeletedRuns, maintain
 from selfheal.services.probation import resolve_finished_alerts, watch_probation
 from selfheal.services.promotion import going_live
 from selfheal.services.promotion.registry_sync import watch_registry
@@ -382,7 +382,7 @@ def more_old_files(trial: Trial) -> None:
 
 def maintain_once(trial: Trial) -> Any:
     """Run the maintenance once, and return its report."""
-    return maintain(trial.platform, trial.now, lambda _before: 0)
+    return maintain(trial.platform, trial.now, lambda _before: DeletedRuns())
 
 
 def still_old(trial: Trial) -> list[str]:

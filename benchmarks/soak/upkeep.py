@@ -16,7 +16,7 @@ import dagster as dg
 from selfheal.services import maintenance
 from selfheal.services.platform import open_platform
 from selfheal.settings import Settings, load_settings
-from selfheal_assets.jobs import delete_old_runs
+from selfheal_assets.retention import delete_old
 
 IN_DAYS = tuple(name for name in Settings.model_fields if name.endswith("_retention_days"))
 MINUTES_PER_DAY = 24 * 60
@@ -32,7 +32,7 @@ def main(minutes: float) -> int:
     now = datetime.now(UTC)
     try:
         with dg.DagsterInstance.get() as instance:
-            report = maintenance.maintain(impatient, now, partial(delete_old_runs, instance))
+            report = maintenance.maintain(impatient, now, partial(delete_old, instance))
             _purge_ticks(instance, now - timedelta(minutes=minutes))
     finally:
         platform.close()

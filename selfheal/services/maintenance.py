@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,14 @@ class Cutoffs:
 
 
 @dataclass(frozen=True, slots=True)
+class DeletedRuns:
+    """What was deleted in Dagster's storage: runs, and evaluations of asset checks whose run is gone."""
+
+    n_runs: int = 0
+    n_check_evaluations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MaintenanceReport:
     """What one maintenance run deleted. `is_skipped`: another run was in progress, so nothing was done."""
 
@@ -47,6 +55,7 @@ class MaintenanceReport:
     seconds: float = 0.0
     is_skipped: bool = False
     n_runs: int = 0
+    n_check_evaluations: int = 0
     n_results: int = 0
     n_reports: int = 0
     n_ticks: int = 0
@@ -86,11 +95,11 @@ def old_results(written_at: Mapping[Path, datetime], before: datetime, decided_o
     ]
 
 
-def maintain(platform: Platform, now: datetime, delete_runs: Callable[[datetime], int]) -> MaintenanceReport:
+def maintain(platform: Platform, now: datetime, delete_runs: Callable[[datetime], DeletedRuns]) -> MaintenanceReport:
     """Delete what is old and write the report (`last_report`). One process at a time; safe to interrupt.
 
     Args:
-        delete_runs: deletes Dagster's monitoring runs from before a time and returns their number.
+        delete_runs: deletes Dagster's frequent runs from before a time, and what is left of runs that are gone.
     """
     from selfheal.services.reports.writer import delete_old_reports
 
@@ -112,7 +121,12 @@ def maintain(platform: Platform, now: datetime, delete_runs: Callable[[datetime]
             n_predictions=0
             if old.predictions is None
             else retention.delete_unlabelled_predictions(store, old.predictions),
-            n_runs=delete_runs(old.runs),
+        )
+        in_dagster = delete_runs(old.runs)  # last: if Dagster does not answer, the rest is done
+        report = replace(
+            report,
+            n_runs=in_dagster.n_runs,
+            n_check_evaluations=in_dagster.n_check_evaluations,
             seconds=max(0.0, (datetime.now(UTC) - now).total_seconds()),
         )
         write_atomic(_report_path(settings.data_dir), to_json(report))

@@ -11,7 +11,7 @@ import pytest
 
 from selfheal.services.maintenance import last_report
 from selfheal.services.promotion.going_live import stage
-from selfheal_assets.jobs import delete_old_runs
+from selfheal_assets.retention import delete_old_runs
 from tests.candidates import passed, twin_of_champion
 from tests.selfheal_assets.conftest import Dagster
 from tests.times import T0

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from selfheal.adapters.postgres import predictions, retention
 from selfheal.kit.atomic_file import temporary_name
-from selfheal.services.maintenance import MaintenanceReport, cutoffs, last_report, maintain, old_results
+from selfheal.services.maintenance import DeletedRuns, MaintenanceReport, cutoffs, last_report, maintain, old_results
 from selfheal.services.platform import Platform
 from selfheal.services.reports.files import results_folder
 from selfheal.settings import load_settings
@@ -22,8 +22,8 @@ DAY = timedelta(days=1)
 LATER = T0 + 400 * DAY
 
 
-def no_runs(_before: datetime) -> int:
-    return 0
+def no_runs(_before: datetime) -> DeletedRuns:
+    return DeletedRuns()
 
 
 def insert_tick(platform: Platform, tick_id: str, at: datetime, episode_id: str | None = None) -> None:
@@ -179,7 +179,7 @@ def test_a_maintenance_that_breaks_off_is_finished_by_the_next(platform: Platfor
     insert_tick(platform, "newest", T0 + DAY)
     result_file(platform, "20260301T000000-old.json", T0)
 
-    def fail(_before: datetime) -> int:
+    def fail(_before: datetime) -> DeletedRuns:
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
