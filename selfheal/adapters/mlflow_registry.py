@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ SHADOW_KEY_TAG = "selfheal.shadow_key"
 DAGSTER_RUN_TAG = "dagster_run_id"
 """dagster-mlflow's tag of an MLflow run: the Dagster run that it belongs to."""
 
-MODEL_FILE = "model.skops"
+MODEL_FILE = mlflow_repairs.MODEL_FILE
 
 
 class Registry:
@@ -119,8 +120,7 @@ class Registry:
             model = mlflow.sklearn.log_model(
                 trained.pipeline,
                 name="model",
-                serialization_format="skops",
-                skops_trusted_types=[*TRUSTED_TYPES, *self.contract.trusted_types],
+                **self._format(),
                 pip_requirements=requirements,
             )
             shadow = ShadowModel(
@@ -202,13 +202,23 @@ class Registry:
         """Return whether the registered model is there under its name."""
         return mlflow_repairs.has_model(self._client(), self.contract.name)
 
-    def repair_model(self, versions: Sequence[ModelVersion]) -> list[str]:
+    def repair_model(self, versions: Sequence[ModelVersion], spare: ShadowModel | None = None) -> list[str]:
         """Put back the registered model, if it was deleted or renamed; return what was found.
 
         Args:
             versions: all that Postgres knows.
+            spare: another logged model: it need not be that any of theirs is left.
         """
-        return mlflow_repairs.repair_model(self._client(), self.contract.name, self.contract.description, versions)
+        other = None if spare is None else mlflow_repairs.Source(spare.artifact_uri, spare.mlflow_run_id)
+        name, description = self.contract.name, self.contract.description
+        return mlflow_repairs.repair_model(self._client(), name, description, versions, other)
+
+    def repair_files(self, version: ModelVersion) -> list[str]:
+        """Put a version's files back into the artifact store from this machine's cache, if they are gone; return what was found."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        name, save = self.contract.name, partial(self._save_again, version)
+        return mlflow_repairs.repair_files(self._client(), name, version, get_artifact_repository, save)
 
     def has_version(self, version: int) -> bool:
         """Return whether a registered version is there."""
@@ -408,6 +418,25 @@ class Registry:
             return str(experiment.experiment_id)
         location = None if self._artifact_folder is None else self._artifact_folder.resolve().as_uri()
         return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+    def _save_again(self, version: ModelVersion, folder: Path) -> None:
+        """Write a model's folder as `log_shadow` logged it, around the very file in the cache.
+
+        Raises:
+            ModelRefusedError: if the file is not in the cache, or may not be opened.
+        """
+        pipeline = self.load(version, may_download=False)
+        try:
+            requirements = self._run_file(f"runs:/{version.mlflow_run_id}/requirements.txt").decode().splitlines()
+        except MissingArtifactError:
+            requirements = list(model_requirements())
+        self._mlflow().sklearn.save_model(pipeline, str(folder), **self._format(), pip_requirements=requirements)
+        (folder / MODEL_FILE).write_bytes(self.model_bytes(version))
+
+    def _format(self) -> dict[str, Any]:
+        """Return how models are stored: as skops, with the types that may be in them."""
+        trusted = [*TRUSTED_TYPES, *self.contract.trusted_types]
+        return {"serialization_format": "skops", "skops_trusted_types": trusted}
 
     def _has_model(self, artifact_uri: str) -> bool:
         """Return whether a logged model was not deleted."""

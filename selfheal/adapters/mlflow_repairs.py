@@ -1,17 +1,19 @@
 """Repairs in MLflow: what a person can delete or rename on its pages is put back, as far as MLflow keeps a way back.
 
 Each function returns what it found, one sentence each; nothing found, nothing changed. The client is MLflow's, given by
-`selfheal.adapters.mlflow_registry`, which alone imports it.
+`selfheal.adapters.mlflow_registry`, which prepares it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from selfheal.domain.records import Stage
-from selfheal.kit.errors import MissingArtifactError
+from selfheal.kit.errors import IntegrityError, MissingArtifactError, ModelRefusedError
 
 if TYPE_CHECKING:
     from selfheal.domain.records import ModelVersion
@@ -22,9 +24,19 @@ STAGE_TAG = "stage"
 RESTORING_TAG = "selfheal.restoring"
 """Of a registered model whose versions are being registered again."""
 
+MODEL_FILE = "model.skops"
+"""The file of a model's folder that is served; the others are for MLflow's own loaders."""
+
 DELETED = "deleted"
 DELETED_ONLY = 2
 """MLflow's `ViewType` of what is in its trash."""
+
+
+class Source(NamedTuple):
+    """A logged model, and the run that it is of."""
+
+    artifact_uri: str
+    run_id: str
 
 
 def is_missing(error: Exception) -> bool:
@@ -102,7 +114,39 @@ def has_logged_model(client: Any, model_id: str) -> bool:
     return _exists(lambda: client.get_logged_model(model_id))
 
 
-def repair_model(client: Any, name: str, description: str, versions: Sequence[ModelVersion]) -> list[str]:
+def repair_files(
+    client: Any, name: str, version: ModelVersion, open_store: Callable[[str], Any], save: Callable[[Path], None]
+) -> list[str]:
+    """Put the files of a registered version back into the artifact store, if they are gone.
+
+    `mlflow gc` removes the files of a logged model that was deleted, also those of the version in production. The registry
+    goes on to call that version READY.
+
+    Args:
+        open_store: returns MLflow's access to the files below a URI.
+        save: writes the model's folder, or raises `ModelRefusedError` or `IntegrityError` if there is no sound copy of it.
+    """
+    if not has_version(client, name, version.version):
+        return []
+    store = open_store(client.get_model_version_download_uri(name, str(version.version)))
+    if any(file.path == MODEL_FILE for file in store.list_artifacts()):
+        return []
+    gone = f"the files of version {version.version} were removed from MLflow's artifact store (as by `mlflow gc`)"
+    with TemporaryDirectory() as folder:
+        try:
+            save(Path(folder) / "model")
+        except (ModelRefusedError, IntegrityError) as error:
+            return [
+                f"{gone} and cannot be put back by this host: {error}; restore them from a backup, or copy "
+                f"{version.artifact_sha256}.skops from the cache of a host that serves the version into DATA_DIR/cache"
+            ]
+        store.log_artifacts(str(Path(folder) / "model"))
+    return [f"{gone} and were put back from this host's copy"]
+
+
+def repair_model(
+    client: Any, name: str, description: str, versions: Sequence[ModelVersion], spare: Source | None = None
+) -> list[str]:
     """Give the registered model its name back, or register it and its versions again under their numbers.
 
     MLflow counts versions from 1 anew after a model was deleted: the next training would get the number of another. A
@@ -110,9 +154,10 @@ def repair_model(client: Any, name: str, description: str, versions: Sequence[Mo
 
     Args:
         versions: all that Postgres knows.
+        spare: another logged model, by which the numbers are used up where none of the versions' models is left.
 
     Raises:
-        MissingArtifactError: if none of their models is left; nothing is changed then.
+        MissingArtifactError: if none of their models is left, nor a spare one; nothing is changed then.
     """
     if not versions or has_model(client, name):
         return []
@@ -122,14 +167,15 @@ def repair_model(client: Any, name: str, description: str, versions: Sequence[Mo
         client.rename_registered_model(other, name)
         return [f"registered model {name} had been renamed to {other!r} and has its name again"]
     alive = {number: version for number, version in by_number.items() if _has_model_of(client, version)}
-    if not alive:
+    filler = next((_source_of(version) for version in alive.values()), spare)
+    if filler is None:
         raise MissingArtifactError(
             f"no version of {name} can be registered in MLflow again: their models were deleted, too"
         )
     if _exists(lambda: client.get_registered_model(name)):
         client.delete_registered_model(name)
     client.create_registered_model(name, tags={RESTORING_TAG: "true"}, description=description)
-    n_again = sum(_register_again(client, name, number, alive) for number in range(1, max(by_number) + 1))
+    n_again = sum(_register_again(client, name, number, alive, filler) for number in range(1, max(by_number) + 1))
     client.delete_registered_model_tag(name, RESTORING_TAG)
     return [f"registered model {name} had been deleted; {n_again} of its {len(versions)} versions are registered again"]
 
@@ -168,15 +214,18 @@ def _name_elsewhere(client: Any, name: str, version: ModelVersion) -> str | None
     return next((str(one.name) for one in found if one.name != name and int(one.version) == version.version), None)
 
 
-def _register_again(client: Any, name: str, number: int, alive: Mapping[int, ModelVersion]) -> bool:
+def _source_of(version: ModelVersion) -> Source:
+    return Source(version.artifact_uri, version.mlflow_run_id)
+
+
+def _register_again(client: Any, name: str, number: int, alive: Mapping[int, ModelVersion], filler: Source) -> bool:
     """Register the version of this number, or use the number up; return whether the version is there again."""
     version = alive.get(number)
     if version is not None:
         create_version(client, name, version.artifact_uri, version.mlflow_run_id, version.stage)
         return True
     # No version, or one whose logged model was deleted, too: the next one must not get its number.
-    other = next(iter(alive.values()))
-    used_up = create_version(client, name, other.artifact_uri, other.mlflow_run_id, Stage.ARCHIVED)
+    used_up = create_version(client, name, filler.artifact_uri, filler.run_id, Stage.ARCHIVED)
     client.delete_model_version(name, str(used_up))
     return False
 

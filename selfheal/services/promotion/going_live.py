@@ -108,7 +108,7 @@ def stage(
     """
     on_step("register")
     with exclusive(platform.store, Lock.REGISTRY):
-        restore_registered_model(platform)  # or MLflow would count from 1 again
+        restore_registered_model(platform, shadow)  # or MLflow would count from 1 again
         number = platform.registry.register(shadow)
     on_step("write_staging")
     model_versions.register_staging(platform.store, _as_version(shadow, number, decision, now))

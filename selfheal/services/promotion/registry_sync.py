@@ -21,7 +21,7 @@ from selfheal.domain.records import Alert, Severity, Stage
 from selfheal.kit.errors import MissingArtifactError
 
 if TYPE_CHECKING:
-    from selfheal.domain.records import ModelVersion
+    from selfheal.domain.records import ModelVersion, ShadowModel
     from selfheal.services.platform import Platform
 
 REGISTRY_OUT_OF_SYNC = "registry_out_of_sync"
@@ -86,14 +86,31 @@ def repair_registry(platform: Platform) -> list[str]:
                 f"version {production.version}, which is in production, was deleted in MLflow, which keeps no way back; it "
                 "continues to serve, and the next promotion sets the alias again"
             )
+        for version in _needed(platform, production):
+            found += platform.registry.repair_files(version)
         return found
 
 
-def restore_registered_model(platform: Platform) -> list[str]:
-    """Put back the registered model if it was deleted or renamed in MLflow; return what was found. For one caller at a time."""
+def _needed(platform: Platform, production: ModelVersion) -> list[ModelVersion]:
+    """Return the version in production and the one that a rollback returns to."""
+    number = production.previous_version
+    previous = None if number is None else model_versions.model_version(platform.store, number)
+    return [production] if previous is None else [production, previous]
+
+
+def restore_registered_model(platform: Platform, spare: ShadowModel | None = None) -> list[str]:
+    """Put back the registered model if it was deleted or renamed in MLflow; return what was found. For one caller at a time.
+
+    Args:
+        spare: a model that is about to be registered.
+
+    Raises:
+        MissingArtifactError: if the models of all versions were deleted, too, and there is no spare one.
+    """
     if platform.registry.has_registered_model():
         return []
-    return platform.registry.repair_model(model_versions.list_versions(platform.store, limit=MAX_VERSIONS_RESTORED))
+    versions = model_versions.list_versions(platform.store, limit=MAX_VERSIONS_RESTORED)
+    return platform.registry.repair_model(versions, spare)
 
 
 def reconcile_registry(platform: Platform, on_step: Callable[[str], None] = lambda _: None) -> list[str]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import pytest
+from click.testing import CliRunner
 
 from selfheal.adapters import mlflow_repairs
 from selfheal.adapters.decision_log import decision_folder, verify_decisions
@@ -23,6 +28,7 @@ from selfheal.services.promotion.registry_sync import (
     repair_registry,
     watch_registry,
 )
+from selfheal.services.verification.artifacts import check_models
 from tests import builders
 from tests.candidates import champion, log_worse_model, mlflow_client, passed, put_live, twin_of_champion
 from tests.times import T0
@@ -226,6 +232,82 @@ def test_a_version_that_mlflow_cannot_give_back_is_named_until_the_next_promotio
     put_live(two.store, 1, 2, LATER + timedelta(minutes=2))
     watch_registry(two, LATER + timedelta(minutes=2))
     assert two.registry.alias_version(PRODUCTION_ALIAS) == 1
+
+
+def collect_garbage(platform: Platform) -> None:
+    """As `mlflow gc` does from a shell."""
+    from mlflow.cli import gc  # takes seconds
+
+    done = CliRunner().invoke(gc, ["--backend-store-uri", str(platform.settings.mlflow_tracking_uri)])
+    assert done.exit_code == 0, done.output
+
+
+def without_files(platform: Platform) -> Path:
+    """The folder of the champion's model in MLflow's artifact store, after it was deleted on a page and `mlflow gc` ran."""
+    client, live = mlflow_client(platform), champion(platform)
+    folder = Path(
+        url2pathname(urlparse(client.get_model_version_download_uri(live.model_name, str(live.version))).path)
+    )
+    assert (folder / "model.skops").is_file()
+    delete_logged_model(client, platform)
+    collect_garbage(platform)
+    assert not (folder / "model.skops").exists()
+    assert client.get_model_version(live.model_name, str(live.version)).status == "READY"
+    return folder
+
+
+@pytest.fixture
+def kept_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mlflow gc` changes the process's."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+
+
+@pytest.mark.usefixtures("kept_environment")
+def test_the_files_of_production_that_mlflow_removed_are_found_served_on_and_put_back(platform: Platform) -> None:
+    folder = without_files(platform)
+    live = champion(platform)
+    found = check_models(platform, lambda _: None)
+    assert found.findings[0].startswith("model of version 1: model.skops is not there")
+    assert platform.registry.load(live), "from this machine's copy"
+    put_back = "the files of version 1 were removed from MLflow's artifact store (as by `mlflow gc`) and were put back"
+    (sentence,) = watch_registry(platform, LATER)
+    assert sentence.startswith(put_back)
+    assert open_kinds(platform) == [REGISTRY_OUT_OF_SYNC]
+    assert check_models(platform, lambda _: None).n_findings == 0, "the very file, by its digest"
+    assert {"MLmodel", "model.skops", "requirements.txt"} <= {path.name for path in folder.iterdir()}
+    assert watch_registry(platform, LATER + timedelta(minutes=1)) == []
+    assert open_kinds(platform) == []
+
+
+@pytest.mark.usefixtures("kept_environment")
+def test_without_a_copy_the_missing_files_are_named_until_there_is_one(platform: Platform, tmp_path: Path) -> None:
+    without_files(platform)
+    copy = platform.settings.data_dir / "cache" / f"{champion(platform).artifact_sha256}.skops"
+    aside = copy.rename(tmp_path / copy.name)
+    for minute in (0, 1):
+        (sentence,) = watch_registry(platform, LATER + timedelta(minutes=minute))
+        assert "cannot be put back by this host" in sentence
+        assert copy.name in sentence
+        assert open_kinds(platform) == [REGISTRY_OUT_OF_SYNC]
+    aside.rename(copy)
+    (sentence,) = watch_registry(platform, LATER + timedelta(minutes=2))
+    assert "were put back" in sentence
+
+
+def test_a_promotion_goes_on_although_every_earlier_model_was_deleted(platform: Platform) -> None:
+    from selfheal.services.promotion.going_live import stage
+
+    client, new = mlflow_client(platform), log_worse_model(platform)
+    delete_logged_model(client, platform)
+    delete_model(client, platform)
+    (sentence,) = repair_registry(platform)[:1]
+    assert "their models were deleted, too" in sentence
+    verdict = passed(platform, new)
+    assert stage(platform, verdict.shadow, verdict.decision, LATER).version == 2, "a number is never given twice"
+    put_live(platform.store, 2, 1, LATER)
+    watch_registry(platform, LATER)
+    assert platform.registry.alias_version(PRODUCTION_ALIAS) == 2
+    assert platform.registry.load(champion(platform))
 
 
 def test_a_restoration_of_the_registered_model_that_was_interrupted_is_begun_anew(
