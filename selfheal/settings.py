@@ -117,7 +117,13 @@ class Settings(BaseSettings):
     training_timeout_seconds: int = Field(
         14_400, ge=10, le=604_800, description="seconds after which a training is ended; it is not repeated"
     )
-    training_jobs: int = Field(1, ge=-1, le=1_024, description="fits that run at once in training; -1: one per core")
+    training_jobs: int | None = Field(
+        None,
+        ge=-1,
+        le=1_024,
+        description="fits that run at once in training, on every backend; -1: one per core, on Dask per thread of the cluster; "
+        "empty: 1, on Dask -1",
+    )
     dask_scheduler: str | None = Field(
         None, description="address of a Dask cluster, tcp://...; for TRAINING_BACKEND=dask"
     )
@@ -294,7 +300,7 @@ class Settings(BaseSettings):
 
     @field_validator("training_jobs")
     @classmethod
-    def _is_a_number_of_fits(cls, value: int) -> int:
+    def _is_a_number_of_fits(cls, value: int | None) -> int | None:
         if value == 0:
             raise ValueError("must be 1 or more, or -1 for one a core")
         return value

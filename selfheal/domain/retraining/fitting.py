@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from selfheal.domain.retraining.limited_backend import limited
 from selfheal.kit.errors import ConfigurationError, TrainingFailedError
 
 if TYPE_CHECKING:
@@ -28,9 +29,12 @@ MAX_ITER = "max_iter"
 
 @dataclass(frozen=True, slots=True)
 class Parallelism:
-    """Number of parallel fits (-1: one per core) and the backend: `loky` processes, `threading`, or a `dask` cluster's address."""
+    """How many fits run at once, and where: `loky` processes, `threading`, or the `dask` cluster at an address.
 
-    n_jobs: int = 1
+    `n_jobs` means the same everywhere. -1: one per core, on Dask per thread of the cluster. None: 1, on Dask -1.
+    """
+
+    n_jobs: int | None = None
     backend: Literal["loky", "threading", "dask"] = "loky"
     dask_scheduler: str | None = None
 
@@ -44,10 +48,11 @@ class Parallelism:
         from joblib import parallel_config
 
         if self.backend != "dask":
-            with parallel_config(backend=self.backend, n_jobs=self.n_jobs):
+            with parallel_config(backend=self.backend, n_jobs=self.n_jobs or 1):
                 yield
             return
-        with _dask_client(self.dask_scheduler), parallel_config(backend="dask", n_jobs=self.n_jobs):
+        limit = None if self.n_jobs in {None, -1} else self.n_jobs
+        with _dask_backend(self.dask_scheduler, limit) as backend, parallel_config(backend=backend, n_jobs=-1):
             yield
 
 
@@ -126,9 +131,11 @@ def iteration_limits(pipeline: Pipeline, factor: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _dask_client(address: str | None) -> Iterator[None]:
+def _dask_backend(address: str | None, limit: int | None) -> Iterator[Any]:
+    """Yield joblib's backend for the cluster at this address, limited to so many tasks at once."""
     try:
         from distributed import Client
+        from joblib._dask import DaskDistributedBackend  # joblib knows it by a name only, without a limit
     except ImportError as error:
         raise ConfigurationError(
             "TRAINING_BACKEND=dask, but Dask is not installed; install it with `pip install 'selfheal[dask]'`, or set "
@@ -141,4 +148,4 @@ def _dask_client(address: str | None) -> Iterator[None]:
             f"DASK_SCHEDULER={address} does not answer ({error}); start it, or set TRAINING_BACKEND=loky"
         ) from error
     with client:
-        yield
+        yield limited(DaskDistributedBackend)(client=client, limit=limit)

@@ -216,7 +216,8 @@ def _search(rows: _Rows, contract: ModelContract, seed: int, on_fits: Callable[[
     candidates = list(ParameterGrid(_grid(contract)))
     scores: list[float] = []
     failure = "the score of every candidate is not a number"
-    for portion in _portions(candidates, math.ceil(effective_n_jobs() / FOLDS)):
+    n_at_once = effective_n_jobs(None)  # of `parallel_config`: without an argument it is the number of cores
+    for portion in _portions(candidates, math.ceil(n_at_once / FOLDS)):
         grids = [{name: [value] for name, value in candidate.items()} for candidate in portion]
         estimator = build_pipeline(contract, seed)
         search = GridSearchCV(estimator, grids, scoring=SCORING, cv=rows.folds, refit=False)
@@ -237,7 +238,12 @@ def _search(rows: _Rows, contract: ModelContract, seed: int, on_fits: Callable[[
 
 
 def _grid(contract: ModelContract) -> dict[str, list[Any]]:
-    return {name: list(values) for name, values in contract.param_grid.items()}
+    return {name: [_plain(value) for value in values] for name, values in contract.param_grid.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy's as Python's own: parameters are stored as JSON, after all the work."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _portions(candidates: list[Any], size: int) -> Iterator[list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -226,6 +227,13 @@ def test_a_cluster_without_dask_is_refused_saying_how_to_get_it(
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'selfheal\[dask\]'"):
         train(halves, contract, seed=3, parallelism=Parallelism(2, "dask", "tcp://127.0.0.1:1"))
+
+
+def test_parameters_of_a_grid_that_numpy_made_can_be_stored(halves: TrainingSet) -> None:
+    """They are written as JSON, after all the fits."""
+    estimator = HistGradientBoostingClassifier(max_iter=5)
+    model = train(halves, with_last_step(estimator, max_depth=np.arange(2, 4), l2_regularization=np.zeros(1)), seed=3)
+    assert json.loads(json.dumps(model.params)) == model.params
 
 
 # Calibration
