@@ -319,7 +319,9 @@ def _recalibrated(
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     wrapped = CalibratedClassifierCV(pipeline, method="sigmoid", cv=folds, ensemble=False)
     fit(wrapped, rows.x, rows.y, rows.weights)
-    return wrapped, _out_of_fold(wrapped, rows), WRAPPED
+    out_of_fold = _out_of_fold(wrapped, rows)
+    wrapped.set_params(cv=FOLDS)  # a fitted model needs no splitter, whose type no model file may hold
+    return wrapped, out_of_fold, WRAPPED
 
 
 def _notes(more_iterations: Mapping[str, Any], check: Calibration, how: str) -> tuple[str, ...]:

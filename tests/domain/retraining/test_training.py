@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -23,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from selfheal.domain.contract import TRUE_LABEL, ModelContract
 from selfheal.domain.model.explanation import build_explainer
+from selfheal.domain.model.file import load_trusted
 from selfheal.domain.model.plain_scoring import plain_scoring, served_scoring
 from selfheal.domain.monitoring.performance import score_metrics
 from selfheal.domain.retraining.dataset import (
@@ -281,6 +283,13 @@ def test_another_model_with_wrong_probabilities_gets_a_sigmoid_around_it() -> No
     assert record.evaluation.slope > record.out_of_fold.slope  # type: ignore[operator]
     again = train(halves, with_last_step(GaussianNB(), var_smoothing=(1e-9,)), seed=3)
     np.testing.assert_array_equal(probabilities(again, halves.frame), probabilities(model, halves.frame))
+
+
+def test_the_sigmoid_adds_no_type_to_the_model_file_that_the_api_would_refuse() -> None:
+    wrapped = train(split(labelled(4_000)), with_last_step(GaussianNB(), var_smoothing=(1e-9,)), seed=3)
+    loaded = load_trusted(skops.io.dumps(wrapped.pipeline), "the model", 10_000_000)
+    rows = split(labelled(200)).frame[FEATURES].to_numpy()
+    np.testing.assert_array_equal(loaded.predict_proba(rows), wrapped.pipeline.predict_proba(rows))
 
 
 # Failures
