@@ -84,7 +84,7 @@ def test_the_rehearsal_says_what_the_gates_would_and_the_page_sets_the_limit_tha
     monkeypatch.setenv("MIN_AUC", "0.72")
     refused = run(*command.words[1:])
     assert refused.exit_code == 1
-    assert "MIN_AUC is 0.72: the gates would reject it" in refused.output
+    assert "gate auc_roc: AUC-ROC 0.667, 0.72 wanted; find better features, or set MIN_AUC and HARM_" in refused.output
 
 
 def test_a_bootstrap_that_the_gates_reject_ends_with_the_gate_that_failed(

@@ -1,7 +1,8 @@
-"""Dry run of a bootstrap: test a contract and its data within seconds, before anything starts.
+"""Dry run of a bootstrap: test a contract and its data before anything starts. Nothing is written.
 
 Belongs here: trying the parts of a contract on its probe rows and on the rows of a file. Does not belong here: what
-`ModelContract` itself refuses, and what `selfheal.adapters.datasets` refuses in a file. Nothing is written.
+`ModelContract` itself refuses, and what `selfheal.adapters.datasets` refuses in a file. Rows, training and gates are those
+of the bootstrap, by the same functions: the same contract, file and settings have the same verdict there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from selfheal.domain.contract import PROBE_ROWS, TRUE_LABEL, FloatArray, ModelContract
+from selfheal.domain.records import GateStatus
 from selfheal.kit.errors import (
     InvalidDataError,
     ModelNotExplainableError,
@@ -28,15 +30,13 @@ if TYPE_CHECKING:
 
     from selfheal.adapters.datasets import Dataset
     from selfheal.domain.retraining.dataset import TrainingSet
+    from selfheal.domain.retraining.training import Progress, TrainedModel
     from selfheal.settings import Settings
 
 Level = Literal["ok", "note", "problem"]
 
 MANY_COPIES = 0.2
 """Share of the training rows dropped as copies of later rows from which a note is given."""
-
-AUC_MARGIN = 0.02
-"""Typical effect of tuning on the area under the curve; closer to the limit than this, the gate's outcome is uncertain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,17 @@ class Finding:
     text: str
 
 
-def check_contract(contract: ModelContract, settings: Settings, dataset: Dataset | None) -> list[Finding]:
-    """Test derivation and estimator and, with data, what a bootstrap would do with it. It takes seconds."""
+def check_contract(
+    contract: ModelContract, settings: Settings, dataset: Dataset | None, on_fits: Progress | None = None
+) -> list[Finding]:
+    """Test derivation and estimator and, with data, do what a bootstrap would do. It takes as long as its training.
+
+    `settings` must come from `load_settings`, which includes the settings that gates declare.
+    """
     findings = [*_check_derivation(contract), *_check_grid(contract)]
     if dataset is None or any(finding.level == "problem" for finding in findings):
         return findings
-    return [*findings, *_check_data(contract, settings, dataset)]
+    return [*findings, *_check_data(contract, settings, dataset, on_fits)]
 
 
 def column_summary(contract: ModelContract, frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -130,7 +135,11 @@ def _check_grid(contract: ModelContract) -> Iterator[Finding]:
 # With data
 
 
-def _check_data(contract: ModelContract, settings: Settings, dataset: Dataset) -> Iterator[Finding]:
+def _check_data(
+    contract: ModelContract, settings: Settings, dataset: Dataset, on_fits: Progress | None
+) -> Iterator[Finding]:
+    from selfheal.domain.retraining.dataset import bootstrap_training_set
+
     labels = dataset.frame[TRUE_LABEL]
     yield Finding("ok", f"{dataset.description}: {int(labels.sum()):,} ({100 * labels.mean():.1f} %) are positive")
     for name in contract.input_names:
@@ -138,12 +147,17 @@ def _check_data(contract: ModelContract, settings: Settings, dataset: Dataset) -
             yield Finding("note", f"{name} is the same in all rows: nothing can be learned from it")
     yield from _check_scenarios(contract, dataset)
     try:
-        rows = _bootstrap_rows(contract, settings, dataset)
+        rows = bootstrap_training_set(
+            dataset.frame,
+            contract,
+            source=dataset.description,
+            min_evaluation_rows=settings.min_samples_for_decision,
+        )
     except InvalidDataError as error:
         yield Finding("problem", str(error))
         return
     yield from _notes_on(rows, settings)
-    yield from _check_model(contract, settings, rows)
+    yield from _check_model(contract, settings, rows, on_fits)
 
 
 def _check_scenarios(contract: ModelContract, dataset: Dataset) -> Iterator[Finding]:
@@ -158,19 +172,6 @@ def _check_scenarios(contract: ModelContract, dataset: Dataset) -> Iterator[Find
         except Exception as error:  # user code may raise anything; the schema's own message is a page long
             why = str(error).strip().splitlines()[0]
             yield Finding("problem", f"the scenario {scenario.name!r} makes rows that the API would refuse: {why}")
-
-
-def _bootstrap_rows(contract: ModelContract, settings: Settings, dataset: Dataset) -> TrainingSet:
-    from selfheal.domain.retraining.dataset import training_set
-
-    rows = contract.feature_frame(dataset.frame).assign(**{TRUE_LABEL: dataset.frame[TRUE_LABEL]})
-    return training_set(
-        rows,
-        contract,
-        source=dataset.description,
-        min_evaluation_rows=settings.min_samples_for_decision,
-        label_coverage_pct=None,
-    )
 
 
 def _notes_on(rows: TrainingSet, settings: Settings) -> Iterator[Finding]:
@@ -194,56 +195,95 @@ def _notes_on(rows: TrainingSet, settings: Settings) -> Iterator[Finding]:
     yield Finding("ok", f"a retraining will ask for at least {n_labels:,} labelled predictions")
 
 
-def _check_model(contract: ModelContract, settings: Settings, rows: TrainingSet) -> Iterator[Finding]:
-    """Fit the estimator once, untuned, and check what training, registry and API require of it."""
-    import warnings
+def _check_model(
+    contract: ModelContract, settings: Settings, rows: TrainingSet, on_fits: Progress | None
+) -> Iterator[Finding]:
+    """Train as the bootstrap does, and check what gates, registry and API require of the model."""
+    from selfheal.domain.retraining.dataset import TRAIN
+    from selfheal.domain.retraining.training import train
+    from selfheal.services.retraining import parallelism
 
-    from sklearn.metrics import roc_auc_score
-
-    from selfheal.domain.retraining.dataset import EVALUATION, TRAIN
-
-    learn, judge = (
-        (part[list(contract.feature_names)].to_numpy(dtype=np.float64), part[TRUE_LABEL].to_numpy(dtype=np.int64))
-        for part in (rows.part(TRAIN), rows.part(EVALUATION))
-    )
     try:
-        with warnings.catch_warnings(action="ignore"):
-            pipeline = contract.build_estimator(settings.random_seed).fit(*learn)
-            auc = float(roc_auc_score(judge[1], pipeline.predict_proba(judge[0])[:, 1]))
+        trained = train(rows, contract, settings.random_seed, parallelism(settings), on_fits)
+    except SelfhealError as error:
+        yield Finding("problem", str(error))
+        return
     except Exception as error:  # user code may raise anything
         yield Finding("problem", f"the estimator cannot be fitted: {type(error).__name__}: {error}")
         return
-    yield _judged(auc, settings.min_auc)
-    yield from _check_file(contract, settings, pipeline)
-    yield _explainable(contract, pipeline, learn[0])
+    try:
+        loaded = _reloaded(contract, settings, trained)
+    except SelfhealError as error:
+        yield Finding("problem", str(error))
+        return
+    yield from _judged(contract, settings, rows, loaded, trained.threshold)
+    yield _explainable(contract, loaded, rows.part(TRAIN)[list(contract.feature_names)].to_numpy(dtype=np.float64))
 
 
-def _judged(auc: float, min_auc: float) -> Finding:
-    text = f"untuned, the estimator reaches an AUC-ROC of {auc:.3f} on the later rows; MIN_AUC is {min_auc:g}"
-    if auc < min_auc - AUC_MARGIN:
-        remedy = "find better features, or set MIN_AUC and HARM_MIN_AUC to what is useful"
-        return Finding("problem", f"{text}: the gates would reject it; {remedy}")
-    return Finding("note" if auc < min_auc + AUC_MARGIN else "ok", text)
+def _reloaded(contract: ModelContract, settings: Settings, trained: TrainedModel) -> Pipeline:
+    """Write the model to memory, load it as the API does, and validate it as a promotion does.
 
-
-def _check_file(contract: ModelContract, settings: Settings, pipeline: Pipeline) -> Iterator[Finding]:
-    """Write the model to memory and load it as the API does."""
+    Raises:
+        ModelRefusedError: if it cannot be written, loaded or served, or scores otherwise once it is loaded.
+    """
     import skops.io
 
     from selfheal.domain.model.examination import examine
     from selfheal.domain.model.file import load_trusted
+    from selfheal.services.promotion.final_validation import check_parity
 
     try:
-        packed = skops.io.dumps(pipeline)
-        examine(
-            load_trusted(packed, "its file", int(settings.max_model_mb * 1_000_000), contract.trusted_types), contract
+        packed = skops.io.dumps(trained.pipeline)
+    except Exception as error:  # skops raises its own errors for types it cannot write
+        raise ModelRefusedError(
+            f"the model cannot be written as a skops file: {type(error).__name__}: {error}"
+        ) from error
+    judged = trained.reference.iloc[-min(trained.metrics.n_rows, len(trained.reference)) :]
+    try:
+        loaded = load_trusted(packed, "its file", int(settings.max_model_mb * 1_000_000), contract.trusted_types)
+        examine(loaded, contract)
+        check_parity(
+            loaded,
+            judged[list(contract.feature_names)].to_numpy(dtype=np.float64),
+            judged["probability"].to_numpy(dtype=np.float64),
         )
     except ModelRefusedError as error:
-        yield Finding(
-            "problem", f"the API would refuse the model: {error} (see trusted_types, if you trust your registry)"
-        )
-    except Exception as error:  # skops raises its own errors for types it cannot write
-        yield Finding("problem", f"the model cannot be written as a skops file: {type(error).__name__}: {error}")
+        raise ModelRefusedError(
+            f"the API would refuse the model: {error} (see trusted_types, if you trust your registry)"
+        ) from error
+    except Exception as error:  # a model's own code may raise anything
+        raise ModelRefusedError(f"the model does not score: {type(error).__name__}: {error}") from error
+    return loaded
+
+
+def _judged(
+    contract: ModelContract, settings: Settings, rows: TrainingSet, model: Pipeline, threshold: float
+) -> Iterator[Finding]:
+    """Yield the outcome of each gate that applies to a first version."""
+    from selfheal.domain.model.plain_scoring import served_scoring
+    from selfheal.domain.retraining.dataset import EVALUATION
+    from selfheal.domain.retraining.evaluation import evaluation_on, scores_of
+    from selfheal.domain.retraining.judging import evaluate_gates
+    from selfheal.services.retraining import gate_limits
+
+    scores = scores_of(served_scoring(model, contract), threshold, rows.part(EVALUATION), contract)
+    evaluation = evaluation_on(rows, contract, challenger=scores, champion=None, n_labels=0)
+    outcome = evaluate_gates(evaluation, gate_limits(settings), verdict_number=1)
+    for gate in outcome.gates:
+        if gate.status is GateStatus.PASS:
+            yield Finding("ok", f"gate {gate.name}: {gate.sentence}")
+        elif gate.status in {GateStatus.FAIL, GateStatus.INCONCLUSIVE}:
+            yield Finding("problem", f"gate {gate.name}: {gate.sentence}; {_remedy_of(gate.name)}")
+
+
+def _remedy_of(gate: str) -> str:
+    """Return what helps against a gate that does not pass: other features, or other limits."""
+    from selfheal.domain.retraining.gates import GATES
+    from selfheal.settings import Settings
+
+    names = [limit.setting_name for spec in GATES if spec.name == gate for limit in spec.limits]
+    names += [f"harm_{name}" for name in names if f"harm_{name}" in Settings.model_fields]
+    return f"find better features, or set {' and '.join(map(str.upper, names))} to what is useful"
 
 
 def _explainable(contract: ModelContract, pipeline: Pipeline, population: FloatArray) -> Finding:

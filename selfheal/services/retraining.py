@@ -8,8 +8,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from selfheal.adapters.decision_log import record_decision
 from selfheal.adapters.postgres import decisions, model_versions, predictions, promotions
 from selfheal.adapters.postgres.baseline import read_baseline
@@ -35,9 +33,10 @@ from selfheal.domain.retraining.dataset import (
     WEIGHT,
     OriginalRows,
     TrainingSet,
+    bootstrap_training_set,
     training_set,
 )
-from selfheal.domain.retraining.evaluation import Evaluation, segment_bands
+from selfheal.domain.retraining.evaluation import Evaluation, evaluation_on
 from selfheal.domain.retraining.fitting import Parallelism
 from selfheal.domain.retraining.gate_spec import COMMON_LIMITS
 from selfheal.domain.retraining.gates import GATES, limits_of
@@ -176,36 +175,35 @@ def gather_training_set(
 
 def _gather(platform: Platform, decision: Decision, bootstrap_data: Dataset | None) -> TrainingSet:
     settings, contract = platform.settings, platform.contract
-    coverage: float | None
-    original: OriginalRows | None
     if decision.trigger_reason == Trigger.BOOTSTRAP:
         assert bootstrap_data is not None, "a bootstrap trains on the data set it is given"
-        rows = contract.feature_frame(bootstrap_data.frame)
-        rows[TRUE_LABEL] = bootstrap_data.frame[TRUE_LABEL]
-        source, coverage, original = bootstrap_data.description, None, None
-    else:
-        champion = model_versions.champion(platform.store)
-        since = champion.promoted_at
-        matured, _ = matured_labels(platform, champion)
-        rows = predictions.labelled_rows(
-            platform.store,
-            since=since,
-            until=None if matured is None else matured.until,
-            max_rows=settings.training_max_rows,
-            sound_only=True,
+        return bootstrap_training_set(
+            bootstrap_data.frame,
+            contract,
+            source=bootstrap_data.description,
+            min_evaluation_rows=settings.min_samples_for_decision,
+            decision_id=decision.decision_id,
         )
-        counts = predictions.count_labels(platform.store, since=since, sound_only=True)
-        n_predictions, n_labels = counts if matured is None else (matured.n_predictions, matured.n_labels)
-        source, coverage = f"{len(rows):,} labelled predictions", 100.0 * n_labels / max(1, n_predictions)
-        original = original_rows(platform, champion)
+    champion = model_versions.champion(platform.store)
+    since = champion.promoted_at
+    matured, _ = matured_labels(platform, champion)
+    rows = predictions.labelled_rows(
+        platform.store,
+        since=since,
+        until=None if matured is None else matured.until,
+        max_rows=settings.training_max_rows,
+        sound_only=True,
+    )
+    counts = predictions.count_labels(platform.store, since=since, sound_only=True)
+    n_predictions, n_labels = counts if matured is None else (matured.n_predictions, matured.n_labels)
     return training_set(
         rows,
         contract,
-        source=source,
+        source=f"{len(rows):,} labelled predictions",
         min_evaluation_rows=settings.min_samples_for_decision,
-        label_coverage_pct=coverage,
+        label_coverage_pct=100.0 * n_labels / max(1, n_predictions),
         decision_id=decision.decision_id,
-        original=original,
+        original=original_rows(platform, champion),
         seed=settings.random_seed,
     )
 
@@ -350,13 +348,12 @@ def evaluation_of(
         ModelRefusedError, IntegrityError: if a model does not load.
     """
     evaluation = rows.part(EVALUATION)
-    return Evaluation(
-        labels=evaluation[TRUE_LABEL].to_numpy(dtype=np.int64),
+    return evaluation_on(
+        rows,
+        platform.contract,
         challenger=try_scores(platform, challenger, evaluation),
         champion=None if champion is None else try_scores(platform, champion, evaluation),
-        label_coverage_pct=rows.info.label_coverage_pct,
         n_labels=n_labels,
-        bands=segment_bands(evaluation, platform.contract.segments),
     )
 
 

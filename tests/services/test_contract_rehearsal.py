@@ -117,7 +117,14 @@ def test_types_that_the_api_would_not_open_are_named_unless_the_contract_trusts_
 
 def test_a_model_that_the_gates_would_reject_is_foreseen() -> None:
     (problem,) = found(contract, "problem", data(), load_settings(min_auc=0.99))
-    assert "MIN_AUC is 0.99: the gates would reject it" in problem
+    assert "gate auc_roc: AUC-ROC 0." in problem
+    assert "0.99 wanted; find better features, or set MIN_AUC and HARM_MIN_AUC to what is useful" in problem
+
+
+def test_the_fits_of_a_rehearsal_are_counted() -> None:
+    told: list[tuple[int, int]] = []
+    check_contract(contract, SETTINGS, data(), lambda done, all_fits: told.append((done, all_fits)))
+    assert told[-1][0] == told[-1][1] > 0
 
 
 def test_a_feature_that_gives_the_label_away_is_found() -> None:

@@ -140,6 +140,37 @@ def training_set(
     )
 
 
+def bootstrap_training_set(
+    labelled: pd.DataFrame,
+    contract: ModelContract,
+    *,
+    source: str,
+    min_evaluation_rows: int,
+    decision_id: str | None = None,
+) -> TrainingSet:
+    """Return the training set of a bootstrap, which has no champion: a rehearsal of it is of the same rows.
+
+    Args:
+        labelled: raw inputs and `true_label`, in the order of the file.
+        contract: derives the features.
+        source: where the rows come from, for people.
+        min_evaluation_rows: as for `training_set`.
+        decision_id: the decision to train; a rehearsal has none.
+
+    Raises:
+        InvalidDataError: as `training_set`.
+    """
+    rows = contract.feature_frame(labelled).assign(**{TRUE_LABEL: labelled[TRUE_LABEL]})
+    return training_set(
+        rows,
+        contract,
+        source=source,
+        min_evaluation_rows=min_evaluation_rows,
+        label_coverage_pct=None,
+        decision_id=decision_id,
+    )
+
+
 def rows_digest(frame: pd.DataFrame) -> str:
     """Return the sha256 of names and values, column by column, in order.
 

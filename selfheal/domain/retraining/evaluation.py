@@ -6,15 +6,16 @@ Belongs here: both models' scores of the evaluation rows, overall and within eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from selfheal.domain.contract import FloatArray, Segment
+from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract, Segment
 from selfheal.domain.records import GateStatus, SegmentDifference
+from selfheal.domain.retraining.dataset import EVALUATION, TrainingSet
 from selfheal.domain.retraining.evidence import (
     CHALLENGER_SAYS_SO,
     CHAMPION_SAYS_SO,
@@ -23,9 +24,13 @@ from selfheal.domain.retraining.evidence import (
     f1_difference_bounds,
     kind_counts,
 )
+from selfheal.kit.errors import ModelRefusedError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MAX_FAILURE_CHARACTERS = 300
+"""Largest length of a model's own error message, which may contain a whole array."""
 
 MIN_SEGMENT_ROWS = 30
 """Smallest number of rows from which a band is evaluated."""
@@ -96,6 +101,35 @@ class Evaluation:
         if self.champion is not None and self.champion.problem is not None:
             return GateStatus.INCONCLUSIVE, f"the champion cannot be compared with: {self.champion.problem}"
         return None
+
+
+def evaluation_on(
+    rows: TrainingSet, contract: ModelContract, challenger: Scores, champion: Scores | None, n_labels: int
+) -> Evaluation:
+    """Return what the gates judge: both models' scores of the evaluation rows of a training set."""
+    evaluation = rows.part(EVALUATION)
+    return Evaluation(
+        labels=evaluation[TRUE_LABEL].to_numpy(dtype=np.int64),
+        challenger=challenger,
+        champion=champion,
+        label_coverage_pct=rows.info.label_coverage_pct,
+        n_labels=n_labels,
+        bands=segment_bands(evaluation, contract.segments),
+    )
+
+
+def scores_of(
+    score: Callable[[FloatArray], FloatArray], threshold: float, rows: pd.DataFrame, contract: ModelContract
+) -> Scores:
+    """Return a model's scores for rows with all features; what it says if it fails on them is in `Scores.failure`."""
+    features = rows[list(contract.feature_names)].to_numpy(dtype=np.float64)
+    try:
+        return Scores(score(features), threshold)
+    except ModelRefusedError as error:
+        failure = str(error)
+    except Exception as error:  # a model's own code may raise anything
+        failure = f"{type(error).__name__}: {error}"
+    return Scores(np.full(len(rows), np.nan), threshold, failure[:MAX_FAILURE_CHARACTERS])
 
 
 def segment_bands(rows: pd.DataFrame, segments: Sequence[Segment]) -> dict[str, npt.NDArray[np.bool_]]:
