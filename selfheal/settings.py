@@ -23,6 +23,7 @@ from selfheal.kit.errors import ConfigurationError
 from selfheal.kit.notify_urls import parse_channels
 from selfheal.kit.owners import parse_owners
 from selfheal.kit.postgres_url import parse_postgres_url, postgres_url
+from selfheal.kit.word_lists import parse_words
 
 SECONDS_PER_DAY = 86_400
 
@@ -61,6 +62,17 @@ class Settings(BaseSettings):
         "", description="who owns the assets in Dagster, comma-separated: e-mail addresses, team:name; empty: nobody"
     )
     data: Path | None = Field(None, description="labelled CSV to bootstrap from; absent: DATA_DIR, then synthetic rows")
+    data_delimiter: str = Field(",", description="character between the fields of the CSV: one character, or tab")
+    data_decimal: str = Field(".", description="decimal sign in the CSV: . or a comma")
+    data_missing_words: str = Field(
+        "", description="words for a missing value in the CSV, comma-separated, besides blank, NA, NaN and null"
+    )
+    data_true_words: str = Field("", description="words for 1 in the CSV, comma-separated, such as yes")
+    data_false_words: str = Field("", description="words for 0 in the CSV, comma-separated, such as no")
+    data_ignored_columns: str = Field(
+        "",
+        description="columns of the CSV that are left out, comma-separated; `selfheal check-data` names unknown ones",
+    )
     data_rows: int | None = Field(None, ge=500, description="use only this many rows of the CSV, from its start")
     synthetic_rows: int = Field(20_000, ge=1_000, le=1_000_000, description="size of the synthetic stand-in")
     random_seed: int = Field(20, ge=0, description="seed of training, splits and the stand-in")
@@ -276,6 +288,35 @@ class Settings(BaseSettings):
             raise ValueError("must be printable text of one line: addresses and lists of files contain it")
         return value
 
+    @field_validator("data_delimiter")
+    @classmethod
+    def _is_a_delimiter(cls, value: str) -> str:
+        delimiter = {"tab": "\t", "\\t": "\t"}.get(value, value)
+        if len(delimiter) != 1 or delimiter.isalnum() or delimiter in '"\r\n.+-_':
+            raise ValueError("must be one character that is no part of a number or name, such as , ; or |, or tab")
+        return delimiter
+
+    @field_validator("data_decimal")
+    @classmethod
+    def _is_a_decimal_sign(cls, value: str) -> str:
+        if value not in {".", ","}:
+            raise ValueError("must be . or ,")
+        return value
+
+    @field_validator("data_missing_words", "data_true_words", "data_false_words", "data_ignored_columns")
+    @classmethod
+    def _are_words(cls, value: str, info: ValidationInfo) -> str:
+        try:
+            words = {word.casefold() for word in parse_words(value)}
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        true = {word.casefold() for word in parse_words(info.data.get("data_true_words", ""))}
+        if info.field_name == "data_false_words" and words & true:
+            raise ValueError(
+                f"{', '.join(sorted(words & true))} is in DATA_TRUE_WORDS too; a word stands for one of them"
+            )
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _is_of_postgres(cls, value: SecretStr | None) -> SecretStr | None:
@@ -417,7 +458,7 @@ def _problem(name: str, value: Any, message: str) -> str:
     """Return what is wrong with a setting, by the name under which it was given; a secret is not revealed."""
     present = {former: name for name, former in FORMER_NAMES.items()}.get(name, name)
     is_secret = SecretStr.__name__ in str(_settings_with_gates().model_fields[present].annotation)
-    return f"{name.upper()}={'***' if is_secret else value}: {message}"
+    return f"{name.upper()}={'***' if is_secret else value}: {message.removeprefix('Value error, ')}"
 
 
 def settings_sources(settings: Settings) -> dict[str, Literal["environment", ".env", "default"]]:

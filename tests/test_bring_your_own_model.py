@@ -79,8 +79,8 @@ def test_no_other_file_names_the_examples_features() -> None:
 def test_the_rehearsal_says_what_the_gates_would_and_the_page_sets_the_limit_that_it_names(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (command,) = walk_commands("check-contract")
-    assert run(*command.words[1:]).exit_code == 0
+    for (command,) in (walk_commands("check-data"), walk_commands("check-contract")):
+        assert run(*command.words[1:]).exit_code == 0
     monkeypatch.setenv("MIN_AUC", "0.72")
     refused = run(*command.words[1:])
     assert refused.exit_code == 1

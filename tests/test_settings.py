@@ -55,6 +55,10 @@ def test_the_defaults_are_those_of_the_design() -> None:
         ("data_rows", "499", "greater than or equal to 500"),
         ("api_public_url", "risk.example", "valid URL"),
         ("mlflow_public_url", "file:///etc", "'http' or 'https'"),
+        ("data_delimiter", ";;", "must be one character"),
+        ("data_delimiter", "5", "must be one character"),
+        ("data_decimal", ";", "must be . or ,"),
+        ("data_missing_words", '"?', "a quote is opened and not closed"),
         ("rate_limit_per_second", "0", "greater than or equal to 0.01"),
         ("rate_limit_per_second", "nan", "less than or equal to 1000000"),
     ],
@@ -72,6 +76,12 @@ def test_every_wrong_setting_is_named_at_once() -> None:
     message = refusal(min_auc=2, api_port=0)
     assert "MIN_AUC=2" in message
     assert "API_PORT=0" in message
+
+
+def test_a_word_for_both_true_and_false_is_refused_in_our_words() -> None:
+    assert refusal(data_true_words="yes,x", data_false_words="no,X") == (
+        "wrong setting: DATA_FALSE_WORDS=no,X: x is in DATA_TRUE_WORDS too; a word stands for one of them"
+    )
 
 
 @pytest.mark.parametrize("name", ["database_url", "postgres_password", "api_keys", "api_key", "notify_urls"])

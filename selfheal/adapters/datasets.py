@@ -1,36 +1,33 @@
 """External labelled data: a CSV that follows the contract, or the contract's synthetic stand-in.
 
-Every row is checked before anything is stored; errors name file, line, column and value. Callers get the frame together
+Every row is checked before anything is stored; one report names all problems of a file. Callers get the frame together
 with its source, which every output must state.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from selfheal.adapters.csv_files import CheckedFile, check_file
 from selfheal.domain.contract import TRUE_LABEL, Feature, ModelContract
-from selfheal.kit.errors import InvalidDataError
+from selfheal.domain.labelled_file.data_format import DataFormat
+from selfheal.domain.labelled_file.tally import MAX_LISTED
+from selfheal.kit.errors import InvalidDataError, UnfitFileError
+from selfheal.kit.word_lists import parse_words
 
 if TYPE_CHECKING:
     import pandas as pd
     import pandera.pandas as pa
 
+    from selfheal.domain.labelled_file.report import DataReport
     from selfheal.settings import Settings
 
-INDEX_NAMES = {"", "id", "index"}
-"""Headers (in lower case) of a row index; so is `Unnamed: ...`, pandas' name for a blank header, which Kaggle uses."""
-
-MISSING_TEXTS = {"", "NA", "NaN", "nan", "null", "NULL"}
-MAX_LISTED = 5
-"""Largest number of problems listed in one error; a file may have a hundred thousand of the same kind."""
-
-MAX_SHOWN = 80
-"""Largest number of characters of a row in an error."""
+Origin = Literal["real", "synthetic"]
+REAL: Origin = "real"
+SYNTHETIC: Origin = "synthetic"
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Dataset:
     """Validated labelled rows: the contract's raw inputs and `true_label`, in the order of the file."""
 
     frame: pd.DataFrame
-    origin: Literal["real", "synthetic"]
+    origin: Origin
     source: str
     sha256: str
 
@@ -56,38 +53,69 @@ def load_dataset(settings: Settings, contract: ModelContract, *, all_rows: bool 
         all_rows: ignore `DATA_ROWS` (a simulation's traffic consists of rows not used for training).
 
     Raises:
-        InvalidDataError: if the file named by `DATA` is missing or violates the contract, or if there is neither a file
-            nor a stand-in.
+        UnfitFileError: if the file violates the contract; the message is the report on all of it.
+        InvalidDataError: if the file named by `DATA` is missing or no CSV, or if there is neither a file nor a stand-in.
+    """
+    report, dataset = inspect_dataset(settings, contract, all_rows=all_rows)
+    if dataset is None:
+        assert report is not None, "what has no report is the stand-in, which raises by itself"
+        raise _unfit(report)
+    return dataset
+
+
+def inspect_dataset(
+    settings: Settings, contract: ModelContract, *, all_rows: bool = False
+) -> tuple[DataReport | None, Dataset | None]:
+    """Return the report on the configured file (None for the stand-in), and its rows (None if there are problems).
+
+    Raises:
+        InvalidDataError: as `load_dataset`, but for the problems of the report.
     """
     default = settings.data_dir / contract.default_csv
     path = settings.data or (default if default.exists() else None)
-    origin: Literal["real", "synthetic"]
+    report = None
     if path is not None:
-        frame, origin, source = load_csv(path, contract), "real", path.name
+        checked = check_file(path, contract, data_format(settings))
+        report = checked.report
+        if report.problems:
+            return report, None
+        frame, origin, source = _frame_of(checked, contract), REAL, path.name
     elif contract.synthesize is None:
         raise InvalidDataError(
             f"there is no data for {contract.name!r}: name a labelled CSV in DATA, or put it at {default}"
         )
     else:
         frame = contract.synthesize(settings.synthetic_rows, settings.random_seed)
-        frame = _checked(frame.astype("float64"), contract, "the synthetic stand-in", "row")
-        origin, source = "synthetic", f"seed {settings.random_seed}"
+        frame = _checked(frame.astype("float64"), contract)
+        origin, source = SYNTHETIC, f"seed {settings.random_seed}"
     if settings.data_rows is not None and not all_rows:
         frame = frame.iloc[: settings.data_rows].reset_index(drop=True)
-    return Dataset(frame, origin, source, frame_digest(frame))
+    return report, Dataset(frame, origin, source, frame_digest(frame))
 
 
-def load_csv(path: Path, contract: ModelContract) -> pd.DataFrame:
+def data_format(settings: Settings) -> DataFormat:
+    """Return how the settings say that a file is read."""
+    return DataFormat(
+        delimiter="\t" if settings.data_delimiter == "tab" else settings.data_delimiter,
+        decimal="," if settings.data_decimal == "," else ".",
+        missing_words=parse_words(settings.data_missing_words),
+        true_words=parse_words(settings.data_true_words),
+        false_words=parse_words(settings.data_false_words),
+        ignored_columns=parse_words(settings.data_ignored_columns),
+    )
+
+
+def load_csv(path: Path, contract: ModelContract, given: DataFormat | None = None) -> pd.DataFrame:
     """Read and validate a labelled CSV: raw inputs (own names or aliases) and the label; an index column is optional.
 
     Raises:
-        InvalidDataError: if the file is invalid; the message names file, line, column, value and remedy.
+        UnfitFileError: if columns or rows break the contract; the message is the report on all of them.
+        InvalidDataError: if the file cannot be read at all.
     """
-    text = _read_text_frame(path)
-    names = _resolve_columns(path, list(text.columns), contract)
-    _refuse_duplicate_index(path, text)
-    frame = _to_numbers(path, text[list(names)].rename(columns=names), names)
-    return _checked(frame, contract, str(path), "line", {new: old for old, new in names.items()})
+    checked = check_file(path, contract, given or DataFormat())
+    if checked.report.problems:
+        raise _unfit(checked.report)
+    return _frame_of(checked, contract)
 
 
 def frame_digest(frame: pd.DataFrame) -> str:
@@ -114,118 +142,21 @@ def input_schema(contract: ModelContract) -> pa.DataFrameSchema:
     return pa.DataFrameSchema(columns, strict=True, ordered=False)
 
 
-def _read_text_frame(path: Path) -> pd.DataFrame:
-    """Return the file's fields as text, indexed by the line on which each row ends; blank lines are skipped."""
+def _unfit(report: DataReport) -> UnfitFileError:
+    return UnfitFileError("\n".join(report.problem_lines))
+
+
+def _frame_of(checked: CheckedFile, contract: ModelContract) -> pd.DataFrame:
+    """Return the rows of a file without problems, in the contract's order."""
     import pandas as pd
 
-    if not path.exists():
-        raise InvalidDataError(f"{path}: no such file; see data/README.md for how to get it, or unset DATA")
-    if path.is_dir():
-        raise InvalidDataError(f"{path} is a directory; DATA must name the CSV file in it")
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            headers = next(reader, [])
-            if not headers:
-                raise InvalidDataError(f"{path}, line 1: blank; expected a header here and rows below it")
-            for fields in reader:
-                if not "".join(fields).strip():
-                    continue
-                if len(fields) != len(headers):
-                    raise InvalidDataError(
-                        f"{path}, line {reader.line_num}: {len(fields)} fields under {len(headers)} columns "
-                        f"({','.join(fields)[:MAX_SHOWN]!r}); correct or remove this row"
-                    )
-                rows.append(fields)
-                lines.append(reader.line_num)
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        place = f", after line {lines[-1]}" if lines else ""
-        raise InvalidDataError(f"{path}{place}: cannot be read as CSV in UTF-8: {error}") from error
-    if not rows:
-        raise InvalidDataError(f"{path}: a header but no rows")
-    return pd.DataFrame(rows, columns=headers, index=lines)
+    columns = {name: checked.tally.numbers_of(name) for name in (*contract.input_names, TRUE_LABEL)}
+    frame = pd.DataFrame({name: tally.values for name, tally in columns.items() if tally is not None})
+    return frame.astype({TRUE_LABEL: "int64"})
 
 
-def _resolve_columns(path: Path, headers: list[str], contract: ModelContract) -> dict[str, str]:
-    """Map each header to its canonical name; the index column is left out."""
-    names: dict[str, str] = {}
-    for header in headers:
-        if _is_index(header):
-            continue
-        name = TRUE_LABEL if contract.is_label_name(header) else contract.canonical_name(header)
-        if name is None:
-            known = ", ".join((*contract.input_names, contract.label.name))
-            raise InvalidDataError(f"{path}, line 1: unknown column {header!r}; remove it, or name it one of: {known}")
-        if name in names.values():
-            raise InvalidDataError(f"{path}, line 1: column {header!r} stands for {name!r}, which is there already")
-        names[header] = name
-    missing = [name for name in (*contract.input_names, TRUE_LABEL) if name not in names.values()]
-    if missing:
-        accepted = {f.name: " or ".join((f.name, *f.aliases)) for f in contract.inputs}
-        accepted[TRUE_LABEL] = " or ".join((contract.label.name, *contract.label.aliases))
-        wanted = "; ".join(accepted[name] for name in missing)
-        raise InvalidDataError(f"{path}, line 1: missing column(s): {wanted}")
-    return names
-
-
-def _is_index(header: str) -> bool:
-    return header.strip().lower() in INDEX_NAMES or header.startswith("Unnamed:")
-
-
-def _refuse_duplicate_index(path: Path, text: pd.DataFrame) -> None:
-    for position, header in enumerate(text.columns):
-        if _is_index(header):
-            given = text.iloc[:, position]
-            given = given[given != ""]
-            doubles = given[given.duplicated()]
-            if len(doubles):
-                raise InvalidDataError(
-                    f"{path}, line {doubles.index[0]}, index column {header!r}: {doubles.iloc[0]!r} is there twice "
-                    f"({len(doubles)} duplicates in all); drop the repeated rows, or the index column if it means nothing"
-                )
-
-
-def _to_numbers(path: Path, text: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    import pandas as pd
-
-    original = {new: old for old, new in names.items()}
-    frame = pd.DataFrame(index=text.index)
-    for name in text.columns:
-        numbers = [_number(value) for value in text[name]]
-        bad = [position for position, number in enumerate(numbers) if number is None]
-        if bad:
-            shown = ", ".join(f"line {text.index[i]}: {text[name].iloc[i][:MAX_SHOWN]!r}" for i in bad[:MAX_LISTED])
-            raise InvalidDataError(
-                f"{path}, column {original[name]!r}: not a number ({len(bad)} rows): {shown}; leave a missing value blank"
-            )
-        frame[name] = pd.Series(numbers, index=text.index, dtype="float64")
-    return frame
-
-
-def _number(text: str) -> float | None:
-    """Parse a field exactly; return NaN for a missing value, None if it is not a number."""
-    value = text.strip()
-    if value in MISSING_TEXTS:
-        return math.nan
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return (
-        None if math.isnan(number) or "_" in value else number
-    )  # Python parses 1_000 as 1000, which a CSV does not mean
-
-
-def _checked(
-    frame: pd.DataFrame,
-    contract: ModelContract,
-    source: str,
-    place: Literal["line", "row"],
-    original: dict[str, str] | None = None,
-) -> pd.DataFrame:
-    """Return the frame in the contract's order if it satisfies the contract; its index is each row's `place`."""
+def _checked(frame: pd.DataFrame, contract: ModelContract) -> pd.DataFrame:
+    """Return the stand-in in the contract's order if it satisfies the contract."""
     import pandas as pd
     import pandera.pandas as pa
 
@@ -236,12 +167,13 @@ def _checked(
         shown = "; ".join(
             f"column {case.failure_case!r} ({case.check})"
             if pd.isna(case.index)
-            else f"{place} {int(case.index)}, column {(original or {}).get(case.column, case.column)!r}: "
+            else f"row {int(case.index)}, column {case.column!r}: "
             f"{'missing value' if case.check == 'not_nullable' else f'{case.failure_case} ({case.check})'}"
             for case in cases.head(MAX_LISTED).itertuples(index=False, name="Case")
         )
         raise InvalidDataError(
-            f"{source}: {len(cases)} values break the contract {contract.name!r}: {shown}; correct or remove these rows"
+            f"the synthetic stand-in: {len(cases)} values break the contract {contract.name!r}: {shown}; correct "
+            "synthesize of the contract"
         ) from None
     ordered = frame[[*contract.input_names, TRUE_LABEL]].reset_index(drop=True)
     return ordered.astype({TRUE_LABEL: "int64"})

@@ -1,26 +1,46 @@
-"""Commands on a use case and its data: a dry run of the bootstrap, and export of labelled rows."""
+"""Commands on a use case and its data: a report on a file, a dry run of the bootstrap, and export of labelled rows."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from selfheal.cli.app import JsonFlag, app, console, opened_platform
-from selfheal.cli.printing import print_json, print_table
+from selfheal.cli.printing import fit_progress, print_json, print_rows, print_table, printable
 from selfheal.kit.errors import ConfigurationError
 from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
     from selfheal.adapters.datasets import Dataset
+    from selfheal.domain.labelled_file.report import DataReport
     from selfheal.services.contract_rehearsal import Finding
 
 MARKS = {"ok": "[green]ok[/]     ", "note": "[yellow]note[/]   ", "problem": "[bold red]problem[/]"}
 COLUMNS = ("input", "kind", "limits", "unit", "may_be_missing", "missing_pct", "min", "median", "max")
 PROBLEM_EXIT_CODE = 1
+
+
+@app.command("check-data", rich_help_panel="Upkeep")
+def check_data(
+    csv: Annotated[Path | None, typer.Argument(help="Labelled CSV; default: what a bootstrap would use.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Report on labelled data: each column, what is wrong, and the settings that mend it. Nothing is written."""
+    from selfheal.adapters.datasets import inspect_dataset
+    from selfheal.domain.contract import load_contract
+
+    settings = load_settings(**({"data": csv} if csv else {}))
+    report, dataset = inspect_dataset(settings, load_contract(settings.use_case), all_rows=True)
+    if as_json:
+        print_json(_data_record(report, dataset))
+    else:
+        _print_data(report, dataset)
+    if dataset is None:
+        raise typer.Exit(PROBLEM_EXIT_CODE)
 
 
 @app.command("check-contract", rich_help_panel="Upkeep")
@@ -29,7 +49,7 @@ def check_contract(
     data: Annotated[Path | None, typer.Option(help="Labelled CSV; default: what a bootstrap would use.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Rehearse a bootstrap in seconds: contract, data, estimator. Nothing is written."""
+    """Rehearse a bootstrap: contract, data, training, gates. Nothing is written."""
     from selfheal.adapters.datasets import load_dataset
     from selfheal.domain.contract import load_contract
     from selfheal.services import contract_rehearsal
@@ -38,7 +58,8 @@ def check_contract(
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     contract = load_contract(settings.use_case)
     dataset = load_dataset(settings, contract)
-    findings = contract_rehearsal.check_contract(contract, settings, dataset)
+    with fit_progress("Rehearsal") as on_fits:
+        findings = contract_rehearsal.check_contract(contract, settings, dataset, on_fits)
     if as_json:
         columns = contract_rehearsal.column_summary(contract, dataset.frame)
         print_json({"contract": contract.name, "columns": columns, "findings": [asdict(one) for one in findings]})
@@ -71,6 +92,55 @@ def export_data(
         print_json({"file": csv, "rows": len(columns)})
     else:
         console.print(f"{len(columns):,} labelled predictions are in {csv}", soft_wrap=True)
+
+
+def _data_record(report: DataReport | None, dataset: Dataset | None) -> dict[str, Any]:
+    """Return what `check-data` found; what is not known of a file with problems is null."""
+    return {
+        **_summary(dataset),
+        "is_valid": dataset is not None,
+        "columns": [] if dataset is None else _quantiles(dataset),
+        "findings": [] if report is None else [asdict(finding) for finding in report.findings],
+        "settings": {} if report is None else dict(report.settings),
+    }
+
+
+def _print_data(report: DataReport | None, dataset: Dataset | None) -> None:
+    if dataset is not None:
+        print_rows("Valid", _summary(dataset))
+        print_table("Columns", _quantiles(dataset), ("column", "missing_pct", "q5", "q50", "q95", "max"))
+    if report is None:
+        return
+    summary = f"{report.source}: {report.n_rows:,} rows, {len(report.problems)} to mend"
+    console.print(printable(summary), soft_wrap=True, markup=False, highlight=False)
+    for finding in report.findings:
+        console.print(f"{MARKS[finding.level]} {escape(printable(finding.sentence))}", soft_wrap=True, highlight=False)
+    if report.settings:
+        console.print("\nSettings that mend what settings can, as lines of .env:", highlight=False)
+        for line in report.setting_lines:
+            typer.echo(line)
+
+
+def _summary(dataset: Dataset | None) -> dict[str, Any]:
+    if dataset is None:
+        return {"data": None, "positive_rate": None, "sha256": None}
+    from selfheal.domain.contract import TRUE_LABEL
+
+    rate = float(dataset.frame[TRUE_LABEL].mean())
+    return {"data": dataset.description, "positive_rate": rate, "sha256": dataset.sha256}
+
+
+def _quantiles(dataset: Dataset) -> list[dict[str, Any]]:
+    frame = dataset.frame
+    return [
+        {
+            "column": name,
+            "missing_pct": round(100 * float(frame[name].isna().mean()), 2),
+            **{f"q{q:g}": round(float(frame[name].quantile(q / 100)), 4) for q in (5, 50, 95)},
+            "max": round(float(frame[name].max()), 4),
+        }
+        for name in frame.columns
+    ]
 
 
 def _print(name: str, columns: list[dict[str, object]], dataset: Dataset, findings: list[Finding]) -> None:

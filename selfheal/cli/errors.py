@@ -1,4 +1,4 @@
-"""Errors at the command line as one line: what went wrong and what to do about it.
+"""Errors at the command line as one line: what went wrong and what to do about it. Problems of a file have a line each.
 
 The platform's own errors say both. Listed here are other errors that a person can cause or fix: a wrong option, a server that
 stopped during the command, a full disk. Any other error is a bug, which needs its traceback.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from selfheal.kit.errors import SelfhealError
+from selfheal.kit.errors import SelfhealError, UnfitFileError
 
 REMEDIES = {
     "sqlalchemy.exc.OperationalError": "Postgres does not answer: {error}; check DATABASE_URL or POSTGRES_*, and try again",
@@ -25,7 +25,9 @@ MAX_CHARACTERS = 240
 
 
 def one_line(error: BaseException) -> str | None:
-    """Return the error as one line for people; None if it is a bug."""
+    """Return the error as one line for people (the report on a file: a line per problem); None if it is a bug."""
+    if isinstance(error, UnfitFileError):
+        return "\n".join(" ".join(line.split()) for line in str(error).splitlines())
     if isinstance(error, SelfhealError):
         return " ".join(str(error).split())
     names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)

@@ -1,11 +1,10 @@
-"""Commands for settings, API keys, data and old files."""
+"""Commands for settings, API keys and old files."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -56,35 +55,6 @@ def api_key(
         return
     typer.echo(f"Key, shown only now; give it to the client, who sends it in the header X-API-Key:\n{key}")
     typer.echo(f"Entry for API_KEYS on the server (entries are comma-separated):\n{entry}")
-
-
-@app.command("check-data", rich_help_panel="Upkeep")
-def check_data(
-    csv: Annotated[Path | None, typer.Argument(help="Labelled CSV; default: what a bootstrap would use.")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Check labelled data against the contract, and show what is in it. Nothing is written."""
-    from selfheal.adapters.datasets import load_dataset
-    from selfheal.domain.contract import TRUE_LABEL, load_contract
-
-    settings = load_settings(**({"data": csv} if csv else {}))
-    dataset = load_dataset(settings, load_contract(settings.use_case), all_rows=True)
-    frame = dataset.frame
-    columns = [
-        {
-            "column": name,
-            "missing_pct": round(100 * float(frame[name].isna().mean()), 2),
-            **{f"q{q:g}": round(float(frame[name].quantile(q / 100)), 4) for q in (5, 50, 95)},
-            "max": round(float(frame[name].max()), 4),
-        }
-        for name in frame.columns
-    ]
-    summary = {"data": dataset.description, "positive_rate": float(frame[TRUE_LABEL].mean()), "sha256": dataset.sha256}
-    if as_json:
-        print_json(summary | {"columns": columns})
-        return
-    print_rows("Valid", summary)
-    print_table("Columns", columns, ("column", "missing_pct", "q5", "q50", "q95", "max"))
 
 
 @app.command("replay-journal", rich_help_panel="Upkeep")

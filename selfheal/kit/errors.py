@@ -27,6 +27,10 @@ class InvalidDataError(PermanentError):
     """External data violates the contract. None of it was stored."""
 
 
+class UnfitFileError(InvalidDataError):
+    """A labelled file has problems. The message has a line for each, so that all can be mended at once."""
+
+
 class TrainingFailedError(PermanentError):
     """An estimator cannot be fitted, does not converge, or does not predict numbers. Production is untouched."""
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfheal.adapters.datasets import MAX_LISTED, frame_digest, load_csv, load_dataset
+from selfheal.adapters.datasets import frame_digest, load_csv, load_dataset
 from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.labelled_file.tally import MAX_LISTED
 from selfheal.kit.errors import InvalidDataError
 from selfheal.settings import load_settings
 from tests.toy_use_case import contract
@@ -71,7 +72,7 @@ def test_every_kind_of_line_break_is_fine(newline: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("blank", ["", "   ", ",,,"])
 def test_blank_lines_are_fine_and_do_not_shift_the_line_numbers(blank: str, tmp_path: Path) -> None:
     assert loaded(tmp_path, HEADER, ROW, blank, ROW, blank) == [[60.5, 0.5, 1.0, 0.0]] * 2
-    assert "line 4: 'hot'" in refusal(csv_file(tmp_path, HEADER, ROW, blank, "hot,0.5,1,0"))
+    assert "'hot' (1 row, line 4)" in refusal(csv_file(tmp_path, HEADER, ROW, blank, "hot,0.5,1,0"))
 
 
 def test_aliases_any_order_and_surrounding_blanks_are_fine(tmp_path: Path) -> None:
@@ -129,22 +130,23 @@ def test_a_header_without_rows_is_refused(lines: tuple[str, ...], tmp_path: Path
 
 def test_a_missing_column_is_refused_with_the_names_it_may_have(tmp_path: Path) -> None:
     message = refusal(csv_file(tmp_path, "load_ratio,restarts", "0.5,1"))
-    assert "line 1: missing column(s): temperature_c or Temp-C; failed or Failed-24h" in message
+    assert "the input has no column of the name 'temperature_c' or 'Temp-C'; add the column" in message
+    assert "the label has no column of the name 'failed' or 'Failed-24h'; add the column" in message
 
 
-def test_an_unknown_column_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_column_is_refused_with_the_setting_that_ignores_it(tmp_path: Path) -> None:
     message = refusal(csv_file(tmp_path, f"{HEADER},vibration", f"{ROW},3"))
-    assert "line 1: unknown column 'vibration'; remove it, or name it one of: temperature_c, load_ratio" in message
+    assert "column 'vibration': unknown to the contract; set DATA_IGNORED_COLUMNS=vibration" in message
 
 
 @pytest.mark.parametrize(("double", "name"), [("restarts", "restarts"), ("Temp_C", "temperature_c")])
 def test_a_column_that_is_there_twice_is_refused(double: str, name: str, tmp_path: Path) -> None:
     message = refusal(csv_file(tmp_path, f"{HEADER},{double}", f"{ROW},1"))
-    assert f"line 1: column {double!r} stands for {name!r}, which is there already" in message
+    assert f"column {double!r}: stands for {name!r}, which is there already; remove one" in message
 
 
 def test_a_derived_feature_is_not_taken_from_a_file(tmp_path: Path) -> None:
-    assert "unknown column 'strain'" in refusal(csv_file(tmp_path, f"{HEADER},strain", f"{ROW},1"))
+    assert "column 'strain': unknown to the contract" in refusal(csv_file(tmp_path, f"{HEADER},strain", f"{ROW},1"))
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
@@ -162,58 +164,71 @@ def test_a_file_of_which_every_row_has_a_field_too_many_is_refused(tmp_path: Pat
     assert "line 2: 5 fields under 4 columns" in refusal(csv_file(tmp_path, HEADER, f"{ROW},7", f"{ROW},8"))
 
 
-@pytest.mark.parametrize("text", ["hot", "1_000", "0x10", "True", "None", "1 000", "6\x000"])
+@pytest.mark.parametrize("text", ["hot", "1_000", "0x10", "1 000", "6\x000"])
 def test_text_in_a_number_is_refused(text: str, tmp_path: Path) -> None:
     message = refusal(csv_file(tmp_path, HEADER, ROW, f"{text},0.5,1,0"))
-    assert f"column 'temperature_c': not a number (1 rows): line 3: {text!r}; leave a missing value blank" in message
+    assert (
+        f"column 'temperature_c': not a number in 1 row: {text!r} (1 row, line 3); correct these rows and leave"
+        in message
+    )
 
 
 def test_a_refusal_names_the_column_as_the_file_does(tmp_path: Path) -> None:
     header = HEADER.replace("temperature_c", "Temp-C")
     assert "column 'Temp-C'" in refusal(csv_file(tmp_path, header, "hot,0.5,1,0"))
-    assert "line 2, column 'Temp-C': 301.0" in refusal(csv_file(tmp_path, header, "301,0.5,1,0"))
+    assert "column 'Temp-C': beyond the limits -50 to 300 in 1 row: line 2: 301" in refusal(
+        csv_file(tmp_path, header, "301,0.5,1,0")
+    )
 
 
 @pytest.mark.parametrize("text", ["-50.1", "300.5", "inf", "-inf", "1e400"])
 def test_a_value_beyond_the_limits_is_refused(text: str, tmp_path: Path) -> None:
     message = refusal(csv_file(tmp_path, HEADER, ROW, f"{text},0.5,1,0"))
-    assert f"line 3, column 'temperature_c': {float(text)} (in_range(-50.0, 300.0))" in message
+    assert f"column 'temperature_c': beyond the limits -50 to 300 in 1 row: line 3: {float(text):g}; correct" in message
 
 
 def test_a_fraction_in_a_whole_number_is_refused(tmp_path: Path) -> None:
-    assert "line 2, column 'restarts': 1.5 (whole number)" in refusal(csv_file(tmp_path, HEADER, "60,0.5,1.5,0"))
+    assert "column 'restarts': not a whole number in 1 row: line 2: 1.5" in refusal(
+        csv_file(tmp_path, HEADER, "60,0.5,1.5,0")
+    )
 
 
 def test_a_missing_value_where_there_must_be_one_is_refused(tmp_path: Path) -> None:
-    assert "line 2, column 'load_ratio': missing value" in refusal(csv_file(tmp_path, HEADER, "60,,1,0"))
+    assert "'load_ratio': missing value in 1 row (line 2); fill" in refusal(csv_file(tmp_path, HEADER, "60,,1,0"))
 
 
-@pytest.mark.parametrize("label", ["2", "-1", "0.5"])
+@pytest.mark.parametrize("label", ["2", "-1", "0.5", "inf"])
 def test_a_label_that_is_not_0_or_1_is_refused(label: str, tmp_path: Path) -> None:
-    assert f"line 2, column 'failed': {float(label)}" in refusal(csv_file(tmp_path, HEADER, f"60,0.5,1,{label}"))
+    message = refusal(csv_file(tmp_path, HEADER, f"60,0.5,1,{label}"))
+    assert f"column 'failed': neither 0 nor 1 in 1 row: line 2: {float(label):g}" in message
 
 
 def test_a_missing_label_is_refused(tmp_path: Path) -> None:
-    assert "line 3, column 'failed': missing value" in refusal(csv_file(tmp_path, HEADER, ROW, "60,0.5,1,"))
+    assert "column 'failed': missing value in 1 row (line 3); remove" in refusal(
+        csv_file(tmp_path, HEADER, ROW, "60,0.5,1,")
+    )
 
 
 def test_an_index_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     message = refusal(csv_file(tmp_path, f",{HEADER}", f"1,{ROW}", "", f"2,{ROW}", f"1,{ROW}"))
-    assert "line 5, index column '': '1' is there twice (1 duplicates in all); drop the repeated rows" in message
+    assert "column '': index '1' is there twice (1 row in all, line 5); drop the repeated rows" in message
 
 
 def test_a_quote_that_never_ends_is_refused(tmp_path: Path) -> None:
-    assert "after line 2: cannot be read as CSV" in refusal(csv_file(tmp_path, HEADER, ROW, '"60,0.5,1,0'))
+    message = refusal(csv_file(tmp_path, HEADER, ROW, '"60,0.5,1,0'))
+    assert "line 3: cannot be read as CSV: a quote is opened and never closed" in message
 
 
 def test_another_encoding_is_refused(tmp_path: Path) -> None:
-    assert "cannot be read as CSV in UTF-8" in refusal(csv_file(tmp_path, HEADER, "\xe9,0.5,1,0", encoding="latin-1"))
+    message = refusal(csv_file(tmp_path, HEADER, ROW, "\xe9,0.5,1,0", encoding="latin-1"))
+    assert "line 3: byte 0xe9 is not UTF-8; save the file as UTF-8" in message
 
 
 def test_all_problems_are_counted_and_the_first_ones_shown(tmp_path: Path) -> None:
     message = refusal(csv_file(tmp_path, HEADER, *["60,9,1,0"] * 20))
-    assert "20 values break the contract 'machine_failure'" in message
+    assert "column 'load_ratio': beyond the limits 0 to 5 in 20 rows" in message
     assert message.count("line ") == MAX_LISTED
+    assert "\n" not in message
 
 
 # Which data set is in force

@@ -1,0 +1,167 @@
+"""What was found in a file: one bounded tally per column, filled batch by batch while the file is read."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+
+from selfheal.domain.contract import FloatArray
+from selfheal.domain.labelled_file.columns import ColumnMatch
+from selfheal.domain.labelled_file.data_format import ReadField
+
+MAX_LISTED = 5
+"""Largest number of examples of one kind that are retained; a file may have a hundred thousand of them."""
+
+MAX_CHARACTERS = 80
+"""Largest number of characters of a field or row that are retained as an example."""
+
+MAX_TEXTS = 1_000
+"""Largest number of different texts counted in a column of numbers; more are counted together."""
+
+
+@dataclass(slots=True)
+class TextTally:
+    """How often a text occurs in a column, and the first lines that have it."""
+
+    n_rows: int = 0
+    lines: list[int] = field(default_factory=list)
+
+    def add(self, line: int) -> None:
+        """Count one more occurrence."""
+        self.n_rows += 1
+        if len(self.lines) < MAX_LISTED:
+            self.lines.append(line)
+
+
+@dataclass(slots=True)
+class ColumnTally:
+    """A column of numbers: a value per row (NaN where there is none), and what stands where there is none."""
+
+    read: ReadField
+    numbers: array[float] = field(default_factory=lambda: array("d"))
+    missing: TextTally = field(default_factory=TextTally)
+    texts: dict[str, TextTally] = field(default_factory=dict)
+    n_other_texts: int = 0
+
+    def add(self, fields: Sequence[str], lines: Sequence[int]) -> None:
+        """Read the next rows' fields."""
+        for text, line in zip(fields, lines, strict=True):
+            number = self.read(text)
+            if number is None:
+                number = np.nan
+                self._count(text.strip()[:MAX_CHARACTERS], line)
+            elif number != number:  # NaN  # noqa: PLR0124
+                self.missing.add(line)
+            self.numbers.append(number)
+
+    @property
+    def values(self) -> FloatArray:
+        """Return the numbers, shape (n,)."""
+        return np.array(self.numbers, dtype=np.float64)
+
+    @property
+    def n_texts(self) -> int:
+        """Return how many rows have a text that is no number."""
+        return sum(tally.n_rows for tally in self.texts.values()) + self.n_other_texts
+
+    def _count(self, text: str, line: int) -> None:
+        if text in self.texts or len(self.texts) < MAX_TEXTS:
+            self.texts.setdefault(text, TextTally()).add(line)
+        else:
+            self.n_other_texts += 1
+
+
+@dataclass(slots=True)
+class TimeTally:
+    """A column that is not read: whether it holds times, and whether they rise from row to row."""
+
+    is_time: bool = True
+    n_falls: int = 0
+    first_fall: int | None = None
+    _last: datetime | None = None
+
+    def add(self, fields: Sequence[str], lines: Sequence[int]) -> None:
+        """Compare the next rows' times; the first field that is no time ends it."""
+        for text, line in zip(fields, lines, strict=True):
+            if not self.is_time:
+                return
+            if not text.strip():
+                continue
+            try:
+                time = datetime.fromisoformat(text.strip())
+                falls = self._last is not None and time < self._last
+            except (ValueError, TypeError):  # no time, or one with a time zone after one without
+                self.is_time = False
+                return
+            self._last = time
+            if falls:
+                self.n_falls += 1
+                self.first_fall = self.first_fall or line
+
+    @property
+    def falls(self) -> bool:
+        """Return whether the rows are not in the order of these times."""
+        return self.is_time and self._last is not None and self.n_falls > 0
+
+
+@dataclass(slots=True)
+class IndexTally:
+    """A row index: which values occur twice. Its memory grows with the rows, as that of the numbers does."""
+
+    doubles: TextTally = field(default_factory=TextTally)
+    first_double: str | None = None
+    _seen: set[str] = field(default_factory=set)
+
+    def add(self, fields: Sequence[str], lines: Sequence[int]) -> None:
+        """Compare the next rows' values with all before; blank ones are left out."""
+        for text, line in zip(fields, lines, strict=True):
+            if text and text in self._seen:
+                self.doubles.add(line)
+                self.first_double = self.first_double or text
+            self._seen.add(text)
+
+
+Tally = ColumnTally | TimeTally | IndexTally
+
+
+@dataclass(slots=True)
+class FileTally:
+    """A file as it was read: its columns by position, the line of each row, and rows that do not fit the header."""
+
+    match: ColumnMatch
+    columns: dict[int, Tally]
+    lines: array[int] = field(default_factory=lambda: array("q"))
+    misfits: TextTally = field(default_factory=TextTally)
+    misfit_examples: list[tuple[int, str]] = field(default_factory=list)
+    """Number of fields and beginning of the first rows that do not fit, at the lines of `misfits`."""
+
+    def add(self, rows: Sequence[Sequence[str]], lines: Sequence[int]) -> None:
+        """Read the next rows, which have a field per column."""
+        self.lines.extend(lines)
+        for position, fields in enumerate(zip(*rows, strict=True)):
+            if position in self.columns:
+                self.columns[position].add(fields, lines)
+
+    def add_misfit(self, row: Sequence[str], line: int) -> None:
+        """Leave out a row that has more or fewer fields than the header."""
+        self.misfits.add(line)
+        if len(self.misfit_examples) < MAX_LISTED:
+            self.misfit_examples.append((len(row), ",".join(row)[:MAX_CHARACTERS]))
+
+    def numbers_of(self, name: str) -> ColumnTally | None:
+        """Return the column that stands for an input or `true_label`; None if there is none."""
+        for position, known in self.match.inputs.items():
+            tally = self.columns[position]
+            if known == name and isinstance(tally, ColumnTally):
+                return tally
+        return None
+
+    def numbers_beside(self, position: int) -> tuple[ColumnTally, ...]:
+        """Return all columns of numbers but the one at this position."""
+        return tuple(
+            tally for place, tally in self.columns.items() if place != position and isinstance(tally, ColumnTally)
+        )
