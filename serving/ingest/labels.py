@@ -14,7 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -45,6 +45,18 @@ LOOKUP_TIMEOUT_SECONDS = 1.0
 
 RETRY_PAUSE_SECONDS = 2.0
 """Pause before an unavailable Postgres is queried again; otherwise each call would wait for it in turn."""
+
+
+class LabelReceipt(NamedTuple):
+    """What became of the labels of one call.
+
+    `n_replaced` of the accepted ones took the place of another value, whatever their sender called them; None: unknown,
+    because Postgres was not there to tell.
+    """
+
+    n_accepted: int
+    n_duplicates: int
+    n_replaced: int | None
 
 
 class LabelIngest:
@@ -81,18 +93,23 @@ class LabelIngest:
             logger.warning("the end of the label journal could not be read; corrections may have no effect: %s", error)
 
     def accept(self, labels: Sequence[Label]) -> tuple[int, int]:
+        """Write the labels to the journal (`receive`); return how many were accepted, and how many were known already."""
+        return self.receive(labels)[:2]
+
+    def receive(self, labels: Sequence[Label]) -> LabelReceipt:
         """Write the labels to the journal, all or none.
 
-        Returns:
-            How many labels were new or corrections, and how many were already known.
+        A label that replaces nothing is a first label, also if it is sent as a correction.
 
         Raises:
             LabelConflictError: if a prediction has another label and this one is not a correction.
             JournalUnavailableError: if they could not be made durable.
         """
         with self._lock:
-            stored = self._stored({label.prediction_id for label in labels})
+            answer = self._stored({label.prediction_id for label in labels})
+            stored = answer or {}
             known = self._known({label.prediction_id for label in labels}, stored)
+            n_replaced, is_known = 0, True
             records: list[Record] = []
             fresh: dict[UUID, StoredLabel] = {}
             for label in labels:
@@ -109,6 +126,9 @@ class LabelIngest:
                 received_at, ordered_at = datetime.now(UTC), self._clock.now()
                 if before is not None:
                     ordered_at = max(ordered_at, before.order + TICK)
+                    n_replaced += before.value != label.true_label
+                elif label.is_correction and answer is None:
+                    is_known = False
                 accepted = StoredLabel(label.true_label, label.is_correction, received_at, ordered_at)
                 fresh[label.prediction_id] = known[label.prediction_id] = accepted
                 records.append(_record(label, received_at, ordered_at))
@@ -116,7 +136,7 @@ class LabelIngest:
                 self._log.write(encode_lines(records))
             self._remember(fresh)
             self.n_by_outcome.update(accepted=len(records), duplicate=len(labels) - len(records))
-            return len(records), len(labels) - len(records)
+            return LabelReceipt(len(records), len(labels) - len(records), n_replaced if is_known else None)
 
     @staticmethod
     def _may_be_replaced(label: Label, stored: Mapping[UUID, StoredLabel], fresh: Mapping[UUID, StoredLabel]) -> bool:
@@ -135,15 +155,15 @@ class LabelIngest:
                 known[prediction_id] = mine
         return known
 
-    def _stored(self, ids: set[UUID]) -> dict[UUID, StoredLabel]:
-        """Return the labels in Postgres; none while it is unavailable: ingest decides which label counts."""
+    def _stored(self, ids: set[UUID]) -> dict[UUID, StoredLabel] | None:
+        """Return the labels in Postgres; None while it is unavailable: ingest decides which label counts."""
         if time.monotonic() < self._ask_again_at:
-            return {}
+            return None
         try:
             known, now = stored_labels(self._store, ids)
         except SQLAlchemyError:
             self._ask_again_at = time.monotonic() + RETRY_PAUSE_SECONDS
-            return {}
+            return None
         self._clock.set(now)
         return known
 

@@ -161,7 +161,8 @@ class Label(BaseModel):
     )
     label_source: SourceName = "api"
     is_correction: StrictBool = Field(
-        False, description="replaces an earlier label; without it, another label is a conflict (409)"
+        False,
+        description="replaces an earlier label of another value, if there is one; without it, another label is a conflict (409)",
     )
 
 
@@ -189,6 +190,11 @@ class LabelsResponse(BaseModel):
 
     accepted: int = Field(description="labels that were new or corrections; they are on disk")
     duplicates: int = Field(description="labels that were known already, with the same value")
+    replaced: int | None = Field(
+        description="of the accepted ones, those that took the place of another value; all others are first labels, also if "
+        "sent with is_correction=true. When a replaced label came says nothing about how long labels take, so these are "
+        "left out there. null: unknown, since Postgres does not answer"
+    )
 
 
 class ProblemDocument(BaseModel):

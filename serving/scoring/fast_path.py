@@ -165,13 +165,19 @@ class FastPath:
     async def _labels(self, service: Service, body: bytes, _: bool) -> bytes:
         labels = await self._read_in_turns(read_labels(body), len(body))
         try:
-            accepted, duplicates = await asyncio.to_thread(service.labels.accept, labels)
+            receipt = await asyncio.to_thread(service.labels.receive, labels)
         except LabelConflictError as error:
             raise ProblemError(409, "label_conflict", str(error)) from None
         except JournalUnavailableError:
             detail = "labels cannot be made durable now, so none was acknowledged; see /health"
             raise ProblemError(503, "journal_unavailable", detail, retry_after_seconds=5) from None
-        return orjson.dumps({"accepted": accepted, "duplicates": duplicates})
+        return orjson.dumps(
+            {
+                "accepted": receipt.n_accepted,
+                "duplicates": receipt.n_duplicates,
+                "replaced": receipt.n_replaced,
+            }
+        )
 
     async def _read_in_turns(self, pieces: Iterator[Sequence[ItemT]], n_bytes: int) -> list[ItemT]:
         """Return everything in the pieces of a body; after a few milliseconds, in turns with other bodies."""

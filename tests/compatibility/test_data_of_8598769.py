@@ -295,7 +295,7 @@ def test_a_request_that_was_answered_then_is_answered_the_same_and_logged_once(
 
 def test_a_label_of_then_still_counts_as_it_was_last_corrected(api: Api) -> None:
     label = {"prediction_id": CHOSEN_ID, "true_label": 1}
-    assert api.post("/labels", label).raise_for_status().json() == {"accepted": 0, "duplicates": 1}
+    assert api.post("/labels", label).raise_for_status().json() == {"accepted": 0, "duplicates": 1, "replaced": 0}
     assert api.post("/labels", label | {"true_label": 0}).status_code == 409
 
 

@@ -30,7 +30,7 @@ from selfheal.adapters.journal import (
     read_chunk,
     text_size,
 )
-from selfheal.adapters.postgres.predictions import LABEL_OVERRULES, LABEL_RANK
+from selfheal.adapters.postgres.predictions import FIRST_LABEL, LABEL_OVERRULES, LABEL_RANK
 from selfheal.kit.errors import InvalidDataError
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def _copy_labels(
     """Copy labels; of several labels of a prediction the one that counts stays (`LABEL_RANK`).
 
     That depends on the order in which they were accepted, not on when they are read: the files of several processes
-    come in any order.
+    come in any order. Neither does when the first one arrived, and what it was (`FIRST_LABEL`).
 
     Returns:
         How many labels were stored or replaced another, and how many contradict the one that counts.
@@ -291,8 +291,15 @@ def _copy_labels(
         ON CONFLICT (prediction_id) DO UPDATE SET
             true_label = excluded.true_label, labelled_at = excluded.labelled_at, received_at = excluded.received_at,
             label_source = excluded.label_source, is_correction = excluded.is_correction, journal_segment = excluded.journal_segment,
-            ordered_at = excluded.ordered_at
+            ordered_at = excluded.ordered_at, {_kept_if_earlier("first_received_at", "received_at")},
+            {_kept_if_earlier("first_label", "true_label")}
         WHERE {LABEL_OVERRULES.format(new="excluded", old="old")}
+    """
+    first = f"""
+        UPDATE {table} l SET first_received_at = e.received_at, first_label = e.true_label
+        FROM (SELECT DISTINCT ON (prediction_id) prediction_id, received_at, true_label FROM incoming
+              ORDER BY prediction_id, received_at, true_label) e
+        WHERE l.prediction_id = e.prediction_id AND ROW(e.received_at, e.true_label) < {FIRST_LABEL.format(row="l")}
     """
     conflicts = f"""
         SELECT count(*) FROM incoming i JOIN {table} l USING (prediction_id)
@@ -301,7 +308,14 @@ def _copy_labels(
     with incoming_lines(connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"):
         n_overruled = connection.execute(text(overruled)).scalar_one()
         n_new = connection.execute(text(upsert), {"segment": segment}).rowcount
+        connection.execute(text(first))
         return n_new, n_overruled + connection.execute(text(conflicts)).scalar_one()
+
+
+def _kept_if_earlier(first: str, own: str) -> str:
+    """Return the assignment that keeps what the earliest label has there when another label takes the row."""
+    is_earlier = f"{FIRST_LABEL.format(row='old')} < ROW(excluded.received_at, excluded.true_label)"
+    return f"{first} = CASE WHEN {is_earlier} THEN coalesce(old.{first}, old.{own}) END"
 
 
 _COPIERS: dict[str, Callable[[Store, Connection, tuple[str, ...], tuple[bytes, ...], int], tuple[int, int]]] = {

@@ -16,12 +16,12 @@ N_SLICES, ROWS_PER_SLICE = 50, 200
 
 
 def label_delay_sample(store: Store, model_version: int, since: datetime, until: datetime) -> pd.DataFrame:
-    """Return predictions of a version, spread over (since, until]: `age_s`, `delay_s` of the label, `true_label`.
+    """Return predictions of a version, spread over (since, until]: `age_s`, `delay_s`, `true_label`, `is_replaced`.
 
-    The age is at `until`; both are in seconds.
+    The age is at `until`, the delay is that of the first label, whatever its sender called it; both are in seconds.
     The period is divided into equal slices and the first rows of each are read from the index: 10,000 rows at most, however
-    many the version has served. A label received after `until` does not count yet. Predictions with a corrected label are
-    omitted: the first label's time is not stored, and the correction would look like a late label.
+    many the version has served. A label received after `until` does not count yet. `is_replaced`: the label that counts
+    has another value than the first one.
     """
     import pandas as pd
 
@@ -31,8 +31,9 @@ def label_delay_sample(store: Store, model_version: int, since: datetime, until:
                    (CAST(:until AS timestamptz) - CAST(:since AS timestamptz)) / :n_slices AS slice
         )
         SELECT extract(epoch FROM until - p.created_at)::float8 AS age_s,
-               CASE WHEN l.received_at <= until THEN extract(epoch FROM l.received_at - p.created_at)::float8 END AS delay_s,
-               CASE WHEN l.received_at <= until THEN l.true_label::float8 END AS true_label
+               CASE WHEN f.received_at <= until THEN extract(epoch FROM f.received_at - p.created_at)::float8 END AS delay_s,
+               CASE WHEN f.received_at <= until THEN l.true_label::float8 END AS true_label,
+               coalesce(f.received_at <= until AND l.first_label <> l.true_label, false) AS is_replaced
         FROM span CROSS JOIN generate_series(1, :n_slices) number
         CROSS JOIN LATERAL (
             SELECT prediction_id, created_at FROM prediction_logs
@@ -41,7 +42,7 @@ def label_delay_sample(store: Store, model_version: int, since: datetime, until:
             ORDER BY created_at LIMIT :rows_per_slice
         ) p
         LEFT JOIN label_store l ON l.prediction_id = p.prediction_id
-        WHERE l.is_correction IS NOT TRUE
+        CROSS JOIN LATERAL (SELECT coalesce(l.first_received_at, l.received_at) AS received_at) f
     """
     values = {
         "version": model_version,
@@ -52,4 +53,5 @@ def label_delay_sample(store: Store, model_version: int, since: datetime, until:
     }
     with store.engine.connect() as connection:
         rows = connection.execute(text(query), values).all()
-    return pd.DataFrame(rows, columns=["age_s", "delay_s", "true_label"]).astype("float64")
+    sample = pd.DataFrame(rows, columns=["age_s", "delay_s", "true_label", "is_replaced"])
+    return sample.astype({"age_s": "float64", "delay_s": "float64", "true_label": "float64", "is_replaced": "bool"})

@@ -226,6 +226,12 @@ LABEL_OVERRULES = f"{LABEL_RANK.replace('{row}', '{new}')} > {LABEL_RANK.replace
 """SQL: whether a label takes the other's place; `StoredLabel.overrules` is the same in Python."""
 
 
+FIRST_LABEL = (
+    "ROW(coalesce({row}.first_received_at, {row}.received_at), coalesce({row}.first_label, {row}.true_label))"
+)
+"""SQL: when a prediction's earliest label arrived, and its value; what the senders called their labels decides nothing."""
+
+
 class StoredLabel(NamedTuple):
     """The fields of a label that decide whether another one overrules it."""
 

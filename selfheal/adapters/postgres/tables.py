@@ -140,6 +140,7 @@ def _label_store(metadata: MetaData) -> Table:
     """Return the table of labels. It has no foreign key: a label may arrive before its prediction has been copied.
 
     `predicted_at` and `model_version` are the prediction's, filled in by triggers; both are null for an orphan.
+    `first_received_at` and `first_label` are of the prediction's earliest label; both are null if that is the stored one.
     """
     return Table(
         "label_store",
@@ -154,8 +155,13 @@ def _label_store(metadata: MetaData) -> Table:
         Column("model_version", Integer),
         _time("ordered_at"),
         _segment(),
+        _time("first_received_at"),
+        Column("first_label", SmallInteger),
         _by_segment("label_store"),
         CheckConstraint("true_label IN (0, 1)", name="label_store_label_is_binary"),
+        CheckConstraint(
+            "(first_label IS NULL) = (first_received_at IS NULL)", name="label_store_first_label_has_a_time"
+        ),
         Index("label_store_by_received_at", "received_at"),
         Index(
             "label_store_by_predicted_at",

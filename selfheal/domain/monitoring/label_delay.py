@@ -18,7 +18,7 @@ from selfheal.domain.records import LabelDelay, Window
 if TYPE_CHECKING:
     import pandas as pd
 
-AGE, DELAY = "age_s", "delay_s"
+AGE, DELAY, IS_REPLACED = "age_s", "delay_s", "is_replaced"
 
 MATURED_SHARE = 0.95
 """Share of a class's eventual labels that must arrive within a row's age, for both classes, before the row is matured."""
@@ -46,8 +46,12 @@ def label_delay(sample: pd.DataFrame) -> LabelDelay:
 
     Args:
         sample: one row per prediction: `age_s`, its age in seconds at the last observation; `delay_s`, seconds from
-            prediction to label; `true_label`. The last two are NaN without a label.
+            prediction to its first label; `true_label`. The last two are NaN without a label. `is_replaced`: the label has
+            another value than the first one. Such rows are left out: when the value that counts was known is no delay of
+            labels, but of corrections.
     """
+    n_replaced = int(sample[IS_REPLACED].sum())
+    sample = sample[~sample[IS_REPLACED]]
     is_labelled = sample[DELAY].notna().to_numpy()
     n_per_class = [int((sample[TRUE_LABEL] == label).sum()) for label in (0, 1)]
     horizon_s = watched_for(sample[AGE].to_numpy(dtype=np.float64))
@@ -56,7 +60,7 @@ def label_delay(sample: pd.DataFrame) -> LabelDelay:
             f"not identifiable: {n_per_class[0]} labels 0 and {n_per_class[1]} labels 1 among {len(sample):,} predictions; "
             f"at least {MIN_LABELS_PER_CLASS} of each and {MIN_OLDEST_ROWS} predictions are needed"
         )
-        return LabelDelay(len(sample), int(is_labelled.sum()), None, reason)
+        return LabelDelay(len(sample), int(is_labelled.sum()), None, reason, n_replaced=n_replaced)
     curve = delay_curve(sample)
     ages_s = [age_of_share(curve, label, MATURED_SHARE, horizon_s) for label in (0, 1)]
     matured_after_s = max(ages_s)
@@ -73,6 +77,7 @@ def label_delay(sample: pd.DataFrame) -> LabelDelay:
         reason=text,
         quantiles_s={f"{q:g}": float(curve.ages_s[within][np.argmax(total >= q * total[-1])]) for q in QUANTILES},
         expected_coverage_pct=100.0 * float(total[-1]) if is_flat else None,
+        n_replaced=n_replaced,
     )
 
 

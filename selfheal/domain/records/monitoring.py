@@ -175,7 +175,8 @@ class LabelDelay:
 
     `matured_after_s` (seconds) is None if that is not identifiable (`reason` says why): there are few labels, or labels are
     still arriving. `quantiles_s` are the ages in seconds by which 10, 50 and 90 % of the eventual labels have arrived;
-    `expected_coverage_pct` is the percentage of predictions that are eventually labelled.
+    `expected_coverage_pct` is the percentage of predictions that are eventually labelled. `n_replaced` predictions were left
+    out, because their first label was replaced by one of another value.
     """
 
     n_predictions: int
@@ -184,6 +185,7 @@ class LabelDelay:
     reason: str
     quantiles_s: dict[str, float] = field(default_factory=dict)
     expected_coverage_pct: float | None = None
+    n_replaced: int = 0
 
     @property
     def is_identifiable(self) -> bool:

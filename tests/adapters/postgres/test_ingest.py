@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from selfheal.adapters.journal import (
 )
 from selfheal.adapters.postgres import predictions
 from selfheal.adapters.postgres.ingest import compress_copied, ingest, lag_bytes
+from selfheal.adapters.postgres.predictions import FIRST_LABEL
 from selfheal.adapters.postgres.store import Store
 from selfheal.kit.ids import new_id
 from tests.at_once import at_once
@@ -565,11 +567,15 @@ def test_a_correction_settles_a_contradiction(store: Store, data_dir: Path) -> N
 def test_labels_end_as_their_story_says_however_the_passes_cut_it(
     store: Store, tmp_path_factory: pytest.TempPathFactory, story: list[tuple[int, int, bool]], cuts: set[int]
 ) -> None:
-    """The first label counts until the latest correction; in one file or several, in one pass or several, or replayed."""
+    """The first label counts until the latest correction; in one file or several, in one pass or several, or replayed.
+
+    So is what the first one was, and when it came, whatever their senders called them.
+    """
     empty(store, "label_store", "journal_positions")
     folder = tmp_path_factory.mktemp("story")
     ids = [new_id() for _ in range(2)]
     expected: dict[UUID, int] = {}
+    first: dict[UUID, tuple[datetime, int]] = {}
     journal = Journal(LABEL_JOURNAL, folder, MAX_BYTES)
     for minute, (which, label, is_correction) in enumerate(story):
         if minute in cuts:
@@ -579,9 +585,21 @@ def test_labels_end_as_their_story_says_however_the_passes_cut_it(
             expected[ids[which]] = label
         when = format_time(T0 + minute * MINUTE)
         journal.append([(str(ids[which]), label, when, when, "test", is_correction, None)])
+        first.setdefault(ids[which], (T0 + minute * MINUTE, label))
     journal.close()
     ingest(store, LABEL_JOURNAL, folder)
-    assert labels_of(store) == expected
+    assert (labels_of(store), first_labels_of(store)) == (expected, first)
     empty(store, "label_store", "journal_positions")
-    ingest(store, LABEL_JOURNAL, folder)
-    assert labels_of(store) == expected
+    for path in reversed(LABEL_JOURNAL.files(folder)):  # one file at a time, the newest first
+        alone = tmp_path_factory.mktemp("alone") / path.relative_to(folder)
+        alone.parent.mkdir(parents=True)
+        shutil.copy(path, alone)
+        ingest(store, LABEL_JOURNAL, alone.parents[2])
+    assert (labels_of(store), first_labels_of(store)) == (expected, first)
+
+
+def first_labels_of(store: Store) -> dict[UUID, tuple[datetime, int]]:
+    query = f"SELECT prediction_id, to_jsonb({FIRST_LABEL.format(row='l')}) FROM label_store l"
+    with store.engine.connect() as connection:
+        found = connection.execute(text(query)).all()
+    return {key: (datetime.fromisoformat(first["f1"]), first["f2"]) for key, first in found}

@@ -58,9 +58,20 @@ def test_a_corrected_label_is_not_taken_for_a_late_one(store: Store, data_dir: P
     journal_labels(data_dir, sent.prediction_ids[:1], [0], received_at=T0 + 90 * HOUR, is_correction=True)
     copy(store, data_dir)
     sample = label_delay_sample(store, 1, T0, T0 + 100 * HOUR)
-    assert sample["age_s"].tolist() == [98 * 3_600.0, 97 * 3_600.0], "the corrected one is left out"
-    assert sample["delay_s"].tolist()[0] == 3_600.0
-    assert sample["delay_s"].isna().tolist() == [False, True]
+    assert sample["delay_s"].tolist()[:2] == [2 * 3_600.0, 3_600.0], "as long as the first labels took"
+    assert sample["delay_s"].isna().tolist() == [False, False, True]
+    assert sample["is_replaced"].tolist() == [True, False, False]
+
+
+def test_what_a_sender_calls_its_labels_changes_no_delay(store: Store, data_dir: Path) -> None:
+    sent = sent_over(store, data_dir, 6, HOUR)
+    for ids, is_correction in ((sent.prediction_ids[:2], False), (sent.prediction_ids[2:4], True)):
+        journal_labels(data_dir, ids, [1, 0], received_at=T0 + 5 * HOUR, is_correction=is_correction)
+    journal_labels(data_dir, sent.prediction_ids[:4], [1, 0, 1, 0], received_at=T0 + 90 * HOUR, is_correction=True)
+    copy(store, data_dir)
+    sample = label_delay_sample(store, 1, T0, T0 + 100 * HOUR)
+    assert sample["delay_s"].tolist()[:4] == [4 * 3_600.0, 3 * 3_600.0, 2 * 3_600.0, 3_600.0]
+    assert not sample["is_replaced"].any()
 
 
 def test_only_the_version_s_own_predictions_in_the_span_are_sampled(store: Store, data_dir: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Connection, text
@@ -11,9 +12,13 @@ from sqlalchemy import Connection, text
 from selfheal.adapters.postgres import migrate
 from selfheal.adapters.postgres.open import open_store
 from selfheal.adapters.postgres.store import Store
+from selfheal.kit.ids import new_id
 from selfheal.settings import Settings
 from tests.adapters.postgres.test_migrate import differences
+from tests.times import T0
 from tests.toy_use_case import contract
+
+HOUR = timedelta(hours=1)
 
 LANDED = {
     "0001_first_schema": "66b29d1c0dd03c23d4bd0d8d8f888124dcba28e8f3c725f05df6ab3a3e7bab10",
@@ -29,6 +34,7 @@ LANDED = {
     "0011_journal_seals": "ce28799266e9a030cdd70395e7f993a7ffebff027bcdb9ba3cdd955de8f09adb",
     "0012_edited_migrations": "1d77dfaadd98b83bff14202c358adb3d8c7b878d175a5166b605ad4e30063abf",
     "0013_training_failures": "078d0ec3f86672d70215b01def2d2809e63dd3a9ed7c3451b50695d4b557a78c",
+    "0014_first_labels": "8c023e3af1e3b4bb82fbd5b3ef2d5bc4b173f61af6f4a2cc7826424df1309bde",
 }
 """SHA-256 of each migration's file. A new one gets a line; a line that is here never changes."""
 
@@ -75,3 +81,25 @@ def test_a_database_that_ran_an_earlier_text_of_a_migration_gets_what_was_added_
     with store.engine.connect() as connection:
         assert differences(store, connection) == []
         assert triggers(connection) == expected
+
+
+def test_labels_stored_as_corrections_that_replaced_nothing_are_first_labels_after_the_upgrade(store: Store) -> None:
+    """Of what another journal file's label replaced, the first one is known: `overruled_labels` has it."""
+    from alembic import command
+
+    alone, replaced, confirmed = (new_id() for _ in range(3))
+    label = "(prediction_id, true_label, labelled_at, received_at, label_source, is_correction, journal_segment)"
+    values = "(:id, :label, :at, :at, 'job', :is_correction, :segment)"
+    with store.engine.begin() as connection:
+        command.downgrade(migrate.alembic_config(store, connection), "0013")
+        for prediction_id, was in ((alone, None), (replaced, 0), (confirmed, 1)):
+            row = {"id": prediction_id, "label": 1, "at": T0 + HOUR, "is_correction": True, "segment": 2}
+            connection.execute(text(f"INSERT INTO label_store {label} VALUES {values}"), row)
+            if was is not None:
+                earlier = row | {"label": was, "at": T0, "is_correction": False, "segment": 1}
+                connection.execute(text(f"INSERT INTO overruled_labels {label} VALUES {values}"), earlier)
+    migrate.migrate(store)
+    with store.engine.connect() as connection:
+        query = text("SELECT prediction_id, first_received_at, first_label FROM label_store")
+        found = {row[0]: (row[1], row[2]) for row in connection.execute(query)}
+    assert found == {alone: (None, None), replaced: (T0, 0), confirmed: (T0, 1)}

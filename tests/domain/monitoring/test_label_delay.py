@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -13,6 +14,7 @@ from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.monitoring.label_delay import (
     AGE,
     DELAY,
+    IS_REPLACED,
     MIN_LABELS_PER_CLASS,
     MIN_OLDEST_ROWS,
     delay_curve,
@@ -31,7 +33,12 @@ def sample_of(ages_s: FloatArray, delays_s: FloatArray, labels: npt.NDArray[np.i
     """Rows as they are seen: a label that takes longer than the row is old has not come."""
     has_come = delays_s <= ages_s
     return pd.DataFrame(
-        {AGE: ages_s, DELAY: np.where(has_come, delays_s, np.nan), TRUE_LABEL: np.where(has_come, labels, np.nan)}
+        {
+            AGE: ages_s,
+            DELAY: np.where(has_come, delays_s, np.nan),
+            TRUE_LABEL: np.where(has_come, labels, np.nan),
+            IS_REPLACED: False,
+        }
     )
 
 
@@ -138,6 +145,14 @@ def test_too_few_labels_are_said_to_be_too_few(sample: pd.DataFrame) -> None:
     assert delay.matured_after_s is None
     assert f"at least {MIN_LABELS_PER_CLASS} of each" in delay.reason
     assert delay.n_predictions == len(sample)
+
+
+def test_replaced_labels_are_left_out_and_counted() -> None:
+    sample = traffic()
+    late = traffic(400).assign(**{DELAY: 23 * HOUR_S, IS_REPLACED: True})
+    delay = label_delay(pd.concat([sample, late], ignore_index=True))
+    assert delay == replace(label_delay(sample), n_replaced=400)
+    assert label_delay(late).n_replaced == 400
 
 
 # Which rows count

@@ -46,7 +46,7 @@ def test_a_label_is_in_the_journal_when_the_answer_arrives_and_in_postgres_soon(
     }
     answer = api.post("/labels", label)
     (line,) = label_rows(api.settings)
-    assert (answer.status_code, answer.json()) == (200, {"accepted": 1, "duplicates": 0})
+    assert (answer.status_code, answer.json()) == (200, {"accepted": 1, "duplicates": 0, "replaced": 0})
     assert line["prediction_id"] == prediction["prediction_id"]
     assert (line["true_label"], line["label_source"], line["is_correction"]) == ("1", "workshop", "false")
     assert line["labelled_at"] == "2026-03-02T12:00:00.000000+00:00"
@@ -55,15 +55,19 @@ def test_a_label_is_in_the_journal_when_the_answer_arrives_and_in_postgres_soon(
 
 def test_the_same_label_again_is_a_duplicate_and_not_written_twice(api: Api) -> None:
     label = new_label()
-    assert api.post("/labels", label).json() == {"accepted": 1, "duplicates": 0}
-    assert api.post("/labels", label).json() == {"accepted": 0, "duplicates": 1}
-    assert api.post("/labels", {"labels": [label, new_label(0)]}).json() == {"accepted": 1, "duplicates": 1}
+    assert api.post("/labels", label).json() == {"accepted": 1, "duplicates": 0, "replaced": 0}
+    assert api.post("/labels", label).json() == {"accepted": 0, "duplicates": 1, "replaced": 0}
+    assert api.post("/labels", {"labels": [label, new_label(0)]}).json() == {
+        "accepted": 1,
+        "duplicates": 1,
+        "replaced": 0,
+    }
     assert len(label_rows(api.settings)) == 2
 
 
 def test_the_same_label_twice_in_one_call_is_kept_once(api: Api) -> None:
     label = new_label()
-    assert api.post("/labels", {"labels": [label, label]}).json() == {"accepted": 1, "duplicates": 1}
+    assert api.post("/labels", {"labels": [label, label]}).json() == {"accepted": 1, "duplicates": 1, "replaced": 0}
     assert len(label_rows(api.settings)) == 1
 
 
@@ -77,7 +81,7 @@ def test_another_label_is_a_conflict_and_nothing_of_its_call_is_kept(api: Api) -
     assert known["prediction_id"] in answer.json()["detail"]
     assert "is_correction" in answer.json()["detail"]
     assert [row["prediction_id"] for row in label_rows(api.settings)] == [known["prediction_id"]]
-    assert api.post("/labels", other).json() == {"accepted": 1, "duplicates": 0}
+    assert api.post("/labels", other).json() == {"accepted": 1, "duplicates": 0, "replaced": 0}
 
 
 def test_a_call_that_contradicts_itself_is_a_conflict(api: Api) -> None:
@@ -92,9 +96,9 @@ def test_a_correction_that_another_process_took_overrules_what_this_one_remember
     api.post("/labels", label)
     eventually(lambda: stored(api.settings), "the label is copied")
     with api_in_thread(api.settings.model_copy(update={"data_dir": other_host(api.settings, tmp_path)})) as other:
-        assert other.post("/labels", correction).json() == {"accepted": 1, "duplicates": 0}
+        assert other.post("/labels", correction).json() == {"accepted": 1, "duplicates": 0, "replaced": 1}
         eventually(lambda: stored(api.settings) == {label["prediction_id"]: 1}, "the correction is copied")
-    assert api.post("/labels", label | {"true_label": 1}).json() == {"accepted": 0, "duplicates": 1}
+    assert api.post("/labels", label | {"true_label": 1}).json() == {"accepted": 0, "duplicates": 1, "replaced": 0}
     assert api.post("/labels", label).status_code == 409
 
 
@@ -109,14 +113,14 @@ def test_a_label_that_only_postgres_remembers_conflicts_too(api_settings: Settin
         api.post("/labels", label)
     with api_in_thread(api_settings) as restarted:
         assert restarted.post("/labels", label | {"true_label": 0}).status_code == 409
-        assert restarted.post("/labels", label).json() == {"accepted": 0, "duplicates": 1}
+        assert restarted.post("/labels", label).json() == {"accepted": 0, "duplicates": 1, "replaced": 0}
 
 
 def test_a_correction_replaces_the_label_and_stays_in_the_journal(api: Api) -> None:
     label = new_label(1)
     api.post("/labels", label)
     corrected = api.post("/labels", label | {"true_label": 0, "is_correction": True})
-    assert corrected.json() == {"accepted": 1, "duplicates": 0}
+    assert corrected.json() == {"accepted": 1, "duplicates": 0, "replaced": 1}
     eventually(lambda: stored(api.settings) == {label["prediction_id"]: 0}, "the correction is copied")
     assert [(row["true_label"], row["is_correction"]) for row in label_rows(api.settings)] == [
         ("1", "false"),
@@ -125,9 +129,33 @@ def test_a_correction_replaces_the_label_and_stays_in_the_journal(api: Api) -> N
     assert api.post("/labels", label).status_code == 409, "the corrected value counts now"
 
 
+def test_a_label_that_replaces_nothing_is_a_first_label_whatever_it_is_called(api: Api) -> None:
+    first, again = new_label(1, is_correction=True), new_label(0, is_correction=True)
+    assert api.post("/labels", {"labels": [first, again]}).json() == {"accepted": 2, "duplicates": 0, "replaced": 0}
+    eventually(lambda: len(stored(api.settings)) == 2, "the labels are copied")
+    assert api.post("/labels", {"labels": [first, again | {"true_label": 1}]}).json() == {
+        "accepted": 1,
+        "duplicates": 1,
+        "replaced": 1,
+    }
+    changed = "SELECT first_label FROM label_store WHERE first_label <> true_label"
+    eventually(lambda: query(api.settings, changed) == [(0,)], "the replaced value is known")
+
+
+def test_what_a_correction_replaced_is_unknown_while_postgres_is_away(api_settings: Settings, tmp_path: Path) -> None:
+    sent = Label(prediction_id=uuid.uuid4(), true_label=1, is_correction=True)
+    other = sent.model_copy(update={"prediction_id": uuid.uuid4(), "is_correction": False})
+    with platform_of(api_settings) as platform:
+        away = replace(platform.store, breaker=ConnectionBreaker())
+        with host(away, tmp_path) as taking:
+            assert taking.receive([other]) == (1, 0, 0)
+            assert taking.receive([sent]) == (1, 0, None)
+            assert taking.receive([sent.model_copy(update={"true_label": 0})]) == (1, 0, 1), "this one is remembered"
+
+
 def test_an_early_label_for_an_unknown_prediction_is_accepted(api: Api) -> None:
     label = new_label()
-    assert api.post("/labels", label).json() == {"accepted": 1, "duplicates": 0}
+    assert api.post("/labels", label).json() == {"accepted": 1, "duplicates": 0, "replaced": 0}
     eventually(lambda: stored(api.settings) == {label["prediction_id"]: 1}, "the label is copied")
 
 
