@@ -168,8 +168,12 @@ def _bootstrap(settings: Settings) -> None:
     from selfheal.adapters.datasets import load_dataset
     from selfheal.cli import supervisor
     from selfheal.domain.contract import load_contract
+    from selfheal.domain.retraining.dataset import refuse_few
+    from selfheal.services.retraining_signals import bootstrap_parts
 
-    dataset = load_dataset(settings, load_contract(settings.use_case))
+    contract = load_contract(settings.use_case)
+    dataset = load_dataset(settings, contract)
+    refuse_few(bootstrap_parts(settings, contract, dataset), dataset.frame)  # before the first baseline is written
     progress_console.print(f"No version is in production: training the first one on {dataset.description}.")
     with step_progress("Bootstrap") as on_event:
         supervisor.run_job(settings, "bootstrap_job", on_event)

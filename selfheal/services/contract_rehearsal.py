@@ -175,7 +175,8 @@ def _check_scenarios(contract: ModelContract, dataset: Dataset) -> Iterator[Find
 
 
 def _notes_on(rows: TrainingSet, settings: Settings) -> Iterator[Finding]:
-    from selfheal.domain.retraining.dataset import ALIKE, EVALUATION, EVALUATION_SHARE, TRAIN
+    from selfheal.domain.retraining.class_counts import ALIKE, EVALUATION, MIN_ROWS_PER_CLASS, TRAIN
+    from selfheal.domain.retraining.dataset import EVALUATION_SHARE
 
     info = rows.info
     rates = [100 * rows.part(part)[TRUE_LABEL].mean() for part in (TRAIN, EVALUATION)]
@@ -191,7 +192,9 @@ def _notes_on(rows: TrainingSet, settings: Settings) -> Iterator[Finding]:
             f"{100 * copied:.0f} % of the earlier rows are left out of training: a later row has the very same inputs. Right "
             f"for the same case twice; {ALIKE}",
         )
-    n_labels = math.ceil(settings.min_samples_for_decision / EVALUATION_SHARE)
+    rarer_pct = min(min(rate, 100 - rate) for rate in rates)
+    of_both_classes = MIN_ROWS_PER_CLASS / (rarer_pct / 100 * EVALUATION_SHARE)
+    n_labels = math.ceil(max(settings.min_samples_for_decision / EVALUATION_SHARE, of_both_classes))
     yield Finding("ok", f"a retraining will ask for at least {n_labels:,} labelled predictions")
 
 
@@ -199,7 +202,7 @@ def _check_model(
     contract: ModelContract, settings: Settings, rows: TrainingSet, on_fits: Progress | None
 ) -> Iterator[Finding]:
     """Train as the bootstrap does, and check what gates, registry and API require of the model."""
-    from selfheal.domain.retraining.dataset import TRAIN
+    from selfheal.domain.retraining.class_counts import TRAIN
     from selfheal.domain.retraining.training import train
     from selfheal.services.retraining import parallelism
 

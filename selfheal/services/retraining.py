@@ -5,31 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from selfheal.adapters.decision_log import record_decision
-from selfheal.adapters.postgres import decisions, model_versions, predictions, promotions
+from selfheal.adapters.postgres import decisions, model_versions, predictions
 from selfheal.adapters.postgres.baseline import read_baseline
-from selfheal.adapters.postgres.label_delays import label_delay_sample
 from selfheal.adapters.postgres.lock_keys import Lock
 from selfheal.adapters.postgres.mutex import exclusive
-from selfheal.adapters.postgres.training_failures import failed_trainings, record_training_failure
+from selfheal.adapters.postgres.training_failures import record_training_failure
 from selfheal.domain.contract import TRUE_LABEL
-from selfheal.domain.monitoring.label_delay import MATURED_SHARE, label_delay, observed_until
 from selfheal.domain.records import Action, Decision, GateVerdict, ModelVersion, ShadowModel, Trigger
+from selfheal.domain.retraining.class_counts import EVALUATION
 from selfheal.domain.retraining.conditions import (
-    MaturedLabels,
-    RetrainingLimits,
-    RetrainingSignals,
     evaluate_conditions,
     is_allowed,
     names_of_unmet,
     unmet,
 )
 from selfheal.domain.retraining.dataset import (
-    EVALUATION,
-    EVALUATION_SHARE,
     WEIGHT,
     OriginalRows,
     TrainingSet,
@@ -46,8 +40,13 @@ from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import IntegrityError, InvalidDataError, MissingArtifactError, TrainingFailedError
 from selfheal.kit.serialization import digest_of
 from selfheal.services.live_traffic import score_live_traffic
+from selfheal.services.retraining_signals import (
+    bootstrap_parts,
+    matured_labels,
+    retraining_limits,
+    retraining_signals,
+)
 from selfheal.services.scoring import try_scores
-from selfheal.services.tick import last_feed_check
 
 if TYPE_CHECKING:
     from selfheal.adapters.datasets import Dataset
@@ -59,46 +58,6 @@ SPENDS_ATTEMPT = (TrainingFailedError, InvalidDataError)
 """What fails for what is trained, and would fail again without other rows."""
 
 
-def retraining_signals(platform: Platform, trigger: Trigger, episode_id: str | None) -> RetrainingSignals:
-    """Gather the signals for a decision on retraining."""
-    champion = model_versions.production_version(platform.store)
-    if champion is None:
-        return RetrainingSignals(trigger, None, None, 0, 0)
-    feed_check = last_feed_check(platform, champion.version)
-    n_predictions, n_labels = predictions.count_labels(platform.store, since=champion.promoted_at, sound_only=True)
-    matured, maturity = matured_labels(platform, champion)
-    signals = RetrainingSignals(
-        trigger=trigger,
-        champion=champion,
-        is_feed_broken=None if feed_check is None else feed_check.is_broken,
-        n_labels=n_labels,
-        n_predictions=n_predictions,
-        matured=matured,
-        maturity=maturity,
-        is_contract_its_own=champion.contract_hash == platform.contract.hash,
-    )
-    return replace(signals, attempts=_attempts(platform, episode_id))
-
-
-def matured_labels(platform: Platform, champion: ModelVersion) -> tuple[MaturedLabels | None, str]:
-    """Return the matured traffic since the champion went live; None if not identifiable, and the reason."""
-    store, since = platform.store, champion.promoted_at or champion.registered_at
-    n_predictions, n_labels = predictions.count_labels(store, since=since, sound_only=True)
-    if n_labels >= MATURED_SHARE * n_predictions > 0:
-        reason = f"at least {MATURED_SHARE:.0%} of the predictions are labelled"
-        return MaturedLabels(n_predictions, n_labels, None, reason), reason
-    window = predictions.window_of(store, champion.version, since)
-    if window is None:
-        return None, "not identifiable: there is no traffic"
-    observed = observed_until(window)
-    delay = label_delay(label_delay_sample(store, champion.version, since, observed))
-    if delay.matured_after_s is None:
-        return None, delay.reason
-    until = observed - timedelta(seconds=delay.matured_after_s)
-    newer, newer_labels = predictions.count_labels(store, since=until, sound_only=True)
-    return MaturedLabels(n_predictions - newer, n_labels - newer_labels, until, delay.reason), delay.reason
-
-
 def consider_retraining(
     platform: Platform,
     trigger: Trigger,
@@ -108,16 +67,26 @@ def consider_retraining(
     reason: str,
     now: datetime,
     request_id: str | None = None,
+    bootstrap_data: Dataset | None = None,
 ) -> Decision:
-    """Decide whether to train now (`evaluate_conditions`); record nothing."""
+    """Decide whether to train now (`evaluate_conditions`); record nothing.
+
+    Args:
+        bootstrap_data: what a bootstrap would learn from, so that its classes are counted, too.
+    """
     signals = retraining_signals(platform, trigger, episode_id)
+    if bootstrap_data is not None:
+        signals = replace(signals, parts=bootstrap_parts(platform.settings, platform.contract, bootstrap_data))
     conditions = evaluate_conditions(signals, retraining_limits(platform.settings), now)
     action = Action.TRAIN if is_allowed(conditions) else Action.SKIP
     champion = None if signals.champion is None else signals.champion.version
     attempt = len(signals.attempts) + 1
     # The state that makes a decision a new one. To train: any change of a sentence. To skip: another set of unmet conditions;
-    # one more label is no change. Each request by a person or by the schedule gets a decision of its own.
-    state = (signals.n_usable_labels, conditions) if action is Action.TRAIN else names_of_unmet(conditions)
+    # one more label is no change. Each request by a person or by the schedule gets a decision of its own, and so does
+    # each file that is too short for a bootstrap.
+    state: Any = (signals.n_usable_labels, conditions) if action is Action.TRAIN else names_of_unmet(conditions)
+    if action is Action.SKIP and bootstrap_data is not None:
+        state = conditions
     asked = {Trigger.MANUAL: (actor, reason, request_id), Trigger.SCHEDULE: f"{now:%G-W%V}"}.get(trigger)
     return Decision(
         decision_id=digest_of("retrain", trigger, asked, episode_id, attempt, champion, action, state)[:16],
@@ -145,10 +114,18 @@ def decide_retraining(
     reason: str,
     now: datetime,
     request_id: str | None = None,
+    bootstrap_data: Dataset | None = None,
 ) -> Decision:
     """Decide whether to train now (`consider_retraining`), and record the decision either way, once per state."""
     considered = consider_retraining(
-        platform, trigger, episode_id=episode_id, actor=actor, reason=reason, now=now, request_id=request_id
+        platform,
+        trigger,
+        episode_id=episode_id,
+        actor=actor,
+        reason=reason,
+        now=now,
+        request_id=request_id,
+        bootstrap_data=bootstrap_data,
     )
     return record_considered(platform, considered)
 
@@ -386,55 +363,12 @@ def parallelism(settings: Settings) -> Parallelism:
     return Parallelism(settings.training_jobs, settings.training_backend, settings.dask_scheduler)
 
 
-def retraining_limits(settings: Settings) -> RetrainingLimits:
-    """Return the limits of a retraining; with `min_labels`, the evaluation part alone reaches MIN_SAMPLES_FOR_DECISION."""
-    return RetrainingLimits(
-        cooldown=timedelta(days=settings.promotion_cooldown_days),
-        min_labels=round(settings.min_samples_for_decision / EVALUATION_SHARE),
-        min_coverage_pct=settings.min_coverage_pct,
-        max_attempts=settings.max_attempts_per_episode,
-    )
-
-
 def gate_limits(settings: Settings) -> dict[str, Any]:
     """Return the current limits of all gates (`GateLimits`), as a verdict stores them.
 
     `settings` must come from `load_settings`, which includes the settings that gates declare.
     """
     return {limit.name: getattr(settings, limit.setting_name) for limit in (*COMMON_LIMITS, *limits_of(GATES))}
-
-
-def _attempts(platform: Platform, episode_id: str | None) -> tuple[Decision, ...]:
-    """Return what was tried in this episode: the verdicts, and the trainings that failed for what was trained.
-
-    A training that is under way, or failed for anything else, is none: more labels would not help it. Nor is a verdict to
-    promote that nobody has carried out: the repeated run goes on with it, unless the model was refused (`SKIP` with its run).
-    """
-    if episode_id is None:
-        return ()
-    actions = (Action.TRAIN, Action.SKIP, *decisions.JUDGED)
-    recorded = decisions.attempts_of(platform.store, episode_id, actions=actions)
-    refused = {one.mlflow_run_id for one in recorded if one.action is Action.SKIP and one.mlflow_run_id is not None}
-    made = [
-        one
-        for one in recorded
-        if one.action is not Action.SKIP and (one.mlflow_run_id in refused or not _awaits_its_promotion(platform, one))
-    ]
-    judged = {decision.attempt for decision in made if decision.action is not Action.TRAIN}
-    failed = failed_trainings(platform.store, [one.decision_id for one in made if one.action is Action.TRAIN])
-    return tuple(
-        decision
-        for decision in made
-        if decision.action is not Action.TRAIN or (decision.attempt not in judged and decision.decision_id in failed)
-    )
-
-
-def _awaits_its_promotion(platform: Platform, verdict: Decision) -> bool:
-    """Return whether a process has died between this verdict and the promotion: its champion is still in production."""
-    if verdict.action is not Action.PROMOTE or promotions.has_taken_effect(platform.store, verdict.decision_id):
-        return False
-    live = model_versions.production_version(platform.store)
-    return live is not None and live.version == verdict.champion_version
 
 
 def record_out_of_time(platform: Platform, episode_id: str, attempt: int, reason: str, now: datetime) -> None:

@@ -62,18 +62,21 @@ class RetrainingRequest(dg.Config):
 
 @dg.asset(
     kinds={"postgres"},
-    deps=[monitoring_alerts],
+    deps=[training_data, monitoring_alerts],
     tags=ON_REQUEST,
     description=described(
-        "Whether to train now: cooldown, labels, matured ones, coverage, a sound feed, attempts left, back-off; each condition "
-        "with its reason. A skip is a decision too and is recorded.",
+        "Whether to train now: cooldown, labels, matured ones, enough of each class, coverage, a sound feed, attempts left, "
+        "back-off; each condition with its reason. A skip is a decision too and is recorded.",
         runs="when a sensor, the weekly schedule (Monday 02:00 UTC) or a person asks.",
         red="Postgres does not answer: the message says so; the request stands and is taken up again.",
     ),
 )
-def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -> dg.Output[Decision]:
+def retraining_decision(
+    context: dg.AssetExecutionContext, config: RetrainingRequest, platform: PlatformResource
+) -> dg.Output[Decision]:
     from selfheal.services.retraining import decide_retraining
 
+    is_bootstrap = Trigger(config.trigger) is Trigger.BOOTSTRAP
     decision = decide_retraining(
         platform.open(),
         Trigger(config.trigger),
@@ -82,6 +85,7 @@ def retraining_decision(config: RetrainingRequest, platform: PlatformResource) -
         reason=config.reason,
         now=datetime.now(UTC),
         request_id=config.request_id,
+        bootstrap_data=context.load_asset_value(training_data.key, python_type=Dataset) if is_bootstrap else None,
     )
     conditions = "\n".join(f"- {'met' if c.is_met else '**not met**'}: {c.reason}" for c in decision.conditions)
     return dg.Output(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -132,9 +133,21 @@ def test_a_feature_that_gives_the_label_away_is_found() -> None:
     assert "'restarts' alone tells the classes apart" in problem
 
 
+def test_it_says_what_traffic_and_labels_the_loop_will_need() -> None:
+    notes = " ".join(found(contract, "ok", data()))
+    assert "a retraining will ask for at least 667 labelled predictions" in notes
+    rare = np.zeros(len(ROWS), dtype=np.int64)
+    rare[:: len(ROWS) // 60] = 1
+    notes = " ".join(found(contract, "ok", data(**{TRUE_LABEL: rare})))
+    n_labels = int(re.search(r"at least ([0-9,]+) labelled", notes)[1].replace(",", ""))  # type: ignore[index]
+    assert 1_000 < n_labels < 1_300, "ten of a class of 3 % in the newest 30 %"
+
+
 def test_rows_of_one_class_are_found() -> None:
     (problem,) = found(contract, "problem", data(**{TRUE_LABEL: 0}))
-    assert "only 0 of one class" in problem
+    assert "rows to fit and tune on need 10 more of class 1 (there are 0)" in problem
+    assert "rows to be judged on (the newest) need 10 more of class 1 (there are 0)" in problem
+    assert "add labelled rows" in problem
 
 
 def test_a_scenario_whose_rows_the_api_would_refuse_is_found() -> None:

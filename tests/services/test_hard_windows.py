@@ -19,7 +19,7 @@ from selfheal.domain.monitoring.feed import MIN_ROWS
 from selfheal.domain.records import Trigger, Verdict
 from selfheal.services import tick as stages
 from selfheal.services.platform import Platform
-from selfheal.services.retraining import retraining_signals
+from selfheal.services.retraining_signals import retraining_signals
 from selfheal.services.tick import collect, compare, conclude, last_feed_check, latest_tick, measure
 from tests.services.steps import tick, tick_with_evidently
 from tests.times import T0

@@ -11,15 +11,18 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from selfheal.adapters.datasets import Dataset
 from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS
 from selfheal.adapters.postgres import decisions, model_versions
 from selfheal.adapters.postgres.predictions import labelled_rows
 from selfheal.adapters.postgres.spoiled_periods import spoiled_periods
 from selfheal.domain.records import Action, Decision, Trigger
+from selfheal.domain.retraining.class_counts import EVALUATION
 from selfheal.domain.retraining.dataset import LOGGED, ORIGIN
 from selfheal.domain.retraining.snapshot import FILE_NAME, to_parquet
 from selfheal.kit.errors import (
@@ -257,6 +260,20 @@ def test_after_a_rollback_the_cooldown_counts_from_the_rollback_also_for_the_fir
     platform.close()
 
 
+def test_after_a_rollback_the_labels_of_before_are_not_waited_for_again(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt had 1,500 labels of what is not counted any more: a quarter more of the new ones took nine months."""
+    started = training_fails(platform, monkeypatch, InvalidDataError("one class only"), "training_set")
+    promote(platform, passed(platform, twin_of_champion(platform)), started.created_at + HOUR)
+    rollback(platform, to_version=1, reason="worse", actor="test", now=started.created_at + 2 * HOUR)
+    sent = serve(platform, toy_rows(700, seed=5), start=started.created_at + 3 * HOUR)
+    tick(platform, sent.last_at + SECOND)
+    again = decide(platform, Trigger.DRIFT, sent.last_at + HOUR, "e1")
+    assert (again.action, unmet(again), again.n_labels) == (Action.TRAIN, set(), 700)
+    assert again.attempt == 2, "the attempts of an episode are counted through a rollback: no storm"
+
+
 # The champion's own rows
 
 
@@ -378,12 +395,53 @@ def test_rows_gathered_for_a_decision_nobody_recorded_are_not_trained_on(platfor
         train_shadow(platform, forged, sent.last_at + HOUR)
 
 
-def test_too_few_rows_of_a_class_are_no_training_set(platform: Platform) -> None:
-    sent = serve(platform, toy_rows(N_ROWS).assign(true_label=0))
+# Classes
+
+
+def test_a_retraining_whose_parts_lack_a_class_is_not_started_and_says_how_many_are_missing(platform: Platform) -> None:
+    """1,450 labels, 8 of class 1 among the newest 435: for a long time such a training began again and again, and failed."""
+    labels = np.zeros(1_450, dtype=np.int64)
+    labels[:200], labels[-8:] = 1, 1
+    sent = serve(platform, toy_rows(1_450).assign(true_label=labels))
     tick(platform, sent.last_at + SECOND)
+    for trigger in (Trigger.DRIFT, Trigger.SCHEDULE, Trigger.MANUAL):
+        decision = decide(platform, trigger, sent.last_at + HOUR, "e1")
+        assert (decision.action, unmet(decision)) == (Action.SKIP, {"class_counts"})
+        assert "the 435 rows to be judged on (the newest) need 2 more of class 1 (there are 8)" in decision.reason
+    serve(platform, toy_rows(2, seed=3).assign(true_label=1), start=sent.last_at + SECOND)
     decision = decide(platform, Trigger.MANUAL, sent.last_at + HOUR)
-    with pytest.raises(InvalidDataError, match="only 0 of one class"):
-        gather_training_set(platform, decision, None)
+    assert decision.action is Action.TRAIN
+    gathered = gather_training_set(platform, decision, None)
+    counted = {c.name: c for c in decision.conditions}["class_counts"].reason
+    n_judged = int(gathered.part(EVALUATION)["true_label"].sum())
+    assert counted.endswith(f"{n_judged} of {gathered.info.n_evaluation} to be judged on (the newest)")
+
+
+def test_the_classes_are_counted_as_the_training_set_will_have_them(platform: Platform) -> None:
+    """Training rows with the inputs of an evaluation row are dropped: here all of class 1."""
+    rows = toy_rows(1_400)
+    rows["true_label"] = np.arange(1_400) % 7 == 0
+    judged = rows.iloc[980:][rows["true_label"].iloc[980:]]
+    is_old = (rows.index < 980) & rows["true_label"]
+    inputs = list(platform.contract.input_names)
+    rows.loc[is_old, inputs] = judged[inputs].iloc[np.arange(is_old.sum()) % len(judged)].to_numpy()
+    sent = serve(platform, rows)
+    tick(platform, sent.last_at + SECOND)
+    decision = decide(platform, Trigger.DRIFT, sent.last_at + HOUR, "e1")
+    assert (decision.action, unmet(decision)) == (Action.SKIP, {"class_counts"})
+    assert "need 10 more of class 1 (there are 0)" in decision.reason
+    assert "140 rows that repeat the inputs of evaluation rows do not count" in decision.reason
+
+
+def test_a_bootstrap_whose_rows_lack_a_class_is_a_plain_sentence_and_no_failure(empty_platform: Platform) -> None:
+    frame = toy_rows(500).assign(true_label=0)
+    dataset = Dataset(frame, "rows.csv", "file", "digest")
+    asked = {"episode_id": None, "actor": "test", "reason": "first", "bootstrap_data": dataset}
+    decision = decide_retraining(empty_platform, Trigger.BOOTSTRAP, now=T0, **asked)  # type: ignore[arg-type]
+    assert (decision.action, unmet(decision)) == (Action.SKIP, {"class_counts"})
+    assert decision.reason.startswith("of 500 labelled rows, the 300 rows to fit and tune on need 10 more of class 1")
+    asked["bootstrap_data"] = replace(dataset, frame=toy_rows(500))
+    assert decide_retraining(empty_platform, Trigger.BOOTSTRAP, now=T0, **asked).action is Action.TRAIN  # type: ignore[arg-type]
 
 
 # Probation

@@ -31,9 +31,9 @@ def label_delay_sample(store: Store, model_version: int, since: datetime, until:
                    (CAST(:until AS timestamptz) - CAST(:since AS timestamptz)) / :n_slices AS slice
         )
         SELECT extract(epoch FROM until - p.created_at)::float8 AS age_s,
-               CASE WHEN f.received_at <= until THEN extract(epoch FROM f.received_at - p.created_at)::float8 END AS delay_s,
-               CASE WHEN f.received_at <= until THEN l.true_label::float8 END AS true_label,
-               coalesce(f.received_at <= until AND l.first_label <> l.true_label, false) AS is_replaced
+               CASE WHEN f.received_at <= span.until THEN extract(epoch FROM f.received_at - p.created_at)::float8 END AS delay_s,
+               CASE WHEN f.received_at <= span.until THEN l.true_label::float8 END AS true_label,
+               coalesce(f.received_at <= span.until AND l.first_label <> l.true_label, false) AS is_replaced
         FROM span CROSS JOIN generate_series(1, :n_slices) number
         CROSS JOIN LATERAL (
             SELECT prediction_id, created_at FROM prediction_logs

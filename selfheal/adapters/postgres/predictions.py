@@ -69,6 +69,18 @@ def window_of(store: Store, model_version: int, since: datetime, until: datetime
     )
 
 
+def time_of_nth_newest(store: Store, model_version: int, since: datetime, until: datetime, n: int) -> datetime | None:
+    """Return when the `n`-th newest of the version's predictions in (since, until] was made; None if there are fewer."""
+    query = """
+        SELECT created_at FROM prediction_logs
+        WHERE model_version = :version AND created_at > :since AND created_at <= :until
+        ORDER BY created_at DESC OFFSET :skipped LIMIT 1
+    """
+    bounds = {"version": model_version, "since": since, "until": until, "skipped": n - 1}
+    with store.engine.connect() as connection:
+        return connection.execute(text(query), bounds).scalar()
+
+
 def proxy_metrics(store: Store, window: Window) -> ProxyMetrics:
     """Return exact aggregates over the whole window, computed by Postgres."""
     with store.engine.connect() as connection:
@@ -182,6 +194,35 @@ def labelled_rows(
     return _frame(store, query, {"since": since, "until": until, "version": model_version, "max_rows": max_rows})
 
 
+def labelled_keys(
+    store: Store, *, since: datetime | None = None, until: datetime | None = None, max_rows: int
+) -> pd.DataFrame:
+    """Return time, label and a key of the inputs of the newest labelled, sound predictions, in chronological order.
+
+    These are the rows of `labelled_rows`, without their features: `created_at`, `true_label`, `inputs_key`. Rows with equal
+    inputs have equal keys (64 bits); the key is null where the contract says that equal inputs are different cases.
+    """
+    import pandas as pd
+
+    inputs = ", ".join(f'p."{name}"' for name in store.contract.input_names)
+    key = f"hash_record_extended(ROW({inputs}), 0)" if store.contract.equal_inputs_are_one_case else "NULL::bigint"
+    query = f"""
+        SELECT p.created_at, l.true_label, {key} AS inputs_key
+        FROM (SELECT prediction_id, true_label FROM label_store labelled
+              WHERE {IS_SOUND.format(row="labelled", time="predicted_at")}
+                AND predicted_at > coalesce(%(since)s, '-infinity'::timestamptz)
+                AND predicted_at <= coalesce(%(until)s, 'infinity'::timestamptz)
+              ORDER BY predicted_at DESC, prediction_id DESC LIMIT %(max_rows)s) l
+        JOIN prediction_logs p USING (prediction_id)
+        ORDER BY p.created_at, p.prediction_id
+    """
+    with store.engine.connect() as connection:
+        data = _copy_out(connection, query, {"since": since, "until": until, "max_rows": max_rows})
+    frame = pd.read_csv(io.BytesIO(data), dtype={"inputs_key": "Int64"})
+    frame["created_at"] = pd.to_datetime(frame["created_at"], format="ISO8601", utc=True)
+    return frame
+
+
 def count_labels(store: Store, *, since: datetime | None = None, sound_only: bool = False) -> tuple[int, int]:
     """Return the number of predictions since `since`, and how many of them are labelled, for all versions.
 
@@ -212,6 +253,21 @@ def count_labels(store: Store, *, since: datetime | None = None, sound_only: boo
     return n_predictions - n_spoiled, n_labels - n_spoiled_labels
 
 
+def count_labels_received_after(
+    store: Store, moment: datetime, *, since: datetime | None = None, until: datetime | None = None
+) -> int:
+    """Return the number of labels whose first one arrived after `moment`, of sound predictions made in (since, until]."""
+    query = f"""
+        SELECT count(*) FROM label_store l
+        WHERE l.received_at > :moment AND coalesce(l.first_received_at, l.received_at) > :moment
+          AND l.predicted_at > coalesce(:since, '-infinity'::timestamptz)
+          AND l.predicted_at <= coalesce(:until, 'infinity'::timestamptz)
+          AND {IS_SOUND.format(row="l", time="predicted_at")}
+    """
+    with store.engine.connect() as connection:
+        return int(connection.execute(text(query), {"moment": moment, "since": since, "until": until}).scalar_one())
+
+
 LABEL_RANK = (
     "ROW(label_precedence({row}.is_correction, coalesce({row}.ordered_at, {row}.received_at)),"
     " label_precedence({row}.is_correction, {row}.received_at))"
@@ -226,9 +282,7 @@ LABEL_OVERRULES = f"{LABEL_RANK.replace('{row}', '{new}')} > {LABEL_RANK.replace
 """SQL: whether a label takes the other's place; `StoredLabel.overrules` is the same in Python."""
 
 
-FIRST_LABEL = (
-    "ROW(coalesce({row}.first_received_at, {row}.received_at), coalesce({row}.first_label, {row}.true_label))"
-)
+FIRST_LABEL = "ROW(coalesce({row}.first_received_at, {row}.received_at), coalesce({row}.first_label, {row}.true_label))"
 """SQL: when a prediction's earliest label arrived, and its value; what the senders called their labels decides nothing."""
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from selfheal.domain.records import Condition, Decision, ModelVersion, Trigger
+from selfheal.domain.retraining.class_counts import PURPOSES, PartCounts, shortfall
 
 NEW_LABELS_GROWTH = 1.25
 """Growth of the number of labels before another attempt in the same episode: an attempt on nearly the same rows would only
@@ -32,7 +34,9 @@ class RetrainingSignals:
 
     `is_feed_broken` is None before a tick has seen enough of the champion's traffic. `matured` is None where the delay of
     labels is not identifiable, for which `maturity` has the reason. `attempts` of this episode are those that were judged and
-    those that failed for what their model or rows are like. `is_contract_its_own`: the champion was trained under the contract that this process has.
+    those that failed for what their model or rows are like; `n_known_labels` of the usable labels were there at the last one.
+    `parts` of the training set that these labels would make; None while there are fewer labels than a retraining wants.
+    `is_contract_its_own`: the champion was trained under the contract that this process has.
     """
 
     trigger: Trigger
@@ -43,6 +47,8 @@ class RetrainingSignals:
     matured: MaturedLabels | None = None
     maturity: str = "not identifiable: there is no traffic"
     attempts: Sequence[Decision] = ()
+    n_known_labels: int = 0
+    parts: Sequence[PartCounts] | None = None
     is_contract_its_own: bool = True
 
     @property
@@ -53,26 +59,38 @@ class RetrainingSignals:
 
 @dataclass(frozen=True, slots=True)
 class RetrainingLimits:
-    """Limits for a retraining: time since the last promotion, labels, coverage in percent, attempts per episode."""
+    """Limits for a retraining: time since the last promotion, labels, coverage in percent, attempts per episode.
+
+    `max_rows`: labelled predictions that a training set has at most, the newest.
+    """
 
     cooldown: timedelta
     min_labels: int
     min_coverage_pct: float
     max_attempts: int
+    max_rows: int = 50_000
 
 
 def evaluate_conditions(signals: RetrainingSignals, limits: RetrainingLimits, now: datetime) -> tuple[Condition, ...]:
-    """Evaluate all conditions for this trigger. A bootstrap needs only that there is no champion yet."""
+    """Evaluate all conditions for this trigger. A bootstrap needs only that there is no champion yet, and enough rows."""
     if signals.trigger is Trigger.BOOTSTRAP:
-        return (_no_champion(signals.champion),)
+        no_champion = _no_champion(signals.champion)
+        return (no_champion,) if signals.parts is None else (no_champion, _class_counts(signals, limits))
     champion = _has_champion(signals.champion, signals.is_contract_its_own)
     if signals.trigger is Trigger.MANUAL:
-        return (champion, _labels(signals, limits), _matured(signals, limits), _sound_feed(signals.is_feed_broken))
+        return (
+            champion,
+            _labels(signals, limits),
+            _matured(signals, limits),
+            _class_counts(signals, limits),
+            _sound_feed(signals.is_feed_broken),
+        )
     return (
         champion,
         _cooldown(signals.champion, limits.cooldown, now),
         _labels(signals, limits),
         _matured(signals, limits),
+        _class_counts(signals, limits),
         _coverage(signals, limits),
         _sound_feed(signals.is_feed_broken),
         _attempts_left(signals.attempts, limits.max_attempts),
@@ -93,6 +111,28 @@ def unmet(conditions: Sequence[Condition]) -> str:
 def names_of_unmet(conditions: Sequence[Condition]) -> tuple[str, ...]:
     """Return the names of the unmet conditions; unlike their sentences, they do not change with every label."""
     return tuple(condition.name for condition in conditions if not condition.is_met)
+
+
+def missing_labels(signals: RetrainingSignals, limits: RetrainingLimits) -> int | None:
+    """Return how many more labels meet the conditions that labels can meet; None if there is none of a class yet.
+
+    A class's further labels are shared out among the parts as the present ones are.
+    """
+    have = signals.n_usable_labels
+    wanted = [limits.min_labels, wanted_by_back_off(signals)]
+    n_rows = sum(part.n_rows for part in signals.parts or ())
+    for part in signals.parts or ():
+        for label, n_missing in part.missing.items():
+            of_class = sum(one.n_positive if label else one.n_rows - one.n_positive for one in signals.parts or ())
+            if of_class == 0 or part.n_rows == 0:
+                return None
+            wanted.append(have + math.ceil(n_missing * n_rows / of_class * n_rows / part.n_rows))
+    return max(0, max(wanted) - have)
+
+
+def wanted_by_back_off(signals: RetrainingSignals) -> int:
+    """Return for how many labels the next attempt of the episode waits; 0 for the first."""
+    return round(signals.n_known_labels * NEW_LABELS_GROWTH) if signals.attempts else 0
 
 
 def _no_champion(champion: ModelVersion | None) -> Condition:
@@ -151,6 +191,21 @@ def _matured(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
     return Condition("matured_samples", have >= want, sentence)
 
 
+def _class_counts(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
+    """Require enough labels of each class in each part: a model could be neither tuned nor judged without them."""
+    if signals.parts is None:
+        sentence = f"the labels of each class are counted once there are {limits.min_labels:,} labels"
+        return Condition("class_counts", True, sentence)
+    lacking = shortfall(signals.parts)
+    if not lacking:
+        counted = ", ".join(f"{part.n_positive:,} of {part.n_rows:,} {PURPOSES[part.part]}" for part in signals.parts)
+        return Condition("class_counts", True, f"labels of class 1: {counted}")
+    n_rows = sum(part.n_rows + part.n_copied for part in signals.parts)
+    is_full = n_rows >= limits.max_rows
+    remedy = f"; no more than the newest TRAINING_MAX_ROWS={limits.max_rows:,} are used: raise it" if is_full else ""
+    return Condition("class_counts", False, f"of {n_rows:,} labelled rows, {lacking}{remedy}")
+
+
 def _coverage(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
     """Require label coverage, of the matured predictions if known: the newest have not had time to be labelled."""
     of, which = (signals, "") if signals.matured is None else (signals.matured, "matured ")
@@ -176,6 +231,13 @@ def _attempts_left(attempts: Sequence[Decision], cap: int) -> Condition:
 def _new_labels(signals: RetrainingSignals) -> Condition:
     if not signals.attempts:
         return Condition("back_off", True, "first attempt of this episode")
-    wanted = round(signals.attempts[-1].n_labels * NEW_LABELS_GROWTH)
-    sentence = f"{signals.n_usable_labels:,} labels, the next attempt waits for {wanted:,}"
+    if signals.n_known_labels == 0:
+        return Condition(
+            "back_off", True, f"none of the {signals.n_usable_labels:,} labels was there at the last attempt"
+        )
+    wanted = wanted_by_back_off(signals)
+    sentence = (
+        f"{signals.n_usable_labels:,} labels, the next attempt waits for {wanted:,}: a quarter more than the "
+        f"{signals.n_known_labels:,} of them that the last one had"
+    )
     return Condition("back_off", signals.n_usable_labels >= wanted, sentence)

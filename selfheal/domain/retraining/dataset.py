@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.records import TrainingSetInfo
+from selfheal.domain.retraining.class_counts import EVALUATION, TRAIN, PartCounts, shortfall
 from selfheal.domain.retraining.weighting import choose_weight
 from selfheal.kit.errors import InvalidDataError
 
@@ -29,20 +31,15 @@ BoolArray = npt.NDArray[np.bool_]
 
 EVALUATION_SHARE = 0.3
 SPLIT = "split"
-TRAIN, EVALUATION = "train", "evaluation"
 
 ORIGIN = "origin"
 DATASET, LOGGED, ORIGINAL = "dataset", "logged", "original"
 """Origins of a row: a labelled file (at bootstrap), the log of predictions, or the champion's own training set."""
 
+INPUTS_KEY = "inputs_key"
 WEIGHT = "weight"
 LOG_COLUMNS = ("prediction_id", "created_at", "model_version", "probability")
 """Columns of a logged prediction besides features and label, stored to identify it; never learned from."""
-
-MIN_ROWS_PER_CLASS = 10
-"""Smallest number of rows of each class in each part: five folds with two of each."""
-
-ALIKE = "if different cases look alike, say so in the contract: equal_inputs_are_one_case=False"
 
 MAX_SINGLE_AUC = 0.999
 """Largest AUC of a single feature; a higher one indicates leakage of the outcome. The best legitimate single features of
@@ -101,12 +98,10 @@ def training_set(
         InvalidDataError: if a part would have too few rows of a class, or if a feature leaks the label.
     """
     unique = _without_repeated_predictions(rows)
-    n_evaluation = _n_evaluation(unique, max(round(len(unique) * EVALUATION_SHARE), min_evaluation_rows))
-    learn, judge = unique.iloc[: len(unique) - n_evaluation], unique.iloc[len(unique) - n_evaluation :]
+    learn, judge = _cut(unique, min_evaluation_rows)
     is_copied = _copies_of(judge, learn, contract)
+    refuse_few(_counts(learn, judge, is_copied), rows)
     learn = learn[~is_copied]
-    for name, part in ((TRAIN, learn), (EVALUATION, judge)):
-        _refuse_few(name, part[TRUE_LABEL], len(rows), int(is_copied.sum()))
     _refuse_give_away(learn, contract)
 
     old = None if original is None else original.frame[~_copies_of(judge, original.frame, contract)]
@@ -123,7 +118,7 @@ def training_set(
             source=source,
             sha256=rows_digest(frame),
             n_train=int((frame[SPLIT] == TRAIN).sum()),
-            n_evaluation=n_evaluation,
+            n_evaluation=len(judge),
             n_positive=int(frame[TRUE_LABEL].sum()),
             window_start=recent_times[0].to_pydatetime() if recent_times else None,
             window_end=recent_times[1].to_pydatetime() if recent_times else None,
@@ -171,6 +166,24 @@ def bootstrap_training_set(
     )
 
 
+def part_counts(rows: pd.DataFrame, min_evaluation_rows: int) -> tuple[PartCounts, PartCounts]:
+    """Count the classes in the parts that `training_set` would make of these rows, without reading their features.
+
+    Args:
+        rows: `created_at`, `true_label` and `inputs_key` of labelled predictions, oldest first. The key is equal for equal
+            inputs; None where equal inputs are different cases.
+    """
+    learn, judge = _cut(rows, min_evaluation_rows)
+    keys = judge[INPUTS_KEY].dropna()
+    return _counts(learn, judge, np.asarray(learn[INPUTS_KEY].isin(keys)))
+
+
+def parts_of(rows: pd.DataFrame, contract: ModelContract, min_evaluation_rows: int) -> tuple[PartCounts, PartCounts]:
+    """Count the classes in the parts that `training_set` would make of rows with all inputs and `true_label`."""
+    learn, judge = _cut(rows, min_evaluation_rows)
+    return _counts(learn, judge, _copies_of(judge, learn, contract))
+
+
 def rows_digest(frame: pd.DataFrame) -> str:
     """Return the sha256 of names and values, column by column, in order.
 
@@ -205,6 +218,20 @@ def _without_repeated_predictions(rows: pd.DataFrame) -> pd.DataFrame:
     return rows if "prediction_id" not in rows.columns else rows.drop_duplicates("prediction_id")
 
 
+def _cut(rows: pd.DataFrame, min_evaluation_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows to learn from and, strictly later, those for evaluation."""
+    n_evaluation = _n_evaluation(rows, max(round(len(rows) * EVALUATION_SHARE), min_evaluation_rows))
+    return rows.iloc[: len(rows) - n_evaluation], rows.iloc[len(rows) - n_evaluation :]
+
+
+def _counts(learn: pd.DataFrame, judge: pd.DataFrame, is_copied: BoolArray) -> tuple[PartCounts, PartCounts]:
+    kept = learn.loc[~is_copied, TRUE_LABEL]
+    return (
+        PartCounts(TRAIN, len(kept), int(kept.sum()), int(is_copied.sum())),
+        PartCounts(EVALUATION, len(judge), int(judge[TRUE_LABEL].sum())),
+    )
+
+
 def _n_evaluation(rows: pd.DataFrame, wanted: int) -> int:
     """Return the size of the evaluation part: `wanted` last rows, and those predicted at the same moment as the first of them."""
     if "created_at" not in rows.columns or wanted >= len(rows):
@@ -227,14 +254,17 @@ def _copies_of(judge: pd.DataFrame, rows: pd.DataFrame, contract: ModelContract)
     return np.asarray(keys[0].isin(set(keys[1])))
 
 
-def _refuse_few(name: str, labels: pd.Series[int], n_rows: int, n_copied: int) -> None:
-    fewest = int(min(labels.sum(), len(labels) - labels.sum()))
-    if fewest < MIN_ROWS_PER_CLASS:
-        dropped = f"; {n_copied} training rows repeat the inputs of evaluation rows ({ALIKE})" if n_copied else ""
-        raise InvalidDataError(
-            f"the {name} part has {len(labels)} rows, only {fewest} of one class; at least {MIN_ROWS_PER_CLASS} of "
-            f"each are needed: wait for more labels ({n_rows} now{dropped})"
-        )
+def refuse_few(parts: Sequence[PartCounts], rows: pd.DataFrame) -> None:
+    """Refuse rows of which a part would have too few of a class.
+
+    Raises:
+        InvalidDataError: it says which part lacks how many of which class.
+    """
+    lacking = shortfall(parts)
+    if lacking:
+        is_logged = "created_at" in rows.columns
+        remedy = f"wait for more labels ({len(rows):,} now)" if is_logged else f"add labelled rows ({len(rows):,} now)"
+        raise InvalidDataError(f"of {len(rows):,} labelled rows, {lacking}; {remedy}")
 
 
 def _refuse_give_away(learn: pd.DataFrame, contract: ModelContract) -> None:

@@ -21,7 +21,8 @@ from selfheal.domain.retraining.calibration import (
     folded_into_linear_step,
     needs_recalibration,
 )
-from selfheal.domain.retraining.dataset import EVALUATION, ORIGIN, ORIGINAL, TRAIN, WEIGHT, TrainingSet
+from selfheal.domain.retraining.class_counts import EVALUATION, TRAIN
+from selfheal.domain.retraining.dataset import ORIGIN, ORIGINAL, WEIGHT, TrainingSet
 from selfheal.domain.retraining.fitting import (
     IntArray,
     Parallelism,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from selfheal.domain.records import Condition, Trigger, Verdict
+from selfheal.domain.retraining.class_counts import EVALUATION, TRAIN, PartCounts
 from selfheal.domain.retraining.conditions import (
     MaturedLabels,
     RetrainingLimits,
@@ -24,7 +25,10 @@ from tests.times import T0
 
 LIMITS = RetrainingLimits(cooldown=timedelta(days=7), min_labels=667, min_coverage_pct=30.0, max_attempts=3)
 NOW = T0 + timedelta(days=7)
-ATTEMPTED_AT_800 = (decision(n_labels=800),)
+ATTEMPTED = (decision(n_labels=12_048),)
+"""How many labels it had then decides nothing: they may have been counted from another moment."""
+
+ENOUGH = (PartCounts(TRAIN, 700, 10), PartCounts(EVALUATION, 300, 290))
 
 AUTOMATIC = (Trigger.DRIFT, Trigger.PERFORMANCE, Trigger.SCHEDULE)
 
@@ -37,7 +41,9 @@ def signals(**changes: Any) -> RetrainingSignals:
         "is_feed_broken": False,
         "n_labels": 1_000,
         "n_predictions": 3_000,
-        "attempts": ATTEMPTED_AT_800,
+        "attempts": ATTEMPTED,
+        "n_known_labels": 800,
+        "parts": ENOUGH,
     }
     return RetrainingSignals(**(values | changes))
 
@@ -50,7 +56,7 @@ def conditions(now: Any = NOW, **changes: Any) -> tuple[Condition, ...]:
 def test_where_all_conditions_are_met_a_retraining_may_start(trigger: Trigger) -> None:
     found = conditions(trigger=trigger)
     assert is_allowed(found)
-    assert len(found) == 8
+    assert len(found) == 9
     assert unmet(found) == ""
 
 
@@ -74,11 +80,21 @@ def test_where_all_conditions_are_met_a_retraining_may_start(trigger: Trigger) -
             {"n_labels": 666, "n_predictions": 1_000, "attempts": ()},
             "666 labelled predictions, 667",
         ),
+        (
+            "class_counts",
+            {"parts": (ENOUGH[0], PartCounts(EVALUATION, 435, 8))},
+            "of 1,135 labelled rows, the 435 rows to be judged on (the newest) need 2 more of class 1 (there are 8)",
+        ),
+        (
+            "class_counts",
+            {"parts": (PartCounts(TRAIN, 700, 691), ENOUGH[1])},
+            "the 700 rows to fit and tune on need 1 more of class 0 (there are 9): at least 10 of each are needed",
+        ),
         ("label_coverage", {"n_predictions": 3_400}, "29 % of the predictions are labelled, 30 % wanted"),
         ("sound_feed", {"is_feed_broken": True}, "repair it before training on it"),
         ("sound_feed", {"is_feed_broken": None}, "too little of the champion's traffic"),
-        ("attempts", {"attempts": ATTEMPTED_AT_800 * 3}, "3 of 3 attempts of this episode are used"),
-        ("back_off", {"attempts": (decision(n_labels=801),)}, "1,000 labels, the next attempt waits for 1,001"),
+        ("attempts", {"attempts": ATTEMPTED * 3}, "3 of 3 attempts of this episode are used"),
+        ("back_off", {"n_known_labels": 801}, "1,000 labels, the next attempt waits for 1,001: a quarter more"),
     ],
 )
 def test_each_unmet_condition_alone_blocks(name: str, changes: dict[str, Any], reason: str, trigger: Trigger) -> None:
@@ -151,13 +167,19 @@ def test_the_names_of_what_is_unmet_stay_while_the_sentences_change() -> None:
 
 
 def test_the_next_attempt_waits_for_a_quarter_more_labels_than_the_last_one_had() -> None:
-    attempts = (decision(n_labels=2_000), decision(n_labels=800))
-    assert is_allowed(conditions(attempts=attempts, n_labels=1_000))
-    assert not is_allowed(conditions(attempts=attempts, n_labels=999))
+    assert is_allowed(conditions(n_known_labels=800, n_labels=1_000))
+    assert not is_allowed(conditions(n_known_labels=800, n_labels=999))
+
+
+def test_an_attempt_that_had_none_of_these_labels_asks_for_no_more_of_them() -> None:
+    """As after a rollback: the labels are counted from then on, and the attempt had 12,048 of before."""
+    found = conditions(n_known_labels=0, n_labels=700, n_predictions=700)
+    assert is_allowed(found)
+    assert {c.name: c for c in found}["back_off"].reason == "none of the 700 labels was there at the last attempt"
 
 
 def test_a_person_need_not_wait_for_cooldown_coverage_or_attempts() -> None:
-    found = conditions(trigger=Trigger.MANUAL, now=T0, n_predictions=100_000, attempts=(decision(n_labels=1_000),) * 9)
+    found = conditions(trigger=Trigger.MANUAL, now=T0, n_predictions=100_000, attempts=ATTEMPTED * 9)
     assert is_allowed(found)
 
 
@@ -166,6 +188,7 @@ def test_a_person_need_not_wait_for_cooldown_coverage_or_attempts() -> None:
     [
         ("champion", {"champion": None}),
         ("labelled_samples", {"n_labels": 666}),
+        ("class_counts", {"parts": (PartCounts(TRAIN, 700, 0), ENOUGH[1])}),
         ("sound_feed", {"is_feed_broken": True}),
     ],
 )
@@ -180,6 +203,19 @@ def test_a_bootstrap_needs_only_that_there_is_no_champion() -> None:
     found = conditions(**nothing)
     assert not is_allowed(found)
     assert unmet(found) == "version 2 is in production already"
+
+
+def test_a_bootstrap_with_too_few_rows_of_a_class_is_not_started() -> None:
+    short = (PartCounts(TRAIN, 300, 300), PartCounts(EVALUATION, 200, 100))
+    found = conditions(trigger=Trigger.BOOTSTRAP, champion=None, parts=short)
+    assert unmet(found).startswith("of 500 labelled rows, the 300 rows to fit and tune on need 10 more of class 0")
+    assert is_allowed(conditions(trigger=Trigger.BOOTSTRAP, champion=None))
+
+
+def test_where_waiting_cannot_bring_a_class_the_remedy_is_the_setting() -> None:
+    full = (PartCounts(TRAIN, 35_000, 20), PartCounts(EVALUATION, 15_000, 5))
+    assert "TRAINING_MAX_ROWS=50,000 are used: raise it" in unmet(conditions(parts=full))
+    assert "TRAINING_MAX_ROWS" not in unmet(conditions(parts=(full[0], replace(full[1], n_rows=14_999))))
 
 
 # What the sensors ask for

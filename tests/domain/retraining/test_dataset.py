@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,15 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.retraining.class_counts import EVALUATION, MIN_ROWS_PER_CLASS, PURPOSES, TRAIN
 from selfheal.domain.retraining.dataset import (
     DATASET,
-    EVALUATION,
     LOGGED,
-    MIN_ROWS_PER_CLASS,
     ORIGIN,
     ORIGINAL,
     SPLIT,
-    TRAIN,
     WEIGHT,
     OriginalRows,
     rows_digest,
@@ -63,11 +62,10 @@ def test_rows_without_times_have_no_time_span() -> None:
     assert (info.window_start, info.window_end) == (None, None)
 
 
-@pytest.mark.parametrize(
-    ("n_rows", "min_evaluation_rows", "part"), [(5, 100, "train"), (100, 100, "train"), (105, 100, "train")]
-)
-def test_too_few_rows_are_refused(n_rows: int, min_evaluation_rows: int, part: str) -> None:
-    with pytest.raises(InvalidDataError, match=rf"the {part} part has .* wait for more labels \({n_rows} now\)"):
+@pytest.mark.parametrize(("n_rows", "min_evaluation_rows", "n_learned"), [(5, 100, 0), (100, 100, 0), (105, 100, 5)])
+def test_too_few_rows_are_refused(n_rows: int, min_evaluation_rows: int, n_learned: int) -> None:
+    told = rf"^of {n_rows} labelled rows, the {n_learned} rows to fit .* wait for more labels \({n_rows} now\)"
+    with pytest.raises(InvalidDataError, match=told):
         split(labelled(n_rows), min_evaluation_rows)
 
 
@@ -79,7 +77,8 @@ def test_a_part_with_too_few_rows_of_a_class_is_refused(part: str, slot: slice, 
     rows.iloc[slot, rows.columns.get_loc(TRUE_LABEL)] = 1 - label
     few = MIN_ROWS_PER_CLASS - 1
     rows.iloc[slot.start : slot.start + few, rows.columns.get_loc(TRUE_LABEL)] = label
-    with pytest.raises(InvalidDataError, match=f"the {part} part has .* only {few} of one class"):
+    told = rf"rows {re.escape(PURPOSES[part])} need 1 more of class {label} \(there are {few}\): at least 10"
+    with pytest.raises(InvalidDataError, match=told):
         split(rows)
     rows.iloc[slot.start + few, rows.columns.get_loc(TRUE_LABEL)] = label
     assert split(rows).info.n_train == 700
@@ -100,7 +99,7 @@ def test_predictions_of_the_same_moment_are_never_parted(n_per_moment: int, seed
 def test_rows_all_of_one_moment_are_refused() -> None:
     rows = labelled(500)
     rows["created_at"] = rows["created_at"].iloc[0]
-    with pytest.raises(InvalidDataError, match="the train part has 0 rows"):
+    with pytest.raises(InvalidDataError, match="the 0 rows to fit and tune on"):
         split(rows)
 
 
@@ -145,7 +144,7 @@ def test_rows_that_the_contract_says_are_different_cases_all_count() -> None:
 def test_rows_that_are_all_copies_are_refused_saying_so() -> None:
     once = labelled(300)
     rows = pd.concat([once, once], ignore_index=True).assign(created_at=labelled(600)["created_at"])
-    with pytest.raises(InvalidDataError, match="300 training rows repeat the inputs of evaluation rows"):
+    with pytest.raises(InvalidDataError, match="300 rows that repeat the inputs of evaluation rows"):
         split(rows, min_evaluation_rows=300)
 
 

@@ -27,12 +27,11 @@ from selfheal.domain.model.explanation import build_explainer
 from selfheal.domain.model.file import load_trusted
 from selfheal.domain.model.plain_scoring import plain_scoring, served_scoring
 from selfheal.domain.monitoring.performance import score_metrics
+from selfheal.domain.retraining.class_counts import EVALUATION, TRAIN
 from selfheal.domain.retraining.dataset import (
-    EVALUATION,
     ORIGIN,
     ORIGINAL,
     SPLIT,
-    TRAIN,
     OriginalRows,
     TrainingSet,
 )

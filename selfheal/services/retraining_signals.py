@@ -1,0 +1,150 @@
+"""Signals for a decision on retraining, read from Postgres: labels, matured ones, classes, attempts, the feed.
+
+Belongs here: what `selfheal.domain.retraining.conditions` judges. Does not belong here: recording what it decides
+(`selfheal.services.retraining`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from selfheal.adapters.postgres import decisions, model_versions, predictions, promotions
+from selfheal.adapters.postgres.label_delays import label_delay_sample
+from selfheal.adapters.postgres.training_failures import failed_trainings
+from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.monitoring.label_delay import MATURED_SHARE, label_delay, observed_until
+from selfheal.domain.records import Action, Decision, ModelVersion, Trigger
+from selfheal.domain.retraining.conditions import MaturedLabels, RetrainingLimits, RetrainingSignals
+from selfheal.domain.retraining.dataset import EVALUATION_SHARE, part_counts, parts_of
+from selfheal.services.tick import last_feed_check
+
+if TYPE_CHECKING:
+    from selfheal.adapters.datasets import Dataset
+    from selfheal.domain.contract import ModelContract
+    from selfheal.domain.retraining.class_counts import PartCounts
+    from selfheal.services.platform import Platform
+    from selfheal.settings import Settings
+
+
+def retraining_signals(platform: Platform, trigger: Trigger, episode_id: str | None) -> RetrainingSignals:
+    """Gather the signals for a decision on retraining."""
+    champion = model_versions.production_version(platform.store)
+    if champion is None:
+        return RetrainingSignals(trigger, None, None, 0, 0)
+    feed_check = last_feed_check(platform, champion.version)
+    n_predictions, n_labels = predictions.count_labels(platform.store, since=champion.promoted_at, sound_only=True)
+    matured, maturity = matured_labels(platform, champion)
+    signals = RetrainingSignals(
+        trigger=trigger,
+        champion=champion,
+        is_feed_broken=None if feed_check is None else feed_check.is_broken,
+        n_labels=n_labels,
+        n_predictions=n_predictions,
+        matured=matured,
+        maturity=maturity,
+        is_contract_its_own=champion.contract_hash == platform.contract.hash,
+    )
+    attempts = _attempts(platform, episode_id)
+    return replace(
+        signals,
+        attempts=attempts,
+        n_known_labels=_known_labels(platform, signals, attempts),
+        parts=_parts(platform, signals),
+    )
+
+
+def bootstrap_parts(settings: Settings, contract: ModelContract, dataset: Dataset) -> tuple[PartCounts, ...]:
+    """Return the class counts of the parts that a bootstrap would make of these labelled rows."""
+    rows = dataset.frame[list(contract.input_names)].assign(**{TRUE_LABEL: dataset.frame[TRUE_LABEL]})
+    return parts_of(rows, contract, settings.min_samples_for_decision)
+
+
+def matured_labels(platform: Platform, champion: ModelVersion) -> tuple[MaturedLabels | None, str]:
+    """Return the matured traffic since the champion went live; None if not identifiable, and the reason."""
+    store, since = platform.store, champion.promoted_at or champion.registered_at
+    n_predictions, n_labels = predictions.count_labels(store, since=since, sound_only=True)
+    if n_labels >= MATURED_SHARE * n_predictions > 0:
+        reason = f"at least {MATURED_SHARE:.0%} of the predictions are labelled"
+        return MaturedLabels(n_predictions, n_labels, None, reason), reason
+    window = predictions.window_of(store, champion.version, since)
+    if window is None:
+        return None, "not identifiable: there is no traffic"
+    observed = observed_until(window)
+    delay = label_delay(label_delay_sample(store, champion.version, since, observed))
+    if delay.matured_after_s is None:
+        return None, delay.reason
+    until = observed - timedelta(seconds=delay.matured_after_s)
+    newer, newer_labels = predictions.count_labels(store, since=until, sound_only=True)
+    return MaturedLabels(n_predictions - newer, n_labels - newer_labels, until, delay.reason), delay.reason
+
+
+def retraining_limits(settings: Settings) -> RetrainingLimits:
+    """Return the limits of a retraining; with `min_labels`, the evaluation part alone reaches MIN_SAMPLES_FOR_DECISION."""
+    return RetrainingLimits(
+        cooldown=timedelta(days=settings.promotion_cooldown_days),
+        min_labels=round(settings.min_samples_for_decision / EVALUATION_SHARE),
+        min_coverage_pct=settings.min_coverage_pct,
+        max_attempts=settings.max_attempts_per_episode,
+        max_rows=settings.training_max_rows,
+    )
+
+
+def _parts(platform: Platform, signals: RetrainingSignals) -> tuple[PartCounts, ...] | None:
+    """Return the class counts of the training set that a retraining would have now; None while labels are too few."""
+    settings, champion = platform.settings, signals.champion
+    if champion is None or signals.n_usable_labels < retraining_limits(settings).min_labels:
+        return None
+    until = None if signals.matured is None else signals.matured.until
+    rows = predictions.labelled_keys(
+        platform.store, since=champion.promoted_at, until=until, max_rows=settings.training_max_rows
+    )
+    return part_counts(rows, settings.min_samples_for_decision)
+
+
+def _known_labels(platform: Platform, signals: RetrainingSignals, attempts: tuple[Decision, ...]) -> int:
+    """Return how many of the usable labels the last attempt had, so that it is compared with the same labels now.
+
+    The number that the attempt recorded may be of another base: of what another version has served since, or of labels
+    that were not known to have matured. None of what was received after it was its own.
+    """
+    if not attempts or signals.champion is None:
+        return 0
+    last, since = attempts[-1], signals.champion.promoted_at
+    until = None if signals.matured is None else signals.matured.until
+    n_new = predictions.count_labels_received_after(platform.store, last.created_at, since=since, until=until)
+    return min(last.n_labels, max(0, signals.n_usable_labels - n_new))
+
+
+def _attempts(platform: Platform, episode_id: str | None) -> tuple[Decision, ...]:
+    """Return what was tried in this episode: the verdicts, and the trainings that failed for what was trained.
+
+    A training that is under way, or failed for anything else, is none: more labels would not help it. Nor is a verdict to
+    promote that nobody has carried out: the repeated run goes on with it, unless the model was refused (`SKIP` with its run).
+    """
+    if episode_id is None:
+        return ()
+    actions = (Action.TRAIN, Action.SKIP, *decisions.JUDGED)
+    recorded = decisions.attempts_of(platform.store, episode_id, actions=actions)
+    refused = {one.mlflow_run_id for one in recorded if one.action is Action.SKIP and one.mlflow_run_id is not None}
+    made = [
+        one
+        for one in recorded
+        if one.action is not Action.SKIP and (one.mlflow_run_id in refused or not _awaits_its_promotion(platform, one))
+    ]
+    judged = {decision.attempt for decision in made if decision.action is not Action.TRAIN}
+    failed = failed_trainings(platform.store, [one.decision_id for one in made if one.action is Action.TRAIN])
+    return tuple(
+        decision
+        for decision in made
+        if decision.action is not Action.TRAIN or (decision.attempt not in judged and decision.decision_id in failed)
+    )
+
+
+def _awaits_its_promotion(platform: Platform, verdict: Decision) -> bool:
+    """Return whether a process has died between this verdict and the promotion: its champion is still in production."""
+    if verdict.action is not Action.PROMOTE or promotions.has_taken_effect(platform.store, verdict.decision_id):
+        return False
+    live = model_versions.production_version(platform.store)
+    return live is not None and live.version == verdict.champion_version
