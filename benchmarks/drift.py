@@ -76,7 +76,10 @@ MIX_TILT = 0.2
 """By how much a run of older people (one standard deviation) is likelier in the morning and less likely in the evening."""
 
 N_BINS = 64
-RATES_PER_HOUR = (20, 200, 2_000)
+RATES_PER_HOUR = (2, 20, 200, 2_000)
+MAX_LOOKBACK_TICKS = 30 * TICKS_PER_DAY
+"""How far a window reaches back that a day does not fill with `LIMITS.min_rows`: MONITORING_MAX_LOOKBACK."""
+
 NAMES = [*contract.feature_names, PROBABILITY]
 
 
@@ -199,7 +202,7 @@ def simulate_deployment(
 
 
 class Stream:
-    """Traffic by tick: the sample of the last day's rows, and the newest rows."""
+    """Traffic by tick: the sample of the last day's rows, or of as many days as give enough rows, and the newest rows."""
 
     def __init__(self, traffic: IntArray, ends: IntArray, rng: np.random.Generator) -> None:
         self._traffic = traffic
@@ -208,15 +211,20 @@ class Stream:
         is_sampled = rng.random(len(traffic)) < min(1.0, 0.9 * SAMPLE_ROWS / per_day)
         self._sampled = np.flatnonzero(is_sampled)
         self._sampled_ends = np.searchsorted(self._sampled, ends)
+        ticks = np.arange(N_TICKS)
+        filled = np.searchsorted(self._sampled_ends, self._sampled_ends - LIMITS.min_rows, side="right") - 1
+        self._before = np.maximum(np.minimum(ticks - TICKS_PER_DAY, filled), ticks - MAX_LOOKBACK_TICKS)
+        """The tick after which each tick's window begins; below 0: with the traffic."""
 
     def day(self, tick: int) -> IntArray:
         """Return the positions of the rows that represent the day before a tick."""
-        first = self._sampled_ends[tick - TICKS_PER_DAY] if tick >= TICKS_PER_DAY else 0
+        first = self._sampled_ends[self._before[tick]] if self._before[tick] >= 0 else 0
         return self._traffic[self._sampled[first : self._sampled_ends[tick]]]
 
     def recent(self, tick: int) -> IntArray:
-        """Return the positions of the newest rows at a tick."""
-        return self._traffic[max(0, self._ends[tick] - RECENT_ROWS) : self._ends[tick]]
+        """Return the positions of the newest rows of a tick's window."""
+        first = self._ends[self._before[tick]] if self._before[tick] >= 0 else 0
+        return self._traffic[max(first, self._ends[tick] - RECENT_ROWS) : self._ends[tick]]
 
     def near_alarm(self, column: FloatArray, reference: FloatArray, thresholds: Thresholds, name: str) -> Iterator[int]:
         """Yield the ticks at which a test of the column may be significant: all that are, and a few others."""
@@ -249,9 +257,11 @@ class Stream:
         flat = np.bincount(ticks * (n_edges + 2) + bins[rows], minlength=N_TICKS * (n_edges + 2))
         counts = np.cumsum(flat.reshape(N_TICKS, n_edges + 2), axis=0, dtype=np.float64)
         ranks = np.cumsum(np.bincount(ticks, middle[rows], N_TICKS))
-        counts[TICKS_PER_DAY:] -= counts[:-TICKS_PER_DAY].copy()
-        ranks[TICKS_PER_DAY:] -= ranks[:-TICKS_PER_DAY].copy()
-        return counts, ranks
+        is_cut = self._before >= 0
+        return (
+            counts - np.where(is_cut[:, None], counts[self._before], 0.0),
+            ranks - np.where(is_cut, ranks[self._before], 0.0),
+        )
 
     def _of_recent(self, bins: IntArray, middle: FloatArray, n_edges: int) -> tuple[FloatArray, FloatArray]:
         counts = np.zeros((N_TICKS, n_edges + 2))

@@ -89,6 +89,12 @@ class Settings(BaseSettings):
 
     monitoring_interval: int = Field(300, ge=5, le=86_400, description="seconds between two monitoring ticks")
     monitoring_lookback: int = Field(24, ge=1, le=24 * 90, description="hours of traffic in the monitoring window")
+    monitoring_max_lookback: int = Field(
+        24 * 30,
+        ge=1,
+        le=24 * 365,
+        description="hours that the window reaches back at most, where MONITORING_LOOKBACK has fewer than MIN_DRIFT_ROWS",
+    )
     monitoring_max_rows: int = Field(
         5_000, ge=200, le=100_000, description="rows of the window that are compared: a random sample of it"
     )

@@ -196,6 +196,12 @@ def _notes_on(rows: TrainingSet, settings: Settings) -> Iterator[Finding]:
     of_both_classes = MIN_ROWS_PER_CLASS / (rarer_pct / 100 * EVALUATION_SHARE)
     n_labels = math.ceil(max(settings.min_samples_for_decision / EVALUATION_SHARE, of_both_classes))
     yield Finding("ok", f"a retraining will ask for at least {n_labels:,} labelled predictions")
+    days = max(settings.monitoring_max_lookback, settings.monitoring_lookback) / 24
+    yield Finding(
+        "ok",
+        f"monitoring compares from {settings.min_drift_rows:,} predictions on (MIN_DRIFT_ROWS) of at most {days:g} days "
+        f"(MONITORING_MAX_LOOKBACK): it judges nothing with less than {settings.min_drift_rows / days:.1f} a day",
+    )
 
 
 def _check_model(
@@ -264,7 +270,7 @@ def _judged(
 ) -> Iterator[Finding]:
     """Yield the outcome of each gate that applies to a first version."""
     from selfheal.domain.model.plain_scoring import served_scoring
-    from selfheal.domain.retraining.dataset import EVALUATION
+    from selfheal.domain.retraining.class_counts import EVALUATION
     from selfheal.domain.retraining.evaluation import evaluation_on, scores_of
     from selfheal.domain.retraining.judging import evaluate_gates
     from selfheal.services.retraining import gate_limits

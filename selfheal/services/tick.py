@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from selfheal.domain.monitoring.label_delay import label_delay, matured_period, 
 from selfheal.domain.monitoring.performance import performance_report
 from selfheal.domain.monitoring.silence import TRAFFIC_SILENT, Pulse, traffic_alert, traffic_pulse
 from selfheal.domain.monitoring.triage import HarmLimits, triage
-from selfheal.domain.monitoring.window import window_start
+from selfheal.domain.monitoring.window import HOUR, WindowLimits, longer_start, window_start
 from selfheal.domain.records import (
     Alert,
     DriftReport,
@@ -149,6 +150,12 @@ def drift_limits(settings: Settings) -> DriftLimits:
     return DriftLimits(settings.ticks_per_budget(), settings.min_drift_effect, settings.min_drift_rows)
 
 
+def window_limits(settings: Settings) -> WindowLimits:
+    """Return how far a window reaches back, from the settings."""
+    lookback = settings.monitoring_lookback * HOUR
+    return WindowLimits(lookback, max(lookback, settings.monitoring_max_lookback * HOUR), settings.min_drift_rows)
+
+
 def harm_limits(settings: Settings) -> HarmLimits:
     """Return the limits of harm; they are separate settings, so that loosening a gate does not affect the monitor."""
     return HarmLimits(min_brier_excess=settings.harm_min_brier_excess, min_auc=settings.harm_min_auc)
@@ -165,8 +172,18 @@ def _current_window(platform: Platform, champion: ModelVersion, now: datetime) -
     newest, _ = predictions.latest_activity(platform.store, now)
     if newest is None:
         return None
-    start = window_start(champion, newest, platform.settings.monitoring_lookback)
-    return predictions.window_of(platform.store, champion.version, start, newest)
+    limits = window_limits(platform.settings)
+    start = window_start(champion, newest, limits.lookback)
+    window = predictions.window_of(platform.store, champion.version, start, newest)
+    if window is not None and window.n_predictions >= limits.min_rows:
+        return window
+    earliest = window_start(champion, newest, limits.max_lookback)
+    nth = predictions.time_of_nth_newest(platform.store, champion.version, earliest, newest, limits.min_rows)
+    longer = predictions.window_of(
+        platform.store, champion.version, longer_start(champion, newest, limits, nth), newest
+    )
+    has_more = longer is not None and (window is None or longer.n_predictions > window.n_predictions)
+    return replace(longer, lookback_start=start) if longer is not None and has_more else window
 
 
 def _reference(platform: Platform, champion: ModelVersion) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """One monitoring tick: proxy metrics, drift and performance of the same window, the verdict, and reports for people."""
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -30,9 +30,9 @@ FEED_IS_SOUND, MODEL_DOES_NO_HARM = "feed_is_sound", "model_does_no_harm"
     deps=[prediction_logs, label_store],
     tags=EACH_TICK,
     description=described(
-        "The window of the champion's newest traffic (`MONITORING_LOOKBACK` hours, nothing from before it went live), and what "
-        "it shows without labels: positive rate, mean and spread of the probability, entropy. Gives nothing while the "
-        "champion has served nothing.",
+        "The window of the champion's newest traffic (`MONITORING_LOOKBACK` hours, or more until it has `MIN_DRIFT_ROWS`; "
+        "nothing from before it went live), and what it shows without labels: positive rate, mean and spread of the "
+        "probability, entropy. Gives nothing while the champion has served nothing.",
         runs="with each tick: every `MONITORING_INTERVAL` seconds if there is new traffic.",
         red="No version is in production (`selfheal bootstrap`), or Postgres does not answer: the message says which.",
     ),
@@ -53,6 +53,7 @@ def proxy_metrics(context: dg.AssetExecutionContext, platform: PlatformResource)
             "labels": window.n_labels,
             "window_start": dg.MetadataValue.timestamp(window.start),
             "window_end": dg.MetadataValue.timestamp(window.end),
+            "window_hours": window.length / timedelta(hours=1),
             **_known({name: getattr(proxy, name) for name in PROXY_FIELDS}),
         },
     )

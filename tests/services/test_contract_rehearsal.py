@@ -136,6 +136,7 @@ def test_a_feature_that_gives_the_label_away_is_found() -> None:
 def test_it_says_what_traffic_and_labels_the_loop_will_need() -> None:
     notes = " ".join(found(contract, "ok", data()))
     assert "a retraining will ask for at least 667 labelled predictions" in notes
+    assert "it judges nothing with less than 6.7 a day" in notes
     rare = np.zeros(len(ROWS), dtype=np.int64)
     rare[:: len(ROWS) // 60] = 1
     notes = " ".join(found(contract, "ok", data(**{TRUE_LABEL: rare})))

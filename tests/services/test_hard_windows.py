@@ -27,6 +27,8 @@ from tests.traffic import serve, toy_rows
 
 HOUR = timedelta(hours=1)
 N_ROWS = 600
+LONGEST_WINDOW = timedelta(days=30)
+"""MONITORING_MAX_LOOKBACK as shipped: what is older is in no window."""
 
 
 def verdicts(platform: Platform) -> list[str]:
@@ -172,7 +174,7 @@ def test_a_tick_with_too_few_rows_to_tell_does_not_end_a_broken_feed(platform: P
     broken = serve(platform, toy_rows(N_ROWS))
     problem = {"feed_problems": ("load_ratio: always 1",)}
     tick(platform, broken.last_at, feed_checked_since=broken.created_at[100], **problem)
-    few = serve(platform, toy_rows(MIN_ROWS - 1, 2), start=broken.last_at + 30 * HOUR)
+    few = serve(platform, toy_rows(MIN_ROWS - 1, 2), start=broken.last_at + LONGEST_WINDOW + HOUR)
     tick(platform, few.last_at, is_sufficient=False)
     look_before = last_feed_check(platform, 1)
     assert look_before is not None

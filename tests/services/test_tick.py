@@ -13,10 +13,12 @@ from selfheal.domain.monitoring.triage import triage
 from selfheal.domain.records import ConceptDrift, Verdict
 from selfheal.kit.errors import NoProductionModelError
 from selfheal.services.platform import Platform, open_platform
+from selfheal.services.promotion.going_live import promote
 from selfheal.services.tick import collect, harm_limits, latest_tick, measure
 from selfheal.settings import Settings, load_settings
 from tests import builders
-from tests.services.steps import tick
+from tests.candidates import passed, twin_of_champion
+from tests.services.steps import tick, tick_with_evidently
 from tests.times import T0
 from tests.traffic import SECOND, ingest_all, journal_labels, serve, toy_rows
 
@@ -62,12 +64,42 @@ def test_by_default_harm_begins_where_the_gates_do_by_default() -> None:
 
 
 def test_the_window_is_the_lookback_before_the_newest_prediction(make_settings: Callable[..., Settings]) -> None:
-    platform = open_platform(make_settings(monitoring_lookback=2))
+    platform = open_platform(make_settings(monitoring_lookback=2, monitoring_max_lookback=2))
     sent = serve(platform, toy_rows(5), step=HOUR, labelled_share=0)
     proxy = collect(platform, sent.last_at)
     assert proxy is not None
     assert (proxy.window.start, proxy.window.end) == (sent.created_at[2], sent.last_at)
     assert proxy.window.n_predictions == 2
+    platform.close()
+
+
+def test_slow_traffic_gets_a_window_that_reaches_back_until_it_has_enough_rows(
+    make_settings: Callable[..., Settings],
+) -> None:
+    """48 predictions a day never had 200 rows in 24 h, so nothing was ever compared."""
+    platform = open_platform(make_settings())
+    sent = serve(platform, toy_rows(260), step=HOUR / 2, labelled_share=0)
+    proxy = collect(platform, sent.last_at)
+    assert proxy is not None
+    window = proxy.window
+    assert window.n_predictions == 200
+    assert sent.created_at[59] < window.start < sent.created_at[60]
+    assert (window.end, window.lookback_start) == (sent.last_at, sent.last_at - timedelta(hours=24))
+    outcome = tick_with_evidently(platform, sent.last_at)
+    assert outcome.verdict is Verdict.STABLE
+    assert outcome.reasons[-1] == ("the window reaches back 4 d 3 h: the look-back of 1 d has too few predictions")
+    promote(platform, passed(platform, twin_of_champion(platform)), sent.last_at)
+    assert collect(platform, sent.last_at) is None, "nothing from before the promotion"
+    platform.close()
+
+
+def test_a_window_reaches_back_no_further_than_its_bound(make_settings: Callable[..., Settings]) -> None:
+    platform = open_platform(make_settings(monitoring_max_lookback=72))
+    sent = serve(platform, toy_rows(260), step=HOUR / 2, labelled_share=0)
+    proxy = collect(platform, sent.last_at)
+    assert proxy is not None
+    assert (proxy.window.length, proxy.window.n_predictions) == (timedelta(hours=72), 144)
+    assert tick_with_evidently(platform, sent.last_at).verdict is Verdict.INSUFFICIENT
     platform.close()
 
 

@@ -13,7 +13,9 @@ from selfheal.domain.records import (
     Severity,
     Triage,
     Verdict,
+    Window,
 )
+from selfheal.kit.durations import span
 
 INSPECT_DRIFT_RATIO = 0.2
 MANY_FEATURES = 5
@@ -43,15 +45,32 @@ def triage(
     if drift.feed_problems:
         verdict, reasons = Verdict.BROKEN_FEED, drift.feed_problems
     elif harm:
-        verdict, reasons = Verdict.HARMFUL_SHIFT, (*harm, *shift)
+        verdict, reasons = Verdict.HARMFUL_SHIFT, (*harm, *shift, *_length_of(drift.window))
     elif not drift.is_sufficient:
-        verdict, reasons = Verdict.INSUFFICIENT, (f"only {drift.n_current} predictions to compare",)
+        verdict, reasons = (
+            Verdict.INSUFFICIENT,
+            (
+                f"only {drift.n_current} predictions to compare",
+                *_length_of(drift.window),
+            ),
+        )
     elif shift:
-        verdict, reasons = Verdict.BENIGN_SHIFT, (*shift, "no loss is shown by labels or estimated without them")
+        verdict, reasons = (
+            Verdict.BENIGN_SHIFT,
+            (
+                *shift,
+                "no loss is shown by labels or estimated without them",
+                *_length_of(drift.window),
+            ),
+        )
     else:
         verdict, reasons = (
             Verdict.STABLE,
-            (f"no column has drifted in {drift.n_current:,} predictions", *_unknown(performance)),
+            (
+                f"no column has drifted in {drift.n_current:,} predictions",
+                *_unknown(performance),
+                *_length_of(drift.window),
+            ),
         )
     return Triage(
         window=drift.window,
@@ -105,6 +124,16 @@ def _relation_reasons(performance: PerformanceReport) -> tuple[str, ...]:
     n = performance.concept_drift_rows
     return (
         f"the relation between inputs and outcome has changed (p = {performance.concept_drift_p_value:.1g}, {n:,} labels)",
+    )
+
+
+def _length_of(window: Window) -> tuple[str, ...]:
+    """Say how long a window is that reaches back further than the look-back."""
+    if window.lookback_start is None:
+        return ()
+    lookback = window.end - window.lookback_start
+    return (
+        f"the window reaches back {span(window.length)}: the look-back of {span(lookback)} has too few predictions",
     )
 
 

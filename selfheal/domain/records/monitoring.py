@@ -6,7 +6,7 @@ Times are timezone-aware UTC. A probability is that of class 1. An unknown numbe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from selfheal.domain.records.alerts import Alert
@@ -52,7 +52,10 @@ class ScoreMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The traffic that a tick covers: predictions of `model_version` in (start, end]."""
+    """The traffic that a tick covers: predictions of `model_version` in (start, end].
+
+    `lookback_start` is where the look-back alone would begin, if the window reaches back further to have enough rows.
+    """
 
     model_name: str
     model_version: int
@@ -61,6 +64,12 @@ class Window:
     n_predictions: int
     n_labels: int
     last_label_at: datetime | None = None
+    lookback_start: datetime | None = None
+
+    @property
+    def length(self) -> timedelta:
+        """Return how long the window is."""
+        return self.end - self.start
 
     @property
     def tick_id(self) -> str:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract, Segment
 from selfheal.domain.records import GateStatus, SegmentDifference
-from selfheal.domain.retraining.dataset import EVALUATION, TrainingSet
+from selfheal.domain.retraining.class_counts import EVALUATION
+from selfheal.domain.retraining.dataset import TrainingSet
 from selfheal.domain.retraining.evidence import (
     CHALLENGER_SAYS_SO,
     CHAMPION_SAYS_SO,
