@@ -235,6 +235,12 @@ class Settings(BaseSettings):
     traffic_silence_hours: float = Field(
         24.0, ge=0.1, le=24 * 365, description="hours without a prediction, after there was one, that raise an alert"
     )
+    label_silence_hours: float = Field(
+        168.0,
+        ge=1,
+        le=24 * 3_650,
+        description="hours in which predictions go on and no label comes that raise an alert; more than outcomes take",
+    )
     monitoring_results_retention_days: int = Field(
         30,
         validation_alias=_renamed("monitoring_results_retention_days"),

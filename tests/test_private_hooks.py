@@ -96,6 +96,7 @@ def test_pgservers_wheel_brings_postgres_programs_where_we_look_for_them(program
         ("dagster._daemon.__main__", None),
         ("dagster._core.workspace.context", "WorkspaceProcessContext"),  # selfheal_assets.webserver
         ("dagster._core.workspace.load_target", "WorkspaceFileTarget"),
+        ("dagster._core.scheduler.instigation", "InstigatorStatus"),  # selfheal_assets.sensors.housekeeping
     ],
 )
 def test_dagsters_private_modules_are_there(module: str, name: str | None) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -37,6 +37,8 @@ def status_screen(found: dict[str, Any], *, is_old: bool = False) -> RenderableT
         parts = [Text("Postgres does not answer. This is what was seen last:", style="bold red"), *parts]
     if found["model"] is not None:
         parts += ["", _facts(found), "", _quality(found["quality"])]
+    if found["stalls"]:
+        parts += ["", *_stalls(found["stalls"])]
     parts += ["", *_alerts(found["open_alerts"], found["at"])]
     if found["latest_verdict"] is not None:
         parts += ["", *_verdict(found["latest_verdict"], found["at"])]
@@ -79,7 +81,12 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "drift", drifted
     coverage = tick["label_coverage_pct"]
     share = "" if coverage is None else f" ({coverage:.0f} %)"
-    yield "window", f"{tick['predictions']:,} predictions, {tick['labels']:,} of them labelled{share}"
+    yield (
+        "window",
+        f"{tick['predictions']:,} predictions in {span(timedelta(hours=tick['window_hours']))}, {tick['labels']:,} of them "
+        f"labelled{share}",
+    )
+    yield "labels", found["labels"]
 
 
 def _quality(rows: list[dict[str, Any]]) -> Table:
@@ -102,6 +109,12 @@ def _figure(value: float | None, interval: dict[str, float] | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" + ("" if interval is None else f" ({interval['low']:.3f} to {interval['high']:.3f})")
+
+
+def _stalls(stalls: list[dict[str, str]]) -> Iterator[RenderableType]:
+    yield Text("What the loop waits for:", style="bold yellow")
+    for stall in stalls:
+        yield Text.assemble((f"  {stall['state']}", "bold"), f": {printable(stall['sentence'])}")
 
 
 def _alerts(alerts: list[dict[str, Any]], at: datetime) -> Iterator[RenderableType]:

@@ -35,11 +35,12 @@ MAX_ROWS = 20_000
 EVALUATION_GROWTH = 1.1
 """Growth of the number of labels until the next evaluation: about 50 evaluations from 200 labels to `MAX_ROWS`."""
 
-FAILED, ROLLBACK_FAILED, CANNOT_COMPARE, NO_EVIDENCE = (
+FAILED, ROLLBACK_FAILED, CANNOT_COMPARE, NO_EVIDENCE, UNDECIDED = (
     "probation_failed",
     "rollback_failed",
     "probation_cannot_compare",
     "probation_without_evidence",
+    "probation_undecided",
 )
 """Kinds of alerts."""
 
@@ -159,8 +160,12 @@ def may_have_ended(version: ModelVersion, now: datetime) -> bool:
     return version.probation_until is not None and now >= version.probation_until
 
 
-def alert_of(report: ProbationReport) -> Alert | None:
-    """Return the alert that follows from an evaluation, or None."""
+def alert_of(report: ProbationReport, is_overdue: bool = False) -> Alert | None:
+    """Return the alert that follows from an evaluation, or None.
+
+    Args:
+        is_overdue: probation goes on after its planned end, because the rows do not suffice.
+    """
     numbers: dict[str, float | int | str | None] = {
         "n_labels": report.n_labels,
         "brier_change": report.brier_change,
@@ -182,6 +187,12 @@ def alert_of(report: ProbationReport) -> Alert | None:
             f"{name} is on probation but cannot be compared: {report.reason}. Check its realised quality yourself."
         )
         return Alert(CANNOT_COMPARE, Severity.WARNING, message, numbers)
+    if report.outcome is None and is_overdue:
+        message = (
+            f"{name} is on probation longer than planned, and serves unproven: {report.reason}. Without more labels the "
+            f"probation ends undecided{'' if report.ends_at is None else f' on {report.ends_at:%Y-%m-%d}'}."
+        )
+        return Alert(UNDECIDED, Severity.WARNING, message, numbers)
     return None
 
 

@@ -16,6 +16,7 @@ from selfheal.domain.probation import (
     BACK_TO_VERSION,
     CANNOT_COMPARE,
     MAX_ROWS,
+    UNDECIDED,
     OpenAlert,
     PairedScores,
     ProbationLimits,
@@ -57,7 +58,7 @@ def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
     report = ended or judge_probation(
         champion, _paired_scores(platform, champion), probation_limits(platform.settings), now
     )
-    _sync_alert(platform, report, now)
+    _sync_alert(platform, report, may_have_ended(champion, now), now)
     if report.outcome is not None:  # recorded after the alert, so that a process that dies in between evaluates again
         probations.record_outcome(platform.store, report, champion.promoted_at, now)
     if report.is_harmful:
@@ -169,10 +170,11 @@ def _matured_rows(platform: Platform, champion: ModelVersion) -> tuple[pd.DataFr
     return rows, ""
 
 
-def _sync_alert(platform: Platform, report: ProbationReport, now: datetime) -> None:
-    alert = alert_of(report)
-    if alert is None or alert.kind != CANNOT_COMPARE:
-        alerts.resolve_alert(platform.store, probations.ALERT_SOURCE, CANNOT_COMPARE, now)
+def _sync_alert(platform: Platform, report: ProbationReport, is_overdue: bool, now: datetime) -> None:
+    alert = alert_of(report, is_overdue)
+    for kind in (CANNOT_COMPARE, UNDECIDED):
+        if alert is None or alert.kind != kind:
+            alerts.resolve_alert(platform.store, probations.ALERT_SOURCE, kind, now)
     if alert is not None:
         alerts.open_or_update_alert(platform.store, probations.ALERT_SOURCE, report.version, alert, now)
 

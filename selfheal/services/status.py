@@ -23,6 +23,7 @@ from selfheal.domain.monitoring.silence import overdue_after
 from selfheal.domain.records import ModelVersion, ProbationOutcome, Severity, TickRecord, Tone, Verdict
 from selfheal.kit.durations import span
 from selfheal.kit.serialization import to_dict
+from selfheal.services.stalls import find_stalls, stalls_of_alerts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,8 +127,20 @@ def probation_sentence(champion: ModelVersion, ended: ProbationOutcome | None, n
     return f"on probation against {old}: {span(left)} left"
 
 
+def labels_sentence(file: TickRecord | None) -> str:
+    """Return how long labels take, by the latest tick, and how many are left out there because another replaced them."""
+    delay = None if file is None else file.performance.label_delay
+    if delay is None:
+        return "how long they take is unknown here: no tick has measured it, or its file is on another host"
+    left_out = f"; {delay.n_replaced:,} replaced ones are left out" if delay.n_replaced else ""
+    return f"{delay.reason}{left_out}"
+
+
 def overview(platform: Platform, now: datetime | None = None) -> dict[str, Any]:
-    """Return model, traffic, latest tick with its quality, open alerts, latest decisions and gates. Unknown is None."""
+    """Return model, traffic, latest tick with its quality, alerts, decisions, gates, and what the loop waits for.
+
+    Unknown is None.
+    """
     now = now or datetime.now(UTC)
     champion = model_versions.production_version(platform.store)
     tick = None if champion is None else ticks.latest_tick(platform.store, champion.version)
@@ -135,16 +148,17 @@ def overview(platform: Platform, now: datetime | None = None) -> dict[str, Any]:
     facts = facts_for(platform, champion, tick, alerts, now)
     state = state_of(facts)
     judged = decisions.page(platform.store, 1, actions=decisions.JUDGED)
+    file = None if tick is None else _file(platform, tick)
     return {
         "at": now,
         "sentence": state.sentence,
         "tone": state.tone.value,
+        "stalls": [to_dict(stall) for stall in (*find_stalls(platform, now), *stalls_of_alerts(alerts))],
         "model": None if champion is None else _model(platform, champion, now),
         "traffic": None if champion is None else _traffic(platform, champion, facts, now),
         "latest_tick": None if tick is None else _tick(tick),
-        "quality": None
-        if champion is None
-        else _quality(champion, tick, None if tick is None else _file(platform, tick)),
+        "labels": labels_sentence(file),
+        "quality": None if champion is None else _quality(champion, tick, file),
         "open_alerts": [_alert(alert) for alert in alerts],
         "decisions": [_decision(chained) for chained in decisions.page(platform.store, DECISIONS_SHOWN)],
         "latest_verdict": _decision(judged[0]) | {"gates": to_dict(judged[0].decision)["gates"]} if judged else None,
@@ -201,6 +215,7 @@ def _tick(tick: Row[Any]) -> dict[str, Any]:
         "at": tick.created_at,
         "verdict": tick.verdict,
         "reasons": "; ".join(tick.reasons),
+        "window_hours": (tick.window_end - tick.window_start) / timedelta(hours=1),
         "predictions": tick.n_predictions,
         "labels": tick.n_labels,
         "label_coverage_pct": tick.label_coverage_pct,

@@ -35,12 +35,13 @@ def build_sensors(monitoring_interval_seconds: int, jobs: "Sequence[Job]") -> Se
         jobs: those that interrupted runs may be of.
     """
     follow_up_seconds = min(MAX_FOLLOW_UP_SECONDS, monitoring_interval_seconds)
-    return (
+    of_the_loop = (
         build_monitoring_sensor(monitoring_interval_seconds),
         *build_retraining_sensors(follow_up_seconds),
         build_probation_sensor(follow_up_seconds),
         build_interrupted_run_sensor(jobs),
-        build_housekeeping_sensor(min(MAX_HOUSEKEEPING_SECONDS, monitoring_interval_seconds)),
         registry_reconciler,
         *RUN_ALERTS,
     )
+    housekeeping_seconds = min(MAX_HOUSEKEEPING_SECONDS, monitoring_interval_seconds)
+    return (*of_the_loop, build_housekeeping_sensor(housekeeping_seconds, [one.name for one in of_the_loop]))

@@ -20,7 +20,7 @@ from selfheal.cli import app
 from selfheal.cli.versions import outcome_of
 from selfheal.domain.records import Action, Alert, Reproduction, Severity
 from selfheal.kit.api_keys import ApiKey, Scope, key_digest, parse_api_keys
-from selfheal.kit.errors import ConfigurationError
+from selfheal.kit.errors import ConfigurationError, InvalidDataError
 from selfheal.services.platform import open_platform
 from selfheal.services.promotion.going_live import stage
 from selfheal.settings import Settings
@@ -28,6 +28,7 @@ from selfheal.simulate.demo import settings_environment
 from tests.candidates import passed, twin_of_champion
 from tests.processes import REPOSITORY, selfheal
 from tests.times import T0
+from tests.toy_use_case import contract
 from tests.traffic import serve, toy_rows
 
 COMMANDS = [
@@ -68,6 +69,24 @@ def cli(make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch)
 
     run.settings = settings  # type: ignore[attr-defined]
     return run
+
+
+def test_a_bootstrap_from_too_few_rows_of_a_class_says_so_before_anything_starts(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It would have failed in Dagster with a critical alert, after the first baseline, which never changes, was written."""
+    rows = toy_rows(500).assign(true_label=[1] * 250 + [0] * 250).rename(columns={"true_label": contract.label.name})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    for name, value in settings_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DATA", str(tmp_path / "rows.csv"))
+    started: list[object] = []
+    monkeypatch.setattr("selfheal.cli.supervisor.run_job", lambda *arguments: started.append(arguments))
+    result = CliRunner().invoke(app, ["bootstrap"])
+    assert (result.exit_code, started) == (1, [])
+    assert isinstance(result.exception, InvalidDataError)
+    assert "the 200 rows to be judged on (the newest) need 10 more of class 1 (there are 0)" in str(result.exception)
+    assert str(result.exception).endswith("add labelled rows (500 now)")
 
 
 def test_help_lists_every_command() -> None:

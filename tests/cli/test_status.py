@@ -29,6 +29,7 @@ TICK = {
     "at": T0,
     "verdict": "benign_shift",
     "reasons": "the inputs have shifted; nothing is lost",
+    "window_hours": 24.0,
     "predictions": 1_234,
     "labels": 617,
     "label_coverage_pct": 50.0,
@@ -73,6 +74,8 @@ def found(**changes: Any) -> dict[str, Any]:
         "model": MODEL,
         "traffic": {"predictions_per_second": 2.5, "newest_prediction_at": T0},
         "latest_tick": TICK,
+        "stalls": [],
+        "labels": "95% of the labels of both classes come within 3 hours; 12 replaced ones are left out",
         "quality": QUALITY,
         "open_alerts": [ALERT],
         "decisions": [DECISION],
@@ -95,7 +98,8 @@ def test_the_screen_answers_what_people_ask_first() -> None:
         "2.5 predictions a second",
         "benign shift, 5 min ago: the inputs have shifted",
         "25% of the features: load_ratio",
-        "1,234 predictions, 617 of them labelled (50 %)",
+        "1,234 predictions in 1 d, 617 of them labelled (50 %)",
+        "of both classes come within 3 hours; 12 replaced ones are left out",
         "0.620 (0.550 to 0.680)",
         "critical dataset drift, 5 min ago, not acknowledged",
         "selfheal alerts acknowledge 0190c0de-0000-7000-8000-000000000001",
@@ -103,6 +107,15 @@ def test_the_screen_answers_what_people_ask_first() -> None:
         "f1 improvement pass F1 0.2 -> 0.6",
     ):
         assert answer in shown, answer
+
+
+def test_what_the_loop_waits_for_has_a_line_each() -> None:
+    stalls = [{"state": "back-off", "alert_kind": "retraining_waits", "sentence": f"900 labels {HOSTILE}"}]
+    shown = screen(found(stalls=stalls))
+    assert "What the loop waits for:" in shown
+    assert "  back-off: 900 labels" in shown
+    assert "\x1b" not in shown
+    assert "waits for" not in screen(found())
 
 
 def test_no_line_is_wider_than_80_columns() -> None:

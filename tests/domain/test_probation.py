@@ -20,6 +20,7 @@ from selfheal.domain.probation import (
     MIN_LABELS_PER_CLASS,
     NO_EVIDENCE,
     NOMINAL_LEVEL,
+    UNDECIDED,
     OpenAlert,
     PairedScores,
     ProbationLimits,
@@ -165,6 +166,17 @@ def test_as_long_as_labels_are_too_few_probation_goes_on_up_to_a_bound_and_then_
     assert alert is not None
     assert (alert.kind, alert.severity) == (NO_EVIDENCE, Severity.INFO)
     assert "199 labels so far" in alert.message
+
+
+def test_a_probation_that_outlasts_its_time_is_an_alert_with_what_is_missing() -> None:
+    waiting = judged(n_rows=199, after=PROBATION + HOUR)
+    assert alert_of(waiting) is None
+    alert = alert_of(waiting, is_overdue=True)
+    assert alert is not None
+    assert (alert.kind, alert.severity) == (UNDECIDED, Severity.WARNING)
+    assert "199 labels so far, 200 wanted" in alert.message
+    assert f"ends undecided on {T0 + LONGEST:%Y-%m-%d}" in alert.message
+    assert alert_of(judged(after=PROBATION), is_overdue=True) is None, "it has passed"
 
 
 def test_a_bound_below_the_planned_time_does_not_cut_it_short() -> None:

@@ -435,7 +435,7 @@ def test_the_classes_are_counted_as_the_training_set_will_have_them(platform: Pl
 
 def test_a_bootstrap_whose_rows_lack_a_class_is_a_plain_sentence_and_no_failure(empty_platform: Platform) -> None:
     frame = toy_rows(500).assign(true_label=0)
-    dataset = Dataset(frame, "rows.csv", "file", "digest")
+    dataset = Dataset(frame, "real", "rows.csv", "digest")
     asked = {"episode_id": None, "actor": "test", "reason": "first", "bootstrap_data": dataset}
     decision = decide_retraining(empty_platform, Trigger.BOOTSTRAP, now=T0, **asked)  # type: ignore[arg-type]
     assert (decision.action, unmet(decision)) == (Action.SKIP, {"class_counts"})

@@ -47,7 +47,15 @@ def test_before_the_bootstrap_everything_is_unknown_and_the_remedy_is_named(empt
         "tone": "unknown",
         "model": None,
         "traffic": None,
+        "stalls": [
+            {
+                "state": "no version in production",
+                "alert_kind": "no_production_version",
+                "sentence": "nothing has been trained yet; run `selfheal bootstrap`",
+            }
+        ],
         "latest_tick": None,
+        "labels": "how long they take is unknown here: no tick has measured it, or its file is on another host",
         "quality": None,
         "open_alerts": [],
         "decisions": [],

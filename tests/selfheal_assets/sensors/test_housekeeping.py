@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+import dagster as dg
 import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType
 
 from selfheal.adapters.postgres.alerts import list_alerts, open_or_update_alert
 from selfheal.domain.records import Alert, Severity
@@ -48,6 +52,33 @@ def test_traffic_that_is_old_when_the_sensor_wakes_is_no_alert(dagster: Dagster)
     message = skip_message(evaluate(dagster, "housekeeping_sensor"))
     assert message == "Alerts are up to date; traffic: unknown. Next evaluation in 1 min."
     assert list_alerts(dagster.platform.store, only_open=True) == []
+
+
+def stop(instance: dg.DagsterInstance, name: str) -> None:
+    """As a person does on Dagster's pages."""
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("selfheal"), "__repository__")
+    origin = repository.get_instigator_origin(name)
+    instance.add_instigator_state(InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.STOPPED))
+
+
+@pytest.fixture
+def lasting(dagster: Dagster) -> Iterator[Dagster]:
+    """The code location with an instance that keeps the state of its sensors."""
+    with dg.instance_for_test() as instance:
+        yield replace(dagster, instance=instance)
+
+
+def test_a_sensor_that_somebody_has_stopped_is_an_alert_until_it_is_started(lasting: Dagster) -> None:
+    dagster, store = lasting, lasting.platform.store
+    stop(dagster.instance, "drift_sensor")
+    stop(dagster.instance, "somebody_elses_sensor")
+    assert "The loop waits: sensor stopped." in skip_message(evaluate(dagster, "housekeeping_sensor"))
+    (alert,) = list_alerts(store, only_open=True)
+    assert (alert.kind, "has stopped drift_sensor in Dagster" in alert.message) == ("sensor_stopped", True)
+    for state in dagster.instance.all_instigator_state():
+        dagster.instance.update_instigator_state(state.with_status(InstigatorStatus.RUNNING))
+    evaluate(dagster, "housekeeping_sensor")
+    assert list_alerts(store, only_open=True) == []
 
 
 def test_an_alert_of_a_probation_that_is_over_is_resolved(dagster: Dagster) -> None:
