@@ -219,14 +219,15 @@ def is_settled(alert: OpenAlert, champion: ModelVersion | None) -> bool:
     """Return whether a probation alert is resolved: a further version has gone live since, or a person acknowledged it.
 
     The version that a rollback brings back is not a further version: the alert is about that rollback. While the failed or
-    unwatched version is still in production, the alert stays open, even if it was acknowledged.
+    unwatched version is still in production, the alert stays open, even if it was acknowledged. That a probation is undecided
+    is settled as soon as its version no longer serves.
     """
     if champion is None or champion.promoted_at is None:
         return False
     is_still_serving = champion.version == alert.model_version and champion.promoted_at <= alert.created_at
     if is_still_serving:
         return alert.kind == NO_EVIDENCE and alert.is_acknowledged
-    return alert.is_acknowledged or champion.version != alert.back_to_version
+    return alert.kind == UNDECIDED or alert.is_acknowledged or champion.version != alert.back_to_version
 
 
 def _shortcoming(scores: PairedScores, limits: ProbationLimits) -> str | None:

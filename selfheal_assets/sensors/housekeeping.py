@@ -36,8 +36,9 @@ def build_housekeeping_sensor(every_seconds: int, loop_sensors: Collection[str])
         opened, now = platform.open(), datetime.now(UTC)
         awake_since = now - timedelta(seconds=time.monotonic() - started_at)
         pulse = check_traffic(opened, awake_since, now)
-        stalls = watch_stalls(opened, awake_since, now, stopped_sensors(context.instance, loop_sensors))
         resolve_finished_alerts(opened, now)
+        deliver_due_alerts(opened.settings, opened.store, now)  # nothing below may hold up what is due already
+        stalls = watch_stalls(opened, awake_since, now, stopped_sensors(context.instance, loop_sensors))
         deliver_due_alerts(opened.settings, opened.store, now)
         waits = f" The loop waits: {', '.join(stall.state for stall in stalls)}." if stalls else ""
         return skip(f"Alerts are up to date; traffic: {pulse.value}.{waits}", every_seconds)

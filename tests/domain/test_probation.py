@@ -275,6 +275,14 @@ def test_an_acknowledged_alert_is_over_unless_the_trouble_goes_on(
     assert is_settled(seen, champion) is is_over
 
 
+@pytest.mark.parametrize(("champion", "is_over"), [(BACK, True), (STILL, False)])
+def test_that_a_probation_is_undecided_is_over_when_its_version_no_longer_serves(
+    champion: ModelVersion, is_over: bool
+) -> None:
+    unseen = OpenAlert(UNDECIDED, 2, T0 + HOUR, is_acknowledged=False, back_to_version=1)
+    assert is_settled(unseen, champion) is is_over
+
+
 def test_the_times_of_a_probation_are_utc() -> None:
     ends_at = judged().ends_at
     assert isinstance(ends_at, datetime)
