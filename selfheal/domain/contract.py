@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from selfheal.domain.declarations import NOT_GIVEN, Forgiving, forgiving, problems_of, shown
 from selfheal.domain.default_estimator import DEFAULT_GRID, default_estimator
 from selfheal.kit.errors import ConfigurationError
 
@@ -59,6 +60,9 @@ FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 MAX_INT = 2**31 - 1
 """Whole numbers are stored in 32 bits."""
 
+KINDS = "yes and no are an int of 0 to 1, a category becomes one such input per value"
+"""What to do with an input that is neither a float nor an int."""
+
 PROBE_ROWS = 16
 """Number of probe rows: enough for both limits, three missing values, and some values between."""
 
@@ -66,8 +70,9 @@ CALM = "calm"
 """The scenario that every contract has: nothing changes."""
 
 
+@forgiving
 @dataclass(frozen=True, slots=True)
-class AdverseReason:
+class AdverseReason(Forgiving):
     """Reason given to a person when a feature counted against them: a stable `code` for programs, a `text` for the person.
 
     Related features share one reason; their contributions are added. The text must be true whichever way the feature
@@ -78,8 +83,9 @@ class AdverseReason:
     text: str
 
 
+@forgiving
 @dataclass(frozen=True, slots=True)
-class Feature:
+class Feature(Forgiving):
     """One raw input, as a client sends it.
 
     `lower` and `upper` are inclusive limits; a value beyond them is refused on every input path. They bound what is
@@ -98,8 +104,9 @@ class Feature:
     adverse_reason: AdverseReason | None = None
 
 
+@forgiving
 @dataclass(frozen=True, slots=True)
-class DerivedFeature:
+class DerivedFeature(Forgiving):
     """One feature computed from the raw inputs. `formula` is for people, `reason` says why the model needs it."""
 
     name: str
@@ -111,8 +118,9 @@ class DerivedFeature:
     adverse_reason: AdverseReason | None = None
 
 
+@forgiving
 @dataclass(frozen=True, slots=True)
-class Label:
+class Label(Forgiving):
     """The binary outcome: 1 is the event the model predicts. `name` and `aliases` are accepted in files."""
 
     name: str
@@ -120,8 +128,9 @@ class Label:
     aliases: tuple[str, ...] = ()
 
 
+@forgiving
 @dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Forgiving):
     """A slice of the rows whose metrics are reported beside the gates: `edges` cut `feature` into bands."""
 
     feature: str
@@ -129,8 +138,9 @@ class Segment:
     description: str
 
 
+@forgiving
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class Scenario(Forgiving):
     """A simulated change of the population: new inputs and new labels from old ones.
 
     `apply(inputs, labels, rng)` takes a frame of raw inputs, an int array of labels and a seeded generator. It returns
@@ -148,8 +158,9 @@ def _derive_nothing(_columns: Columns) -> dict[str, FloatArray]:
     return {}
 
 
+@forgiving
 @dataclass(frozen=True)
-class ModelContract:
+class ModelContract(Forgiving):
     """Everything the platform needs to know about a use case. Name, description, label and inputs are required.
 
     `derive` maps arrays of the raw inputs (float64, NaN where missing, shape (n,)) to arrays of the derived features; it
@@ -180,6 +191,7 @@ class ModelContract:
     scenarios: tuple[Scenario, ...] = ()
 
     def __post_init__(self) -> None:
+        self._refuse_wrong_arguments()
         self._refuse_double_names()
         self._refuse_ambiguous_reasons()
         problems = [*_problems_of_inputs(self.inputs), *self._problems_of_names(), *self._problems_of_slices()]
@@ -187,6 +199,29 @@ class ModelContract:
             raise ConfigurationError(f"contract {self.name!r}: {'; '.join(problems)}")
         if not self.default_csv:
             object.__setattr__(self, "default_csv", f"{self.name}.csv")
+
+    def _refuse_wrong_arguments(self) -> None:
+        """Refuse what is missing, unknown or of the wrong kind in the contract and all its parts, at once."""
+        problems = list(problems_of(self))
+        sound: list[Feature] = []
+        for part in self._parts():
+            wrong = [f"{one} ({KINDS})" if one.startswith("kind is") else one for one in problems_of(part)]
+            problems += [f"{_title(part)}: {', '.join(wrong)}"] if wrong else []
+            if isinstance(part, Feature) and not wrong:
+                sound.append(part)
+        if problems:
+            contradictions = _problems_of_inputs(sound) if sound else ()
+            raise ConfigurationError(f"contract {shown(self.name)}: {'; '.join([*problems, *contradictions])}")
+
+    def _parts(self) -> Iterator[object]:
+        """Yield the declarations that the contract is made of, as far as they are declarations."""
+        lists = [self.inputs, self.derived, self.segments, self.scenarios]
+        parts = [self.label, *(part for parts in lists if isinstance(parts, tuple | list) for part in parts)]
+        for part in parts:
+            if isinstance(part, Forgiving):
+                yield part
+            if isinstance(reason := getattr(part, "adverse_reason", None), AdverseReason):
+                yield reason
 
     def _refuse_double_names(self) -> None:
         meanings = [
@@ -326,13 +361,17 @@ class ModelContract:
         return probe
 
 
+def _title(part: object) -> str:
+    """Return a part of a contract for people: what it is, and its name, or what else it goes by."""
+    names = (getattr(part, attribute, None) for attribute in ("name", "description", "code"))
+    return f"{type(part).__name__} {shown(next((name for name in names if name), NOT_GIVEN))}"
+
+
 def _problems_of_inputs(inputs: Sequence[Feature]) -> Iterator[str]:
     """Yield each contradiction in the inputs' declarations as a sentence with the remedy."""
     if not inputs:
         yield "it has no inputs; declare at least one Feature"
     for feature in inputs:
-        if feature.kind not in {"float", "int"}:
-            yield f"{feature.name!r} is of kind {feature.kind!r}; use 'float' or 'int' (yes and no are an int of 0 to 1)"
         if not (np.isfinite(feature.lower) and np.isfinite(feature.upper) and feature.lower < feature.upper):
             yield f"{feature.name!r} has the limits {feature.lower:g} to {feature.upper:g}; two finite, rising numbers are needed"
         elif not feature.lower <= feature.example <= feature.upper:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from selfheal.domain.contract import (
     TAKEN_NAMES,
+    AdverseReason,
     Columns,
     DerivedFeature,
     Feature,
     FloatArray,
     Label,
     ModelContract,
+    Scenario,
     Segment,
     load_contract,
 )
@@ -253,6 +257,97 @@ def test_a_contract_that_contradicts_itself_is_refused(changes: dict[str, object
         changed(**changes)
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        pytest.param(lambda: Feature(name="job", kind="category"), "Feature 'job': lower, upper, unit, desc", id="few"),
+        pytest.param(lambda: an_input_of(kind="category"), "kind is 'category', use 'float' or 'int'", id="kind"),
+        pytest.param(lambda: an_input_of(kind=["a"]), "kind is ['a'], use 'float' or 'int'", id="kind of a list"),
+        pytest.param(lambda: an_input_of(lower=None), "lower is None, use a number", id="no number"),
+        pytest.param(lambda: an_input_of(upper="1"), "upper is '1', use a number", id="text as a number"),
+        pytest.param(
+            lambda: an_input_of(categories=("a",)), "unknown argument 'categories' (known are name", id="unknown"
+        ),
+        pytest.param(
+            lambda: an_input_of(aliases="Temp-C"),
+            "aliases is 'Temp-C', use several in brackets, each followed by a comma: (a text in quotes,)",
+            id="one alias",
+        ),
+        pytest.param(lambda: an_input_of(is_nullable="no"), "is_nullable is 'no', use True or False", id="flag"),
+        pytest.param(lambda: an_input_of(adverse_reason="R1"), "use AdverseReason(...), or None", id="reason"),
+        pytest.param(
+            lambda: an_input_of(adverse_reason=AdverseReason("R1")),  # type: ignore[call-arg]
+            "AdverseReason 'R1': text missing",
+            id="reason without text",
+        ),
+        pytest.param(
+            lambda: Feature("a", "float", 0, 1, "", "", 0, True, (), None, "more"),  # type: ignore[call-arg]
+            "11 arguments, but only 10 are known",
+            id="too many",
+        ),
+    ],
+)
+def test_an_argument_that_cannot_be_is_told_with_what_can(make: Callable[[], Feature], told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        changed(inputs=(make(),))
+    message = str(caught.value)
+    assert message.startswith("contract 'machine_failure': ")
+    assert told in message
+    assert "\n" not in message
+    assert "__init__" not in message
+
+
+def an_input_of(**arguments: Any) -> Feature:
+    given = {"name": "heat", "kind": "float", "lower": 0, "upper": 1, "unit": "", "description": "", "example": 0}
+    return Feature(**(given | arguments))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"label": "failed"}, "label is 'failed', use Label(...)"),
+        ({"inputs": an_input("heat")}, "followed by a comma: (Feature(...),)"),
+        ({"inputs": ("heat",)}, "inputs is ('heat',), use several in brackets"),
+        ({"derived": (an_input("heat"),)}, "followed by a comma: (DerivedFeature(...),)"),
+        ({"derived": (DerivedFeature("heat", "text", "", "", ""),)}, "DerivedFeature 'heat': kind is 'text', use"),  # type: ignore[arg-type]
+        ({"derive": {"a": 1}}, "derive is {'a': 1}, use a function"),
+        ({"build_estimator": None}, "build_estimator is None, use a function"),
+        ({"param_grid": {"classify__C": 1.0}}, "use a mapping of names to lists of values"),
+        (
+            {"segments": (Segment("restarts", 2.0, "many"),)},
+            "Segment 'many': edges is 2.0, use several in brackets, each followed by a comma: (a number,)",
+        ),  # type: ignore[arg-type]
+        ({"scenarios": (Scenario("flood", "", "wet"),)}, "Scenario 'flood': apply is 'wet', use a function"),  # type: ignore[arg-type]
+        ({"name": None}, "contract None: name is None, use a text"),
+    ],
+)
+def test_a_part_that_is_of_another_kind_is_told_with_the_right_one(changes: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        changed(**changes)
+    assert told in str(caught.value)
+
+
+def test_all_wrong_arguments_of_a_contract_are_told_at_once() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ModelContract(  # type: ignore[call-arg]
+            name="bank",
+            features=(),
+            label=Label("y"),  # type: ignore[call-arg]
+            inputs=(an_input_of(name="job", kind="category"), an_input_of(name="age", example=2)),
+        )
+    assert str(caught.value).startswith(
+        "contract 'bank': description missing; unknown argument 'features' (known are name"
+    )
+    for part in ("Label 'y': description missing", "Feature 'job': kind is", "example 2 of 'age' is not within 0 to 1"):
+        assert part in str(caught.value)
+
+
+def test_a_declaration_still_copies_compares_and_travels() -> None:
+    first = contract.inputs[0]
+    assert dataclasses.replace(first) == first == pickle.loads(pickle.dumps(first))
+    assert changed(inputs=(pickle.loads(pickle.dumps(first)), *contract.inputs[1:])).hash == contract.hash
+
+
 def test_the_taken_names_are_those_of_requests_tables_and_training_sets() -> None:
     import sqlalchemy
 
@@ -296,6 +391,13 @@ def test_the_working_directory_takes_no_installed_modules_place(module: Callable
     [
         ("own_typo", "x = 1\ncontract = Contrct()\n", r"NameError: .*Contrct.*\(own_typo.py, line 2\)"),
         ("own_syntax", "contract = (\n", r"SyntaxError: .*own_syntax.py, line 1"),
+        (
+            "own_category",
+            "from selfheal.domain.contract import Feature, Label, ModelContract\n"
+            "inputs = (Feature('job', kind='category'), Feature('age', 'int', 0))\n"
+            "contract = ModelContract('bank', 'Deposits', Label('y', 'taken'), inputs)\n",
+            r"Feature 'job': lower, upper, .* kind is 'category', use 'float' or 'int'.* Feature 'age': upper, unit",
+        ),
         (
             "own_refusal",
             "from tests.domain.test_contract import with_first_input\ncontract = with_first_input(kind='bool')\n",
