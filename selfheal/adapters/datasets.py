@@ -150,8 +150,8 @@ def _frame_of(checked: CheckedFile, contract: ModelContract) -> pd.DataFrame:
     """Return the rows of a file without problems, in the contract's order."""
     import pandas as pd
 
-    columns = {name: checked.tally.numbers_of(name) for name in (*contract.input_names, TRUE_LABEL)}
-    frame = pd.DataFrame({name: tally.values for name, tally in columns.items() if tally is not None})
+    columns = checked.tally.values_by_name
+    frame = pd.DataFrame({name: columns[name].copy() for name in (*contract.input_names, TRUE_LABEL)})
     return frame.astype({TRUE_LABEL: "int64"})
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         "Labelled rows to bootstrap from: the CSV named by `DATA`, or the synthetic stand-in where there is none. "
         "Every row is checked against the contract.",
         runs="at bootstrap and on demand.",
-        red="The message names file, line, column and value: correct the file and materialise again; nothing was stored of the "
-        "wrong one.",
+        red="The message is the report of `selfheal check-data`, with a remedy for each column: follow it and materialise again; "
+        "nothing was stored of the wrong file.",
     ),
 )
 def training_data(platform: PlatformResource) -> dg.Output[Dataset]:

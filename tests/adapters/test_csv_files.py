@@ -38,6 +38,12 @@ def format_of(report: DataReport) -> DataFormat:
     return data_format(load_settings(**{name.lower(): value for name, value in report.settings.items()}))
 
 
+def format_of_env_file(folder: Path, report: DataReport) -> DataFormat:
+    """The format with the lines that a report names, in a `.env`."""
+    (folder / ".env").write_text("\n".join(report.setting_lines))
+    return data_format(load_settings(_env_file=folder / ".env"))
+
+
 def test_all_columns_are_named_at_once_with_a_remedy_each(tmp_path: Path) -> None:
     path = written(
         tmp_path,
@@ -122,13 +128,15 @@ def test_a_known_name_that_is_written_otherwise_is_recognised(tmp_path: Path) ->
     assert report.settings == {}
 
 
-def test_a_number_that_is_nothing_but_a_code_is_taken_for_a_missing_value_where_it_occurs_nowhere_else(
+def test_a_number_beyond_all_limits_that_repeats_may_stand_for_a_missing_value_unless_it_means_something_elsewhere(
     tmp_path: Path,
 ) -> None:
     rows = ("-999,0.5,1,0", "-999.0,0.5,1,1", "60,0.5,1,0")
     (problem,) = report_on(written(tmp_path, HEADER, *rows)).problems
     assert "if -999 stands for a missing value, set DATA_MISSING_WORDS=-999" in problem.remedy
     assert report_on(tmp_path / "machines.csv", DataFormat(missing_words=("-999",))).problems == ()
+    both = report_on(written(tmp_path, HEADER, "-999,-999,1,0", "-999,-999,1,1")).problems
+    assert all("set DATA_MISSING_WORDS=-999" in problem.remedy for problem in both)
     (problem,) = report_on(written(tmp_path, HEADER, "999,0.5,999,0", "999,0.5,1,1")).problems
     assert "DATA_MISSING_WORDS" not in problem.remedy
 
@@ -184,7 +192,7 @@ def test_what_is_no_csv_is_told_in_our_words(content: bytes, told: str, tmp_path
     assert str(path) in str(caught.value)
 
 
-NAMES = st.sampled_from(["vendor", "site", "a, b", 'quo"te', "when"])
+NAMES = st.sampled_from(["vendor", "site", "a, b", 'quo"te', "owner's", "#1", "when"])
 
 
 @settings(max_examples=40)
@@ -213,7 +221,7 @@ def test_the_settings_of_a_report_leave_nothing_to_mend(
         ]
         path = written(Path(folder), *lines)
         report = report_on(path)
-        assert report_on(path, format_of(report)).problems == ()
+        assert report_on(path, format_of_env_file(Path(folder), report)).problems == ()
 
 
 NUMBERS = st.sampled_from(["-51", "-50", "0", "0.5", "1", "2.5", "5", "5.1", "300", "301", "1000", "1001", "", "inf"])

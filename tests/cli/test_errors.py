@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from selfheal.cli import main
 from selfheal.cli.errors import MAX_CHARACTERS, one_line
-from selfheal.kit.errors import PermanentError
+from selfheal.kit.errors import PermanentError, UnfitFileError
 from tests.environment import forget_settings
 
 Command = Callable[..., tuple[int, str, str]]
@@ -109,6 +109,7 @@ def test_errors_of_the_libraries_that_a_person_can_cure_are_told_and_defects_are
     assert "selfheal up" in (one_line(httpx.ConnectError("refused")) or "")
     assert "disk has room" in (one_line(OSError(28, "No space left on device")) or "")
     assert one_line(PermanentError("two\nlines")) == "two lines"
+    assert one_line(UnfitFileError("a file:  2 problems\n- one\n- two")) == "a file: 2 problems\n- one\n- two"
     assert len(one_line(OSError("x" * 5_000)) or "") < MAX_CHARACTERS + 100
     for defect in (KeyError("x"), AssertionError("x"), ValueError("x")):
         assert one_line(defect) is None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from selfheal.domain.contract import Feature, FloatArray
+from selfheal.domain.contract import TRUE_LABEL, Feature, FloatArray
 from selfheal.domain.labelled_file.data_format import DataFormat, parse_number
 from selfheal.domain.labelled_file.mending import (
     COMMA_NUMBER,
@@ -22,6 +23,9 @@ from selfheal.domain.labelled_file.tally import MAX_LISTED, ColumnTally, TextTal
 from selfheal.domain.labelled_file.wording import lines_shown, rows, setting, texts_shown
 
 FindingLevel = Literal["ok", "note", "problem"]
+
+MAX_CODES = 20
+"""Largest number of codes for missing values that are considered; each is compared with all columns."""
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -74,9 +78,9 @@ def breaking_the_contract(
     tally: ColumnTally,
     lines: Sequence[int],
     feature: Feature | None,
-    others: Sequence[ColumnTally],
+    codes: Collection[float],
 ) -> Iterator[DataFinding]:
-    """Yield how a column breaks the contract; `feature` is None for the label. `others` are the other columns."""
+    """Yield how a column breaks the contract; `feature` is None for the label. `codes` are those of `missing_codes`."""
     values = tally.values
     if tally.n_texts:
         yield DataFinding("problem", (header,), *_of_texts(tally, is_label=feature is None))
@@ -93,7 +97,7 @@ def breaking_the_contract(
         yield from _wrong_numbers(header, values, lines, is_wrong, "neither 0 nor 1", remedy)
         return
     limits = f"{feature.lower:g} to {feature.upper:g}"
-    remedy = f"correct these rows, or widen the limits to all that is possible{_code_remedy(values, feature, others)}"
+    remedy = f"correct these rows, or widen the limits to all that is possible{_code_remedy(values, feature, codes)}"
     is_beyond = (values < feature.lower) | (values > feature.upper)
     yield from _wrong_numbers(header, values, lines, is_beyond, f"beyond the limits {limits}", remedy)
     if feature.kind == "int":
@@ -101,6 +105,26 @@ def breaking_the_contract(
             is_fraction = np.isfinite(values) & (values % 1 != 0)
         remedy = "correct these rows, or declare the input as a 'float'"
         yield from _wrong_numbers(header, values, lines, is_fraction, "not a whole number", remedy)
+
+
+def missing_codes(columns: Mapping[str, FloatArray], features: Sequence[Feature]) -> tuple[float, ...]:
+    """Return numbers that may stand for a missing value: alone beyond the limits of a column, repeatedly, and within no limits.
+
+    Args:
+        columns: the values of inputs and label, by name.
+        features: the contract's inputs.
+    """
+    known = [(columns[feature.name], feature) for feature in features if feature.name in columns]
+    alone = [beyond for values, feature in known if len(beyond := _beyond(values, feature)) > 1]
+    codes = dict.fromkeys(float(beyond[0]) for beyond in alone if (beyond == beyond[0]).all())
+    in_label = set(np.unique(columns.get(TRUE_LABEL, np.empty(0))).tolist())
+
+    def means_something(code: float) -> bool:
+        return code in in_label or any(
+            feature.lower <= code <= feature.upper and (values == code).any() for values, feature in known
+        )
+
+    return tuple(code for code in islice(codes, MAX_CODES) if not means_something(code))
 
 
 def of_sound_column(header: str, name: str, values: FloatArray) -> DataFinding:
@@ -141,16 +165,14 @@ def _of_texts(tally: ColumnTally, *, is_label: bool) -> tuple[str, str]:
     return text, "correct these rows and leave a missing value blank; a category becomes one input of 0 or 1 per word"
 
 
-def _code_remedy(values: FloatArray, feature: Feature, others: Sequence[ColumnTally]) -> str:
-    """Return a remedy if one number alone is beyond the limits, again and again, and nowhere else: it may mean "missing"."""
-    beyond = np.unique(values[(values < feature.lower) | (values > feature.upper)])
-    if (
-        len(beyond) != 1
-        or np.count_nonzero(values == beyond[0]) == 1
-        or any((beyond[0] == o.values).any() for o in others)
-    ):
-        return ""
-    return f"; if {beyond[0]:.15g} stands for a missing value, set DATA_MISSING_WORDS={beyond[0]:.15g}"
+def _code_remedy(values: FloatArray, feature: Feature, codes: Collection[float]) -> str:
+    beyond = _beyond(values, feature)
+    code = next((code for code in codes if (beyond == code).all()), None)
+    return "" if code is None else f"; if {code:.15g} stands for a missing value, set DATA_MISSING_WORDS={code:.15g}"
+
+
+def _beyond(values: FloatArray, feature: Feature) -> FloatArray:
+    return values[(values < feature.lower) | (values > feature.upper)]
 
 
 def _wrong_numbers(

@@ -15,6 +15,7 @@ from selfheal.domain.labelled_file.column_findings import (
     DataFinding,
     breaking_the_contract,
     mended_by_settings,
+    missing_codes,
     of_sound_column,
 )
 from selfheal.domain.labelled_file.columns import accepted_names
@@ -126,13 +127,14 @@ def _of_columns(
 ) -> Iterator[DataFinding]:
     """Yield what there is to say of each known column, in the order of the file."""
     match, inputs = found.match, {feature.name: feature for feature in contract.inputs}
+    codes = missing_codes(then.values_by_name, contract.inputs)
     for position, header in enumerate(match.headers):
         before, after = found.columns.get(position), then.columns.get(position)
         if isinstance(before, ColumnTally) and isinstance(after, ColumnTally):
             name = match.inputs[position]
             wrong = (
                 *mended_by_settings(header, before, given, wanted, is_label=name == TRUE_LABEL),
-                *breaking_the_contract(header, after, then.lines, inputs.get(name), then.numbers_beside(position)),
+                *breaking_the_contract(header, after, then.lines, inputs.get(name), codes),
             )
             yield from wrong or (of_sound_column(header, name, after.values),)
         elif isinstance(before, IndexTally):

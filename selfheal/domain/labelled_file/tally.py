@@ -60,8 +60,8 @@ class ColumnTally:
 
     @property
     def values(self) -> FloatArray:
-        """Return the numbers, shape (n,)."""
-        return np.array(self.numbers, dtype=np.float64)
+        """Return the numbers, shape (n,): a view, so no row can be added while it is in use."""
+        return np.frombuffer(self.numbers, dtype=np.float64) if self.numbers else np.empty(0)
 
     @property
     def n_texts(self) -> int:
@@ -160,8 +160,8 @@ class FileTally:
                 return tally
         return None
 
-    def numbers_beside(self, position: int) -> tuple[ColumnTally, ...]:
-        """Return all columns of numbers but the one at this position."""
-        return tuple(
-            tally for place, tally in self.columns.items() if place != position and isinstance(tally, ColumnTally)
-        )
+    @property
+    def values_by_name(self) -> dict[str, FloatArray]:
+        """Return the values of inputs and label, by canonical name."""
+        tallies = {name: self.columns[position] for position, name in self.match.inputs.items()}
+        return {name: tally.values for name, tally in tallies.items() if isinstance(tally, ColumnTally)}

@@ -47,4 +47,7 @@ def setting(name: str, value: str) -> str:
     >>> setting("DATA_DELIMITER", ";")
     "DATA_DELIMITER=';'"
     """
-    return f"{name}={shlex.quote(value)}"
+    if "'" not in value:
+        return f"{name}={shlex.quote(value)}"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{name}="{escaped}"'
