@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic import SecretStr
 from rich.markup import escape
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from selfheal.cli.app import console, progress_console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from rich.progress import Progress
 
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 
 STEP_ENDS = {"STEP_SUCCESS", "STEP_SKIPPED"}
 MAX_MESSAGE_CHARACTERS = 60
+
+MAX_TABLE_CHARACTERS = 10_000
+"""A width in which any table fits."""
 
 
 @contextmanager
@@ -85,6 +91,7 @@ def print_json(value: object) -> None:
 def print_rows(title: str, values: Mapping[str, Any] | None) -> None:
     """Print rows as a table."""
     table = Table("", "", title=title, title_justify="left", show_header=False)
+    table.columns[0].no_wrap = True
     table.columns[1].overflow = "fold"
     for name, value in (values or {"": "nothing yet"}).items():
         table.add_row(name.replace("_", " "), cell(value))
@@ -92,16 +99,37 @@ def print_rows(title: str, values: Mapping[str, Any] | None) -> None:
 
 
 def print_table(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """Print a table."""
+    """Print a table; row by row where it does not fit the terminal without breaking words, such as names of features."""
     if not rows:
         console.print(f"{title}: none")
         return
+    headings = [column.replace("_", " ") for column in columns]
+    lines = [[cell(row[column]) for column in columns] for row in rows]
     table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(cell(row[column]) for column in columns))
-    console.print(table)
+    for place, heading in enumerate(headings):
+        is_prose = any(" " in line[place] for line in lines)
+        table.add_column(heading, overflow="fold", no_wrap=not is_prose)
+    for line in lines:
+        table.add_row(*line)
+    if _smallest_width(table) <= console.width:
+        console.print(table)
+    else:
+        _print_one_by_one(title, headings, lines)
+
+
+def _smallest_width(table: Table) -> int:
+    """Return the narrowest width at which a table breaks lines only between words."""
+    options = console.options.update(width=MAX_TABLE_CHARACTERS)
+    return Measurement.get(console, options, table).minimum
+
+
+def _print_one_by_one(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Print each row as its first value, and the others below it with their headings."""
+    console.print(title, style="italic", markup=False, highlight=False)
+    for first, *others in lines:
+        console.print(Text(first, style="bold", overflow="fold"))
+        values = ", ".join(f"{heading} {value}" for heading, value in zip(headings[1:], others, strict=True))
+        console.print(Padding(Text(values, overflow="fold"), (0, 0, 0, 2), expand=False))
 
 
 def printable(text: str) -> str:

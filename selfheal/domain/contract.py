@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from selfheal.domain.declarations import NOT_GIVEN, Forgiving, forgiving, problems_of, shown
 from selfheal.domain.default_estimator import DEFAULT_GRID, default_estimator
+from selfheal.domain.row_size import row_problem
 from selfheal.kit.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -195,6 +196,9 @@ class ModelContract(Forgiving):
         self._refuse_double_names()
         self._refuse_ambiguous_reasons()
         problems = [*_problems_of_inputs(self.inputs), *self._problems_of_names(), *self._problems_of_slices()]
+        too_wide = row_problem([self.kinds[name] for name in self.feature_names])
+        if too_wide is not None:
+            problems.append(too_wide)
         if problems:
             raise ConfigurationError(f"contract {self.name!r}: {'; '.join(problems)}")
         if not self.default_csv:

@@ -183,13 +183,16 @@ def _is_at_head(connection: Connection) -> bool:
 def _add_feature_columns(store: Store, connection: Connection) -> None:
     table = store.tables.prediction_logs.name
     existing = {column["name"]: column["type"] for column in inspect(connection).get_columns(table)}
+    missing: list[str] = []
     for column in feature_columns(store.contract):
         declared = column.type.compile(dialect=connection.dialect)
         found = existing.get(column.name)
         if found is None:
-            connection.execute(text(f'ALTER TABLE {table} ADD COLUMN "{column.name}" {declared}'))
+            missing.append(f'ADD COLUMN "{column.name}" {declared}')
         elif found.compile(dialect=connection.dialect) != declared:
             raise ConfigurationError(
                 f"{table}.{column.name} is {found} in the database but {declared} in contract "
                 f"{store.contract.name!r}; use another MLOPS_DB_NAME for another use case"
             )
+    if missing:
+        connection.execute(text(f"ALTER TABLE {table} {', '.join(missing)}"))
