@@ -38,6 +38,9 @@ Columns: TypeAlias = Mapping[str, FloatArray]
 TRUE_LABEL = "true_label"
 """Name of the label column in every frame and table, whatever the source file calls it."""
 
+IS_LABELLED = "_is_labelled"
+"""Name of the column that says whether a logged prediction has a label; no feature's name begins with `_`."""
+
 TAKEN_NAMES = frozenset(
     {
         *(
@@ -54,6 +57,14 @@ TAKEN_NAMES = frozenset(
     }
 )
 """Names of columns and fields beside the features, in requests, journal, tables and training sets: reserved."""
+
+REQUEST_FIELDS = frozenset({"prediction_id", "request_source", "explain"})
+"""Fields of a request beside the inputs: no alias of an input may be one of them."""
+
+SQL_NAMES = frozenset({*("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"), *("of_bucket", "of_version")})
+"""Names that a column of `prediction_logs` cannot have: Postgres has the first six in every table, and the others are
+variables of the functions that maintain the rollups (migration 0004). Any other name changes nothing: our queries
+qualify their columns, and what they add to features begins with `_`, which no feature does."""
 
 FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """Valid without quotes as a JSON field, a Postgres column (at most 63 characters) and a CSV column."""
@@ -248,8 +259,19 @@ class ModelContract(Forgiving):
         for name in self.feature_names:
             if not FEATURE_NAME.fullmatch(name):
                 yield f"{name!r} cannot name a feature: use a letter, then lower-case letters, digits and _, 63 at most"
-            if name in TAKEN_NAMES:
+            if name in TAKEN_NAMES - REQUEST_FIELDS:
                 yield f"{name!r} is a column of the platform's own; name the feature otherwise, with {name!r} as alias"
+            if name in REQUEST_FIELDS:
+                yield f"{name!r} is a field of every request; name the feature otherwise"
+            if name in SQL_NAMES:
+                yield f"{name!r} has another meaning in Postgres; name the feature otherwise, with {name!r} as alias"
+        for name in (*(alias for f in self.inputs for alias in f.aliases), self.label.name, *self.label.aliases):
+            if not name.strip() or not name.isprintable():
+                yield f"{name!r} cannot name a column: it is blank, or has a character that cannot be printed"
+        for feature in self.inputs:
+            for alias in feature.aliases:
+                if fold_name(alias) in REQUEST_FIELDS:
+                    yield f"{alias!r} is a field of every request and no alias of {feature.name!r}; choose another alias"
 
     def _problems_of_slices(self) -> Iterator[str]:
         for segment in self.segments:

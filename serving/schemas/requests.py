@@ -56,11 +56,19 @@ class RowBase(BaseModel):
 
 def row_model(contract: ModelContract) -> type[RowBase]:
     """Return the request model of one row, derived from the contract. It refuses unknown fields by name."""
-    fields: dict[str, Any] = {feature.name: _field(feature) for feature in contract.inputs}
+    fields: dict[str, Any] = {attribute_of(feature.name): _field(feature) for feature in contract.inputs}
     model: type[RowBase] = create_model("PredictRequest", __base__=RowBase, __doc__=contract.description, **fields)
     model.model_config["json_schema_extra"] = {"examples": [dict[str, Any](example_row(contract))]}
     model.model_rebuild(force=True)
     return model
+
+
+def attribute_of(input_name: str) -> str:
+    """Return the model's attribute for an input. Requests never have it: a field goes by its aliases.
+
+    It has a prefix, so that an input may be called as an attribute of Pydantic's models is (`copy`, `json`).
+    """
+    return f"input_{input_name}"
 
 
 def example_row(contract: ModelContract) -> dict[str, float | int]:

@@ -9,7 +9,7 @@ from pydantic import Field, GetJsonSchemaHandler, create_model
 
 from serving.schemas.problems import NOT_WHOLE, invalid_request
 from serving.schemas.reading import ObjectReader, Refused
-from serving.schemas.requests import MAX_BATCH_ROWS, BatchBase, RowBase, example_row, row_model
+from serving.schemas.requests import MAX_BATCH_ROWS, BatchBase, RowBase, attribute_of, example_row, row_model
 from serving.scoring.micro_batcher import Row
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ class RequestParser:
         self.batch_model = batch_model(contract, self.row_model)
         self._reader = ObjectReader(self.row_model)
         names = contract.input_names
-        self._values = itemgetter(*names) if len(names) > 1 else lambda fields: (fields[names[0]],)
+        attributes = [attribute_of(name) for name in names]
+        self._values = itemgetter(*attributes) if len(names) > 1 else lambda fields: (fields[attributes[0]],)
         self._names = names
         self._whole = [i for i, feature in enumerate(contract.inputs) if feature.kind == "int"]
 

@@ -44,7 +44,10 @@ class LinesAgainstTable:
 
 
 class JournalCheck:
-    """One pass over the journal; made by `journal_check`."""
+    """One pass over the journal; made by `journal_check`.
+
+    Columns of its own beside features begin with `_`, which no feature does.
+    """
 
     def __init__(self, store: Store, connection: Connection) -> None:
         self._store = store
@@ -54,7 +57,7 @@ class JournalCheck:
         self._snapshot_columns = names
         snapshot_rows = f"""
             CREATE TEMP TABLE snapshot_rows AS
-            SELECT 0 AS snapshot, false AS is_found, false AS is_equal, {names} FROM {self._table} WHERE false
+            SELECT 0 AS _snapshot, false AS _is_found, false AS _is_equal, {names} FROM {self._table} WHERE false
         """
         with connection.begin():
             connection.execute(text("CREATE TEMP TABLE differing (prediction_id uuid PRIMARY KEY)"))
@@ -63,11 +66,11 @@ class JournalCheck:
     def add_snapshot(self, number: int, rows: pd.DataFrame) -> None:
         """Add the logged rows of a training set, to be compared with the lines."""
         names = [*SNAPSHOT_COLUMNS, *self._store.contract.feature_names]
-        data = rows[names].assign(snapshot=number, is_found=False, is_equal=False)
+        data = rows[names].assign(_snapshot=number, _is_found=False, _is_equal=False)
         for name in self._store.contract.feature_names:
             if self._store.contract.kinds[name] == "int":
                 data[name] = data[name].astype("Int64")
-        target = f"snapshot_rows ({self._snapshot_columns}, snapshot, is_found, is_equal)"
+        target = f"snapshot_rows ({self._snapshot_columns}, _snapshot, _is_found, _is_equal)"
         with (
             self._connection.begin(),
             self._connection.connection.cursor().copy(f"COPY {target} FROM STDIN (FORMAT csv)") as copy,
@@ -125,10 +128,10 @@ class JournalCheck:
     def snapshot_results(self) -> list[Row[Any]]:
         """Return for each snapshot: rows, rows without a line, the newest of those, and rows whose line differs."""
         query = """
-            SELECT snapshot, count(*) AS n_rows, count(*) FILTER (WHERE NOT is_found) AS n_missing,
-                   max(created_at) FILTER (WHERE NOT is_found) AS newest_missing_at,
-                   count(*) FILTER (WHERE is_found AND NOT is_equal) AS n_differing
-            FROM snapshot_rows GROUP BY snapshot ORDER BY snapshot
+            SELECT _snapshot AS snapshot, count(*) AS n_rows, count(*) FILTER (WHERE NOT _is_found) AS n_missing,
+                   max(created_at) FILTER (WHERE NOT _is_found) AS newest_missing_at,
+                   count(*) FILTER (WHERE _is_found AND NOT _is_equal) AS n_differing
+            FROM snapshot_rows GROUP BY _snapshot ORDER BY _snapshot
         """
         with self._connection.begin():
             return list(self._connection.execute(text(query)))
@@ -164,7 +167,8 @@ class JournalCheck:
             ", ".join(f"{prefix}.{name.strip()}" for name in self._snapshot_columns.split(",")) for prefix in ("i", "s")
         )
         query = f"""
-            UPDATE snapshot_rows s SET is_found = true, is_equal = s.is_equal OR (({line}) IS NOT DISTINCT FROM ({row}))
+            UPDATE snapshot_rows s
+            SET _is_found = true, _is_equal = s._is_equal OR (({line}) IS NOT DISTINCT FROM ({row}))
             FROM incoming i WHERE i.prediction_id = s.prediction_id
         """
         self._connection.execute(text(query))
@@ -174,11 +178,11 @@ class JournalCheck:
 
 
 MISSING = """
-    SELECT prediction_id FROM incoming i
+    SELECT i.prediction_id FROM incoming i
     WHERE NOT EXISTS (SELECT 1 FROM {table} p WHERE p.prediction_id = i.prediction_id)
       AND NOT (i.created_at < coalesce(CAST(:retained_since AS timestamptz), '-infinity')
                AND NOT EXISTS (SELECT 1 FROM label_store l WHERE l.prediction_id = i.prediction_id))
-    ORDER BY created_at
+    ORDER BY i.created_at
 """
 
 UNSERVED = """
@@ -191,11 +195,11 @@ UNSERVED = """
                bool_or(d.code_version IS NULL OR d.code_version NOT LIKE '%+%') AS has_older
         FROM promotions JOIN retraining_decisions d USING (decision_id) WHERE promotions.model_name = :name
     )
-    SELECT prediction_id, NOT coalesce(r.has_older AND i.created_at < r.since, false) AS is_known
+    SELECT i.prediction_id, NOT coalesce(r.has_older AND i.created_at < r.since, false) AS is_known
     FROM incoming i CROSS JOIN recorded r
     WHERE NOT EXISTS (SELECT 1 FROM serving s WHERE s.version = i.model_version AND i.created_at >= s.since - :early
                         AND i.created_at <= coalesce(s.until + :late, 'infinity'))
-    ORDER BY created_at
+    ORDER BY i.created_at
 """
 """The release that made `promotions` a table also gave `code_version` a digest. What had gone live before is known of
 each version for its last time only (migration 0007)."""

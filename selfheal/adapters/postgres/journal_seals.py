@@ -45,9 +45,10 @@ SEALS_PER_PASS = 20
 PREDICTIONS = "predictions"
 
 PREDICTION_ROWS = f"""
-    SELECT journal_segment, {HOUR_OF_PREDICTION} AS hour, model_version, prediction_id, to_jsonb(p) - 'journal_segment' AS content
+    SELECT journal_segment, {HOUR_OF_PREDICTION} AS hour, model_version, prediction_id, to_jsonb(p.*) - 'journal_segment' AS content
     FROM prediction_logs p
 """
+"""`p.*` is the row, whatever a feature is called; a bare `p` would be a feature of that name."""
 
 _LABEL_NAMES = ", ".join(LABEL_COLUMNS)
 LABEL_ROWS = f"""

@@ -30,16 +30,19 @@ def label_delay_sample(store: Store, model_version: int, since: datetime, until:
             SELECT CAST(:since AS timestamptz) AS since, CAST(:until AS timestamptz) AS until,
                    (CAST(:until AS timestamptz) - CAST(:since AS timestamptz)) / :n_slices AS slice
         )
-        SELECT extract(epoch FROM until - p.created_at)::float8 AS age_s,
-               CASE WHEN f.received_at <= span.until THEN extract(epoch FROM f.received_at - p.created_at)::float8 END AS delay_s,
+        SELECT extract(epoch FROM span.until - p.created_at)::float8 AS age_s,
+               CASE WHEN f.received_at <= span.until
+                    THEN extract(epoch FROM f.received_at - p.created_at)::float8 END AS delay_s,
                CASE WHEN f.received_at <= span.until THEN l.true_label::float8 END AS true_label,
                coalesce(f.received_at <= span.until AND l.first_label <> l.true_label, false) AS is_replaced
-        FROM span CROSS JOIN generate_series(1, :n_slices) number
+        FROM span CROSS JOIN generate_series(1, :n_slices) slices(number)
         CROSS JOIN LATERAL (
-            SELECT prediction_id, created_at FROM prediction_logs
-            WHERE model_version = :version AND created_at > since + (number - 1) * slice
-              AND created_at <= (CASE WHEN number = :n_slices THEN until ELSE since + number * slice END)
-            ORDER BY created_at LIMIT :rows_per_slice
+            SELECT logs.prediction_id, logs.created_at FROM prediction_logs logs
+            WHERE logs.model_version = :version
+              AND logs.created_at > span.since + (slices.number - 1) * span.slice
+              AND logs.created_at <= (CASE WHEN slices.number = :n_slices THEN span.until
+                                           ELSE span.since + slices.number * span.slice END)
+            ORDER BY logs.created_at LIMIT :rows_per_slice
         ) p
         LEFT JOIN label_store l ON l.prediction_id = p.prediction_id
         CROSS JOIN LATERAL (SELECT coalesce(l.first_received_at, l.received_at) AS received_at) f

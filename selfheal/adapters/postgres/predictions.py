@@ -1,5 +1,8 @@
 """Predictions and labels: queries over predictions and their true outcomes.
 
+A column of `prediction_logs` may have any name that a contract gives it. So what a query names itself (`hours`, `_hour`)
+is used with its table's name or begins with `_`.
+
 Rows are read in bulk (COPY); aggregates are computed in SQL. The cost of a query does not depend on the number of rows in a
 window: whole minutes are read from the exact rollups, the rows of the two minutes at the window's ends from the table, and
 columns from a sample.
@@ -18,6 +21,7 @@ from sqlalchemy import Connection, func, select, text
 
 from selfheal.adapters.postgres.spoiled_periods import COUNT_SPOILED, IS_SOUND
 from selfheal.adapters.postgres.tables import HOUR_OF_PREDICTION, ROLLUP_BUCKET, SAMPLING_HASH
+from selfheal.domain.contract import IS_LABELLED
 from selfheal.domain.records import ProxyMetrics, Window
 
 if TYPE_CHECKING:
@@ -122,10 +126,12 @@ def _rows_of_smallest_hash(store: Store, window: Window, max_rows: int, share: f
     """
     query = f"""
         SELECT created_at, {_columns(store)}, probability, prediction FROM (
-            SELECT chosen.* FROM generate_series(date_trunc('hour', %(start)s::timestamptz, 'UTC'), %(end)s, '1 hour') hour
+            SELECT chosen.*
+            FROM generate_series(date_trunc('hour', %(start)s::timestamptz, 'UTC'), %(end)s, '1 hour') hours(_hour)
             CROSS JOIN LATERAL (
                 SELECT * FROM prediction_logs
-                WHERE model_version = %(version)s AND {HOUR_OF_PREDICTION} = hour AND {SAMPLING_HASH} <= %(highest)s
+                WHERE model_version = %(version)s AND {HOUR_OF_PREDICTION} = hours._hour
+                  AND {SAMPLING_HASH} <= %(highest)s
                 OFFSET 0
             ) chosen
             WHERE created_at > %(start)s AND created_at <= %(end)s
@@ -149,11 +155,11 @@ def newest_rows(store: Store, window: Window, n_rows: int) -> pd.DataFrame:
 def newest_of_version(store: Store, model_version: int, max_rows: int) -> pd.DataFrame:
     """Return the version's newest predictions, labelled or not, oldest first.
 
-    Columns: `prediction_id`, `created_at`, features, `probability`, `prediction`, `is_labelled` (0 or 1).
+    Columns: `prediction_id`, `created_at`, features, `probability`, `prediction`, `IS_LABELLED` (0 or 1).
     """
     query = f"""
         SELECT p.prediction_id, p.created_at, {_columns(store, "p.")}, p.probability, p.prediction,
-               (l.prediction_id IS NOT NULL)::int AS is_labelled
+               (l.prediction_id IS NOT NULL)::int AS {IS_LABELLED}
         FROM (SELECT * FROM prediction_logs WHERE model_version = %(version)s
               ORDER BY created_at DESC, prediction_id DESC LIMIT %(max_rows)s) p
         LEFT JOIN label_store l USING (prediction_id)
@@ -383,10 +389,11 @@ class _Totals:
 
 TOTALS = text("""
     WITH edge AS (
-        SELECT * FROM prediction_logs WHERE model_version = :version AND created_at > :start AND created_at < :first_end
+        SELECT prediction, probability FROM prediction_logs
+        WHERE model_version = :version AND created_at > :start AND created_at < :first_end
         UNION ALL
-        SELECT * FROM prediction_logs WHERE model_version = :version AND created_at > :start
-          AND created_at >= :last AND created_at <= :end
+        SELECT prediction, probability FROM prediction_logs
+        WHERE model_version = :version AND created_at > :start AND created_at >= :last AND created_at <= :end
     ),
     edge_labels AS (
         SELECT received_at FROM label_store

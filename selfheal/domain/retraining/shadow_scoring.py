@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfheal.domain.contract import IS_LABELLED
 from selfheal.domain.monitoring.intervals import wilson
 from selfheal.domain.monitoring.shift import ks_distance
 from selfheal.domain.records import ShadowScoring, WorthLabelling
@@ -70,14 +71,15 @@ def worth_labelling(rows: pd.DataFrame, challenger: Scores) -> tuple[WorthLabell
     counts for or against both alike.
 
     Args:
-        rows: the champion's log: `prediction_id`, `created_at`, `probability`, `prediction`, `is_labelled`.
+        rows: the champion's log: `prediction_id`, `created_at`, `probability`, `prediction`, `IS_LABELLED`.
         challenger: its scores of these rows.
     """
     if challenger.problem is not None:
         return ()
-    is_open = ~rows["is_labelled"].to_numpy(dtype=bool)
+    is_open = ~rows[IS_LABELLED].to_numpy(dtype=bool)
     is_disputed = challenger.predictions != rows["prediction"].to_numpy(dtype=np.int64)
-    disputed = rows.assign(challenger_probability=challenger.probabilities)[is_open & is_disputed]
+    known = rows[["prediction_id", "created_at", "probability"]]  # a feature may be called as what is added here
+    disputed = known.assign(challenger_probability=challenger.probabilities)[is_open & is_disputed]
     difference = (disputed["challenger_probability"] - disputed["probability"]).abs()
     ordered = disputed.assign(difference=difference).sort_values(["difference", "created_at"], ascending=False)
     return tuple(

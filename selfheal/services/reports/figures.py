@@ -158,7 +158,7 @@ def effects_figure(columns: Sequence[ColumnDrift], min_effect: float) -> dict[st
         "data": [bars],
         "layout": {
             "xaxis": {"rangemode": "tozero", "gridcolor": "#eef1f4"},
-            "yaxis": {"automargin": True, "ticksuffix": " "},
+            "yaxis": {"type": "category", "automargin": True, "ticksuffix": " "},
             "shapes": [limit],
         },
     }
@@ -191,7 +191,7 @@ def missing_figure(columns: Sequence[ColumnDrift]) -> dict[str, Any]:
             "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
             "margin": {"l": 42, "r": 10, "t": 30, "b": 30},
             "xaxis": {"ticksuffix": " %", "rangemode": "tozero", "gridcolor": "#eef1f4"},
-            "yaxis": {"automargin": True, "ticksuffix": " "},
+            "yaxis": {"type": "category", "automargin": True, "ticksuffix": " "},
         },
     }
 

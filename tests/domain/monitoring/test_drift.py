@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +193,26 @@ def test_evidently_is_given_our_test_and_threshold_for_each_column(reference: pd
     for name, p_value in evidently_p_values(snapshot, list(current)).items():
         assert p_value == column_shift(current[name].to_numpy(), reference[name].to_numpy()).p_value
         assert (told[name]["method"], told[name]["threshold"]) == (METHOD, thresholds.of_values[name])
+
+
+def test_what_columns_are_called_changes_nothing_even_where_evidently_gives_names_a_meaning(
+    reference: pd.DataFrame,
+) -> None:
+    rows = scored(contract.synthesize(1_000, 2).assign(load_ratio=lambda frame: frame["load_ratio"] * 1.5))
+    others = dict(zip(contract.feature_names, ("target", "id", "datetime", "index"), strict=True))
+    usual = detected(rows, reference)
+    renamed = detect_drift(
+        window(),
+        rows.rename(columns=others),
+        reference.rename(columns=others),
+        features=tuple(others.values()),
+        reference_version=3,
+        limits=LIMITS,
+        baseline=None,
+        feed_problems=("told by the feed check",),
+    )
+    back = {new: old for old, new in others.items()}
+    found = [dataclasses.replace(one, column=back.get(one.column, one.column)) for one in renamed.report.columns]
+    assert found == list(usual.report.columns)
+    assert "load_ratio" in usual.report.drifted_features
+    assert (renamed.snapshot is None) == (usual.snapshot is None)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfheal.domain.contract import FloatArray
+from selfheal.domain.contract import IS_LABELLED, FloatArray
 from selfheal.domain.records import ShadowScoring
 from selfheal.domain.retraining.evaluation import Scores
 from selfheal.domain.retraining.shadow_scoring import (
@@ -32,7 +32,7 @@ def logged(probabilities: list[float], labelled: list[int] | None = None, thresh
             "created_at": [pd.Timestamp(T0 + timedelta(seconds=i)) for i in range(len(probabilities))],
             "probability": probabilities,
             "prediction": [int(p >= threshold) for p in probabilities],
-            "is_labelled": labelled or [0] * len(probabilities),
+            IS_LABELLED: labelled or [0] * len(probabilities),
         }
     )
 
