@@ -87,6 +87,8 @@ def replay_journal(as_json: JsonFlag = False) -> None:
         console.print(f"{name}: {result.n_read:,} lines read, {result.n_new:,} rows were missing")
         for place in result.corrupt:
             console.print(f"[red]damaged line left out: {escape(place)}[/]")
+        for place in result.unusable:
+            console.print(f"[yellow]copied without a value that its column cannot hold: {escape(place)}[/]")
 
 
 @app.command(rich_help_panel="Upkeep")

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from selfheal.domain.declarations import NOT_GIVEN, Forgiving, forgiving, problems_of, shown
 from selfheal.domain.default_estimator import DEFAULT_GRID, default_estimator
+from selfheal.domain.derived_values import MAX_FLOAT, MAX_INT, DerivedValues
 from selfheal.domain.row_size import row_problem
 from selfheal.kit.errors import ConfigurationError
 
@@ -68,9 +69,6 @@ qualify their columns, and what they add to features begins with `_`, which no f
 
 FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """Valid without quotes as a JSON field, a Postgres column (at most 63 characters) and a CSV column."""
-
-MAX_INT = 2**31 - 1
-"""Whole numbers are stored in 32 bits."""
 
 KINDS = "yes and no are an int of 0 to 1, a category becomes one such input per value"
 """What to do with an input that is neither a float nor an int."""
@@ -358,6 +356,35 @@ class ModelContract(Forgiving):
         columns = {name: inputs[name].to_numpy(dtype=np.float64) for name in self.input_names}
         return pd.DataFrame(self.feature_columns(columns), index=inputs.index)
 
+    def without_unusable(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+        """Return the rows of a feature frame whose derived values are usable, and what is wrong with the others.
+
+        The index and further columns stay. The sentence is `DerivedValues.summary`; empty if no row is left out.
+        """
+        values = frame[[feature.name for feature in self.derived]].to_numpy(dtype=np.float64).T
+        if self.derived_values.are_usable(values):
+            return frame, ""
+        return frame[self.derived_values.usable(values)], self.derived_values.summary(values)
+
+    def usable_matrix(self, columns: Columns) -> FloatArray:
+        """Return `matrix` without the rows whose derived values are unusable, unless all are."""
+        matrix = self.matrix(columns)
+        usable = self.derived_values.usable(self.derived_part(matrix))
+        return matrix[usable] if usable.any() else matrix
+
+    def probe_matrix(self) -> FloatArray:
+        """Return the features of the probe rows that the API would accept."""
+        return self.usable_matrix(self.probe_rows())
+
+    def derived_part(self, matrix: FloatArray) -> FloatArray:
+        """Return the derived features of a feature matrix, shape (derived features, n): a view."""
+        return matrix.T[len(self.inputs) :]
+
+    @cached_property
+    def derived_values(self) -> DerivedValues:
+        """Return the check of the derived features' values."""
+        return DerivedValues(self.derived)
+
     @cached_property
     def hash(self) -> str:
         """Return the sha256 of the declarations that decide what the model sees, and of the derivation's results.
@@ -400,6 +427,8 @@ def _problems_of_inputs(inputs: Sequence[Feature]) -> Iterator[str]:
     for feature in inputs:
         if not (np.isfinite(feature.lower) and np.isfinite(feature.upper) and feature.lower < feature.upper):
             yield f"{feature.name!r} has the limits {feature.lower:g} to {feature.upper:g}; two finite, rising numbers are needed"
+        elif max(abs(feature.lower), abs(feature.upper)) > MAX_FLOAT:
+            yield f"{feature.name!r} has limits beyond ±{MAX_FLOAT:.1e}, which no tree can compare; use another unit"
         elif not feature.lower <= feature.example <= feature.upper:
             yield f"the example {feature.example:g} of {feature.name!r} is not within {feature.lower:g} to {feature.upper:g}"
         if feature.kind == "int" and max(abs(feature.lower), abs(feature.upper)) > MAX_INT:

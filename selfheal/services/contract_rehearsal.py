@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from selfheal.domain.contract import PROBE_ROWS, TRUE_LABEL, FloatArray, ModelContract
+from selfheal.domain.derived_values import MAX_FLOAT, MAX_INT
 from selfheal.domain.records import GateStatus
 from selfheal.kit.errors import (
     InvalidDataError,
@@ -111,7 +112,16 @@ def _problem_of(values: FloatArray, apart: FloatArray, kind: str, is_nullable: b
         return "can be missing, but is not declared with is_nullable=True"
     if kind == "int" and (np.nan_to_num(values) % 1 != 0).any():
         return "is declared an int, but is not always whole"
-    return None
+    return _excess(values, kind)
+
+
+def _excess(values: FloatArray, kind: str) -> str | None:
+    """Return by how much a derived column exceeds what it may hold; None if it does not."""
+    largest = MAX_INT if kind == "int" else MAX_FLOAT
+    if not (np.abs(values) > largest).any():
+        return None
+    remedy = "declare it as a float, or narrow their limits" if kind == "int" else "bound it, or narrow their limits"
+    return f"reaches {np.nanmax(np.abs(values)):,.6g} within the limits of the inputs, beyond {largest:,.10g}; {remedy}"
 
 
 def _check_grid(contract: ModelContract) -> Iterator[Finding]:

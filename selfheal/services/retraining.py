@@ -28,6 +28,7 @@ from selfheal.domain.retraining.dataset import (
     OriginalRows,
     TrainingSet,
     bootstrap_training_set,
+    source_without,
     training_set,
 )
 from selfheal.domain.retraining.evaluation import Evaluation, evaluation_on
@@ -164,19 +165,21 @@ def _gather(platform: Platform, decision: Decision, bootstrap_data: Dataset | No
     champion = model_versions.champion(platform.store)
     since = champion.promoted_at
     matured, _ = matured_labels(platform, champion)
-    rows = predictions.labelled_rows(
+    labelled = predictions.labelled_rows(
         platform.store,
         since=since,
         until=None if matured is None else matured.until,
         max_rows=settings.training_max_rows,
         sound_only=True,
+        usable_only=False,
     )
+    rows, left_out = contract.without_unusable(labelled)
     counts = predictions.count_labels(platform.store, since=since, sound_only=True)
     n_predictions, n_labels = counts if matured is None else (matured.n_predictions, matured.n_labels)
     return training_set(
         rows,
         contract,
-        source=f"{len(rows):,} labelled predictions",
+        source=source_without(f"{len(rows):,} labelled predictions", left_out),
         min_evaluation_rows=settings.min_samples_for_decision,
         label_coverage_pct=100.0 * n_labels / max(1, n_predictions),
         decision_id=decision.decision_id,
@@ -202,8 +205,8 @@ def original_rows(platform: Platform, champion: ModelVersion) -> OriginalRows | 
         baseline = read_baseline(platform.store, platform.settings.data_dir)
         if baseline is None:
             return None
-        frame = platform.contract.feature_frame(baseline)
-        frame[TRUE_LABEL], frame[WEIGHT] = baseline[TRUE_LABEL], 1.0
+        frame, _ = platform.contract.without_unusable(platform.contract.feature_frame(baseline))
+        frame = frame.assign(**{TRUE_LABEL: baseline[TRUE_LABEL]}).assign(**{WEIGHT: 1.0})
         return OriginalRows(frame.iloc[-max_rows:], "the first baseline")
     source = f"the training set of version {champion.version} ({kept.info.source})"
     return OriginalRows(kept.frame.iloc[-max_rows:], source)

@@ -18,6 +18,7 @@ from selfheal.domain.monitoring.label_delay import label_delay, matured_period, 
 from selfheal.domain.monitoring.performance import performance_report
 from selfheal.domain.monitoring.silence import TRAFFIC_SILENT, Pulse, traffic_alert, traffic_pulse
 from selfheal.domain.monitoring.triage import HarmLimits, triage
+from selfheal.domain.monitoring.unusable_values import UNUSABLE_VALUES, left_out_of_window
 from selfheal.domain.monitoring.window import HOUR, WindowLimits, longer_start, window_start
 from selfheal.domain.records import (
     Alert,
@@ -52,22 +53,25 @@ def compare(platform: Platform, window: Window) -> DriftResult:
     """Compare the window's rows with the champion's reference and the first baseline (`detect_drift`)."""
     champion = _champion_of_window(platform, window)
     reference = _reference(platform, champion)
-    current = predictions.window_rows(platform.store, window, platform.settings.monitoring_max_rows)
+    max_rows = platform.settings.monitoring_max_rows
+    sampled = predictions.window_rows(platform.store, window, max_rows, usable_only=False)
+    current, unusable = platform.contract.without_unusable(sampled)
     recent = predictions.newest_rows(platform.store, window, RECENT_ROWS)
     baseline = read_baseline(platform.store, platform.settings.data_dir)
-    return detect_drift(
+    found = detect_drift(
         window,
-        current,
+        current.reset_index(drop=True),
         reference,
         features=platform.contract.feature_names,
         reference_version=champion.version,
         limits=drift_limits(platform.settings),
         recent=recent,
-        baseline=None if baseline is None else platform.contract.feature_frame(baseline),
+        baseline=None if baseline is None else _usable_features(platform, baseline),
         feed_problems=feed_problems(recent, reference, platform.contract),
         feed_checked_since=recent["created_at"].iloc[0].to_pydatetime() if len(recent) >= MIN_FEED_ROWS else None,
         seed=platform.settings.random_seed,
     )
+    return replace(found, report=replace(found.report, unusable_rows=unusable))
 
 
 def measure(platform: Platform, window: Window) -> PerformanceReport:
@@ -111,6 +115,7 @@ def conclude(
     if spoiled is not None:  # before the tick, so that a recorded tick implies that its consequences are recorded
         record_spoiled_period(platform.store, outcome.window.tick_id, spoiled)
     ticks.record_tick(platform.store, proxy, drift, performance, outcome, now)
+    _sync_unusable(platform, drift.unusable_rows, now)
     return outcome, alerts.sync_alerts(platform.store, outcome, now)
 
 
@@ -190,6 +195,19 @@ def _reference(platform: Platform, champion: ModelVersion) -> pd.DataFrame:
     """Return the champion's frozen reference. A feature that its contract did not have is missing in every row."""
     columns = [*platform.contract.feature_names, PROBABILITY, TRUE_LABEL]
     return platform.registry.reference(champion).reindex(columns=columns)
+
+
+def _usable_features(platform: Platform, inputs: pd.DataFrame) -> pd.DataFrame:
+    usable, _ = platform.contract.without_unusable(platform.contract.feature_frame(inputs))
+    return usable
+
+
+def _sync_unusable(platform: Platform, found: str, now: datetime) -> None:
+    """Open, update or resolve the alert about rows of the window that are left out."""
+    if found:
+        alerts.open_or_update_alert(platform.store, alerts.VALUES, None, left_out_of_window(found), now)
+    else:
+        alerts.resolve_alert(platform.store, alerts.VALUES, UNUSABLE_VALUES, now)
 
 
 def _champion_of_window(platform: Platform, window: Window) -> ModelVersion:

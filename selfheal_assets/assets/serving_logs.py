@@ -1,5 +1,6 @@
 """Serving logs: predictions and labels, copied from the journal into Postgres."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -56,17 +57,25 @@ def _ingested(
     kind: JournalKind,
     summarise: "Callable[[Store], TableSummary]",
 ) -> Metadata:
+    from selfheal.adapters.postgres.alerts import SERVING, open_or_update_alert
     from selfheal.adapters.postgres.ingest import ingest
+    from selfheal.domain.monitoring.unusable_values import left_out_of_copy
 
     opened = platform.open()
     result = ingest(opened.store, kind, opened.settings.data_dir)
     for place in result.corrupt:
         context.log.warning("damaged journal line left out: %s", place)
+    if result.unusable:
+        said = "%d lines were copied without a derived value that its column cannot hold, the last: %s"
+        context.log.warning(said, len(result.unusable), result.unusable[-1])
+        alert = left_out_of_copy(len(result.unusable), result.unusable[-1])
+        open_or_update_alert(opened.store, SERVING, None, alert, datetime.now(UTC))
     summary = summarise(opened.store)
     metadata: Metadata = {
         "dagster/row_count": summary.n_rows,
         "rows_copied_now": result.n_new,
         "damaged_lines": len(result.corrupt),
+        "unusable_lines": len(result.unusable),
     }
     if summary.first is not None and summary.last is not None:
         metadata["first"] = dg.MetadataValue.timestamp(summary.first)

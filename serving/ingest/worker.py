@@ -19,6 +19,7 @@ from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
 from selfheal.adapters.postgres.ingest import IngestResult, compress_copied, ingest, lag_bytes
 from selfheal.adapters.postgres.journal_seals import seal_finished
 from selfheal.adapters.postgres.refusals import refusal
+from selfheal.domain.monitoring.unusable_values import UNUSABLE_VALUES, left_out_of_copy
 from selfheal.domain.records import Alert, Severity
 from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.periodic_thread import PeriodicThread
@@ -63,6 +64,7 @@ class IngestWorker:
         self._lag = AlertLatch(platform, JOURNAL_LAG)
         self._damage = AlertLatch(platform, JOURNAL_DAMAGED)
         self._conflict = AlertLatch(platform, LABEL_CONFLICT)
+        self._unusable = AlertLatch(platform, UNUSABLE_VALUES, records_each_call=True)
         self._known_damage: set[str] = set()
         """Damage that the last pass found, so that it is logged once although every pass finds it again."""
         self.problem: str | None = None
@@ -71,6 +73,7 @@ class IngestWorker:
         self.n_damaged = 0
         self.n_torn = 0
         self.n_label_conflicts = 0
+        self.n_unusable = 0
 
     @property
     def lag_seconds(self) -> float:
@@ -143,10 +146,12 @@ class IngestWorker:
         for kind in self._kinds:
             result = ingest(store, kind, settings.data_dir)
             total.corrupt += result.corrupt
+            total.unusable += result.unusable
             total.n_conflicts += result.n_conflicts
             self.n_copied += result.n_new
             self.n_torn += result.n_torn
         self._check_damage(total.corrupt)
+        self._check_unusable(total.unusable)
         self._check_conflicts(total.n_conflicts)
         if time.monotonic() - self._compressed_at > COMPRESS_EVERY_SECONDS:
             for kind in self._kinds:
@@ -200,6 +205,14 @@ class IngestWorker:
             self._damage.raise_(Alert(JOURNAL_DAMAGED, Severity.WARNING, message, {"n_lines": self.n_damaged}))
         elif self.n_damaged == 0:
             self._damage.clear()
+
+    def _check_unusable(self, found: list[str]) -> None:
+        self.n_unusable += len(found)
+        if found:
+            logger.warning("%d journal lines were copied without a derived value, the last: %s", len(found), found[-1])
+            self._unusable.raise_(left_out_of_copy(self.n_unusable, found[-1]))
+        elif self.n_unusable == 0:
+            self._unusable.clear()
 
     def _check_conflicts(self, n_conflicts: int) -> None:
         self.n_label_conflicts += n_conflicts

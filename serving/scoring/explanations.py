@@ -60,11 +60,18 @@ class ExplanationService:
             found: list[dict[str, Any] | None] = [None] * len(mine)
             reason = explainer
         else:
-            found = plain_explanations(explainer.explain(self._matrix([rows[which] for which in mine])))
+            found = self._explained(explainer, [rows[which] for which in mine])
             reason = NOT_FOR_THIS_ROW
         for which, explanation in zip(mine, found, strict=True):
             answers[which]["explanation"] = explanation
             answers[which]["explanation_unavailable"] = reason if explanation is None else None
+
+    def _explained(self, explainer: Explainer, rows: Sequence[Row]) -> list[dict[str, Any] | None]:
+        """Return each row's explanation; None for one that an earlier release has answered although no estimator takes it."""
+        matrix, contract = self._matrix(rows), self._platform.contract
+        usable = contract.derived_values.usable(contract.derived_part(matrix))
+        explained = iter(plain_explanations(explainer.explain(matrix[usable])) if usable.any() else ())
+        return [next(explained) if is_usable else None for is_usable in usable]
 
     def _matrix(self, rows: Sequence[Row]) -> FloatArray:
         contract = self._platform.contract

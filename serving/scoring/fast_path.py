@@ -42,8 +42,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope as AsgiScope
 
     from serving.dependencies import Service
-    from serving.scoring.idempotency import Outcome
-    from serving.scoring.micro_batcher import Answer
+    from serving.scoring.micro_batcher import Outcome
     from serving.scoring.request_parser import RequestParser
 
     Handler = Callable[[Service, bytes, bool], Awaitable[bytes]]
@@ -111,7 +110,7 @@ class FastPath:
         if wanted is Scope.SCORE:  # labels have a count of their own
             self.note_refusal(error)
 
-    def submit(self, scope: AsgiScope, body: bytes) -> asyncio.Future[list[Answer]] | None:
+    def submit(self, scope: AsgiScope, body: bytes) -> asyncio.Future[list[Outcome]] | None:
         """Queue a request for one row without an id of its own and without an explanation; return its future answer.
 
         Any other request is not queued but processed as usual; None is returned.
@@ -140,8 +139,8 @@ class FastPath:
     async def _predict(self, service: Service, body: bytes, is_explained: bool) -> bytes:
         row = self._parser.row(body) if len(body) <= MAX_INLINE_BYTES else await self._beside(self._parser.row, body)
         (outcome,) = await service.idempotency.score([row])
-        if isinstance(outcome, ProblemError):
-            raise outcome
+        if not isinstance(outcome, dict):
+            raise problem_of_row(outcome)
         if is_explained or row.is_explained:
             await service.explanations.add([row], [outcome])
         return orjson.dumps(outcome)
@@ -198,9 +197,14 @@ class FastPath:
         return await asyncio.get_running_loop().run_in_executor(self._reading_thread, work, *arguments)
 
 
-def _batch_answer(rows: Sequence[Row | Refused], outcomes: Sequence[Outcome]) -> bytes:
+def problem_of_row(outcome: Refused | ProblemError) -> ProblemError:
+    """Return the problem of a request whose one row was refused."""
+    return invalid_request(outcome.problems) if isinstance(outcome, Refused) else outcome
+
+
+def _batch_answer(rows: Sequence[Row | Refused], outcomes: Sequence[Outcome | ProblemError]) -> bytes:
     """Return a prediction or null for each row, with the errors. `outcomes` are those of the rows not refused."""
-    predictions: list[Answer | None] = []
+    predictions: list[dict[str, Any] | None] = []
     errors: list[dict[str, Any]] = []
     of_sound_rows = iter(outcomes)
     for position, row in enumerate(rows):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from serving.schemas.problems import ProblemError, internal_error, problem_for
+from serving.scoring.fast_path import problem_of_row
 from serving.security.http_protocol import StrictHttpProtocol
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
     from serving.scoring.fast_path import FastPath
-    from serving.scoring.micro_batcher import Answer
+    from serving.scoring.micro_batcher import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -73,14 +74,16 @@ class FastPathProtocol(StrictHttpProtocol):
             else:
                 answers.add_done_callback(partial(self._answer, cycle))
 
-    def _answer(self, cycle: RequestResponseCycle, answers: asyncio.Future[list[Answer]]) -> None:
+    def _answer(self, cycle: RequestResponseCycle, answers: asyncio.Future[list[Outcome]]) -> None:
         error = answers.exception()
         if isinstance(error, ProblemError):
             self._refuse(cycle, error)
         elif error is not None:
             self._fail(cycle, error)
+        elif not isinstance(answer := answers.result()[0], dict):
+            self._refuse(cycle, problem_of_row(answer))
         elif not cycle.disconnected:
-            self._write(cycle, orjson.dumps(answers.result()[0]))
+            self._write(cycle, orjson.dumps(answer))
 
     def _refuse(self, cycle: RequestResponseCycle, error: ProblemError) -> None:
         self._fast_path.note_refusal(error)

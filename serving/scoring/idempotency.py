@@ -12,16 +12,16 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from selfheal.adapters.journal import JournalKind, last_lines
 from selfheal.adapters.postgres.predictions import stored_predictions
 from selfheal.kit.errors import InvalidDataError
 from serving.schemas.problems import ProblemError
-from serving.scoring.micro_batcher import Answer, Row
+from serving.scoring.micro_batcher import Answer, Outcome, Row
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import ModelContract
@@ -46,8 +46,6 @@ MAX_OPEN_LOOKUPS = 10_000
 ROWS_PER_TURN = 1_000
 """Answers that are remembered before others have their turn in the event loop, after 2 ms."""
 
-Outcome: TypeAlias = "Answer | ProblemError"
-
 
 class IdempotencyKeys:
     """Scores each `prediction_id` once. One instance per process, for its event loop."""
@@ -70,8 +68,8 @@ class IdempotencyKeys:
                 "the end of the journal could not be read, so repeated requests may be logged twice: %s", error
             )
 
-    async def score(self, rows: Sequence[Row]) -> list[Outcome]:
-        """Return an answer for each row, or the conflict (409) of its id.
+    async def score(self, rows: Sequence[Row]) -> list[Outcome | ProblemError]:
+        """Return what becomes of each row; the conflict (409) of its id is a problem, too.
 
         Raises:
             ProblemError: as `MicroBatcher.score`; then no row was scored.
@@ -88,17 +86,19 @@ class IdempotencyKeys:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._under_way |= {own_id: (row, done) for own_id, row in first_rows.items()}
         try:
-            known = await self._look_up(own_ids)
+            known: dict[str, tuple[Row, Outcome]] = {**await self._look_up(own_ids)}
             fresh = [row for row in rows if row.prediction_id is None or _is_first(row, first_rows, known)]
-            remaining = iter(await self._batcher.score(fresh) if fresh else [])
-            outcomes: list[Outcome] = []
+            remaining: Iterator[Outcome] = iter(await self._batcher.score(fresh) if fresh else [])
+            outcomes: list[Outcome | ProblemError] = []
             for which, row in enumerate(rows, start=1):
                 if row.prediction_id is None:
                     outcomes.append(next(remaining))
                     continue
                 if _is_first(row, first_rows, known):
-                    known[row.prediction_id] = (row, next(remaining))
-                    self._remember(*known[row.prediction_id])
+                    outcome = next(remaining)
+                    known[row.prediction_id] = row, outcome
+                    if isinstance(outcome, dict):  # a refused row has not used its id
+                        self._remember(row, outcome)
                 outcomes.append(_same_answer(row, *known[row.prediction_id]))
                 if which % ROWS_PER_TURN == 0:
                     await asyncio.sleep(0)
@@ -153,9 +153,9 @@ def _is_first(row: Row, first_rows: Mapping[str, Row], known: Mapping[str, objec
     return row.prediction_id not in known and first_rows[row.prediction_id] is row
 
 
-def _same_answer(row: Row, first: Row, answer: Answer) -> Outcome:
+def _same_answer(row: Row, first: Row, outcome: Outcome) -> Outcome | ProblemError:
     if row.values == first.values and row.request_source == first.request_source:
-        return dict(answer)
+        return dict(outcome) if isinstance(outcome, dict) else outcome
     detail = f"prediction_id {row.prediction_id} was used for another row; choose a new id for each row"
     return ProblemError(409, "prediction_id_conflict", detail)
 

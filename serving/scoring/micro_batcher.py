@@ -6,18 +6,22 @@ millisecond whether for one row or for fifty.
 
 Large requests have a queue of their own, so that a row never waits for the batches that were sent before it, only for
 its share of the processor.
+
+Rows are judged one by one: one whose derived features are unusable, or on which `derive` fails, is refused without the
+others of its request. A model that fails on a row fails the request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -28,11 +32,15 @@ from selfheal.adapters.journal import column_values, encode_lines, format_time
 from selfheal.kit.errors import JournalUnavailableError
 from selfheal.kit.latency import LatencyHistogram
 from serving.schemas.problems import ProblemError, not_ready
+from serving.schemas.reading import MAX_ERRORS_PER_LIST, Refused
+from serving.scoring.isolation import isolate
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray, ModelContract
     from serving.champion.holder import Champion, ChampionHolder
     from serving.ingest.journal_writer import JournalWriter
+
+logger = logging.getLogger(__name__)
 
 MAX_WAITING_ROWS = 50_000
 """Largest number of waiting rows; beyond it, requests are refused at once instead of timing out."""
@@ -44,6 +52,9 @@ MAX_INLINE_ROWS = 256
 
 Answer: TypeAlias = dict[str, Any]
 """One acknowledged prediction, with the fields of `serving.schemas.requests.Prediction`."""
+
+Outcome: TypeAlias = Answer | Refused
+"""What becomes of a row: its answer, or what is wrong with it."""
 
 
 class Row(NamedTuple):
@@ -59,7 +70,7 @@ class Row(NamedTuple):
 class _Waiting:
     rows: Sequence[Row]
     arrived_at: float
-    answers: asyncio.Future[list[Answer]]
+    answers: asyncio.Future[list[Outcome]]
 
 
 class _Queue:
@@ -122,13 +133,18 @@ class _Queue:
         self.thread.shutdown(wait=True)
 
 
+class _DerivationError(Exception):
+    """The contract's `derive` fails on a group of rows; its error is the cause."""
+
+
 @dataclass(slots=True)
 class _Scored:
-    """A group that has been scored but not yet acknowledged."""
+    """A group that has been scored but not yet acknowledged; without lines if all of its rows are refused."""
 
     group: Sequence[_Waiting]
-    answers: list[list[Answer]]
+    outcomes: list[list[Outcome]]
     model_version: int
+    n_answers: int
     n_positive: int
     lines: bytes
 
@@ -160,15 +176,15 @@ class MicroBatcher:
             return self._holder.problem or "no model is loaded yet"
         return self._log.problem
 
-    async def score(self, rows: Sequence[Row]) -> list[Answer]:
-        """Score the rows and return once they are in the journal, with the durability of JOURNAL_FSYNC.
+    async def score(self, rows: Sequence[Row]) -> list[Outcome]:
+        """Score the rows and return once those with an answer are in the journal, with the durability of JOURNAL_FSYNC.
 
         Raises:
             ProblemError: 503 if there is no model, too many rows wait, or the journal cannot be written.
         """
         return await self.submit(rows)
 
-    def submit(self, rows: Sequence[Row]) -> asyncio.Future[list[Answer]]:
+    def submit(self, rows: Sequence[Row]) -> asyncio.Future[list[Outcome]]:
         """Queue the rows as `score` does, for a caller without a coroutine. The future fails as `score` does."""
         if self._is_closed:
             raise not_ready("the service is stopping")
@@ -178,7 +194,7 @@ class MicroBatcher:
             raise _not_durable()
         if self._small.n_rows + self._large.n_rows + len(rows) > MAX_WAITING_ROWS:
             raise ProblemError(503, "overloaded", "too many rows are waiting to be scored", retry_after_seconds=1)
-        answers: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        answers: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
         queue = self._small if len(rows) <= MAX_INLINE_ROWS else self._large
         queue.add(_Waiting(rows, time.perf_counter(), answers))
         return answers
@@ -213,36 +229,97 @@ class MicroBatcher:
         champion = self._holder.current
         assert champion is not None, "rows wait only while there is a champion; it is never taken away"
         in_thread = partial(asyncio.get_running_loop().run_in_executor, queue.thread)
-        if sum(len(waiting.rows) for waiting in group) <= MAX_INLINE_ROWS:
-            scored = self._score(group, champion)
-        else:
-            scored = await in_thread(self._score, group, champion)
         try:
-            await in_thread(self._log.write, scored.lines)
+            if sum(len(waiting.rows) for waiting in group) <= MAX_INLINE_ROWS:
+                scored = self._score(group, champion)
+            else:
+                scored = await in_thread(self._score, group, champion)
+        except _DerivationError:
+            if len(group) > 1:
+                raise
+            scored = await in_thread(self._score_apart, group, champion)
+        try:
+            if scored.lines:
+                await in_thread(self._log.write, scored.lines)
         except JournalUnavailableError:
             queue.fail(group, _not_durable())
         else:
             self._acknowledge(scored, queue)
 
     def _acknowledge(self, scored: _Scored, queue: _Queue) -> None:
-        now, n_before = time.perf_counter(), self.n_acknowledged
-        for waiting, answers in zip(scored.group, scored.answers, strict=True):
-            queue.n_rows -= len(answers)
-            self.n_acknowledged += len(answers)
+        now = time.perf_counter()
+        self.n_acknowledged += scored.n_answers
+        for waiting, outcomes in zip(scored.group, scored.outcomes, strict=True):
+            queue.n_rows -= len(outcomes)
             self.latency.observe(now - waiting.arrived_at, now)
             if not waiting.answers.done():
-                waiting.answers.set_result(answers)
-        n_rows = self.n_acknowledged - n_before
+                waiting.answers.set_result(outcomes)
         self.n_by_outcome[scored.model_version, 1] += scored.n_positive
-        self.n_by_outcome[scored.model_version, 0] += n_rows - scored.n_positive
+        self.n_by_outcome[scored.model_version, 0] += scored.n_answers - scored.n_positive
 
     def _score(self, group: Sequence[_Waiting], champion: Champion) -> _Scored:
         rows = [row for waiting in group for row in waiting.rows]
+        try:
+            matrix = self._matrix(rows)
+        except Exception as error:  # a contract's own code may raise anything
+            raise _DerivationError from error
+        refused = self._refused(matrix)
+        if refused:
+            matrix = _without(matrix, refused)
+        probabilities = _probabilities(champion, matrix) if len(matrix) else np.empty(0)
+        return self._scored(group, rows, refused, matrix, probabilities, champion)
+
+    def _score_apart(self, group: Sequence[_Waiting], champion: Champion) -> _Scored:
+        """Score a request some of whose rows make the contract's `derive` fail: those are refused.
+
+        Raises:
+            Exception: what the model raises: then it is the request that fails.
+        """
+        rows = [row for waiting in group for row in waiting.rows]
+        derived = isolate(lambda part: self._matrix(rows[part]), len(rows))
+        if derived.failures:
+            first = next(iter(derived.failures.values()))
+            logger.error("derive fails on %d of %d rows of a request", len(derived.failures), len(rows), exc_info=first)
+        refused = dict.fromkeys(derived.failures, self._underivable)
+        matrix = np.array(list(derived.results.values())).reshape(len(derived.results), len(self._kinds))
+        unusable, places = self._refused(matrix), list(derived.results)
+        refused |= {places[which]: problem for which, problem in unusable.items()}
+        matrix = _without(matrix, unusable)
+        probabilities = _probabilities(champion, matrix) if len(matrix) else np.empty(0)
+        return self._scored(group, rows, refused, matrix, probabilities, champion)
+
+    def _matrix(self, rows: Sequence[Row]) -> FloatArray:
         inputs = np.array([row.values for row in rows], dtype=np.float64)
-        matrix = self._contract.matrix(dict(zip(self._contract.input_names, inputs.T, strict=True)))
-        probabilities = champion.probabilities(matrix)
-        if not ((probabilities >= 0.0) & (probabilities <= 1.0)).all():
-            raise ValueError(f"version {champion.version.version} gave a probability outside [0, 1]")
+        return self._contract.matrix(dict(zip(self._contract.input_names, inputs.T, strict=True)))
+
+    def _refused(self, matrix: FloatArray) -> dict[int, Refused]:
+        """Return what is wrong with the rows whose derived features are unusable, by place; usually nothing."""
+        derived, values = self._contract.derived_values, self._contract.derived_part(matrix)
+        if derived.are_usable(values):
+            return {}
+        places = np.flatnonzero(~derived.usable(values)).tolist()
+        return {
+            place: Refused(derived.problems(values[:, place]) if which < MAX_ERRORS_PER_LIST else ())
+            for which, place in enumerate(places)
+        }
+
+    @cached_property
+    def _underivable(self) -> Refused:
+        names = [feature.name for feature in self._contract.derived]
+        field = names[0] if len(names) == 1 else "derived features"
+        return Refused([{"field": field, "message": "cannot be computed from this row: correct its inputs"}])
+
+    def _scored(
+        self,
+        group: Sequence[_Waiting],
+        all_rows: Sequence[Row],
+        refused: Mapping[int, Refused],
+        matrix: FloatArray,
+        probabilities: FloatArray,
+        champion: Champion,
+    ) -> _Scored:
+        """Return the group with its answers and lines. `matrix` and `probabilities` are of the rows that are not refused."""
+        rows = [row for place, row in enumerate(all_rows) if place not in refused] if refused else all_rows
         version = champion.version
         predictions = (probabilities >= version.threshold).astype(int).tolist()
         answers: list[Answer] = [
@@ -256,12 +333,18 @@ class MicroBatcher:
             }
             for row, prediction, probability in zip(rows, predictions, probabilities.tolist(), strict=True)
         ]
-        lines = self._lines(group, answers, matrix)
+        lines = self._lines(group, refused, answers, matrix) if answers else b""
+        outcomes: list[Outcome] = list(answers)
+        if refused:
+            remaining = iter(answers)
+            outcomes = [refused[place] if place in refused else next(remaining) for place in range(len(all_rows))]
         ends = list(accumulate(len(waiting.rows) for waiting in group))
-        by_request = [answers[end - len(waiting.rows) : end] for end, waiting in zip(ends, group, strict=True)]
-        return _Scored(group, by_request, version.version, sum(predictions), lines)
+        by_request = [outcomes[end - len(waiting.rows) : end] for end, waiting in zip(ends, group, strict=True)]
+        return _Scored(group, by_request, version.version, len(answers), sum(predictions), lines)
 
-    def _lines(self, group: Sequence[_Waiting], answers: Sequence[Answer], matrix: FloatArray) -> bytes:
+    def _lines(
+        self, group: Sequence[_Waiting], refused: Collection[int], answers: Sequence[Answer], matrix: FloatArray
+    ) -> bytes:
         """Return the journal's lines. `latency_ms` is the time from a row's arrival to its score, before the write."""
         created_at, now = format_time(datetime.now(UTC)), time.perf_counter()
         latencies_ms = [round(1000 * (now - waiting.arrived_at), 3) for waiting in group]
@@ -270,6 +353,8 @@ class MicroBatcher:
             for waiting, latency_ms in zip(group, latencies_ms, strict=True)
             for row in waiting.rows
         ]
+        if refused:
+            senders = [sender for place, sender in enumerate(senders) if place not in refused]
         columns = [column_values(values, kind) for values, kind in zip(matrix.T, self._kinds, strict=True)]
         return encode_lines(
             [
@@ -286,6 +371,18 @@ class MicroBatcher:
                 for answer, sender, features in zip(answers, senders, zip(*columns, strict=True), strict=True)
             ]
         )
+
+
+def _probabilities(champion: Champion, matrix: FloatArray) -> FloatArray:
+    probabilities = champion.probabilities(matrix)
+    if not ((probabilities >= 0.0) & (probabilities <= 1.0)).all():
+        raise ValueError(f"version {champion.version.version} gave a probability outside [0, 1]")
+    return probabilities
+
+
+def _without(matrix: FloatArray, places: Collection[int]) -> FloatArray:
+    """Return the matrix without these rows; in memory column by column, as it was."""
+    return np.delete(matrix.T, list(places), axis=1).T
 
 
 def _not_durable() -> ProblemError:

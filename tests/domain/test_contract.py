@@ -227,6 +227,7 @@ def test_a_contract_without_scenarios_cannot_be_lived_through() -> None:
         pytest.param({"aliases": ("request-source",)}, "no alias of 'temperature_c'", id="field as alias"),
         pytest.param({"aliases": (" ",)}, "it is blank", id="blank alias"),
         pytest.param({"aliases": ("Temp\nC",)}, "cannot be printed", id="line break in an alias"),
+        pytest.param({"upper": 1e39}, "use another unit", id="more than a tree compares"),
         pytest.param({"kind": "bool"}, "use 'float' or 'int'", id="kind"),
         pytest.param({"lower": 300.0}, "limits 300 to 300", id="no room"),
         pytest.param({"upper": float("inf")}, "two finite, rising numbers", id="infinite"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from selfheal.adapters.datasets import Dataset
-from selfheal.domain.contract import TRUE_LABEL, ModelContract, Scenario
+from selfheal.domain.contract import TRUE_LABEL, Columns, FloatArray, ModelContract, Scenario
 from selfheal.services.contract_rehearsal import check_contract, column_summary
 from selfheal.settings import Settings, load_settings
 from tests.toy_use_case import contract, derive
@@ -80,6 +80,7 @@ def test_a_contract_without_a_stand_in_is_explained_as_well() -> None:
         (strain(lambda c: c["restarts"] - c["restarts"].mean()), "depends on the rows beside it"),
         (strain(lambda c: 1.0 / c["load_ratio"]), "becomes infinite"),
         (strain(lambda c: c["temperature_c"]), "can be missing, but is not declared"),
+        (strain(lambda c: c["load_ratio"] * 1e38), "reaches 5e+38 within the limits of the inputs, beyond 3.4028"),
     ],
 )
 def test_a_derivation_that_would_fail_later_is_found(derivation: Any, told: str) -> None:
@@ -91,6 +92,24 @@ def test_a_derived_int_that_is_not_whole_is_found() -> None:
     whole = tuple(dataclasses.replace(feature, kind="int") for feature in contract.derived)
     (problem,) = found(having(derived=whole), "problem")
     assert "is not always whole" in problem
+
+
+def test_a_derived_int_that_grows_beyond_its_column_is_found() -> None:
+    whole = tuple(dataclasses.replace(feature, kind="int") for feature in contract.derived)
+    (problem,) = found(having(derived=whole, derive=lambda c: {"strain": c["restarts"] * 9e6}), "problem")
+    assert "'strain' reaches 9e+09 within the limits of the inputs, beyond 2,147,483,647" in problem
+    assert problem.endswith("declare it as a float, or narrow their limits")
+
+
+def test_rows_of_a_file_that_a_bootstrap_would_leave_out_are_left_out_here_too() -> None:
+    def rare(columns: Columns) -> dict[str, FloatArray]:
+        strain = derive(columns)["strain"]
+        strain[columns["load_ratio"] == 4.75] = np.inf
+        return {"strain": strain}
+
+    load = ROWS["load_ratio"].to_numpy().copy()
+    load[:3] = 4.75
+    assert found(having(derive=rare), "problem", data(load_ratio=load)) == []
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 MONITORING, SERVING, TRAFFIC = "monitoring", "serving", "traffic"
 """Sources of alerts: a tick, the API, and the sensor that notices missing traffic. Each opens and resolves its own."""
 
-PROMOTION, REGISTRY = "promotion", "registry"
-"""Further sources: a refused promotion or rollback, and MLflow being out of sync."""
+PROMOTION, REGISTRY, VALUES = "promotion", "registry", "values"
+"""Further sources: a refused promotion or rollback, MLflow being out of sync, and rows that a tick leaves out."""
 
 
 def sync_alerts(store: Store, triage: Triage, now: datetime) -> list[Alert]:

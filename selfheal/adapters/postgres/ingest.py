@@ -6,7 +6,7 @@ the primary key refuses; the same code refills an empty database from the first 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +31,7 @@ from selfheal.adapters.journal import (
     text_size,
 )
 from selfheal.adapters.postgres.predictions import FIRST_LABEL, LABEL_OVERRULES, LABEL_RANK
+from selfheal.adapters.storable_lines import BlankedLine, blanked_lines
 from selfheal.kit.errors import InvalidDataError
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ class IngestResult:
     """What one pass did.
 
     `n_read` lines were read and `n_new` rows were new. `n_torn` files ended in a line torn by a crash (which was never
-    acknowledged). `corrupt` says where lines were skipped, and why. `n_conflicts` labels contradict the one that counts: two
-    processes accepted them before either knew of the other.
+    acknowledged). `corrupt` says where lines were skipped, and why. `unusable` says which lines were copied without a
+    derived value that its column cannot hold. `n_conflicts` labels contradict the one that counts: two processes accepted
+    them before either knew of the other.
     """
 
     n_read: int = 0
@@ -53,6 +55,7 @@ class IngestResult:
     n_torn: int = 0
     n_conflicts: int = 0
     corrupt: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
 
 
 def ingest(
@@ -65,7 +68,8 @@ def ingest(
 ) -> IngestResult:
     """Copy everything in the journal that has not been copied yet.
 
-    A line that is damaged, or that Postgres refuses, is skipped and reported; the lines after it are copied.
+    A line that is damaged, or that Postgres refuses, is skipped and reported; the lines after it are copied. Only a derived
+    value that its column cannot hold is left out alone: the prediction was acknowledged, and its label needs it.
 
     Args:
         from_start: read every file again; existing rows are unchanged.
@@ -118,6 +122,7 @@ def _ingest_file(
                 result.n_new += copied.n_new
                 result.n_conflicts += copied.n_conflicts
                 result.corrupt.extend(copied.refused)
+                result.unusable.extend(copied.unusable)
         result.n_read += len(chunk.lines)
         result.corrupt.extend(chunk.corrupt)
         if on_progress is not None:
@@ -204,6 +209,20 @@ class _Copied:
     n_new: int = 0
     n_conflicts: int = 0
     refused: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Lines of a chunk, by their places; `is_blanked`: without values that their columns cannot hold."""
+
+    places: Sequence[int]
+    is_blanked: bool = False
+
+    def halves(self) -> list[_Piece]:
+        """Return both halves, the first one last: it is taken next, which preserves the order."""
+        middle = len(self.places) // 2
+        return [_Piece(part, self.is_blanked) for part in (self.places[middle:], self.places[:middle])]
 
 
 def _copy_chunk(
@@ -211,31 +230,43 @@ def _copy_chunk(
 ) -> _Copied:
     """Copy the lines, except those that Postgres refuses: they are rare, so halving finds them in few steps."""
     copied = _Copied()
-    pieces = [range(len(chunk.lines))]
+    blanked: dict[int, BlankedLine] = {}
+    pieces = [_Piece(range(len(chunk.lines)))]
     while pieces:
         piece = pieces.pop()
+        lines = tuple(blanked[i].line if piece.is_blanked else chunk.lines[i] for i in piece.places)
+        # Rows that differ from their line have no segment: a seal of an earlier release has them not in its digest.
+        of_segment = None if piece.is_blanked else segment
         try:
             with connection.begin_nested():
-                n_new, n_conflicts = _COPIERS[kind.name](
-                    store, connection, chunk.columns, chunk.lines[piece.start : piece.stop], segment
-                )
+                n_new, n_conflicts = _COPIERS[kind.name](store, connection, chunk.columns, lines, of_segment)
         except psycopg.errors.UndefinedColumn as error:
             raise InvalidDataError(
                 f"{path} was written under another contract: {error.diag.message_primary}"
             ) from error
         except (psycopg.DataError, psycopg.IntegrityError) as error:
-            if len(piece) == 1:
-                place = f"{path}: byte {chunk.starts[piece.start]}"
+            if not blanked and isinstance(error, psycopg.errors.NumericValueOutOfRange):
+                blanked = blanked_lines(chunk.columns, chunk.lines, whole_derived(store))
+            if not piece.is_blanked and not blanked.keys().isdisjoint(piece.places):
+                for is_blanked in (True, False):
+                    places = [i for i in piece.places if (i in blanked) is is_blanked]
+                    pieces += [_Piece(places, is_blanked)] if places else []
+            elif len(piece.places) == 1:
+                place = f"{path}: byte {chunk.starts[piece.places[0]]}"
                 copied.refused.append(f"{place} ({error.diag.message_primary})")
             else:
-                pieces += [
-                    piece[len(piece) // 2 :],
-                    piece[: len(piece) // 2],
-                ]  # the last piece is next, which preserves the order
+                pieces += piece.halves()
         else:
             copied.n_new += n_new
             copied.n_conflicts += n_conflicts
+            without = piece.places if piece.is_blanked else ()
+            copied.unusable += [f"{path}: byte {chunk.starts[i]} ({blanked[i].values})" for i in without]
     return copied
+
+
+def whole_derived(store: Store) -> set[str]:
+    """Return the derived features that are whole numbers: what is in their columns is of the contract's own making."""
+    return {feature.name for feature in store.contract.derived if feature.kind == "int"}
 
 
 @contextmanager
@@ -253,19 +284,20 @@ def incoming_lines(
 
 
 def _copy_predictions(
-    store: Store, connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...], segment: int
+    store: Store, connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...], segment: int | None
 ) -> tuple[int, int]:
     table = store.tables.prediction_logs.name
     names = ", ".join(f'"{name}"' for name in columns)
     insert_new = (
-        f"INSERT INTO {table} ({names}, journal_segment) SELECT {names}, :segment FROM incoming ON CONFLICT DO NOTHING"
+        f"INSERT INTO {table} ({names}, journal_segment) SELECT {names}, CAST(:segment AS integer) FROM incoming "
+        "ON CONFLICT DO NOTHING"
     )
     with incoming_lines(connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"):
         return connection.execute(text(insert_new), {"segment": segment}).rowcount, 0
 
 
 def _copy_labels(
-    store: Store, connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...], segment: int
+    store: Store, connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...], segment: int | None
 ) -> tuple[int, int]:
     """Copy labels; of several labels of a prediction the one that counts stays (`LABEL_RANK`).
 
@@ -287,7 +319,7 @@ def _copy_labels(
           AND i.true_label <> old.true_label
     """
     upsert = f"""
-        INSERT INTO {table} AS old ({names}, journal_segment) SELECT best.*, :segment FROM ({best}) best
+        INSERT INTO {table} AS old ({names}, journal_segment) SELECT best.*, CAST(:segment AS integer) FROM ({best}) best
         ON CONFLICT (prediction_id) DO UPDATE SET
             true_label = excluded.true_label, labelled_at = excluded.labelled_at, received_at = excluded.received_at,
             label_source = excluded.label_source, is_correction = excluded.is_correction, journal_segment = excluded.journal_segment,
@@ -318,7 +350,7 @@ def _kept_if_earlier(first: str, own: str) -> str:
     return f"{first} = CASE WHEN {is_earlier} THEN coalesce(old.{first}, old.{own}) END"
 
 
-_COPIERS: dict[str, Callable[[Store, Connection, tuple[str, ...], tuple[bytes, ...], int], tuple[int, int]]] = {
+_COPIERS: dict[str, Callable[[Store, Connection, tuple[str, ...], tuple[bytes, ...], int | None], tuple[int, int]]] = {
     "predictions": _copy_predictions,
     "labels": _copy_labels,
 }

@@ -6,21 +6,26 @@ lines pass through temporary tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import reduce
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import psycopg
 from sqlalchemy import Connection, Row, text
 
-from selfheal.adapters.postgres.ingest import incoming_lines
+from selfheal.adapters.postgres.ingest import incoming_lines, whole_derived
 from selfheal.adapters.postgres.predictions import CLOCK_TOLERANCE, LABEL_OVERRULES
+from selfheal.adapters.storable_lines import blanked_lines
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from selfheal.adapters.postgres.store import Store
+
+ResultT = TypeVar("ResultT")
 
 SWAP_TOLERANCE = timedelta(minutes=10)
 """Time in which a replaced version may still answer: an API swaps within seconds, one without Postgres later."""
@@ -34,13 +39,32 @@ class LinesAgainstTable:
     """Ids (as text) of predictions whose line disagrees with the tables, and the time of the oldest line.
 
     `missing` are not in the table. `unserved` name a version that was not in production then. Of `n_unknown` that is
-    not known: they are from before what went live when was recorded.
+    not known: they are from before what went live when was recorded. `unreadable` are lines that Postgres refuses, and why.
     """
 
-    missing: tuple[str, ...]
-    unserved: tuple[str, ...]
-    n_unknown: int
-    first_at: datetime | None
+    missing: tuple[str, ...] = ()
+    unserved: tuple[str, ...] = ()
+    n_unknown: int = 0
+    first_at: datetime | None = None
+    unreadable: tuple[str, ...] = ()
+
+    def with_(self, other: LinesAgainstTable) -> LinesAgainstTable:
+        """Return both together."""
+        return LinesAgainstTable(
+            (*self.missing, *other.missing),
+            (*self.unserved, *other.unserved),
+            self.n_unknown + other.n_unknown,
+            min((moment for moment in (self.first_at, other.first_at) if moment is not None), default=None),
+            (*self.unreadable, *other.unreadable),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsAgainstTable:
+    """Ids (as text) whose stored label does not follow from their lines, and lines that Postgres refuses, with the reason."""
+
+    differing: tuple[str, ...]
+    unreadable: tuple[str, ...]
 
 
 class JournalCheck:
@@ -89,11 +113,14 @@ class JournalCheck:
     ) -> LinesAgainstTable:
         """Compare lines of the prediction journal. Those that differ from the table are noted for `forgive_repeated`.
 
+        A line that Postgres refuses is named; the lines beside it are compared all the same.
+
         Args:
             retained_since: predictions without a label from before then may have been deleted from the table; None:
                 none was.
         """
-        with self._lines(columns, lines, self._table):
+
+        def compare() -> LinesAgainstTable:
             self._note_differing(columns)
             self._mark_snapshot_rows()
             served = {"name": self._store.contract.name, "early": CLOCK_TOLERANCE, "late": SWAP_TOLERANCE}
@@ -105,25 +132,27 @@ class JournalCheck:
                 self._connection.execute(text("SELECT min(created_at) FROM incoming")).scalar(),
             )
 
+        found, unreadable = self._with_lines(columns, lines, self._table, compare)
+        return reduce(LinesAgainstTable.with_, found, LinesAgainstTable(unreadable=unreadable))
+
     def forgive_repeated(self, columns: tuple[str, ...], lines: tuple[bytes, ...]) -> None:
         """Clear differences in a second pass: an id chosen by a client may have two lines, one of which is in the table."""
         forgiven = f"""
             DELETE FROM differing d USING incoming i JOIN {self._table} p USING (prediction_id)
             WHERE d.prediction_id = i.prediction_id AND {self._is_different(columns).replace(" IS ", " IS NOT ")}
         """
-        with self._lines(columns, lines, self._table):
-            self._connection.execute(text(forgiven))
+        self._with_lines(columns, lines, self._table, lambda: self._connection.execute(text(forgiven)))
 
     def differing(self) -> tuple[str, ...]:
         """Return the ids of predictions none of whose lines matches the table."""
         with self._connection.begin():
             return self._ids("SELECT prediction_id FROM differing")
 
-    def labels(self, columns: tuple[str, ...], lines: tuple[bytes, ...]) -> tuple[str, ...]:
-        """Return the ids whose stored label does not follow from these lines and those before them."""
+    def labels(self, columns: tuple[str, ...], lines: tuple[bytes, ...]) -> LabelsAgainstTable:
+        """Compare lines of the label journal: does the stored label follow from these lines and those before them?"""
         table = self._store.tables.label_store.name
-        with self._lines(columns, lines, table):
-            return self._ids(LABELS.format(table=table))
+        found, unreadable = self._with_lines(columns, lines, table, lambda: self._ids(LABELS.format(table=table)))
+        return LabelsAgainstTable(tuple(one for ids in found for one in ids), unreadable)
 
     def snapshot_results(self) -> list[Row[Any]]:
         """Return for each snapshot: rows, rows without a line, the newest of those, and rows whose line differs."""
@@ -135,6 +164,33 @@ class JournalCheck:
         """
         with self._connection.begin():
             return list(self._connection.execute(text(query)))
+
+    def _with_lines(
+        self, columns: tuple[str, ...], lines: tuple[bytes, ...], table: str, compare: Callable[[], ResultT]
+    ) -> tuple[list[ResultT], tuple[str, ...]]:
+        """Return what `compare` says of the lines, piece by piece, and the lines that Postgres refuses, with the reason.
+
+        Usually there is one piece. If a line is refused, halving finds it, as in the copy.
+        """
+        found: list[ResultT] = []
+        unreadable: list[str] = []
+        pieces, is_blanked = [lines], False
+        while pieces:
+            piece = pieces.pop()
+            try:
+                with self._lines(columns, piece, table):
+                    found.append(compare())
+            except (psycopg.DataError, psycopg.IntegrityError) as error:
+                if not is_blanked:  # the copy has left such values out, too
+                    blanked = blanked_lines(columns, piece, whole_derived(self._store))
+                    pieces.append(tuple(blanked[i].line if i in blanked else line for i, line in enumerate(piece)))
+                    is_blanked = True
+                elif len(piece) == 1:
+                    unreadable.append(f"{piece[0].partition(b',')[0].decode()} ({error.diag.message_primary})")
+                else:
+                    middle = len(piece) // 2
+                    pieces += [piece[middle:], piece[:middle]]  # the last is next, which preserves the order
+        return found, tuple(unreadable)
 
     @contextmanager
     def _lines(self, columns: tuple[str, ...], lines: tuple[bytes, ...], table: str) -> Iterator[None]:

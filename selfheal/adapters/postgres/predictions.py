@@ -101,12 +101,20 @@ def proxy_metrics(store: Store, window: Window) -> ProxyMetrics:
     )
 
 
-def window_rows(store: Store, window: Window, max_rows: int) -> pd.DataFrame:
+def window_rows(store: Store, window: Window, max_rows: int, *, usable_only: bool = True) -> pd.DataFrame:
     """Return the window's predictions, or a sample of `max_rows`: features, `probability`, `prediction`, oldest first.
 
     The sample is simple random without replacement: the rows whose ids have the smallest hashes. The same window gives the
     same sample until a row is added to it.
+
+    Args:
+        usable_only: omit the sample's rows with an unusable derived value (`DerivedValues`), here as in the other queries.
     """
+    rows = _sampled_rows(store, window, max_rows)
+    return _usable(store, rows) if usable_only else rows
+
+
+def _sampled_rows(store: Store, window: Window, max_rows: int) -> pd.DataFrame:
     share = 1.0
     if window.n_predictions > max_rows:
         # Fewer than `max_rows` of these rows have a hash below this share with probability 1e-9 (6 standard deviations).
@@ -149,7 +157,8 @@ def newest_rows(store: Store, window: Window, n_rows: int) -> pd.DataFrame:
         WHERE model_version = %(version)s AND created_at > %(start)s AND created_at <= %(end)s
         ORDER BY created_at DESC, prediction_id DESC LIMIT %(n_rows)s
     """
-    return _frame(store, query, _bounds(window) | {"n_rows": n_rows}).iloc[::-1].reset_index(drop=True)
+    rows = _frame(store, query, _bounds(window) | {"n_rows": n_rows}).iloc[::-1].reset_index(drop=True)
+    return _usable(store, rows)
 
 
 def newest_of_version(store: Store, model_version: int, max_rows: int) -> pd.DataFrame:
@@ -165,7 +174,7 @@ def newest_of_version(store: Store, model_version: int, max_rows: int) -> pd.Dat
         LEFT JOIN label_store l USING (prediction_id)
         ORDER BY p.created_at, p.prediction_id
     """
-    return _frame(store, query, {"version": model_version, "max_rows": max_rows})
+    return _usable(store, _frame(store, query, {"version": model_version, "max_rows": max_rows}))
 
 
 def labelled_rows(
@@ -176,6 +185,7 @@ def labelled_rows(
     model_version: int | None = None,
     max_rows: int,
     sound_only: bool = False,
+    usable_only: bool = True,
 ) -> pd.DataFrame:
     """Return the newest labelled predictions, in chronological order.
 
@@ -183,6 +193,7 @@ def labelled_rows(
 
     Args:
         sound_only: omit predictions made while the feed was broken.
+        usable_only: omit rows with an unusable derived value.
     """
     is_sound = IS_SOUND.format(row="labelled", time="predicted_at") if sound_only else "true"
     query = f"""
@@ -197,7 +208,8 @@ def labelled_rows(
         JOIN prediction_logs p USING (prediction_id)
         ORDER BY p.created_at, p.prediction_id
     """
-    return _frame(store, query, {"since": since, "until": until, "version": model_version, "max_rows": max_rows})
+    rows = _frame(store, query, {"since": since, "until": until, "version": model_version, "max_rows": max_rows})
+    return _usable(store, rows) if usable_only else rows
 
 
 def labelled_keys(
@@ -444,6 +456,11 @@ def _bucket_start(moment: datetime) -> datetime:
 
 def _columns(store: Store, prefix: str = "") -> str:
     return ", ".join(f'{prefix}"{name}"' for name in store.contract.feature_names)
+
+
+def _usable(store: Store, rows: pd.DataFrame) -> pd.DataFrame:
+    usable, _ = store.contract.without_unusable(rows)
+    return usable if len(usable) == len(rows) else usable.reset_index(drop=True)
 
 
 def _bounds(window: Window) -> dict[str, Any]:

@@ -27,13 +27,13 @@ def examine(pipeline: Pipeline, contract: ModelContract) -> None:
     """Warm up the model and check that it returns probabilities for rows that the API accepts.
 
     The rows are the contract's example, the example without its nullable values, and the lowest and highest accepted
-    values.
+    values, unless `derive` makes something unusable of them.
 
     Raises:
         ModelRefusedError: if its output is not a probability for each of two classes, or if a row's score depends on
             the rows beside it.
     """
-    matrix = contract.matrix(_probe_columns(contract))
+    matrix = contract.usable_matrix(_probe_columns(contract))
     expected = _checked(pipeline.predict_proba(matrix), len(matrix))
     classes = np.asarray(getattr(pipeline, "classes_", ())).tolist()
     if classes != [0, 1]:

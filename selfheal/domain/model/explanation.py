@@ -311,8 +311,9 @@ def _weights(coefficients: FloatArray, sources: IntArray, n_features: int) -> Fl
 def _stand_in_rows(contract: ModelContract) -> FloatArray:
     """Return rows of the stand-in; if the contract has none, its probe rows."""
     if contract.synthesize is None:
-        return contract.matrix(contract.probe_rows())
-    return contract.feature_frame(contract.synthesize(TRIAL_ROWS, 0)).to_numpy(dtype=np.float64)
+        return contract.probe_matrix()
+    rows, _ = contract.without_unusable(contract.feature_frame(contract.synthesize(TRIAL_ROWS, 0)))
+    return rows.to_numpy(dtype=np.float64)
 
 
 def _trial_rows(population: FloatArray, stand_in: FloatArray, contract: ModelContract) -> FloatArray:

@@ -53,7 +53,7 @@ ELEMENTWISE = frozenset(
 
 def served_scoring(pipeline: Pipeline, contract: ModelContract) -> Step:
     """Return `plain_scoring` of a contract's model: the function that every score of a version comes from."""
-    return plain_scoring(pipeline, contract.matrix(contract.probe_rows()))
+    return plain_scoring(pipeline, contract.probe_matrix())
 
 
 def plain_scoring(pipeline: Pipeline, probe: FloatArray) -> Step:

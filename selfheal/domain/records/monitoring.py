@@ -133,6 +133,8 @@ class DriftReport:
     """AUC of the classifier between window and reference (`selfheal.domain.monitoring.multivariate`)."""
     domain_p_value: float | None = None
     is_multivariate_drifted: bool = False
+    unusable_rows: str = ""
+    """What is wrong with rows of the window that were left out (`DerivedValues.summary`); empty if none was."""
 
     @property
     def drifted_features(self) -> tuple[str, ...]:

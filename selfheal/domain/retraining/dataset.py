@@ -155,15 +155,20 @@ def bootstrap_training_set(
     Raises:
         InvalidDataError: as `training_set`.
     """
-    rows = contract.feature_frame(labelled).assign(**{TRUE_LABEL: labelled[TRUE_LABEL]})
+    rows, left_out = contract.without_unusable(contract.feature_frame(labelled))
     return training_set(
-        rows,
+        rows.assign(**{TRUE_LABEL: labelled[TRUE_LABEL]}),
         contract,
-        source=source,
+        source=source_without(source, left_out),
         min_evaluation_rows=min_evaluation_rows,
         label_coverage_pct=None,
         decision_id=decision_id,
     )
+
+
+def source_without(source: str, left_out: str) -> str:
+    """Return the source of rows, with what was left out of them (`ModelContract.without_unusable`), if anything was."""
+    return f"{source}; left out: {left_out}" if left_out else source
 
 
 def part_counts(rows: pd.DataFrame, min_evaluation_rows: int) -> tuple[PartCounts, PartCounts]:

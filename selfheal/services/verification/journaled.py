@@ -91,6 +91,7 @@ def _pass_predictions(checking: JournalCheck, seen: _Pass, on_bytes: OnBytes) ->
     for chunk in _copied_chunks(seen.platform, kind, check, on_bytes):
         with check.checking("lines", len(chunk.lines)):
             found = checking.predictions(chunk.columns, chunk.lines, seen.retained_since)
+            check.found(f"the line of prediction {one} is refused by Postgres" for one in found.unreadable)
             check.found(f"prediction {one} is in the journal but not in Postgres" for one in found.missing)
             seen.served.n_checked += len(chunk.lines)
             seen.served.found(f"prediction {one} is by a version that was not live then" for one in found.unserved)
@@ -128,7 +129,8 @@ def _pass_labels(checking: JournalCheck, platform: Platform, on_bytes: OnBytes) 
     for chunk in _copied_chunks(platform, LABEL_JOURNAL, check, on_bytes):
         with check.checking("lines", len(chunk.lines)):
             found = checking.labels(chunk.columns, chunk.lines)
-            check.found(f"the label of {one} in Postgres is not what the journal makes it" for one in found)
+            check.found(f"the line of the label of {one} is refused by Postgres" for one in found.unreadable)
+            check.found(f"the label of {one} in Postgres is not what the journal makes it" for one in found.differing)
     return check
 
 

@@ -152,7 +152,7 @@ def test_floats_come_back_exactly_and_missing_values_as_missing(
     with np.errstate(over="ignore"):
         sent = journal_predictions(folder, contract, rows, probability)
     copy(store, folder)
-    found = predictions.window_rows(store, window(T0, sent.last_at), max_rows=100)
+    found = predictions.window_rows(store, window(T0, sent.last_at), max_rows=100, usable_only=False)
     features = list(contract.feature_names)
     pd.testing.assert_frame_equal(found[features], sent.features, check_exact=True)
     assert found["probability"].tolist() == probability.tolist()
