@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -20,6 +21,9 @@ from selfheal_assets.assets.reference import reference_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
 from selfheal_assets.resources import links
 from selfheal_assets.resources.platform import PlatformResource
+
+if TYPE_CHECKING:
+    from selfheal.domain.monitoring.drift import DriftResult
 
 FEED_IS_SOUND, MODEL_DOES_NO_HARM = "feed_is_sound", "model_does_no_harm"
 
@@ -79,7 +83,7 @@ def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.
 
     opened = platform.open()
     result = compare(opened, proxy_metrics.window)
-    report = _with_page(platform, result.report, result.snapshot)
+    report = _with_page(platform, result)
     rows = [
         dg.TableRecord(
             {
@@ -285,15 +289,15 @@ def _verdict_checks(triage: Triage) -> Iterator[dg.AssetCheckResult]:
     )
 
 
-def _with_page(platform: PlatformResource, report: DriftReport, snapshot: object | None) -> DriftReport:
+def _with_page(platform: PlatformResource, compared: "DriftResult") -> DriftReport:
     """Render Evidently's page if it is due; return the report with a reference to it."""
     import dataclasses
 
     from selfheal.adapters.postgres.ticks import recent_ticks
-    from selfheal.services.reports.files import report_name, reports_folder, save_html, should_render
+    from selfheal.services.reports.files import report_name, reports_folder, save_evidently, should_render
 
-    opened = platform.open()
-    if snapshot is None:
+    opened, report = platform.open(), compared.report
+    if compared.snapshot is None:
         return report
     ticks = recent_ticks(opened.store, 288, report.window.model_version)
     rendered = next((tick.created_at for tick in ticks if tick.report_ref is not None), None)
@@ -306,7 +310,7 @@ def _with_page(platform: PlatformResource, report: DriftReport, snapshot: object
     if not wanted:
         return report
     settings = opened.settings
-    path = save_html(snapshot, reports_folder(settings.data_dir), report_name(report.window))
+    path = save_evidently(compared, reports_folder(settings.data_dir), report_name(report.window))
     return dataclasses.replace(report, report_ref=str(path.relative_to(settings.data_dir)))
 
 

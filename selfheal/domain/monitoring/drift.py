@@ -69,6 +69,12 @@ class DriftResult:
     report: DriftReport
     snapshot: Any | None
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Return the columns that were judged although Evidently's snapshot does not have them."""
+        shown = {} if self.snapshot is None else evidently_p_values(self.snapshot)
+        return tuple(column.column for column in self.report.columns if column.column not in shown)
+
 
 def detect_drift(
     window: Window,
@@ -101,12 +107,13 @@ def detect_drift(
     level = 0.0
     snapshot: Any | None = None
     columns: tuple[ColumnDrift, ...] = ()
+    names = [*features, PROBABILITY]
+    current, reference = _as_floats(current, names), _as_floats(reference, names)
     if len(current) >= limits.min_rows:
-        names = [*features, PROBABILITY]
         thresholds = derive_thresholds(reference, names, limits.n_ticks)
         known = [name for name in names if current[name].notna().any() and reference[name].notna().any()]
         snapshot = run_evidently(current[known], reference[known], thresholds) if known else None
-        p_values = evidently_p_values(snapshot, known) if known else {}
+        p_values = evidently_p_values(snapshot) if known else {}
         columns = drift_of_columns(names, current, reference, recent, thresholds, limits, p_values)
         domain = domain_check(current, reference, features, seed) if len(reference) >= limits.min_rows else None
         level = thresholds.level
@@ -131,6 +138,14 @@ def detect_drift(
         ),
     )
     return DriftResult(report, snapshot)
+
+
+def _as_floats(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return these columns as float64, whatever type a derivation gave them.
+
+    Evidently (0.7) fails on nullable and boolean columns, and finds no numbers in unsigned ones unless they are declared.
+    """
+    return frame[list(names)].astype(np.float64)
 
 
 def drift_of_columns(
@@ -226,14 +241,13 @@ def _register_method() -> None:
     register_stattest(StatTest(METHOD, METHOD_TITLE, [ColumnType.Numerical]), default_impl=test)
 
 
-def evidently_p_values(snapshot: Any, names: Sequence[str]) -> dict[str, float]:
-    """Return each column's p-value in a snapshot of `run_evidently`."""
-    found = {
+def evidently_p_values(snapshot: Any) -> dict[str, float]:
+    """Return the p-value of each column that a snapshot of `run_evidently` has."""
+    return {
         metric["config"]["column"]: float(metric["value"])
         for metric in snapshot.dict()["metrics"]
         if "column" in metric.get("config", {})
     }
-    return {name: found[name] for name in names}
 
 
 @dataclass(frozen=True, slots=True)

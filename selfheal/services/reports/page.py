@@ -167,7 +167,7 @@ def _links(page: PageInput) -> str:
     if page.tick.triage.episode_id is not None:
         parts.append(f"episode {escape(page.tick.triage.episode_id)}")
     if page.evidently is not None:
-        parts.append(f'<a href="{escape(page.evidently)}">Evidently\'s report</a>')
+        parts.append(f'<a href="{escape(page.evidently)}">Evidently\'s report</a>, which decides nothing')
     return " · ".join(parts)
 
 

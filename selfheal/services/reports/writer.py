@@ -19,7 +19,7 @@ from selfheal.services.reports.files import (
     report_name,
     reports_folder,
     results_folder,
-    save_html,
+    save_evidently,
     save_overview,
 )
 from selfheal.services.reports.page import OpenAlert, PageInput, overview_page
@@ -109,7 +109,7 @@ def report_now(platform: Platform, now: datetime, on_phase: Callable[[str], None
     performance = measure(platform, proxy.window)
     on_phase(pages)
     if compared.snapshot is not None:
-        save_html(compared.snapshot, reports_folder(platform.settings.data_dir), report_name(proxy.window))
+        save_evidently(compared, reports_folder(platform.settings.data_dir), report_name(proxy.window))
     outcome = assess(platform, compared.report, performance)
     return write_overview(platform, TickRecord(outcome, proxy, compared.report, performance), now)
 

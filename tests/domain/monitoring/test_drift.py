@@ -22,7 +22,7 @@ from selfheal.domain.monitoring.drift import (
 from selfheal.domain.monitoring.shift import column_shift
 from selfheal.domain.monitoring.thresholds import derive_thresholds
 from selfheal.domain.records import ColumnDrift
-from selfheal.services.reports.files import save_html
+from selfheal.services.reports.files import save_evidently
 from tests.builders import window
 from tests.toy_use_case import contract, overheating
 
@@ -102,9 +102,32 @@ def test_what_has_shifted_is_flagged_each_in_its_channel(reference: pd.DataFrame
     assert report.feature_drift_ratio == 1.0
     assert report.dataset_drift_detected
     assert report.baseline_drifted_features == ("temperature_c", "strain")
-    page = save_html(result.snapshot, tmp_path / "reports", "page")
-    assert page.read_text().lstrip().startswith("<")
+    page = save_evidently(result, tmp_path / "reports", "page")
+    html = page.read_text()
+    assert html.lstrip().startswith("<")
+    assert result.left_out == ("restarts",), "Evidently refuses a column without any value"
+    assert "<b>Not on this page:</b> restarts." in html
+    assert '<a href="page-overview.html">overview</a>' in html
     assert [path.name for path in (tmp_path / "reports").iterdir()] == ["page.html"]
+
+
+TYPES = ["uint8", "uint64", "int32", "float32", "Int64", "Float64", "boolean", "bool"]
+
+
+def test_a_column_is_judged_and_shown_whatever_its_type(reference: pd.DataFrame) -> None:
+    """A derivation may return any; Evidently fails on nullable and boolean columns, or leaves them out."""
+    rng = np.random.default_rng(5)
+
+    def typed(n_rows: int, share: float) -> pd.DataFrame:
+        flags = rng.random(n_rows) < share
+        frame = pd.DataFrame({kind: pd.Series(flags).astype(kind) for kind in TYPES})
+        return frame.assign(probability=rng.random(n_rows))
+
+    result = detect_drift(
+        window(), typed(1_000, 0.6), typed(4_000, 0.2), features=TYPES, reference_version=3, limits=LIMITS
+    )
+    assert set(result.report.drifted_features) == set(TYPES)
+    assert result.left_out == ()
 
 
 def test_too_few_rows_are_not_judged(reference: pd.DataFrame) -> None:
@@ -190,7 +213,7 @@ def test_evidently_is_given_our_test_and_threshold_for_each_column(reference: pd
         for metric in snapshot.dict()["metrics"]
         if "column" in metric["config"]
     }
-    for name, p_value in evidently_p_values(snapshot, list(current)).items():
+    for name, p_value in evidently_p_values(snapshot).items():
         assert p_value == column_shift(current[name].to_numpy(), reference[name].to_numpy()).p_value
         assert (told[name]["method"], told[name]["threshold"]) == (METHOD, thresholds.of_values[name])
 
