@@ -13,7 +13,19 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
 
-Task = Callable[[], Any]
+
+class OneAfterAnother:
+    """A function that runs one after another whatever it would run in parallel. On a cluster's worker it is called by this."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the function returns."""
+        from joblib import parallel_config
+
+        with parallel_config(backend="sequential"):
+            return self._function(*args, **kwargs)
 
 
 def limited(backend: type[Any]) -> type[Any]:
@@ -28,7 +40,7 @@ class AtMost:
         super().__init__(*args, **kwargs)
         self._limit = limit
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Task, Callable[..., Any] | None, Future[Any]]] = deque()
+        self._waiting: deque[tuple[Any, Callable[..., Any] | None, Future[Any]]] = deque()
         self._running: set[Future[Any]] = set()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -36,14 +48,9 @@ class AtMost:
         n_available = int(super().effective_n_jobs(n_jobs))  # type: ignore[misc]
         return max(2, n_available if self._limit is None else min(self._limit, n_available))
 
-    def get_nested_backend(self) -> tuple[Any, None]:
-        """Return the backend within a task: whatever it would run in parallel, it runs one after another."""
-        from joblib.parallel import SequentialBackend
-
-        return SequentialBackend(nesting_level=1), None
-
-    def submit(self, func: Task, callback: Callable[..., Any] | None = None) -> Future[Any]:
-        """Run a task now or, with the limit reached, when another has ended."""
+    def submit(self, func: Any, callback: Callable[..., Any] | None = None) -> Future[Any]:
+        """Run a batch of joblib's now or, with the limit reached, when another has ended; its tasks run nothing in parallel."""
+        func.items = [(OneAfterAnother(function), args, kwargs) for function, args, kwargs in func.items]
         future: Future[Any] = Future()
         future.get = future.result  # type: ignore[attr-defined]  # joblib asks for a multiprocessing.AsyncResult
         with self._lock:

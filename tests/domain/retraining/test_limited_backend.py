@@ -53,12 +53,13 @@ class Cluster(ParallelBackendBase):  # type: ignore[misc]
         future.get = future.result  # type: ignore[attr-defined]
         return future
 
-    def _counted(self, func: Callable[[], Any]) -> Any:
+    def _counted(self, batch: Any) -> Any:
         with self._count:
             self.n_now += 1
             self.most = max(self.most, self.n_now)
         try:
-            return func()
+            with parallel_config(backend=self, n_jobs=-1):
+                return [function(*args, **kwargs) for function, args, kwargs in batch.items]
         finally:
             with self._count:
                 self.n_now -= 1
@@ -131,10 +132,10 @@ def forest(seed: int) -> Pipeline:
 
 
 @pytest.mark.parametrize("n_jobs", [1, 3])
-def test_training_jobs_is_the_number_of_fits_at_once_on_a_cluster(
+def test_training_jobs_is_the_number_of_fits_at_once_on_a_cluster_and_the_model_the_same_to_the_bit(
     rows: TrainingSet, monkeypatch: pytest.MonkeyPatch, n_jobs: int
 ) -> None:
-    """Also of an estimator that would fit its trees in parallel."""
+    """Also of an estimator that would fit its trees in parallel, and add up their votes in the order in which they come."""
     clusters: list[Any] = []
 
     @contextmanager
