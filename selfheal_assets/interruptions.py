@@ -23,6 +23,9 @@ KILLS_TAG = "selfheal/kills"
 REPEATS_TAG = "selfheal/repeats"
 """The run that this one repeats."""
 
+SET_ASIDE_TAG = "selfheal/set_aside"
+"""Why a run that was cut short cannot be repeated by this release."""
+
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 WILL_RETRY_TAG = "dagster/will_retry"
 """Of a failed run of an earlier release, which left retries to Dagster."""
@@ -41,7 +44,7 @@ def is_interrupted(run: dg.DagsterRun) -> bool:
     if run.job_name not in REPEATED_JOBS or run.status is not dg.DagsterRunStatus.FAILURE:
         return False
     is_anothers = run.remote_job_origin is None  # a command executed it, and saw it end
-    if is_anothers or WILL_RETRY_TAG in run.tags:
+    if is_anothers or WILL_RETRY_TAG in run.tags or SET_ASIDE_TAG in run.tags:
         return False
     reason = run.tags.get(FAILURE_REASON_TAG)
     has_ended_itself = reason == STEP_FAILURE or OUT_OF_TIME_TAG in run.tags

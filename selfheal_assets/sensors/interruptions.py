@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from selfheal_assets.interruptions import REPEATED_JOBS, REPEATS_TAG, is_interrupted, repetition_of
+from selfheal_assets.interruptions import REPEATED_JOBS, REPEATS_TAG, SET_ASIDE_TAG, is_interrupted, repetition_of
 from selfheal_assets.job_names import TRAINING_JOBS
 from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.run_launcher import ProcessRunLauncher
 from selfheal_assets.run_owners import RunOwners
+from selfheal_assets.sensors.launchable import Candidate, alert_set_aside, divide
 from selfheal_assets.sensors.skipping import skip
 
 if TYPE_CHECKING:
@@ -48,14 +49,17 @@ def build_interrupted_run_sensor(jobs: "Sequence[Job]") -> dg.SensorDefinition:
         minimum_interval_seconds=EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Ends runs that are called under way although their process is gone, and requests again what was cut short: "
-        "killed at most twice, or stopped with the platform.",
+        "killed at most twice, or stopped with the platform. One that this release cannot repeat is set aside, with an alert.",
     )
     def interrupted_run_sensor(
         context: dg.SensorEvaluationContext, platform: PlatformResource
     ) -> dg.SensorResult | dg.SkipReason:
         now = datetime.now(UTC)
         n_ended = end_abandoned_runs(context.instance, platform, now)
-        requests = [repetition_of(run) for run in _to_repeat(context.instance, now)]
+        requests, set_aside = divide(context, [_candidate(run) for run in _to_repeat(context.instance, now)])
+        alert_set_aside(platform, set_aside)
+        for one in set_aside:
+            context.instance.add_run_tags(one.candidate.request.tags[REPEATS_TAG], {SET_ASIDE_TAG: one.cause})
         if not requests:
             return skip(f"No run was cut short. Ended, since their process was gone: {n_ended}.", EVERY_SECONDS)
         return dg.SensorResult(run_requests=requests)
@@ -109,6 +113,10 @@ def fail_in_mlflow(platform: "Platform", run_id: str) -> None:
         platform.registry.fail_runs_of(run_id)
     except Exception:
         logger.warning("the training run of %s could not be ended in MLflow", run_id, exc_info=True)
+
+
+def _candidate(run: dg.DagsterRun) -> Candidate:
+    return Candidate(run.job_name, f"run {run.run_id[:8]}, which was cut short", repetition_of(run))
 
 
 def _to_repeat(instance: dg.DagsterInstance, now: datetime) -> list[dg.DagsterRun]:

@@ -6,6 +6,7 @@ Dagster uses a `run_key` only once, also if the run fails, so each key contains 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import dagster as dg
 
@@ -13,6 +14,7 @@ from selfheal.domain.records import Action, Trigger
 from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
 from selfheal_assets.job_names import RETRAINING_JOB
 from selfheal_assets.resources.platform import PlatformResource
+from selfheal_assets.sensors.launchable import Candidate, alert_set_aside, divide
 from selfheal_assets.sensors.skipping import skip, unless_running
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ def build_retraining_sensors(every_seconds: int) -> Sequence[dg.SensorDefinition
         job_name=RETRAINING_JOB,
         minimum_interval_seconds=every_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Launches the retrainings that people asked the API for, one run each.",
+        description="Launches the retrainings that people asked the API for, one run each. One that this release cannot launch is "
+        "set aside, with an alert.",
     )
     def retraining_request_sensor(
         context: dg.SensorEvaluationContext, platform: PlatformResource
@@ -72,7 +75,11 @@ def build_retraining_sensors(every_seconds: int) -> Sequence[dg.SensorDefinition
         launched = {r.request_id for r in waiting if _has_run(context.instance, {REQUEST_TAG: str(r.request_id)})}
         for request_id in launched:  # only now, so that a request whose run was never launched is repeated
             take_request(store, request_id, datetime.now(UTC))
-        runs = [_run_of(request) for request in waiting if request.request_id not in launched]
+        asked = [request for request in waiting if request.request_id not in launched]
+        runs, set_aside = divide(context, [_candidate(request) for request in asked])
+        alert_set_aside(platform, set_aside)
+        for one in set_aside:
+            take_request(store, UUID(one.candidate.request.tags[REQUEST_TAG]), datetime.now(UTC))
         if not runs:
             return skip("Nobody has asked for a retraining (`selfheal retrain`, `POST /retrainings`).", every_seconds)
         return dg.SensorResult(run_requests=runs)
@@ -136,6 +143,11 @@ def _failures(instance: dg.DagsterInstance, tags: dict[str, str]) -> tuple[int, 
 
 def _ended_at(record: dg.RunRecord | None) -> datetime | None:
     return None if record is None or record.end_time is None else datetime.fromtimestamp(record.end_time, UTC)
+
+
+def _candidate(request: "StoredRequest") -> Candidate:
+    name = f"the retraining that {request.actor} requested ({request.request_id}: {request.reason})"
+    return Candidate(RETRAINING_JOB, name, _run_of(request))
 
 
 def _run_of(request: "StoredRequest") -> dg.RunRequest:

@@ -5,18 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from selfheal.domain.records import Alert, Severity
 from selfheal.kit.durations import span
 from selfheal_assets.interruptions import MAX_RUNTIME_TAG, OUT_OF_TIME_TAG, is_interrupted
 from selfheal_assets.job_names import TRAINING_JOBS
 from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.sensors.interruptions import fail_in_mlflow
 from selfheal_assets.sensors.retraining import ATTEMPT_TAG, EPISODE_TAG
+from selfheal_assets.sensors.run_alerts import RUNS, alert_kind, open_run_alert
 
-RUNS = "runs"
-"""The source of these alerts, as in `selfheal.adapters.postgres.ticks`."""
-
-MAX_MESSAGE_CHARACTERS = 1_000
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 
 
@@ -27,8 +23,6 @@ ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
     "running in MLflow.",
 )
 def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformResource) -> dg.SkipReason | None:
-    from selfheal.adapters.alerting.delivery import deliver_due_alerts
-    from selfheal.adapters.postgres.alerts import open_or_update_alert
     from selfheal.services.retraining import record_out_of_time
 
     run, opened = context.dagster_run, platform.open()
@@ -36,16 +30,13 @@ def run_failure_alert(context: dg.RunFailureSensorContext, platform: PlatformRes
         fail_in_mlflow(opened, run.run_id)
     if is_interrupted(run):
         return dg.SkipReason(f"{run.job_name} is repeated.")
-    now = datetime.now(UTC)
     if OUT_OF_TIME_TAG in run.tags and ATTEMPT_TAG in run.tags:
-        record_out_of_time(opened, run.tags[EPISODE_TAG], int(run.tags[ATTEMPT_TAG]), _cause(context), now)
+        attempt = int(run.tags[ATTEMPT_TAG])
+        record_out_of_time(opened, run.tags[EPISODE_TAG], attempt, _cause(context), datetime.now(UTC))
     newest = context.instance.get_runs(dg.RunsFilter(job_name=run.job_name, statuses=ENDED), limit=1)
     if newest and newest[0].status is dg.DagsterRunStatus.SUCCESS:
         return dg.SkipReason(f"{run.job_name} has succeeded since.")
-    message = f"{run.job_name} failed (run {run.run_id[:8]}): {_cause(context)}"
-    alert = Alert(alert_kind(run.job_name), Severity.CRITICAL, message[:MAX_MESSAGE_CHARACTERS])
-    open_or_update_alert(opened.store, RUNS, None, alert, now)
-    deliver_due_alerts(opened.settings, opened.store, now)
+    open_run_alert(opened, run.job_name, f"{run.job_name} failed (run {run.run_id[:8]}): {_cause(context)}")
     return None
 
 
@@ -64,11 +55,6 @@ def run_success(context: dg.RunStatusSensorContext, platform: PlatformResource) 
         return dg.SkipReason(f"No alert is open for {job}.")
     deliver_due_alerts(opened.settings, opened.store, now)
     return None
-
-
-def alert_kind(job_name: str) -> str:
-    """Return the kind of a job's alert, of which one is open at a time, however often the job fails."""
-    return f"{job_name}_failed"
 
 
 def _cause(context: dg.RunFailureSensorContext) -> str:

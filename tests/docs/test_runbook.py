@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from selfheal.domain.records import Severity
 from selfheal_assets.jobs import all_jobs
-from selfheal_assets.sensors.run_status import alert_kind
+from selfheal_assets.sensors.run_alerts import alert_kind
 from tests.docs.pages import codes, table, text_of
 from tests.processes import REPOSITORY
 

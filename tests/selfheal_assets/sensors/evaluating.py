@@ -12,7 +12,11 @@ from tests.selfheal_assets.conftest import Dagster
 def evaluate(dagster: Dagster, name: str, cursor: str | None = None) -> dg.SensorResult | dg.RunRequest | dg.SkipReason:
     sensor = dagster.definitions.resolve_sensor_def(name)
     with dg.build_sensor_context(
-        instance=dagster.instance, cursor=cursor, resources={"platform": dagster.resource}, sensor_name=name
+        instance=dagster.instance,
+        cursor=cursor,
+        resources={"platform": dagster.resource},
+        sensor_name=name,
+        repository_def=dagster.definitions.get_repository_def(),
     ) as context:
         answer: Any = sensor(context)
     return answer

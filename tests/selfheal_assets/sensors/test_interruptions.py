@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from selfheal.adapters.mlflow_registry import DAGSTER_RUN_TAG, EXPERIMENT
-from selfheal_assets.interruptions import REPEATS_TAG
-from selfheal_assets.job_names import BOOTSTRAP_JOB, MONITORING_JOB
+from selfheal.adapters.postgres.alerts import list_alerts
+from selfheal_assets.interruptions import PARTITION_TAG, REPEATS_TAG, is_interrupted
+from selfheal_assets.job_names import BOOTSTRAP_JOB, MONITORING_JOB, PROBATION_JOB
 from selfheal_assets.jobs import monitoring_job
 from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.run_owners import RunOwners
@@ -23,7 +25,8 @@ from selfheal_assets.sensors.interruptions import (
 )
 from tests.candidates import mlflow_client
 from tests.selfheal_assets.conftest import Dagster
-from tests.selfheal_assets.launching import instance_with_launcher, run_of, stored_run
+from tests.selfheal_assets.launching import CODE, REMOTE, instance_with_launcher, run_of, sleeping_job, stored_run
+from tests.selfheal_assets.sensors import evaluating
 from tests.selfheal_assets.sensors.evaluating import skip_message
 
 STARTING, STARTED, CANCELING = (
@@ -107,7 +110,10 @@ def test_a_lock_whose_run_has_ended_is_forgotten(instance: dg.DagsterInstance) -
 
 def evaluate(instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
     sensor = build_interrupted_run_sensor([monitoring_job])
-    with dg.build_sensor_context(instance=instance, resources={"platform": PLATFORM}) as context:
+    repository = dg.Definitions(jobs=[sleeping_job]).get_repository_def()
+    with dg.build_sensor_context(
+        instance=instance, resources={"platform": PLATFORM}, repository_def=repository
+    ) as context:
         answer = sensor(context)
     assert isinstance(answer, dg.SensorResult | dg.SkipReason)
     return answer
@@ -130,6 +136,35 @@ def test_what_is_long_past_is_not_requested_again(
     stored_run(instance, FAILURE)
     monkeypatch.setattr("selfheal_assets.sensors.interruptions.MAX_AGE", -MAX_AGE)
     assert "No run was cut short" in skip_message(evaluate(instance))
+
+
+UNFIT = {
+    "another release's configuration": {"run_config": {"ops": {"an_op_of_before": {"config": {"reason": "any"}}}}},
+    "an asset that is gone": {"asset_selection": frozenset({dg.AssetKey("an_asset_of_before")})},
+    "a partition that is gone": {"job_name": PROBATION_JOB, "tags": {PARTITION_TAG: "17"}},
+}
+
+
+def cut_short(instance: dg.DagsterInstance, **given: Any) -> str:
+    """A run that was killed, as Dagster has stored it; return its number."""
+    stored = {"job_name": MONITORING_JOB, "status": FAILURE, "remote_job_origin": REMOTE, "job_code_origin": CODE}
+    return instance.add_run(dg.DagsterRun(**(stored | given))).run_id
+
+
+@pytest.mark.integration
+def test_a_run_that_this_release_cannot_repeat_is_named_and_in_the_way_of_no_other(dagster: Dagster) -> None:
+    """Of several requests in one evaluation, Dagster launches none after the first that does not fit, for ever."""
+    unfit = {why: cut_short(dagster.instance, **given) for why, given in UNFIT.items()}
+    fits = cut_short(dagster.instance)
+    answer = evaluating.evaluate(dagster, "interrupted_run_sensor")
+    assert isinstance(answer, dg.SensorResult)
+    assert [request.tags[REPEATS_TAG] for request in answer.run_requests or ()] == [fits]
+    alerts = {alert.kind: alert.message for alert in list_alerts(dagster.platform.store, only_open=True)}
+    assert set(alerts) == {"monitoring_job_failed", "probation_job_failed"}
+    for run_id in unfit.values():
+        assert f"run {run_id[:8]}, which was cut short: " in " ".join(alerts.values())
+    for run_id in unfit.values():
+        assert not is_interrupted(run_of(dagster.instance, run_id)), "it is not examined again"
 
 
 @pytest.mark.integration

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from selfheal.adapters.postgres import decisions
+from selfheal.adapters.postgres.alerts import list_alerts
 from selfheal.adapters.postgres.retraining_requests import add_request, open_requests
 from selfheal.domain.records import Action
 from selfheal.kit.backoff import Backoff
 from selfheal.kit.errors import ServiceUnavailableError
+from selfheal_assets.sensors import retraining
 from tests.selfheal_assets.conftest import Dagster
 from tests.selfheal_assets.sensors.evaluating import evaluate, skip_message
 from tests.times import T0
@@ -115,3 +118,24 @@ def test_what_a_person_asked_the_api_for_is_one_run_with_its_actor_and_reason(da
     assert isinstance(third, dg.SensorResult)
     assert third.run_requests == runs[1:]
     assert [request.request_id for request in open_requests(store)] == asked[1:]
+
+
+def test_a_request_that_this_release_cannot_launch_is_named_and_in_the_way_of_no_other(
+    dagster: Dagster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = dagster.platform.store
+    old, new = (add_request(store, actor="ann", reason=reason, now=T0) for reason in ("audit", "new products"))
+
+    def as_an_older_release(request: Any) -> dg.RunRequest:
+        run = run_of_request(request)
+        return run.with_replaced_attrs(run_config={"ops": {"decide": {}}}) if request.request_id == old else run
+
+    run_of_request = retraining._run_of
+    monkeypatch.setattr(retraining, "_run_of", as_an_older_release)
+    answer = evaluate(dagster, "retraining_request_sensor")
+    assert isinstance(answer, dg.SensorResult)
+    assert [run.run_key for run in answer.run_requests or ()] == [f"request {new}"]
+    assert [request.request_id for request in open_requests(store)] == [new]
+    (alert,) = list_alerts(store, only_open=True)
+    assert alert.kind == "retraining_job_failed"
+    assert f"the retraining that ann requested ({old}: audit): " in alert.message
