@@ -5,6 +5,7 @@ import dagster as dg
 from selfheal_assets.assets.promotion import promotion
 from selfheal_assets.assets.reference import reference_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
+from selfheal_assets.metadata import plain
 from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.resources.versions import PRODUCTION_MODEL
 
@@ -31,7 +32,7 @@ def reference_is_unchanged(platform: PlatformResource) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=True,
         description=f"Table and file hold the {len(baseline):,} rows that were written: the digests agree.",
-        metadata={"rows": len(baseline)},
+        metadata=plain({"rows": len(baseline)}),
     )
 
 
@@ -45,7 +46,7 @@ def journal_is_copied(platform: PlatformResource) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=lag <= MAX_LAG_BYTES,
         description=f"{lag:,} bytes of journal are not copied yet; up to {MAX_LAG_BYTES:,} are a matter of seconds.",
-        metadata={"lag_bytes": lag},
+        metadata=plain({"lag_bytes": lag}),
     )
 
 
@@ -61,7 +62,7 @@ def labels_have_predictions(platform: PlatformResource) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{orphans:,} of {total:,} labels ({share_pct:.1f} %) have no prediction in the log; up to "
         f"{MAX_ORPHAN_LABELS_PCT:g} % may run ahead of theirs.",
-        metadata={"orphan_labels": orphans, "orphan_pct": share_pct},
+        metadata=plain({"orphan_labels": orphans, "orphan_pct": share_pct}),
     )
 
 

@@ -12,6 +12,7 @@ from selfheal.settings import Settings, load_settings
 from selfheal_assets.asset_checks import ALL_CHECKS
 from selfheal_assets.assets import monitoring, promotion, reference, retraining, serving_logs
 from selfheal_assets.jobs import all_jobs
+from selfheal_assets.metadata import plain
 from selfheal_assets.resources import links
 from selfheal_assets.resources.io_managers import FrameIOManager, RecordIOManager
 from selfheal_assets.resources.platform import PlatformResource
@@ -62,7 +63,7 @@ def load_assets(settings: Settings) -> list[Asset]:
 
         def completed(spec: dg.AssetSpec, group: str = group) -> dg.AssetSpec:
             known = spec.replace_attributes(group_name=group, owners=owners, code_version=version)
-            return known.merge_attributes(metadata={"dashboard": link})
+            return known.merge_attributes(metadata=plain({"dashboard": link}))
 
         for asset in dg.load_assets_from_modules([module], include_specs=True):
             if isinstance(asset, dg.AssetsDefinition | dg.AssetSpec) and asset.key not in assets:

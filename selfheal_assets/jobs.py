@@ -15,6 +15,7 @@ from selfheal.domain.records import ModelVersion
 from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
 from selfheal_assets.interruptions import MAX_RUNTIME_TAG
 from selfheal_assets.job_names import BOOTSTRAP_JOB, MONITORING_JOB, PROBATION_JOB, RETRAINING_JOB
+from selfheal_assets.metadata import plain
 from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.resources.tracking import END_MLFLOW_RUN
 from selfheal_assets.resources.versions import PRODUCTION_MODEL, report_live
@@ -64,7 +65,7 @@ def delete_what_is_old(context: dg.OpExecutionContext, platform: PlatformResourc
     report = maintain(platform.open(), datetime.now(UTC), partial(delete_old, context.instance))
     if report.is_skipped:
         context.log.info("Another maintenance is under way: nothing was done here.")
-    context.add_output_metadata(to_dict(report))
+    context.add_output_metadata(plain(to_dict(report)))
 
 
 @dg.job(description="Daily: deletes what is old, so that what the platform writes stays bounded.")
@@ -109,7 +110,7 @@ def put_into_production(context: dg.OpExecutionContext, config: ForcedPromotion,
         on_step=context.log.info,
     )
     report_live(context, opened, live.version)
-    context.add_output_metadata(_live_metadata(live))
+    context.add_output_metadata(plain(_live_metadata(live)))
 
 
 @dg.op(description="Puts an earlier version back into production.")
@@ -127,7 +128,7 @@ def put_back(context: dg.OpExecutionContext, config: Rollback, platform: Platfor
         on_step=context.log.info,
     )
     report_live(context, opened, live.version)
-    context.add_output_metadata(_live_metadata(live))
+    context.add_output_metadata(plain(_live_metadata(live)))
 
 
 def _live_metadata(live: ModelVersion) -> dict[str, int | str]:

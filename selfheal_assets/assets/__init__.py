@@ -2,15 +2,8 @@
 
 An asset loads its inputs, calls one function of `selfheal.services`, and returns the record with metadata for people: numbers
 under names that never change (the UI plots them), and links to related pages. `described` gives every description its three
-parts. `definitions` adds what all assets have in common (group, owners, code version, the link to the dashboard).
+parts; `selfheal_assets.metadata` makes metadata plain. `definitions` adds what all assets have in common (group, owners, code version, the link to the dashboard).
 """
-
-from typing import TypeAlias
-
-import dagster as dg
-
-Metadata: TypeAlias = "dict[str, dg.MetadataValue | str | float | int]"
-"""An asset's metadata by name."""
 
 RUNS_TAG = "selfheal/runs"
 """Tag to filter assets by when they run: EACH_TICK, ON_REQUEST, AT_BOOTSTRAP, ON_PROBATION or BY_HAND."""

@@ -16,9 +16,10 @@ from selfheal.domain.records import (
     Verdict,
 )
 from selfheal.kit.serialization import to_dict
-from selfheal_assets.assets import BY_HAND, EACH_TICK, Metadata, described
+from selfheal_assets.assets import BY_HAND, EACH_TICK, described
 from selfheal_assets.assets.reference import reference_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
+from selfheal_assets.metadata import Facts, plain, table
 from selfheal_assets.resources import links
 from selfheal_assets.resources.platform import PlatformResource
 
@@ -51,15 +52,17 @@ def proxy_metrics(context: dg.AssetExecutionContext, platform: PlatformResource)
     window = proxy.window
     yield dg.Output(
         proxy,
-        metadata={
-            "model_version": window.model_version,
-            "predictions": window.n_predictions,
-            "labels": window.n_labels,
-            "window_start": dg.MetadataValue.timestamp(window.start),
-            "window_end": dg.MetadataValue.timestamp(window.end),
-            "window_hours": window.length / timedelta(hours=1),
-            **_known({name: getattr(proxy, name) for name in PROXY_FIELDS}),
-        },
+        metadata=plain(
+            {
+                "model_version": window.model_version,
+                "predictions": window.n_predictions,
+                "labels": window.n_labels,
+                "window_start": dg.MetadataValue.timestamp(window.start),
+                "window_end": dg.MetadataValue.timestamp(window.end),
+                "window_hours": window.length / timedelta(hours=1),
+                **{name: getattr(proxy, name) for name in PROXY_FIELDS},
+            }
+        ),
     )
 
 
@@ -85,33 +88,31 @@ def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.
     result = compare(opened, proxy_metrics.window)
     report = _with_page(platform, result)
     rows = [
-        dg.TableRecord(
-            {
-                "column": c.column,
-                "drifted": "yes" if c.is_drifted or c.is_missing_rate_drifted else "",
-                "effect": round(c.effect, 3),
-                "p_value": c.p_value,
-                "missing_now_pct": round(c.current_missing_pct, 1),
-                "missing_reference_pct": round(c.reference_missing_pct, 1),
-            }
-        )
+        {
+            "column": c.column,
+            "drifted": "yes" if c.is_drifted or c.is_missing_rate_drifted else "",
+            "effect": round(c.effect, 3),
+            "p_value": c.p_value,
+            "missing_now_pct": round(c.current_missing_pct, 1),
+            "missing_reference_pct": round(c.reference_missing_pct, 1),
+        }
         for c in sorted(report.columns, key=lambda c: -c.effect)
     ]
-    metadata: Metadata = {
+    metadata: Facts = {
         "drifted_features": ", ".join(report.drifted_features) or "none",
         "num_drifted_features": len(report.drifted_features),
         "long_term_drift": ", ".join(report.baseline_drifted_features) or "none",
         "compared_rows": report.n_current,
         "feed_problems": "; ".join(report.feed_problems) or "none",
-        **_known({"feature_drift_ratio": report.feature_drift_ratio}),
+        "feature_drift_ratio": report.feature_drift_ratio,
     }
     if rows:
-        metadata["columns"] = dg.MetadataValue.table(rows)
+        metadata["columns"] = table(rows)
     if report.report_ref is not None:
         page = opened.settings.data_dir.resolve() / report.report_ref
         metadata["report"] = links.report_page(opened.settings, page.name)
         metadata["report_file"] = dg.MetadataValue.path(page)
-    return dg.Output(report, metadata=metadata)
+    return dg.Output(report, metadata=plain(metadata))
 
 
 @dg.asset(
@@ -133,8 +134,8 @@ def performance_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) 
     report = measure(platform.open(), proxy_metrics.window)
     realised = {} if report.realised is None else to_dict(report.realised)
     numbers = _with_intervals("realised", realised, report.realised_intervals)
-    metadata: Metadata = {
-        "metrics": dg.MetadataValue.table(_metric_rows(report)),
+    metadata: Facts = {
+        "metrics": table(_metric_rows(report)),
         "realised_on": "matured rows" if report.is_matured else "labelled rows of any age",
         "concept_drift": report.concept_drift.value,
     }
@@ -145,7 +146,7 @@ def performance_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) 
         numbers["matured_after_s"] = report.label_delay.matured_after_s
         metadata["label_delay"] = report.label_delay.reason
     numbers |= {name: getattr(report, name) for name in PERFORMANCE_FIELDS}
-    return dg.Output(report, metadata=metadata | _known(numbers))
+    return dg.Output(report, metadata=plain(metadata | numbers))
 
 
 PERFORMANCE_FIELDS = (
@@ -167,18 +168,16 @@ def _with_intervals(
     return numbers
 
 
-def _metric_rows(report: PerformanceReport) -> list[dg.TableRecord]:
+def _metric_rows(report: PerformanceReport) -> list[dict[str, str]]:
     """Return one row per metric: realised and estimated with their 95 % intervals, and the champion's value at its verdict."""
     values, intervals = ({}, {}) if report.estimate is None else (report.estimate.values, report.estimate.intervals)
     return [
-        dg.TableRecord(
-            {
-                "metric": name,
-                "realised": _figure(getattr(report.realised, name, None), report.realised_intervals.get(name)),
-                "estimated": _figure(values.get(name), intervals.get(name)),
-                "reference": _figure(getattr(report.reference, name), None),
-            }
-        )
+        {
+            "metric": name,
+            "realised": _figure(getattr(report.realised, name, None), report.realised_intervals.get(name)),
+            "estimated": _figure(values.get(name), intervals.get(name)),
+            "reference": _figure(getattr(report.reference, name), None),
+        }
         for name in ("f1", "precision", "recall", "auc_roc", "brier")
     ]
 
@@ -232,16 +231,18 @@ def monitoring_alerts(
     page = write_overview(opened, tick, datetime.now(UTC)) if is_worth_a_page(opened, tick) else None
     yield dg.Output(
         triage,
-        metadata={
-            "verdict": triage.verdict.value,
-            "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in triage.reasons)),
-            **({} if page is None else {"report": links.report_page(opened.settings, page.name)}),
-            "open_alerts": len(triage.alerts),
-            "alerts": dg.MetadataValue.md(
-                "\n".join(f"- **{a.severity}** {a.message}" for a in triage.alerts) or "none"
-            ),
-            "episode": triage.episode_id or "none",
-        },
+        metadata=plain(
+            {
+                "verdict": triage.verdict.value,
+                "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in triage.reasons)),
+                **({} if page is None else {"report": links.report_page(opened.settings, page.name)}),
+                "open_alerts": len(triage.alerts),
+                "alerts": dg.MetadataValue.md(
+                    "\n".join(f"- **{a.severity}** {a.message}" for a in triage.alerts) or "none"
+                ),
+                "episode": triage.episode_id or "none",
+            }
+        ),
     )
     yield from _verdict_checks(triage)
 
@@ -264,19 +265,21 @@ def monitoring_report(context: dg.AssetExecutionContext, platform: PlatformResou
     page = report_now(opened, datetime.now(UTC))
     if page is None:
         context.log.info("The champion has served nothing yet: there is nothing to report on.")
-        return dg.MaterializeResult(metadata={"report": "none: the champion has served nothing yet"})
+        return dg.MaterializeResult(metadata=plain({"report": "none: the champion has served nothing yet"}))
     return dg.MaterializeResult(
-        metadata={
-            "report": links.report_page(opened.settings, page.name),
-            "file": dg.MetadataValue.path(page.resolve()),
-        }
+        metadata=plain(
+            {
+                "report": links.report_page(opened.settings, page.name),
+                "file": dg.MetadataValue.path(page.resolve()),
+            }
+        )
     )
 
 
 def _verdict_checks(triage: Triage) -> Iterator[dg.AssetCheckResult]:
     """Yield the verdict as two checks. Too little traffic does not pass, because unknown is not healthy."""
     told = f"{triage.verdict.value.replace('_', ' ')}: {'; '.join(triage.reasons)}"
-    seen = {"predictions": triage.window.n_predictions, "labels": triage.window.n_labels}
+    seen = plain({"predictions": triage.window.n_predictions, "labels": triage.window.n_labels})
     yield dg.AssetCheckResult(
         check_name=FEED_IS_SOUND, passed=triage.verdict is not Verdict.BROKEN_FEED, description=told, metadata=seen
     )
@@ -312,8 +315,3 @@ def _with_page(platform: PlatformResource, compared: "DriftResult") -> DriftRepo
     settings = opened.settings
     path = save_evidently(compared, reports_folder(settings.data_dir), report_name(report.window))
     return dataclasses.replace(report, report_ref=str(path.relative_to(settings.data_dir)))
-
-
-def _known(values: dict[str, float | int | None]) -> Metadata:
-    """Return the known values only: Dagster plots numbers, and an unknown value must not appear as 0."""
-    return {name: value for name, value in values.items() if value is not None}

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from selfheal.domain.records import GateVerdict, ModelVersion, ProbationReport
-from selfheal_assets.assets import ON_PROBATION, ON_REQUEST, Metadata, described
+from selfheal_assets.assets import ON_PROBATION, ON_REQUEST, described
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
+from selfheal_assets.metadata import Facts, plain
 from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.resources.versions import MODEL_VERSIONS, PRODUCTION_MODEL, report_live, version_of
 
@@ -37,11 +38,13 @@ def promotion(
     report_live(context, opened, version.version)
     yield dg.Output(
         version,
-        metadata={
-            "version": version.version,
-            "replaced_version": version.previous_version or "none",
-            "decision_id": version.decision_id or "none",
-        },
+        metadata=plain(
+            {
+                "version": version.version,
+                "replaced_version": version.previous_version or "none",
+                "decision_id": version.decision_id or "none",
+            }
+        ),
     )
 
 
@@ -88,7 +91,7 @@ def probation_report(context: dg.AssetExecutionContext, platform: PlatformResour
     except PermanentError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     deliver_due_alerts(opened.settings, opened.store, datetime.now(UTC))
-    metadata: Metadata = {
+    metadata: Facts = {
         "version": report.version,
         "is_on_probation": report.is_on_probation,
         "outcome": "none yet" if report.outcome is None else report.outcome.value,
@@ -98,4 +101,4 @@ def probation_report(context: dg.AssetExecutionContext, platform: PlatformResour
     }
     if report.brier_change is not None and report.brier_change_low is not None:
         metadata |= {"brier_change": report.brier_change, "brier_change_low": report.brier_change_low}
-    return dg.Output(report, metadata=metadata)
+    return dg.Output(report, metadata=plain(metadata))

@@ -1,16 +1,13 @@
 """Reference: external labelled data, and the first baseline frozen from it, where the loop starts."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from selfheal.adapters.datasets import Dataset
 from selfheal_assets.assets import AT_BOOTSTRAP, described
+from selfheal_assets.metadata import plain, table
 from selfheal_assets.resources.platform import PlatformResource
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dg.asset(
@@ -35,14 +32,16 @@ def training_data(platform: PlatformResource) -> dg.Output[Dataset]:
     quantiles["missing_pct"] = (100 * dataset.frame.isna().mean()).round(1)
     return dg.Output(
         dataset,
-        metadata={
-            "data": dataset.description,
-            "origin": dataset.origin,
-            "dagster/row_count": len(dataset.frame),
-            "positive_rate": float(dataset.frame[TRUE_LABEL].mean()),
-            "sha256": dataset.sha256,
-            "quantiles": dg.MetadataValue.table(_rows(quantiles.reset_index(names="column"))),
-        },
+        metadata=plain(
+            {
+                "data": dataset.description,
+                "origin": dataset.origin,
+                "dagster/row_count": len(dataset.frame),
+                "positive_rate": dataset.frame[TRUE_LABEL].mean(),
+                "sha256": dataset.sha256,
+                "quantiles": table(quantiles.reset_index(names="column").to_dict("records")),
+            }
+        ),
     )
 
 
@@ -65,16 +64,14 @@ def reference_data(training_data: Dataset, platform: PlatformResource) -> dg.Mat
     row = baseline_row(opened.store)
     assert row is not None
     return dg.MaterializeResult(
-        metadata={
-            "data": row.source,
-            "dagster/row_count": len(baseline),
-            "sha256": row.sha256,
-            "written_at": dg.MetadataValue.timestamp(row.created_at),
-            "is_from_current_training_data": row.source == training_data.description,
-            "file": dg.MetadataValue.path(str(baseline_path(opened.store, data_dir))),
-        }
+        metadata=plain(
+            {
+                "data": row.source,
+                "dagster/row_count": len(baseline),
+                "sha256": row.sha256,
+                "written_at": dg.MetadataValue.timestamp(row.created_at),
+                "is_from_current_training_data": row.source == training_data.description,
+                "file": dg.MetadataValue.path(str(baseline_path(opened.store, data_dir))),
+            }
+        )
     )
-
-
-def _rows(frame: "pd.DataFrame") -> list[dg.TableRecord]:
-    return [dg.TableRecord({str(name): value for name, value in row.items()}) for row in frame.to_dict("records")]

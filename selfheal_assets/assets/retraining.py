@@ -21,10 +21,11 @@ from selfheal.domain.records import (
 from selfheal.domain.retraining.dataset import TrainingSet
 from selfheal.domain.retraining.gates import GATES
 from selfheal.kit.serialization import to_dict
-from selfheal_assets.assets import ON_REQUEST, Metadata, described
+from selfheal_assets.assets import ON_REQUEST, described
 from selfheal_assets.assets.monitoring import monitoring_alerts
 from selfheal_assets.assets.reference import training_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
+from selfheal_assets.metadata import Facts, document, plain, table
 from selfheal_assets.resources import links
 from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.resources.tracking import TrainingRun
@@ -90,15 +91,17 @@ def retraining_decision(
     conditions = "\n".join(f"- {'met' if c.is_met else '**not met**'}: {c.reason}" for c in decision.conditions)
     return dg.Output(
         decision,
-        metadata={
-            "action": decision.action.value,
-            "reason": decision.reason,
-            "conditions": dg.MetadataValue.md(conditions),
-            "labels": decision.n_labels,
-            "attempt": decision.attempt,
-            "conditions_unmet": sum(not condition.is_met for condition in decision.conditions),
-            "decision_id": decision.decision_id,
-        },
+        metadata=plain(
+            {
+                "action": decision.action.value,
+                "reason": decision.reason,
+                "conditions": dg.MetadataValue.md(conditions),
+                "labels": decision.n_labels,
+                "attempt": decision.attempt,
+                "conditions_unmet": sum(not condition.is_met for condition in decision.conditions),
+                "decision_id": decision.decision_id,
+            }
+        ),
     )
 
 
@@ -129,40 +132,37 @@ def training_set(
     is_bootstrap = retraining_decision.trigger_reason == Trigger.BOOTSTRAP
     bootstrap_data = context.load_asset_value(training_data.key, python_type=Dataset) if is_bootstrap else None
     rows = gather_training_set(platform.open(), retraining_decision, bootstrap_data, datetime.now(UTC))
-    metadata: Metadata = {
+    metadata: Facts = {
         "data": rows.info.source,
         "dagster/row_count": len(rows.frame),
         "training_rows": rows.info.n_train,
         "evaluation_rows": rows.info.n_evaluation,
         "positive_rate": rows.info.n_positive / len(rows.frame),
         "sha256": rows.info.sha256,
+        "label_coverage_pct": rows.info.label_coverage_pct,
     }
-    if rows.info.label_coverage_pct is not None:
-        metadata["label_coverage_pct"] = rows.info.label_coverage_pct
-    yield dg.Output(rows, metadata=metadata | _what_was_weighed(rows.info) | _what_was_dropped(rows.info))
+    yield dg.Output(rows, metadata=plain(metadata | _what_was_weighed(rows.info) | _what_was_dropped(rows.info)))
 
 
-def _what_was_weighed(info: TrainingSetInfo) -> Metadata:
+def _what_was_weighed(info: TrainingSetInfo) -> Facts:
     if info.original_weight is None:
         return {}
     losses = [
-        dg.TableRecord({"weight": weight, "log_loss": loss})
-        for weight, loss in info.weight_log_losses.items()
-        if loss is not None
+        {"weight": weight, "log_loss": loss} for weight, loss in info.weight_log_losses.items() if loss is not None
     ]
     return {
         "original_rows": info.n_original,
         "original_source": info.original_source or "",
         "original_weight": info.original_weight,
         "original_weight_reason": info.weight_reason,
-        "original_weight_log_losses": dg.MetadataValue.table(
+        "original_weight_log_losses": table(
             losses,
             schema=dg.TableSchema([dg.TableColumn("weight", "string"), dg.TableColumn("log_loss", "float")]),
         ),
     }
 
 
-def _what_was_dropped(info: TrainingSetInfo) -> Metadata:
+def _what_was_dropped(info: TrainingSetInfo) -> Facts:
     return {"dropped_copies": info.n_copied_inputs, "dropped_repeated_predictions": info.n_repeated_predictions}
 
 
@@ -191,25 +191,27 @@ def shadow_model(
     shadow = train_shadow(opened, training_set, datetime.now(UTC), report_progress, mlflow.open)
     return dg.Output(
         shadow,
-        metadata={
-            **{k: v for k, v in to_dict(shadow.metrics).items() if v is not None},
-            "threshold": shadow.threshold,
-            "params": dg.MetadataValue.json(shadow.params),
-            "mlflow_run": links.mlflow_run(opened, shadow.mlflow_run_id),
-            "model_sha256": shadow.artifact_sha256,
-            **_calibration(shadow.record),
-        },
+        metadata=plain(
+            {
+                **to_dict(shadow.metrics),
+                "threshold": shadow.threshold,
+                "params": document(shadow.params),
+                "mlflow_run": links.mlflow_run(opened, shadow.mlflow_run_id),
+                "model_sha256": shadow.artifact_sha256,
+                **_calibration(shadow.record),
+            }
+        ),
     )
 
 
-def _calibration(record: TrainingRecord | None) -> Metadata:
+def _calibration(record: TrainingRecord | None) -> Facts:
     """Return the calibration before and after the correction, and on the evaluation rows."""
     if record is None:
         return {}
     checks = {"out of fold": record.out_of_fold, "recalibrated": record.recalibrated, "evaluation": record.evaluation}
     rows = [{"rows": name, **_shown(check)} for name, check in checks.items() if check is not None]
     return {
-        "calibration": dg.MetadataValue.table([dg.TableRecord(row) for row in rows]),
+        "calibration": table(rows),
         "recalibration": record.recalibration,
         **({"notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in record.notes))} if record.notes else {}),
     }
@@ -243,19 +245,19 @@ def gate_verdict(
     gates = verdict.decision.gates
     yield dg.Output(
         verdict,
-        metadata={
-            "action": verdict.decision.action.value,
-            "reason": verdict.decision.reason,
-            "gates": dg.MetadataValue.table(
-                [dg.TableRecord({"gate": g.name, "status": g.status.value, "sentence": g.sentence}) for g in gates]
-            ),
-            **_what_was_compared(verdict),
-            **_live_traffic(verdict),
-            **{f"gate_{gate.name}": gate.value for gate in gates if gate.value is not None},
-            "gates_passed": sum(gate.status is GateStatus.PASS for gate in gates if gate.name in COUNTED_GATES),
-            "mlflow_run": links.mlflow_run(opened, shadow_model.mlflow_run_id),
-            "decision_id": verdict.decision.decision_id,
-        },
+        metadata=plain(
+            {
+                "action": verdict.decision.action.value,
+                "reason": verdict.decision.reason,
+                "gates": table({"gate": g.name, "status": g.status.value, "sentence": g.sentence} for g in gates),
+                **_what_was_compared(verdict),
+                **_live_traffic(verdict),
+                **{f"gate_{gate.name}": gate.value for gate in gates},
+                "gates_passed": sum(gate.status is GateStatus.PASS for gate in gates if gate.name in COUNTED_GATES),
+                "mlflow_run": links.mlflow_run(opened, shadow_model.mlflow_run_id),
+                "decision_id": verdict.decision.decision_id,
+            }
+        ),
     )
     for gate in gates:
         measured = {
@@ -269,30 +271,28 @@ def gate_verdict(
             check_name=gate.name,
             passed=gate.status in {GateStatus.PASS, GateStatus.NOT_APPLICABLE},
             description=f"{gate.status.value}: {gate.sentence}",
-            metadata={"status": gate.status.value} | {k: v for k, v in measured.items() if v is not None},
+            metadata=plain({"status": gate.status.value} | measured),
         )
 
 
-def _what_was_compared(verdict: GateVerdict) -> Metadata:
+def _what_was_compared(verdict: GateVerdict) -> Facts:
     challenger, champion = verdict.challenger_metrics, verdict.champion_metrics
-    known = {
+    return {
         "challenger_f1": None if challenger is None else challenger.f1,
         "champion_f1": None if champion is None else champion.f1,
         "look": verdict.decision.verdict_number,
         "segments": _table(verdict.segments),
     }
-    return {name: value for name, value in known.items() if value is not None}
 
 
-def _live_traffic(verdict: GateVerdict) -> Metadata:
-    known: Metadata = {}
-    if verdict.shadow_scoring is not None:
-        known["shadow_scoring"] = dg.MetadataValue.json(to_dict(verdict.shadow_scoring))
-    if verdict.shadow_scoring is not None and verdict.shadow_scoring.agreement is not None:
-        known["agreement"] = verdict.shadow_scoring.agreement
-    wanted = _table(verdict.worth_labelling)
-    return known if wanted is None else known | {"worth_labelling": wanted}
+def _live_traffic(verdict: GateVerdict) -> Facts:
+    scoring = verdict.shadow_scoring
+    return {
+        "shadow_scoring": None if scoring is None else document(to_dict(scoring)),
+        "agreement": None if scoring is None else scoring.agreement,
+        "worth_labelling": _table(verdict.worth_labelling),
+    }
 
 
 def _table(rows: Sequence[object]) -> dg.TableMetadataValue | None:
-    return dg.MetadataValue.table([dg.TableRecord(to_dict(row)) for row in rows]) if rows else None
+    return table(map(to_dict, rows)) if rows else None

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from selfheal.adapters.journal import LABEL_JOURNAL, JournalKind, prediction_journal
-from selfheal_assets.assets import EACH_TICK, Metadata, described
+from selfheal_assets.assets import EACH_TICK, described
+from selfheal_assets.metadata import Facts, Metadata, plain
 from selfheal_assets.resources.platform import PlatformResource
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def prediction_logs(context: dg.AssetExecutionContext, platform: PlatformResourc
 def label_store(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult[None]:
     from selfheal.adapters.postgres.predictions import count_orphan_labels, summary_of_labels
 
-    metadata = _ingested(context, platform, LABEL_JOURNAL, summary_of_labels)
-    return dg.MaterializeResult(metadata=metadata | {"orphan_labels": count_orphan_labels(platform.open().store)})
+    orphans = plain({"orphan_labels": count_orphan_labels(platform.open().store)})
+    return dg.MaterializeResult(metadata=_ingested(context, platform, LABEL_JOURNAL, summary_of_labels) | orphans)
 
 
 def _ingested(
@@ -71,7 +72,7 @@ def _ingested(
         alert = left_out_of_copy(len(result.unusable), result.unusable[-1])
         open_or_update_alert(opened.store, SERVING, None, alert, datetime.now(UTC))
     summary = summarise(opened.store)
-    metadata: Metadata = {
+    metadata: Facts = {
         "dagster/row_count": summary.n_rows,
         "rows_copied_now": result.n_new,
         "damaged_lines": len(result.corrupt),
@@ -80,4 +81,4 @@ def _ingested(
     if summary.first is not None and summary.last is not None:
         metadata["first"] = dg.MetadataValue.timestamp(summary.first)
         metadata["last"] = dg.MetadataValue.timestamp(summary.last)
-    return metadata
+    return plain(metadata)

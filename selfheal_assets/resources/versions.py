@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import dagster as dg
 
+from selfheal_assets.metadata import Facts, plain
 from selfheal_assets.resources import links
 
 if TYPE_CHECKING:
     from selfheal.domain.records import Promotion
     from selfheal.services.platform import Platform
-    from selfheal_assets.assets import Metadata
 
 PRODUCTION_MODEL = dg.AssetKey("production_model")
 
@@ -73,7 +73,7 @@ def live_materialization(platform: Platform, promotion: Promotion) -> dg.AssetMa
 
     version = model_version(platform.store, promotion.version)
     assert version is not None, "a promotion is of a registered version"
-    metadata: Metadata = {
+    metadata: Facts = {
         "version": version.version,
         "position": promotion.position,
         "promoted_at": dg.MetadataValue.timestamp(promotion.promoted_at),
@@ -85,4 +85,4 @@ def live_materialization(platform: Platform, promotion: Promotion) -> dg.AssetMa
         "mlflow_run": links.mlflow_run(platform, version.mlflow_run_id),
         **{f"evaluation_{k}": v for k, v in version.metrics.items() if isinstance(v, int | float)},
     }
-    return dg.AssetMaterialization(PRODUCTION_MODEL, partition=partition_of(version.version), metadata=metadata)
+    return dg.AssetMaterialization(PRODUCTION_MODEL, partition=partition_of(version.version), metadata=plain(metadata))
