@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import resource
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from selfheal.kit.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 HEAD_TIMEOUT_SECONDS = 20.0
@@ -39,12 +42,51 @@ MIN_CONNECTIONS = 32
 MIN_IDLE_SECONDS = 5.0
 """A connection that has been idle for so long is closed if a new one needs its place."""
 
+SEARCH_PAUSE_SECONDS = 0.1
+"""Between two searches for an idle connection: each looks at all of them, for some milliseconds."""
+
 
 class WaitingFor(NamedTuple):
     """The part of a request that a client has not sent completely; `after` is the request before it, or its own."""
 
     is_body: bool
     after: RequestResponseCycle | None
+
+
+class HasIdleTime(Protocol):
+    """A connection that knows for how long it has been idle; 0 while it is in use."""
+
+    def idle_seconds(self) -> float:
+        """Return it in seconds."""
+
+
+class IdleSearch:
+    """Finds the connections that were idle longest, for a server that is full.
+
+    A new client must not cost a look at every connection. So a search notes all that have been idle for long enough, and
+    after one that found too few there is none before the next connection can have been idle for so long.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[HasIdleTime] = []
+        """The one that is idle longest is the last."""
+        self._next_search_at = 0.0
+
+    def next(
+        self, connections: Iterable[HasIdleTime], now_seconds: float, min_idle_seconds: float
+    ) -> HasIdleTime | None:
+        """Return a connection that has been idle for long enough; None if there is none, as far as is known."""
+        while self._found:
+            one = self._found.pop()
+            if one.idle_seconds() >= min_idle_seconds:
+                return one
+        if now_seconds < self._next_search_at:
+            return None
+        by_idle_time = sorted(((one.idle_seconds(), one) for one in connections), key=itemgetter(0))
+        self._found = [one for idle, one in by_idle_time if idle >= min_idle_seconds]
+        longest_of_others = max((idle for idle, _ in by_idle_time if idle < min_idle_seconds), default=0.0)
+        self._next_search_at = now_seconds + max(min_idle_seconds - longest_of_others, SEARCH_PAUSE_SECONDS)
+        return self._found.pop() if self._found else None
 
 
 class ReadingClock:

@@ -27,6 +27,7 @@ from serving.security.body_limit import MAX_BODY_BYTES
 from serving.security.connection_limits import (
     CHECKED_EVERY_SECONDS,
     MIN_IDLE_SECONDS,
+    IdleSearch,
     ReadingClock,
     WaitingFor,
     max_connections,
@@ -233,9 +234,10 @@ class StrictHttpProtocol(HttpToolsProtocol):
 
     def _make_room(self) -> None:
         """Close the connection that has been idle longest, or this one if all are in use."""
-        others = [one for one in self.connections if isinstance(one, StrictHttpProtocol) and one is not self]
-        idlest = max(others, key=StrictHttpProtocol.idle_seconds, default=self)
-        if idlest.idle_seconds() >= MIN_IDLE_SECONDS:
+        search: IdleSearch = vars(self.server_state).setdefault("idle_search", IdleSearch())  # one per server
+        others = (one for one in self.connections if isinstance(one, StrictHttpProtocol) and one is not self)
+        idlest = search.next(others, self.loop.time(), MIN_IDLE_SECONDS)
+        if isinstance(idlest, StrictHttpProtocol):
             idlest.transport.close()
         else:
             self._respond_last(TOO_MANY_CONNECTIONS)

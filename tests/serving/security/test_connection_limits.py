@@ -19,6 +19,7 @@ from serving.security.connection_limits import (
     MIN_BODY_BYTES_PER_SECOND,
     MIN_CONNECTIONS,
     RESERVED_DESCRIPTORS,
+    IdleSearch,
     ReadingClock,
     WaitingFor,
     connections_for,
@@ -73,6 +74,48 @@ def test_clients_get_the_descriptors_that_the_service_itself_does_not_need() -> 
     with pytest.raises(ConfigurationError, match=r"may open 100 files.*ulimit -n"):
         connections_for(100)
     assert connections_for(RESERVED_DESCRIPTORS + MIN_CONNECTIONS) == MIN_CONNECTIONS
+
+
+class Connection:
+    """Idle since a moment, or in use; counts how often it is asked."""
+
+    n_asked = 0
+
+    def __init__(self, clock: list[float], idle_since: float | None) -> None:
+        self.clock, self.idle_since = clock, idle_since
+
+    def idle_seconds(self) -> float:
+        Connection.n_asked += 1
+        return 0.0 if self.idle_since is None else self.clock[0] - self.idle_since
+
+
+def test_the_connections_that_were_idle_for_long_enough_are_found_the_longest_first() -> None:
+    clock = [100.0]
+    first, second, third = (Connection(clock, since) for since in (90.0, 92.0, 97.0))
+    everybody = [second, third, Connection(clock, None), first]
+    search = IdleSearch()
+    assert search.next(everybody, clock[0], 5.0) is first
+    first.idle_since = second.idle_since = None
+    assert search.next(everybody, clock[0], 5.0) is None, "the one is being closed, the other in use again"
+    clock[0] = 102.0
+    assert search.next(everybody, clock[0], 5.0) is third, "as soon as it has been idle for long enough"
+
+
+def test_to_be_full_costs_a_new_client_no_look_at_every_connection() -> None:
+    clock = [100.0]
+    everybody = [Connection(clock, None) for _ in range(1_000)]
+    everybody[7].idle_since = 99.0
+    search = IdleSearch()
+    Connection.n_asked = 0
+    for _ in range(100):
+        assert search.next(everybody, clock[0], 5.0) is None
+    assert Connection.n_asked <= 1_000
+    for connection in everybody:
+        connection.idle_since = 90.0
+    clock[0] = 104.0
+    Connection.n_asked = 0
+    assert all(search.next(everybody, clock[0], 5.0) for _ in range(100))
+    assert Connection.n_asked <= 1_000 + 100
 
 
 # Time
