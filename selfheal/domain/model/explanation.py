@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from selfheal.domain.model.plain_scoring import sums_in_order
 from selfheal.kit.errors import ModelNotExplainableError
 
 if TYPE_CHECKING:
@@ -347,9 +348,12 @@ def _product_by_row(columns: Any, right: FloatArray) -> FloatArray:
     """
     if hasattr(columns, "toarray"):
         return _product(columns, right)  # a sparse product goes from row to row
-    terms = right if right.ndim > 1 else right[:, np.newaxis]
-    rows = [(row[:, np.newaxis] * terms).sum(axis=0) for row in _dense(columns)]
-    return np.reshape(rows, (len(rows), *right.shape[1:]))
+    dense = _dense(columns)
+    product = np.empty((len(dense), *right.shape[1:]))
+    for place in np.ndindex(right.shape[1:]):
+        coefficients = right[(slice(None), *place)]
+        product[(slice(None), *place)] = sums_in_order(dense.T, coefficients[:, np.newaxis])
+    return product
 
 
 def _dense(columns: Any) -> FloatArray:

@@ -82,10 +82,13 @@ def _called(pipeline: Pipeline, probe: FloatArray) -> Step:
     """Return a call of the pipeline. Larger blocks are used too if they give the scores of the smallest to the bit."""
     if _is_row_by_row(pipeline):
         return _in_one_thread(pipeline)
-    rows = np.resize(probe, (BLOCK_ROWS[-1], probe.shape[1]))
-    expected = _in_blocks(pipeline, BLOCK_ROWS[:1])(rows)
-    sizes = [size for size in BLOCK_ROWS[1:] if _agree(_in_blocks(pipeline, (size,))(rows), expected, 0.0)]
-    return _in_blocks(pipeline, (BLOCK_ROWS[0], *sizes))
+    expected = _in_blocks(pipeline, BLOCK_ROWS[:1])(probe)
+
+    def agrees(size: int) -> bool:  # one block, with the rows of the probe again and again: a call for each size
+        scores = _predict(pipeline, np.ascontiguousarray(np.resize(probe, (size, probe.shape[1]))))
+        return _agree(scores, np.resize(expected, size), 0.0)
+
+    return _in_blocks(pipeline, (BLOCK_ROWS[0], *filter(agrees, BLOCK_ROWS[1:])))
 
 
 def _predict(pipeline: Pipeline, matrix: FloatArray) -> FloatArray:
@@ -212,10 +215,10 @@ def _logistic_regression(fitted: Any) -> Step | None:
     if fitted.coef_.shape[0] != 1:
         return None
     coefficients, intercept = fitted.coef_[0][:, np.newaxis], fitted.intercept_[0]
-    return lambda matrix: np.asarray(expit(_sums_in_order(matrix.T, coefficients) + intercept))
+    return lambda matrix: np.asarray(expit(sums_in_order(matrix.T, coefficients) + intercept))
 
 
-def _sums_in_order(columns: FloatArray, coefficients: FloatArray) -> FloatArray:
+def sums_in_order(columns: FloatArray, coefficients: FloatArray) -> FloatArray:
     """Return each row's sum of `columns * coefficients`, shape (n,), added up from the first column to the last.
 
     Along the first axis numpy adds whole columns one by one; only where each is a single number it adds in pairs, and

@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, QuantileTransformer, StandardScaler
 
 from selfheal.domain.contract import FloatArray
-from selfheal.domain.model.plain_scoring import plain_scoring
+from selfheal.domain.model.plain_scoring import BLOCK_ROWS, plain_scoring
 from tests import toy_use_case
 from tests.domain.model.scores_in_company import digest_of_numbers
 
@@ -102,6 +102,22 @@ def test_any_other_pipeline_is_called(make: Callable[[], Pipeline]) -> None:
     pipeline = make()
     matrix = training_rows(3)[0]
     assert np.abs(plain_scoring(pipeline, matrix)(matrix) - pipeline.predict_proba(matrix)[:, 1]).max() <= 1e-12
+
+
+def test_to_load_a_pipeline_that_is_called_costs_one_call_for_each_size_of_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline = UNKNOWN["a function"]()
+    n_rows: list[int] = []
+    predict_proba = pipeline.predict_proba
+
+    def counted(matrix: FloatArray) -> FloatArray:
+        n_rows.append(len(matrix))
+        return np.asarray(predict_proba(matrix))
+
+    monkeypatch.setattr(pipeline, "predict_proba", counted)
+    plain_scoring(pipeline, training_rows(3)[0][:16])
+    assert n_rows == list(BLOCK_ROWS)
 
 
 class Doubtful(LogisticRegression):
