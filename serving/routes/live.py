@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
+from selfheal.kit.web_origins import foreign_request
 from serving.dependencies import ServiceDependency
 from serving.observability.live import INTERVAL_SECONDS, MAX_LISTENERS, message_schema
 from serving.schemas.problems import ProblemError, problem_for
 from serving.security.auth import Scope, key_of
-from serving.security.origin_check import refuse_foreign_origin
+from serving.security.origin_check import refuse_foreign
 
 if TYPE_CHECKING:
     from serving.observability.live import Listener
@@ -91,8 +92,7 @@ def _admit(websocket: WebSocket) -> None:
         ProblemError: if one of them is refused.
     """
     authenticator: Authenticator = websocket.app.state.authenticator
-    if not authenticator.asks_for_keys:
-        refuse_foreign_origin(websocket.headers)
+    refuse_foreign(foreign_request(websocket.headers), authenticator)
     authenticator.admit(_key(websocket), Scope.READ)
 
 

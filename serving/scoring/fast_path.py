@@ -32,6 +32,7 @@ from serving.schemas.reading import MAX_ERRORS_PER_LIST, Refused
 from serving.scoring.micro_batcher import Row
 from serving.security.auth import CALLER, Authenticator, Scope, key_of
 from serving.security.body_limit import check_body, read_body
+from serving.security.origin_check import refuse_foreign
 from serving.tracing import name_span
 
 if TYPE_CHECKING:
@@ -130,14 +131,13 @@ class FastPath:
     def _check_access(self, scope: AsgiScope, wanted: Scope) -> None:
         head = _read_head(tuple(scope["headers"]))
         if CALLER not in scope:
-            if head.foreign is not None and not self._authenticator.asks_for_keys:
-                raise ProblemError(403, *head.foreign)
+            refuse_foreign(head.foreign, self._authenticator)
             scope[CALLER] = self._authenticator.admit(head.key, wanted)
         if not head.has_sound_body:
             check_body(head.headers)
 
     async def _predict(self, service: Service, body: bytes, is_explained: bool) -> bytes:
-        row = self._parser.row(body) if len(body) <= MAX_INLINE_BYTES else await self._beside(self._parser.row, body)
+        row: Row = await self._at_once_or_beside(len(body), self._parser.row, body)
         (outcome,) = await service.idempotency.score([row])
         if not isinstance(outcome, dict):
             raise problem_of_row(outcome)
@@ -156,9 +156,7 @@ class FastPath:
         ]
         if explained:
             await service.explanations.add(*zip(*explained, strict=True))
-        if len(body) <= MAX_INLINE_BYTES:
-            return _batch_answer(rows, outcomes)
-        answer: bytes = await self._beside(_batch_answer, rows, outcomes)
+        answer: bytes = await self._at_once_or_beside(len(body), _batch_answer, rows, outcomes)
         return answer
 
     async def _labels(self, service: Service, body: bytes, _: bool) -> bytes:
@@ -192,6 +190,10 @@ class FastPath:
         while (piece := await self._beside(next, pieces, None)) is not None:
             items += piece
         return items
+
+    async def _at_once_or_beside(self, n_bytes: int, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Do work in proportion to a body's size: beside the event loop if it is large."""
+        return work(*arguments) if n_bytes <= MAX_INLINE_BYTES else await self._beside(work, *arguments)
 
     async def _beside(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._reading_thread, work, *arguments)

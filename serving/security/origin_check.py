@@ -1,4 +1,4 @@
-"""Without keys, requests of other hosts' web pages are refused. The rule is `selfheal.kit.web_origins`."""
+"""Without keys, requests of other hosts' web pages are refused. Which they are is `selfheal.kit.web_origins`'."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 
-from selfheal.kit.web_origins import foreign_request
+from selfheal.kit.web_origins import ForeignRequest, foreign_request
 from serving.schemas.problems import ProblemError, problem_for
 from serving.security.auth import Authenticator
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class OriginCheck:
-    """ASGI middleware for HTTP without keys. `/live` and the fast path call `refuse_foreign_origin` themselves."""
+    """ASGI middleware for HTTP. `/live` and the fast path, which it does not reach, ask `refuse_foreign` themselves."""
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app
@@ -25,21 +23,23 @@ class OriginCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] == "http" and not self._authenticator.asks_for_keys:
+        if scope["type"] == "http":
             try:
-                refuse_foreign_origin(Headers(scope=scope))
+                refuse_foreign(foreign_request(Headers(scope=scope)), self._authenticator)
             except ProblemError as error:
                 await problem_for(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-def refuse_foreign_origin(headers: Mapping[str, str]) -> None:
-    """Check the origin by the headers, given by lower-case name.
+def refuse_foreign(foreign: ForeignRequest | None, authenticator: Authenticator) -> None:
+    """Refuse a request of a page of another host, unless keys are asked for.
+
+    Args:
+        foreign: what `foreign_request` says of its headers.
 
     Raises:
-        ProblemError: 403 if the request comes from a page of another host.
+        ProblemError: 403.
     """
-    foreign = foreign_request(headers)
-    if foreign is not None:
+    if foreign is not None and not authenticator.asks_for_keys:
         raise ProblemError(403, *foreign)
