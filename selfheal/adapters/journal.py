@@ -42,6 +42,9 @@ written to it."""
 TAIL_BYTES = 8_000_000
 """Bytes at the end of a file that `last_lines` reads."""
 
+TAIL_LINES = 20_000
+"""Newest records that a process reads when it starts: those that Postgres may not have yet."""
+
 Field: TypeAlias = str | float | int | bool | None
 Record: TypeAlias = Sequence[Field]
 """One line's fields. Text has no commas, quotes, brackets or line breaks (requests with such text are refused). None

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from selfheal.adapters.postgres.model_versions import PROMOTION_CHANNEL
 from selfheal.adapters.postgres.notifications import Listener
-from selfheal.adapters.postgres.refusals import UNAVAILABLE, refusal
+from selfheal.adapters.postgres.refusals import refusal
 from selfheal.adapters.postgres.store import server_url
 from selfheal.kit.backoff import Backoff
 from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
@@ -25,9 +25,8 @@ RECONNECT_BACKOFF = Backoff(initial_seconds=0.25, max_seconds=10.0)
 """Pauses between two attempts to reach an unavailable Postgres."""
 
 NOT_FOLLOWED = "so promotions are not followed"
-POSTGRES_AWAY = f"{UNAVAILABLE}, {NOT_FOLLOWED}"
-DATABASE_NOT_OURS = "Postgres responds but its database cannot be used (see the log), so promotions are not followed"
-POLL_FAILED = "the check for a new version failed (see the log), so promotions are not followed"
+DATABASE_NOT_OURS = f"Postgres responds but its database cannot be used (see the log), {NOT_FOLLOWED}"
+POLL_FAILED = f"the check for a new version failed (see the log), {NOT_FOLLOWED}"
 
 
 class Follower:

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from selfheal.adapters.journal import LABEL_JOURNAL, Record, encode_lines, format_time, last_lines
+from selfheal.adapters.journal import LABEL_JOURNAL, TAIL_LINES, Record, encode_lines, format_time, last_lines
 from selfheal.adapters.postgres.predictions import StoredLabel, stored_labels
 from selfheal.adapters.postgres.store import with_own_connections
 from selfheal.kit.errors import InvalidDataError, LabelConflictError
@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 REMEMBERED_LABELS = 100_000
 """Number of newest labels in memory, until Postgres certainly has them: one hour at 25 per second, a few megabytes."""
-
-JOURNAL_TAIL_LINES = 20_000
 
 TICK = timedelta(microseconds=1)
 """The smallest step of `ordered_at`."""
@@ -84,7 +82,7 @@ class LabelIngest:
     def remember_journal(self, data_dir: Path) -> None:
         """Read the labels that were acknowledged last before this process started: Postgres may not have them yet."""
         try:
-            for fields in last_lines(LABEL_JOURNAL, data_dir, JOURNAL_TAIL_LINES):
+            for fields in last_lines(LABEL_JOURNAL, data_dir, TAIL_LINES):
                 prediction_id, label = UUID(fields["prediction_id"]), _stored_label(fields)
                 known = self._recent.get(prediction_id)
                 if known is None or label.overrules(known):

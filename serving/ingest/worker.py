@@ -115,7 +115,6 @@ class IngestWorker:
                     self._caught_up_at = began
                     with suppress(OSError):  # a full disk: this worker knows it all the same
                         write_atomic(self._done_path, f"{boot_id()} {began!r}".encode())
-            self._lag_bytes = self.lag_bytes(self._platform.store)
         except Exception as error:
             self._note(error)
         else:
@@ -124,6 +123,17 @@ class IngestWorker:
             self.problem = self._reason = None
             with suppress(OSError, ValueError):
                 self._caught_up_at = max(self._caught_up_at, self._last_pass_began())
+        self._lag_bytes = self._measured_lag()
+
+    def _measured_lag(self) -> int | None:
+        """Return the bytes not copied yet; None if that cannot be said, which does not mean that they are not copied."""
+        if self.problem is not None:
+            return None
+        try:
+            return self.lag_bytes(self._platform.store)
+        except Exception as error:
+            logger.warning("how far the journal has been copied cannot be said: %s", error)
+            return None
 
     def _last_pass_began(self) -> float:
         """Return when the last complete pass of any worker of this machine began, on the monotonic clock.

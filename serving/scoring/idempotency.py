@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfheal.adapters.journal import JournalKind, last_lines
+from selfheal.adapters.journal import TAIL_LINES, JournalKind, last_lines
 from selfheal.adapters.postgres.predictions import stored_predictions
 from selfheal.kit.errors import InvalidDataError
 from serving.schemas.problems import ProblemError
@@ -32,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 50_000
 """Number of answers in memory: several seconds at the highest rate, while Postgres lags by a fraction of a second."""
-
-JOURNAL_TAIL_LINES = 20_000
 
 LOOKUP_TIMEOUT_SECONDS = 1.0
 """Time limit for Postgres to look up ids. If it takes longer (a lock, an unreachable host), it counts as unavailable."""
@@ -61,7 +59,7 @@ class IdempotencyKeys:
     def remember_journal(self, kind: JournalKind, data_dir: Path) -> None:
         """Read the last predictions acknowledged before this process started."""
         try:
-            for fields in last_lines(kind, data_dir, JOURNAL_TAIL_LINES):
+            for fields in last_lines(kind, data_dir, TAIL_LINES):
                 self._remember(*self._known(fields))
         except (OSError, InvalidDataError, ValueError, KeyError) as error:
             logger.warning(

@@ -330,12 +330,15 @@ class StoredLabel(NamedTuple):
 
 def stored_labels(store: Store, prediction_ids: Collection[UUID]) -> tuple[dict[UUID, StoredLabel], datetime]:
     """Return the labels that these predictions have already, and Postgres's time: one clock for all hosts."""
-    c = store.tables.label_store.c
+    table = store.tables.label_store
+    c = table.c
     columns = c.prediction_id, c.true_label, c.is_correction, c.received_at, c.ordered_at
-    query = select(*columns).where(c.prediction_id.in_(prediction_ids))
+    clock = select(func.clock_timestamp().label("now")).subquery()  # a row even where none has a label
+    query = select(clock.c.now, *columns).select_from(clock.outerjoin(table, c.prediction_id.in_(prediction_ids)))
     with store.engine.connect() as connection:
-        known = {prediction_id: StoredLabel(*label) for prediction_id, *label in connection.execute(query)}
-        return known, connection.execute(select(func.clock_timestamp())).scalar_one()
+        rows = connection.execute(query).all()
+    known = {prediction_id: StoredLabel(*label) for _, prediction_id, *label in rows if prediction_id is not None}
+    return known, rows[0].now
 
 
 def stored_predictions(store: Store, prediction_ids: Collection[str]) -> list[dict[str, Any]]:

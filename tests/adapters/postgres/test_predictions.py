@@ -6,13 +6,14 @@ import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
 from selfheal.adapters.postgres import predictions
@@ -225,8 +226,20 @@ def test_stored_labels_are_those_of_the_ids_asked_for(store: Store, data_dir: Pa
     journal_labels(data_dir, sent.prediction_ids[:2], [1, 0])
     copy(store, data_dir)
     first, _, third = sent.prediction_ids
-    known, _ = predictions.stored_labels(store, {first, third})
+    known, now = predictions.stored_labels(store, {first, third})
     assert [(key, one.value, one.is_correction) for key, one in known.items()] == [(first, 1, False)]
+    for ids in ({third}, set[UUID]()):
+        known, later = predictions.stored_labels(store, ids)
+        assert known == {}
+        assert later > now, "Postgres's time comes with any answer"
+
+
+def test_to_look_up_labels_is_one_round_trip(store: Store) -> None:
+    predictions.stored_labels(store, set())  # connects
+    statements: list[str] = []
+    event.listen(store.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    predictions.stored_labels(store, {UUID(int=1), UUID(int=2)})
+    assert len(statements) == 1
 
 
 CLOSE = [T0, T0 + timedelta(microseconds=1), datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)]

@@ -10,16 +10,19 @@ from sqlalchemy import text
 
 from selfheal.adapters.model_cache import SERVED_FILE
 from selfheal.adapters.postgres.embedded import EmbeddedServer
+from selfheal.adapters.postgres.refusals import UNAVAILABLE
 from selfheal.kit.errors import ConfigurationError
 from selfheal.services.platform import Platform, open_platform
 from selfheal.settings import Settings
-from serving.champion.follower import DATABASE_NOT_OURS, POSTGRES_AWAY, Follower
+from serving.champion.follower import DATABASE_NOT_OURS, NOT_FOLLOWED, Follower
 from tests.candidates import put_live
 from tests.forwarder import Forwarder, forwarded
 from tests.serving.followed import following, holder_of, served
 from tests.serving.running import api_in_thread, bodies, logged_probabilities, query
 from tests.times import T0
 from tests.waiting import eventually
+
+POSTGRES_AWAY = f"{UNAVAILABLE}, {NOT_FOLLOWED}"
 
 LATER = T0 + timedelta(hours=1)
 RARELY = {"champion_poll_seconds": 300.0}

@@ -135,6 +135,20 @@ def test_a_worker_that_waits_for_another_to_copy_is_not_caught_up_before_it(api_
             assert waiting.lag_seconds < 0.2
 
 
+def test_a_lag_that_cannot_be_said_is_no_failure_to_copy(
+    api_settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unknown(*_: Any) -> int:
+        raise OSError("no such folder")
+
+    monkeypatch.setattr("serving.ingest.worker.lag_bytes", unknown)
+    with platform_of(api_settings) as platform:
+        worker = IngestWorker(platform)
+        worker.copy_new_lines()
+        assert (worker.problem, worker.last_lag_bytes) == (None, None)
+        assert "how far the journal has been copied cannot be said: no such folder" in caplog.text
+
+
 @pytest.mark.parametrize("step_seconds", [2 * 86_400, -2 * 86_400], ids=["ahead and back", "back and ahead"])
 def test_a_lag_is_measured_whatever_the_clock_is_set_to(
     api_settings: Settings, monkeypatch: pytest.MonkeyPatch, step_seconds: float
