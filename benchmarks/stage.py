@@ -57,10 +57,10 @@ def prepare(
     decision = decide_retraining(
         platform, Trigger.BOOTSTRAP, episode_id=None, actor="benchmark", reason="benchmark", now=now
     )
-    rows = gather_training_set(platform, decision, dataset)
+    rows = gather_training_set(platform, decision, dataset, decision.created_at)
     promote(platform, judge(platform, train_shadow(platform, rows, now), rows, now), now)
     half = replace(dataset, frame=dataset.frame.head(len(dataset.frame) // 2), sha256=f"{dataset.sha256}-half")
-    other_rows = gather_training_set(platform, decision, half)
+    other_rows = gather_training_set(platform, decision, half, decision.created_at)
     shadow = train_shadow(platform, other_rows, now)
     stage(platform, shadow, decision, now)
     validate(platform, shadow)  # as a promotion does: afterwards its file is on this machine

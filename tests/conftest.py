@@ -183,7 +183,7 @@ def bootstrapped_template(server: EmbeddedServer, tmp_path_factory: pytest.TempP
     dataset = load_dataset(platform.settings, platform.contract)
     write_baseline(platform.store, dataset.frame, dataset.description, T0, data_dir)
     decision = decide_retraining(platform, Trigger.BOOTSTRAP, episode_id=None, actor="test", reason="bootstrap", now=T0)
-    rows = gather_training_set(platform, decision, dataset)
+    rows = gather_training_set(platform, decision, dataset, decision.created_at)
     verdict = judge(platform, train_shadow(platform, rows, T0), rows, T0)
     promote(platform, verdict, T0)
     platform.close()

@@ -211,7 +211,7 @@ def _from_decision_to_verdict(trial: Trial, trigger: Trigger, episode: str | Non
     )
     if decision.action is not Action.TRAIN:
         return None
-    rows = retraining.gather_training_set(platform, decision, data)
+    rows = retraining.gather_training_set(platform, decision, data, decision.created_at)
     run_id = uuid4().hex
     try:
         shadow = retraining.train_shadow(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from selfheal.adapters.decision_log import record_decision
@@ -137,7 +137,7 @@ def record_considered(platform: Platform, decision: Decision) -> Decision:
 
 
 def gather_training_set(
-    platform: Platform, decision: Decision, bootstrap_data: Dataset | None, now: datetime | None = None
+    platform: Platform, decision: Decision, bootstrap_data: Dataset | None, now: datetime
 ) -> TrainingSet:
     """Gather the labelled rows to learn from: the champion's traffic, or the bootstrap data before the first champion.
 
@@ -147,7 +147,7 @@ def gather_training_set(
         InvalidDataError: if there are too few rows of a class, or if a feature leaks the label.
         IntegrityError: if the champion's training rows do not match their recorded digest.
     """
-    with _recording_failure(platform, decision.decision_id, now or datetime.now(UTC)):
+    with _recording_failure(platform, decision.decision_id, now):
         return _gather(platform, decision, bootstrap_data)
 
 

@@ -85,5 +85,5 @@ def bootstrap(platform: Platform, now: datetime) -> None:
     decision = decide_retraining(
         platform, Trigger.BOOTSTRAP, episode_id=None, actor="bootstrap", reason="no version in production yet", now=now
     )
-    rows = gather_training_set(platform, decision, dataset)
+    rows = gather_training_set(platform, decision, dataset, decision.created_at)
     promote(platform, judge(platform, train_shadow(platform, rows, now), rows, now), now)

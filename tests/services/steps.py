@@ -34,7 +34,7 @@ def decide(platform: Platform, trigger: Trigger, now: datetime, episode_id: str 
 
 
 def retrain(platform: Platform, decision: Decision, now: datetime) -> GateVerdict:
-    rows = gather_training_set(platform, decision, None)
+    rows = gather_training_set(platform, decision, None, decision.created_at)
     return judge(platform, train_shadow(platform, rows, now), rows, now)
 
 

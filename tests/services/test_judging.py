@@ -56,7 +56,7 @@ def candidate(
     sent = serve(platform, toy_rows(N_ROWS, seed, scenario), start=T0 + seed * HOUR)
     now = sent.last_at + HOUR
     tick(platform, now)
-    rows = gather_training_set(platform, decide(platform, Trigger.MANUAL, now), None)
+    rows = gather_training_set(platform, decide(platform, Trigger.MANUAL, now), None, now)
     return train_shadow(platform, rows, now), rows, now
 
 

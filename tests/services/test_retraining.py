@@ -104,7 +104,7 @@ def test_what_a_broken_feed_sent_is_never_learned_from_and_what_came_before_and_
     assert decision.action is Action.TRAIN
     times = labelled_rows(platform.store, max_rows=10_000, sound_only=True)["created_at"].tolist()
     assert times == [*sound.created_at[:-1], *repaired.created_at[201:]]
-    gathered = gather_training_set(platform, decision, None).frame
+    gathered = gather_training_set(platform, decision, None, decision.created_at).frame
     assert gathered.loc[gathered[ORIGIN] == LOGGED, "created_at"].tolist() == times
     assert len(labelled_rows(platform.store, max_rows=10_000)) == N_ROWS + 300 + 300 + 800
 
@@ -156,7 +156,7 @@ def training_fails(
 
     with monkeypatch.context() as patched, pytest.raises(type(error)):
         patched.setattr(f"selfheal.services.retraining.{where}", fail)
-        train_shadow(platform, gather_training_set(platform, started, None), sent.last_at)
+        train_shadow(platform, gather_training_set(platform, started, None, started.created_at), sent.last_at)
     return started
 
 
@@ -224,7 +224,7 @@ def test_labels_that_come_before_the_others_are_neither_counted_nor_learned_from
     decision = decide(platform, Trigger.MANUAL, sent.last_at + HOUR)
     conditions = {condition.name: condition for condition in decision.conditions}
     assert "come within 70 minutes" in conditions["matured_samples"].reason, "an hour, and the batches"
-    gathered = gather_training_set(platform, decision, None)
+    gathered = gather_training_set(platform, decision, None, decision.created_at)
     logged = gathered.frame[gathered.frame[ORIGIN] == LOGGED]
     assert logged["created_at"].max() <= sent.last_at - HOUR
     assert decision.n_labels == len(logged)
@@ -280,7 +280,7 @@ def test_after_a_rollback_the_labels_of_before_are_not_waited_for_again(
 def test_the_champions_training_rows_are_weighed_against_the_recent_ones(platform: Platform) -> None:
     sent = serve(platform, toy_rows(N_ROWS))
     tick(platform, sent.last_at + SECOND)
-    info = gather_training_set(platform, decide(platform, Trigger.MANUAL, sent.last_at + HOUR), None).info
+    info = gather_training_set(platform, decide(platform, Trigger.MANUAL, sent.last_at + HOUR), None, T0).info
     assert info.original_source.startswith("the training set of version 1 (3,000 SYNTHETIC")  # type: ignore[union-attr]
     assert info.n_original == (3_000 - info.n_copied_inputs if info.original_weight else 0)
     assert len(info.weight_log_losses) > 1
@@ -346,7 +346,7 @@ def test_the_same_training_is_run_and_judged_once_even_after_its_promotion(platf
     now = sent.last_at + HOUR
     tick(platform, now)
     decision = decide(platform, Trigger.MANUAL, now)
-    rows = gather_training_set(platform, decision, None)
+    rows = gather_training_set(platform, decision, None, decision.created_at)
     shadow = train_shadow(platform, rows, now)
     verdict = judge(platform, shadow, rows, now)
     assert train_shadow(platform, rows, now + HOUR) == shadow
@@ -389,7 +389,7 @@ def test_a_model_that_is_refused_after_its_verdict_has_spent_its_attempt(
 def test_rows_gathered_for_a_decision_nobody_recorded_are_not_trained_on(platform: Platform) -> None:
     sent = serve(platform, toy_rows(N_ROWS))
     tick(platform, sent.last_at + SECOND)
-    rows = gather_training_set(platform, decide(platform, Trigger.MANUAL, sent.last_at + HOUR), None)
+    rows = gather_training_set(platform, decide(platform, Trigger.MANUAL, sent.last_at + HOUR), None, T0)
     forged = replace(rows, info=replace(rows.info, decision_id="nobody"))
     with pytest.raises(IntegrityError, match="names decision nobody, which is not recorded"):
         train_shadow(platform, forged, sent.last_at + HOUR)
@@ -411,7 +411,7 @@ def test_a_retraining_whose_parts_lack_a_class_is_not_started_and_says_how_many_
     serve(platform, toy_rows(2, seed=3).assign(true_label=1), start=sent.last_at + SECOND)
     decision = decide(platform, Trigger.MANUAL, sent.last_at + HOUR)
     assert decision.action is Action.TRAIN
-    gathered = gather_training_set(platform, decision, None)
+    gathered = gather_training_set(platform, decision, None, decision.created_at)
     counted = {c.name: c for c in decision.conditions}["class_counts"].reason
     n_judged = int(gathered.part(EVALUATION)["true_label"].sum())
     assert counted.endswith(f"{n_judged} of {gathered.info.n_evaluation} to be judged on (the newest)")

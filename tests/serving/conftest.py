@@ -97,7 +97,7 @@ def two_versions_template(
     platform = open_platform(clone(server, TEMPLATE, bootstrapped_template, TWO_VERSIONS, data_dir, WITH_MLFLOW))
     dataset = load_dataset(platform.settings.model_copy(update={"random_seed": 77}), platform.contract)
     decision = decide_retraining(platform, Trigger.BOOTSTRAP, episode_id=None, actor="test", reason="again", now=T0)
-    rows = gather_training_set(platform, decision, dataset)
+    rows = gather_training_set(platform, decision, dataset, decision.created_at)
     assert stage(platform, train_shadow(platform, rows, T0), decision, T0).version == 2
     platform.close()
     return data_dir

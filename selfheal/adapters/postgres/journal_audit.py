@@ -139,7 +139,7 @@ class JournalCheck:
         """Clear differences in a second pass: an id chosen by a client may have two lines, one of which is in the table."""
         forgiven = f"""
             DELETE FROM differing d USING incoming i JOIN {self._table} p USING (prediction_id)
-            WHERE d.prediction_id = i.prediction_id AND {self._is_different(columns).replace(" IS ", " IS NOT ")}
+            WHERE d.prediction_id = i.prediction_id AND NOT ({self._is_different(columns)})
         """
         self._with_lines(columns, lines, self._table, lambda: self._connection.execute(text(forgiven)))
 

@@ -31,7 +31,7 @@ from selfheal.adapters.postgres.chain import Link
 from selfheal.adapters.postgres.ingest import copied_positions, under_either_name
 from selfheal.adapters.postgres.tables import HOUR_OF_PREDICTION
 from selfheal.kit.errors import InvalidDataError
-from selfheal.kit.serialization import digest_of
+from selfheal.kit.serialization import digest_of, from_dict, to_dict
 
 if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
@@ -98,12 +98,7 @@ class Seal:
 
     def groups(self, name: str) -> list[RowGroup]:
         """Return the groups that the content has under a name: `rows`, or `before` and `after` a deletion."""
-        return [
-            RowGroup(
-                one["file"], datetime.fromisoformat(one["hour"]), one["model_version"], one["n_rows"], one["sha256"]
-            )
-            for one in self.content[name]
-        ]
+        return [from_dict(RowGroup, one) for one in self.content[name]]
 
 
 def seal_finished(store: Store, kind: JournalKind, data_dir: Path, limit: int = SEALS_PER_PASS) -> list[str]:
@@ -131,10 +126,20 @@ def sealed_files(store: Store, kind: JournalKind) -> set[str]:
         return {file for file in connection.execute(query).scalars() if file is not None}
 
 
-def list_seals(store: Store, connection: Connection) -> list[Seal]:
-    """Return all seals, the oldest first."""
+def text_digests(store: Store, kind: JournalKind) -> dict[str, str]:
+    """Return the sealed digest of each file's text, by the file's name."""
     table = store.tables.journal_seals
-    rows = connection.execute(select(table).order_by(table.c.position))
+    digest = table.c.content["text_sha256"].as_string()
+    query = select(table.c.file, digest).where(table.c.journal == kind.name, table.c.kind == SEGMENT)
+    with store.engine.connect() as connection:
+        return {file: sha256 for file, sha256 in connection.execute(query) if file is not None}
+
+
+def list_seals(store: Store, connection: Connection, kind: str | None = None) -> list[Seal]:
+    """Return the seals, of one kind or of both, the oldest first. Those of segments have the digests of all rows."""
+    table = store.tables.journal_seals
+    query = select(table).order_by(table.c.position)
+    rows = connection.execute(query if kind is None else query.where(table.c.kind == kind))
     return [Seal(row.position, row.kind, row.journal, row.file, row.content) for row in rows]
 
 
@@ -162,7 +167,7 @@ def append_retention(
 ) -> None:
     """Record what the connection's transaction has deleted of predictions, unless none of it came from a known file."""
     if before:
-        content = {"before": _as_content(before), "after": _as_content(after)}
+        content = {"before": [to_dict(one) for one in before], "after": [to_dict(one) for one in after]}
         _append(store, connection, RETENTION, PREDICTIONS, None, content)
 
 
@@ -198,7 +203,11 @@ def _seal(store: Store, kind: JournalKind, file: str, finished: FinishedText) ->
             return
         if _last_retention(store, connection) != deleted_before:
             groups = row_groups(connection, kind.name, "journal_segment = :segment", segment=segment)
-        content = {"n_bytes": finished.n_bytes, "text_sha256": finished.sha256, "rows": _as_content(groups)}
+        content = {
+            "n_bytes": finished.n_bytes,
+            "text_sha256": finished.sha256,
+            "rows": [to_dict(one) for one in groups],
+        }
         _append(store, connection, SEGMENT, kind.name, file, content)
 
 
@@ -224,19 +233,6 @@ def _append(
     }
     link = {"position": chain.next_position(connection), "prev_hash": previous, "hash": _hash(previous, values)}
     connection.execute(insert(store.tables.journal_seals).values(**values, **link))
-
-
-def _as_content(groups: Sequence[RowGroup]) -> list[dict[str, Any]]:
-    return [
-        {
-            "file": one.file,
-            "hour": one.hour.astimezone(UTC).isoformat(),
-            "model_version": one.model_version,
-            "n_rows": one.n_rows,
-            "sha256": one.sha256,
-        }
-        for one in groups
-    ]
 
 
 def _hashed(row: Row[Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from selfheal.adapters.journal import (
 )
 from selfheal.adapters.postgres.ingest import copied_positions, under_either_name
 from selfheal.adapters.postgres.journal_audit import JournalCheck, journal_check
-from selfheal.adapters.postgres.journal_seals import list_seals
+from selfheal.adapters.postgres.journal_seals import RETENTION, list_seals
 from selfheal.domain.retraining.dataset import LOGGED, ORIGIN
 from selfheal.kit.errors import InvalidDataError, PermanentError
 from selfheal.services.verification.findings import Check, CheckResult
@@ -177,5 +177,5 @@ def _kept_since(platform: Platform) -> datetime | None:
     days = platform.settings.predictions_retention_days
     by_setting = None if days is None else datetime.now(UTC) - timedelta(days=days)
     with platform.store.engine.connect() as connection:
-        by_record = deleted_until(list_seals(platform.store, connection))
+        by_record = deleted_until(list_seals(platform.store, connection, RETENTION))
     return max((moment for moment in (by_setting, by_record) if moment is not None), default=None)

@@ -22,12 +22,12 @@ from selfheal.adapters.journal import (
 )
 from selfheal.adapters.postgres.ingest import Position, journal_positions, under_either_name
 from selfheal.adapters.postgres.journal_seals import (
-    RETENTION,
     SEGMENT,
     RowGroup,
     Seal,
     list_seals,
     row_groups,
+    text_digests,
 )
 from selfheal.kit.errors import IntegrityError, InvalidDataError
 from selfheal.services.verification.findings import Check, CheckResult
@@ -61,11 +61,9 @@ def check_segments(platform: Platform) -> CheckResult:
     """Each journal file that was copied: is it here, as long as it was, readable, and as it was sealed?"""
     check = Check("journal files")
     data_dir = platform.settings.data_dir
-    with platform.store.engine.connect() as connection:
-        seals = list_seals(platform.store, connection)
     elsewhere = 0
     for kind in (prediction_journal(platform.contract), LABEL_JOURNAL):
-        sealed = {seal.file: seal for seal in seals if seal.kind == SEGMENT and seal.journal == kind.name}
+        sealed = text_digests(platform.store, kind)
         here = {file_key(path): path for path in kind.files(data_dir)}
         for file, position in sorted(journal_positions(platform.store, kind).items()):
             path = here.get(file)
@@ -132,13 +130,17 @@ def row_problems(sealed: SealedRows, found: Mapping[Key, State]) -> Iterator[str
             yield f"{_named(key)} do not agree with their digest: {now[0]:,} rows, sealed were {known[-1][0]:,}"
 
 
-def _check_segment(path: Path | None, position: Position, seal: Seal | None) -> None:
-    """Check one file.
+def _check_segment(path: Path | None, position: Position, sealed_sha256: str | None) -> None:
+    """Check one file; the digest is that of its seal, None if it has none.
 
     Raises:
         IntegrityError: naming what is wrong with it.
     """
-    rest = "its rows in Postgres are checked against its digest" if seal else "its rows cannot be checked without it"
+    rest = (
+        "its rows in Postgres are checked against its digest"
+        if sealed_sha256
+        else "its rows cannot be checked without it"
+    )
     try:
         text = None if path is None else under_either_name(finished_text, path)
         size = None if path is None else under_either_name(text_size, path)
@@ -152,13 +154,13 @@ def _check_segment(path: Path | None, position: Position, seal: Seal | None) -> 
             f"ends at byte {n_bytes:,}, but {position.byte_offset:,} were copied from it; "
             f"restore it from a backup ({rest})"
         )
-    if seal is not None and (text is None or text.sha256 != seal.content["text_sha256"]):
+    if sealed_sha256 is not None and (text is None or text.sha256 != sealed_sha256):
         raise IntegrityError("has changed since it was sealed; restore it from a backup")
 
 
 def deleted_until(seals: Iterable[Seal]) -> datetime | None:
-    """Return until when retention has deleted predictions; None if it never has."""
-    hours = [group.hour for seal in seals if seal.kind == RETENTION for group in seal.groups("before")]
+    """Return until when retention has deleted predictions, by its seals; None if it never has."""
+    hours = [group.hour for seal in seals for group in seal.groups("before")]
     return max(hours) + timedelta(hours=1) if hours else None
 
 
