@@ -22,6 +22,7 @@ from dagster._core.launcher.base import LaunchRunContext, RunLauncher
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
 
+from selfheal.adapters.marked_processes import END_GRACE_SECONDS
 from selfheal_assets.interruptions import MAX_RUNTIME_TAG, OUT_OF_TIME_TAG
 from selfheal_assets.run_owners import RunOwners, write_owner
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TERMINATION_TIMEOUT_SECONDS = 10.0
+TERMINATION_TIMEOUT_SECONDS = END_GRACE_SECONDS
 """How long a run may take to end by itself, with its MLflow run, once it was told to; then its process is killed."""
 
 KILL_TIMEOUT_SECONDS = 5.0

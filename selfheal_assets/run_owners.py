@@ -6,6 +6,7 @@ only while its lock is held: after a `kill -9` or a power cut it is not.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from dataclasses import dataclass
@@ -51,26 +52,21 @@ class RunOwners:
 
     def pid(self, run_id: str) -> int | None:
         """Return the process that executes the run; None if it has ended, or there never was one."""
-        try:
-            with self._path(run_id).open("rb") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return int(lock.read() or 0) or None
-                return None
-        except FileNotFoundError:
-            return None
+        written = self._read_held(run_id)
+        return int(written) if written else None
 
     def has_owner(self, run_id: str) -> bool:
         """Return whether a live process executes the run."""
-        try:
-            with self._path(run_id).open("rb") as lock:
+        return self._read_held(run_id) is not None
+
+    def _read_held(self, run_id: str) -> bytes | None:
+        """Return what is written in the file of a run while somebody holds its lock; None if nobody does."""
+        with contextlib.suppress(FileNotFoundError), self._path(run_id).open("rb") as lock:
+            try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except FileNotFoundError:
-            pass
-        return False
+            except BlockingIOError:
+                return lock.read()
+        return None
 
     def forget(self, run_id: str) -> None:
         """Delete the file of a run that has ended."""

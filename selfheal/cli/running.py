@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 def up() -> None:
     """Run the platform on this machine: Postgres, Dagster, API and MLflow, until Ctrl-C."""
     from selfheal.cli import supervisor
+    from selfheal.services.platform import open_platform
 
     settings = load_settings()
     check_channels(settings)
@@ -38,7 +40,7 @@ def up() -> None:
         supervisor.no_process_left(settings, folder),
         reserved_ports(settings) as settings,
         published_ports(settings),
-        opened_platform(settings) as platform,
+        closing(open_platform(settings)) as platform,
     ):
         _ensure_first_version(platform)
         from selfheal.adapters.mlflow_store import mlflow_store_uri
@@ -141,7 +143,9 @@ def dagster_home() -> None:
     """Lay out DAGSTER_HOME below DATA_DIR and print it: `DAGSTER_HOME=$(selfheal dagster-home) dagster dev`."""
     from selfheal.cli import supervisor
 
-    typer.echo(supervisor.dagster_home(load_settings()))
+    settings = load_settings()
+    supervisor.prepare_data_dir(settings)
+    typer.echo(supervisor.dagster_home(settings))
 
 
 def _ensure_first_version(platform: Platform) -> int:

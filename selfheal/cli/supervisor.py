@@ -27,7 +27,14 @@ from uuid import uuid4
 
 import psutil
 
-from selfheal.adapters.marked_processes import FOLDER_VARIABLE, START_VARIABLE, end_all, mark, marked_by
+from selfheal.adapters.marked_processes import (
+    END_GRACE_SECONDS,
+    FOLDER_VARIABLE,
+    START_VARIABLE,
+    end_all,
+    mark,
+    marked_by,
+)
 from selfheal.cli.ports import port_variables
 from selfheal.cli.processes import Printer, Program, Supervisor, stop_on_signals
 from selfheal.kit.atomic_file import write_atomic
@@ -62,21 +69,32 @@ OUR_FOLDERS = (
 
 
 READY_TIMEOUT_SECONDS = 180
+"""For all doors to open, on a busy machine; later nobody is told that they have, and everything goes on."""
 
 LEFT_OVER_GRACE_SECONDS = 3.0
 """For processes whose `up` is dead, before they are killed: nobody waits for their answers."""
 
-STOPPED_RUN_TIMEOUT_SECONDS = 8.0
-REAPER_TIMEOUT_SECONDS = 15.0
+STOPPED_RUN_TIMEOUT_SECONDS = END_GRACE_SECONDS
+"""For a run that was told by the end of the daemon to be recorded as stopped: as long as whoever ends a run gives it."""
+
+REAPER_TIMEOUT_SECONDS = END_GRACE_SECONDS + 5.0
+"""For the reaper, which finds nothing left, to stop the embedded server. It goes on by itself if that takes longer."""
+
+
+def data_folder(settings: Settings) -> Path:
+    """Return the absolute path of DATA_DIR."""
+    return settings.data_dir.expanduser().resolve()
 
 
 def prepare_data_dir(settings: Settings) -> Path:
     """Return the data folder, created if it is missing, and writable; from now on this process writes private files.
 
+    A command calls it once, before anything else writes.
+
     Raises:
         ConfigurationError: if the folder cannot be written.
     """
-    folder = settings.data_dir.expanduser().resolve()
+    folder = data_folder(settings)
     restrict_new_files(settings.umask)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -162,8 +180,8 @@ def no_process_left(settings: Settings, folder: Path) -> Iterator[None]:
 
 def dagster_home(settings: Settings) -> Path:
     """Return DAGSTER_HOME below the data folder, with the current `dagster.yaml`."""
-    home = prepare_data_dir(settings) / "dagster"
-    home.mkdir(exist_ok=True)
+    home = data_folder(settings) / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
     write_atomic(home / "dagster.yaml", files("selfheal_assets").joinpath("dagster.yaml").read_bytes())
     return home
 
@@ -172,7 +190,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of every process of the platform."""
     return with_our_programs(os.environ) | {
         "DAGSTER_HOME": str(dagster_home(settings)),
-        "DATA_DIR": str(settings.data_dir.expanduser().resolve()),
+        "DATA_DIR": str(data_folder(settings)),
         "DAGSTER_DISABLE_TELEMETRY": "yes",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -211,8 +229,8 @@ def run_job(
     Raises:
         ServiceUnavailableError: if it fails; the message has the cause.
     """
-    log = prepare_data_dir(settings) / "logs" / f"{job_name}.log"
-    log.parent.mkdir(exist_ok=True)
+    log = data_folder(settings) / "logs" / f"{job_name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "selfheal_assets", job_name]
     command += [] if request is None else [json.dumps(request)]
     cause: str | None = None
