@@ -20,6 +20,7 @@ import httpx
 import psutil
 
 from benchmarks.stage import free_port, start
+from selfheal.adapters.postgres.cluster import running_server
 
 READY_TIMEOUT_SECONDS = 240.0
 STOP_TIMEOUT_SECONDS = 60.0
@@ -180,11 +181,10 @@ class RunningPlatform:
 
     def postmaster(self) -> psutil.Process | None:
         """Return the main process of the embedded Postgres, if it runs."""
+        server = running_server(self.data_dir / "postgres")
         try:
-            pid = int((self.data_dir / "postgres" / "postmaster.pid").read_text().partition("\n")[0])
-            process = psutil.Process(pid)
-            return process if str(self.data_dir / "postgres") in process.cmdline() else None
-        except (OSError, ValueError, psutil.Error):
+            return None if server is None else psutil.Process(server.pid)
+        except psutil.NoSuchProcess:
             return None
 
     def runs(self) -> list[dict[str, Any]]:

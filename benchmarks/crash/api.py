@@ -17,7 +17,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.crash.api_kills import killed_in_turn, stop_postgres
+from benchmarks.crash.api_kills import killed_in_turn
 from benchmarks.crash.api_processes import N_ROWS, Scene, WarmStarter
 from benchmarks.crash.disk import SmallDisk, failing_sync, full_disk, small_disk
 from benchmarks.crash.kept_word import verified
@@ -27,6 +27,7 @@ from benchmarks.stage import (
     request_rows,
 )
 from benchmarks.witness import Ledger
+from selfheal.adapters.postgres import cluster
 
 if TYPE_CHECKING:
     from selfheal.services.platform import Platform
@@ -49,7 +50,7 @@ def measure(folder: Path, data: Path | None, plan: ApiPlan, console: Console) ->
         raise typer.Exit(128 + signal.SIGTERM) from None
     finally:
         platform.close()
-        stop_postgres(platform.settings.data_dir / "postgres")
+        cluster.stop(platform.settings.data_dir / "postgres")  # the process that restarted it may have been killed
 
 
 async def undergo(

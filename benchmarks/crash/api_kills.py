@@ -12,19 +12,18 @@ import random
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import psutil
 from rich.progress import Progress
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from benchmarks.crash.api_processes import KILL_TIMEOUT_SECONDS, N_DOORS, Api, Scene, under_load, until
+from benchmarks.crash.api_processes import N_DOORS, Api, Scene, under_load, until
 from benchmarks.crash.ordeal import ApiPlan, Ordeal
 from benchmarks.witness import Ledger
 from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
+from selfheal.adapters.postgres.cluster import running_server
 from selfheal.adapters.postgres.ingest import compress_copied
 from selfheal.adapters.postgres.journal_seals import seal_finished
 
@@ -41,25 +40,6 @@ COLD_START_EVERY = 10
 
 COMPRESS_EVERY_SECONDS = 1.0
 TORN_SHARE = 0.4
-
-
-def stop_postgres(pgdata: Path) -> None:
-    """Stop the embedded server if it still runs: the process that restarted it may have been killed."""
-    with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
-        postmaster = postmaster_of(pgdata)
-        postmaster.send_signal(signal.SIGINT)  # a fast shutdown
-        postmaster.wait(KILL_TIMEOUT_SECONDS)
-
-
-def postmaster_of(pgdata: Path) -> psutil.Process:
-    """Return the embedded server's main process.
-
-    Raises:
-        FileNotFoundError, psutil.NoSuchProcess: if none is running.
-    """
-    postmaster = psutil.Process(int((pgdata / "postmaster.pid").read_text().partition("\n")[0]))
-    assert str(pgdata) in postmaster.cmdline(), f"process {postmaster.pid} is not the server of {pgdata}"
-    return postmaster
 
 
 async def killed_in_turn(scene: Scene, plan: ApiPlan, progress: Progress) -> None:
@@ -125,7 +105,9 @@ async def kill_postgres_now_and_then(platform: Platform, ordeal: Ordeal, plan: A
     for i in range(plan.n_postgres_kills):
         while ordeal.kills < plan.n_kills * (i + 1) // (plan.n_postgres_kills + 1):
             await asyncio.sleep(0.05)
-        postmaster_of(pgdata).kill()
+        server = running_server(pgdata)
+        assert server is not None, f"no server of {pgdata} runs"
+        os.kill(server.pid, signal.SIGKILL)
         ordeal.postgres_kills += 1
         killed_at = time.monotonic()
         while not await asyncio.to_thread(postgres_answers, platform):

@@ -154,6 +154,11 @@ def n_different(logged: pd.DataFrame, replayed: pd.DataFrame, twice: set[str]) -
 
 def logged_twice(platform: Platform, data_dirs: Sequence[Path]) -> set[str]:
     """Ids that are in more than one line of the journals."""
+    return {prediction_id for prediction_id, n in journal_lines(platform, data_dirs).items() if n > 1}
+
+
+def journal_lines(platform: Platform, data_dirs: Sequence[Path]) -> Counter[str]:
+    """Return in how many lines of the prediction journals each id is."""
     kind = prediction_journal(platform.contract)
     n_lines: Counter[bytes] = Counter()
     for data_dir in data_dirs:
@@ -162,4 +167,4 @@ def logged_twice(platform: Platform, data_dirs: Sequence[Path]) -> set[str]:
             while (chunk := read_chunk(path, max(0, offset))).end_offset > offset:
                 n_lines.update(line.partition(b",")[0] for line in chunk.lines)
                 offset = chunk.end_offset
-    return {str(UUID(prediction_id.decode())) for prediction_id, n in n_lines.items() if n > 1}
+    return Counter({str(UUID(prediction_id.decode())): n for prediction_id, n in n_lines.items()})

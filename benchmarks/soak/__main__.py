@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.crash.kept_word import logged_labels, logged_rows, n_duplicated
+from benchmarks.crash.kept_word import journal_lines, logged_labels, logged_rows, n_duplicated
 from benchmarks.crash.processes import kill, platform_environment, settings_of, traffic
 from benchmarks.crash.states import roomy_folder
 from benchmarks.running_platform import PlatformIsStuckError, RunningPlatform
@@ -32,7 +32,7 @@ from benchmarks.soak.samples import EVIDENCE, KEPT, Sampler
 from benchmarks.soak.upkeep import IN_DAYS, MINUTES_PER_DAY
 from benchmarks.stage import prepare, request_rows
 from benchmarks.witness import Ledger
-from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal, read_chunk
+from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
 from selfheal.adapters.postgres.embedded import url_if_running
 from selfheal.adapters.postgres.ingest import ingest
 from selfheal.domain.contract import TRUE_LABEL
@@ -321,7 +321,7 @@ def _against_answers(platform: Platform, ledger: Ledger) -> tuple[int, int, int]
     Postgres has each labelled prediction; one without a label may be deleted there, and is in the journal.
     """
     logged, labels = logged_rows(platform), logged_labels(platform)
-    in_journal = _journaled(platform)
+    in_journal = journal_lines(platform, [platform.settings.data_dir])
     in_postgres = set(logged.index)
     lost = sum(ack.prediction_id not in in_journal for ack in ledger.acknowledged)
     lost += sum(one not in labels or one not in in_postgres for one in ledger.labels)
@@ -331,16 +331,6 @@ def _against_answers(platform: Platform, ledger: Ledger) -> tuple[int, int, int]
         ack = told.get(prediction_id)
         wrong += ack is not None and ack.probability != probability
     return lost, n_duplicated(logged), wrong
-
-
-def _journaled(platform: Platform) -> set[str]:
-    kind, found = prediction_journal(platform.contract), set()
-    for path in kind.files(platform.settings.data_dir):
-        offset = -1
-        while (chunk := read_chunk(path, max(0, offset))).end_offset > offset:
-            found |= {line.partition(b",")[0].decode() for line in chunk.lines}
-            offset = chunk.end_offset
-    return found
 
 
 def _short_of(done: Done, plan: Plan, ledger: Ledger) -> Iterator[str]:
