@@ -57,7 +57,7 @@ def test_they_stop_neither_a_tick_nor_a_training_nor_a_verification(platform: Pl
     assert "The disk is sound" in message
 
     decision = decide(platform, Trigger.MANUAL, now)
-    rows = gather_training_set(platform, decision, None)
+    rows = gather_training_set(platform, decision, None, decision.created_at)
     assert rows.info.source == "1,497 labelled predictions; left out: strain is infinite in 2, strain is missing in 1"
     assert train_shadow(platform, rows, now).mlflow_run_id
     assert [one.findings for one in check_journals(platform, {}, lambda _: None) if one.n_findings] == []
@@ -73,7 +73,7 @@ def test_rows_of_a_file_are_left_out_of_a_bootstrap_and_counted(empty_platform: 
     platform = Platform(empty_platform.settings, contract, empty_platform.store, empty_platform.registry)
     frame = with_unusable(toy_use_case.contract.synthesize(N_ROWS, 1).astype({TRUE_LABEL: "int64"}))
     decision = decide(platform, Trigger.BOOTSTRAP, pd.Timestamp("2026-03-02", tz="UTC").to_pydatetime())
-    rows = gather_training_set(platform, decision, Dataset(frame, "real", "machines.csv", "0"))
+    rows = gather_training_set(platform, decision, Dataset(frame, "real", "machines.csv", "0"), decision.created_at)
     assert rows.info.n_train + rows.info.n_evaluation + rows.info.n_copied_inputs == N_ROWS - 3
     assert rows.info.source.endswith("left out: strain is infinite in 2, strain is missing in 1")
 
