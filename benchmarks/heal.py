@@ -1,0 +1,174 @@
+"""What would each policy have cost? Whole deployments, replayed on a simulated clock.
+
+    python -m benchmarks.heal --data cs-training.csv [--stream elec2.csv ...] [--json heal.json] [--quick]
+
+A cell is one deployment of one world, seed and policy. The champion learns from rows before the stream; the traffic is drawn from the
+other rows, as the world declares (`selfheal.simulate.replay.catalogue`). All policies of a world and seed get the same rows, so their
+differences are paired. Figures are means over seeds with 95 % bounds (`selfheal.simulate.replay.summary`): Student's t for means,
+Fieller's for the recovered share, which is null where the recoverable gap is within its own bound of 0. Decisions are every six hours.
+
+Every finished cell is a line in `--results`; a run that is interrupted continues there. Worlds in which a policy does badly stay in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.table import Table
+
+from benchmarks.measured import at_least, exactly
+from selfheal.kit.errors import ConfigurationError, InvalidDataError
+from selfheal.simulate.replay.builders import Rebuilder, StreamFile, named_streams
+from selfheal.simulate.replay.catalogue import WORLDS, core_worlds
+from selfheal.simulate.replay.natural import SHIPPED
+from selfheal.simulate.replay.policies import NEVER, ORACLE, OURS, POLICIES, policy_named
+from selfheal.simulate.replay.runs import Cell, Run, run_cells
+from selfheal.simulate.replay.summary import stream_summary, world_summary
+
+USE_CASE = "selfheal.credit_risk:contract"
+CORE_SEEDS, OTHER_SEEDS = 20, 5
+STREAM_SEEDS = 1
+"""A natural stream is one deployment; a seed would only change how the folds of a training are cut."""
+
+QUICK_POLICIES = tuple(name for name in (NEVER, ORACLE, OURS) if name in POLICIES)
+FIRST_SEED = 1
+
+WorldFigures = dict[str, dict[str, Any]]
+
+
+def cells_of(worlds: list[str], streams: list[str], policies: list[str], *, quick: bool) -> list[Cell]:
+    """Return all cells of the benchmark."""
+    core = {world.name for world in core_worlds()}
+    found: list[Cell] = []
+    for name in worlds:
+        n_seeds = 1 if quick else CORE_SEEDS if name in core else OTHER_SEEDS
+        found += [Cell(name, FIRST_SEED + number, policy) for number in range(n_seeds) for policy in policies]
+    return found + [
+        Cell(name, FIRST_SEED + n, policy) for name in streams for n in range(STREAM_SEEDS) for policy in policies
+    ]
+
+
+def summarised(done: Mapping[Cell, dict[str, Any]], worlds: list[str], streams: list[str]) -> dict[str, Any]:
+    """Return the tables of worlds and streams, and how fast deployments were replayed."""
+    by_name: dict[str, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+    for cell, figures in done.items():
+        by_name[cell.world][cell.policy][cell.seed] = figures
+    trained = {
+        policy: _days_per_cpu_minute(f for cell, f in done.items() if cell.policy == policy and f["trainings"])
+        for policy in sorted({cell.policy for cell in done})
+    }
+    return {
+        "worlds": {name: world_summary(by_name[name]) for name in worlds},
+        "streams": {
+            name: {policy: stream_summary(by_seed) for policy, by_seed in by_name[name].items()} for name in streams
+        },
+        "days_per_cpu_minute": _days_per_cpu_minute(one for one in done.values() if not one["trainings"]),
+        "days_per_cpu_minute_trained": trained.get(OURS),
+        "days_per_cpu_minute_trained_by_policy": trained,
+    }
+
+
+def _days_per_cpu_minute(cells: Iterable[dict[str, Any]]) -> float | None:
+    figures = list(cells)
+    seconds = sum(one["cpu_seconds"] for one in figures)
+    return round(60 * sum(one["days"] for one in figures) / seconds, 1) if seconds else None
+
+
+def check(done: Mapping[Cell, dict[str, Any]], wanted: list[Cell]) -> None:
+    """Check that every cell was replayed, that policies were asked, and that the champion served where nothing was promoted."""
+    exactly("cells replayed", len(done), len(set(wanted)))
+    for cell, figures in done.items():
+        at_least(f"decisions of {cell.policy} in {cell.world}", figures["n_decisions"], 4)
+        if cell.policy == NEVER:
+            exactly(f"promotions of {NEVER} in {cell.world}", figures["promotions"], 0)
+
+
+def world_table(worlds: Mapping[str, WorldFigures]) -> Table:
+    """Return one row per world, one column per policy: the share recovered, the restricted mean hours to healing, wrong promotions."""
+    policies = list(next(iter(worlds.values()), {}))
+    table = Table(
+        title="Share recovered | hours to healing | wrong promotions (means over seeds)", title_justify="left"
+    )
+    table.add_column("world")
+    for policy in policies:
+        table.add_column(policy, justify="right")
+    for name, by_policy in worlds.items():
+        table.add_row(name, *(_cell(by_policy[policy]) for policy in policies))
+    return table
+
+
+def _cell(figures: Mapping[str, Any]) -> str:
+    parts = (("recovered_share", "{:.0%}"), ("heal_h", "{:.0f} h"), ("wrong_promotions", "{:.1f}"))
+    return " | ".join("-" if figures[key][1] is None else form.format(figures[key][1]) for key, form in parts)
+
+
+def stream_table(streams: Mapping[str, WorldFigures]) -> Table:
+    """Return one row per stream and policy."""
+    table = Table(title="Natural streams, on their own labels", title_justify="left")
+    for heading in ("stream", "policy", "Brier", "F1", "AUC", "trainings"):
+        table.add_column(heading, justify="left" if heading in {"stream", "policy"} else "right")
+    for name, by_policy in streams.items():
+        for policy, figures in by_policy.items():
+            shown = ("-" if (v := figures[key][1]) is None else f"{v:.3f}" for key in ("brier", "f1", "auc"))
+            table.add_row(name, policy, *shown, f"{figures['trainings'][1]:.0f}")
+    return table
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="labelled rows in the shape of cs-training.csv")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures here")] = None,
+    stream: Annotated[
+        list[Path] | None, typer.Option(help="a natural stream (Elec2's file is recognised); repeatable")
+    ] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="only these; repeatable")] = None,
+    world: Annotated[list[str] | None, typer.Option(help="only these; repeatable")] = None,
+    results: Annotated[Path | None, typer.Option(help="one line per finished cell; default: beside --json")] = None,
+    processes: Annotated[int, typer.Option(help="worker processes")] = os.cpu_count() or 1,
+    quick: Annotated[bool, typer.Option("--quick", help="core worlds, never and oracle, one seed")] = False,
+) -> None:
+    """Replay every world and stream under every policy."""
+    console = Console()
+    began = time.monotonic()
+    try:
+        policies = policy or list(QUICK_POLICIES if quick else POLICIES)
+        for name in policies:
+            policy_named(name)
+        worlds = world or [w.name for w in (core_worlds() if quick else WORLDS.values())]
+        files = named_streams(tuple(StreamFile(path) for path in stream or []))
+        streams = [name for name, _ in files] + ([] if quick else list(SHIPPED))
+        wanted = cells_of(worlds, streams, policies, quick=quick)
+        path = results or (json_file or Path("heal.json")).with_suffix(".cells.jsonl")
+        run = Run(Rebuilder(USE_CASE, data.resolve(), files), path)
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("cells", total=len(wanted))
+            done = run_cells(
+                run,
+                wanted,
+                processes=processes,
+                on_progress=lambda n, total: progress.update(task, completed=n, total=total),
+            )
+    except (ConfigurationError, InvalidDataError) as error:
+        raise typer.BadParameter(str(error)) from error
+    check(done, wanted)
+    found = summarised(done, worlds, streams)
+    console.print(world_table(found["worlds"]))
+    if streams:
+        console.print(stream_table(found["streams"]))
+    if json_file is not None:
+        about = {"data": data.name, "interval_hours": 6.0, "quick": quick, "wall_s": round(time.monotonic() - began, 1)}
+        json_file.write_text(json.dumps(about | found, indent=2) + "\n", encoding="utf-8")
+        console.print(f"written: {json_file}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

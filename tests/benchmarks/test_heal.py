@@ -1,0 +1,86 @@
+"""The benchmark of policies replays what it says, and its tables have the promised keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import heal
+from benchmarks.measured import MeasuredOtherwiseError
+from selfheal.simulate.replay.catalogue import WORLDS, core_worlds
+from selfheal.simulate.replay.peers import oracle
+from selfheal.simulate.replay.policies import POLICIES
+from selfheal.simulate.replay.runs import Cell
+from tests.toy_use_case import contract
+
+PROMISED = {
+    *("recovered_share", "regret", "detect_h", "heal_h", "false_retrains"),
+    *("wrong_promotions", "wrong_promotion_h", "rollbacks"),
+}
+
+
+def test_core_worlds_have_20_seeds_the_others_5_and_streams_one() -> None:
+    cells = heal.cells_of(list(WORLDS), ["rainfall"], list(POLICIES), quick=False)
+    seeds = {name: {cell.seed for cell in cells if cell.world == name} for name in (*WORLDS, "rainfall")}
+    core = {world.name for world in core_worlds()}
+    assert {len(seeds[name]) for name in core} == {20}
+    assert {len(found) for name, found in seeds.items() if name not in core | {"rainfall"}} == {5}
+    assert len(seeds["rainfall"]) == 1
+    assert {cell.policy for cell in cells} == set(POLICIES)
+
+
+def test_a_quick_run_has_one_seed() -> None:
+    cells = heal.cells_of(["calm", "sudden"], [], ["never", "oracle"], quick=True)
+    assert cells == [Cell(world, 1, policy) for world in ("calm", "sudden") for policy in ("never", "oracle")]
+
+
+def test_a_run_that_lacks_cells_or_in_which_never_promotes_has_no_figures() -> None:
+    cell = Cell("calm", 1, "never")
+    figures: dict[str, Any] = {"n_decisions": 40, "promotions": 0}
+    heal.check({cell: figures}, [cell])
+    for done in ({}, {cell: figures | {"promotions": 1}}, {cell: figures | {"n_decisions": 0}}):
+        with pytest.raises(MeasuredOtherwiseError):
+            heal.check(done, [cell])
+
+
+def test_the_command_writes_the_promised_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oracle, "HINDSIGHT_RETRAININGS", (2,))
+    monkeypatch.setattr(heal, "USE_CASE", "tests.toy_use_case:contract")
+    data, stream, out = tmp_path / "rows.csv", tmp_path / "elec2.csv", tmp_path / "heal.json"
+    contract.synthesize(2_500, 5).to_csv(data, index=False)
+    numbers = contract.synthesize(2_400, 6)
+    lines = [
+        f"{a:.3f},{b:.3f},1,2,3,4,{int(y)}"
+        for a, b, y in zip(numbers["load_ratio"], numbers["restarts"], numbers["true_label"], strict=True)
+    ]
+    stream.write_text("\n".join(["period,nswprice,nswdemand,vicprice,vicdemand,transfer,class", *lines]) + "\n")
+    worlds = ("--world", "sudden_old_champion", "--world", "calm_50_a_day")
+    policies = ("--policy", "never", "--policy", "oracle")
+    arguments = [
+        "--data",
+        str(data),
+        "--json",
+        str(out),
+        "--stream",
+        str(stream),
+        *worlds,
+        *policies,
+        "--processes",
+        "0",
+        "--quick",
+    ]
+    import typer
+
+    app = typer.Typer()
+    app.command()(heal.main)
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    found = json.loads(out.read_text())
+    assert set(found["worlds"]["sudden_old_champion"]["oracle"]) >= PROMISED
+    assert found["worlds"]["sudden_old_champion"]["oracle"]["recovered_share"][1] == pytest.approx(1.0)
+    assert set(found["streams"]["elec2"]["oracle"]) >= {"brier", "f1", "auc", "trainings"}
+    assert found["days_per_cpu_minute"] >= 500
