@@ -3,6 +3,9 @@
 The rows of the data are shuffled by the seed alone and divided: the champion's, and a pool from which the traffic is drawn with
 replacement. A row that is drawn again differs a little in its continuous inputs (`JITTER`), since in a real stream two cases are never
 equal to the last digit; values that many rows share (codes, limits, zeros) remain. Customers who return are equal on purpose.
+
+Two limits follow. The pool is the whole population: its difference from the champion's rows is the same all the time, which shows more
+easily than that of ever new rows. And a row that is drawn again has its old outcome, so a model that memorises gains by it.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Figures:
         brier, log_loss, f1, auc: on the rows from the change on.
         expected_brier: of the version in production, every six hours from the change on (`healing`).
         by_day: from the start on.
-        detect_h: hours to the first alarm, or to the first training where a policy gives none; None: neither came.
+        detect_h: hours from the change to the first alarm or training after it; None: neither came.
         false_alarms: alarm episodes before the change, or at any time where nothing can be repaired.
         false_retrains: trainings then.
         wrong_promotions: promotions of a version that is provably worse than the one it replaced; `wrong_promotion_h`: the hours they served.
@@ -105,7 +105,7 @@ def figures(replay: Replay) -> Figures:
         auc=auc_roc(labels[after], replay.probability[after]),
         expected_brier=expected_brier(replay),
         by_day=_by_day(replay, known, losses),
-        detect_h=_first_after(deployment, alarms or trainings),
+        detect_h=_first_after(deployment, [*alarms, *trainings]),
         alarms=_episodes(alarms),
         false_alarms=_episodes(_false(deployment, alarms)),
         false_retrains=len(_false(deployment, trainings)),
@@ -190,8 +190,8 @@ def _false(deployment: Deployment, events: list[Event]) -> list[Event]:
 
 
 def _first_after(deployment: Deployment, events: list[Event]) -> float | None:
-    hours = (deployment.hours_since_change(event.time) for event in events)
-    return next((found for found in hours if found >= 0), None)
+    hours = [deployment.hours_since_change(event.time) for event in events]
+    return min((found for found in hours if found >= 0), default=None)
 
 
 def _episodes(events: list[Event]) -> int:

@@ -5,6 +5,7 @@ Belongs here: what fitting costs and what a model is judged to know. Does not be
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -122,9 +123,12 @@ def refit(champion: Model, rows: Rows, seed: int) -> Model:
     pipeline = build_pipeline(contract, seed).set_params(**champion.parameters)
     x, y, weights = rows.features(contract), rows.labels.astype(np.int64), np.ones(len(rows))
     out_of_fold = np.empty(len(y))
-    for learn, predict in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(x, y):
-        out_of_fold[predict] = fold_probabilities(pipeline, x, y, weights, learn, predict)
-    fit(pipeline, x, y, weights)
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # of few rows, hundreds of times; what a peer makes of them is its own affair
+        for learn, predict in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(x, y):
+            out_of_fold[predict] = fold_probabilities(pipeline, x, y, weights, learn, predict)
+        fit(pipeline, x, y, weights)
     newest = np.arange(max(0, len(rows) - MAX_REFERENCE_ROWS), len(rows))
     return Model(
         contract,

@@ -56,6 +56,18 @@ def test_alarms_before_the_change_are_false_and_those_of_two_days_are_one() -> N
     assert measured.detect_h == 24.0
 
 
+def test_a_training_without_an_alarm_is_a_reaction_too() -> None:
+    silent = replace(retrain(last_view()), alarm=None)
+    script = Scripted(at_1=Keep("early"), at_4=silent, at_6=Keep("late"))
+    assert figures(replay(deployment(CHANGED), script, interval=DAILY)).detect_h == 48.0
+
+
+def last_view() -> View:
+    policy = Scripted()
+    replay(deployment(CHANGED), policy, interval=timedelta(days=4))
+    return policy.views[0]
+
+
 def test_where_nothing_can_be_repaired_every_alarm_and_training_is_false() -> None:
     measured = figures(replay(deployment(CALM), Scripted(at_6=retrain), interval=DAILY))
     assert (measured.false_alarms, measured.false_retrains, measured.trainings) == (1, 1, 1)

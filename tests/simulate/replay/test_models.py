@@ -29,6 +29,11 @@ def test_a_refit_of_the_same_rows_and_seed_gives_the_same_bits() -> None:
     np.testing.assert_array_equal(first, second)
 
 
+def test_a_refit_of_few_rows_prints_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    refit(deployment().champion, learned().at(np.arange(60)), seed=2)
+    assert [str(found.message) for found in recwarn] == []
+
+
 def test_the_reference_of_a_refit_is_scored_out_of_fold() -> None:
     model = refit(deployment().champion, learned(), seed=2)
     in_sample = model.score(model.reference.features(model.contract))
