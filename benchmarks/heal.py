@@ -1,11 +1,14 @@
 """What would each policy have cost? Whole deployments, replayed on a simulated clock.
 
     python -m benchmarks.heal --data cs-training.csv [--stream elec2.csv ...] [--json heal.json] [--quick]
+    python -m benchmarks.heal --data cs-training.csv --stream mine.csv --time when --label outcome --policy never --policy weekly
 
 A cell is one deployment of one world, seed and policy. The champion learns from rows before the stream; the traffic is drawn from the
 other rows, as the world declares (`selfheal.simulate.replay.catalogue`). All policies of a world and seed get the same rows, so their
 differences are paired. Figures are means over seeds with 95 % bounds (`selfheal.simulate.replay.summary`): Student's t for means,
 Fieller's for the recovered share, which is null where the recoverable gap is within its own bound of 0. Decisions are every six hours.
+
+Without `--world` and `--quick` the streams that a package ships are replayed too.
 
 Every finished cell is a line in `--results`; a run that is interrupted continues there. Worlds in which a policy does badly stay in.
 """
@@ -29,9 +32,10 @@ from benchmarks.measured import at_least, exactly
 from selfheal.kit.errors import ConfigurationError, InvalidDataError
 from selfheal.simulate.replay.builders import Rebuilder, StreamFile, named_streams
 from selfheal.simulate.replay.catalogue import WORLDS, core_worlds
-from selfheal.simulate.replay.natural import SHIPPED
+from selfheal.simulate.replay.natural import HOUR, SHIPPED, recognised
 from selfheal.simulate.replay.policies import NEVER, ORACLE, OURS, POLICIES, policy_named
 from selfheal.simulate.replay.runs import Cell, Run, run_cells
+from selfheal.simulate.replay.stream_file import Columns
 from selfheal.simulate.replay.summary import stream_summary, world_summary
 
 USE_CASE = "selfheal.credit_risk:contract"
@@ -41,6 +45,8 @@ STREAM_SEEDS = 1
 
 QUICK_POLICIES = tuple(name for name in (NEVER, ORACLE, OURS) if name in POLICIES)
 FIRST_SEED = 1
+MINUTE = 60_000_000
+"""In microseconds."""
 
 WorldFigures = dict[str, dict[str, Any]]
 
@@ -55,6 +61,16 @@ def cells_of(worlds: list[str], streams: list[str], policies: list[str], *, quic
     return found + [
         Cell(name, FIRST_SEED + n, policy) for name in streams for n in range(STREAM_SEEDS) for policy in policies
     ]
+
+
+def columns_of(
+    time_column: str | None, label: str | None, every: float | None, label_delay: float, excluded: tuple[str, ...]
+) -> Columns | None:
+    """Return which columns of a stream are what, from minutes and hours; None if no label is named."""
+    if label is None:
+        return None
+    apart = None if every is None else round(every * MINUTE)
+    return Columns(label, time_column, apart, None, excluded, round(label_delay * HOUR))
 
 
 def summarised(done: Mapping[Cell, dict[str, Any]], worlds: list[str], streams: list[str]) -> dict[str, Any]:
@@ -129,6 +145,13 @@ def main(
     stream: Annotated[
         list[Path] | None, typer.Option(help="a natural stream (Elec2's file is recognised); repeatable")
     ] = None,
+    time_column: Annotated[
+        str | None, typer.Option("--time", help="a stream's column of times, unless it is a known stream")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="a stream's column of labels, 0 or 1")] = None,
+    every: Annotated[float | None, typer.Option(help="minutes between the rows of a stream without times")] = None,
+    label_delay: Annotated[float, typer.Option(help="hours from a stream's row to its label")] = 24.0,
+    exclude: Annotated[list[str] | None, typer.Option(help="a stream's column that is no input; repeatable")] = None,
     policy: Annotated[list[str] | None, typer.Option(help="only these; repeatable")] = None,
     world: Annotated[list[str] | None, typer.Option(help="only these; repeatable")] = None,
     results: Annotated[Path | None, typer.Option(help="one line per finished cell; default: beside --json")] = None,
@@ -143,13 +166,14 @@ def main(
         for name in policies:
             policy_named(name)
         worlds = world or [w.name for w in (core_worlds() if quick else WORLDS.values())]
-        files = named_streams(tuple(StreamFile(path) for path in stream or []))
-        streams = [name for name, _ in files] + ([] if quick else list(SHIPPED))
+        columns = columns_of(time_column, label, every, label_delay, tuple(exclude or ()))
+        files = named_streams(tuple(StreamFile(path, None if recognised(path) else columns) for path in stream or []))
+        streams = [name for name, _ in files] + ([] if quick or world else list(SHIPPED))
         wanted = cells_of(worlds, streams, policies, quick=quick)
         path = results or (json_file or Path("heal.json")).with_suffix(".cells.jsonl")
         run = Run(Rebuilder(USE_CASE, data.resolve(), files), path)
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as progress:
+        bar = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*bar, console=console) as progress:
             task = progress.add_task("cells", total=len(wanted))
             done = run_cells(
                 run,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from benchmarks import heal
@@ -15,6 +16,7 @@ from selfheal.simulate.replay.catalogue import WORLDS, core_worlds
 from selfheal.simulate.replay.peers import oracle
 from selfheal.simulate.replay.policies import POLICIES
 from selfheal.simulate.replay.runs import Cell
+from selfheal.simulate.replay.stream_file import Columns
 from tests.toy_use_case import contract
 
 PROMISED = {
@@ -47,6 +49,25 @@ def test_a_run_that_lacks_cells_or_in_which_never_promotes_has_no_figures() -> N
             heal.check(done, [cell])
 
 
+def test_a_users_stream_has_its_columns_named_in_minutes_and_hours() -> None:
+    assert heal.columns_of(None, None, None, 24.0, ()) is None
+    found = heal.columns_of(None, "up", 30.0, 2.0, ("row",))
+    assert found == Columns("up", None, 1_800_000_000, None, ("row",), 7_200_000_000)
+
+
+def test_a_wrong_column_of_a_users_stream_is_named_before_anything_is_replayed(tmp_path: Path) -> None:
+    rows = contract.synthesize(400, 6)
+    rows.assign(when=1_770_000_000 + 3_600 * rows.index).to_csv(tmp_path / "mine.csv", index=False)
+    with pytest.raises(typer.BadParameter, match="no column 'fails' for --label; the file has: temperature_c"):
+        heal.main(tmp_path / "none.csv", stream=[tmp_path / "mine.csv"], time_column="when", label="fails")
+
+
+def command() -> typer.Typer:
+    app = typer.Typer()
+    app.command()(heal.main)
+    return app
+
+
 def test_the_command_writes_the_promised_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oracle, "HINDSIGHT_RETRAININGS", (2,))
     monkeypatch.setattr(heal, "USE_CASE", "tests.toy_use_case:contract")
@@ -73,11 +94,7 @@ def test_the_command_writes_the_promised_keys(tmp_path: Path, monkeypatch: pytes
         "0",
         "--quick",
     ]
-    import typer
-
-    app = typer.Typer()
-    app.command()(heal.main)
-    done = CliRunner().invoke(app, arguments)
+    done = CliRunner().invoke(command(), arguments)
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
     assert set(found["worlds"]["sudden_old_champion"]["oracle"]) >= PROMISED
