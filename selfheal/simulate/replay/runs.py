@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from selfheal.kit.errors import InvalidDataError
+from selfheal.kit.parent_death import end_with_parent
 from selfheal.simulate.replay.deployment import Deployment
 from selfheal.simulate.replay.engine import INTERVAL
 from selfheal.simulate.replay.measures import figures
@@ -125,7 +126,7 @@ def _batches(cells: Iterable[Cell]) -> list[list[Cell]]:
 
 def _run_in_processes(run: Run, batches: list[list[Cell]], processes: int, on_tick: Callable[[], None]) -> None:
     context = multiprocessing.get_context("spawn")  # threads of the parent's libraries do not survive a fork
-    with ProcessPoolExecutor(processes, context) as pool:
+    with ProcessPoolExecutor(processes, context, end_with_parent, (os.getpid(),)) as pool:
         pending: set[Future[None]] = {pool.submit(_replay_batch, run, batch) for batch in batches}
         try:
             while pending:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from selfheal.kit.errors import ConfigurationError, InvalidDataError
 from selfheal.simulate.replay.deployment import Deployment
 from selfheal.simulate.replay.runs import Cell, Run, finished, run_cells
+from tests.processes import REPOSITORY
 from tests.simulate.replay.small import CALM, CHANGED, deployment
+from tests.waiting import eventually
 
 CELLS = [
     Cell(world, seed, policy) for world in ("calm", "changed") for seed in (1, 2) for policy in ("never", "weekly")
@@ -101,6 +108,39 @@ def test_an_unknown_policy_stops_a_run_before_anything_is_built(tmp_path: Path) 
     with pytest.raises(ConfigurationError, match="no policy 'hope'"):
         run_cells(run, [Cell("calm", 1, "hope")], processes=0)
     assert run.builder.built() == []  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class SleepingBuilder(SmallBuilder):
+    """Notes its process and never finishes."""
+
+    def build(self, name: str, seed: int) -> Deployment:
+        self.log.write_text(str(os.getpid()))
+        time.sleep(120)
+        raise AssertionError("it should have been ended")
+
+
+KILLED = """
+from pathlib import Path
+from tests.simulate.replay.test_runs import CELLS, SleepingBuilder
+from selfheal.simulate.replay.runs import Run, run_cells
+if __name__ == "__main__":
+    folder = Path("FOLDER")
+    run_cells(Run(SleepingBuilder(folder / "pid"), folder / "results.jsonl"), CELLS[:1], processes=1)
+"""
+
+
+def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    script, pid_file = tmp_path / "run.py", tmp_path / "pid"
+    script.write_text(KILLED.replace("FOLDER", str(tmp_path)))
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen([sys.executable, str(script)], cwd=REPOSITORY, env=environment) as process:
+        try:
+            eventually(lambda: pid_file.exists() and pid_file.read_text(), "a worker builds", 60.0)
+        finally:
+            process.kill()
+    worker = int(pid_file.read_text())
+    eventually(lambda: not psutil.pid_exists(worker), "the worker has ended")
 
 
 def test_another_process_writes_the_same_results(tmp_path: Path) -> None:
