@@ -1,4 +1,4 @@
-"""When labels arrive and how right they are, by a world's declaration. Pure functions of outcomes, times and a generator.
+"""Verification latency and label noise: when labels arrive and how right they are, as a world declares. Pure.
 
 Belongs here: coverage, delay, noise and poisoned periods. Does not belong here: selection by what was served, which depends on the
 policy (`engine`).

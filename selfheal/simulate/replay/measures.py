@@ -1,4 +1,4 @@
-"""What a replay cost, by the true labels: losses day by day, alarms, trainings and wrong promotions.
+"""Prequential evaluation of a replay by the true labels: losses day by day, alarms, trainings and wrong promotions.
 
 Belongs here: the figures of one replay. Does not belong here: bounds over seeds and comparisons with other policies (`summary`), for
 which the sums of each period are kept.
