@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,14 +17,21 @@ from pydantic import (
     create_model,
     field_validator,
 )
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from selfheal.kit.api_keys import first_plain_key, parse_api_keys
 from selfheal.kit.errors import ConfigurationError
 from selfheal.kit.notify_urls import parse_channels
 from selfheal.kit.owners import parse_owners
-from selfheal.kit.postgres_url import parse_postgres_url, postgres_url
+from selfheal.kit.postgres_url import parse_postgres_url, postgres_url, without_password
 from selfheal.kit.word_lists import parse_words
+from selfheal.secret_files import secret_names, secret_sources
 
 SECONDS_PER_DAY = 86_400
 
@@ -49,6 +57,22 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (pydantic's own, which only warns)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where settings come from, what counts most first."""
+        assert isinstance(env_settings, EnvSettingsSource)
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        given = init_settings().get("secrets_dir")
+        of_environment, of_file, in_folder = secret_sources(settings_cls, given, env_settings, dotenv_settings)
+        return init_settings, env_settings, of_environment, dotenv_settings, of_file, in_folder
+
     use_case: str = Field("selfheal.credit_risk:contract", description="the contract, as package.module:attribute")
     data_dir: Path = Field(Path("data"), description="folder of everything the platform writes to disk")
     data_umask: Literal["077", "027"] = Field(
@@ -60,6 +84,9 @@ class Settings(BaseSettings):
     )
     asset_owners: str = Field(
         "", description="who owns the assets in Dagster, comma-separated: e-mail addresses, team:name; empty: nobody"
+    )
+    secrets_dir: Path | None = Field(
+        None, description="folder of files with secrets, each named like its setting; besides, NAME_FILE names one file"
     )
     data: Path | None = Field(None, description="labelled CSV to bootstrap from; absent: DATA_DIR, then synthetic rows")
     data_delimiter: str = Field(",", description="character between the fields of the CSV: one character, or tab")
@@ -469,19 +496,32 @@ def _settings_with_gates() -> type[Settings]:
 def _problem(name: str, value: Any, message: str) -> str:
     """Return what is wrong with a setting, by the name under which it was given; a secret is not revealed."""
     present = {former: name for name, former in FORMER_NAMES.items()}.get(name, name)
-    is_secret = SecretStr.__name__ in str(_settings_with_gates().model_fields[present].annotation)
-    return f"{name.upper()}={'***' if is_secret else value}: {message.removeprefix('Value error, ')}"
+    is_secret = present in secret_names(_settings_with_gates())
+    shown = "***" if is_secret else without_password(str(value))
+    return f"{name.upper()}={shown}: {message.removeprefix('Value error, ')}"
 
 
-def settings_sources(settings: Settings) -> dict[str, Literal["environment", ".env", "default"]]:
-    """Return the source of each setting. `settings` must come from `load_settings()` in this process, without overrides."""
-    in_environment = EnvSettingsSource(type(settings))()
-    in_file = DotEnvSettingsSource(type(settings))()
+def settings_sources(settings: Settings) -> dict[str, str]:
+    """Return the source of each setting: `environment`, `.env`, `default`, or the file of a secret.
 
-    def source(name: str) -> Literal["environment", ".env", "default"]:
-        either = {name, FORMER_NAMES.get(name, name)}
-        if either & in_environment.keys():
-            return "environment"
-        return ".env" if either & in_file.keys() else "default"
+    `settings` must come from `load_settings()` in this process, without overrides.
+    """
+    kind = type(settings)
+    environment, dotenv = EnvSettingsSource(kind), DotEnvSettingsSource(kind)
+    of_environment, of_file, in_folder = (files.paths for files in secret_sources(kind, None, environment, dotenv))
+    layers: list[dict[str, str]] = [  # what counts most last
+        dict.fromkeys(kind.model_fields, "default"),
+        in_folder,
+        of_file,
+        dict.fromkeys(_present_names(dotenv()), ".env"),
+        of_environment,
+        dict.fromkeys(_present_names(environment()), "environment"),
+    ]
+    found = {name: source for layer in layers for name, source in layer.items()}
+    return {name: found[name] for name in kind.model_fields}
 
-    return {name: source(name) for name in type(settings).model_fields}
+
+def _present_names(given: Mapping[str, Any]) -> list[str]:
+    """Return settings by their present names, whichever name was used."""
+    present = {former: name for name, former in FORMER_NAMES.items()}
+    return [present.get(name, name) for name in given]

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from selfheal.cli.app import console, progress_console
+from selfheal.kit.postgres_url import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +81,7 @@ def shown(value: object) -> str:
     """Return a record as JSON-ready values."""
     if isinstance(value, SecretStr):
         return "********" if value.get_secret_value() else ""
-    return "" if value is None else str(value)
+    return "" if value is None else without_password(str(value))
 
 
 def print_json(value: object) -> None:

@@ -273,11 +273,7 @@ def supervise(settings: Settings, mlflow_uri: str, on_ready: Callable[[], None])
     """
     from selfheal.adapters.mlflow_environment import CONNECTION_LIMITS
 
-    of_mlflow = {  # which does not read our settings
-        "MLFLOW_BACKEND_STORE_URI": mlflow_uri,
-        "API_KEYS": settings.api_keys.get_secret_value(),
-        "MLFLOW_PUBLIC_URL": str(settings.mlflow_public_url or ""),
-    }
+    of_mlflow = {"MLFLOW_BACKEND_STORE_URI": mlflow_uri}
     environment = CONNECTION_LIMITS | child_environment(settings) | of_mlflow
     programs = _programs(settings)
     supervisor = Supervisor(programs, environment, Printer([program.name for program in programs]))

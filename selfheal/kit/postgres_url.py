@@ -15,6 +15,7 @@ from selfheal.kit.errors import ConfigurationError
 SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 PLAIN_HOST = re.compile(r"[A-Za-z0-9._-]+")
 UNKNOWN_OPTION = re.compile(r'invalid (?:URI query parameter|connection option):? "(\w+)"')
+PASSWORD = re.compile(r"(?P<before>://[^/?#\s:]*:|\bpassword=)(?:[^/?#\s&]+(?=@)|(?<=password=)[^\s&]+)", re.IGNORECASE)
 IN_NETLOC = {"user", "password", "dbname"}
 ALLOWED = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
@@ -111,3 +112,14 @@ def _check_hosts(parts: Mapping[str, str]) -> None:
         )
     if len(ports) not in {1, len(hosts)}:
         raise ConfigurationError("must have one port, or one for each of its hosts")
+
+
+def without_password(text: str) -> str:
+    """Return a text with the passwords of the addresses in it hidden.
+
+    >>> without_password("http://ada:s3cr3t@mlflow:5000")
+    'http://ada:***@mlflow:5000'
+    >>> without_password("host=h password=s3cr3t"), without_password("0.5")
+    ('host=h password=***', '0.5')
+    """
+    return PASSWORD.sub(r"\g<before>***", text)

@@ -32,6 +32,7 @@ from selfheal.domain.contract import TRUE_LABEL, ModelContract, load_contract
 from selfheal.domain.scenarios import scenario_rows
 from selfheal.kit.child_processes import log_end, with_our_programs
 from selfheal.kit.errors import InvalidDataError, ServiceUnavailableError
+from selfheal.secret_files import SUFFIX, secret_names
 from selfheal.services.addresses import addresses
 from selfheal.settings import Settings, load_settings
 from selfheal.simulate.observer import DagsterReader
@@ -178,6 +179,7 @@ def demo_settings(base: Settings, options: DemoOptions, folder: Path, n_bootstra
             "data": None if csv is None else csv.resolve(),
             "data_rows": n_bootstrap,
             "random_seed": options.seed,
+            "secrets_dir": None,
             "database_url": None,
             "postgres_host": None,
             "mlflow_tracking_uri": None,
@@ -215,7 +217,9 @@ def settings_environment(settings: Settings) -> dict[str, str]:
         revealed = value.get_secret_value() if hasattr(value, "get_secret_value") else value
         return "" if revealed is None else str(revealed)
 
-    variables = {name.upper(): text(getattr(settings, name)) for name in type(settings).model_fields}
+    kind = type(settings)
+    variables = {name.upper(): text(getattr(settings, name)) for name in kind.model_fields}
+    variables |= {f"{name}{SUFFIX}".upper(): "" for name in secret_names(kind)}
     importable = os.pathsep.join((str(Path.cwd()), os.environ.get("PYTHONPATH", "")))  # where USE_CASE may be
     return os.environ | variables | {"PYTHONPATH": importable}
 
