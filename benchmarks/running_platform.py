@@ -35,7 +35,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "api": ("-m serving",),
     "code": ("dagster api grpc",),
     "webserver": ("selfheal_assets.webserver",),
-    "daemon": ("dagster._daemon",),
+    "daemon": ("selfheal_assets.daemon",),
     "mlflow": ("selfheal.adapters.mlflow_pages",),
     "run_worker": ("selfheal_assets.run_worker",),
 }

@@ -21,6 +21,7 @@ from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -30,8 +31,8 @@ from selfheal.kit.errors import ConfigurationError
 from selfheal.kit.notify_urls import parse_channels
 from selfheal.kit.owners import parse_owners
 from selfheal.kit.postgres_url import parse_postgres_url, postgres_url, without_password
+from selfheal.kit.secret_files import read_secrets, secret_files
 from selfheal.kit.word_lists import parse_words
-from selfheal.secret_files import secret_names, secret_sources
 
 SECONDS_PER_DAY = 86_400
 
@@ -69,8 +70,10 @@ class Settings(BaseSettings):
         """Return where settings come from, what counts most first."""
         assert isinstance(env_settings, EnvSettingsSource)
         assert isinstance(dotenv_settings, DotEnvSettingsSource)
-        given = init_settings().get("secrets_dir")
-        of_environment, of_file, in_folder = secret_sources(settings_cls, given, env_settings, dotenv_settings)
+        files = secret_files(
+            secret_names(settings_cls), init_settings(), env_settings.env_vars, dotenv_settings.env_vars
+        )
+        of_environment, of_file, in_folder = (InitSettingsSource(settings_cls, read_secrets(one)) for one in files)
         return init_settings, env_settings, of_environment, dotenv_settings, of_file, in_folder
 
     use_case: str = Field("selfheal.credit_risk:contract", description="the contract, as package.module:attribute")
@@ -201,6 +204,10 @@ class Settings(BaseSettings):
     dagster_port: int = Field(3000, ge=1, le=65_535)
     code_server_port: int = Field(4000, ge=1, le=65_535)
     mlflow_port: int = Field(5000, ge=1, le=65_535)
+    code_server_host: str = Field("127.0.0.1", description="where Dagster's webserver and daemon reach its code server")
+    training_runs_in: Literal["daemon", "trainer"] = Field(
+        "daemon", description="what takes runs that train from the queue: Dagster's daemon, or a process for them alone"
+    )
     api_public_url: HttpUrl | None = Field(
         None,
         description="address at which browsers reach the API, if not API_HOST and API_PORT; links in Dagster use it",
@@ -501,6 +508,12 @@ def _problem(name: str, value: Any, message: str) -> str:
     return f"{name.upper()}={shown}: {message.removeprefix('Value error, ')}"
 
 
+def secret_names(kind: type[BaseSettings]) -> list[str]:
+    """Return the settings that are secrets."""
+    fields = kind.model_fields.items()
+    return [name for name, field in fields if SecretStr.__name__ in str(field.annotation)]
+
+
 def settings_sources(settings: Settings) -> dict[str, str]:
     """Return the source of each setting: `environment`, `.env`, `default`, or the file of a secret.
 
@@ -508,7 +521,8 @@ def settings_sources(settings: Settings) -> dict[str, str]:
     """
     kind = type(settings)
     environment, dotenv = EnvSettingsSource(kind), DotEnvSettingsSource(kind)
-    of_environment, of_file, in_folder = (files.paths for files in secret_sources(kind, None, environment, dotenv))
+    files = secret_files(secret_names(kind), {}, environment.env_vars, dotenv.env_vars)
+    of_environment, of_file, in_folder = ({name: str(one.path) for name, one in each.items()} for each in files)
     layers: list[dict[str, str]] = [  # what counts most last
         dict.fromkeys(kind.model_fields, "default"),
         in_folder,

@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import psutil
 from dagster._core.launcher.base import LaunchRunContext, RunLauncher
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
@@ -36,6 +37,12 @@ TERMINATION_TIMEOUT_SECONDS = END_GRACE_SECONDS
 
 KILL_TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 0.1
+END_REQUEST_POLL_SECONDS = 2.0
+"""How soon a run is ended at the request of another container."""
+
+END_REQUESTED_TAG = "selfheal/end_requested"
+STOPPED_RUNS_TIMEOUT_SECONDS = 10.0
+"""How long runs may take to record that they were stopped, when the process that started them stops."""
 
 
 class ProcessRunLauncher(RunLauncher[Any], ConfigurableClass):
@@ -101,16 +108,27 @@ class ProcessRunLauncher(RunLauncher[Any], ConfigurableClass):
         if _has_run_out_of_time(instance, record, time.time()):
             instance.add_run_tags(run_id, {OUT_OF_TIME_TAG: "true"})
         instance.report_run_canceling(record.dagster_run)
-        _end_owner(RunOwners.of(instance), run_id)
+        owners = RunOwners.of(instance)
+        if owners.has_owner(run_id) and owners.pid(run_id) is None:
+            instance.add_run_tags(run_id, {END_REQUESTED_TAG: "true"})  # its container has a launcher of its own
+            limit = END_REQUEST_POLL_SECONDS + TERMINATION_TIMEOUT_SECONDS + KILL_TIMEOUT_SECONDS
+            if not _is_free_within(limit, owners, run_id):
+                return True  # `interrupted_run_sensor` reports its end
+        _end_owner(owners, run_id)
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
             instance.report_run_canceled(run, "The process of the run has ended.")
         return True
 
 
+def wait_for_stopped_runs() -> None:
+    """Wait until the runs of this process have recorded that they were stopped: with a container's last process all end."""
+    psutil.wait_procs(psutil.Process().children(), timeout=STOPPED_RUNS_TIMEOUT_SECONDS)
+
+
 def _report_end(instance: dg.DagsterInstance, run_id: str, worker: subprocess.Popen[bytes]) -> None:
     """Wait for the process of a run; if it ended before the run did, the run has failed."""
-    code = worker.wait()
+    code = _exit_code(instance, run_id, worker)
     try:
         run = instance.get_run_by_id(run_id)
         if run is not None and run.status in {dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED}:
@@ -119,6 +137,25 @@ def _report_end(instance: dg.DagsterInstance, run_id: str, worker: subprocess.Po
         RunOwners.of(instance).forget(run_id)
     except Exception:  # Postgres may be away; `interrupted_run_sensor` finds the run later
         logger.exception("the end of run %s could not be recorded", run_id)
+
+
+def _exit_code(instance: dg.DagsterInstance, run_id: str, worker: subprocess.Popen[bytes]) -> int:
+    """Wait for the process of a run, and end it if another container asks for that."""
+    while True:
+        try:
+            return worker.wait(END_REQUEST_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            if _is_end_requested(instance, run_id):
+                _end_owner(RunOwners.of(instance), run_id)
+                return worker.wait()
+
+
+def _is_end_requested(instance: dg.DagsterInstance, run_id: str) -> bool:
+    try:
+        run = instance.get_run_by_id(run_id)
+    except Exception:  # Postgres may be away: asked again in a moment
+        return False
+    return run is not None and END_REQUESTED_TAG in run.tags
 
 
 def _has_run_out_of_time(instance: dg.DagsterInstance, record: dg.RunRecord, now: float) -> bool:

@@ -51,9 +51,12 @@ class RunOwners:
         return self._path(run_id).exists()
 
     def pid(self, run_id: str) -> int | None:
-        """Return the process that executes the run; None if it has ended, or there never was one."""
-        written = self._read_held(run_id)
-        return int(written) if written else None
+        """Return the process that executes the run; None if there is none, or it is in another container.
+
+        In another container, on the same folder, its number means nothing here, or another process.
+        """
+        number, _, namespace = (self._read_held(run_id) or b"").decode().partition(" ")
+        return int(number) if number and namespace == pid_namespace() else None
 
     def has_owner(self, run_id: str) -> bool:
         """Return whether a live process executes the run."""
@@ -81,6 +84,14 @@ class RunOwners:
 
 
 def write_owner(lock: IO[bytes], pid: int) -> None:
-    """Write the number of the process that holds the lock of a run, for whoever has to end it."""
-    lock.write(str(pid).encode())
+    """Write the number of the process that holds the lock of a run, and where it is one, for whoever has to end it."""
+    lock.write(f"{pid} {pid_namespace()}".encode())
     lock.flush()
+
+
+def pid_namespace() -> str:
+    """Return what process numbers of this process are valid in: the machine, or a container; empty if there is no such thing."""
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115  (the link leads nowhere)
+    except OSError:
+        return ""

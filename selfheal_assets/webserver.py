@@ -45,13 +45,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve Dagster's pages on DAGSTER_PORT until stopped."""
     parser = argparse.ArgumentParser(prog="python -m selfheal_assets.webserver", description=__doc__)
     parser.add_argument("-w", "--workspace", required=True, help="workspace.yaml")
-    workspace: str = parser.parse_args(arguments).workspace
+    parser.add_argument("--host", default=HOST, help="the address to listen on")
+    given = parser.parse_args(arguments)
     try:
         settings = load_settings()
-        with dagster_pages(settings, workspace) as app:
+        with dagster_pages(settings, given.workspace) as app:
             uvicorn.run(
                 app,
-                host=HOST,
+                host=given.host,
                 port=settings.dagster_port,
                 log_level="warning",
                 timeout_graceful_shutdown=GRACE_SECONDS,

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from selfheal.secret_files import SUFFIX
+from selfheal.kit.secret_files import SUFFIX
 from selfheal.settings import Settings
 
 

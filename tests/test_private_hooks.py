@@ -92,8 +92,9 @@ def test_pgservers_wheel_brings_postgres_programs_where_we_look_for_them(program
     ("module", "name"),
     [
         ("dagster._serdes", "ConfigurableClassData"),  # selfheal_assets.storage
-        ("dagster._daemon.cli", "cli"),  # `python -m dagster._daemon` of selfheal.cli.supervisor
-        ("dagster._daemon.__main__", None),
+        ("dagster._daemon.controller", "create_daemons_from_instance"),  # selfheal_assets.daemon
+        ("dagster._daemon.controller", "daemon_controller_from_instance"),
+        ("dagster._utils.interrupts", "setup_interrupt_handlers"),
         ("dagster._core.workspace.context", "WorkspaceProcessContext"),  # selfheal_assets.webserver
         ("dagster._core.workspace.load_target", "WorkspaceFileTarget"),
         ("dagster._core.scheduler.instigation", "InstigatorStatus"),  # selfheal_assets.sensors.housekeeping

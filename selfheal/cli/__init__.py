@@ -10,11 +10,23 @@ import sys
 
 import typer
 
-from selfheal.cli import backups, contracts, postgres, record, running, upkeep, versions, watching
+from selfheal.cli import backups, contracts, postgres, record, running, single_process, upkeep, versions, watching
 from selfheal.cli.app import app, progress_console
 from selfheal.cli.errors import one_line, usage_line
 
-__all__ = ["app", "backups", "contracts", "main", "postgres", "record", "running", "upkeep", "versions", "watching"]
+__all__ = [
+    "app",
+    "backups",
+    "contracts",
+    "main",
+    "postgres",
+    "record",
+    "running",
+    "single_process",
+    "upkeep",
+    "versions",
+    "watching",
+]
 
 
 UsageError = typer.BadParameter.__mro__[1]

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import IO
 
@@ -50,6 +50,9 @@ class Program:
     command: Sequence[str]
     may_start: Callable[[], bool] = lambda: True
     """Asked before each start, every `POLL_SECONDS`."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What it has besides the environment of all."""
 
 
 def pause_before_restart(returncode: int, n_failures: int, *, is_first_start: bool) -> float | None:
@@ -157,7 +160,7 @@ class Supervisor:
     def _start(self, running: _Running) -> None:
         running.process = subprocess.Popen(  # noqa: S603  (our own commands, no shell)
             running.program.command,
-            env=self._environment,
+            env={**self._environment, **running.program.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

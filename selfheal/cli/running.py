@@ -64,11 +64,17 @@ def demo(
     rate: Annotated[float, typer.Option(min=1, max=500, help="Requests per second.")] = 30.0,
     interval: Annotated[int, typer.Option(min=5, max=300, help="MONITORING_INTERVAL for the demo, seconds.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scenario and of training.")] = 20,
+    api: Annotated[
+        str | None, typer.Option(help="API of a platform that runs, with these settings; default: start one.")
+    ] = None,
+    dagster: Annotated[str | None, typer.Option(help="Dagster's pages of that platform.")] = None,
 ) -> None:
     """Live through the whole loop with real processes, in a few minutes, and judge it honestly."""
     from selfheal.domain.contract import load_contract
-    from selfheal.simulate.demo import DemoOptions, run_demo
+    from selfheal.simulate.demo import DemoOptions, RunningPlatform, run_demo
 
+    if (api is None) != (dagster is None):
+        raise typer.BadParameter("--api and --dagster belong together")
     options = DemoOptions(
         data=data,
         json_file=json_file,
@@ -77,6 +83,7 @@ def demo(
         rate_per_second=rate,
         interval_seconds=interval,
         seed=seed,
+        running=None if api is None or dagster is None else RunningPlatform(api.rstrip("/"), dagster.rstrip("/")),
     )
     raise typer.Exit(asyncio.run(run_demo(options, console)))
 

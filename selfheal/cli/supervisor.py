@@ -48,6 +48,11 @@ if TYPE_CHECKING:
     from selfheal.settings import Settings
 
 CODE_LOCATION = "selfheal"
+LOOPBACK = "127.0.0.1"
+
+LIMITS = "    tag_concurrency_limits:\n"
+LEFT_TO_TRAINER = "      - {key: selfheal/job, value: retraining, limit: 0} # `selfheal_assets.trainer` takes them\n"
+"""Of dagster.yaml, with TRAINING_RUNS_IN=trainer: the daemon leaves runs that train in the queue."""
 
 
 LOCK_NAME = ".up.lock"
@@ -182,7 +187,10 @@ def dagster_home(settings: Settings) -> Path:
     """Return DAGSTER_HOME below the data folder, with the current `dagster.yaml`."""
     home = data_folder(settings) / "dagster"
     home.mkdir(parents=True, exist_ok=True)
-    write_atomic(home / "dagster.yaml", files("selfheal_assets").joinpath("dagster.yaml").read_bytes())
+    text = files("selfheal_assets").joinpath("dagster.yaml").read_text()
+    if settings.training_runs_in == "trainer":
+        text = text.replace(LIMITS, LIMITS + LEFT_TO_TRAINER)
+    write_atomic(home / "dagster.yaml", text.encode())
     return home
 
 
@@ -271,12 +279,9 @@ def supervise(settings: Settings, mlflow_uri: str, on_ready: Callable[[], None])
 
     A process that ends is started again alone. `on_ready` is called once, from another thread, when all addresses answer.
     """
-    from selfheal.adapters.mlflow_environment import CONNECTION_LIMITS
-
-    of_mlflow = {"MLFLOW_BACKEND_STORE_URI": mlflow_uri}
-    environment = CONNECTION_LIMITS | child_environment(settings) | of_mlflow
-    programs = _programs(settings)
-    supervisor = Supervisor(programs, environment, Printer([program.name for program in programs]))
+    to_run = programs(settings, mlflow_uri)
+    environment = program_environment(settings)
+    supervisor = Supervisor(to_run, environment, Printer([program.name for program in to_run]))
     stopping = threading.Event()
     announcer = threading.Thread(target=_announce, args=(settings, on_ready, stopping), daemon=True)
     with stop_on_signals(supervisor):
@@ -287,37 +292,54 @@ def supervise(settings: Settings, mlflow_uri: str, on_ready: Callable[[], None])
             stopping.set()
 
 
-def _programs(settings: Settings) -> list[Program]:
+def program_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of all programs."""
+    from selfheal.adapters.mlflow_environment import CONNECTION_LIMITS
+
+    return CONNECTION_LIMITS | child_environment(settings)
+
+
+def programs(settings: Settings, mlflow_uri: str, host: str = LOOPBACK) -> list[Program]:
+    """Return what runs beside each other, listening on `host`; the API listens on API_HOST.
+
+    Args:
+        mlflow_uri: where MLflow's tables are; only MLflow's own server asks.
+    """
     workspace = _workspace(settings)
-    code_server = ("-h", "127.0.0.1", "-p", str(settings.code_server_port), "--location-name", CODE_LOCATION)
-    mlflow = ("--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1")
+    code_server = ("-h", host, "-p", str(settings.code_server_port), "--location-name", CODE_LOCATION)
+    mlflow = ("--host", host, "--port", str(settings.mlflow_port), "--workers", "1")
     quiet = ("--log-level", "warning")
 
     def python(*arguments: str) -> list[str]:
         return [sys.executable, "-m", *arguments]
 
-    programs = [
+    found = [
         Program("code", python("dagster", "api", "grpc", "-m", "selfheal_assets.definitions", *code_server, *quiet)),
-        Program("dagster", python("selfheal_assets.webserver", "-w", workspace)),
+        Program("dagster", python("selfheal_assets.webserver", "-w", workspace, "--host", host)),
         # Without the code server the daemon finds nothing to evaluate, and asks for it again a minute later.
         Program(
             "daemon",
-            python("dagster._daemon", "run", "-w", workspace, *quiet),
-            may_start=lambda: _accepts(settings.code_server_port),
+            python("selfheal_assets.daemon", "-w", workspace),
+            may_start=lambda: _accepts(settings.code_server_host, settings.code_server_port),
         ),
         Program("api", python("serving")),
     ]
-    return (
-        programs
-        if settings.has_tracking_server
-        else [*programs, Program("mlflow", python("selfheal.adapters.mlflow_pages", *mlflow))]
-    )
+    if settings.training_runs_in == "trainer":
+        found.append(Program("trainer", python("selfheal_assets.trainer")))
+    if not settings.has_tracking_server:
+        own = {  # it does not read our settings
+            "MLFLOW_BACKEND_STORE_URI": mlflow_uri,
+            "API_KEYS": settings.api_keys.get_secret_value(),
+            "MLFLOW_PUBLIC_URL": str(settings.mlflow_public_url or ""),
+        }
+        found.append(Program("mlflow", python("selfheal.adapters.mlflow_pages", *mlflow), environment=own))
+    return found
 
 
-def _accepts(port: int) -> bool:
-    """Return whether something accepts connections at a port of this machine. The code server does once it has loaded."""
+def _accepts(host: str, port: int) -> bool:
+    """Return whether something accepts connections there. The code server does once it has loaded."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection((host, port), timeout=1).close()
     except OSError:
         return False
     return True
@@ -326,7 +348,8 @@ def _accepts(port: int) -> bool:
 def _workspace(settings: Settings) -> str:
     """Write a workspace with one code server for webserver and daemon, which would otherwise start one every minute."""
     path = dagster_home(settings) / "workspace.yaml"
-    server = f"host: 127.0.0.1, port: {settings.code_server_port}, location_name: {CODE_LOCATION}"
+    host = json.dumps(settings.code_server_host)
+    server = f"host: {host}, port: {settings.code_server_port}, location_name: {CODE_LOCATION}"
     write_atomic(path, f"load_from:\n  - grpc_server: {{{server}}}\n".encode())
     return str(path)
 

@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from selfheal.cli import completion
-from selfheal.cli.app import JsonFlag, alerts_app, app, console, opened_platform
+from selfheal.cli.app import JsonFlag, alerts_app, app, console, opened_platform, progress_console
+from selfheal.cli.ports import with_published_ports
 from selfheal.cli.printing import cell, phase_progress, print_json
 from selfheal.kit.errors import PermanentError
 from selfheal.settings import load_settings
@@ -47,6 +48,25 @@ def status(
         from selfheal.cli.status import status_screen
 
         console.print(status_screen(found), highlight=False)
+
+
+@app.command(rich_help_panel="Watch")
+def probe(
+    name: Annotated[str, typer.Argument(help="api, code-server, daemon, mlflow, trainer or webserver.")],
+) -> None:
+    """Check one process of the platform; `selfheal-probe` does the same in a fraction of the time, for containers."""
+    from selfheal import probe as probing
+
+    if name not in probing.NAMES:
+        raise typer.BadParameter(f"there is no process {name}; there are {', '.join(sorted(probing.NAMES))}")
+    settings = with_published_ports(load_settings())
+    host = settings.api_host if name == "api" else None
+    port = getattr(settings, probing.LISTENING[name].port_variable.lower()) if name in probing.LISTENING else None
+    found = probing.problem(name, host=host, port=port, data_dir=settings.data_dir)
+    if found is not None:
+        progress_console.print(f"{name}: {found}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+    console.print(f"{name}: works")
 
 
 def _watch(platform: Platform) -> NoReturn:

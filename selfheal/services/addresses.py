@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from selfheal.kit.wildcard_hosts import reached_host
+
 if TYPE_CHECKING:
     from selfheal.settings import Settings
-
-
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (compared, not listened on)
-"""The hosts that stand for every address of a machine, and its loopback address."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ def http_url(host: str, port: int) -> str:
     >>> http_url("::", 8000), http_url("0.0.0.0", 8000), http_url("::1", 8000)
     ('http://[::1]:8000', 'http://127.0.0.1:8000', 'http://[::1]:8000')
     """
-    reached = EVERYWHERE.get(host, host)
+    reached = reached_host(host)
     return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 

@@ -32,9 +32,9 @@ from selfheal.domain.contract import TRUE_LABEL, ModelContract, load_contract
 from selfheal.domain.scenarios import scenario_rows
 from selfheal.kit.child_processes import log_end, with_our_programs
 from selfheal.kit.errors import InvalidDataError, ServiceUnavailableError
-from selfheal.secret_files import SUFFIX, secret_names
+from selfheal.kit.secret_files import SUFFIX
 from selfheal.services.addresses import addresses
-from selfheal.settings import Settings, load_settings
+from selfheal.settings import Settings, load_settings, secret_names
 from selfheal.simulate.observer import DagsterReader
 from selfheal.simulate.outcome import DemoOutcome
 from selfheal.simulate.timeline import Timeline
@@ -63,6 +63,18 @@ MIN_ROWS = 6_000
 
 
 @dataclass(frozen=True, slots=True)
+class RunningPlatform:
+    """Where API and Dagster answer; the settings of this process must be those of that platform."""
+
+    api: str
+    dagster: str
+
+    def poll(self) -> int | None:
+        """Return None, as of a process that runs: whether it does is for others to see."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class DemoOptions:
     """The options of `selfheal demo`."""
 
@@ -73,6 +85,8 @@ class DemoOptions:
     rate_per_second: float
     interval_seconds: int
     seed: int
+    running: RunningPlatform | None = None
+    """Where a platform runs that somebody else has started; None: the demo starts one."""
 
 
 @dataclass(frozen=True)
@@ -105,17 +119,17 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
     dataset = load_dataset(base, contract, all_rows=True)
     rows = divide(dataset, contract, options)
     folder = base.data_dir.expanduser().resolve() / f"demo-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
-    settings = demo_settings(base, options, folder, rows.n_bootstrap)
+    settings = demo_settings(base, options, folder, rows.n_bootstrap) if options.running is None else base
     outcome = DemoOutcome(dataset=dataset.origin)
     console.print(f"[bold]Demo of the loop on {dataset.description}[/], scenario [bold]{options.scenario}[/]")
     console.print(
         f"Lowered for the demo: MONITORING_INTERVAL={settings.monitoring_interval} s (300), "
         f"PROMOTION_COOLDOWN_DAYS={settings.promotion_cooldown_days:g} (7). Everything else is as shipped.\n"
-        f"Everything it writes is in {folder}"
+        f"Everything it writes is in {settings.data_dir}"
     )
     timeline = Timeline(console)
     succeeded = False
-    platform_process = start_platform(settings)
+    platform_process = start_platform(settings) if options.running is None else options.running
     try:
         with timeline:
             await _live_through(options, settings, contract, rows, outcome, timeline, platform_process)
@@ -125,7 +139,9 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
         succeeded = True
     finally:
         outcome.seconds_total = round(time.monotonic() - started, 1)
-        if options.leave_running and succeeded:
+        if isinstance(platform_process, RunningPlatform):
+            console.print("The platform was running before, and is left so.")
+        elif options.leave_running and succeeded:
             _tell_what_is_left(console, settings, platform_process.pid)
         else:
             stop_platform(platform_process)
@@ -257,11 +273,12 @@ async def _live_through(
     rows: DemoRows,
     outcome: DemoOutcome,
     timeline: Timeline,
-    process: subprocess.Popen[bytes],
+    process: subprocess.Popen[bytes] | RunningPlatform,
 ) -> None:
     import httpx
 
-    api, dagster = (f"http://127.0.0.1:{port}" for port in (settings.api_port, settings.dagster_port))
+    own = (f"http://127.0.0.1:{port}" for port in (settings.api_port, settings.dagster_port))
+    api, dagster = (process.api, process.dagster) if isinstance(process, RunningPlatform) else own
     async with httpx.AsyncClient(timeout=20.0) as client:
         timeline.phase("starting Postgres, Dagster, API and MLflow; training version 1")
         outcome.version_before = await wait_until_ready(client, api, dagster, process, settings.data_dir / "up.log")
@@ -313,7 +330,7 @@ async def _send_until_swapped(
 
 
 async def wait_until_ready(
-    client: httpx.AsyncClient, api: str, dagster: str, process: subprocess.Popen[bytes], log: Path
+    client: httpx.AsyncClient, api: str, dagster: str, process: subprocess.Popen[bytes] | RunningPlatform, log: Path
 ) -> int:
     """Return the version that the API serves, once it and Dagster answer.
 
@@ -344,7 +361,7 @@ async def _observe(
     sender: TrafficSender,
     watch: Watch,
     timeline: Timeline,
-    process: subprocess.Popen[bytes],
+    process: subprocess.Popen[bytes] | RunningPlatform,
 ) -> None:
     """Read the platform's state every second and report changes to the timeline."""
     import httpx

@@ -347,6 +347,8 @@ WITHOUT_JSON = {
     "demo": "writes its outcome to the file of --json",
     "dagster-home": "prints one path, for the shell",
     "postgres": "prints what the program prints",
+    "start": "becomes the process, whose output it is",
+    "probe": "answers with its exit code, and one line",
 }
 
 

@@ -117,7 +117,7 @@ def test_a_line_of_a_run_is_an_event() -> None:
 def test_a_tracking_server_that_runs_elsewhere_is_not_started(
     tmp_path: Path, uri: str | None, starts_mlflow: bool
 ) -> None:
-    programs = supervisor._programs(load_settings(data_dir=tmp_path, mlflow_tracking_uri=uri))
+    programs = supervisor.programs(load_settings(data_dir=tmp_path, mlflow_tracking_uri=uri), "postgresql://mlflow")
     names = {program.name for program in programs}
     assert ("mlflow" in names) == starts_mlflow
     assert {"code", "daemon", "dagster", "api"} <= names
@@ -125,7 +125,7 @@ def test_a_tracking_server_that_runs_elsewhere_is_not_started(
 
 def test_the_daemon_starts_once_the_code_server_listens(tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    programs = supervisor._programs(load_settings(data_dir=tmp_path, code_server_port=port))
+    programs = supervisor.programs(load_settings(data_dir=tmp_path, code_server_port=port), "postgresql://mlflow")
     (daemon,) = [program for program in programs if program.name == "daemon"]
     assert not daemon.may_start()
     with socket.create_server(("127.0.0.1", port)):

@@ -15,12 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
 from selfheal.adapters.datasets import Dataset
+from selfheal.cli import app
 from selfheal.domain.contract import TRUE_LABEL, Scenario
 from selfheal.kit.api_keys import Scope, hashed_entry
 from selfheal.kit.errors import InvalidDataError, ServiceUnavailableError
 from selfheal.settings import load_settings
+from selfheal.simulate import demo
 from selfheal.simulate.demo import (
     CALM_ROWS,
     MAX_BOOTSTRAP_ROWS,
@@ -190,3 +194,27 @@ def test_a_platform_that_does_not_start_is_told_with_the_end_of_its_log(tmp_path
         ServiceUnavailableError, match=r"stopped while starting; the end of .*up\.log:\nno room\nset DATA_DIR"
     ):
         asyncio.run(wait())
+
+
+def test_a_demo_on_a_platform_that_runs_starts_and_stops_nothing_and_keeps_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    async def live_through(*arguments: Any) -> None:
+        seen.extend((arguments[1], arguments[-1]))
+
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("USE_CASE", "tests.toy_use_case:contract")
+    monkeypatch.setattr(demo, "_live_through", live_through)
+    monkeypatch.setattr(demo, "start_platform", lambda _: pytest.fail("started a platform"))
+    running = demo.RunningPlatform("http://api:8000", "http://webserver:3000")
+    assert asyncio.run(demo.run_demo(dataclasses.replace(OPTIONS, running=running), Console(quiet=True))) == 1
+    assert (seen[0].data_dir, seen[1]) == (tmp_path, running)
+    assert running.poll() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_api_and_dagster_of_a_platform_that_runs_are_named_together() -> None:
+    result = CliRunner().invoke(app, ["demo", "--api", "http://api:8000"])
+    assert result.exit_code == 2

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from selfheal.cli.app import app
 from selfheal.kit.errors import ConfigurationError
-from selfheal.secret_files import MAX_BYTES, secret_names
-from selfheal.settings import Settings, load_settings, settings_sources
+from selfheal.kit.secret_files import MAX_BYTES
+from selfheal.settings import Settings, load_settings, secret_names, settings_sources
 from selfheal.simulate.demo import settings_environment
 from tests.environment import forget_settings
 
