@@ -20,7 +20,13 @@ BRANCHES := import json, sys; total = json.load(open(".coverage.json"))["totals"
 	print(f"{percent:.1f} % of the branches of selfheal"); sys.exit(percent < 90)
 ARGS ?=
 
-.PHONY: help demo up test test-quick test-newest coverage docs site imports screenshots lint format requirements build clean
+DOCKER ?= docker
+IMAGE ?= selfheal:latest
+PROFILES ?= admin
+COMPOSE = SELFHEAL_IMAGE=$(IMAGE) $(DOCKER) compose --file deploy/compose.yaml
+DEMO = $(COMPOSE) --file deploy/compose.demo.yaml --project-name selfheal-demo
+
+.PHONY: help demo up test test-quick test-newest coverage docs site imports screenshots lint format requirements build image compose-up compose-demo compose-down containers clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,9 +94,30 @@ requirements: $(VENV)/.dev ## Resolve pyproject.toml anew into requirements/
 	@$(COMPILE) pyproject.toml --extra replay -c requirements/run.txt -c requirements/dev.txt \
 		$(NEVER_IMPORTED:%=--no-emit-package %) -o requirements/replay.txt
 	@printf 'hatchling\neditables\n' | $(COMPILE) - -c requirements/dev.txt -o requirements/build.txt
+	@echo cyclonedx-bom | $(COMPILE) - -c requirements/dev.txt -o requirements/sbom.txt
 
 build: $(VENV)/.dev ## Build the wheel
 	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+image: ## Build the image of the platform (IMAGE=selfheal:latest; ARGS for docker build)
+	@DOCKER_BUILDKIT=1 $(DOCKER) build --file deploy/Dockerfile --tag $(IMAGE) \
+		--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(ARGS) .
+
+compose-up: ## Run the platform in containers (PROFILES="admin monitoring"; ARGS for docker compose up)
+	@deploy/make_secrets.sh
+	@$(COMPOSE) $(PROFILES:%=--profile %) up --detach $(ARGS)
+	@deploy/wait_until_healthy.sh $(COMPOSE)
+
+compose-demo: ## The whole loop in containers, which are removed afterwards (ARGS for selfheal demo)
+	@deploy/make_secrets.sh
+	@deploy/demo.sh $(ARGS) -- $(DEMO)
+
+compose-down: ## Stop the containers and remove them (ARGS=--volumes: and what they have stored)
+	@$(COMPOSE) --profile '*' down --remove-orphans $(ARGS)
+
+containers: $(VENV)/.dev ## The tests of the containers, which need an engine and the image: rights, restarts, leaks
+	@SELFHEAL_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy -m containers $(ARGS)
 
 clean: ## Remove the virtual environment and caches (never data/)
 	rm -rf $(VENV) dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,23 @@
+#!/bin/sh
+# Makes the secrets that deploy/compose.yaml mounts, those that are missing. The folder is its owner's alone; the files in it can
+# be read by the users of the containers, which see nothing else of it.
+set -eu
+folder="${1:-$(dirname "$0")/secrets}"
+mkdir -p "$folder"
+chmod 0700 "$folder"
+
+random() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
+
+secret() { # NAME VALUE
+    if [ ! -e "$folder/$1" ]; then
+        printf '%s' "$2" > "$folder/$1"
+        chmod 0444 "$folder/$1"
+    fi
+}
+
+secret postgres_password "$(random)"
+secret api_key "$(random)"                     # what our own clients and Prometheus send
+secret api_keys "$(cat "$folder/api_key")"     # add entries of `selfheal api-key` for other clients
+secret notify_urls ""                          # where alerts are sent; empty: nowhere
+secret pgadmin_password "$(random)"
+secret grafana_password "$(random)"

@@ -1,0 +1,148 @@
+"""Rules of deploy/compose.yaml, read without an engine: who may do what, what is asked, and that no secret is written down."""
+
+from __future__ import annotations
+
+import re
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from selfheal import probe
+from selfheal.cli.single_process import PROGRAMS
+from selfheal.settings import Settings, secret_names
+from tests.processes import REPOSITORY
+
+FOLDER = REPOSITORY / "deploy"
+COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+ONE_SHOTS = {"bootstrap"}
+OURS = {name: service for name, service in SERVICES.items() if "SELFHEAL_IMAGE" in service["image"]}
+WITHOUT_A_WAY_OUT = {"postgres", "bootstrap", "trainer"}
+
+each_service = pytest.mark.parametrize("name", sorted(SERVICES))
+
+
+def test_every_process_of_the_platform_has_a_service() -> None:
+    assert OURS.keys() == PROGRAMS.keys() | ONE_SHOTS
+    for name in PROGRAMS:
+        assert OURS[name]["command"][:2] == ["start", name]
+
+
+@each_service
+def test_a_container_has_no_rights_that_it_does_not_need(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "pid", "ipc", "network_mode"} & service.keys()
+    assert name in OURS or service["user"].split(":")[0] not in {"0", "root"}, "our image has a user of its own"
+
+
+@each_service
+def test_a_container_is_limited_and_its_log_is_rotated(name: str) -> None:
+    service = SERVICES[name]
+    assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+@each_service
+def test_a_container_is_checked_and_started_again_unless_it_is_a_one_shot(name: str) -> None:
+    service = SERVICES[name]
+    if name in ONE_SHOTS:
+        assert (service["restart"], service["healthcheck"]) == ("no", {"disable": True})
+        return
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"].keys() == {"test", "interval", "timeout", "retries", "start_period"}
+    if name in OURS:
+        assert service["healthcheck"]["test"] == ["CMD", "selfheal-probe", name]
+        assert name in probe.NAMES
+
+
+@each_service
+def test_ports_are_on_loopback_and_what_needs_no_way_out_has_none(name: str) -> None:
+    service = SERVICES[name]
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert (service["networks"] == ["inside"]) == (name in WITHOUT_A_WAY_OUT)
+    assert COMPOSE["networks"]["inside"] == {"internal": True}
+
+
+@each_service
+def test_what_a_container_waits_for_can_come_true(name: str) -> None:
+    for other, wanted in SERVICES[name].get("depends_on", {}).items():
+        expected = "service_completed_successfully" if other in ONE_SHOTS else "service_healthy"
+        assert wanted == {"condition": expected}
+
+
+@each_service
+def test_secrets_are_files_and_no_variable_holds_one(name: str) -> None:
+    service = SERVICES[name]
+    for variable, value in service.get("environment", {}).items():
+        assert not re.search(r"password|secret|key|token", variable, re.IGNORECASE) or str(value).startswith(
+            "/run/secrets/"
+        )
+    assert set(service.get("secrets", [])) <= COMPOSE["secrets"].keys()
+    if name in OURS:
+        assert set(service["secrets"]) <= set(secret_names(Settings))
+
+
+def test_only_settings_that_exist_are_set() -> None:
+    for service in OURS.values():
+        assert {variable.lower() for variable in service["environment"]} <= Settings.model_fields.keys()
+
+
+@each_service
+def test_an_image_that_is_not_ours_has_a_version(name: str) -> None:
+    if name not in OURS:
+        assert re.fullmatch(r"\$\{\w+_IMAGE:-[\w./-]+:[\w.-]*\d[\w.-]*\}", SERVICES[name]["image"])
+
+
+def test_the_image_names_its_base_by_an_argument_and_leaves_root() -> None:
+    lines = (FOLDER / "Dockerfile").read_text().splitlines()
+    assert "ARG BASE=python:3.11-slim-bookworm" in lines
+    assert {line.split()[1] for line in lines if line.startswith("FROM")} == {"${BASE}", "tools", "packages"}
+    last_stage = lines[max(place for place, line in enumerate(lines) if line.startswith("FROM")) :]
+    assert "USER 10001:10001" in last_stage
+    assert not any(word in " ".join(last_stage) for word in ("pip ", "apt-get", "requirements"))
+
+
+def test_each_installation_in_the_image_is_hashed() -> None:
+    text = (FOLDER / "Dockerfile").read_text().replace("\\\n", " ")
+    from_registry = [line for line in text.splitlines() if re.search(r"\bpip\b.* install ", line)]
+    installs = [part for line in from_registry for part in line.split("&&") if " install " in part and "pip" in part]
+    assert len(installs) == 4
+    assert all("--require-hashes" in part or "--no-index" in part for part in installs)
+
+
+def test_only_what_goes_into_the_image_is_sent_to_the_engine() -> None:
+    lines = [line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    assert lines[0] == "*"
+    sent = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    assert all((REPOSITORY / name).exists() for name in sent)
+    copied = set(re.findall(r"^COPY (?!--from)(.+) \S+$", (FOLDER / "Dockerfile").read_text(), re.MULTILINE))
+    assert {name.split("/")[0] for line in copied for name in line.split()} == sent
+
+
+def test_secrets_are_made_once_for_their_owner_and_the_containers(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    script = [str(FOLDER / "make_secrets.sh"), str(folder)]
+    subprocess.run(script, check=True)
+    made = {path.name: path.read_text() for path in folder.iterdir()}
+    assert made.keys() == COMPOSE["secrets"].keys()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o444}
+    (folder / "notify_urls").chmod(0o600)
+    (folder / "notify_urls").write_text("json://host")
+    subprocess.run(script, check=True)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == made | {"notify_urls": "json://host"}
+    values = [value for name, value in made.items() if name not in {"notify_urls", "api_keys"}]
+    assert len(set(values)) == len(values)
+    assert all(len(value) == 64 for value in values)
+    assert {line.split("/", 1)[1] for line in (REPOSITORY / ".gitignore").read_text().split() if "deploy" in line} == {
+        "deploy/secrets/",
+        "deploy/settings.env",
+    }
