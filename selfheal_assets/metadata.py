@@ -40,16 +40,16 @@ def table(rows: Iterable[Mapping[Any, object]], schema: dg.TableSchema | None = 
     return dg.MetadataValue.table(records, schema=schema)
 
 
-def document(value: object) -> dg.JsonMetadataValue:
-    """Return a value of JSON types, as deep as it may be; what is not known in it is null."""
-    return dg.MetadataValue.json(_json(value))
+def document(content: Mapping[str, object]) -> dg.JsonMetadataValue:
+    """Return a document of JSON types, as deep as it may be; what is not known in it is null."""
+    return dg.MetadataValue.json({str(name): _json(value) for name, value in content.items()})
 
 
 def _value(value: object) -> Value | None:
     return value if isinstance(value, dg.MetadataValue) else _cell(value)
 
 
-def _cell(value: object) -> str | float | int | bool | None:
+def _cell(value: Any) -> str | float | int | bool | None:
     """Return a single value with a type of Python's own; None if it is not known.
 
     Raises:

@@ -271,7 +271,7 @@ def gate_verdict(
             check_name=gate.name,
             passed=gate.status in {GateStatus.PASS, GateStatus.NOT_APPLICABLE},
             description=f"{gate.status.value}: {gate.sentence}",
-            metadata=plain({"status": gate.status.value} | measured),
+            metadata=plain({"status": gate.status.value, **measured}),
         )
 
 

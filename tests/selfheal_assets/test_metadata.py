@@ -12,7 +12,7 @@ import dagster as dg
 import numpy as np
 import pytest
 from dagster._serdes import deserialize_value, serialize_value
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal.services import tick
@@ -31,6 +31,7 @@ values = (
 documents = st.recursive(values, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(min_size=1), values))
 def test_what_is_made_plain_is_written_and_read_as_it_was(given_values: dict[str, Any]) -> None:
     made = plain(given_values)
@@ -40,6 +41,7 @@ def test_what_is_made_plain_is_written_and_read_as_it_was(given_values: dict[str
     assert "NaN" not in serialize_value(dg.AssetMaterialization("any", metadata=plain({"x": np.float64("nan")})))
 
 
+@settings(max_examples=40)
 @given(st.lists(st.fixed_dictionaries({"a": values, "b": values}), min_size=1), documents)
 def test_tables_and_documents_are_plain_to_the_last_cell(rows: list[dict[str, Any]], content: Any) -> None:
     assert {type(cell) for record in table(rows).records for cell in record.data.values()} <= PLAIN
