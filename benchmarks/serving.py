@@ -6,6 +6,7 @@
 One API process is compared with its peers in the same run, on the same rows and model: a FastAPI endpoint that echoes its body,
 MLflow's scoring server, and the API itself with JOURNAL_FSYNC=off. Servers are loaded in turns and each figure is the median of
 its turns, so that other load on the machine affects all of them. Then batches are compared with the same work in one process.
+Single rows are measured beside batches of 10,000 rows, good and misspelt ones (`benchmarks.beside_batches`).
 Finally versions are swapped repeatedly under full load, and every score is recomputed with the version that it names.
 
 With `--against`, this build is compared with that of another checkout: each trains its own model on the same rows, and both get
@@ -39,6 +40,7 @@ from rich.table import Table
 from sqlalchemy import text
 
 from benchmarks.against import AGAINST_HELP, MAX_TURNS, TURNS_HELP, conclude_comparison, n_turns_of
+from benchmarks.beside_batches import measure_waits
 from benchmarks.builds import Build, checked_checkout, labelled_rows, score, two_builds, wait_until_drained
 from benchmarks.load import LoadResult, http_request, run_load
 from benchmarks.measured import at_least, exactly, within
@@ -68,6 +70,7 @@ TARGETS = {
     "durability_tax_pct": ("<=", 25.0),
     "p99_vs_echo": ("<=", 3.0),
     "batch_vs_in_process": (">=", 0.5),
+    "misspelt_vs_good_p99": ("<=", 1.5),
     "swaps": (">=", 200),
     "swap_failed_requests": ("<=", 0),
     "swap_mismatched_scores": ("<=", 0),
@@ -95,6 +98,14 @@ class Outcome:
     batch_rows_per_s: float
     in_process_rows_per_s: float
     batch_vs_in_process: float
+    alone_p50_ms: float
+    alone_p99_ms: float
+    beside_good_p50_ms: float
+    beside_good_p99_ms: float
+    beside_misspelt_p50_ms: float
+    beside_misspelt_p99_ms: float
+    misspelt_vs_good_p50: float
+    misspelt_vs_good_p99: float
     swaps: int
     swap_median_ms: float
     swap_answers: int
@@ -162,12 +173,13 @@ def measure(
             }
             rounds = take_turns(ports, requests, n_connections, n_turns, turn_seconds, console)
             batch_rate, in_process_rate, n_batches = batches(platform, ports["durable"], bodies, n_turns, turn_seconds)
+            waits = measure_waits(ports["durable"], bodies, n_turns=n_turns, seconds=turn_seconds)
             swaps = swap_under_load(
                 platform, ports["durable"], bodies, n_connections, 20 if n_turns < 5 else 200, console
             )
             rss_mb = api.memory_info().rss / 1e6
             n_single = sum(turn.n_answered for name in ("durable", "off") for turn in rounds[name])
-            n_answered = n_single + n_batches * BATCH_ROWS + swaps["swap_answers"]
+            n_answered = n_single + n_batches * BATCH_ROWS + waits.n_rows + swaps["swap_answers"]
             check_logged(platform, ports, n_answered, n_answered + swaps["swap_failed_requests"])
     finally:
         platform.close()
@@ -193,6 +205,9 @@ def measure(
         batch_rows_per_s=batch_rate,
         in_process_rows_per_s=in_process_rate,
         batch_vs_in_process=batch_rate / in_process_rate,
+        misspelt_vs_good_p50=waits.misspelt_vs_good_p50,
+        misspelt_vs_good_p99=waits.misspelt_vs_good_p99,
+        **{name: value for name, value in asdict(waits).items() if name != "n_rows"},
         rss_mb=rss_mb,
         **swaps,
     )
