@@ -15,7 +15,7 @@ import numpy as np
 from selfheal.domain.contract import FloatArray
 from selfheal.simulate.replay.deployment import Deployment, Kind
 from selfheal.simulate.replay.engine import Replay
-from selfheal.simulate.replay.stream import UNKNOWN, IntArray
+from selfheal.simulate.replay.stream import UNKNOWN, IntArray, TimeArray
 
 STEP = np.timedelta64(6, "h")
 STEP_HOURS = 6.0
@@ -24,7 +24,7 @@ LONGEST_AHEAD, SHORTEST_AHEAD = np.timedelta64(30, "D"), np.timedelta64(7, "D")
 """Rows ahead end with the world they are of, but not before the shorter time: seasons change every hour."""
 
 HEALED_SHARE_OF_GAP = 0.2
-"""Healed: the loss stays within this share of the recoverable gap to the oracle."""
+"""Healed: the loss stays within this share of the recoverable gap."""
 
 
 @dataclass(frozen=True)
@@ -40,34 +40,42 @@ def expected_brier(replay: Replay) -> tuple[float | None, ...]:
 
     None where no row ahead has a known outcome; empty for a natural stream, whose change nobody knows.
     """
-    deployment = replay.deployment
-    if deployment.kind is Kind.NATURAL:
+    if replay.deployment.kind is Kind.NATURAL:
         return ()
-    origin = deployment.start if deployment.change is None else deployment.change
-    moments = np.arange(origin, deployment.end, STEP)
-    starts, stops = _ahead(deployment, moments)
-    versions = replay.version[
-        np.minimum(np.searchsorted(deployment.stream.event_time, moments), len(replay.version) - 1)
-    ]
+    moments, starts, stops = _steps(replay.deployment)
+    last = len(replay.version) - 1
+    versions = replay.version[np.minimum(np.searchsorted(replay.deployment.stream.event_time, moments), last)]
     found = np.full(len(moments), np.nan)
     for version in np.unique(versions).tolist():
         is_here = versions == version
         found[is_here] = _means(replay, version, starts[is_here], stops[is_here])
-    return tuple(None if np.isnan(value) else float(value) for value in found)
+    return _without_nan(found)
+
+
+def attainable_brier(replay: Replay) -> tuple[float | None, ...]:
+    """Return the lowest Brier score, on the rows ahead of each `STEP`, of all versions that a replay ever had, the oracle's for instance.
+
+    Before the oracle has healed it is no better than never; what is to be reached is what it comes to serve.
+    """
+    if replay.deployment.kind is Kind.NATURAL:
+        return ()
+    _, starts, stops = _steps(replay.deployment)
+    return _without_nan(np.min([_means(replay, v, starts, stops) for v in range(len(replay.models))], axis=0))
 
 
 def healing(
-    policy: Sequence[float | None], never: Sequence[float | None], oracle: Sequence[float | None], hours: float
+    policy: Sequence[float | None], never: Sequence[float | None], attainable: Sequence[float | None], hours: float
 ) -> Healing:
-    """Return the first hour from which the loss stays within 20 % of the recoverable gap to the oracle.
+    """Return the first hour from which the loss stays within 20 % of the recoverable gap of what is attainable.
 
-    The gap is the mean of never's loss minus the oracle's over all steps.
+    The gap is the mean of never's loss minus the attainable one over all steps.
 
     Args:
-        policy, never, oracle: `expected_brier` of the same deployment.
+        policy, never: `expected_brier` in the same deployment.
+        attainable: `attainable_brier` of the oracle there.
         hours: from the change to the end, where healing that has not come is censored.
     """
-    losses = np.array([policy, never, oracle], dtype=np.float64)  # None becomes NaN
+    losses = np.array([policy, never, attainable], dtype=np.float64)  # None becomes NaN
     losses = losses[:, ~np.isnan(losses).any(axis=0)]
     if not losses.shape[1]:
         return Healing(hours, is_healed=False)
@@ -79,9 +87,18 @@ def healing(
     return Healing(first * STEP_HOURS, is_healed=True)
 
 
-def _ahead(
-    deployment: Deployment, moments: np.ndarray[tuple[int], np.dtype[np.datetime64]]
-) -> tuple[IntArray, IntArray]:
+def _steps(deployment: Deployment) -> tuple[TimeArray, IntArray, IntArray]:
+    """Return each step from the change on, with the first and the last row, exclusive, ahead of it."""
+    origin = deployment.start if deployment.change is None else deployment.change
+    moments = np.arange(origin, deployment.end, STEP)
+    return moments, *_ahead(deployment, moments)
+
+
+def _without_nan(values: FloatArray) -> tuple[float | None, ...]:
+    return tuple(None if np.isnan(value) else float(value) for value in values)
+
+
+def _ahead(deployment: Deployment, moments: TimeArray) -> tuple[IntArray, IntArray]:
     """Return the first and the last row, exclusive, ahead of each moment; near the end, the rows of the last week."""
     times = deployment.stream.event_time
     n_rows = len(times)

@@ -15,7 +15,7 @@ import numpy as np
 from selfheal.domain.contract import FloatArray
 from selfheal.simulate.replay.deployment import Deployment, Kind
 from selfheal.simulate.replay.engine import Event, Replay, What
-from selfheal.simulate.replay.healing import expected_brier
+from selfheal.simulate.replay.healing import attainable_brier, expected_brier
 from selfheal.simulate.replay.stream import UNKNOWN, BoolArray, IntArray, LabelArray
 
 SMALLEST = 1e-12
@@ -53,6 +53,7 @@ class Figures:
         days: of the deployment; `hours_after`: from the change to the end.
         brier, log_loss, f1, auc: on the rows from the change on.
         expected_brier: of the version in production, every six hours from the change on (`healing`).
+        attainable_brier: of the best of all versions then; empty unless the policy is the yardstick.
         by_day: from the start on.
         detect_h: hours from the change to the first alarm or training after it; None: neither came.
         false_alarms: alarm episodes before the change, or at any time where nothing can be repaired.
@@ -68,6 +69,7 @@ class Figures:
     f1: float
     auc: float | None
     expected_brier: tuple[float | None, ...]
+    attainable_brier: tuple[float | None, ...]
     by_day: Periods
     detect_h: float | None
     alarms: int
@@ -86,8 +88,8 @@ class Figures:
         return asdict(self)
 
 
-def figures(replay: Replay) -> Figures:
-    """Measure a replay."""
+def figures(replay: Replay, *, is_yardstick: bool = False) -> Figures:
+    """Measure a replay; `is_yardstick`: its policy is the oracle, whose versions tell what is attainable."""
     deployment = replay.deployment
     labels = deployment.stream.true_label
     known = np.flatnonzero(labels != UNKNOWN)
@@ -104,6 +106,7 @@ def figures(replay: Replay) -> Figures:
         f1=_f1(labels[after], replay.is_flagged[after]),
         auc=auc_roc(labels[after], replay.probability[after]),
         expected_brier=expected_brier(replay),
+        attainable_brier=attainable_brier(replay) if is_yardstick else (),
         by_day=_by_day(replay, known, losses),
         detect_h=_first_after(deployment, [*alarms, *trainings]),
         alarms=_episodes(alarms),

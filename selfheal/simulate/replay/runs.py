@@ -25,7 +25,7 @@ from selfheal.kit.parent_death import end_with_parent
 from selfheal.simulate.replay.deployment import Deployment
 from selfheal.simulate.replay.engine import INTERVAL
 from selfheal.simulate.replay.measures import figures
-from selfheal.simulate.replay.policies import policy_named
+from selfheal.simulate.replay.policies import ORACLE, policy_named
 
 POLL_SECONDS = 1.0
 """Time between two readings of how far a run is."""
@@ -157,7 +157,7 @@ def _replayed(run: Run, batch: list[Cell]) -> Iterator[Cell]:
             "seed": cell.seed,
             "policy": cell.policy,
             "cpu_seconds": round(cpu_seconds, 3),
-            **figures(found).as_json(),
+            **figures(found, is_yardstick=cell.policy == ORACLE).as_json(),
         }
         _append(run.results, line)
         yield cell

@@ -121,8 +121,8 @@ def stream_summary(by_seed: Mapping[int, Cell]) -> dict[str, Bounds]:
 
 
 def _healing(cell: Cell, never: Cell, oracle: Cell) -> Healing:
-    mine, of_never, of_oracle = (one["expected_brier"] for one in (cell, never, oracle))
-    return healing(mine, of_never, of_oracle, float(cell["hours_after"]))
+    hours = float(cell["hours_after"])
+    return healing(cell["expected_brier"], never["expected_brier"], oracle["attainable_brier"], hours)
 
 
 def _total_brier(cell: Cell) -> float:

@@ -46,7 +46,7 @@ def cell(brier: float, **changes: Any) -> dict[str, Any]:
     figures = {
         **dict.fromkeys((*zero, "wrong_promotion_h", "rollbacks", "labels_used"), 0),
         **{"brier": brier, "log_loss": 0.4, "f1": 0.5, "auc": 0.8, "n_rows_after": 1_000, "detect_h": None},
-        **{"hours_after": 48.0, "expected_brier": [brier] * 8},
+        **{"hours_after": 48.0, "expected_brier": [brier] * 8, "attainable_brier": [brier] * 8},
     }
     return figures | changes
 
