@@ -33,7 +33,7 @@ from selfheal.kit.errors import ConfigurationError, InvalidDataError
 from selfheal.simulate.replay.builders import Rebuilder, StreamFile, named_streams
 from selfheal.simulate.replay.catalogue import WORLDS, core_worlds
 from selfheal.simulate.replay.natural import HOUR, SHIPPED, recognised
-from selfheal.simulate.replay.policies import NEVER, ORACLE, OURS, POLICIES, policy_named
+from selfheal.simulate.replay.policies import ALL_POLICIES, NEVER, ORACLE, OURS, POLICIES, policy_named
 from selfheal.simulate.replay.runs import Cell, Run, run_cells
 from selfheal.simulate.replay.stream_file import Columns
 from selfheal.simulate.replay.summary import stream_summary, world_summary
@@ -76,7 +76,7 @@ def columns_of(
 def summarised(done: Mapping[Cell, dict[str, Any]], worlds: list[str], streams: list[str]) -> dict[str, Any]:
     """Return the tables of worlds and streams, and how fast deployments were replayed."""
     by_name: dict[str, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
-    for cell, figures in done.items():
+    for cell, figures in sorted(done.items(), key=lambda item: ALL_POLICIES.index(item[0].policy)):
         by_name[cell.world][cell.policy][cell.seed] = figures
     trained = {
         policy: _days_per_cpu_minute(f for cell, f in done.items() if cell.policy == policy and f["trainings"])

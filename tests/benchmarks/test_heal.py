@@ -62,6 +62,16 @@ def test_a_wrong_column_of_a_users_stream_is_named_before_anything_is_replayed(t
         heal.main(tmp_path / "none.csv", stream=[tmp_path / "mine.csv"], time_column="when", label="fails")
 
 
+def test_the_tables_have_the_policies_in_the_order_of_the_benchmark() -> None:
+    cells = {
+        Cell("rainfall", 1, policy): {"trainings": 0, "days": 1.0, "cpu_seconds": 1.0} for policy in sorted(POLICIES)
+    }
+    figures = {"brier": 0.2, "log_loss": 0.5, "f1": 0.3, "auc": None, "promotions": 0, "labels_used": 0}
+    found = heal.summarised({cell: line | figures for cell, line in cells.items()}, [], ["rainfall"])
+    assert list(found["streams"]["rainfall"]) == list(POLICIES)
+    assert found["days_per_cpu_minute"] == 60.0
+
+
 def command() -> typer.Typer:
     app = typer.Typer()
     app.command()(heal.main)

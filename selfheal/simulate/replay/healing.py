@@ -23,6 +23,9 @@ STEP_HOURS = 6.0
 LONGEST_AHEAD, SHORTEST_AHEAD = np.timedelta64(30, "D"), np.timedelta64(7, "D")
 """Rows ahead end with the world they are of, but not before the shorter time: seasons change every hour."""
 
+DIGITS = 9
+"""Decimals of a Brier score: far below what rows can show, and half as long a line of results."""
+
 HEALED_SHARE_OF_GAP = 0.2
 """Healed: the loss stays within this share of the recoverable gap."""
 
@@ -95,7 +98,7 @@ def _steps(deployment: Deployment) -> tuple[TimeArray, IntArray, IntArray]:
 
 
 def _without_nan(values: FloatArray) -> tuple[float | None, ...]:
-    return tuple(None if np.isnan(value) else float(value) for value in values)
+    return tuple(None if np.isnan(value) else round(float(value), DIGITS) for value in values)
 
 
 def _ahead(deployment: Deployment, moments: TimeArray) -> tuple[IntArray, IntArray]:
