@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -49,8 +50,26 @@ FORMER_NAMES = {
 """Former names of settings, which are still read. The current name wins."""
 
 
+PARSED: Mapping[str, Callable[[str], object]] = {
+    "database_url": parse_postgres_url,
+    "api_keys": parse_api_keys,
+    "asset_owners": parse_owners,
+    **dict.fromkeys(("notify_urls", "notify_urls_critical", "notify_urls_warning", "notify_urls_info"), parse_channels),
+}
+"""Settings with a text that its reader parses: what that refuses is refused at the start."""
+
+
 def _renamed(name: str) -> AliasChoices:
     return AliasChoices(name, FORMER_NAMES[name])
+
+
+@contextmanager
+def _as_value_error() -> Iterator[None]:
+    """Raise what is wrong with a value as pydantic wants it in a validator."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
 
 
 class Settings(BaseSettings):
@@ -352,10 +371,8 @@ class Settings(BaseSettings):
     @field_validator("data_missing_words", "data_true_words", "data_false_words", "data_ignored_columns")
     @classmethod
     def _are_words(cls, value: str, info: ValidationInfo) -> str:
-        try:
+        with _as_value_error():
             words = {word.casefold() for word in parse_words(value)}
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
         true = {word.casefold() for word in parse_words(info.data.get("data_true_words", ""))}
         if info.field_name == "data_false_words" and words & true:
             raise ValueError(
@@ -363,15 +380,13 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("database_url")
+    @field_validator(*PARSED)
     @classmethod
-    def _is_of_postgres(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        try:
-            parse_postgres_url(value.get_secret_value())
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
+    def _can_be_parsed(cls, value: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
+        if value is not None:
+            text = value.get_secret_value() if isinstance(value, SecretStr) else value
+            with _as_value_error():
+                PARSED[str(info.field_name)](text)
         return value
 
     @field_validator("mlflow_tracking_uri")
@@ -379,10 +394,8 @@ class Settings(BaseSettings):
     def _is_of_postgres_in_words_of_mlflow(cls, value: str | None) -> str | None:
         if value is None or not value.lower().startswith("postgres"):
             return value
-        try:
+        with _as_value_error():
             parts = parse_postgres_url(value)
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
         return postgres_url(parts, parts.get("dbname", "")).replace("postgresql://", "postgresql+psycopg2://", 1)
 
     @field_validator("training_jobs")
@@ -397,33 +410,6 @@ class Settings(BaseSettings):
     def _has_a_cluster(cls, value: str, info: ValidationInfo) -> str:
         if value == "dask" and not info.data.get("dask_scheduler"):
             raise ValueError("needs the address of a cluster in DASK_SCHEDULER, such as tcp://127.0.0.1:8786")
-        return value
-
-    @field_validator("api_keys")
-    @classmethod
-    def _are_entries(cls, value: SecretStr) -> SecretStr:
-        try:
-            parse_api_keys(value.get_secret_value())
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-    @field_validator("asset_owners")
-    @classmethod
-    def _are_owners(cls, value: str) -> str:
-        try:
-            parse_owners(value)
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-    @field_validator("notify_urls", "notify_urls_critical", "notify_urls_warning", "notify_urls_info")
-    @classmethod
-    def _are_addresses(cls, value: SecretStr) -> SecretStr:
-        try:
-            parse_channels(value.get_secret_value())
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
         return value
 
     @property
@@ -512,30 +498,3 @@ def secret_names(kind: type[BaseSettings]) -> list[str]:
     """Return the settings that are secrets."""
     fields = kind.model_fields.items()
     return [name for name, field in fields if SecretStr.__name__ in str(field.annotation)]
-
-
-def settings_sources(settings: Settings) -> dict[str, str]:
-    """Return the source of each setting: `environment`, `.env`, `default`, or the file of a secret.
-
-    `settings` must come from `load_settings()` in this process, without overrides.
-    """
-    kind = type(settings)
-    environment, dotenv = EnvSettingsSource(kind), DotEnvSettingsSource(kind)
-    files = secret_files(secret_names(kind), {}, environment.env_vars, dotenv.env_vars)
-    of_environment, of_file, in_folder = ({name: str(one.path) for name, one in each.items()} for each in files)
-    layers: list[dict[str, str]] = [  # what counts most last
-        dict.fromkeys(kind.model_fields, "default"),
-        in_folder,
-        of_file,
-        dict.fromkeys(_present_names(dotenv()), ".env"),
-        of_environment,
-        dict.fromkeys(_present_names(environment()), "environment"),
-    ]
-    found = {name: source for layer in layers for name, source in layer.items()}
-    return {name: found[name] for name in kind.model_fields}
-
-
-def _present_names(given: Mapping[str, Any]) -> list[str]:
-    """Return settings by their present names, whichever name was used."""
-    present = {former: name for name, former in FORMER_NAMES.items()}
-    return [present.get(name, name) for name in given]

@@ -16,9 +16,9 @@ from dagster._daemon.controller import create_daemons_from_instance, daemon_cont
 from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
 
 from selfheal.kit.errors import SelfhealError
+from selfheal.kit.health_probe import heartbeat_path
 from selfheal.kit.heartbeat import is_available, seconds_since_boot, write_heartbeat
 from selfheal.kit.periodic_thread import PeriodicThread
-from selfheal.probe import heartbeat_path
 from selfheal.settings import load_settings
 from selfheal_assets.run_launcher import wait_for_stopped_runs
 

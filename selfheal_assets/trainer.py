@@ -19,8 +19,8 @@ import psutil
 
 from selfheal.kit.backoff import Backoff
 from selfheal.kit.errors import ConfigurationError, SelfhealError
+from selfheal.kit.health_probe import heartbeat_path
 from selfheal.kit.heartbeat import is_available, seconds_since_boot, write_heartbeat
-from selfheal.probe import heartbeat_path
 from selfheal.settings import load_settings
 from selfheal_assets.jobs import RETRAINING_TAG
 from selfheal_assets.run_launcher import wait_for_stopped_runs

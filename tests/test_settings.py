@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from selfheal.cli.setting_sources import settings_sources
 from selfheal.kit.errors import ConfigurationError
-from selfheal.settings import FORMER_NAMES, load_settings, settings_sources
+from selfheal.settings import FORMER_NAMES, load_settings
 from tests.environment import forget_settings
 
 SECRET = "s3cr3t-value"

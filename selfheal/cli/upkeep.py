@@ -12,8 +12,9 @@ from rich.markup import escape
 
 from selfheal.cli.app import JsonFlag, app, console, opened_platform, progress_console
 from selfheal.cli.printing import print_json, print_rows, print_table, shown
+from selfheal.cli.setting_sources import settings_sources
 from selfheal.kit.errors import ServiceUnavailableError
-from selfheal.settings import load_settings, settings_sources
+from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
     from selfheal.adapters.postgres.ingest import IngestResult

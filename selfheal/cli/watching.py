@@ -55,14 +55,18 @@ def probe(
     name: Annotated[str, typer.Argument(help="api, code-server, daemon, mlflow, trainer or webserver.")],
 ) -> None:
     """Check one process of the platform; `selfheal-probe` does the same in a fraction of the time, for containers."""
-    from selfheal import probe as probing
+    from selfheal.kit import health_probe
 
-    if name not in probing.NAMES:
-        raise typer.BadParameter(f"there is no process {name}; there are {', '.join(sorted(probing.NAMES))}")
+    if name not in health_probe.NAMES:
+        raise typer.BadParameter(f"there is no process {name}; there are {', '.join(sorted(health_probe.NAMES))}")
     settings = with_published_ports(load_settings())
     host = settings.api_host if name == "api" else None
-    port = getattr(settings, probing.LISTENING[name].port_variable.lower()) if name in probing.LISTENING else None
-    found = probing.problem(name, host=host, port=port, data_dir=settings.data_dir)
+    port = (
+        getattr(settings, health_probe.LISTENING[name].port_variable.lower())
+        if name in health_probe.LISTENING
+        else None
+    )
+    found = health_probe.problem(name, host=host, port=port, data_dir=settings.data_dir)
     if found is not None:
         progress_console.print(f"{name}: {found}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from selfheal import probe
 from selfheal.cli.single_process import PROGRAMS
+from selfheal.kit import health_probe
 from selfheal.settings import Settings, secret_names
 from tests.processes import REPOSITORY
 
@@ -60,7 +60,7 @@ def test_a_container_is_checked_and_started_again_unless_it_is_a_one_shot(name: 
     assert service["healthcheck"].keys() == {"test", "interval", "timeout", "retries", "start_period"}
     if name in OURS:
         assert service["healthcheck"]["test"] == ["CMD", "selfheal-probe", name]
-        assert name in probe.NAMES
+        assert name in health_probe.NAMES
 
 
 @each_service

@@ -11,9 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from selfheal.cli.app import app
+from selfheal.cli.setting_sources import settings_sources
 from selfheal.kit.errors import ConfigurationError
 from selfheal.kit.secret_files import MAX_BYTES
-from selfheal.settings import Settings, load_settings, secret_names, settings_sources
+from selfheal.settings import Settings, load_settings, secret_names
 from selfheal.simulate.demo import settings_environment
 from tests.environment import forget_settings
 

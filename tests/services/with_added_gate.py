@@ -14,10 +14,11 @@ import dagster as dg
 
 import selfheal
 from selfheal.adapters.postgres import decisions, model_versions
+from selfheal.cli.setting_sources import settings_sources
 from selfheal.domain.records import Action, Decision, Trigger
 from selfheal.services.platform import Platform, open_platform
 from selfheal.services.verification.verdicts import newest_verdicts, verdict_differences
-from selfheal.settings import load_settings, settings_sources
+from selfheal.settings import load_settings
 from selfheal_assets.definitions import build_definitions
 from selfheal_assets.resources.platform import close_all
 from serving.schemas.responses import decision_detail

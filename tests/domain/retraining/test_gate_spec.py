@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from selfheal import settings
+from selfheal.cli.setting_sources import settings_sources
 from selfheal.domain.records import GateStatus, Interval
 from selfheal.domain.retraining import gates
 from selfheal.domain.retraining.gate_spec import GateSpec, Limit, Measurement
@@ -136,7 +137,7 @@ def test_the_setting_that_a_gate_brings_is_read_checked_and_described_like_any_o
     loaded = settings.load_settings(min_recall=0.4)
     assert isinstance(loaded, settings.Settings)
     assert (vars(loaded)["max_calm"], loaded.min_recall) == (0.25, 0.4)
-    assert settings.settings_sources(loaded)["max_calm"] == "environment"
+    assert settings_sources(loaded)["max_calm"] == "environment"
     assert type(loaded).model_fields["max_calm"].description == "how calm it may be"
     assert vars(settings.default_settings())["max_calm"] == 0.5
     monkeypatch.setenv("MAX_CALM", "1.5")

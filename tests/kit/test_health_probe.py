@@ -20,8 +20,8 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
-from selfheal import probe
 from selfheal.cli import app
+from selfheal.kit import health_probe
 from selfheal.kit.heartbeat import seconds_since_boot, write_heartbeat
 from selfheal.settings import Settings
 from tests.environment import forget_settings
@@ -85,63 +85,63 @@ def silent_server() -> Iterator[int]:
 )
 def test_a_web_server_works_if_its_page_answers_200(name: str, path: str) -> None:
     with web_server({path: (200, "{}")}) as port:
-        assert probe.problem(name, port=port) is None
-    assert "does not answer" in str(probe.problem(name, port=port))
+        assert health_probe.problem(name, port=port) is None
+    assert "does not answer" in str(health_probe.problem(name, port=port))
     with web_server({path: (500, "no")}) as port:
-        assert probe.problem(name, port=port) == f"answers 500 at {path}"
+        assert health_probe.problem(name, port=port) == f"answers 500 at {path}"
     with silent_server() as port:
-        assert "timed out" in str(probe.problem(name, port=port, timeout_seconds=0.2))
+        assert "timed out" in str(health_probe.problem(name, port=port, timeout_seconds=0.2))
 
 
 def test_the_reasons_of_an_api_that_is_not_ready_are_in_the_line() -> None:
     body = json.dumps({"status": "not_ready", "reasons": ["no model is\nloaded yet"]})
     with web_server({"/health/ready": (503, body)}) as port:
-        assert probe.problem("api", port=port) == "answers 503 at /health/ready: no model is loaded yet"
+        assert health_probe.problem("api", port=port) == "answers 503 at /health/ready: no model is loaded yet"
 
 
 def test_a_code_server_works_only_if_it_serves() -> None:
     with code_server(health_pb2.HealthCheckResponse.SERVING) as port:
-        assert probe.problem("code-server", port=port) is None
+        assert health_probe.problem("code-server", port=port) is None
     with code_server(health_pb2.HealthCheckResponse.NOT_SERVING) as port:
-        assert "does not serve" in str(probe.problem("code-server", port=port))
+        assert "does not serve" in str(health_probe.problem("code-server", port=port))
     with code_server(None) as port:  # another gRPC server
-        assert "NOT_FOUND" in str(probe.problem("code-server", port=port))
-    assert "UNAVAILABLE" in str(probe.problem("code-server", port=port))
+        assert "NOT_FOUND" in str(health_probe.problem("code-server", port=port))
+    assert "UNAVAILABLE" in str(health_probe.problem("code-server", port=port))
     with silent_server() as port:
-        assert "DEADLINE_EXCEEDED" in str(probe.problem("code-server", port=port, timeout_seconds=0.2))
+        assert "DEADLINE_EXCEEDED" in str(health_probe.problem("code-server", port=port, timeout_seconds=0.2))
 
 
-@pytest.mark.parametrize("name", sorted(probe.BEATING))
+@pytest.mark.parametrize("name", sorted(health_probe.BEATING))
 def test_what_listens_nowhere_works_if_its_heartbeat_says_so(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    assert "no heartbeat yet" in str(probe.problem(name))
-    write_heartbeat(probe.heartbeat_path(tmp_path, name), {"SENSOR": seconds_since_boot()})
-    assert probe.problem(name) is None
-    monkeypatch.setattr(probe, "is_available", lambda: False)
-    assert "unknown" in str(probe.problem(name)), "unknown is not healthy"
+    assert "no heartbeat yet" in str(health_probe.problem(name))
+    write_heartbeat(health_probe.heartbeat_path(tmp_path, name), {"SENSOR": seconds_since_boot()})
+    assert health_probe.problem(name) is None
+    monkeypatch.setattr(health_probe, "is_available", lambda: False)
+    assert "unknown" in str(health_probe.problem(name)), "unknown is not healthy"
 
 
 def test_the_port_is_that_of_the_variable_then_the_one_that_up_found_then_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    assert "127.0.0.1:1 " not in str(probe.problem("mlflow", timeout_seconds=0.1))
+    assert "127.0.0.1:1 " not in str(health_probe.problem("mlflow", timeout_seconds=0.1))
     (tmp_path / ".up.ports.json").write_text('{"mlflow_port": 1}')
-    assert "127.0.0.1:1 " in str(probe.problem("mlflow"))
+    assert "127.0.0.1:1 " in str(health_probe.problem("mlflow"))
     monkeypatch.setenv("MLFLOW_PORT", "2")
-    assert "127.0.0.1:2 " in str(probe.problem("mlflow"))
+    assert "127.0.0.1:2 " in str(health_probe.problem("mlflow"))
 
 
-@pytest.mark.parametrize("name", sorted(probe.LISTENING))
+@pytest.mark.parametrize("name", sorted(health_probe.LISTENING))
 def test_the_variable_and_the_default_are_those_of_the_settings(name: str) -> None:
-    target = probe.LISTENING[name]
+    target = health_probe.LISTENING[name]
     assert Settings.model_fields[target.port_variable.lower()].default == target.default_port
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "selfheal.probe", *arguments]
+    command = [sys.executable, "-m", "selfheal.kit.health_probe", *arguments]
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
@@ -157,14 +157,14 @@ def test_the_command_says_in_one_line_and_its_exit_code_how_it_is() -> None:
     assert run("nothing").returncode == 2
 
 
-@pytest.mark.parametrize("name", sorted(probe.NAMES))
+@pytest.mark.parametrize("name", sorted(health_probe.NAMES))
 def test_a_check_is_fast(name: str, tmp_path: Path) -> None:
-    for beating in probe.BEATING:
-        write_heartbeat(probe.heartbeat_path(tmp_path, beating), {"SENSOR": seconds_since_boot()})
+    for beating in health_probe.BEATING:
+        write_heartbeat(health_probe.heartbeat_path(tmp_path, beating), {"SENSOR": seconds_since_boot()})
     pages = dict.fromkeys(("/health/ready", "/health", "/server_info"), (200, "{}"))
     with web_server(pages) as web, code_server(health_pb2.HealthCheckResponse.SERVING) as grpc_port:
         port = grpc_port if name == "code-server" else web
-        variable = probe.LISTENING[name].port_variable if name in probe.LISTENING else "API_PORT"
+        variable = health_probe.LISTENING[name].port_variable if name in health_probe.LISTENING else "API_PORT"
         before = cpu_seconds()
         done = run(name, **{variable: str(port), "DATA_DIR": str(tmp_path)})
         assert done.returncode == 0, done.stderr
@@ -177,14 +177,12 @@ def cpu_seconds() -> float:
 
 
 def test_a_check_imports_nothing_but_the_standard_library_and_a_few_small_modules() -> None:
-    code = (
-        "import sys; before = set(sys.modules); import selfheal.probe, http.client; print(*set(sys.modules) - before)"
-    )
+    code = "import sys; before = set(sys.modules); import selfheal.health_probe, http.client; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     loaded = set(done.stdout.split())
     assert {name for name in loaded if name.startswith("selfheal")} == {
         "selfheal",
-        "selfheal.probe",
+        "selfheal.kit.health_probe",
         "selfheal.kit",
         "selfheal.kit.atomic_file",
         "selfheal.kit.heartbeat",
