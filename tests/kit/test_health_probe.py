@@ -177,7 +177,7 @@ def cpu_seconds() -> float:
 
 
 def test_a_check_imports_nothing_but_the_standard_library_and_a_few_small_modules() -> None:
-    code = "import sys; before = set(sys.modules); import selfheal.health_probe, http.client; print(*set(sys.modules) - before)"
+    code = "import sys; before = set(sys.modules); import selfheal.kit.health_probe, http.client; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     loaded = set(done.stdout.split())
     assert {name for name in loaded if name.startswith("selfheal")} == {
