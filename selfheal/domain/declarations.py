@@ -16,6 +16,8 @@ from functools import cache, wraps
 from numbers import Real
 from typing import Any, TypeVar
 
+import numpy as np
+
 Declaration = TypeVar("Declaration")
 
 MAX_CHARACTERS = 60
@@ -94,7 +96,7 @@ class _Rule:
 def _is_grid(value: object) -> bool:
     """Return whether a value maps names to lists of values."""
     return isinstance(value, Mapping) and all(
-        isinstance(name, str) and isinstance(values, Sequence) and not isinstance(values, str)
+        isinstance(name, str) and isinstance(values, Sequence | np.ndarray) and not isinstance(values, str)
         for name, values in value.items()
     )
 

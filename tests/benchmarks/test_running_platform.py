@@ -16,7 +16,10 @@ from selfheal_assets import run_launcher
 
 
 def test_each_program_of_up_has_the_words_of_one_role(tmp_path: Path) -> None:
-    commands = [" ".join(program.command) for program in supervisor._programs(load_settings(data_dir=tmp_path))]
+    commands = [
+        " ".join(program.command)
+        for program in supervisor.programs(load_settings(data_dir=tmp_path), "postgresql://nowhere")
+    ]
     roles = [[role for role, words in ROLES.items() if any(word in line for word in words)] for line in commands]
     assert sorted(roles) == [[role] for role in sorted(ROLES.keys() - {"run_worker"})]
 

@@ -52,7 +52,10 @@ def test_the_storage_is_that_of_the_settings_whatever_dagster_yaml_says(
         monkeypatch.setenv(name, value)
     storage = SelfhealPostgresStorage.from_config_value(None, {})
     try:
-        assert storage.run_storage.get_runs() == []
+        run = storage.run_storage.add_run(dg.DagsterRun(job_name="any"))
+        with psycopg.connect(settings.external_database_url(DAGSTER_DATABASE)) as connection:
+            assert connection.execute("SELECT 1 FROM runs WHERE run_id = %s", (run.run_id,)).fetchone()
+        storage.run_storage.delete_run(run.run_id)
         assert storage.inst_data is None
         assert SelfhealPostgresStorage.config_type() == {}
     finally:

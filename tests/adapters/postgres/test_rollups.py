@@ -263,9 +263,9 @@ def logged(store: Store) -> Logged:
     """30,000 rows over five hours whose ids count upwards, and as many of another version in the same time."""
     statement = """
         INSERT INTO prediction_logs (prediction_id, created_at, model_version, prediction, probability, threshold,
-                                     request_source, latency_ms)
+                                     request_source, latency_ms, strain)
         SELECT lpad(to_hex(:first + n), 32, '0')::uuid, :start + n * interval '600 ms', :version, 0, n / 30001.0, 0.5,
-               'test', 1
+               'test', 1, 0.5
         FROM generate_series(1, 30000) n
     """
     start = T0 + timedelta(minutes=17)
@@ -304,7 +304,7 @@ def test_a_sample_is_looked_up_in_its_index_on_a_table_that_was_never_analysed(
 ) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(predictions, "_frame", lambda _store, query, values: asked.append((query, values)) or [0] * 300)
-    predictions.window_rows(store, logged.window, 300)
+    predictions.window_rows(store, logged.window, 300, usable_only=False)
     ((query, values),) = asked
     url = store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url) as connection:

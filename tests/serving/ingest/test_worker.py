@@ -57,7 +57,7 @@ def test_postgres_going_away_fails_no_prediction_and_the_log_catches_up(api_sett
             assert not [word for word in ("SELECT", "psycopg", str(tmp_path)) if word in health.text]
             during = score(api, 20, seed=2)
             label = {"prediction_id": min(during), "true_label": 1}
-            assert api.post("/labels", label).json() == {"accepted": 1, "duplicates": 0}
+            assert api.post("/labels", label).json() == {"accepted": 1, "duplicates": 0, "replaced": 0}
             assert {row["prediction_id"] for row in journal_rows(settings)} == before | during
 
             server = ensure_running(pgdata)
