@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from selfheal import probe
 from selfheal.cli import app, supervisor
 from selfheal.cli.single_process import PROGRAMS
+from selfheal.kit import health_probe
 from selfheal.kit.errors import ConfigurationError
 from selfheal.settings import load_settings
 from tests.environment import forget_settings
@@ -50,7 +50,7 @@ def test_a_process_is_the_one_that_up_runs(name: str, started: list[tuple[list[s
 
 
 def test_every_process_has_a_health_check() -> None:
-    assert PROGRAMS.keys() == probe.NAMES
+    assert PROGRAMS.keys() == health_probe.NAMES
 
 
 def test_a_process_listens_where_it_is_told(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from selfheal import probe
+from selfheal.kit import health_probe
 from selfheal.kit.heartbeat import heartbeat_problem
 from selfheal_assets.daemon import Beats
 from tests.waiting import eventually
@@ -66,7 +66,7 @@ def daemon(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_the_daemon_passes_its_check_while_it_runs_and_ends_on_sigterm(
     daemon: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    eventually(lambda: probe.problem("daemon", data_dir=tmp_path) is None, "the daemon works", 60)
+    eventually(lambda: health_probe.problem("daemon", data_dir=tmp_path) is None, "the daemon works", 60)
     daemon.send_signal(signal.SIGTERM)
     assert daemon.wait(40) == 0
-    assert "has ended" in str(probe.problem("daemon", data_dir=tmp_path))
+    assert "has ended" in str(health_probe.problem("daemon", data_dir=tmp_path))

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from dagster._utils.tags import TagConcurrencyLimitsCounter
 
-from selfheal import probe
 from selfheal.cli import supervisor
+from selfheal.kit import health_probe
 from selfheal.kit.errors import ConfigurationError
 from selfheal.settings import load_settings
 from selfheal_assets import run_owners, trainer
@@ -96,7 +96,7 @@ def test_a_trainer_that_cannot_read_its_queue_goes_on_and_is_not_healthy(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopping, answers = threading.Event(), iter([OSError("Postgres is away"), None])
-    heartbeat = probe.heartbeat_path(tmp_path, "trainer")
+    heartbeat = health_probe.heartbeat_path(tmp_path, "trainer")
     found: list[str | None] = []
 
     def take_next(_: dg.DagsterInstance) -> None:
@@ -105,8 +105,8 @@ def test_a_trainer_that_cannot_read_its_queue_goes_on_and_is_not_healthy(
             raise answer
 
     def wait(seconds: float) -> None:
-        found.append(probe.problem("trainer", data_dir=tmp_path))
-        assert seconds < probe.MAX_BEAT_AGE_SECONDS
+        found.append(health_probe.problem("trainer", data_dir=tmp_path))
+        assert seconds < health_probe.MAX_BEAT_AGE_SECONDS
         if len(found) == 2:
             stopping.set()
 
@@ -172,7 +172,7 @@ def test_a_trainer_that_is_stopped_lets_its_run_record_that_first(
         process = subprocess.Popen([sys.executable, "-m", "selfheal_assets.trainer"], env=environment)
         try:
             until_status(instance, run_id, STARTED)
-            assert probe.problem("trainer", data_dir=tmp_path) is None
+            assert health_probe.problem("trainer", data_dir=tmp_path) is None
             eventually(lambda: RunOwners.of(instance).pid(run_id) is not None, "the run has an owner")
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
