@@ -214,7 +214,9 @@ def test_a_new_client_gets_the_place_of_the_one_that_was_idle_longest(
 ) -> None:
     monkeypatch.setattr(http_protocol, "MIN_IDLE_SECONDS", 0.05)
     with ExitStack() as stack:
-        silent, idle = (stack.enter_context(connected(api)) for _ in range(2))
+        silent = stack.enter_context(connected(api))
+        time.sleep(0.02)  # the event loop's clock counts milliseconds
+        idle = stack.enter_context(connected(api))
         idle.send(LIVE)
         assert idle.answer().status == 200
         time.sleep(0.1)
