@@ -137,17 +137,20 @@ def record_considered(platform: Platform, decision: Decision) -> Decision:
 
 
 def gather_training_set(
-    platform: Platform, decision: Decision, bootstrap_data: Dataset | None, now: datetime
+    platform: Platform, decision: Decision, bootstrap_data: Dataset | None, now: datetime | None = None
 ) -> TrainingSet:
     """Gather the labelled rows to learn from: the champion's traffic, or the bootstrap data before the first champion.
 
     Only matured traffic with a sound feed counts; the champion's own training rows are added.
 
+    Args:
+        now: the time of a failure, which is recorded; None: that of the decision.
+
     Raises:
         InvalidDataError: if there are too few rows of a class, or if a feature leaks the label.
         IntegrityError: if the champion's training rows do not match their recorded digest.
     """
-    with _recording_failure(platform, decision.decision_id, now):
+    with _recording_failure(platform, decision.decision_id, now or decision.created_at):
         return _gather(platform, decision, bootstrap_data)
 
 
