@@ -300,6 +300,10 @@ class Registry:
             model.artifact_sha256, MODEL_SUFFIX, origin=_name_of(uri), download=lambda: self.stored_model(model)
         )
 
+    def has_answered(self, version: ModelVersion) -> bool:
+        """Return whether this machine has served the version with the libraries that are installed now."""
+        return self.cache.has_answered(version)
+
     def reference(self, model: ModelVersion | ShadowModel) -> pd.DataFrame:
         """Return the reference window frozen with this model: all features, `probability`, `true_label`.
 

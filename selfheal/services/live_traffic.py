@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfheal.adapters.postgres import decisions, model_versions
-from selfheal.adapters.postgres.predictions import newest_of_version
-from selfheal.domain.records import Action, ShadowScoring, WorthLabelling
+from selfheal.domain.records import JUDGED, Action, ShadowScoring, WorthLabelling
 from selfheal.domain.retraining.shadow_scoring import Latency, compare_on_traffic, worth_labelling
 from selfheal.services.scoring import try_scores
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from selfheal.domain.records import ModelVersion, ShadowModel
-    from selfheal.services.platform import Platform
+    from selfheal.services.repositories import LoopPlatform
 
 SINGLE_ROWS = 20
 """Rows that are scored one by one; their median is the latency of a single row."""
@@ -40,13 +38,13 @@ class WantedLabels:
     predictions: tuple[WorthLabelling, ...] = ()
 
 
-def score_live_traffic(platform: Platform, shadow: ShadowModel, champion: ModelVersion) -> LiveScores | None:
+def score_live_traffic(platform: LoopPlatform, shadow: ShadowModel, champion: ModelVersion) -> LiveScores | None:
     """Compare the challenger with the champion on its newest MONITORING_MAX_ROWS predictions; None if there are none.
 
     Raises:
         ModelRefusedError, IntegrityError: if the challenger does not load.
     """
-    rows = newest_of_version(platform.store, champion.version, platform.settings.monitoring_max_rows)
+    rows = platform.traffic.newest_of_version(champion.version, platform.settings.monitoring_max_rows)
     if rows.empty:
         return None
     scores = try_scores(platform, shadow, rows)
@@ -54,14 +52,14 @@ def score_live_traffic(platform: Platform, shadow: ShadowModel, champion: ModelV
     return LiveScores(compare_on_traffic(rows, scores, latency, champion.version), worth_labelling(rows, scores))
 
 
-def wanted_labels(platform: Platform) -> WantedLabels:
+def wanted_labels(platform: LoopPlatform) -> WantedLabels:
     """Return the predictions worth labelling first, if the newest verdict was inconclusive.
 
     Raises:
         MissingArtifactError, ModelRefusedError, IntegrityError: if the challenger of that verdict does not load.
     """
-    champion = model_versions.champion(platform.store)
-    newest = next(iter(decisions.recent(platform.store, limit=1, actions=decisions.JUDGED)), None)
+    champion = platform.versions.champion()
+    newest = next(iter(platform.decisions.newest(limit=1, actions=JUDGED)), None)
     if newest is None or newest.champion_version != champion.version:
         return WantedLabels(f"no challenger of version {champion.version} has been judged yet")
     if newest.action is not Action.INCONCLUSIVE or newest.mlflow_run_id is None:
@@ -70,7 +68,7 @@ def wanted_labels(platform: Platform) -> WantedLabels:
     return WantedLabels(newest.reason, () if live is None else live.disputed)
 
 
-def _latency(platform: Platform, shadow: ShadowModel, rows: pd.DataFrame) -> Latency:
+def _latency(platform: LoopPlatform, shadow: ShadowModel, rows: pd.DataFrame) -> Latency:
     """Measure the latency (wall-clock time) of the model after warming it up."""
     pipeline = platform.registry.load(shadow)
     features = rows[list(platform.contract.feature_names)].to_numpy(dtype=np.float64)

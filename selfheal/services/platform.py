@@ -1,12 +1,23 @@
-"""The open platform: settings, contract, store and registry in one handle, for the shells and the command line."""
+"""The open platform: settings, contract, store, repositories and registry in one handle, for the shells and the command line."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from selfheal.adapters.mlflow_registry import Registry, open_registry
+from selfheal.adapters.postgres.lock_keys import Lock
+from selfheal.adapters.postgres.mutex import exclusive
 from selfheal.adapters.postgres.open import open_store, prepare_store
+from selfheal.adapters.postgres.repositories import (
+    PostgresAlerts,
+    PostgresDecisions,
+    PostgresTicks,
+    PostgresTraffic,
+    PostgresVersions,
+)
 from selfheal.adapters.postgres.store import Store, lease_server
 from selfheal.domain.contract import ModelContract, load_contract
 from selfheal.kit.errors import ConfigurationError
@@ -29,6 +40,39 @@ class Platform:
     store: Store
     registry: Registry
     server_lease: Lease | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def traffic(self) -> PostgresTraffic:
+        """Return the predictions and labels."""
+        return PostgresTraffic(self.store, self.settings.data_dir)
+
+    @cached_property
+    def versions(self) -> PostgresVersions:
+        """Return the model versions, their promotions and probations."""
+        return PostgresVersions(self.store)
+
+    @cached_property
+    def decisions(self) -> PostgresDecisions:
+        """Return the decisions."""
+        return PostgresDecisions(self.store, self.settings.data_dir)
+
+    @cached_property
+    def ticks(self) -> PostgresTicks:
+        """Return the monitoring ticks."""
+        return PostgresTicks(self.store)
+
+    @cached_property
+    def alerts(self) -> PostgresAlerts:
+        """Return the alerts."""
+        return PostgresAlerts(self.store)
+
+    def exclusive(self, lock: Lock) -> AbstractContextManager[None]:
+        """Exclude every other process and thread that does the same work.
+
+        Raises:
+            ServiceUnavailableError: if another one does not end within minutes.
+        """
+        return exclusive(self.store, lock)
 
     def prepare(self) -> None:
         """Start the embedded Postgres if that is configured and not running, and make the store ready for queries.

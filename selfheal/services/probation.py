@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfheal.adapters.postgres import alerts, model_versions, predictions, probations
-from selfheal.adapters.postgres.label_delays import label_delay_sample
+from selfheal.adapters.postgres import probations
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.drift import PROBABILITY
 from selfheal.domain.monitoring.label_delay import label_delay, matured_period, observed_until
@@ -38,21 +37,21 @@ from selfheal.services.scoring import try_scores
 if TYPE_CHECKING:
     import pandas as pd
 
-    from selfheal.services.platform import Platform
+    from selfheal.services.repositories import LoopPlatform
     from selfheal.settings import Settings
 
 NOTHING = np.empty(0)
 
 
-def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
+def watch_probation(platform: LoopPlatform, now: datetime) -> ProbationReport:
     """Compare the champion with its predecessor on the rows it has served (`judge_probation`); roll back if it is worse.
 
     May be repeated: an ended probation is not judged again, and an interrupted rollback is resumed.
     """
-    champion = model_versions.champion(platform.store)
+    champion = platform.versions.champion()
     if champion.promoted_at is None or champion.probation_until is None:
         return not_on_probation(champion)
-    ended = probations.outcome_of(platform.store, champion)
+    ended = platform.versions.probation_outcome(champion)
     if ended is not None and not ended.is_harmful:
         return ended
     report = ended or judge_probation(
@@ -60,43 +59,43 @@ def watch_probation(platform: Platform, now: datetime) -> ProbationReport:
     )
     _sync_alert(platform, report, may_have_ended(champion, now), now)
     if report.outcome is not None:  # recorded after the alert, so that a process that dies in between evaluates again
-        probations.record_outcome(platform.store, report, champion.promoted_at, now)
+        platform.versions.record_probation(report, champion.promoted_at, now)
     if report.is_harmful:
         _go_back(platform, report, now)
     return report
 
 
-def probation_of(platform: Platform, version: int, now: datetime) -> ProbationReport:
+def probation_of(platform: LoopPlatform, version: int, now: datetime) -> ProbationReport:
     """Return a version's probation: evaluate the champion (`watch_probation`), read an earlier version's record.
 
     Raises:
         NoProductionModelError: if nothing is in production.
         UnknownVersionError: if there is no such version.
     """
-    if model_versions.champion(platform.store).version == version:
+    if platform.versions.champion().version == version:
         return watch_probation(platform, now)
-    earlier = model_versions.model_version(platform.store, version)
+    earlier = platform.versions.find(version)
     if earlier is None:
         raise UnknownVersionError(f"there is no version {version}; `selfheal history` lists them")
-    return probations.outcome_of(platform.store, earlier) or not_on_probation(earlier)
+    return platform.versions.probation_outcome(earlier) or not_on_probation(earlier)
 
 
-def due_evaluation(platform: Platform, now: datetime) -> tuple[str | None, str]:
+def due_evaluation(platform: LoopPlatform, now: datetime) -> tuple[str | None, str]:
     """Return the name of the evaluation that is due, or None, and the state in a sentence.
 
     The name stays the same until the next evaluation is due.
     """
-    champion = model_versions.production_version(platform.store)
+    champion = platform.versions.production()
     if champion is None or champion.probation_until is None or champion.promoted_at is None:
         return None, "No version is on probation."
     name = f"v{champion.version} since {champion.promoted_at.isoformat()}"
     hour = f"{now:%Y-%m-%d %H} h"
-    ended = probations.outcome_of(platform.store, champion)
+    ended = platform.versions.probation_outcome(champion)
     if ended is not None and not ended.is_harmful:
         return None, f"The probation of version {champion.version} has ended: {ended.reason}."
     if ended is not None:
         return f"{name} rollback {hour}", f"Version {champion.version} failed its probation and is still in production."
-    window = predictions.window_of(platform.store, champion.version, champion.promoted_at)
+    window = platform.traffic.window_of(champion.version, champion.promoted_at)
     n_labels = 0 if window is None else window.n_labels
     number = evaluation_number(n_labels, platform.settings.min_probation_labels)
     following = labels_of_next_evaluation(n_labels, platform.settings.min_probation_labels)
@@ -106,15 +105,15 @@ def due_evaluation(platform: Platform, now: datetime) -> tuple[str | None, str]:
     return (None if number is None else f"{name} look {number}"), sentence
 
 
-def resolve_finished_alerts(platform: Platform, now: datetime) -> None:
+def resolve_finished_alerts(platform: LoopPlatform, now: datetime) -> None:
     """Resolve the alerts of probation that are over (`is_settled`)."""
-    champion = model_versions.production_version(platform.store)
-    for row in alerts.list_alerts(platform.store, only_open=True):
+    champion = platform.versions.production()
+    for row in platform.alerts.open_alerts():
         if row.source == probations.ALERT_SOURCE:
             back_to = row.metrics.get(BACK_TO_VERSION)
             alert = OpenAlert(row.kind, row.model_version, row.created_at, row.acknowledged_at is not None, back_to)
             if is_settled(alert, champion):
-                alerts.resolve_alert(platform.store, probations.ALERT_SOURCE, row.kind, now)
+                platform.alerts.resolve(probations.ALERT_SOURCE, row.kind, now)
 
 
 def probation_limits(settings: Settings) -> ProbationLimits:
@@ -122,7 +121,7 @@ def probation_limits(settings: Settings) -> ProbationLimits:
     return ProbationLimits(settings.min_probation_labels, timedelta(hours=settings.probation_max_hours))
 
 
-def _paired_scores(platform: Platform, champion: ModelVersion) -> PairedScores:
+def _paired_scores(platform: LoopPlatform, champion: ModelVersion) -> PairedScores:
     """Return the champion's matured, sound, labelled rows with both versions' probabilities."""
     rows, reason = _matured_rows(platform, champion)
     if rows is None:
@@ -132,7 +131,7 @@ def _paired_scores(platform: Platform, champion: ModelVersion) -> PairedScores:
     if rows.empty:
         return PairedScores(labels, probabilities, probabilities)
     assert champion.previous_version is not None, "a version on probation has replaced one"
-    previous = model_versions.model_version(platform.store, champion.previous_version)
+    previous = platform.versions.find(champion.previous_version)
     try:
         if previous is None:
             raise ModelRefusedError("it is not registered")
@@ -145,22 +144,21 @@ def _paired_scores(platform: Platform, champion: ModelVersion) -> PairedScores:
     return PairedScores(labels, probabilities, scores.probabilities)
 
 
-def _matured_rows(platform: Platform, champion: ModelVersion) -> tuple[pd.DataFrame | None, str]:
+def _matured_rows(platform: LoopPlatform, champion: ModelVersion) -> tuple[pd.DataFrame | None, str]:
     """Return the labelled rows that have matured; None and the reason if the age of maturity is unknown.
 
     Early labels may be of one class, and a version that is better on that class alone would look better at first.
     """
     assert champion.promoted_at is not None, "it is in production"
     since = champion.promoted_at
-    window = predictions.window_of(platform.store, champion.version, since)
+    window = platform.traffic.window_of(champion.version, since)
     if window is None:
         return None, "it has served nothing yet"
-    delay = label_delay(label_delay_sample(platform.store, champion.version, since, observed_until(window)))
+    delay = label_delay(platform.traffic.label_delay_sample(champion.version, since, observed_until(window)))
     period = matured_period(window, delay, since)
     if period is None:
         return None, f"{window.n_labels:,} labels so far; when rows have matured is {delay.reason}"
-    rows = predictions.labelled_rows(
-        platform.store,
+    rows = platform.traffic.labelled_rows(
         since=period[0],
         until=period[1],
         model_version=champion.version,
@@ -170,16 +168,16 @@ def _matured_rows(platform: Platform, champion: ModelVersion) -> tuple[pd.DataFr
     return rows, ""
 
 
-def _sync_alert(platform: Platform, report: ProbationReport, is_overdue: bool, now: datetime) -> None:
+def _sync_alert(platform: LoopPlatform, report: ProbationReport, is_overdue: bool, now: datetime) -> None:
     alert = alert_of(report, is_overdue)
     for kind in (CANNOT_COMPARE, UNDECIDED):
         if alert is None or alert.kind != kind:
-            alerts.resolve_alert(platform.store, probations.ALERT_SOURCE, kind, now)
+            platform.alerts.resolve(probations.ALERT_SOURCE, kind, now)
     if alert is not None:
-        alerts.open_or_update_alert(platform.store, probations.ALERT_SOURCE, report.version, alert, now)
+        platform.alerts.open_or_update(probations.ALERT_SOURCE, report.version, alert, now)
 
 
-def _go_back(platform: Platform, report: ProbationReport, now: datetime) -> None:
+def _go_back(platform: LoopPlatform, report: ProbationReport, now: datetime) -> None:
     """Roll back to the previous version. A permanent failure raises an alert, not an error, because a retry would fail too."""
     try:
         rollback(
@@ -194,4 +192,4 @@ def _go_back(platform: Platform, report: ProbationReport, now: datetime) -> None
         alert = rollback_alert(report, str(error))
     else:
         alert = rolled_back_alert(report)
-    alerts.open_or_update_alert(platform.store, probations.ALERT_SOURCE, report.version, alert, now)
+    platform.alerts.open_or_update(probations.ALERT_SOURCE, report.version, alert, now)

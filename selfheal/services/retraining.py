@@ -8,12 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from selfheal.adapters.decision_log import record_decision
-from selfheal.adapters.postgres import decisions, model_versions, predictions
-from selfheal.adapters.postgres.baseline import read_baseline
 from selfheal.adapters.postgres.lock_keys import Lock
-from selfheal.adapters.postgres.mutex import exclusive
-from selfheal.adapters.postgres.training_failures import record_training_failure
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.records import Action, Decision, GateVerdict, ModelVersion, ShadowModel, Trigger
 from selfheal.domain.retraining.class_counts import EVALUATION
@@ -51,7 +46,7 @@ from selfheal.services.scoring import try_scores
 
 if TYPE_CHECKING:
     from selfheal.adapters.datasets import Dataset
-    from selfheal.services.platform import Platform
+    from selfheal.services.repositories import LoopPlatform
     from selfheal.settings import Settings
 
 
@@ -60,7 +55,7 @@ SPENDS_ATTEMPT = (TrainingFailedError, InvalidDataError)
 
 
 def consider_retraining(
-    platform: Platform,
+    platform: LoopPlatform,
     trigger: Trigger,
     *,
     episode_id: str | None,
@@ -107,7 +102,7 @@ def consider_retraining(
 
 
 def decide_retraining(
-    platform: Platform,
+    platform: LoopPlatform,
     trigger: Trigger,
     *,
     episode_id: str | None,
@@ -131,13 +126,13 @@ def decide_retraining(
     return record_considered(platform, considered)
 
 
-def record_considered(platform: Platform, decision: Decision) -> Decision:
+def record_considered(platform: LoopPlatform, decision: Decision) -> Decision:
     """Record a decision whether to retrain. The same state has the same `decision_id` and is recorded once."""
-    return record_decision(platform.store, platform.settings.data_dir, decision)
+    return platform.decisions.record(decision)
 
 
 def gather_training_set(
-    platform: Platform, decision: Decision, bootstrap_data: Dataset | None, now: datetime | None = None
+    platform: LoopPlatform, decision: Decision, bootstrap_data: Dataset | None, now: datetime | None = None
 ) -> TrainingSet:
     """Gather the labelled rows to learn from: the champion's traffic, or the bootstrap data before the first champion.
 
@@ -154,7 +149,7 @@ def gather_training_set(
         return _gather(platform, decision, bootstrap_data)
 
 
-def _gather(platform: Platform, decision: Decision, bootstrap_data: Dataset | None) -> TrainingSet:
+def _gather(platform: LoopPlatform, decision: Decision, bootstrap_data: Dataset | None) -> TrainingSet:
     settings, contract = platform.settings, platform.contract
     if decision.trigger_reason == Trigger.BOOTSTRAP:
         assert bootstrap_data is not None, "a bootstrap trains on the data set it is given"
@@ -165,11 +160,10 @@ def _gather(platform: Platform, decision: Decision, bootstrap_data: Dataset | No
             min_evaluation_rows=settings.min_samples_for_decision,
             decision_id=decision.decision_id,
         )
-    champion = model_versions.champion(platform.store)
+    champion = platform.versions.champion()
     since = champion.promoted_at
     matured, _ = matured_labels(platform, champion)
-    labelled = predictions.labelled_rows(
-        platform.store,
+    labelled = platform.traffic.labelled_rows(
         since=since,
         until=None if matured is None else matured.until,
         max_rows=settings.training_max_rows,
@@ -177,7 +171,7 @@ def _gather(platform: Platform, decision: Decision, bootstrap_data: Dataset | No
         usable_only=False,
     )
     rows, left_out = contract.without_unusable(labelled)
-    counts = predictions.count_labels(platform.store, since=since, sound_only=True)
+    counts = platform.traffic.count_labels(since=since, sound_only=True)
     n_predictions, n_labels = counts if matured is None else (matured.n_predictions, matured.n_labels)
     return training_set(
         rows,
@@ -191,7 +185,7 @@ def _gather(platform: Platform, decision: Decision, bootstrap_data: Dataset | No
     )
 
 
-def original_rows(platform: Platform, champion: ModelVersion) -> OriginalRows | None:
+def original_rows(platform: LoopPlatform, champion: ModelVersion) -> OriginalRows | None:
     """Return the newest rows that the champion learned from or was judged on, with their weights; else the first baseline.
 
     None if the contract has changed since, because the rows have other features.
@@ -205,7 +199,7 @@ def original_rows(platform: Platform, champion: ModelVersion) -> OriginalRows | 
     try:
         kept = platform.registry.training_set(champion)
     except MissingArtifactError:  # registered before training sets were stored, or by other means
-        baseline = read_baseline(platform.store, platform.settings.data_dir)
+        baseline = platform.traffic.baseline()
         if baseline is None:
             return None
         frame, _ = platform.contract.without_unusable(platform.contract.feature_frame(baseline))
@@ -221,7 +215,7 @@ an earlier training. Returning None leaves it to the registry to open a run whil
 
 
 def train_shadow(
-    platform: Platform,
+    platform: LoopPlatform,
     rows: TrainingSet,
     now: datetime,
     on_fits: Progress | None = None,
@@ -237,7 +231,7 @@ def train_shadow(
         IntegrityError: if the decision to train is not recorded.
     """
     contract, seed = platform.contract, platform.settings.random_seed
-    decision = None if rows.info.decision_id is None else decisions.find(platform.store, rows.info.decision_id)
+    decision = None if rows.info.decision_id is None else platform.decisions.find(rows.info.decision_id)
     if decision is None:
         raise IntegrityError(f"the training set names decision {rows.info.decision_id}, which is not recorded")
     key = digest_of(
@@ -261,7 +255,7 @@ def train_shadow(
     )
 
 
-def judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datetime) -> GateVerdict:
+def judge(platform: LoopPlatform, shadow: ShadowModel, rows: TrainingSet, now: datetime) -> GateVerdict:
     """Evaluate the gates for challenger and champion on the evaluation rows and on live traffic; record the decision.
 
     The same challenger is judged once against the same champion with the same limits: later calls return the recorded
@@ -271,12 +265,12 @@ def judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datet
         ModelRefusedError, IntegrityError: if a model does not load. A challenger that loads but does not score is rejected.
         ServiceUnavailableError: if another process has been judging for too long.
     """
-    with exclusive(platform.store, Lock.JUDGING):
+    with platform.exclusive(Lock.JUDGING):
         return _judge(platform, shadow, rows, now)
 
 
-def _judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: datetime) -> GateVerdict:
-    training_decision = decisions.find(platform.store, shadow.decision_id)
+def _judge(platform: LoopPlatform, shadow: ShadowModel, rows: TrainingSet, now: datetime) -> GateVerdict:
+    training_decision = platform.decisions.find(shadow.decision_id)
     assert training_decision is not None, "a shadow model is trained by a recorded decision"
     champion, limits = champion_to_beat(platform, shadow), gate_limits(platform.settings)
     decision_id = digest_of("gates", shadow.mlflow_run_id, champion and champion.version, limits)[:16]
@@ -306,7 +300,7 @@ def _judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: date
         verdict_number=verdict_number,
         gate_config=limits,
     )
-    kept = record_decision(platform.store, platform.settings.data_dir, decision)
+    kept = platform.decisions.record(decision)
     return GateVerdict(
         decision=kept,
         shadow=shadow,
@@ -319,7 +313,7 @@ def _judge(platform: Platform, shadow: ShadowModel, rows: TrainingSet, now: date
 
 
 def evaluation_of(
-    platform: Platform,
+    platform: LoopPlatform,
     challenger: ShadowModel | ModelVersion,
     champion: ModelVersion | None,
     rows: TrainingSet,
@@ -340,28 +334,28 @@ def evaluation_of(
     )
 
 
-def champion_to_beat(platform: Platform, shadow: ShadowModel) -> ModelVersion | None:
+def champion_to_beat(platform: LoopPlatform, shadow: ShadowModel) -> ModelVersion | None:
     """Return the version in production; for a shadow model that was already promoted, the version it replaced."""
-    champion = model_versions.production_version(platform.store)
+    champion = platform.versions.production()
     if champion is None or champion.mlflow_run_id != shadow.mlflow_run_id or champion.decision_id is None:
         return champion
     if champion.previous_version is None:
         return None
-    return model_versions.model_version(platform.store, champion.previous_version)
+    return platform.versions.find(champion.previous_version)
 
 
-def _verdict_number(platform: Platform, champion: ModelVersion | None, decision_id: str) -> int | None:
+def _verdict_number(platform: LoopPlatform, champion: ModelVersion | None, decision_id: str) -> int | None:
     """Return the ordinal number of this verdict on the champion since it went live, from 1; None at bootstrap.
 
     A recorded verdict keeps its number.
     """
     if champion is None:
         return None
-    known = decisions.find(platform.store, decision_id)
+    known = platform.decisions.find(decision_id)
     if known is not None:
         return known.verdict_number
     since = champion.promoted_at or champion.registered_at
-    return decisions.count_verdicts(platform.store, champion.version, since) + 1
+    return platform.decisions.count_verdicts(champion.version, since) + 1
 
 
 def parallelism(settings: Settings) -> Parallelism:
@@ -377,19 +371,19 @@ def gate_limits(settings: Settings) -> dict[str, Any]:
     return {limit.name: getattr(settings, limit.setting_name) for limit in (*COMMON_LIMITS, *limits_of(GATES))}
 
 
-def record_out_of_time(platform: Platform, episode_id: str, attempt: int, reason: str, now: datetime) -> None:
+def record_out_of_time(platform: LoopPlatform, episode_id: str, attempt: int, reason: str, now: datetime) -> None:
     """Record that the training of an attempt ran out of time: it spends the attempt, since it would run out again."""
-    made = decisions.attempts_of(platform.store, episode_id, actions=(Action.TRAIN,))
+    made = platform.decisions.attempts_of(episode_id, actions=(Action.TRAIN,))
     started = [decision.decision_id for decision in made if decision.attempt == attempt]
     if started:
-        record_training_failure(platform.store, started[-1], reason, now)
+        platform.decisions.record_training_failure(started[-1], reason, now)
 
 
 @contextmanager
-def _recording_failure(platform: Platform, decision_id: str, now: datetime) -> Iterator[None]:
+def _recording_failure(platform: LoopPlatform, decision_id: str, now: datetime) -> Iterator[None]:
     """Record a failure that is the model's or its rows': it spends an attempt."""
     try:
         yield
     except SPENDS_ATTEMPT as error:
-        record_training_failure(platform.store, decision_id, str(error), now)
+        platform.decisions.record_training_failure(decision_id, str(error), now)
         raise

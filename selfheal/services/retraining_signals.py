@@ -10,12 +10,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from selfheal.adapters.postgres import decisions, model_versions, predictions, promotions
-from selfheal.adapters.postgres.label_delays import label_delay_sample
-from selfheal.adapters.postgres.training_failures import failed_trainings
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.label_delay import MATURED_SHARE, label_delay, observed_until
-from selfheal.domain.records import Action, Decision, ModelVersion, Trigger
+from selfheal.domain.records import JUDGED, Action, Decision, ModelVersion, Trigger
 from selfheal.domain.retraining.conditions import MaturedLabels, RetrainingLimits, RetrainingSignals
 from selfheal.domain.retraining.dataset import EVALUATION_SHARE, part_counts, parts_of
 from selfheal.services.tick import last_feed_check
@@ -24,17 +21,17 @@ if TYPE_CHECKING:
     from selfheal.adapters.datasets import Dataset
     from selfheal.domain.contract import ModelContract
     from selfheal.domain.retraining.class_counts import PartCounts
-    from selfheal.services.platform import Platform
+    from selfheal.services.repositories import LoopPlatform
     from selfheal.settings import Settings
 
 
-def retraining_signals(platform: Platform, trigger: Trigger, episode_id: str | None) -> RetrainingSignals:
+def retraining_signals(platform: LoopPlatform, trigger: Trigger, episode_id: str | None) -> RetrainingSignals:
     """Gather the signals for a decision on retraining."""
-    champion = model_versions.production_version(platform.store)
+    champion = platform.versions.production()
     if champion is None:
         return RetrainingSignals(trigger, None, None, 0, 0)
     feed_check = last_feed_check(platform, champion.version)
-    n_predictions, n_labels = predictions.count_labels(platform.store, since=champion.promoted_at, sound_only=True)
+    n_predictions, n_labels = platform.traffic.count_labels(since=champion.promoted_at, sound_only=True)
     matured, maturity = matured_labels(platform, champion)
     signals = RetrainingSignals(
         trigger=trigger,
@@ -61,22 +58,22 @@ def bootstrap_parts(settings: Settings, contract: ModelContract, dataset: Datase
     return parts_of(rows, contract, settings.min_samples_for_decision)
 
 
-def matured_labels(platform: Platform, champion: ModelVersion) -> tuple[MaturedLabels | None, str]:
+def matured_labels(platform: LoopPlatform, champion: ModelVersion) -> tuple[MaturedLabels | None, str]:
     """Return the matured traffic since the champion went live; None if not identifiable, and the reason."""
-    store, since = platform.store, champion.promoted_at or champion.registered_at
-    n_predictions, n_labels = predictions.count_labels(store, since=since, sound_only=True)
+    traffic, since = platform.traffic, champion.promoted_at or champion.registered_at
+    n_predictions, n_labels = traffic.count_labels(since=since, sound_only=True)
     if n_labels >= MATURED_SHARE * n_predictions > 0:
         reason = f"at least {MATURED_SHARE:.0%} of the predictions are labelled"
         return MaturedLabels(n_predictions, n_labels, None, reason), reason
-    window = predictions.window_of(store, champion.version, since)
+    window = traffic.window_of(champion.version, since)
     if window is None:
         return None, "not identifiable: there is no traffic"
     observed = observed_until(window)
-    delay = label_delay(label_delay_sample(store, champion.version, since, observed))
+    delay = label_delay(traffic.label_delay_sample(champion.version, since, observed))
     if delay.matured_after_s is None:
         return None, delay.reason
     until = observed - timedelta(seconds=delay.matured_after_s)
-    newer, newer_labels = predictions.count_labels(store, since=until, sound_only=True)
+    newer, newer_labels = traffic.count_labels(since=until, sound_only=True)
     return MaturedLabels(n_predictions - newer, n_labels - newer_labels, until, delay.reason), delay.reason
 
 
@@ -91,19 +88,17 @@ def retraining_limits(settings: Settings) -> RetrainingLimits:
     )
 
 
-def _parts(platform: Platform, signals: RetrainingSignals) -> tuple[PartCounts, ...] | None:
+def _parts(platform: LoopPlatform, signals: RetrainingSignals) -> tuple[PartCounts, ...] | None:
     """Return the class counts of the training set that a retraining would have now; None while labels are too few."""
     settings, champion = platform.settings, signals.champion
     if champion is None or signals.n_usable_labels < retraining_limits(settings).min_labels:
         return None
     until = None if signals.matured is None else signals.matured.until
-    rows = predictions.labelled_keys(
-        platform.store, since=champion.promoted_at, until=until, max_rows=settings.training_max_rows
-    )
+    rows = platform.traffic.labelled_keys(since=champion.promoted_at, until=until, max_rows=settings.training_max_rows)
     return part_counts(rows, settings.min_samples_for_decision)
 
 
-def _known_labels(platform: Platform, signals: RetrainingSignals, attempts: tuple[Decision, ...]) -> int:
+def _known_labels(platform: LoopPlatform, signals: RetrainingSignals, attempts: tuple[Decision, ...]) -> int:
     """Return how many of the usable labels the last attempt had, so that it is compared with the same labels now.
 
     The number that the attempt recorded may be of another base: of what another version has served since, or of labels
@@ -113,11 +108,11 @@ def _known_labels(platform: Platform, signals: RetrainingSignals, attempts: tupl
         return 0
     last, since = attempts[-1], signals.champion.promoted_at
     until = None if signals.matured is None else signals.matured.until
-    n_new = predictions.count_labels_received_after(platform.store, last.created_at, since=since, until=until)
+    n_new = platform.traffic.count_labels_received_after(last.created_at, since=since, until=until)
     return min(last.n_labels, max(0, signals.n_usable_labels - n_new))
 
 
-def _attempts(platform: Platform, episode_id: str | None) -> tuple[Decision, ...]:
+def _attempts(platform: LoopPlatform, episode_id: str | None) -> tuple[Decision, ...]:
     """Return what was tried in this episode: the verdicts, and the trainings that failed for what was trained.
 
     A training that is under way, or failed for anything else, is none: more labels would not help it. Nor is a verdict to
@@ -125,8 +120,8 @@ def _attempts(platform: Platform, episode_id: str | None) -> tuple[Decision, ...
     """
     if episode_id is None:
         return ()
-    actions = (Action.TRAIN, Action.SKIP, *decisions.JUDGED)
-    recorded = decisions.attempts_of(platform.store, episode_id, actions=actions)
+    actions = (Action.TRAIN, Action.SKIP, *JUDGED)
+    recorded = platform.decisions.attempts_of(episode_id, actions=actions)
     refused = {one.mlflow_run_id for one in recorded if one.action is Action.SKIP and one.mlflow_run_id is not None}
     made = [
         one
@@ -134,7 +129,7 @@ def _attempts(platform: Platform, episode_id: str | None) -> tuple[Decision, ...
         if one.action is not Action.SKIP and (one.mlflow_run_id in refused or not _awaits_its_promotion(platform, one))
     ]
     judged = {decision.attempt for decision in made if decision.action is not Action.TRAIN}
-    failed = failed_trainings(platform.store, [one.decision_id for one in made if one.action is Action.TRAIN])
+    failed = platform.decisions.failed_trainings([one.decision_id for one in made if one.action is Action.TRAIN])
     return tuple(
         decision
         for decision in made
@@ -142,9 +137,9 @@ def _attempts(platform: Platform, episode_id: str | None) -> tuple[Decision, ...
     )
 
 
-def _awaits_its_promotion(platform: Platform, verdict: Decision) -> bool:
+def _awaits_its_promotion(platform: LoopPlatform, verdict: Decision) -> bool:
     """Return whether a process has died between this verdict and the promotion: its champion is still in production."""
-    if verdict.action is not Action.PROMOTE or promotions.has_taken_effect(platform.store, verdict.decision_id):
+    if verdict.action is not Action.PROMOTE or platform.versions.has_taken_effect(verdict.decision_id):
         return False
-    live = model_versions.production_version(platform.store)
+    live = platform.versions.production()
     return live is not None and live.version == verdict.champion_version

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from selfheal.domain.contract import FloatArray
-    from selfheal.services.platform import Platform
+    from selfheal.services.repositories import LoopPlatform
 
 
-def scoring_of(platform: Platform, model: ModelVersion | ShadowModel) -> Callable[[FloatArray], FloatArray]:
+def scoring_of(platform: LoopPlatform, model: ModelVersion | ShadowModel) -> Callable[[FloatArray], FloatArray]:
     """Return the function that the model scores with wherever it scores: (n, features) to (n,) probabilities.
 
     Raises:
@@ -25,7 +25,7 @@ def scoring_of(platform: Platform, model: ModelVersion | ShadowModel) -> Callabl
     return served_scoring(platform.registry.load(model), platform.contract)
 
 
-def try_scores(platform: Platform, model: ModelVersion | ShadowModel, rows: pd.DataFrame) -> Scores:
+def try_scores(platform: LoopPlatform, model: ModelVersion | ShadowModel, rows: pd.DataFrame) -> Scores:
     """Return the model's probabilities for rows with all features, and its threshold.
 
     What a model that fails on the rows said is in `Scores.failure`.

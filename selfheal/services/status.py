@@ -20,7 +20,7 @@ from selfheal.adapters.postgres import (
     ticks,
 )
 from selfheal.domain.monitoring.silence import overdue_after
-from selfheal.domain.records import ModelVersion, ProbationOutcome, Severity, TickRecord, Tone, Verdict
+from selfheal.domain.records import JUDGED, ModelVersion, ProbationOutcome, Severity, TickRecord, Tone, Verdict
 from selfheal.kit.durations import span
 from selfheal.kit.serialization import to_dict
 from selfheal.services.stalls import find_stalls, stalls_of_alerts
@@ -147,7 +147,7 @@ def overview(platform: Platform, now: datetime | None = None) -> dict[str, Any]:
     alerts = alert_queries.list_alerts(platform.store, only_open=True)
     facts = facts_for(platform, champion, tick, alerts, now)
     state = state_of(facts)
-    judged = decisions.page(platform.store, 1, actions=decisions.JUDGED)
+    judged = decisions.page(platform.store, 1, actions=JUDGED)
     file = None if tick is None else _file(platform, tick)
     return {
         "at": now,

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from selfheal.adapters.postgres import alerts, model_versions, predictions, ticks
-from selfheal.adapters.postgres.baseline import read_baseline
-from selfheal.adapters.postgres.label_delays import label_delay_sample
-from selfheal.adapters.postgres.spoiled_periods import record_spoiled_period
+from selfheal.adapters.postgres import alerts
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.drift import PROBABILITY, RECENT_ROWS, DriftLimits, DriftResult, detect_drift
 from selfheal.domain.monitoring.feed import MIN_ROWS as MIN_FEED_ROWS
@@ -37,27 +34,26 @@ from selfheal.kit.serialization import from_dict
 
 if TYPE_CHECKING:
     import pandas as pd
-    from sqlalchemy import Row
 
-    from selfheal.services.platform import Platform
+    from selfheal.services.repositories import LoopPlatform, TickRow
     from selfheal.settings import Settings
 
 
-def collect(platform: Platform, now: datetime) -> ProxyMetrics | None:
+def collect(platform: LoopPlatform, now: datetime) -> ProxyMetrics | None:
     """Collect the window of the champion's newest traffic and its proxy metrics; None if it has served nothing yet."""
-    window = _current_window(platform, model_versions.champion(platform.store), now)
-    return None if window is None else predictions.proxy_metrics(platform.store, window)
+    window = _current_window(platform, platform.versions.champion(), now)
+    return None if window is None else platform.traffic.proxy_metrics(window)
 
 
-def compare(platform: Platform, window: Window) -> DriftResult:
+def compare(platform: LoopPlatform, window: Window) -> DriftResult:
     """Compare the window's rows with the champion's reference and the first baseline (`detect_drift`)."""
     champion = _champion_of_window(platform, window)
     reference = _reference(platform, champion)
     max_rows = platform.settings.monitoring_max_rows
-    sampled = predictions.window_rows(platform.store, window, max_rows, usable_only=False)
+    sampled = platform.traffic.window_rows(window, max_rows, usable_only=False)
     current, unusable = platform.contract.without_unusable(sampled)
-    recent = predictions.newest_rows(platform.store, window, RECENT_ROWS)
-    baseline = read_baseline(platform.store, platform.settings.data_dir)
+    recent = platform.traffic.newest_rows(window, RECENT_ROWS)
+    baseline = platform.traffic.baseline()
     found = detect_drift(
         window,
         current.reset_index(drop=True),
@@ -74,22 +70,20 @@ def compare(platform: Platform, window: Window) -> DriftResult:
     return replace(found, report=replace(found.report, unusable_rows=unusable))
 
 
-def measure(platform: Platform, window: Window) -> PerformanceReport:
+def measure(platform: LoopPlatform, window: Window) -> PerformanceReport:
     """Measure the champion's realised and estimated quality in the window (`performance_report`)."""
     champion = _champion_of_window(platform, window)
     max_rows = platform.settings.monitoring_max_rows
     until = observed_until(window)
-    sample = label_delay_sample(platform.store, window.model_version, champion.promoted_at or window.start, until)
+    sample = platform.traffic.label_delay_sample(window.model_version, champion.promoted_at or window.start, until)
     delay = label_delay(sample)
     period = matured_period(window, delay, champion.promoted_at)
     since, until = period or (window.start, window.end)
-    matured = None if period is None else predictions.window_of(platform.store, window.model_version, since, until)
+    matured = None if period is None else platform.traffic.window_of(window.model_version, since, until)
     return performance_report(
         window,
-        predictions.window_rows(platform.store, window, max_rows),
-        predictions.labelled_rows(
-            platform.store, since=since, until=until, model_version=window.model_version, max_rows=max_rows
-        ),
+        platform.traffic.window_rows(window, max_rows),
+        platform.traffic.labelled_rows(since=since, until=until, model_version=window.model_version, max_rows=max_rows),
         from_dict(ScoreMetrics, champion.metrics),
         champion.threshold,
         calibration_rows=_reference(platform, champion),
@@ -100,51 +94,51 @@ def measure(platform: Platform, window: Window) -> PerformanceReport:
     )
 
 
-def assess(platform: Platform, drift: DriftReport, performance: PerformanceReport) -> Triage:
+def assess(platform: LoopPlatform, drift: DriftReport, performance: PerformanceReport) -> Triage:
     """Decide the verdict (`triage`); record nothing."""
-    return _assess(platform, drift, performance, ticks.latest_tick(platform.store, drift.window.model_version))
+    return _assess(platform, drift, performance, platform.ticks.latest(drift.window.model_version))
 
 
 def conclude(
-    platform: Platform, proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, now: datetime
+    platform: LoopPlatform, proxy: ProxyMetrics, drift: DriftReport, performance: PerformanceReport, now: datetime
 ) -> tuple[Triage, list[Alert]]:
     """Decide the verdict (`assess`), record the tick and its alerts; also return the newly opened alerts."""
     version = drift.window.model_version
-    outcome = _assess(platform, drift, performance, ticks.latest_tick(platform.store, version))
+    outcome = _assess(platform, drift, performance, platform.ticks.latest(version))
     spoiled = spoiled_period(drift, last_feed_check(platform, version))
     if spoiled is not None:  # before the tick, so that a recorded tick implies that its consequences are recorded
-        record_spoiled_period(platform.store, outcome.window.tick_id, spoiled)
-    ticks.record_tick(platform.store, proxy, drift, performance, outcome, now)
+        platform.traffic.record_spoiled_period(outcome.window.tick_id, spoiled)
+    platform.ticks.record(proxy, drift, performance, outcome, now)
     _sync_unusable(platform, drift.unusable_rows, now)
-    return outcome, alerts.sync_alerts(platform.store, outcome, now)
+    return outcome, platform.alerts.sync(outcome, now)
 
 
-def last_feed_check(platform: Platform, model_version: int) -> FeedCheck | None:
+def last_feed_check(platform: LoopPlatform, model_version: int) -> FeedCheck | None:
     """Return the last tick's finding on a version's feed; None if no tick has had enough rows."""
-    row = ticks.latest_tick(platform.store, model_version, min_predictions=MIN_FEED_ROWS)
+    row = platform.ticks.latest(model_version, min_predictions=MIN_FEED_ROWS)
     return None if row is None else FeedCheck(row.verdict == Verdict.BROKEN_FEED, row.window_end)
 
 
-def check_traffic(platform: Platform, awake_since: datetime, now: datetime) -> Pulse:
+def check_traffic(platform: LoopPlatform, awake_since: datetime, now: datetime) -> Pulse:
     """Open, update or resolve the alert that no traffic arrives (`traffic_pulse`).
 
     Args:
         awake_since: when the caller's process started.
     """
-    newest, _ = predictions.latest_activity(platform.store, now)
+    newest, _ = platform.traffic.latest_activity(now)
     limit = timedelta(hours=platform.settings.traffic_silence_hours)
     state = traffic_pulse(newest, awake_since, limit, now)
     if state is Pulse.BEATING:
-        alerts.resolve_alert(platform.store, alerts.TRAFFIC, TRAFFIC_SILENT, now)
+        platform.alerts.resolve(alerts.TRAFFIC, TRAFFIC_SILENT, now)
     elif state is Pulse.SILENT and newest is not None:
-        alerts.open_or_update_alert(platform.store, alerts.TRAFFIC, None, traffic_alert(newest, limit, now), now)
+        platform.alerts.open_or_update(alerts.TRAFFIC, None, traffic_alert(newest, limit, now), now)
     return state
 
 
-def latest_tick(platform: Platform) -> LatestTick | None:
+def latest_tick(platform: LoopPlatform) -> LatestTick | None:
     """Return the verdict of the champion's newest tick; None before the first."""
-    champion = model_versions.production_version(platform.store)
-    row = None if champion is None else ticks.latest_tick(platform.store, champion.version)
+    champion = platform.versions.production()
+    row = None if champion is None else platform.ticks.latest(champion.version)
     if row is None:
         return None
     return LatestTick(row.tick_id, Verdict(row.verdict), row.episode_id, row.num_drifted_features)
@@ -167,51 +161,49 @@ def harm_limits(settings: Settings) -> HarmLimits:
 
 
 def _assess(
-    platform: Platform, drift: DriftReport, performance: PerformanceReport, previous: Row[Any] | None
+    platform: LoopPlatform, drift: DriftReport, performance: PerformanceReport, previous: TickRow | None
 ) -> Triage:
     previous_episode = None if previous is None else previous.episode_id
     return triage(drift, performance, harm_limits(platform.settings), previous_episode)
 
 
-def _current_window(platform: Platform, champion: ModelVersion, now: datetime) -> Window | None:
-    newest, _ = predictions.latest_activity(platform.store, now)
+def _current_window(platform: LoopPlatform, champion: ModelVersion, now: datetime) -> Window | None:
+    newest, _ = platform.traffic.latest_activity(now)
     if newest is None:
         return None
     limits = window_limits(platform.settings)
     start = window_start(champion, newest, limits.lookback)
-    window = predictions.window_of(platform.store, champion.version, start, newest)
+    window = platform.traffic.window_of(champion.version, start, newest)
     if window is not None and window.n_predictions >= limits.min_rows:
         return window
     earliest = window_start(champion, newest, limits.max_lookback)
-    nth = predictions.time_of_nth_newest(platform.store, champion.version, earliest, newest, limits.min_rows)
-    longer = predictions.window_of(
-        platform.store, champion.version, longer_start(champion, newest, limits, nth), newest
-    )
+    nth = platform.traffic.time_of_nth_newest(champion.version, earliest, newest, limits.min_rows)
+    longer = platform.traffic.window_of(champion.version, longer_start(champion, newest, limits, nth), newest)
     has_more = longer is not None and (window is None or longer.n_predictions > window.n_predictions)
     return replace(longer, lookback_start=start) if longer is not None and has_more else window
 
 
-def _reference(platform: Platform, champion: ModelVersion) -> pd.DataFrame:
+def _reference(platform: LoopPlatform, champion: ModelVersion) -> pd.DataFrame:
     """Return the champion's frozen reference. A feature that its contract did not have is missing in every row."""
     columns = [*platform.contract.feature_names, PROBABILITY, TRUE_LABEL]
     return platform.registry.reference(champion).reindex(columns=columns)
 
 
-def _usable_features(platform: Platform, inputs: pd.DataFrame) -> pd.DataFrame:
+def _usable_features(platform: LoopPlatform, inputs: pd.DataFrame) -> pd.DataFrame:
     usable, _ = platform.contract.without_unusable(platform.contract.feature_frame(inputs))
     return usable
 
 
-def _sync_unusable(platform: Platform, found: str, now: datetime) -> None:
+def _sync_unusable(platform: LoopPlatform, found: str, now: datetime) -> None:
     """Open, update or resolve the alert about rows of the window that are left out."""
     if found:
-        alerts.open_or_update_alert(platform.store, alerts.VALUES, None, left_out_of_window(found), now)
+        platform.alerts.open_or_update(alerts.VALUES, None, left_out_of_window(found), now)
     else:
-        alerts.resolve_alert(platform.store, alerts.VALUES, UNUSABLE_VALUES, now)
+        platform.alerts.resolve(alerts.VALUES, UNUSABLE_VALUES, now)
 
 
-def _champion_of_window(platform: Platform, window: Window) -> ModelVersion:
-    version = model_versions.model_version(platform.store, window.model_version)
+def _champion_of_window(platform: LoopPlatform, window: Window) -> ModelVersion:
+    version = platform.versions.find(window.model_version)
     if version is None:
         raise NoProductionModelError(f"the window is of version {window.model_version}, which is not registered")
     return version

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from selfheal.adapters.postgres import chain, journal_seals
 from selfheal.adapters.postgres.chain import Link
-from selfheal.domain.records import Action, Decision
+from selfheal.domain.records import JUDGED, Action, Decision
 from selfheal.kit.serialization import digest_of, from_dict, to_dict
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from selfheal.adapters.postgres.store import Store
-
-JUDGED = (Action.PROMOTE, Action.REJECT, Action.INCONCLUSIVE)
-"""The possible verdicts on a challenger."""
 
 REGISTERED_VERSION = "registered_version"
 STORE_COLUMNS = ("position", "failed_gates", "prev_hash", "hash", REGISTERED_VERSION)

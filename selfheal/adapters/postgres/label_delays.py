@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from selfheal.domain.monitoring.label_delay import ROWS_PER_SLICE, sample_slices
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from selfheal.adapters.postgres.store import Store
-
-N_SLICES, ROWS_PER_SLICE = 50, 200
 
 
 def label_delay_sample(store: Store, model_version: int, since: datetime, until: datetime) -> pd.DataFrame:
@@ -26,32 +26,26 @@ def label_delay_sample(store: Store, model_version: int, since: datetime, until:
     import pandas as pd
 
     query = """
-        WITH span AS (
-            SELECT CAST(:since AS timestamptz) AS since, CAST(:until AS timestamptz) AS until,
-                   (CAST(:until AS timestamptz) - CAST(:since AS timestamptz)) / :n_slices AS slice
-        )
-        SELECT extract(epoch FROM span.until - p.created_at)::float8 AS age_s,
-               CASE WHEN f.received_at <= span.until
+        SELECT extract(epoch FROM CAST(:until AS timestamptz) - p.created_at)::float8 AS age_s,
+               CASE WHEN f.received_at <= CAST(:until AS timestamptz)
                     THEN extract(epoch FROM f.received_at - p.created_at)::float8 END AS delay_s,
-               CASE WHEN f.received_at <= span.until THEN l.true_label::float8 END AS true_label,
-               coalesce(f.received_at <= span.until AND l.first_label <> l.true_label, false) AS is_replaced
-        FROM span CROSS JOIN generate_series(1, :n_slices) slices(number)
+               CASE WHEN f.received_at <= CAST(:until AS timestamptz) THEN l.true_label::float8 END AS true_label,
+               coalesce(f.received_at <= CAST(:until AS timestamptz) AND l.first_label <> l.true_label, false) AS is_replaced
+        FROM unnest(CAST(:begins AS timestamptz[]), CAST(:ends AS timestamptz[])) slices(begins, ends)
         CROSS JOIN LATERAL (
             SELECT logs.prediction_id, logs.created_at FROM prediction_logs logs
-            WHERE logs.model_version = :version
-              AND logs.created_at > span.since + (slices.number - 1) * span.slice
-              AND logs.created_at <= (CASE WHEN slices.number = :n_slices THEN span.until
-                                           ELSE span.since + slices.number * span.slice END)
+            WHERE logs.model_version = :version AND logs.created_at > slices.begins AND logs.created_at <= slices.ends
             ORDER BY logs.created_at LIMIT :rows_per_slice
         ) p
         LEFT JOIN label_store l ON l.prediction_id = p.prediction_id
         CROSS JOIN LATERAL (SELECT coalesce(l.first_received_at, l.received_at) AS received_at) f
     """
+    slices = sample_slices(since, until)
     values = {
         "version": model_version,
-        "since": since,
         "until": until,
-        "n_slices": N_SLICES,
+        "begins": [begins for begins, _ in slices],
+        "ends": [ends for _, ends in slices],
         "rows_per_slice": ROWS_PER_SLICE,
     }
     with store.engine.connect() as connection:

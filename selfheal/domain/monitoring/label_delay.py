@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,9 @@ MATURED_SHARE = 0.95
 
 QUANTILES = (0.1, 0.5, 0.9)
 
+N_SLICES, ROWS_PER_SLICE = 50, 200
+"""Of a sample: the period is divided into equal slices, and the first rows of each are taken."""
+
 MIN_LABELS_PER_CLASS = 10
 MIN_OLDEST_ROWS = 50
 """The curve ends at the age that this many rows have reached: beyond it, single rows would determine it."""
@@ -36,6 +40,18 @@ class DelayCurve:
 
     ages_s: FloatArray
     shares: FloatArray
+
+
+def sample_slices(since: datetime, until: datetime) -> list[tuple[datetime, datetime]]:
+    """Return the slices (begin, end] of a sample's period.
+
+    >>> from datetime import UTC
+    >>> slices = sample_slices(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, 2, tzinfo=UTC))
+    >>> len(slices), slices[0][1].isoformat()
+    (50, '2026-01-01T01:00:00+00:00')
+    """
+    bounds = [since + (until - since) * number / N_SLICES for number in range(N_SLICES)] + [until]
+    return list(pairwise(bounds))
 
 
 def label_delay(sample: pd.DataFrame) -> LabelDelay:

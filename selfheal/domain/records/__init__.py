@@ -5,6 +5,7 @@ Times are timezone-aware UTC. A probability is that of class 1. An unknown numbe
 
 from selfheal.domain.records.alerts import Alert, Severity
 from selfheal.domain.records.decisions import (
+    JUDGED,
     Action,
     Condition,
     Decision,
@@ -47,6 +48,7 @@ from selfheal.domain.records.versions import (
 )
 
 __all__ = [
+    "JUDGED",
     "Action",
     "Alert",
     "Calibration",

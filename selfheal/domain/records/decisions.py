@@ -29,6 +29,10 @@ class Action(StrEnum):
     FORCE_PROMOTE = "force_promote"
 
 
+JUDGED = (Action.PROMOTE, Action.REJECT, Action.INCONCLUSIVE)
+"""The possible verdicts on a challenger."""
+
+
 class Trigger(StrEnum):
     """Why a retraining was requested."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from selfheal.domain.contract import FloatArray
     from selfheal.domain.records import ModelVersion
-    from selfheal.services.platform import Platform
+    from selfheal.services.repositories import LoopPlatform
 
 Scoring: TypeAlias = "Callable[[FloatArray], FloatArray]"
 
@@ -49,7 +49,7 @@ class Latency:
     champion_ms: float
 
 
-def validate(platform: Platform, model: ShadowModel | ModelVersion, champion: ModelVersion | None = None) -> None:
+def validate(platform: LoopPlatform, model: ShadowModel | ModelVersion, champion: ModelVersion | None = None) -> None:
     """Run all checks. Without a champion, or with one that does not load, latency is not checked.
 
     Raises:
@@ -66,7 +66,7 @@ def validate(platform: Platform, model: ShadowModel | ModelVersion, champion: Mo
         check_latency(latencies, platform.settings.max_latency_ratio)
 
 
-def check_answers(platform: Platform, model: ShadowModel | ModelVersion) -> Pipeline:
+def check_answers(platform: LoopPlatform, model: ShadowModel | ModelVersion) -> Pipeline:
     """Load the model and check that it answers valid requests (`examine`).
 
     Raises:
@@ -83,7 +83,7 @@ def check_answers(platform: Platform, model: ShadowModel | ModelVersion) -> Pipe
     return pipeline
 
 
-def check_answers_again(platform: Platform, version: ModelVersion) -> None:
+def check_answers_again(platform: LoopPlatform, version: ModelVersion) -> None:
     """Check a version that was live before.
 
     If this machine has served it with the currently installed libraries, only its file's digest is checked: loading takes
@@ -93,7 +93,7 @@ def check_answers_again(platform: Platform, version: ModelVersion) -> None:
         ModelRefusedError, IntegrityError: as `check_answers`, or if its file is missing.
     """
     registry = platform.registry
-    if version.contract_hash == platform.contract.hash and registry.cache.has_answered(version):
+    if version.contract_hash == platform.contract.hash and registry.has_answered(version):
         registry.model_bytes(version)
     else:
         check_answers(platform, version)
@@ -149,14 +149,14 @@ def measure(model: Scoring, champion: Scoring, matrix: FloatArray) -> list[Laten
     return found
 
 
-def evaluation_rows(platform: Platform, model: ShadowModel | ModelVersion) -> pd.DataFrame:
+def evaluation_rows(platform: LoopPlatform, model: ShadowModel | ModelVersion) -> pd.DataFrame:
     """Return the newest rows of the model's reference, whose scores were stored with it."""
     reference = platform.registry.reference(model)
     n_rows = model.training_set.n_evaluation if isinstance(model, ShadowModel) else int(model.metrics["n_rows"])
     return reference.iloc[-min(n_rows, len(reference)) :]
 
 
-def _loaded(platform: Platform, champion: ModelVersion) -> Pipeline | None:
+def _loaded(platform: LoopPlatform, champion: ModelVersion) -> Pipeline | None:
     """Return the champion's pipeline; None if it does not load."""
     try:
         return platform.registry.load(champion)

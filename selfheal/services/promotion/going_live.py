@@ -15,13 +15,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from selfheal.adapters.decision_log import record_decision
 from selfheal.adapters.mlflow_registry import STAGING_ALIAS
-from selfheal.adapters.postgres import model_versions, promotions
-from selfheal.adapters.postgres.alerts import PROMOTION, open_or_update_alert, resolve_alert
+from selfheal.adapters.postgres.alerts import PROMOTION
 from selfheal.adapters.postgres.lock_keys import Lock
 from selfheal.adapters.postgres.model_versions import GO_LIVE_STEPS
-from selfheal.adapters.postgres.mutex import exclusive
 from selfheal.domain.records import (
     Action,
     Alert,
@@ -47,7 +44,7 @@ from selfheal.services.promotion.final_validation import check_answers_again, va
 from selfheal.services.promotion.registry_sync import PROJECTION_STEPS, project, restore_registered_model
 
 if TYPE_CHECKING:
-    from selfheal.services.platform import Platform
+    from selfheal.services.repositories import LoopPlatform
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +68,9 @@ SWITCH_STEPS = ("validate", *GO_LIVE_STEPS, *PROJECTION_STEPS)
 OnStep = Callable[[str], None]
 
 
-def promote(platform: Platform, verdict: GateVerdict, now: datetime, on_step: OnStep = lambda _: None) -> ModelVersion:
+def promote(
+    platform: LoopPlatform, verdict: GateVerdict, now: datetime, on_step: OnStep = lambda _: None
+) -> ModelVersion:
     """Put a model that passed the gates into production.
 
     Args:
@@ -92,14 +91,14 @@ def promote(platform: Platform, verdict: GateVerdict, now: datetime, on_step: On
     if staged.stage is Stage.STAGING:
         with _recording_failure(platform, decision, staged, now):
             on_step("validate")
-            validate(platform, verdict.shadow, model_versions.production_version(platform.store))
+            validate(platform, verdict.shadow, platform.versions.production())
             _go_live(platform, staged, decision, now, is_watched=decision.champion_version is not None, on_step=on_step)
     _project(platform, on_step)
     return _version(platform, staged.version)
 
 
 def stage(
-    platform: Platform, shadow: ShadowModel, decision: Decision, now: datetime, on_step: OnStep = lambda _: None
+    platform: LoopPlatform, shadow: ShadowModel, decision: Decision, now: datetime, on_step: OnStep = lambda _: None
 ) -> ModelVersion:
     """Register the model and record it as staging.
 
@@ -107,11 +106,11 @@ def stage(
         IntegrityError: if MLflow assigns it the version number of another model.
     """
     on_step("register")
-    with exclusive(platform.store, Lock.REGISTRY):
+    with platform.exclusive(Lock.REGISTRY):
         restore_registered_model(platform, shadow)  # or MLflow would count from 1 again
         number = platform.registry.register(shadow)
     on_step("write_staging")
-    model_versions.register_staging(platform.store, _as_version(shadow, number, decision, now))
+    platform.versions.register_staging(_as_version(shadow, number, decision, now))
     staged = _version(platform, number)
     if (staged.mlflow_run_id, staged.artifact_sha256) != (shadow.mlflow_run_id, shadow.artifact_sha256):
         raise IntegrityError(
@@ -125,7 +124,7 @@ def stage(
 
 
 def rollback(
-    platform: Platform,
+    platform: LoopPlatform,
     *,
     to_version: int | None,
     reason: str,
@@ -159,7 +158,7 @@ def rollback(
 
 
 def force_promote(
-    platform: Platform,
+    platform: LoopPlatform,
     version: int,
     *,
     reason: str,
@@ -184,7 +183,7 @@ def force_promote(
 
 
 def _switch(
-    platform: Platform,
+    platform: LoopPlatform,
     target: ModelVersion,
     attempt: Decision,
     now: datetime,
@@ -204,11 +203,11 @@ def _switch(
     return _version(platform, target.version)
 
 
-def _recorded_decision(platform: Platform, verdict: GateVerdict) -> Decision:
+def _recorded_decision(platform: LoopPlatform, verdict: GateVerdict) -> Decision:
     """Record the verdict's decision and return it from Postgres; the file it was read from is not trusted."""
     if not verdict.is_promotion:
         raise PermanentError(f"decision {verdict.decision.decision_id} is {verdict.decision.action}, not a promotion")
-    recorded = record_decision(platform.store, platform.settings.data_dir, verdict.decision)
+    recorded = platform.decisions.record(verdict.decision)
     if recorded.action is not Action.PROMOTE:
         raise PermanentError(f"decision {recorded.decision_id} is {recorded.action}, not a promotion")
     judged, given = (
@@ -253,8 +252,8 @@ def _check_reason(reason: str) -> None:
         )
 
 
-def _champion(platform: Platform, from_version: int | None) -> ModelVersion:
-    current = model_versions.champion(platform.store)
+def _champion(platform: LoopPlatform, from_version: int | None) -> ModelVersion:
+    current = platform.versions.champion()
     if from_version is not None and current.version != from_version:
         raise PromotionConflictError(
             f"version {from_version} was expected in production, but version {current.version} is"
@@ -262,18 +261,18 @@ def _champion(platform: Platform, from_version: int | None) -> ModelVersion:
     return current
 
 
-def _other_version(platform: Platform, current: ModelVersion, number: int) -> ModelVersion:
-    target = model_versions.model_version(platform.store, number)
+def _other_version(platform: LoopPlatform, current: ModelVersion, number: int) -> ModelVersion:
+    target = platform.versions.find(number)
     if target is None:
-        known = ", ".join(str(version.version) for version in model_versions.list_versions(platform.store))
+        known = ", ".join(str(version.version) for version in platform.versions.newest())
         raise UnknownVersionError(f"there is no version {number}; the registered versions are {known}")
     if target.version == current.version:
         raise PermanentError(f"version {number} is in production already")
     return target
 
 
-def _rollback_target(platform: Platform, current: ModelVersion, to_version: int | None) -> ModelVersion:
-    number = promotions.predecessor(platform.store, current.version) if to_version is None else to_version
+def _rollback_target(platform: LoopPlatform, current: ModelVersion, to_version: int | None) -> ModelVersion:
+    number = platform.versions.predecessor(current.version) if to_version is None else to_version
     if number is None:
         raise PermanentError(f"version {current.version} replaced nothing; name the version to go back to")
     target = _other_version(platform, current, number)
@@ -281,7 +280,7 @@ def _rollback_target(platform: Platform, current: ModelVersion, to_version: int 
         raise PermanentError(
             f"version {number} was never in production, so nothing can go back to it; promote it by force"
         )
-    if promotions.was_rolled_back(platform.store, number):
+    if platform.versions.was_rolled_back(number):
         raise PermanentError(f"version {number} was rolled back itself; name another one, or promote it by force")
     return target
 
@@ -306,11 +305,16 @@ def _switch_decision(
 
 
 def _go_live(
-    platform: Platform, target: ModelVersion, decision: Decision, now: datetime, *, is_watched: bool, on_step: OnStep
+    platform: LoopPlatform,
+    target: ModelVersion,
+    decision: Decision,
+    now: datetime,
+    *,
+    is_watched: bool,
+    on_step: OnStep,
 ) -> None:
     probation = timedelta(hours=platform.settings.probation_hours)
-    model_versions.go_live(
-        platform.store,
+    platform.versions.go_live(
         target.version,
         replaces=decision.champion_version,
         decision=decision,
@@ -318,10 +322,10 @@ def _go_live(
         probation_until=now + probation if is_watched else None,
         on_step=on_step,
     )
-    resolve_alert(platform.store, PROMOTION, PROMOTION_REFUSED, now)
+    platform.alerts.resolve(PROMOTION, PROMOTION_REFUSED, now)
 
 
-def _project(platform: Platform, on_step: OnStep) -> None:
+def _project(platform: LoopPlatform, on_step: OnStep) -> None:
     """Reconcile MLflow.
 
     If this fails, production has changed nevertheless: `registry_sensor` retries and raises an alert.
@@ -335,14 +339,16 @@ def _project(platform: Platform, on_step: OnStep) -> None:
 
 
 @contextmanager
-def _recording_failure(platform: Platform, attempt: Decision, target: ModelVersion, now: datetime) -> Iterator[None]:
+def _recording_failure(
+    platform: LoopPlatform, attempt: Decision, target: ModelVersion, now: datetime
+) -> Iterator[None]:
     """Record why an attempt failed, and raise an alert if the model is the cause."""
     try:
         yield
     except (ModelRefusedError, IntegrityError, PromotionConflictError) as error:
-        record_decision(platform.store, platform.settings.data_dir, _failure(attempt, target, error, now))
+        platform.decisions.record(_failure(attempt, target, error, now))
         if not isinstance(error, PromotionConflictError):
-            open_or_update_alert(platform.store, PROMOTION, target.version, _refusal_alert(attempt, target, error), now)
+            platform.alerts.open_or_update(PROMOTION, target.version, _refusal_alert(attempt, target, error), now)
         raise
 
 
@@ -382,7 +388,7 @@ def _refusal_alert(attempt: Decision, target: ModelVersion, error: Exception) ->
     return Alert(PROMOTION_REFUSED, severity, message, {"model_version": target.version})
 
 
-def _version(platform: Platform, number: int) -> ModelVersion:
-    version = model_versions.model_version(platform.store, number)
+def _version(platform: LoopPlatform, number: int) -> ModelVersion:
+    version = platform.versions.find(number)
     assert version is not None, f"version {number} was registered a moment ago"
     return version

@@ -11,18 +11,16 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from selfheal.adapters.decision_log import write_missing_files
 from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS, STAGING_ALIAS
-from selfheal.adapters.postgres import model_versions
-from selfheal.adapters.postgres.alerts import REGISTRY, open_or_update_alert, resolve_alert
+from selfheal.adapters.postgres.alerts import REGISTRY
 from selfheal.adapters.postgres.lock_keys import Lock
-from selfheal.adapters.postgres.mutex import exclusive
 from selfheal.domain.records import Alert, Severity, Stage
 from selfheal.kit.errors import MissingArtifactError
 
 if TYPE_CHECKING:
     from selfheal.domain.records import ModelVersion, ShadowModel
     from selfheal.services.platform import Platform
+    from selfheal.services.repositories import LoopPlatform
 
 REGISTRY_OUT_OF_SYNC = "registry_out_of_sync"
 """Kind of the alert."""
@@ -40,10 +38,10 @@ PROJECTION_STEPS = ("write_decision_files", "point_production_alias", "drop_stag
 """Steps of `project`, in order."""
 
 
-def project(platform: Platform, on_step: Callable[[str], None] = lambda _: None) -> list[str]:
+def project(platform: LoopPlatform, on_step: Callable[[str], None] = lambda _: None) -> list[str]:
     """Write missing decision files and reconcile MLflow; return what was corrected there, one sentence each."""
     on_step("write_decision_files")
-    write_missing_files(platform.store, platform.settings.data_dir)
+    platform.decisions.write_missing_files()
     return reconcile_registry(platform, on_step)
 
 
@@ -53,16 +51,14 @@ def watch_registry(platform: Platform, now: datetime) -> list[str]:
     Returns:
         What was corrected, one sentence each.
     """
-    production = model_versions.production_version(platform.store)
+    production = platform.versions.production()
     repaired = repair_registry(platform)
     corrected = project(platform)
     message = _alert_message(repaired, [] if _is_settling(production, now) else corrected)
     if message is not None:
-        open_or_update_alert(
-            platform.store, REGISTRY, None, Alert(REGISTRY_OUT_OF_SYNC, Severity.WARNING, message), now
-        )
+        platform.alerts.open_or_update(REGISTRY, None, Alert(REGISTRY_OUT_OF_SYNC, Severity.WARNING, message), now)
     elif not corrected:
-        resolve_alert(platform.store, REGISTRY, REGISTRY_OUT_OF_SYNC, now)
+        platform.alerts.resolve(REGISTRY, REGISTRY_OUT_OF_SYNC, now)
     return repaired + corrected
 
 
@@ -71,11 +67,11 @@ def repair_registry(platform: Platform) -> list[str]:
 
     What MLflow keeps no way back for is said, too. Serving needs none of it: it has the files of its version.
     """
-    with exclusive(platform.store, Lock.REGISTRY):
-        production = model_versions.production_version(platform.store)
+    with platform.exclusive(Lock.REGISTRY):
+        production = platform.versions.production()
         if production is None:
             return []
-        versions = model_versions.list_versions(platform.store, limit=MAX_RUNS_LOOKED_UP)
+        versions = platform.versions.newest(limit=MAX_RUNS_LOOKED_UP)
         found = platform.registry.repair_runs(production, versions)
         try:
             found += restore_registered_model(platform)
@@ -91,14 +87,14 @@ def repair_registry(platform: Platform) -> list[str]:
         return found
 
 
-def _needed(platform: Platform, production: ModelVersion) -> list[ModelVersion]:
+def _needed(platform: LoopPlatform, production: ModelVersion) -> list[ModelVersion]:
     """Return the version in production and the one that a rollback returns to."""
     number = production.previous_version
-    previous = None if number is None else model_versions.model_version(platform.store, number)
+    previous = None if number is None else platform.versions.find(number)
     return [production] if previous is None else [production, previous]
 
 
-def restore_registered_model(platform: Platform, spare: ShadowModel | None = None) -> list[str]:
+def restore_registered_model(platform: LoopPlatform, spare: ShadowModel | None = None) -> list[str]:
     """Put back the registered model if it was deleted or renamed in MLflow; return what was found. For one caller at a time.
 
     Args:
@@ -109,14 +105,14 @@ def restore_registered_model(platform: Platform, spare: ShadowModel | None = Non
     """
     if platform.registry.has_registered_model():
         return []
-    versions = model_versions.list_versions(platform.store, limit=MAX_VERSIONS_RESTORED)
+    versions = platform.versions.newest(limit=MAX_VERSIONS_RESTORED)
     return platform.registry.repair_model(versions, spare)
 
 
-def reconcile_registry(platform: Platform, on_step: Callable[[str], None] = lambda _: None) -> list[str]:
+def reconcile_registry(platform: LoopPlatform, on_step: Callable[[str], None] = lambda _: None) -> list[str]:
     """Make MLflow's aliases and stage tags follow Postgres; return what was corrected, one sentence each."""
-    with exclusive(platform.store, Lock.REGISTRY):
-        production = model_versions.production_version(platform.store)
+    with platform.exclusive(Lock.REGISTRY):
+        production = platform.versions.production()
         if production is None:
             return []
         on_step("point_production_alias")
@@ -127,7 +123,7 @@ def reconcile_registry(platform: Platform, on_step: Callable[[str], None] = lamb
         return corrected + _tag_stages(platform)
 
 
-def _point_production(platform: Platform, version: int) -> list[str]:
+def _point_production(platform: LoopPlatform, version: int) -> list[str]:
     alias = platform.registry.alias_version(PRODUCTION_ALIAS)
     if alias == version or not platform.registry.has_version(version):
         return []  # a version that was deleted there has no alias: `repair_registry` says so
@@ -136,18 +132,18 @@ def _point_production(platform: Platform, version: int) -> list[str]:
     return [f"alias {PRODUCTION_ALIAS} pointed at {was} although version {version} is in production"]
 
 
-def _drop_staging(platform: Platform) -> None:
+def _drop_staging(platform: LoopPlatform) -> None:
     """Drop the alias `staging` once its version is no longer in staging."""
     alias = platform.registry.alias_version(STAGING_ALIAS)
-    staged = None if alias is None else model_versions.model_version(platform.store, alias)
+    staged = None if alias is None else platform.versions.find(alias)
     if staged is not None and staged.stage is not Stage.STAGING:
         platform.registry.drop_alias(STAGING_ALIAS)
 
 
-def _tag_stages(platform: Platform) -> list[str]:
+def _tag_stages(platform: LoopPlatform) -> list[str]:
     tags = platform.registry.stage_tags()
     corrected = []
-    for version in model_versions.list_versions(platform.store, limit=len(tags)):
+    for version in platform.versions.newest(limit=len(tags)):
         tag = tags.get(version.version)
         if version.version in tags and tag != version.stage.value:
             platform.registry.tag_stage(version.version, version.stage)

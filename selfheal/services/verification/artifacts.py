@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS
 from selfheal.adapters.postgres import decisions, model_versions
 from selfheal.adapters.postgres.baseline import baseline_path, baseline_row
-from selfheal.adapters.postgres.decisions import JUDGED
-from selfheal.domain.records import Decision, ModelVersion
+from selfheal.domain.records import JUDGED, Decision, ModelVersion
 from selfheal.kit.errors import IntegrityError, MissingArtifactError, PermanentError
 from selfheal.services.verification.decided import ALL
 from selfheal.services.verification.findings import Check, CheckResult

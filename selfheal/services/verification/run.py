@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from selfheal.adapters.decision_log import verify_decisions
 from selfheal.adapters.postgres import decisions
-from selfheal.adapters.postgres.decisions import JUDGED
-from selfheal.domain.records import Decision
+from selfheal.domain.records import JUDGED, Decision
 from selfheal.kit.errors import PermanentError
 from selfheal.services.verification.artifacts import (
     check_alias,

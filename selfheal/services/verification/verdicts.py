@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from selfheal.adapters.postgres import decisions, model_versions
-from selfheal.adapters.postgres.decisions import JUDGED
-from selfheal.domain.records import Decision, GateResult, ModelVersion
+from selfheal.domain.records import JUDGED, Decision, GateResult, ModelVersion
 from selfheal.domain.retraining.gate_spec import GateLimits, GateSpec
 from selfheal.domain.retraining.judging import GateOutcome, evaluate_gates, gates_of_verdict
 from selfheal.kit.code_version import code_version

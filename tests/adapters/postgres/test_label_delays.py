@@ -10,9 +10,9 @@ import pytest
 
 from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
 from selfheal.adapters.postgres.ingest import ingest
-from selfheal.adapters.postgres.label_delays import N_SLICES, label_delay_sample
+from selfheal.adapters.postgres.label_delays import label_delay_sample
 from selfheal.adapters.postgres.store import Store
-from selfheal.domain.monitoring.label_delay import label_delay
+from selfheal.domain.monitoring.label_delay import N_SLICES, label_delay
 from tests.times import T0
 from tests.toy_use_case import contract
 from tests.traffic import SECOND, Sent, journal_labels, journal_predictions, toy_rows
