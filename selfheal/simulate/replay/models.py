@@ -21,8 +21,8 @@ from selfheal.kit.errors import TrainingFailedError
 from selfheal.simulate.replay.stream import IntArray, LabelArray
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from sklearn.pipeline import Pipeline
+    from selfheal.domain.retraining.dataset import TrainingSet
+    from selfheal.domain.retraining.training import TrainedModel
 
 MIN_EVALUATION_ROWS = 200
 MIN_PER_CLASS = 10
@@ -56,6 +56,14 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
+class Training:
+    """One of our own trainings: what it gave, and the rows it was given."""
+
+    trained: TrainedModel
+    rows: TrainingSet
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
     """A fitted model: what it scores with, its threshold, and rows that it scored without having seen them.
 
@@ -66,6 +74,7 @@ class Model:
         seed: of the fit.
         reference: unseen rows with their labels, oldest first.
         reference_probability: their out-of-sample probabilities.
+        training: the training as the platform records it; None for a peer's refit.
     """
 
     contract: ModelContract
@@ -75,6 +84,7 @@ class Model:
     seed: int
     reference: Rows
     reference_probability: FloatArray
+    training: Training | None = None
 
 
 def train_champion(rows: Rows, contract: ModelContract, seed: int) -> Model:
@@ -96,9 +106,7 @@ def train_champion(rows: Rows, contract: ModelContract, seed: int) -> Model:
         min_evaluation_rows=MIN_EVALUATION_ROWS,
         label_coverage_pct=None,
     )
-    trained = train(known, contract, seed)
-    parameters = {name: trained.params[name] for name in contract.param_grid}
-    return _model(contract, trained.pipeline, trained.threshold, parameters, seed, trained.reference)
+    return model_of(Training(train(known, contract, seed), known), contract, seed)
 
 
 def can_refit(labels: LabelArray) -> bool:
@@ -141,18 +149,21 @@ def refit(champion: Model, rows: Rows, seed: int) -> Model:
     )
 
 
-def _model(
-    contract: ModelContract,
-    pipeline: Pipeline,
-    threshold: float,
-    parameters: Mapping[str, Any],
-    seed: int,
-    reference: pd.DataFrame,
-) -> Model:
-    newest = reference.iloc[-MAX_REFERENCE_ROWS:]
+def model_of(training: Training, contract: ModelContract, seed: int) -> Model:
+    """Return the model of one of our own trainings."""
+    trained = training.trained
+    newest = trained.reference.iloc[-MAX_REFERENCE_ROWS:]
     rows = Rows(
         {name: newest[name].to_numpy(dtype=np.float64) for name in contract.input_names},
         newest[TRUE_LABEL].to_numpy(dtype=np.int8),
     )
-    probability = newest["probability"].to_numpy(dtype=np.float64)
-    return Model(contract, served_scoring(pipeline, contract), threshold, parameters, seed, rows, probability)
+    return Model(
+        contract,
+        served_scoring(trained.pipeline, contract),
+        trained.threshold,
+        {name: trained.params[name] for name in contract.param_grid},
+        seed,
+        rows,
+        newest["probability"].to_numpy(dtype=np.float64),
+        training,
+    )

@@ -1,8 +1,4 @@
-"""All policies by name: how each is run on a deployment. A policy is one entry to add.
-
-`ours`, the platform's own deciding code, is entered here once its services run on a store that a replay can provide; until then asking
-for it is an error, never a stand-in.
-"""
+"""All policies by name: how each is run on a deployment. A policy is one entry to add."""
 
 from __future__ import annotations
 
@@ -20,8 +16,8 @@ from selfheal.simulate.replay.peers.nannyml_estimate import NannyEstimate
 from selfheal.simulate.replay.peers.oracle import Oracle, best_fixed_interval
 from selfheal.simulate.replay.policy import Policy
 
-PolicyFactory = Callable[[Deployment, int], Policy]
-"""Makes a policy for one replay, from the deployment and the seed. Only an oracle looks into the deployment."""
+PolicyFactory = Callable[[Deployment, int, timedelta], Policy]
+"""Makes a policy for one replay, from the deployment, the seed and the interval. Only an oracle looks into the deployment."""
 
 NEVER, ORACLE, OURS = "never", "oracle", "ours"
 
@@ -38,24 +34,23 @@ class PolicyEntry:
         """Replay the deployment under this policy."""
         if self.name == ORACLE and deployment.kind is Kind.NATURAL:
             return best_fixed_interval(deployment, interval, seed)
-        return replay(deployment, self.make(deployment, seed), interval=interval, seed=seed)
+        return replay(deployment, self.make(deployment, seed, interval), interval=interval, seed=seed)
 
 
 _ENTRIES = (
-    PolicyEntry(NEVER, "keep the first champion for ever", lambda _d, _s: Never()),
-    PolicyEntry("weekly", "retrain weekly on a rolling window, always promote", lambda _d, _s: FixedInterval()),
+    PolicyEntry(NEVER, "keep the first champion for ever", lambda *_: Never()),
+    PolicyEntry("weekly", "retrain weekly on a rolling window, always promote", lambda *_: FixedInterval()),
+    PolicyEntry("evidently", "Evidently's default alarm, F1 +2 %, seven days of cooldown", lambda *_: EvidentlyAlarm()),
+    PolicyEntry("adwin", "ADWIN on the error, refit on its window", lambda *_: AdwinRetrain()),
+    PolicyEntry("nannyml", "NannyML's estimate of F1 and AUC, retrain on a rolling window", lambda *_: NannyEstimate()),
+    PolicyEntry(ORACLE, "knows the change and the outcomes; the yardstick", lambda d, s, _: Oracle(d, s)),
     PolicyEntry(
-        "evidently", "Evidently's default alarm, F1 +2 %, seven days of cooldown", lambda _d, _s: EvidentlyAlarm()
+        OURS, "the platform's own: triage, six gates, probation, default settings", lambda _, s, i: _ours(i, s)
     ),
-    PolicyEntry("adwin", "ADWIN on the error, refit on its window", lambda _d, _s: AdwinRetrain()),
-    PolicyEntry(
-        "nannyml", "NannyML's estimate of F1 and AUC, retrain on a rolling window", lambda _d, _s: NannyEstimate()
-    ),
-    PolicyEntry(ORACLE, "knows the change and the outcomes; the yardstick", Oracle),
 )
 POLICIES: dict[str, PolicyEntry] = {entry.name: entry for entry in _ENTRIES}
 
-ALL_POLICIES = (*POLICIES, OURS)
+ALL_POLICIES = tuple(POLICIES)
 """The policies of the benchmark, in the order of its tables."""
 
 
@@ -67,8 +62,12 @@ def policy_named(name: str) -> PolicyEntry:
     """
     if name in POLICIES:
         return POLICIES[name]
-    if name == OURS:
-        raise ConfigurationError(
-            "the policy 'ours' cannot be replayed yet: its services need a store in memory; leave it out of --policy"
-        )
     raise ConfigurationError(f"there is no policy {name!r}; choose among {', '.join(POLICIES)}")
+
+
+def _ours(interval: timedelta, seed: int) -> Policy:
+    from selfheal.settings import default_settings
+    from selfheal.simulate.replay.ours import Ours  # which imports what production does
+    from selfheal.simulate.replay.replay_settings import settings_of_replay
+
+    return Ours(settings_of_replay(default_settings(), interval, seed))

@@ -16,11 +16,6 @@ def test_the_benchmark_has_seven_policies() -> None:
     assert all(entry.name == name for name, entry in POLICIES.items())
 
 
-def test_ours_is_refused_until_it_can_be_replayed() -> None:
-    with pytest.raises(ConfigurationError, match="'ours' cannot be replayed yet"):
-        policy_named("ours")
-
-
 def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match="no policy 'hope'; choose among never, weekly"):
         policy_named("hope")

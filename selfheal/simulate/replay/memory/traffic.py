@@ -1,0 +1,328 @@
+"""Predictions and labels of a replay, as they were at its moment.
+
+Belongs here: what the queries of `selfheal.adapters.postgres.predictions` and `.label_delays` return, on the arrays of a stream:
+the same rows in the same order, with the same types. A row is named by its position, from 0.
+
+One answer differs where it may: of a window with more than `max_rows` rows Postgres draws its sample by a hash of the ids, and
+this one by another. Both are simple random samples; up to `max_rows`, every answer is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import numpy as np
+
+from selfheal.domain.contract import IS_LABELLED, TRUE_LABEL
+from selfheal.domain.monitoring.label_delay import ROWS_PER_SLICE, sample_slices
+from selfheal.domain.records import ProxyMetrics, Window
+from selfheal.domain.retraining.dataset import INPUTS_KEY
+from selfheal.simulate.replay.stream import BoolArray, IntArray, TimeArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from selfheal.domain.contract import FloatArray, ModelContract
+    from selfheal.domain.records import SpoiledPeriod
+    from selfheal.simulate.replay.policy import View
+
+ID_BASE = UUID("00000000-0000-4000-8000-000000000000").int
+
+
+def prediction_id_of(row: int) -> str:
+    """Return the id of the prediction at a position: ids ascend with the rows, so that both order equal times alike."""
+    return str(UUID(int=ID_BASE + row))
+
+
+def row_of(prediction_id: str) -> int:
+    """Return the position of the prediction with an id of `prediction_id_of`."""
+    return UUID(prediction_id).int - ID_BASE
+
+
+def as_datetime(moment: np.datetime64) -> datetime:
+    """Return a time of a stream (UTC) as the platform has it."""
+    found: datetime = moment.astype("M8[us]").astype(datetime)
+    return found.replace(tzinfo=UTC)
+
+
+def as_moment(time: datetime) -> np.datetime64:
+    """Return a time of the platform as a stream has it."""
+    return np.datetime64(time.astimezone(UTC).replace(tzinfo=None), "us")
+
+
+class MemoryTraffic:
+    """Predictions and labels of a replay (`TrafficRepository`). `view` is set before each look.
+
+    Args:
+        contract: of the stream.
+        index_of: returns the replay's number of a version; None if it has never been in production.
+        threshold_of: returns the threshold of a replay's version.
+    """
+
+    def __init__(
+        self,
+        contract: ModelContract,
+        index_of: Callable[[int], int | None],
+        version_of: Callable[[int], int],
+        threshold_of: Callable[[int], float],
+    ) -> None:
+        self.view: View | None = None
+        self._contract = contract
+        self._index_of, self._version_of, self._threshold_of = index_of, version_of, threshold_of
+        self._spoiled: dict[str, SpoiledPeriod] = {}
+
+    def latest_activity(self, now: datetime) -> tuple[datetime | None, datetime | None]:  # noqa: ARG002
+        view = self._now()
+        if view.n_rows == 0:
+            return None, None
+        n_arrived = int(np.searchsorted(view.log.arrivals, view.now, side="right"))
+        newest = view.log.arrivals[n_arrived - 1] if n_arrived else None
+        return as_datetime(view.event_time[-1]), None if newest is None else as_datetime(newest)
+
+    def window_of(self, model_version: int, since: datetime, until: datetime | None = None) -> Window | None:
+        rows = self._rows(model_version, since, until)
+        if len(rows) == 0:
+            return None
+        arrivals = self._arrivals(rows)
+        known = arrivals[~np.isnat(arrivals)]
+        return Window(
+            model_name=self._contract.name,
+            model_version=model_version,
+            start=since,
+            end=as_datetime(self._now().event_time[rows[-1]]),
+            n_predictions=len(rows),
+            n_labels=len(known),
+            last_label_at=as_datetime(known.max()) if len(known) else None,
+        )
+
+    def time_of_nth_newest(self, model_version: int, since: datetime, until: datetime, n: int) -> datetime | None:
+        rows = self._rows(model_version, since, until)
+        return as_datetime(self._now().event_time[rows[-n]]) if len(rows) >= n else None
+
+    def proxy_metrics(self, window: Window) -> ProxyMetrics:
+        """Return the counts and means of the window. Nobody decides by them; their last bits depend on the order of a sum."""
+        rows = self._rows(window.model_version, window.start, window.end)
+        if len(rows) == 0:
+            return ProxyMetrics(window, None, None, None, None)
+        probability = self._now().probability[rows]
+        flagged = self._flagged(rows)
+        return ProxyMetrics(
+            window,
+            positive_rate=float(flagged.mean()),
+            probability_mean=float(probability.mean()),
+            probability_std=float(probability.std(ddof=1)) if len(rows) > 1 else None,
+            entropy=_entropy_bits(probability),
+        )
+
+    def window_rows(self, window: Window, max_rows: int, *, usable_only: bool = True) -> pd.DataFrame:
+        rows = self._rows(window.model_version, window.start, window.end)
+        if len(rows) > max_rows:
+            order = np.argsort(_hash(rows.astype(np.uint64)), kind="stable")
+            rows = np.sort(rows[order[:max_rows]])
+        frame = self._predictions(rows)
+        return self._usable(frame) if usable_only else frame
+
+    def newest_rows(self, window: Window, n_rows: int) -> pd.DataFrame:
+        rows = self._rows(window.model_version, window.start, window.end)
+        return self._usable(self._predictions(rows[-n_rows:]))
+
+    def newest_of_version(self, model_version: int, max_rows: int) -> pd.DataFrame:
+        rows = self._rows(model_version)[-max_rows:]
+        frame = self._predictions(rows)
+        frame.insert(0, "prediction_id", _ids(rows))
+        frame[IS_LABELLED] = (~np.isnat(self._arrivals(rows))).astype(np.int64)
+        return self._usable(frame)
+
+    def labelled_rows(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        model_version: int | None = None,
+        max_rows: int,
+        sound_only: bool = False,
+        usable_only: bool = True,
+    ) -> pd.DataFrame:
+        rows = self._labelled(since, until, model_version, max_rows, sound_only=sound_only)
+        frame = self._predictions(rows)
+        frame.insert(0, "prediction_id", _ids(rows))
+        frame["model_version"] = self._versions(rows)
+        frame[TRUE_LABEL] = self._now().log.stream.label[rows].astype(np.int64)
+        return self._usable(frame) if usable_only else frame
+
+    def labelled_keys(
+        self, *, since: datetime | None = None, until: datetime | None = None, max_rows: int
+    ) -> pd.DataFrame:
+        import pandas as pd
+
+        rows = self._labelled(since, until, None, max_rows, sound_only=True)
+        stream = self._now().log.stream
+        keys = _keys([stream.columns[name][rows] for name in self._contract.input_names])
+        has_keys = self._contract.equal_inputs_are_one_case
+        return pd.DataFrame(
+            {
+                "created_at": self._times(rows),
+                TRUE_LABEL: stream.label[rows].astype(np.int64),
+                INPUTS_KEY: pd.array(keys if has_keys else [None] * len(rows), dtype="Int64"),
+            }
+        )
+
+    def count_labels(self, *, since: datetime | None = None, sound_only: bool = False) -> tuple[int, int]:
+        rows = self._all_rows(since, None)
+        if sound_only:
+            rows = rows[self._is_sound(rows)]
+        return len(rows), int((~np.isnat(self._arrivals(rows))).sum())
+
+    def count_labels_received_after(
+        self, moment: datetime, *, since: datetime | None = None, until: datetime | None = None
+    ) -> int:
+        rows = self._all_rows(since, until)
+        rows = rows[self._arrivals(rows) > as_moment(moment)]  # NaT compares as False
+        return int(self._is_sound(rows).sum())
+
+    def label_delay_sample(self, model_version: int, since: datetime, until: datetime) -> pd.DataFrame:
+        import pandas as pd
+
+        view, horizon = self._now(), as_moment(until)
+        of_version = self._rows(model_version, since, until)
+        times = view.event_time[of_version]
+        bounds = sample_slices(since, until)
+        parts = [
+            of_version[start : min(stop, start + ROWS_PER_SLICE)]
+            for begins, ends in bounds
+            for start, stop in [np.searchsorted(times, [as_moment(begins), as_moment(ends)], side="right")]
+        ]
+        rows = np.concatenate(parts) if parts else of_version[:0]
+        created, arrivals = view.event_time[rows], self._arrivals(rows)
+        is_known = arrivals <= horizon
+        delay = np.where(is_known, _seconds(arrivals - created), np.nan)
+        return pd.DataFrame(
+            {
+                "age_s": _seconds(horizon - created),
+                "delay_s": delay,
+                TRUE_LABEL: np.where(is_known, view.log.stream.label[rows].astype(np.float64), np.nan),
+                "is_replaced": np.zeros(len(rows), dtype=np.bool_),
+            }
+        )
+
+    def record_spoiled_period(self, tick_id: str, period: SpoiledPeriod) -> None:
+        self._spoiled.setdefault(tick_id, period)
+
+    def baseline(self) -> pd.DataFrame | None:
+        """Return None: the first baseline informs people and decides nothing."""
+        return None
+
+    def _now(self) -> View:
+        assert self.view is not None, "a look has a view"
+        return self.view
+
+    def _all_rows(self, since: datetime | None, until: datetime | None) -> IntArray:
+        times = self._now().event_time
+        start = 0 if since is None else int(np.searchsorted(times, as_moment(since), side="right"))
+        stop = len(times) if until is None else int(np.searchsorted(times, as_moment(until), side="right"))
+        return np.arange(start, max(start, stop))
+
+    def _rows(self, model_version: int, since: datetime | None = None, until: datetime | None = None) -> IntArray:
+        """Return the rows in (since, until] that a version has served."""
+        index = self._index_of(model_version)
+        rows = self._all_rows(since, until)
+        return rows[:0] if index is None else rows[self._now().served_by[rows] == index]
+
+    def _labelled(
+        self,
+        since: datetime | None,
+        until: datetime | None,
+        model_version: int | None,
+        max_rows: int,
+        *,
+        sound_only: bool,
+    ) -> IntArray:
+        rows = self._all_rows(since, until) if model_version is None else self._rows(model_version, since, until)
+        rows = rows[~np.isnat(self._arrivals(rows))]
+        return (rows[self._is_sound(rows)] if sound_only else rows)[-max_rows:]
+
+    def _arrivals(self, rows: IntArray) -> TimeArray:
+        """Return when the labels of rows arrived; NaT where none has until now."""
+        view = self._now()
+        arrivals = view.log.label_time[rows]
+        return np.where(arrivals <= view.now, arrivals, np.datetime64("NaT", "us"))
+
+    def _is_sound(self, rows: IntArray) -> BoolArray:
+        """Return which rows were not sent while a tick found their version's feed broken."""
+        view = self._now()
+        is_sound = np.ones(len(rows), dtype=np.bool_)
+        for period in self._spoiled.values():
+            index = self._index_of(period.model_version)
+            times = view.event_time[rows]
+            is_within = (times >= as_moment(period.started_at)) & (times <= as_moment(period.ended_at))
+            is_sound &= ~(is_within & (view.served_by[rows] == index))
+        return is_sound
+
+    def _versions(self, rows: IntArray) -> IntArray:
+        served = self._now().served_by[rows]
+        number_of = {int(index): self._version_of(int(index)) for index in np.unique(served)}
+        return np.array([number_of[int(index)] for index in served], dtype=np.int64)
+
+    def _flagged(self, rows: IntArray) -> BoolArray:
+        view = self._now()
+        served = view.served_by[rows]
+        thresholds = {int(index): self._threshold_of(int(index)) for index in np.unique(served)}
+        limits = np.array([thresholds[int(index)] for index in served]) if len(thresholds) > 1 else None
+        limit: FloatArray | float = next(iter(thresholds.values()), 1.0) if limits is None else limits
+        return np.asarray(view.probability[rows] >= limit)
+
+    def _times(self, rows: IntArray) -> pd.DatetimeIndex:
+        import pandas as pd
+
+        return pd.DatetimeIndex(self._now().event_time[rows].astype("M8[ns]")).tz_localize("UTC")
+
+    def _predictions(self, rows: IntArray) -> pd.DataFrame:
+        """Return `created_at`, features, `probability` and `prediction` of the rows."""
+        import pandas as pd
+
+        view = self._now()
+        frame = pd.DataFrame(view.log.stream.features_at(rows), columns=list(self._contract.feature_names))
+        frame.insert(0, "created_at", self._times(rows))
+        frame["probability"] = view.probability[rows]
+        frame["prediction"] = self._flagged(rows).astype(np.int64)
+        return frame
+
+    def _usable(self, frame: pd.DataFrame) -> pd.DataFrame:
+        usable, _ = self._contract.without_unusable(frame)
+        return usable if len(usable) == len(frame) else usable.reset_index(drop=True)
+
+
+def _ids(rows: IntArray) -> list[str]:
+    return [prediction_id_of(row) for row in rows.tolist()]
+
+
+def _seconds(spans: np.ndarray) -> FloatArray:
+    """Return time spans in seconds: the float nearest to the decimal number, as Postgres has it; NaT becomes NaN."""
+    micros = spans.astype("m8[us]")
+    return np.where(np.isnat(micros), np.nan, micros.astype(np.int64) / 1e6)
+
+
+def _entropy_bits(probability: FloatArray) -> float:
+    parts = [np.where(p > 0, -p * np.log2(np.where(p > 0, p, 1.0)), 0.0) for p in (probability, 1 - probability)]
+    return float(np.mean(parts[0] + parts[1]))
+
+
+def _hash(values: np.ndarray) -> np.ndarray:
+    """Return a 64-bit hash of each value (splitmix64, Steele et al., 2014)."""
+    with np.errstate(over="ignore"):
+        mixed = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+
+
+def _keys(columns: list[FloatArray]) -> IntArray:
+    """Return a key of each row: equal for equal inputs, a missing value being equal to another."""
+    key = np.zeros(len(columns[0]), dtype=np.uint64)
+    for values in columns:
+        plain = np.where(np.isnan(values), np.nan, values) + 0.0  # one bit pattern for all NaN, and for -0.0 and 0.0
+        key = _hash(key ^ _hash(plain.view(np.uint64)))
+    return key.view(np.int64)
