@@ -5,7 +5,7 @@ What is decided is decided by `selfheal.services`, on repositories in memory; `t
 `benchmarks.heal` hold the decisions beside those of Dagster on Postgres.
 
 A look is, in this order: probation, if an evaluation is due; a monitoring tick, if there is new traffic; a retraining, if the
-tick asks for one, or the weekly schedule does; its promotion, if the gates agree.
+tick asks for one, or the weekly schedule does; its promotion, if the gates agree. At most one retraining a look.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ from selfheal.simulate.replay.models import Model, Training, model_of
 from selfheal.simulate.replay.policy import NO_ROWS, Action, Keep, Promote, Reject, RollBack, View
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
 
     from selfheal.services.repositories import LoopPlatform
     from selfheal.settings import Settings
+    from selfheal.simulate.replay.memory.records import MemoryTick
     from selfheal.simulate.replay.stream import IntArray
 
 ACTOR = {
@@ -108,19 +111,23 @@ def monitor(platform: LoopPlatform, now: datetime) -> list[str]:
     return [alert.message for alert in opened if alert.severity is Severity.CRITICAL]
 
 
-def requested(platform: LoopPlatform, now: datetime, previous: datetime) -> tuple[Trigger, str, str | None] | None:
-    """Return trigger, reason and episode of the retraining that the latest tick or the schedule asks for; None: neither does.
+@dataclass(frozen=True)
+class Request:
+    """A retraining that is asked for: by the latest tick, or by the weekly schedule."""
 
-    Args:
-        previous: the time of the look before.
-    """
+    trigger: Trigger
+    reason: str
+    episode_id: str | None = None
+
+
+def requests(platform: LoopPlatform, now: datetime, previous: datetime) -> Iterator[Request]:
+    """Yield what asks for a retraining now. `previous` is the time of the look before."""
     tick = latest_tick(platform)
     need = retraining_need(tick)
     if need.trigger is not None and tick is not None:
-        return need.trigger, need.reason, tick.episode_id
+        yield Request(need.trigger, need.reason, tick.episode_id)
     if is_weekly_due(previous, now):
-        return Trigger.SCHEDULE, "weekly schedule", None
-    return None
+        yield Request(Trigger.SCHEDULE, "weekly schedule")
 
 
 def is_weekly_due(previous: datetime, now: datetime) -> bool:
@@ -130,9 +137,16 @@ def is_weekly_due(previous: datetime, now: datetime) -> bool:
     return previous < due
 
 
-def retrain(platform: LoopPlatform, trigger: Trigger, reason: str, episode_id: str | None, now: datetime) -> Retrained:
+def retrain(platform: LoopPlatform, request: Request, now: datetime) -> Retrained:
     """Retrain as the retraining job does: decide, gather, train, judge, promote."""
-    decision = decide_retraining(platform, trigger, episode_id=episode_id, actor=ACTOR[trigger], reason=reason, now=now)
+    decision = decide_retraining(
+        platform,
+        request.trigger,
+        episode_id=request.episode_id,
+        actor=ACTOR[request.trigger],
+        reason=request.reason,
+        now=now,
+    )
     if decision.action is not Decided.TRAIN:
         return Retrained(decision)
     try:
@@ -169,6 +183,11 @@ class Ours:
         """Return all that was decided so far, oldest first."""
         return () if self._platform is None else self._platform.decisions.all
 
+    @property
+    def ticks(self) -> tuple[MemoryTick, ...]:
+        """Return all monitoring ticks so far."""
+        return () if self._platform is None else self._platform.ticks.all
+
     def decide(self, view: View) -> Action:
         """Look once."""
         now = as_datetime(view.now)
@@ -178,11 +197,11 @@ class Ours:
         if self._rolls_back(platform, now):
             return RollBack(alarm="probation failed")
         alarm = "; ".join(self._monitored(platform, now)) or None
-        asked = requested(platform, now, previous)
-        if asked is None:
-            return Keep(alarm)
-        trigger, reason, episode_id = asked
-        return self._action_of(platform, retrain(platform, trigger, reason, episode_id, now), alarm)
+        for request in requests(platform, now, previous):
+            found = retrain(platform, request, now)
+            if found.considered.action is Decided.TRAIN:
+                return self._action_of(platform, found, alarm)
+        return Keep(alarm)
 
     def _opened(self, view: View) -> MemoryPlatform:
         if self._platform is None:

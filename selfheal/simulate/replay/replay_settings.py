@@ -36,15 +36,9 @@ def settings_of_replay(
         raise ConfigurationError(
             f"the interval between two looks is {interval}; the platform's own policy looks at least once a day: choose less"
         )
-    prescribed = {
-        "monitoring_interval": max(5, round(interval.total_seconds())),
-        "random_seed": seed,
-        "training_jobs": 1,
-        "training_backend": "threading",
-        "max_latency_ratio": ANY_LATENCY,
-    }
     found = base.model_copy()
-    for name, value in (prescribed | {name.lower(): value for name, value in (overrides or {}).items()}).items():
+    wanted = prescribed(interval, seed) | {name.lower(): value for name, value in (overrides or {}).items()}
+    for name, value in wanted.items():
         if name not in type(base).model_fields:
             raise ConfigurationError(f"there is no setting {name.upper()}; .env.example lists them")
         try:
@@ -53,3 +47,14 @@ def settings_of_replay(
             problem = error.errors()[0]["msg"]
             raise ConfigurationError(f"{name.upper()}={value} is not possible: {problem}") from None
     return found
+
+
+def prescribed(interval: timedelta, seed: int) -> dict[str, Any]:
+    """Return the settings that every replay has, whatever the platform's are."""
+    return {
+        "monitoring_interval": max(5, round(interval.total_seconds())),
+        "random_seed": seed,
+        "training_jobs": 1,
+        "training_backend": "threading",
+        "max_latency_ratio": ANY_LATENCY,
+    }

@@ -79,10 +79,15 @@ class MemoryTick:
 
 
 class MemoryTicks:
-    """Monitoring ticks of a replay (`TickRepository`): the newest of each version, and the newest with enough rows."""
+    """Monitoring ticks of a replay (`TickRepository`), by version."""
 
     def __init__(self) -> None:
         self._ticks: dict[int, dict[str, MemoryTick]] = {}
+
+    @property
+    def all(self) -> tuple[MemoryTick, ...]:
+        """Return all ticks: those of one version after those of another, oldest first."""
+        return tuple(tick for of_version in self._ticks.values() for tick in of_version.values())
 
     def record(
         self,
