@@ -103,10 +103,11 @@ def compare_deployment(
     ours = Ours(settings_of_replay(default_settings(), interval, seed, overrides))
     replay(deployment, ours, interval=interval, seed=seed)
     settings = {"use_case": use_case, "data_dir": str(folder)} | dict(where or {})
-    lived = list(
-        _live_through(deployment, settings | prescribed(interval, seed) | dict(overrides or {}), interval, on_look)
-    )
-    return compared(lived, ours.decisions)
+    both = settings | prescribed(interval, seed) | dict(overrides or {})
+    lived = _live_through(deployment, both, interval, on_look)
+    found = compared(lived.decisions, ours.decisions)
+    compare_ticks(lived.ticks, {tick.tick_id: _tick(tick) for tick in ours.ticks}, found)
+    return found
 
 
 def compared(lived: Sequence[Decision], replayed: Sequence[Decision]) -> Parity:

@@ -194,9 +194,15 @@ class Ours:
         platform = self._opened(view)
         platform.traffic.view = view
         previous, self._previous = self._previous or as_datetime(view.started), now
-        if self._rolls_back(platform, now):
-            return RollBack(alarm="probation failed")
+        is_back = self._rolls_back(platform, now)
         alarm = "; ".join(self._monitored(platform, now)) or None
+        action = self._retrained(platform, now, previous, alarm)
+        if is_back:
+            assert isinstance(action, Keep), "a version that has just come back has no labels to learn from"
+            return RollBack(alarm="probation failed")
+        return action
+
+    def _retrained(self, platform: MemoryPlatform, now: datetime, previous: datetime, alarm: str | None) -> Action:
         for request in requests(platform, now, previous):
             found = retrain(platform, request, now)
             if found.considered.action is Decided.TRAIN:
