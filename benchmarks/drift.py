@@ -351,7 +351,7 @@ def detection_of(world: World, change: Change, column: str, n_rows: int, n_windo
 def is_called(current: pd.DataFrame, reference: pd.DataFrame, name: str) -> bool:
     """Return whether our rule calls the column drifted, by its values or its missing rate."""
     thresholds = derive_thresholds(reference, NAMES, LIMITS.n_ticks)
-    (column,) = drift_of_columns([name], current, reference, current.tail(RECENT_ROWS), thresholds, LIMITS, {})
+    (column,) = drift_of_columns([name], current, reference, current.tail(RECENT_ROWS), thresholds, LIMITS)
     return column.is_drifted or column.is_missing_rate_drifted
 
 
@@ -491,7 +491,7 @@ def verdict_on(current: pd.DataFrame, reference: pd.DataFrame) -> str:
     end = datetime(2026, 1, 2, tzinfo=UTC)
     window = Window(contract.name, 1, end - timedelta(days=1), end, len(current), len(current), end)
     thresholds = derive_thresholds(reference, NAMES, LIMITS.n_ticks)
-    columns = drift_of_columns(NAMES, current, reference, None, thresholds, LIMITS, {})
+    columns = drift_of_columns(NAMES, current, reference, None, thresholds, LIMITS)
     drift = drift_report(
         window,
         columns,

@@ -368,7 +368,7 @@ def tick_here() -> None:
         proxy = collect(platform, datetime.now(UTC))
         assert proxy is not None
         looks.append(time.perf_counter() - began)
-        drift = compare(platform, proxy.window).report
+        drift = compare(platform, proxy.window)
         performance = measure(platform, proxy.window)
         conclude(platform, proxy, drift, performance, datetime.now(UTC))
         ticks.append(time.perf_counter() - began)

@@ -116,18 +116,18 @@ def uncopied(trial: Trial) -> list[str]:
 def tick(trial: Trial) -> str | None:
     """One monitoring tick, as the assets of `monitoring_job` do it; return the episode."""
     from selfheal.adapters.alerting.delivery import deliver_due_alerts
-    from selfheal.services.reports.files import report_name, reports_folder, results_folder, save_evidently, save_tick
-    from selfheal.services.reports.writer import is_worth_a_page, write_overview
+    from selfheal.services.reports.files import results_folder, save_tick
+    from selfheal.services.reports.writer import is_worth_a_page, write_evidently, write_overview
     from selfheal.services.tick import collect, compare, conclude, measure
 
     platform, now = trial.platform, trial.now
     trial.ingest()
     proxy = collect(platform, now)
     assert proxy is not None, "there is traffic"
-    compared = compare(platform, proxy.window)
-    report, folder = compared.report, reports_folder(trial.settings.data_dir)
-    if compared.snapshot is not None and report.drifted_features and trial.rng.random() < 0.5:
-        page = save_evidently(compared, folder, report_name(proxy.window))
+    report = compare(platform, proxy.window)
+    if report.columns and report.drifted_features and trial.rng.random() < 0.5:
+        page = write_evidently(platform, report)
+        assert page is not None, "a drifted column has values"
         report = dataclasses.replace(report, report_ref=str(page.relative_to(trial.settings.data_dir)))
     performance = measure(platform, proxy.window)
     outcome, _ = conclude(platform, proxy, report, performance, now)

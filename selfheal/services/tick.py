@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from selfheal.adapters.postgres import alerts
 from selfheal.domain.contract import TRUE_LABEL
-from selfheal.domain.monitoring.drift import PROBABILITY, RECENT_ROWS, DriftLimits, DriftResult, detect_drift
+from selfheal.domain.monitoring.drift import PROBABILITY, RECENT_ROWS, DriftLimits, detect_drift
 from selfheal.domain.monitoring.feed import MIN_ROWS as MIN_FEED_ROWS
 from selfheal.domain.monitoring.feed import FeedCheck, feed_problems, spoiled_period
 from selfheal.domain.monitoring.label_delay import label_delay, matured_period, observed_until
@@ -45,7 +45,7 @@ def collect(platform: LoopPlatform, now: datetime) -> ProxyMetrics | None:
     return None if window is None else platform.traffic.proxy_metrics(window)
 
 
-def compare(platform: LoopPlatform, window: Window) -> DriftResult:
+def compare(platform: LoopPlatform, window: Window) -> DriftReport:
     """Compare the window's rows with the champion's reference and the first baseline (`detect_drift`)."""
     champion = _champion_of_window(platform, window)
     reference = _reference(platform, champion)
@@ -67,7 +67,7 @@ def compare(platform: LoopPlatform, window: Window) -> DriftResult:
         feed_checked_since=recent["created_at"].iloc[0].to_pydatetime() if len(recent) >= MIN_FEED_ROWS else None,
         seed=platform.settings.random_seed,
     )
-    return replace(found, report=replace(found.report, unusable_rows=unusable))
+    return replace(found, unusable_rows=unusable)
 
 
 def measure(platform: LoopPlatform, window: Window) -> PerformanceReport:

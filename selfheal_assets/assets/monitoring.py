@@ -24,7 +24,7 @@ from selfheal_assets.resources import links
 from selfheal_assets.resources.platform import PlatformResource
 
 if TYPE_CHECKING:
-    from selfheal.domain.monitoring.drift import DriftResult
+    from selfheal.services.platform import Platform
 
 FEED_IS_SOUND, MODEL_DOES_NO_HARM = "feed_is_sound", "model_does_no_harm"
 
@@ -85,8 +85,7 @@ def drift_report(proxy_metrics: ProxyMetrics, platform: PlatformResource) -> dg.
     from selfheal.services.tick import compare
 
     opened = platform.open()
-    result = compare(opened, proxy_metrics.window)
-    report = _with_page(platform, result)
+    report = _with_page(opened, compare(opened, proxy_metrics.window))
     rows = [
         {
             "column": c.column,
@@ -292,17 +291,17 @@ def _verdict_checks(triage: Triage) -> Iterator[dg.AssetCheckResult]:
     )
 
 
-def _with_page(platform: PlatformResource, compared: "DriftResult") -> DriftReport:
+def _with_page(platform: "Platform", report: DriftReport) -> DriftReport:
     """Render Evidently's page if it is due; return the report with a reference to it."""
     import dataclasses
 
     from selfheal.adapters.postgres.ticks import recent_ticks
-    from selfheal.services.reports.files import report_name, reports_folder, save_evidently, should_render
+    from selfheal.services.reports.files import should_render
+    from selfheal.services.reports.writer import write_evidently
 
-    opened, report = platform.open(), compared.report
-    if compared.snapshot is None:
+    if not report.columns:
         return report
-    ticks = recent_ticks(opened.store, 288, report.window.model_version)
+    ticks = recent_ticks(platform.store, 288, report.window.model_version)
     rendered = next((tick.created_at for tick in ticks if tick.report_ref is not None), None)
     wanted = should_render(
         is_drifted=bool(report.drifted_features),
@@ -310,8 +309,7 @@ def _with_page(platform: PlatformResource, compared: "DriftResult") -> DriftRepo
         last_rendered_at=rendered,
         now=datetime.now(UTC),
     )
-    if not wanted:
+    path = write_evidently(platform, report) if wanted else None
+    if path is None:
         return report
-    settings = opened.settings
-    path = save_evidently(compared, reports_folder(settings.data_dir), report_name(report.window))
-    return dataclasses.replace(report, report_ref=str(path.relative_to(settings.data_dir)))
+    return dataclasses.replace(report, report_ref=str(path.relative_to(platform.settings.data_dir)))

@@ -25,7 +25,7 @@ def tick(platform: Platform, now: datetime, **drift: Any) -> Triage:
 def tick_with_evidently(platform: Platform, now: datetime) -> Triage:
     proxy = collect(platform, now)
     assert proxy is not None, "there is no traffic to look at"
-    drift = compare(platform, proxy.window).report
+    drift = compare(platform, proxy.window)
     return conclude(platform, proxy, drift, measure(platform, proxy.window), now)[0]
 
 

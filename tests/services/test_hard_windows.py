@@ -52,7 +52,7 @@ def test_a_window_whose_rows_are_gone_is_insufficient(platform: Platform) -> Non
     outcome, _ = conclude(
         platform,
         store_predictions.proxy_metrics(platform.store, emptied),
-        compare(platform, emptied).report,
+        compare(platform, emptied),
         measure(platform, emptied),
         sent.last_at,
     )

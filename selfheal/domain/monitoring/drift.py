@@ -1,8 +1,8 @@
 """Drift of each feature and of the predicted probability against a frozen reference.
 
-Evidently computes and renders, with our test (`selfheal.domain.monitoring.shift`) and our thresholds
-(`selfheal.domain.monitoring.thresholds`). A column has drifted if its shift is significant under the false-alarm budget
-*and* material. Missing rates are tested separately from values.
+The tests are those of `selfheal.domain.monitoring.shift`, the thresholds those of `selfheal.domain.monitoring.thresholds`. A
+column has drifted if its shift is significant under the false-alarm budget *and* material. Missing rates are tested separately
+from values. Rendering the comparison for people belongs to `selfheal.services.reports`.
 
 Each tick evaluates two windows. The whole look-back detects small shifts. Its newest rows detect a new shift before it
 dominates the look-back, and detect its end before the last shifted row has left the look-back.
@@ -11,7 +11,7 @@ dominates the look-back, and detect its end before the last shifted row has left
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from selfheal.domain.monitoring.thresholds import Thresholds, derive_thresholds
 from selfheal.domain.records import ColumnDrift, DriftReport, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     import pandas as pd
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 PROBABILITY = "probability"
 METHOD = "selfheal_shift"
-METHOD_TITLE = "smaller of Kolmogorov-Smirnov and rank-sum p-value, doubled"
+"""Name of the test in the records: the smaller of the Kolmogorov-Smirnov and the rank-sum p-value, doubled."""
+
 RECENT_ROWS = 500
 """Number of newest rows that form the second window."""
 
@@ -62,20 +63,6 @@ class DriftLimits:
     min_rows: int
 
 
-@dataclass(frozen=True)
-class DriftResult:
-    """The record, and Evidently's snapshot to render a page from (None if there was nothing to compare)."""
-
-    report: DriftReport
-    snapshot: Any | None
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """Return the columns that were judged although Evidently's snapshot does not have them."""
-        shown = {} if self.snapshot is None else evidently_p_values(self.snapshot)
-        return tuple(column.column for column in self.report.columns if column.column not in shown)
-
-
 def detect_drift(
     window: Window,
     current: pd.DataFrame,
@@ -89,10 +76,10 @@ def detect_drift(
     feed_problems: tuple[str, ...] = (),
     feed_checked_since: datetime | None = None,
     seed: int = 0,
-) -> DriftResult:
+) -> DriftReport:
     """Compare the window's rows with the serving version's reference (decides) and the first baseline (informs).
 
-    For a column without any value on one side only the missing rate is compared, because Evidently refuses such a column.
+    For a column without any value on one side only the missing rate is compared.
 
     Args:
         current: the features and `probability` of the window, one row per prediction.
@@ -105,19 +92,15 @@ def detect_drift(
     """
     domain: DomainCheck | None = None
     level = 0.0
-    snapshot: Any | None = None
     columns: tuple[ColumnDrift, ...] = ()
     names = [*features, PROBABILITY]
     current, reference = _as_floats(current, names), _as_floats(reference, names)
     if len(current) >= limits.min_rows:
         thresholds = derive_thresholds(reference, names, limits.n_ticks)
-        known = [name for name in names if current[name].notna().any() and reference[name].notna().any()]
-        snapshot = run_evidently(current[known], reference[known], thresholds) if known else None
-        p_values = evidently_p_values(snapshot) if known else {}
-        columns = drift_of_columns(names, current, reference, recent, thresholds, limits, p_values)
+        columns = drift_of_columns(names, current, reference, recent, thresholds, limits)
         domain = domain_check(current, reference, features, seed) if len(reference) >= limits.min_rows else None
         level = thresholds.level
-    report = drift_report(
+    return drift_report(
         window,
         columns,
         n_current=len(current),
@@ -137,14 +120,10 @@ def detect_drift(
             if ks_distance(current[name].to_numpy(), baseline[name].to_numpy()) >= LONG_TERM_DISTANCE
         ),
     )
-    return DriftResult(report, snapshot)
 
 
 def _as_floats(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return these columns as float64, whatever type a derivation gave them.
-
-    Evidently (0.7) fails on nullable and boolean columns, and finds no numbers in unsigned ones unless they are declared.
-    """
+    """Return these columns as float64, whatever type a derivation gave them."""
     return frame[list(names)].astype(np.float64)
 
 
@@ -155,9 +134,8 @@ def drift_of_columns(
     recent: pd.DataFrame | None,
     thresholds: Thresholds,
     limits: DriftLimits,
-    p_values: Mapping[str, float],
 ) -> tuple[ColumnDrift, ...]:
-    """Apply `column_drift` to each name; `p_values` are those that Evidently has already computed."""
+    """Apply `column_drift` to each name."""
     newest = recent if recent is not None and limits.min_rows <= len(recent) < len(current) else None
     return tuple(
         column_drift(
@@ -167,7 +145,6 @@ def drift_of_columns(
             None if newest is None else newest[name].to_numpy(dtype=np.float64),
             thresholds,
             limits,
-            p_values.get(name),
         )
         for name in names
     )
@@ -210,46 +187,6 @@ def drift_report(
     )
 
 
-def run_evidently(current: pd.DataFrame, reference: pd.DataFrame, thresholds: Thresholds) -> Any:
-    """Run Evidently's drift preset with our test and each column's threshold."""
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset
-
-    _register_method()
-    names = list(current.columns)
-    definition = DataDefinition(numerical_columns=names)
-    preset = DataDriftPreset(
-        columns=names,
-        drift_share=DATASET_DRIFT_SHARE,
-        per_column_method=dict.fromkeys(names, METHOD),
-        per_column_threshold={name: thresholds.of_values[name] for name in names},
-    )
-    return Report([preset]).run(
-        Dataset.from_pandas(current, data_definition=definition),
-        Dataset.from_pandas(reference, data_definition=definition),
-    )
-
-
-def _register_method() -> None:
-    from evidently.legacy.calculations.stattests import StatTest, register_stattest
-    from evidently.legacy.core import ColumnType
-
-    def test(reference: pd.Series, current: pd.Series, _: Any, threshold: float) -> tuple[float, bool]:
-        p_value = column_shift(current.to_numpy(dtype=np.float64), reference.to_numpy(dtype=np.float64)).p_value
-        return p_value, p_value < threshold
-
-    register_stattest(StatTest(METHOD, METHOD_TITLE, [ColumnType.Numerical]), default_impl=test)
-
-
-def evidently_p_values(snapshot: Any) -> dict[str, float]:
-    """Return the p-value of each column that a snapshot of `run_evidently` has."""
-    return {
-        metric["config"]["column"]: float(metric["value"])
-        for metric in snapshot.dict()["metrics"]
-        if "column" in metric.get("config", {})
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class _Comparison:
     """One column in one window."""
@@ -268,11 +205,8 @@ def _compare(
     reference: FloatArray,
     thresholds: Thresholds,
     limits: DriftLimits,
-    p_value: float | None = None,
 ) -> _Comparison:
     shift = column_shift(values, reference)
-    if p_value is not None:
-        shift = shift._replace(p_value=p_value)
     n_missing, n_missing_reference = int(np.isnan(values).sum()), int(np.isnan(reference).sum())
     missing_pct = 100.0 * n_missing / len(values)
     points = abs(missing_pct - 100.0 * n_missing_reference / len(reference))
@@ -294,17 +228,13 @@ def column_drift(
     recent: FloatArray | None,
     thresholds: Thresholds,
     limits: DriftLimits,
-    p_value: float | None = None,
 ) -> ColumnDrift:
     """Compare one column of the window and of its newest rows (None: the window has no more) with the reference.
 
     A shift in either counts as drift, unless the newest rows show that the window's shift is over.
-
-    Args:
-        p_value: of the window's shift, if it has already been computed.
     """
     reference_missing_pct = 100.0 * float(np.isnan(reference).mean())
-    whole = _compare(name, current, reference, thresholds, limits, p_value)
+    whole = _compare(name, current, reference, thresholds, limits)
     newest = whole if recent is None else _compare(name, recent, reference, thresholds, limits)
     is_drifted = whole.is_drifted and (recent is None or not _has_returned(current, recent, whole, newest))
     is_missing_drifted = whole.is_missing_drifted and not _has_returned_missing(whole, newest, reference_missing_pct)

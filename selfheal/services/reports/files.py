@@ -15,15 +15,11 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfheal.domain.records import TickRecord, Window
 from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.serialization import from_dict, to_json
-from selfheal.services.reports.evidently_page import with_note
-
-if TYPE_CHECKING:
-    from selfheal.domain.monitoring.drift import DriftResult
 
 RENDER_AGAIN_AFTER = timedelta(hours=1)
 OVERVIEW = "-overview"
@@ -75,16 +71,19 @@ def report_name(window: Window) -> str:
     return f"{window.end.astimezone(UTC):%Y%m%dT%H%M%S}-v{window.model_version}"
 
 
-def save_evidently(compared: DriftResult, folder: Path, name: str) -> Path:
-    """Write Evidently's page of a comparison, with our note at its top."""
-    assert compared.snapshot is not None, "there is something to show"
-    html = compared.snapshot.get_html_str(as_iframe=False)
-    return write_atomic(folder / f"{name}.html", with_note(html, compared.left_out, f"{name}{OVERVIEW}.html").encode())
+def overview_name(name: str) -> str:
+    """Return the file name of a report's overview."""
+    return f"{name}{OVERVIEW}.html"
+
+
+def save_evidently(html: str, folder: Path, name: str) -> Path:
+    """Write Evidently's page (`selfheal.services.reports.evidently_page`)."""
+    return write_atomic(folder / f"{name}.html", html.encode())
 
 
 def save_overview(html: str, folder: Path, name: str) -> Path:
     """Write the overview page; `ensure_scripts` provides its scripts."""
-    return write_atomic(folder / f"{name}{OVERVIEW}.html", html.encode())
+    return write_atomic(folder / overview_name(name), html.encode())
 
 
 def ensure_scripts(folder: Path) -> tuple[str, str]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from selfheal.adapters.postgres import alerts, model_versions, predictions
 from selfheal.adapters.postgres import ticks as tick_queries
-from selfheal.domain.records import TickRecord, Verdict
+from selfheal.domain.records import DriftReport, TickRecord, Verdict
 from selfheal.services.reports.figures import PastTick
 from selfheal.services.reports.files import (
     ensure_scripts,
+    overview_name,
     prune_reports,
     read_tick_values,
     report_name,
@@ -84,6 +85,28 @@ def write_overview(platform: Platform, tick: TickRecord, now: datetime) -> Path:
     return path
 
 
+def write_evidently(platform: Platform, report: DriftReport) -> Path | None:
+    """Write Evidently's page of a comparison; None if no column has values to show.
+
+    It takes seconds, and reads the window's rows again: a decision neither waits for the page nor retains rows for it.
+    """
+    from selfheal.services.reports.evidently_page import evidently_page
+
+    settings, store, window = platform.settings, platform.store, report.window
+    if not report.columns:
+        return None
+    version = model_versions.model_version(store, window.model_version)
+    assert version is not None, "a window is of a registered version"
+    name = report_name(window)
+    html = evidently_page(
+        report,
+        predictions.window_rows(store, window, settings.monitoring_max_rows),
+        platform.registry.reference(version),
+        overview_name(name),
+    )
+    return None if html is None else save_evidently(html, reports_folder(settings.data_dir), name)
+
+
 REPORT_PHASES = ("the window", "drift", "quality", "writing pages")
 
 
@@ -108,10 +131,9 @@ def report_now(platform: Platform, now: datetime, on_phase: Callable[[str], None
     on_phase(quality)
     performance = measure(platform, proxy.window)
     on_phase(pages)
-    if compared.snapshot is not None:
-        save_evidently(compared, reports_folder(platform.settings.data_dir), report_name(proxy.window))
-    outcome = assess(platform, compared.report, performance)
-    return write_overview(platform, TickRecord(outcome, proxy, compared.report, performance), now)
+    write_evidently(platform, compared)
+    outcome = assess(platform, compared, performance)
+    return write_overview(platform, TickRecord(outcome, proxy, compared, performance), now)
 
 
 def delete_old_reports(platform: Platform, now: datetime) -> int:

@@ -106,7 +106,7 @@ def monitor(platform: LoopPlatform, now: datetime) -> list[str]:
     proxy = collect(platform, now)
     if proxy is None:
         return []
-    drift = compare(platform, proxy.window).report
+    drift = compare(platform, proxy.window)
     _, opened = conclude(platform, proxy, drift, measure(platform, proxy.window), now)
     return [alert.message for alert in opened if alert.severity is Severity.CRITICAL]
 

@@ -115,6 +115,7 @@ def test_a_report_on_demand_has_both_pages_and_records_nothing(platform: Platfor
     assert report.overview == page
     assert report.evidently is not None
     assert f'href="{report.evidently.name}"' in page.read_text()
+    assert f'href="{report.overview.name}"' in report.evidently.read_text()
     assert ticks.latest_tick(platform.store) is None
     assert alerts.list_alerts(platform.store) == []
 
@@ -124,7 +125,7 @@ def test_a_change_of_the_verdict_is_worth_a_page_and_one_to_unknown_is_not(platf
     sent = serve(platform, toy_rows(40))
     proxy = collect(platform, sent.last_at)
     assert proxy is not None
-    drift, performance = compare(platform, proxy.window).report, measure(platform, proxy.window)
+    drift, performance = compare(platform, proxy.window), measure(platform, proxy.window)
     for before in (Verdict.HARMFUL_SHIFT, Verdict.STABLE):
         add_tick(platform, sent.last_at + DAY * (before is Verdict.STABLE), verdict=before)
     now = sent.last_at + 9 * DAY
@@ -152,7 +153,7 @@ def test_a_tick_with_too_few_rows_and_one_whose_file_is_gone_have_a_page_too(pla
     add_tick(platform, sent.last_at, has_file=False)
     proxy = collect(platform, sent.last_at)
     assert proxy is not None
-    drift, performance = compare(platform, proxy.window).report, measure(platform, proxy.window)
+    drift, performance = compare(platform, proxy.window), measure(platform, proxy.window)
     tick = TickRecord(assess(platform, drift, performance), proxy, drift, performance)
     html = write_overview(platform, tick, datetime.now(UTC)).read_text()
     assert "Too few rows to judge" in html
