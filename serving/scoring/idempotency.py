@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 50_000
-"""Number of answers in memory: several seconds at the highest rate, while Postgres lags by a fraction of a second."""
+"""Number of answers in memory: several seconds at the highest rate, while Postgres lags by a fraction of a second.
+
+50 MB when full."""
 
 LOOKUP_TIMEOUT_SECONDS = 1.0
 """Time limit for Postgres to look up ids. If it takes longer (a lock, an unreachable host), it counts as unavailable."""
