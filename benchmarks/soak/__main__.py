@@ -12,8 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,8 +26,11 @@ from benchmarks.crash.kept_word import journal_lines, logged_labels, logged_rows
 from benchmarks.crash.processes import kill, platform_environment, settings_of, traffic
 from benchmarks.crash.states import roomy_folder
 from benchmarks.running_platform import PlatformIsStuckError, RunningPlatform
+from benchmarks.soak.filling import NotFilledError, fill
+from benchmarks.soak.measured import bounds_of, changed_most, floors_of, slopes_of
 from benchmarks.soak.outcome import Outcome, show
-from benchmarks.soak.samples import EVIDENCE, KEPT, Sampler
+from benchmarks.soak.plan import FIRST_KILLS, QUICK, Done, Plan, later_victim, short_of
+from benchmarks.soak.samples import Sampler
 from benchmarks.soak.upkeep import IN_DAYS, MINUTES_PER_DAY
 from benchmarks.stage import prepare, request_rows
 from benchmarks.witness import Ledger
@@ -41,81 +43,20 @@ from selfheal.services.platform import open_platform
 from selfheal.services.verification.run import verify_everything
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from selfheal.adapters.datasets import Dataset
     from selfheal.domain.contract import ModelContract
     from selfheal.services.platform import Platform
     from selfheal.settings import Settings
 
-FIRST_KILLS = ("up", "api", "code", "webserver", "daemon", "mlflow", "run_worker", "postgres")
-LATER_KILLS = ("run_worker", "postgres")
-FIRST_SHARE = 1 / 3
-"""Of the time, in which every process is killed; after that only those whose life is short anyway, or that starts anew."""
-
 CALM_ROWS, DRIFTED_ROWS = 4_000, 2_000
 N_CLIENTS = 3
 CLIENT_PAUSE_SECONDS = 0.3
 LABELLED_SHARE = 0.4
 
-HOURS_UNTIL_DELETED = 2.0
-"""Predictions are deleted by whole hours, whatever the retention."""
-
 SETTLING_SECONDS = 100.0
 """Before the end nothing is promoted by force: MLflow follows within a minute, and `verify` compares."""
-
-MOST_SECONDS_A_TICK = 60.0
-DONE_SHARE = 0.6
-"""Of what is planned that has to be done: a kill takes the time of a start, and what is due meanwhile waits."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Seconds: between samples, kills, maintenances and forced promotions; the warm-up of a process and of what is kept."""
-
-    hours: float
-    sample_s: float = 10.0
-    kill_s: float = 300.0
-    maintain_s: float = 120.0
-    promote_s: float = 480.0
-    label_delay_s: float = 90.0
-    retention_minutes: float = 10.0
-    process_warm_up_s: float = 240.0
-
-    @property
-    def seconds(self) -> float:
-        """Return the planned duration in seconds."""
-        return 3_600 * self.hours
-
-    @property
-    def kept_warm_up_s(self) -> float:
-        """Until all that is deleted after minutes has been there as long as it will ever be."""
-        return max(self.seconds * FIRST_SHARE, min(2 * 60 * self.retention_minutes, self.seconds / 2))
-
-
-QUICK = Plan(
-    0.1,
-    sample_s=3,
-    kill_s=80,
-    maintain_s=60,
-    promote_s=90,
-    label_delay_s=20,
-    retention_minutes=1.5,
-    process_warm_up_s=15,
-)
-
-
-@dataclass
-class Done:
-    """What was done to the platform meanwhile."""
-
-    kills: Counter[str] = field(default_factory=Counter)
-    stuck: list[str] = field(default_factory=list)
-    deleted: Counter[str] = field(default_factory=Counter)
-    maintenances: int = 0
-    promotions: int = 0
-    ticks: set[str] = field(default_factory=set)
-    n_starts: int = 0
 
 
 def main(
@@ -148,7 +89,7 @@ def soak(folder: Path, data: Path | None, plan: Plan, console: Console, *, is_qu
     platform = RunningPlatform(folder, environment)
     settings, ledger = settings_of(platform), mixed_ledger(dataset, contract)
     done = Done()
-    sampler = Sampler(platform, plan.sample_s, kept_every=3)
+    sampler = Sampler(platform, plan.sample_s, kept_every=3, count_answers=lambda: len(ledger.acknowledged))
     console.print("Starting `selfheal up`")
     try:
         platform.start()
@@ -159,13 +100,17 @@ def soak(folder: Path, data: Path | None, plan: Plan, console: Console, *, is_qu
         }
         with traffic(ledger, platform, N_CLIENTS, **clients):
             sampler.start()
-            _live_through(platform, plan, done, console)
+            filled = _live_through(platform, ledger, plan, done, console)
             sampler.stop()
         for process in platform.stop():
             done.stuck.append(f"after Ctrl-C process {process.pid} lives on")
     finally:
         platform.kill_everything()
     done.n_starts = platform.n_starts
+    done.n_api_lives_measured = sampler.n_lives("api", plan.settled_s)
+    for one in filled:
+        ledger.acknowledged += one.acknowledged
+        ledger.labels |= one.labels
     return _outcome(settings, ledger, sampler, done, plan, is_quick=is_quick)
 
 
@@ -185,13 +130,11 @@ def mixed_ledger(dataset: Dataset, contract: ModelContract) -> Ledger:
     return Ledger(rows, labels)
 
 
-def _live_through(platform: RunningPlatform, plan: Plan, done: Done, console: Console) -> None:
-    """Do what is due, until the time is up; each kill is a line."""
-    began = time.monotonic()
-    due = {"kill": plan.kill_s, "maintain": plan.maintain_s, "promote": plan.promote_s / 2}
-    every = {"kill": plan.kill_s, "maintain": plan.maintain_s, "promote": plan.promote_s}
-    first_kills = list(FIRST_KILLS)
-    random.shuffle(first_kills)
+def _live_through(platform: RunningPlatform, ledger: Ledger, plan: Plan, done: Done, console: Console) -> list[Ledger]:
+    """Do what is due, until the time is up; each kill is a line. Return what filled the API's memory."""
+    began, filled = time.monotonic(), list[Ledger]()
+    due = {"kill": plan.first_kill_s, "maintain": plan.maintain_s, "promote": plan.promote_s / 2, "fill": plan.first_s}
+    victims = _victims(plan)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("soak", total=plan.seconds)
@@ -200,14 +143,15 @@ def _live_through(platform: RunningPlatform, plan: Plan, done: Done, console: Co
                 bar, completed=seconds, description=f"soak ({len(done.ticks):,} ticks, {done.kills.total()} kills)"
             )
             for what in [name for name, when in due.items() if seconds >= when]:
-                due[what] = seconds + every[what]
+                due[what] = plan.next_after(what, seconds)
                 if what == "kill":
-                    is_first = seconds < FIRST_SHARE * plan.seconds
-                    role = _next_victim(first_kills, is_first=is_first)
+                    role = victims(seconds)
                     _kill_one(platform, role, done)
                     console.print(
                         f"{seconds:,.0f} s: kill -9 {role}; {len(done.ticks):,} ticks so far", highlight=False
                     )
+                elif what == "fill":
+                    filled += _fill(platform, ledger, plan, done, console)
                 elif what == "maintain":
                     _maintain(platform, plan, done)
                 elif seconds < plan.seconds - SETTLING_SECONDS:
@@ -215,13 +159,33 @@ def _live_through(platform: RunningPlatform, plan: Plan, done: Done, console: Co
             _note_ticks(platform, done)
             time.sleep(1.0)
         progress.update(bar, completed=plan.seconds)
+    return filled
 
 
-def _next_victim(first_kills: list[str], *, is_first: bool) -> str:
-    """Return each process once, then any; later only what is short-lived anyway."""
-    if not is_first:
-        return random.choice(LATER_KILLS)
-    return first_kills.pop() if first_kills else random.choice(FIRST_KILLS)
+def _victims(plan: Plan) -> Callable[[float], str]:
+    """Return who is killed at a time: each process once, then any; later only what is short-lived anyway."""
+    first, numbers = list(FIRST_KILLS), count(1)
+    random.shuffle(first)
+
+    def victim(seconds: float) -> str:
+        if seconds >= plan.first_s:
+            return later_victim(next(numbers))
+        return first.pop() if first else random.choice(FIRST_KILLS)
+
+    return victim
+
+
+def _fill(platform: RunningPlatform, ledger: Ledger, plan: Plan, done: Done, console: Console) -> list[Ledger]:
+    """Fill the API's bounded memories, once all that is killed of it has been killed."""
+    began = time.monotonic()
+    try:
+        filler = fill(f"http://127.0.0.1:{platform.api_port}", ledger, plan.n_filled)
+    except NotFilledError as error:
+        done.not_filled = str(error)
+        return []
+    done.n_filled = len(filler.labels)
+    console.print(f"{done.n_filled:,} labelled predictions to fill the API's memory: {time.monotonic() - began:.0f} s")
+    return [filler]
 
 
 def _kill_one(platform: RunningPlatform, role: str, done: Done) -> None:
@@ -280,23 +244,18 @@ def _outcome(
         findings = [one for result in verified.results for one in result.findings]
     finally:
         platform.close()
-    warm_up = {KEPT: (0.0, plan.kept_warm_up_s), EVIDENCE: (0.0, plan.kept_warm_up_s)}
-    slopes = {
-        process: {
-            name: None if found is None else found.as_list()
-            for name, series in measures.items()
-            for begins in [warm_up.get(process, (plan.process_warm_up_s, 0.0))]
-            for found in [series.trend(after_start_s=begins[0], after_s=begins[1])]
-        }
-        for process, measures in sampler.series.items()
-    }
-    evidence = sampler.series[EVIDENCE]["bytes"].values
+    floors = floors_of(sampler.series, plan)
     return Outcome(
         hours=sampler.seconds_sampled / 3_600,
-        slope_pct_per_day=slopes,
-        evidence_bytes_per_prediction=(evidence[-1] - evidence[0]) / max(1, len(ledger.acknowledged))
-        if evidence
-        else float("nan"),
+        slope_pct_per_day=slopes_of(floors),
+        bounds=bounds_of(
+            sampler.series,
+            plan,
+            shared_limit_bytes=sampler.shared_limit_bytes,
+            n_acknowledged=len(ledger.acknowledged),
+        ),
+        floors={name: {measure: one.values for measure, one in found.items()} for name, found in floors.items()},
+        kept_parts=changed_most(sampler.parts, plan.settled_s),
         acknowledged=len(ledger.acknowledged),
         labels_acknowledged=len(ledger.labels),
         lost=lost,
@@ -310,7 +269,7 @@ def _outcome(
         promotions=done.promotions,
         n_starts=done.n_starts,
         deleted=dict(done.deleted),
-        short_of=tuple(_short_of(done, plan, ledger)),
+        short_of=tuple(short_of(done, plan, ledger)),
         is_quick=is_quick,
     )
 
@@ -331,24 +290,6 @@ def _against_answers(platform: Platform, ledger: Ledger) -> tuple[int, int, int]
         ack = told.get(prediction_id)
         wrong += ack is not None and ack.probability != probability
     return lost, n_duplicated(logged), wrong
-
-
-def _short_of(done: Done, plan: Plan, ledger: Ledger) -> Iterator[str]:
-    """Yield a sentence for everything that was done less often than planned."""
-    wanted = {
-        "ticks": (len(done.ticks), plan.seconds / MOST_SECONDS_A_TICK),
-        "kills": (done.kills.total(), plan.seconds / plan.kill_s * DONE_SHARE - 1),
-        "maintenances": (done.maintenances, plan.seconds / plan.maintain_s * DONE_SHARE - 1),
-        "promotions by force": (done.promotions, plan.seconds / plan.promote_s * DONE_SHARE - 1),
-        "acknowledged predictions": (len(ledger.acknowledged), plan.seconds),
-        "acknowledged labels": (len(ledger.labels), plan.seconds / 10),
-    }
-    for name, (n, least) in wanted.items():
-        if n < least:
-            yield f"{n:,} {name}, at least {least:,.0f} were planned"
-    for name in ("runs", "results", "ticks") + (("predictions",) if plan.hours >= HOURS_UNTIL_DELETED else ()):
-        if not done.deleted[name]:
-            yield f"no {name} were deleted: what is kept was not measured"
 
 
 if __name__ == "__main__":

@@ -1,33 +1,24 @@
 """What hours of running came to: slopes, what was done meanwhile, and whether the platform kept its word.
 
-Belongs here: judging and printing. Does not belong here: measuring (`benchmarks.soak.samples`).
+Belongs here: gathering the judgements and printing. Does not belong here: measuring (`benchmarks.soak.samples`) and limits
+(`benchmarks.soak.bounds`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.soak.samples import EVIDENCE, KEPT, PROCESSES
-
-MAX_PCT_PER_DAY = 5.0
-MAX_EVIDENCE_BYTES_PER_PREDICTION = 4_000
-"""A journal line and a row with its indexes are 0.5 kB each; a label as much; the rest is models and decisions."""
-
-MEASURES = {
-    **dict.fromkeys(PROCESSES, ("rss", "fds", "connections")),
-    KEPT: ("rows", "bytes"),
-    EVIDENCE: ("rows", "bytes"),
-}
-EXPLAINED = {
-    EVIDENCE: "kept for ever: journal, labelled predictions, decisions, models; bounded by evidence_bytes_per_prediction",
-}
+from benchmarks.soak.bounds import EVIDENCE, MAX_PCT_PER_DAY, MEASURES, Bound, Judgement, judge
 
 Interval = list[float]
+EVIDENCE_MEASURES = ("rows", "bytes")
+OF_EVIDENCE = "kept for ever: journal, labelled predictions, decisions, models; see the bounds"
 
 
 @dataclass(frozen=True)
@@ -36,7 +27,9 @@ class Outcome:
 
     hours: float
     slope_pct_per_day: Mapping[str, Mapping[str, Interval | None]]
-    evidence_bytes_per_prediction: float
+    bounds: Mapping[str, Bound]
+    """Of what has a limit whatever its slope."""
+
     acknowledged: int
     labels_acknowledged: int
     lost: int
@@ -50,8 +43,40 @@ class Outcome:
     promotions: int
     n_starts: int
     deleted: Mapping[str, int]
+    floors: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    """The levels that the slopes are of, one for each block of time after the warm-up."""
+
+    kept_parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Of the tables and folders that changed most after the warm-up: rows and bytes at its end, rows and bytes at the end."""
+
     short_of: tuple[str, ...] = ()
     is_quick: bool = False
+
+    @cached_property
+    def judgements(self) -> dict[tuple[str, str], Judgement]:
+        """What is said of each slope."""
+        return {
+            (process, measure): judge(
+                process,
+                measure,
+                self.slope_pct_per_day.get(process, {}).get(measure),
+                self.floors.get(process, {}).get(measure, ()),
+                self.bounds,
+            )
+            for process, measures in MEASURES.items()
+            for measure in measures
+        }
+
+    @property
+    def explained(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return figure, limit and reason of each slope that is not within the target and bounded all the same."""
+        found: dict[str, dict[str, dict[str, Any]]] = {
+            EVIDENCE: {measure: {"why": OF_EVIDENCE} for measure in EVIDENCE_MEASURES}
+        }
+        for (process, measure), judgement in self.judgements.items():
+            if judgement.bound is not None and judgement.problem is None:
+                found.setdefault(process, {})[measure] = asdict(judgement.bound)
+        return found
 
     @property
     def problems(self) -> list[str]:
@@ -61,47 +86,41 @@ class Outcome:
             if n := getattr(self, key):
                 found.append(f"{key}: {n:,}")
         found += [f"verify: {one}" for one in self.verify_findings]
+        found += [f"{name}: not {bound}" for name, bound in self.bounds.items() if not bound.holds]
         if not self.is_quick:
-            found += growing(self.slope_pct_per_day)
-            if not self.evidence_bytes_per_prediction <= MAX_EVIDENCE_BYTES_PER_PREDICTION:
-                found.append(f"{self.evidence_bytes_per_prediction:,.0f} bytes are kept for each prediction")
+            found += [one.problem for one in self.judgements.values() if one.problem is not None]
         return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary, with the problems and the slopes that are explained."""
-        return asdict(self) | {"explained": EXPLAINED, "problems": self.problems}
-
-
-def growing(slopes: Mapping[str, Mapping[str, Interval | None]]) -> Iterator[str]:
-    """Yield a sentence for each slope that may be too steep, or is not known."""
-    for process, measures in MEASURES.items():
-        for measure in measures:
-            interval = slopes.get(process, {}).get(measure)
-            if process in EXPLAINED:
-                continue
-            if interval is None:
-                yield f"{process} {measure}: too few samples to tell"
-            elif not interval[2] <= MAX_PCT_PER_DAY:
-                yield f"{process} {measure} may grow by {interval[2]:.1f} % a day ({interval[1]:.1f} measured)"
+        return asdict(self) | {"explained": self.explained, "problems": self.problems}
 
 
 def show(outcome: Outcome, console: Console) -> None:
-    """Print slopes, what was done, and the problems."""
-    title = f"Growth in percent a day, 95 % interval, {outcome.hours:.2g} h"
+    """Print slopes, bounds, what was done, and the problems."""
+    title = f"Growth in percent a day, 95 % interval, {outcome.hours:.2g} h; target: high <= {MAX_PCT_PER_DAY:g}"
     table = Table(title=title, title_justify="left")
-    for column in ("", "measure", "low", "mean", "high", "target"):
-        table.add_column(column, justify="left" if column in {"", "measure", "target"} else "right")
-    for process, measures in MEASURES.items():
-        for measure in measures:
-            interval = outcome.slope_pct_per_day.get(process, {}).get(measure)
-            figures = [f"{one:,.1f}" for one in interval] if interval else ["", "unknown", ""]
-            target = "explained" if process in EXPLAINED else f"high <= {MAX_PCT_PER_DAY:g}"
-            table.add_row(process, measure, *figures, target)
+    for column in ("", "measure", "low", "mean", "high", "verdict"):
+        table.add_column(column, justify="left" if column in {"", "measure", "verdict"} else "right")
+    rows = {key: _verdict(judgement) for key, judgement in outcome.judgements.items()}
+    rows |= {(EVIDENCE, measure): OF_EVIDENCE for measure in EVIDENCE_MEASURES}
+    for (process, measure), verdict in rows.items():
+        interval = outcome.slope_pct_per_day.get(process, {}).get(measure)
+        figures = [f"{one:,.1f}" for one in interval] if interval else ["", "unknown", ""]
+        table.add_row(process, measure, *figures, verdict)
     console.print(table)
+    for name, bound in outcome.bounds.items():
+        console.print(f"{name}: {'' if bound.holds else 'NOT '}{bound}", highlight=False, soft_wrap=True)
     shown = asdict(outcome)
-    for name in ("slope_pct_per_day", "short_of", "verify_findings", "stuck", "is_quick"):
+    for name in ("slope_pct_per_day", "bounds", "floors", "short_of", "verify_findings", "stuck", "is_quick"):
         del shown[name]
     for name, value in shown.items():
         console.print(f"{name}: {value}", highlight=False)
     for problem in outcome.problems:
         console.print(f"Problem: {problem}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _verdict(judgement: Judgement) -> str:
+    if judgement.is_met:
+        return "met"
+    return "PROBLEM" if judgement.problem is not None else f"bounded by {judgement.bound}"

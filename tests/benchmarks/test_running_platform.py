@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.running_platform import ROLES
-from benchmarks.soak.samples import EVIDENCE_TABLES
+from benchmarks.soak.kept import EVIDENCE_TABLES, PARTLY_EVIDENCE, PLATFORM_DATABASE
 from selfheal.adapters.postgres.tables import Tables
 from selfheal.cli import supervisor
 from selfheal.settings import load_settings
@@ -29,6 +29,9 @@ def test_the_words_of_a_run_worker_are_in_its_launchers_command() -> None:
     assert f'"{words}"' in inspect.getsource(run_launcher.ProcessRunLauncher.launch_run)
 
 
-@pytest.mark.parametrize("table", sorted(EVIDENCE_TABLES))
+OF_PLATFORM = EVIDENCE_TABLES | {table for database, table in PARTLY_EVIDENCE if database == PLATFORM_DATABASE}
+
+
+@pytest.mark.parametrize("table", sorted(OF_PLATFORM))
 def test_each_table_that_is_counted_as_evidence_exists(table: str) -> None:
     assert table in Tables.__annotations__

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.soak.outcome import growing
 from benchmarks.trend import SECONDS_PER_DAY, trend
 
 EVERY_S = 10.0
@@ -84,19 +83,3 @@ def test_a_series_that_is_too_short_says_nothing(n: int) -> None:
 
 def test_many_lives_too_short_to_tell_say_nothing() -> None:
     assert trend([EVERY_S * i for i in range(30)], [1.0] * 30, [i // 3 for i in range(30)]) is None
-
-
-def test_unknown_growth_is_a_problem_and_so_is_an_upper_bound_that_is_too_high() -> None:
-    problems = list(growing({"api": {"rss": [-1.0, 2.0, 4.9], "fds": [1.0, 3.0, 5.1], "connections": None}}))
-    of_api = [problem for problem in problems if problem.startswith("api")]
-    assert of_api == [
-        "api fds may grow by 5.1 % a day (3.0 measured)",
-        "api connections: too few samples to tell",
-    ]
-    assert "daemon rss: too few samples to tell" in problems, "what was not sampled at all"
-    assert not [problem for problem in problems if problem.startswith("evidence")], "explained and bounded elsewhere"
-
-
-def test_growth_that_is_not_a_number_is_a_problem() -> None:
-    (problem, *_) = growing({"up": {"rss": [float("nan")] * 3}})
-    assert problem.startswith("up rss may grow")
