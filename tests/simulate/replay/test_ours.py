@@ -44,7 +44,7 @@ def test_a_policy_decides_by_the_settings_it_is_given() -> None:
     assert any("wanted" in decision.reason for decision in policy.decisions)
 
 
-@given(st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)), st.integers(1, 400))
+@given(st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)), st.integers(1, 400))  # noqa: DTZ001
 def test_the_week_is_over_once_between_two_looks_that_enclose_monday_at_two(time: datetime, hours: int) -> None:
     now = time.replace(tzinfo=UTC)
     previous = now - timedelta(hours=hours)
