@@ -18,7 +18,7 @@ from selfheal.simulate.replay.replay_settings import settings_of_replay
 from tests.simulate.replay.small import CHANGED, deployment
 
 SIX_HOURS = timedelta(hours=6)
-WORLD = replace(CHANGED, name="ours", per_day=300.0, days_after=4.0)
+WORLD = replace(CHANGED, name="ours", per_day=300.0, days_after=6.0)
 
 
 def ours(**overrides: Any) -> Ours:
