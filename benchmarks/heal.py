@@ -11,6 +11,9 @@ Fieller's for the recovered share, which is null where the recoverable gap is wi
 Without `--world` and `--quick` the streams that a package ships are replayed too.
 
 Every finished cell is a line in `--results`; a run that is interrupted continues there. Worlds in which a policy does badly stay in.
+
+At the end small deployments are lived through by Dagster on Postgres and MLflow, too (`benchmarks.parity`): the replay has to take the
+same decisions, with the same numbers to the last bit.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from benchmarks.measured import at_least, exactly
+from benchmarks.parity import Parity
+from benchmarks.parity_cases import ACTIONS, ALWAYS_AT_LEAST, CASES, QUICK_CASES, TRIGGERS, run_cases
 from selfheal.kit.errors import ConfigurationError, InvalidDataError
 from selfheal.simulate.replay.builders import Rebuilder, StreamFile, named_streams
 from selfheal.simulate.replay.catalogue import WORLDS, core_worlds
@@ -45,8 +50,12 @@ STREAM_SEEDS = 1
 
 QUICK_POLICIES = tuple(name for name in (NEVER, ORACLE, OURS) if name in POLICIES)
 FIRST_SEED = 1
+SHOWN_DIFFERENCES = 20
 MINUTE = 60_000_000
 """In microseconds."""
+
+MIN_COMPARED, MIN_COMPARED_QUICK = 200, 20
+"""Fewest decisions of a comparison with Dagster."""
 
 WorldFigures = dict[str, dict[str, Any]]
 
@@ -108,6 +117,25 @@ def check(done: Mapping[Cell, dict[str, Any]], wanted: list[Cell]) -> None:
             exactly(f"promotions of {NEVER} in {cell.world}", figures["promotions"], 0)
 
 
+def parity_figures(found: Parity) -> dict[str, Any]:
+    """Return the figures of the comparison with Dagster."""
+    return {
+        "parity_decisions_compared": found.compared,
+        "parity_ticks_compared": found.ticks,
+        "parity_differences": len(found.differences),
+        "parity_by_action": found.by_action,
+        "parity_by_trigger": found.by_trigger,
+    }
+
+
+def check_parity(found: Parity, *, quick: bool) -> None:
+    """Check that enough was compared, each action and each trigger often enough."""
+    at_least("decisions compared", found.compared, MIN_COMPARED_QUICK if quick else MIN_COMPARED)
+    for names, counts in ((ACTIONS, found.by_action), (TRIGGERS, found.by_trigger)):
+        for name in () if quick else names:
+            at_least(f"compared decisions, {name}", counts.get(name, 0), ALWAYS_AT_LEAST)
+
+
 def world_table(worlds: Mapping[str, WorldFigures]) -> Table:
     """Return one row per world, one column per policy: the share recovered, the restricted mean hours to healing, wrong promotions."""
     policies = list(next(iter(worlds.values()), {}))
@@ -156,9 +184,10 @@ def main(
     world: Annotated[list[str] | None, typer.Option(help="only these; repeatable")] = None,
     results: Annotated[Path | None, typer.Option(help="one line per finished cell; default: beside --json")] = None,
     processes: Annotated[int, typer.Option(help="worker processes")] = os.cpu_count() or 1,
-    quick: Annotated[bool, typer.Option("--quick", help="core worlds, never and oracle, one seed")] = False,
+    parity: Annotated[bool, typer.Option(help="compare with Dagster on Postgres, too")] = True,
+    quick: Annotated[bool, typer.Option("--quick", help="core worlds, never, oracle and ours, one seed")] = False,
 ) -> None:
-    """Replay every world and stream under every policy."""
+    """Replay every world and stream under every policy. Exit code 1 if Dagster decides otherwise than the replay."""
     console = Console()
     began = time.monotonic()
     try:
@@ -181,10 +210,28 @@ def main(
                 processes=processes,
                 on_progress=lambda n, total: progress.update(task, completed=n, total=total),
             )
+            beside = Parity()
+            if parity:
+                cases = QUICK_CASES if quick else CASES
+                side = progress.add_task("deployments by Dagster, too", total=len(cases))
+                beside = run_cases(
+                    cases,
+                    processes=max(1, processes),
+                    on_progress=lambda n, total: progress.update(side, completed=n, total=total),
+                )
     except (ConfigurationError, InvalidDataError) as error:
         raise typer.BadParameter(str(error)) from error
     check(done, wanted)
     found = summarised(done, worlds, streams)
+    if parity:
+        check_parity(beside, quick=quick)
+        found |= parity_figures(beside)
+        console.print(
+            f"{beside.compared:,} decisions and {beside.ticks:,} ticks by Dagster and by the replay: "
+            f"{len(beside.differences)} differences"
+        )
+        for one in beside.differences[:SHOWN_DIFFERENCES]:
+            console.print(one, markup=False, highlight=False)
     console.print(world_table(found["worlds"]))
     if streams:
         console.print(stream_table(found["streams"]))
@@ -192,6 +239,7 @@ def main(
         about = {"data": data.name, "interval_hours": 6.0, "quick": quick, "wall_s": round(time.monotonic() - began, 1)}
         json_file.write_text(json.dumps(about | found, indent=2) + "\n", encoding="utf-8")
         console.print(f"written: {json_file}")
+    raise typer.Exit(1 if beside.differences else 0)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from tests.processes import REPOSITORY
 PACKAGES = ("selfheal", "selfheal_assets", "serving")
 
 ELSEWHERE: dict[str, str] = {
+    "selfheal.adapters.postgres.repositories": "tests/services/test_repositories.py",
     "selfheal.__main__": "tests/cli/test_cli.py",
     "selfheal_assets.job_names": "tests/selfheal_assets/test_assets.py",
     "selfheal.kit.serialization": "tests/domain/records/test_records.py",

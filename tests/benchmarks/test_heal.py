@@ -103,6 +103,7 @@ def test_the_command_writes_the_promised_keys(tmp_path: Path, monkeypatch: pytes
         "--processes",
         "0",
         "--quick",
+        "--no-parity",
     ]
     done = CliRunner().invoke(command(), arguments)
     assert done.exit_code == 0, done.output
