@@ -253,6 +253,7 @@ def _outcome(
             plan,
             shared_limit_bytes=sampler.shared_limit_bytes,
             n_acknowledged=len(ledger.acknowledged),
+            max_reports=settings.max_drift_reports,
         ),
         floors={name: {measure: one.values for measure, one in found.items()} for name, found in floors.items()},
         kept_parts=changed_most(sampler.parts, plan.settled_s),

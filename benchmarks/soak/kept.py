@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 
-from benchmarks.soak.bounds import EVIDENCE, KEPT, UNLABELLED
+from benchmarks.soak.bounds import EVIDENCE, KEPT, REPORTS, UNLABELLED
 from selfheal.adapters.postgres.embedded import url_if_running
 from selfheal.adapters.postgres.store import DAGSTER_DATABASE, MLFLOW_DATABASE
 
@@ -39,7 +39,8 @@ EVIDENCE_TABLES = frozenset(
 )
 """Of the platform's own; all of MLflow's are evidence, too."""
 
-EVIDENCE_FOLDERS = frozenset({"audit", "decisions", "mlflow", "reference"})
+CLASSES = {**dict.fromkeys(("audit", "decisions", "mlflow", "reference"), EVIDENCE), "reports": REPORTS}
+"""Of folders, where they are not `KEPT`."""
 
 OF_TRAINING = """
     SELECT count(*) FROM {table}
@@ -63,7 +64,7 @@ DECIDED_TICKS = """
 
 @dataclass
 class Kept:
-    """Rows and bytes by class (`KEPT`, `EVIDENCE`, `UNLABELLED`), and those of `KEPT` by table or folder."""
+    """Rows and bytes by class (`KEPT`, `EVIDENCE`, `UNLABELLED`, `REPORTS`), and those of `KEPT` by table or folder."""
 
     rows: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     sizes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -104,8 +105,8 @@ def what_is_kept(data_dir: Path) -> Kept:
             if database == PLATFORM_DATABASE:
                 decided = frozenset(row[0] for row in connection.execute(DECIDED_TICKS))
     for folder, size in _bytes_of_files(data_dir, decided).items():
-        if folder in EVIDENCE_FOLDERS:
-            kept.sizes[EVIDENCE] += size
+        if folder in CLASSES:
+            kept.sizes[CLASSES[folder]] += size
         else:
             kept.add_files(folder, size)
     return kept

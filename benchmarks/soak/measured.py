@@ -17,9 +17,11 @@ from benchmarks.soak.bounds import (
     MAX_EVIDENCE_BYTES_PER_PREDICTION,
     MAX_FDS_PER_POSTGRES_PROCESS,
     MAX_POSTGRES_CONNECTIONS,
+    MAX_REPORT_BYTES,
     POSTGRES_FILES,
     POSTGRES_MEMORY,
     PROCESSES,
+    REPORTS,
     UNLABELLED,
     Bound,
     unlabelled_within,
@@ -62,7 +64,7 @@ def slopes_of(floors: AllSeries) -> dict[str, dict[str, list[float] | None]]:
 
 
 def bounds_of(
-    series: AllSeries, plan: Plan, *, shared_limit_bytes: float | None, n_acknowledged: int
+    series: AllSeries, plan: Plan, *, shared_limit_bytes: float | None, n_acknowledged: int, max_reports: int
 ) -> dict[str, Bound]:
     """Return the bounds of what has a limit whatever its slope."""
     api = _values(series, "api", "rss")
@@ -89,6 +91,11 @@ def bounds_of(
             "peak; one for each connection (max_connections), and its own",
         ),
         "unlabelled predictions": unlabelled_within(unlabelled.values, answered, unlabelled.times_s, plan.unlabelled_s),
+        "drift reports": Bound(
+            _peak(_values(series, REPORTS, "bytes")),
+            max_reports * MAX_REPORT_BYTES,
+            "peak; a few large files that come with drift and go with MAX_DRIFT_REPORTS",
+        ),
         "bytes of evidence": Bound(
             grown / max(1, n_acknowledged),
             MAX_EVIDENCE_BYTES_PER_PREDICTION,

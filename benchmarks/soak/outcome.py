@@ -18,7 +18,7 @@ from benchmarks.soak.bounds import EVIDENCE, MAX_PCT_PER_DAY, MEASURES, Bound, J
 
 Interval = list[float]
 EVIDENCE_MEASURES = ("rows", "bytes")
-OF_EVIDENCE = "kept for ever: journal, labelled predictions, decisions, models; see the bounds"
+OF_EVIDENCE = "kept for ever: bytes of evidence, below"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,9 @@ def show(outcome: Outcome, console: Console) -> None:
     table = Table(title=title, title_justify="left")
     for column in ("", "measure", "low", "mean", "high", "verdict"):
         table.add_column(column, justify="left" if column in {"", "measure", "verdict"} else "right")
-    rows = {key: _verdict(judgement) for key, judgement in outcome.judgements.items()}
+    rows = {
+        key: "too short" if outcome.is_quick else _verdict(judgement) for key, judgement in outcome.judgements.items()
+    }
     rows |= {(EVIDENCE, measure): OF_EVIDENCE for measure in EVIDENCE_MEASURES}
     for (process, measure), verdict in rows.items():
         interval = outcome.slope_pct_per_day.get(process, {}).get(measure)

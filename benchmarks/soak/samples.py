@@ -22,7 +22,7 @@ import psutil
 import psycopg
 
 from benchmarks.running_platform import RunningPlatform
-from benchmarks.soak.bounds import EVIDENCE, KEPT, PROCESSES, UNLABELLED
+from benchmarks.soak.bounds import EVIDENCE, KEPT, PROCESSES, REPORTS, UNLABELLED
 from benchmarks.soak.kept import shared_memory_bytes, what_is_kept
 from benchmarks.soak.series import Series
 
@@ -161,6 +161,7 @@ class Sampler(threading.Thread):
         for name in (KEPT, EVIDENCE):
             self.series[name]["rows"].add(self.seconds, kept.rows[name])
             self.series[name]["bytes"].add(self.seconds, kept.sizes[name])
+        self.series[REPORTS]["bytes"].add(self.seconds, kept.sizes[REPORTS])
         self.series[UNLABELLED]["rows"].add(self.seconds, kept.rows[UNLABELLED])
         self.series[UNLABELLED]["acknowledged"].add(self.seconds, float(self._count_answers()))
         self.parts.append((self.seconds, kept.parts))
