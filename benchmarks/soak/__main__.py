@@ -55,6 +55,9 @@ N_CLIENTS = 3
 CLIENT_PAUSE_SECONDS = 0.3
 LABELLED_SHARE = 0.4
 
+KILL_TRIES = 3
+"""A run may end by itself just before it would be killed."""
+
 SETTLING_SECONDS = 100.0
 """Before the end nothing is promoted by force: MLflow follows within a minute, and `verify` compares."""
 
@@ -189,7 +192,7 @@ def _fill(platform: RunningPlatform, ledger: Ledger, plan: Plan, done: Done, con
 
 
 def _kill_one(platform: RunningPlatform, role: str, done: Done) -> None:
-    if not kill(platform, role):
+    if not any(kill(platform, role) for _ in range(KILL_TRIES)):
         done.stuck.append(f"there was no process {role} to kill")
         return
     done.kills[role] += 1

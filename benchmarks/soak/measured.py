@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.soak.bounds import (
     EVIDENCE,
+    FILLS,
     KEPT,
-    MAX_API_BYTES,
     MAX_BYTES_PER_POSTGRES_PROCESS,
     MAX_EVIDENCE_BYTES_PER_PREDICTION,
     MAX_FDS_PER_POSTGRES_PROCESS,
+    MAX_MIB,
     MAX_POSTGRES_CONNECTIONS,
     MAX_REPORT_BYTES,
+    MIB,
     POSTGRES_FILES,
     POSTGRES_MEMORY,
     PROCESSES,
@@ -67,13 +69,17 @@ def bounds_of(
     series: AllSeries, plan: Plan, *, shared_limit_bytes: float | None, n_acknowledged: int, max_reports: int
 ) -> dict[str, Bound]:
     """Return the bounds of what has a limit whatever its slope."""
-    api = _values(series, "api", "rss")
     shared = _values(series, "postgres", "shared")
     evidence = _values(series, EVIDENCE, "bytes")
     unlabelled, answered = series.get(UNLABELLED, {}).get("rows", Series()), _values(series, UNLABELLED, "acknowledged")
     grown = evidence[-1] - evidence[0] if evidence else math.nan
     return {
-        "API memory": Bound(_peak(api), MAX_API_BYTES, "peak, with all its bounded memories full"),
+        **{
+            FILLS[process, "rss"]: Bound(
+                _peak(_values(series, process, "rss")), limit * MIB, "peak, with everything full"
+            )
+            for process, limit in MAX_MIB.items()
+        },
         "Postgres' shared memory": Bound(
             _peak(shared),
             math.nan if shared_limit_bytes is None else shared_limit_bytes,

@@ -136,7 +136,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, A
 
     real = httpx.Client
     monkeypatch.setattr(filling, "RETRY_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(filling.httpx, "Client", partial(real, transport=httpx.MockTransport(answer)))
+    monkeypatch.setattr(httpx, "Client", partial(real, transport=httpx.MockTransport(answer)))
     yield sent
 
 
@@ -155,7 +155,7 @@ def test_filling_sends_as_many_ids_and_labels_as_are_remembered_and_repeats_what
 
 def test_an_api_that_refuses_what_fills_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     refusing = httpx.MockTransport(lambda _: httpx.Response(422, text="no such field"))
-    monkeypatch.setattr(filling.httpx, "Client", partial(httpx.Client, transport=refusing))
+    monkeypatch.setattr(httpx, "Client", partial(httpx.Client, transport=refusing))
     with pytest.raises(NotFilledError, match="POST /predict/batch: 422: no such field"):
         fill("http://api", Ledger([{"a": 1}]), 3)
 

@@ -11,6 +11,7 @@ from benchmarks.soak.bounds import (
     EVIDENCE,
     FILLS,
     KEPT,
+    MAX_MIB,
     MEASURES,
     MIB,
     POSTGRES_MEMORY,
@@ -43,8 +44,14 @@ def test_a_slope_too_noisy_to_tell_is_bounded_by_a_level_that_did_not_rise() -> 
 
 
 def test_a_slope_too_noisy_to_tell_is_a_problem_if_the_level_rose() -> None:
-    rising = [300 * MIB + step * MIB for step in range(30)]
-    assert judge("api", "rss", [4.0, 30.0, 56.0], rising, {}).problem is not None
+    assert judge("api", "fds", [4.0, 30.0, 56.0], [30.0 + step for step in range(30)], {}).problem is not None
+
+
+def test_memory_that_grows_has_to_stay_below_what_the_growth_of_its_first_minutes_would_come_to() -> None:
+    plan = Plan(2.0)
+    hours = (plan.seconds - plan.first_s) / HOUR
+    for process, after_minutes, mib_an_hour in (("api", 426, 50), ("daemon", 157, 45)):
+        assert after_minutes + mib_an_hour * (hours - 0.3) > MAX_MIB[process] > after_minutes
 
 
 @pytest.mark.parametrize("process", [*PROCESSES, KEPT])
@@ -177,7 +184,7 @@ def sampled(plan: Plan) -> dict[str, dict[str, Series]]:
         for measures in series.values():
             for one in measures.values():
                 one.add(time_s, 50.0)
-        series["api"]["rss"].values[-1] = 200 * MIB + min(time_s, plan.first_s) * MIB / 10
+        series["api"]["rss"].values[-1] = 100 * MIB + min(time_s, plan.first_s) * MIB / 10
     return series
 
 
