@@ -25,6 +25,9 @@ JUDGED_FOR = np.timedelta64(7, "D")
 """Least time after a promotion on which it is judged, although it may have been replaced earlier."""
 
 Z_95 = 1.96
+MAX_EVENTS = 1_000
+"""Most events of a replay that its results list, the earliest; the counts beside them cover all."""
+
 EPISODE = np.timedelta64(48, "h")
 """Alarms that are closer than this are one: a daily job that alarms every day alarms once."""
 
@@ -59,6 +62,8 @@ class Figures:
         false_alarms: alarm episodes before the change, or at any time where nothing can be repaired.
         false_retrains: trainings then.
         wrong_promotions: promotions of a version that is provably worse than the one it replaced; `wrong_promotion_h`: the hours they served.
+        change_h: hours from the start to the change; None: nobody knows of one.
+        events: (hours since the start, what, version), of alarms the first of each episode.
     """
 
     days: float
@@ -82,6 +87,8 @@ class Figures:
     rollbacks: int
     labels_used: int
     n_decisions: int
+    change_h: float | None
+    events: tuple[tuple[float, str, int], ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures as plain values."""
@@ -119,6 +126,8 @@ def figures(replay: Replay, *, is_yardstick: bool = False) -> Figures:
         rollbacks=len(_of(replay, What.ROLLED_BACK)),
         labels_used=replay.labels_used,
         n_decisions=replay.n_decisions,
+        change_h=None if deployment.change is None else _hours(deployment.change - deployment.start),
+        events=_listed(replay),
     )
 
 
@@ -198,10 +207,27 @@ def _first_after(deployment: Deployment, events: list[Event]) -> float | None:
 
 
 def _episodes(events: list[Event]) -> int:
-    times = [event.time for event in events]
-    return sum(
-        1 for before, time in zip([None, *times], times, strict=False) if before is None or time - before > EPISODE
-    )
+    return len(_firsts(events))
+
+
+def _firsts(events: list[Event]) -> list[Event]:
+    """Return the first event of each episode."""
+    return [
+        event
+        for before, event in zip([None, *events], events, strict=False)
+        if before is None or event.time - before.time > EPISODE
+    ]
+
+
+def _listed(replay: Replay) -> tuple[tuple[float, str, int], ...]:
+    shown = {id(event) for event in _firsts(_of(replay, What.ALARM))}
+    listed = [event for event in replay.events if event.what is not What.ALARM or id(event) in shown]
+    start = replay.deployment.start
+    return tuple((_hours(event.time - start), event.what.value, event.version) for event in listed[:MAX_EVENTS])
+
+
+def _hours(span: np.timedelta64) -> float:
+    return round(float(span / np.timedelta64(1, "h")), 3)
 
 
 def _wrong_for_hours(replay: Replay, event: Event) -> float | None:

@@ -65,6 +65,12 @@ def ratio_bounds(numerators: Sequence[float], denominators: Sequence[float]) -> 
     return (middle - half) / denominator, a / b, (middle + half) / denominator
 
 
+def paired_difference(one: Mapping[int, Cell], other: Mapping[int, Cell]) -> Bounds:
+    """Return by how much more one policy lost than another, in Brier x rows, over the seeds that both have."""
+    seeds = sorted(one.keys() & other.keys())
+    return mean_bounds([total_brier(one[seed]) - total_brier(other[seed]) for seed in seeds])
+
+
 def world_summary(cells: Mapping[str, Mapping[int, Cell]]) -> dict[str, dict[str, Any]]:
     """Return each policy's figures, from its cells by policy and seed.
 
@@ -81,8 +87,8 @@ def _policy_summary(by_seed: Mapping[int, Cell], cells: Mapping[str, Mapping[int
         if seed in cells.get("never", {}) and seed in cells.get("oracle", {})
     ]
     recovered = ratio_bounds(
-        [_total_brier(never) - _total_brier(cell) for cell, never, _ in paired],
-        [_total_brier(never) - _total_brier(oracle) for _, never, oracle in paired],
+        [total_brier(never) - total_brier(cell) for cell, never, _ in paired],
+        [total_brier(never) - total_brier(oracle) for _, never, oracle in paired],
     )
     has_gap = recovered[1] is not None
     healed = [_healing(*three) for three in paired] if has_gap else []
@@ -91,7 +97,7 @@ def _policy_summary(by_seed: Mapping[int, Cell], cells: Mapping[str, Mapping[int
     return {
         "seeds": len(values),
         "recovered_share": recovered,
-        "regret": mean_bounds([_total_brier(cell) - _total_brier(oracle) for cell, _, oracle in paired]),
+        "regret": mean_bounds([total_brier(cell) - total_brier(oracle) for cell, _, oracle in paired]),
         "brier": mean_bounds([cell["brier"] for cell in values]),
         "log_loss": mean_bounds([cell["log_loss"] for cell in values]),
         "f1": mean_bounds([cell["f1"] for cell in values]),
@@ -125,7 +131,8 @@ def _healing(cell: Cell, never: Cell, oracle: Cell) -> Healing:
     return healing(cell["expected_brier"], never["expected_brier"], oracle["attainable_brier"], hours)
 
 
-def _total_brier(cell: Cell) -> float:
+def total_brier(cell: Cell) -> float:
+    """Return the sum of the squared errors over all rows from the change on whose outcome is known."""
     return float(cell["brier"]) * float(cell["n_rows_after"])
 
 
