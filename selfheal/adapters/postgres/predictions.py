@@ -147,7 +147,7 @@ def _rows_of_smallest_hash(store: Store, window: Window, max_rows: int, share: f
         ) sample ORDER BY created_at, prediction_id
     """
     highest = min(2**31 - 1, math.ceil(2**32 * share) - 2**31)
-    return _frame(store, query, _bounds(window) | {"max_rows": max_rows, "highest": highest})
+    return read_frame(store, query, _bounds(window) | {"max_rows": max_rows, "highest": highest})
 
 
 def newest_rows(store: Store, window: Window, n_rows: int) -> pd.DataFrame:
@@ -157,7 +157,7 @@ def newest_rows(store: Store, window: Window, n_rows: int) -> pd.DataFrame:
         WHERE model_version = %(version)s AND created_at > %(start)s AND created_at <= %(end)s
         ORDER BY created_at DESC, prediction_id DESC LIMIT %(n_rows)s
     """
-    rows = _frame(store, query, _bounds(window) | {"n_rows": n_rows}).iloc[::-1].reset_index(drop=True)
+    rows = read_frame(store, query, _bounds(window) | {"n_rows": n_rows}).iloc[::-1].reset_index(drop=True)
     return _usable(store, rows)
 
 
@@ -174,7 +174,7 @@ def newest_of_version(store: Store, model_version: int, max_rows: int) -> pd.Dat
         LEFT JOIN label_store l USING (prediction_id)
         ORDER BY p.created_at, p.prediction_id
     """
-    return _usable(store, _frame(store, query, {"version": model_version, "max_rows": max_rows}))
+    return _usable(store, read_frame(store, query, {"version": model_version, "max_rows": max_rows}))
 
 
 def labelled_rows(
@@ -208,7 +208,7 @@ def labelled_rows(
         JOIN prediction_logs p USING (prediction_id)
         ORDER BY p.created_at, p.prediction_id
     """
-    rows = _frame(store, query, {"since": since, "until": until, "version": model_version, "max_rows": max_rows})
+    rows = read_frame(store, query, {"since": since, "until": until, "version": model_version, "max_rows": max_rows})
     return _usable(store, rows) if usable_only else rows
 
 
@@ -470,7 +470,7 @@ def _bounds(window: Window) -> dict[str, Any]:
     return {"version": window.model_version, "start": window.start, "end": window.end}
 
 
-def _frame(store: Store, query: str, parameters: dict[str, Any]) -> pd.DataFrame:
+def read_frame(store: Store, query: str, parameters: dict[str, Any]) -> pd.DataFrame:
     """Return the rows of a query, read by COPY: an order of magnitude faster than row objects."""
     import pandas as pd
 
