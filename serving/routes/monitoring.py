@@ -112,7 +112,8 @@ async def get_reports(
 ) -> Reports:
     """Return the reports on this host.
 
-    One is written when the state changes, hourly during drift, and on demand (`selfheal report`).
+    One is written when the state changes, hourly during drift, and on demand (`selfheal report`). Reports whose names end in
+    `policies` compare policies on the platform's own logs; Dagster writes one every month.
     """
     links: SignedLinks | None = request.app.state.signed_links
     found = await asyncio.to_thread(list_reports, reports_folder(service.platform.settings.data_dir))
@@ -131,9 +132,10 @@ async def get_reports(
     responses=documented(404),
 )
 async def get_report(service: ServiceDependency, _: Annotated[QueryParameters, Query()]) -> RedirectResponse:
-    """Redirect to the overview that was written last."""
+    """Redirect to the overview of the traffic that was written last."""
     found = await asyncio.to_thread(list_reports, reports_folder(service.platform.settings.data_dir))
-    path = next((info.overview for info in map(_report_info, found) if info.overview is not None), None)
+    of_traffic = (_report_info(report) for report in found if not report.is_of_policies)
+    path = next((info.overview for info in of_traffic if info.overview is not None), None)
     if path is None:
         raise ProblemError(404, "not_found", "there is no report on this host yet; `selfheal report` writes one")
     return RedirectResponse(path, 307)

@@ -27,7 +27,10 @@ DRAWING_SCRIPT = Path(__file__).with_name("page.js")
 MAX_SCRIPTS = 4
 """Number of versions of each script that are retained, for pages from before an upgrade."""
 
-REPORT_NAME = re.compile(r"\d{8}T\d{6}-v\d{1,9}")
+POLICIES_SUFFIX = "policies"
+"""Ends the name of a report on policies, which is of no tick and of no version."""
+
+REPORT_NAME = re.compile(rf"\d{{8}}T\d{{6}}-(v\d{{1,9}}|{POLICIES_SUFFIX})")
 REPORT_FILE = re.compile(
     rf"{REPORT_NAME.pattern}({OVERVIEW})?\.html|plotly-[0-9.]{{1,20}}\.min\.js|page-[0-9a-f]{{12}}\.js"
 )
@@ -61,6 +64,11 @@ class ReportFiles:
     evidently: Path | None
 
     @property
+    def is_of_policies(self) -> bool:
+        """Return whether it compares policies, and is no report on the traffic."""
+        return self.name.endswith(POLICIES_SUFFIX)
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Return the report's existing files."""
         return tuple(path for path in (self.overview, self.evidently) if path is not None)
@@ -76,6 +84,11 @@ def overview_name(name: str) -> str:
     return f"{name}{OVERVIEW}.html"
 
 
+def policies_report_name(now: datetime) -> str:
+    """Return the name of a report on policies."""
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%S}-{POLICIES_SUFFIX}"
+
+
 def save_evidently(html: str, folder: Path, name: str) -> Path:
     """Write Evidently's page (`selfheal.services.reports.evidently_page`)."""
     return write_atomic(folder / f"{name}.html", html.encode())
@@ -87,14 +100,20 @@ def save_overview(html: str, folder: Path, name: str) -> Path:
 
 
 def ensure_scripts(folder: Path) -> tuple[str, str]:
-    """Write plotly.js and our drawing script beside the reports if missing; return their file names."""
+    """Write plotly.js and our drawing script beside the reports if missing, and delete old ones; return their file names."""
+    names = place_scripts(folder)
+    prune(folder, "plotly-*.js", max_files=MAX_SCRIPTS)
+    prune(folder, "page-*.js", max_files=MAX_SCRIPTS)
+    return names
+
+
+def place_scripts(folder: Path) -> tuple[str, str]:
+    """Write plotly.js and our drawing script into any folder if missing; delete nothing there. Return their file names."""
     library, drawing = script_names()
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in ((library, plotly_script()), (drawing, DRAWING_SCRIPT)):
         if not (folder / name).is_file():
             write_atomic(folder / name, source.read_bytes())
-    prune(folder, "plotly-*.js", max_files=MAX_SCRIPTS)
-    prune(folder, "page-*.js", max_files=MAX_SCRIPTS)
     return library, drawing
 
 
@@ -150,14 +169,20 @@ def reports_to_delete(
 
 
 def prune_reports(folder: Path, *, max_files: int, not_before: datetime, protected: Collection[str]) -> int:
-    """Delete the reports that `reports_to_delete` names; return their number. Safe to interrupt."""
-    reports = {report.name: report for report in list_reports(folder)}
-    written_at = {name: report.written_at for name, report in reports.items()}
-    old = reports_to_delete(written_at, max_files=max_files, not_before=not_before, protected=protected)
-    for name in old:
-        for path in reports[name].files:
-            path.unlink(missing_ok=True)
-    return len(old)
+    """Delete the reports that `reports_to_delete` names; return their number. Safe to interrupt.
+
+    Reports on the traffic and on policies are counted apart: hours of drift do not push out the page of a month.
+    """
+    reports = list_reports(folder)
+    n_deleted = 0
+    for is_of_policies in (False, True):
+        of_kind = {report.name: report for report in reports if report.is_of_policies is is_of_policies}
+        written_at = {name: report.written_at for name, report in of_kind.items()}
+        for name in reports_to_delete(written_at, max_files=max_files, not_before=not_before, protected=protected):
+            for path in of_kind[name].files:
+                path.unlink(missing_ok=True)
+            n_deleted += 1
+    return n_deleted
 
 
 # Ticks

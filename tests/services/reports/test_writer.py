@@ -73,6 +73,16 @@ def test_a_report_goes_with_all_its_files_and_nothing_else_does(tmp_path: Path) 
     }
 
 
+def test_reports_on_policies_are_counted_apart_from_those_on_the_traffic(tmp_path: Path) -> None:
+    names = ["20260304T120000-v1", "20260304T110000-v1", "20260301T040000-policies", "20260201T040000-policies"]
+    for age, name in enumerate(names):
+        os.utime(save_overview("<p>", tmp_path, name), ((T0 - age * DAY).timestamp(),) * 2)
+    assert [report.is_of_policies for report in list_reports(tmp_path)] == [False, False, True, True]
+    assert prune_reports(tmp_path, max_files=1, not_before=T0 - 9 * DAY, protected=()) == 2
+    assert [report.name for report in list_reports(tmp_path)] == [names[0], names[2]]
+    assert prune_reports(tmp_path, max_files=9, not_before=T0 - DAY, protected=()) == 1, "age counts for both"
+
+
 @pytest.mark.parametrize(
     "name",
     [

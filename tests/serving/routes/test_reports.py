@@ -48,6 +48,17 @@ def test_the_latest_report_is_one_step_away(api: Api, folder: Path) -> None:
     assert api.client.get(listed["evidently"]).text == "<p>evidently</p>"
 
 
+def test_a_report_on_policies_is_listed_and_served_and_never_taken_for_the_traffic(api: Api, folder: Path) -> None:
+    name = "20260303T040000-policies"
+    save_overview("<p>policies</p>", folder, name)
+    listed = api.client.get("/monitoring/reports").json()["reports"]
+    assert [report["name"] for report in listed] == [name, NAME]
+    answer = api.client.get(listed[0]["overview"])
+    assert answer.text == "<p>policies</p>"
+    assert "sandbox allow-scripts" in policy_of(answer)
+    assert api.client.get("/monitoring/report", follow_redirects=True).text == "<p>overview</p>"
+
+
 def test_a_page_may_run_its_own_scripts_and_reach_nobody(api: Api, folder: Path) -> None:
     for name, scripts in (
         (f"{NAME}-overview.html", "script-src 'self'"),
