@@ -2,6 +2,7 @@
 
     python -m benchmarks.heal --data cs-training.csv [--stream elec2.csv ...] [--json heal.json] [--quick]
     python -m benchmarks.heal --data cs-training.csv --stream mine.csv --time when --label outcome --policy never --policy weekly
+    python -m benchmarks.heal --tables heal.json [--into docs/benchmarks.md]
 
 A cell is one deployment of one world, seed and policy. The champion learns from rows before the stream; the traffic is drawn from the
 other rows, as the world declares (`selfheal.simulate.replay.catalogue`). All policies of a world and seed get the same rows, so their
@@ -9,6 +10,9 @@ differences are paired. Figures are means over seeds with 95 % bounds (`selfheal
 Fieller's for the recovered share, which is null where the recoverable gap is within its own bound of 0. Decisions are every six hours.
 
 Without `--world` and `--quick` the streams that a package ships are replayed too.
+
+`--tables` prints the tables of such a JSON as Markdown, the worlds in which ours loses first; `--into` puts them into a page between the
+lines `<!-- tables of benchmarks.heal -->` and `<!-- end of tables -->`.
 
 Every finished cell is a line in `--results`; a run that is interrupted continues there. Worlds in which a policy does badly stay in.
 
@@ -21,8 +25,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,11 +40,12 @@ from benchmarks.parity_cases import ACTIONS, ALWAYS_AT_LEAST, CASES, QUICK_CASES
 from selfheal.kit.errors import ConfigurationError, InvalidDataError
 from selfheal.simulate.replay.builders import Rebuilder, StreamFile, named_streams
 from selfheal.simulate.replay.catalogue import WORLDS, core_worlds
+from selfheal.simulate.replay.comparison import WorldFigures, summarised
 from selfheal.simulate.replay.natural import HOUR, SHIPPED, recognised
-from selfheal.simulate.replay.policies import ALL_POLICIES, NEVER, ORACLE, OURS, POLICIES, policy_named
+from selfheal.simulate.replay.policies import NEVER, ORACLE, OURS, POLICIES, policy_named
 from selfheal.simulate.replay.runs import Cell, Run, run_cells
 from selfheal.simulate.replay.stream_file import Columns
-from selfheal.simulate.replay.summary import stream_summary, world_summary
+from selfheal.simulate.replay.tables import markdown_tables
 
 USE_CASE = "selfheal.credit_risk:contract"
 CORE_SEEDS, OTHER_SEEDS = 20, 5
@@ -57,7 +61,7 @@ MINUTE = 60_000_000
 MIN_COMPARED, MIN_COMPARED_QUICK = 200, 20
 """Fewest decisions of a comparison with Dagster."""
 
-WorldFigures = dict[str, dict[str, Any]]
+TABLES_BEGIN, TABLES_END = "<!-- tables of benchmarks.heal -->", "<!-- end of tables -->"
 
 
 def cells_of(worlds: list[str], streams: list[str], policies: list[str], *, quick: bool) -> list[Cell]:
@@ -80,32 +84,6 @@ def columns_of(
         return None
     apart = None if every is None else round(every * MINUTE)
     return Columns(label, time_column, apart, None, excluded, round(label_delay * HOUR))
-
-
-def summarised(done: Mapping[Cell, dict[str, Any]], worlds: list[str], streams: list[str]) -> dict[str, Any]:
-    """Return the tables of worlds and streams, and how fast deployments were replayed."""
-    by_name: dict[str, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
-    for cell, figures in sorted(done.items(), key=lambda item: ALL_POLICIES.index(item[0].policy)):
-        by_name[cell.world][cell.policy][cell.seed] = figures
-    trained = {
-        policy: _days_per_cpu_minute(f for cell, f in done.items() if cell.policy == policy and f["trainings"])
-        for policy in sorted({cell.policy for cell in done})
-    }
-    return {
-        "worlds": {name: world_summary(by_name[name]) for name in worlds},
-        "streams": {
-            name: {policy: stream_summary(by_seed) for policy, by_seed in by_name[name].items()} for name in streams
-        },
-        "days_per_cpu_minute": _days_per_cpu_minute(one for one in done.values() if not one["trainings"]),
-        "days_per_cpu_minute_trained": trained.get(OURS),
-        "days_per_cpu_minute_trained_by_policy": trained,
-    }
-
-
-def _days_per_cpu_minute(cells: Iterable[dict[str, Any]]) -> float | None:
-    figures = list(cells)
-    seconds = sum(one["cpu_seconds"] for one in figures)
-    return round(60 * sum(one["days"] for one in figures) / seconds, 1) if seconds else None
 
 
 def check(done: Mapping[Cell, dict[str, Any]], wanted: list[Cell]) -> None:
@@ -167,8 +145,39 @@ def stream_table(streams: Mapping[str, WorldFigures]) -> Table:
     return table
 
 
+def with_tables(page: str, tables: str) -> str:
+    """Return a page of Markdown with these tables in the place of those before.
+
+    Raises:
+        InvalidDataError: if the page does not have one place for them.
+    """
+    before, begin, rest = page.partition(TABLES_BEGIN)
+    _, end, after = rest.partition(TABLES_END)
+    if not begin or not end:
+        raise InvalidDataError(
+            f"the page has no lines {TABLES_BEGIN!r} and {TABLES_END!r} to put tables between; add them"
+        )
+    return f"{before}{TABLES_BEGIN}\n\n{tables}\n{TABLES_END}{after}"
+
+
+def print_tables(json_file: Path, page: Path | None) -> None:
+    """Print the tables of a finished benchmark, or put them into a page.
+
+    Raises:
+        InvalidDataError: if a file cannot be read, or is none of a benchmark.
+    """
+    try:
+        found = json.loads(json_file.read_text(encoding="utf-8"))
+        tables = markdown_tables(found)
+        if page is not None:
+            page.write_text(with_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidDataError(f"--tables {json_file}: no JSON of this benchmark, or no such page: {error}") from error
+    typer.echo(tables if page is None else f"tables written into {page}")
+
+
 def main(
-    data: Annotated[Path, typer.Option(help="labelled rows in the shape of cs-training.csv")],
+    data: Annotated[Path | None, typer.Option(help="labelled rows in the shape of cs-training.csv")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures here")] = None,
     stream: Annotated[
         list[Path] | None, typer.Option(help="a natural stream (Elec2's file is recognised); repeatable")
@@ -186,11 +195,20 @@ def main(
     processes: Annotated[int, typer.Option(help="worker processes")] = os.cpu_count() or 1,
     parity: Annotated[bool, typer.Option(help="compare with Dagster on Postgres, too")] = True,
     quick: Annotated[bool, typer.Option("--quick", help="core worlds, never, oracle and ours, one seed")] = False,
+    tables: Annotated[
+        Path | None, typer.Option(help="print the tables of this JSON as Markdown, replay nothing")
+    ] = None,
+    into: Annotated[Path | None, typer.Option(help="with --tables: the page that gets them")] = None,
 ) -> None:
     """Replay every world and stream under every policy. Exit code 1 if Dagster decides otherwise than the replay."""
     console = Console()
     began = time.monotonic()
     try:
+        if tables is not None:
+            print_tables(tables, into)
+            return
+        if data is None:
+            raise ConfigurationError("--data is missing; name labelled rows in the shape of cs-training.csv")
         policies = policy or list(QUICK_POLICIES if quick else POLICIES)
         for name in policies:
             policy_named(name)

@@ -336,6 +336,12 @@ class Settings(BaseSettings):
         le=10_000,
         description="how many HTML drift reports are retained",
     )
+    policy_report_days: int = Field(
+        90, ge=1, le=3_650, description="days of the platform's own logs that the monthly report on policies replays"
+    )
+    policy_report_max_rows: int = Field(
+        200_000, ge=1_000, le=10_000_000, description="newest predictions that the report on policies replays at most"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("use_case")

@@ -10,7 +10,18 @@ import sys
 
 import typer
 
-from selfheal.cli import backups, contracts, postgres, record, running, single_process, upkeep, versions, watching
+from selfheal.cli import (
+    backups,
+    contracts,
+    postgres,
+    record,
+    replaying,
+    running,
+    single_process,
+    upkeep,
+    versions,
+    watching,
+)
 from selfheal.cli.app import app, progress_console
 from selfheal.cli.errors import one_line, usage_line
 
@@ -21,6 +32,7 @@ __all__ = [
     "main",
     "postgres",
     "record",
+    "replaying",
     "running",
     "single_process",
     "upkeep",

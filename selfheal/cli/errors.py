@@ -17,6 +17,8 @@ REMEDIES = {
     "mlflow.exceptions.MlflowException": "MLflow refuses or does not answer: {error}; check MLFLOW_TRACKING_URI and try again",
     "httpx.HTTPError": "no answer: {error}; is the platform up (`selfheal up`)?",
     "builtins.ConnectionError": "no answer: {error}; is the platform up (`selfheal up`)?",
+    "concurrent.futures.process.BrokenProcessPool": "a worker process ended before its work was done, most likely for lack of memory; "
+    "give fewer --processes",
     "builtins.OSError": "{error}; see that the disk has room and the folder may be written",
 }
 """Remedies by class name, so that no library is imported only to report an error."""

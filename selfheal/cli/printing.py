@@ -62,6 +62,14 @@ def fit_progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def count_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar over things that are counted."""
+    with _progress_bar() as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda n_done, n_all: progress.update(task, completed=n_done, total=n_all)
+
+
+@contextmanager
 def phase_progress(title: str, n_phases: int) -> Iterator[Callable[[str], None]]:
     """Show a bar over phases, with the name of each as it begins."""
     with _progress_bar(is_transient=True) as progress:

@@ -14,9 +14,11 @@ from benchmarks import heal
 from benchmarks.measured import MeasuredOtherwiseError
 from selfheal.simulate.replay.catalogue import WORLDS, core_worlds
 from selfheal.simulate.replay.peers import oracle
-from selfheal.simulate.replay.policies import POLICIES
+from selfheal.simulate.replay.policies import ALL_POLICIES, POLICIES
 from selfheal.simulate.replay.runs import Cell
 from selfheal.simulate.replay.stream_file import Columns
+from tests.docs.pages import codes, table
+from tests.processes import REPOSITORY
 from tests.toy_use_case import contract
 
 PROMISED = {
@@ -66,10 +68,54 @@ def test_the_tables_have_the_policies_in_the_order_of_the_benchmark() -> None:
     cells = {
         Cell("rainfall", 1, policy): {"trainings": 0, "days": 1.0, "cpu_seconds": 1.0} for policy in sorted(POLICIES)
     }
-    figures = {"brier": 0.2, "log_loss": 0.5, "f1": 0.3, "auc": None, "promotions": 0, "labels_used": 0}
+    figures = {
+        "n_rows_after": 9,
+        "brier": 0.2,
+        "log_loss": 0.5,
+        "f1": 0.3,
+        "auc": None,
+        "promotions": 0,
+        "labels_used": 0,
+    }
     found = heal.summarised({cell: line | figures for cell, line in cells.items()}, [], ["rainfall"])
     assert list(found["streams"]["rainfall"]) == list(POLICIES)
     assert found["days_per_cpu_minute"] == 60.0
+
+
+def test_the_tables_of_a_json_are_printed_or_put_into_their_place_in_a_page(tmp_path: Path) -> None:
+    found = tmp_path / "heal.json"
+    found.write_text(json.dumps({"worlds": {}, "streams": {}, "data": "rows.csv"}))
+    page = tmp_path / "page.md"
+    page.write_text(f"# Page\n{heal.TABLES_BEGIN}\nold\n{heal.TABLES_END}\nafter\n")
+    done = CliRunner().invoke(command(), ["--tables", str(found)])
+    assert "0 worlds and 0 natural streams from `rows.csv`" in done.output
+    for _ in range(2):
+        assert CliRunner().invoke(command(), ["--tables", str(found), "--into", str(page)]).exit_code == 0
+    text = page.read_text()
+    assert "old" not in text
+    assert text.startswith("# Page\n")
+    assert text.endswith(f"{heal.TABLES_END}\nafter\n")
+
+
+def test_the_page_of_the_benchmark_has_a_place_for_the_tables() -> None:
+    page = (REPOSITORY / "docs/benchmarks.md").read_text()
+    assert "the new tables" in heal.with_tables(page, "the new tables")
+
+
+def test_the_page_of_the_benchmark_explains_every_policy() -> None:
+    assert [codes(row[0])[0] for row in table("docs/benchmarks.md", "policy")] == list(ALL_POLICIES)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_tables_of_something_else_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "heal.json").write_text(content)
+    with pytest.raises(typer.BadParameter, match="no JSON of this benchmark"):
+        heal.main(tables=tmp_path / "heal.json")
+
+
+def test_without_data_the_option_is_named() -> None:
+    with pytest.raises(typer.BadParameter, match="--data is missing"):
+        heal.main()
 
 
 def command() -> typer.Typer:

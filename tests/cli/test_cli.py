@@ -45,6 +45,7 @@ COMMANDS = [
     "rollback",
     "verify",
     "history",
+    "replay",
     "replay-journal",
     "backup",
     "restore",

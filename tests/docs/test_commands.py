@@ -53,6 +53,7 @@ TOO_LONG_OR_TOO_DEEP = {
     "maintain": "starts Dagster; tests/selfheal_assets/test_maintenance.py",
     "postgres": "what its arguments say; tests/adapters/postgres/test_client_tools.py",
     "promote": "names a version that only the reader has; tests/cli/test_cli.py",
+    "replay": "trains models for minutes; tests/cli/test_replaying.py",
     "replay-journal": "reads the whole journal; tests/cli/test_cli.py",
     "report": "imports Evidently for seconds; tests/services/reports/test_writer.py",
     "reproduce": "trains; tests/cli/test_cli.py",

@@ -40,7 +40,7 @@ class Rebuilder:
         use_case: the contract of the data, as `package.module:contract`.
         data: labelled rows; None: the contract's synthetic stand-in.
         streams: natural streams by name.
-        days_after: shorten all worlds to so many days after the change; None: as declared.
+        days_after: shorten all worlds to so many days after the change, and streams to their first so many; None: as they are.
     """
 
     use_case: str
@@ -58,14 +58,15 @@ class Rebuilder:
             world = world_named(name)
             world = world if self.days_after is None else shortened(world, self.days_after)
             return build(world, _source(self.use_case, self.data), seed)
-        return natural_deployment(name, self._stream(name), seed)
+        return natural_deployment(name, self._stream(name), seed, days=self.days_after)
 
     def fingerprint(self, name: str) -> str:
         """Return the world's declaration and the digest of the rows, or of the stream's file."""
         if name in WORLDS:
             return f"{self.use_case} {_digest(self.data)} {self.days_after} {world_named(name)!r}"
         file = dict(self.streams).get(name)
-        return f"{name} {_digest(file.path if file else None)} {file.columns if file else None}"
+        whole = f"{name} {_digest(file.path if file else None)} {file.columns if file else None}"
+        return whole if self.days_after is None else f"{whole} {self.days_after}"
 
     def _stream(self, name: str) -> Stream:
         file = dict(self.streams).get(name)

@@ -123,25 +123,35 @@ def natural_deployment(
     *,
     n_learn: int | None = None,
     n_rows: int | None = None,
+    days: float | None = None,
 ) -> Deployment:
     """Return the deployment of a champion that learned from a stream's first rows, replayed on the others.
 
     Args:
         n_learn: rows that the champion learns from; by default a quarter of them, at most `MAX_LEARN_ROWS`.
         n_rows: rows to replay after them; by default all.
+        days: days to replay after them, at most; by default all.
 
     Raises:
         InvalidDataError: if too few rows are left, or too few of a class.
     """
     n_first = min(MAX_LEARN_ROWS, round(LEARN_SHARE * len(stream))) if n_learn is None else n_learn
     until = len(stream) if n_rows is None else min(len(stream), n_first + n_rows)
+    if days is not None and 0 < n_first < until:
+        end = stream.event_time[n_first] + np.timedelta64(round(days * DAY), "us")
+        until = min(until, int(np.searchsorted(stream.event_time, end)))
     if not 0 < n_first < until:
         raise InvalidDataError(
             f"stream {name!r}: {len(stream):,} rows, of which the champion would learn from {n_first:,}; use a longer one"
         )
     learned = _rows(stream, n_first)
     served = _part(stream, n_first, until)
-    champion = train_champion(learned, served.contract, seed)
+    try:
+        champion = train_champion(learned, served.contract, seed)
+    except InvalidDataError as error:
+        raise InvalidDataError(
+            f"stream {name!r}: the champion learns from its first {n_first:,} rows, which are too few: {error}"
+        ) from error
     return Deployment(
         name=name,
         kind=Kind.NATURAL,
