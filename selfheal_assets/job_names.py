@@ -7,6 +7,7 @@ PROBATION_JOB = "probation_job"
 MAINTENANCE_JOB = "maintenance_job"
 PROMOTE_JOB = "promote_job"
 ROLLBACK_JOB = "rollback_job"
+POLICY_REPORT_JOB = "policy_report_job"
 
 TRAINING_JOBS = frozenset({BOOTSTRAP_JOB, RETRAINING_JOB})
 """Jobs that open an MLflow run."""

@@ -14,7 +14,7 @@ from pydantic import Field
 from selfheal.domain.records import ModelVersion
 from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
 from selfheal_assets.interruptions import MAX_RUNTIME_TAG
-from selfheal_assets.job_names import BOOTSTRAP_JOB, MONITORING_JOB, PROBATION_JOB, RETRAINING_JOB
+from selfheal_assets.job_names import BOOTSTRAP_JOB, MONITORING_JOB, POLICY_REPORT_JOB, PROBATION_JOB, RETRAINING_JOB
 from selfheal_assets.metadata import plain
 from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.resources.tracking import END_MLFLOW_RUN
@@ -31,9 +31,14 @@ RETRAINING_TAG = {"selfheal/job": "retraining"}
 PROBATION_TAG = {"selfheal/job": "probation"}
 """A tag of its own: a version that does harm is not left in place until a training has ended."""
 
+POLICY_REPORT_TAG = {"selfheal/job": "policy_report"}
+"""A tag of its own: no tick and no training waits for a report, and two reports do not run beside each other."""
+
 Job: TypeAlias = "dg.JobDefinition | UnresolvedAssetJobDefinition"
 
-MONITORING = dg.AssetSelection.groups("serving_logs", "monitoring") - dg.AssetSelection.assets("monitoring_report")
+MONITORING = dg.AssetSelection.groups("serving_logs", "monitoring") - dg.AssetSelection.assets(
+    "monitoring_report", "policy_report"
+)
 RETRAINING = (
     dg.AssetSelection.groups("retraining")
     | dg.AssetSelection.assets("promotion")
@@ -54,6 +59,12 @@ probation_job = dg.define_asset_job(
     tags=PROBATION_TAG,
     description="Evaluate the version of the partition: on probation it is compared with the one before, and rolled back if "
     "it is worse.",
+)
+policy_report_job = dg.define_asset_job(
+    POLICY_REPORT_JOB,
+    dg.AssetSelection.assets("policy_report"),
+    tags=POLICY_REPORT_TAG,
+    description="Monthly, or by hand: replays the platform's own logs under several policies, and writes a report. Changes nothing.",
 )
 
 
@@ -180,6 +191,7 @@ def all_jobs(training_timeout_seconds: int) -> Sequence[Job]:
         *training_jobs(training_timeout_seconds),
         probation_job,
         maintenance_job,
+        policy_report_job,
         promote_job,
         rollback_job,
     )

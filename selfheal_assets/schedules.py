@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
-from selfheal_assets.job_names import MAINTENANCE_JOB, RETRAINING_JOB
+from selfheal_assets.job_names import MAINTENANCE_JOB, POLICY_REPORT_JOB, RETRAINING_JOB
 
 weekly_retraining = dg.ScheduleDefinition(
     name="weekly_retraining",
@@ -29,4 +29,14 @@ daily_maintenance = dg.ScheduleDefinition(
     description="Every day at 03:30 UTC: deletes what is old: runs, files and rows, by the settings `*_RETENTION_DAYS`.",
 )
 
-ALL_SCHEDULES = (weekly_retraining, daily_maintenance)
+monthly_policy_report = dg.ScheduleDefinition(
+    name="monthly_policy_report",
+    job_name=POLICY_REPORT_JOB,
+    cron_schedule="0 4 1 * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="On the first of each month at 04:00 UTC: replays the last `POLICY_REPORT_DAYS` days under several policies, and "
+    "writes a report of what each would have cost. Nothing in production changes.",
+)
+
+ALL_SCHEDULES = (weekly_retraining, daily_maintenance, monthly_policy_report)

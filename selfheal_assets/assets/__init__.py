@@ -6,12 +6,13 @@ parts; `selfheal_assets.metadata` makes metadata plain. `definitions` adds what 
 """
 
 RUNS_TAG = "selfheal/runs"
-"""Tag to filter assets by when they run: EACH_TICK, ON_REQUEST, AT_BOOTSTRAP, ON_PROBATION or BY_HAND."""
+"""Tag to filter assets by when they run: EACH_TICK, ON_REQUEST, AT_BOOTSTRAP, ON_PROBATION, MONTHLY or BY_HAND."""
 
 EACH_TICK = {RUNS_TAG: "each_tick"}
 ON_REQUEST = {RUNS_TAG: "on_request"}
 AT_BOOTSTRAP = {RUNS_TAG: "at_bootstrap"}
 ON_PROBATION = {RUNS_TAG: "on_probation"}
+MONTHLY = {RUNS_TAG: "monthly"}
 BY_HAND = {RUNS_TAG: "by_hand"}
 
 

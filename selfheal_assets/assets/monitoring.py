@@ -16,7 +16,7 @@ from selfheal.domain.records import (
     Verdict,
 )
 from selfheal.kit.serialization import to_dict
-from selfheal_assets.assets import BY_HAND, EACH_TICK, described
+from selfheal_assets.assets import BY_HAND, EACH_TICK, MONTHLY, described
 from selfheal_assets.assets.reference import reference_data
 from selfheal_assets.assets.serving_logs import label_store, prediction_logs
 from selfheal_assets.metadata import Facts, plain, table
@@ -270,6 +270,48 @@ def monitoring_report(context: dg.AssetExecutionContext, platform: PlatformResou
             {
                 "report": links.report_page(opened.settings, page.name),
                 "file": dg.MetadataValue.path(page.resolve()),
+            }
+        )
+    )
+
+
+@dg.asset(
+    kinds={"plotly"},
+    deps=[prediction_logs, label_store],
+    tags=MONTHLY,
+    description=described(
+        "What other policies would have made of the platform's own logs: the predictions of the last `POLICY_REPORT_DAYS` days, "
+        "`POLICY_REPORT_MAX_ROWS` at most, are replayed on a simulated clock, each label known no earlier than it was, under a "
+        "policy that never retrains, one that does so weekly, and ours. A page with a picture and the cost of each. Decides "
+        "nothing.",
+        runs="on the first of each month at 04:00 UTC, and when a person materialises it, like `selfheal replay --logs`.",
+        red="A replay failed or took more than an hour; the message says which. Lower `POLICY_REPORT_MAX_ROWS` or `POLICY_REPORT_DAYS`.",
+    ),
+)
+def policy_report(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult[None]:
+    from selfheal.kit.errors import InvalidDataError
+    from selfheal.simulate.replay.policy_report import write_policy_report
+
+    opened = platform.open()
+
+    def report_progress(n_done: int, n_replays: int) -> None:
+        context.log.info(f"{n_done} of {n_replays} replays")
+
+    try:
+        report = write_policy_report(opened, datetime.now(UTC), report_progress)
+    except InvalidDataError as error:
+        context.log.info(f"There is too little to replay yet: {error}")
+        return dg.MaterializeResult(metadata=plain({"report": f"none: {error}"}))
+    return dg.MaterializeResult(
+        metadata=plain(
+            {
+                "report": links.report_page(opened.settings, report.page.name),
+                "file": dg.MetadataValue.path(report.page.resolve()),
+                "deployment": report.description,
+                "predictions": report.n_predictions,
+                "labels": report.n_labels,
+                "policies": table(report.rows),
+                **{f"brier_{name}": brier for name, brier in report.brier.items()},
             }
         )
     )

@@ -41,6 +41,7 @@ STORED_ASSETS = {
     "performance_report",
     "monitoring_alerts",
     "monitoring_report",
+    "policy_report",
     "retraining_decision",
     "training_set",
     "shadow_model",
@@ -50,7 +51,16 @@ STORED_ASSETS = {
 }
 STORED_JOBS = {
     f"{name}_job"
-    for name in ("monitoring", "retraining", "bootstrap", "probation", "maintenance", "promote", "rollback")
+    for name in (
+        "monitoring",
+        "retraining",
+        "bootstrap",
+        "probation",
+        "maintenance",
+        "policy_report",
+        "promote",
+        "rollback",
+    )
 }
 STORED_SENSORS = {
     "monitoring_sensor",
@@ -62,7 +72,7 @@ STORED_SENSORS = {
     "run_failure_alert",
     "run_success",
 }
-STORED_SCHEDULES = {"weekly_retraining", "daily_maintenance"}
+STORED_SCHEDULES = {"weekly_retraining", "daily_maintenance", "monthly_policy_report"}
 STORED_CHECKS = {
     "reference_is_unchanged",
     "journal_is_copied",

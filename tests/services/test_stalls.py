@@ -281,7 +281,7 @@ def test_the_page_of_monitoring_has_the_table() -> None:
 STOPS_NOTHING = {
     "dataset_drift", "feature_drift", "many_features_drifted", "harmful_shift", "journal_damaged", "label_conflict",
     "unusable_values",
-    "maintenance_job_failed", "promote_job_failed", "rollback_job_failed", "probation_failed",
+    "maintenance_job_failed", "policy_report_job_failed", "promote_job_failed", "rollback_job_failed", "probation_failed",
 }  # fmt: skip
 """Alerts after which the loop goes on by itself, or that a person has caused and sees."""
 
