@@ -13,10 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from selfheal.domain.monitoring.multivariate import MATERIAL_AUC, DomainCheck, domain_check
-from selfheal.domain.monitoring.shift import Shift, column_shift, ks_distance, share_p_value
+from selfheal.domain.monitoring.prepared_rows import PreparedRows
+from selfheal.domain.monitoring.shift import Distances, Sample, column_shift, distances, ks_distance, share_p_value
 from selfheal.domain.monitoring.thresholds import Thresholds, derive_thresholds
 from selfheal.domain.records import ColumnDrift, DriftReport, Window
 
@@ -66,13 +65,13 @@ class DriftLimits:
 def detect_drift(
     window: Window,
     current: pd.DataFrame,
-    reference: pd.DataFrame,
+    reference: pd.DataFrame | PreparedRows,
     *,
     features: Sequence[str],
     reference_version: int,
     limits: DriftLimits,
     recent: pd.DataFrame | None = None,
-    baseline: pd.DataFrame | None = None,
+    baseline: pd.DataFrame | PreparedRows | None = None,
     feed_problems: tuple[str, ...] = (),
     feed_checked_since: datetime | None = None,
     seed: int = 0,
@@ -85,7 +84,7 @@ def detect_drift(
         current: the features and `probability` of the window, one row per prediction.
         reference: the same columns, frozen with the model, in chronological order.
         recent: the window's newest `RECENT_ROWS` rows, likewise; None if `current` has no more rows than that.
-        baseline: the features of the first baseline, for long-term drift.
+        baseline: the features of the first baseline, for long-term drift, which decides nothing; None leaves it out.
         feed_problems: what `selfheal.domain.monitoring.feed` found, passed on to triage.
         feed_checked_since: time of the oldest row in which the feed was checked.
         seed: of the domain classifier.
@@ -94,17 +93,17 @@ def detect_drift(
     level = 0.0
     columns: tuple[ColumnDrift, ...] = ()
     names = [*features, PROBABILITY]
-    current, reference = _as_floats(current, names), _as_floats(reference, names)
-    if len(current) >= limits.min_rows:
-        thresholds = derive_thresholds(reference, names, limits.n_ticks)
-        columns = drift_of_columns(names, current, reference, recent, thresholds, limits)
-        domain = domain_check(current, reference, features, seed) if len(reference) >= limits.min_rows else None
+    now, then = PreparedRows.of(current), PreparedRows.of(reference)
+    if len(now) >= limits.min_rows:
+        thresholds = derive_thresholds(then, names, limits.n_ticks)
+        columns = drift_of_columns(names, now, then, recent, thresholds, limits)
+        domain = domain_check(now, then, features, seed) if len(then) >= limits.min_rows else None
         level = thresholds.level
     return drift_report(
         window,
         columns,
-        n_current=len(current),
-        n_reference=len(reference),
+        n_current=len(now),
+        n_reference=len(then),
         n_features=len(features),
         reference_version=reference_version,
         limits=limits,
@@ -114,35 +113,34 @@ def detect_drift(
         domain_level=level,
         baseline_drifted_features=()
         if baseline is None or not columns
-        else tuple(
-            name
-            for name in features
-            if ks_distance(current[name].to_numpy(), baseline[name].to_numpy()) >= LONG_TERM_DISTANCE
-        ),
+        else _moved_since(now, PreparedRows.of(baseline), features),
     )
 
 
-def _as_floats(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return these columns as float64, whatever type a derivation gave them."""
-    return frame[list(names)].astype(np.float64)
+def _moved_since(current: PreparedRows, baseline: PreparedRows, features: Sequence[str]) -> tuple[str, ...]:
+    """Return the features that are far from the first baseline."""
+    return tuple(
+        name for name in features if ks_distance(current.sample(name), baseline.sample(name)) >= LONG_TERM_DISTANCE
+    )
 
 
 def drift_of_columns(
     names: Sequence[str],
-    current: pd.DataFrame,
-    reference: pd.DataFrame,
-    recent: pd.DataFrame | None,
+    current: pd.DataFrame | PreparedRows,
+    reference: pd.DataFrame | PreparedRows,
+    recent: pd.DataFrame | PreparedRows | None,
     thresholds: Thresholds,
     limits: DriftLimits,
 ) -> tuple[ColumnDrift, ...]:
     """Apply `column_drift` to each name."""
-    newest = recent if recent is not None and limits.min_rows <= len(recent) < len(current) else None
+    now, then = PreparedRows.of(current), PreparedRows.of(reference)
+    has_more = recent is not None and limits.min_rows <= len(recent) < len(now)
+    newest = PreparedRows.of(recent) if has_more and recent is not None else None
     return tuple(
-        column_drift(
+        _column_drift(
             name,
-            current[name].to_numpy(dtype=np.float64),
-            reference[name].to_numpy(dtype=np.float64),
-            None if newest is None else newest[name].to_numpy(dtype=np.float64),
+            now.distances(name, then),
+            None if newest is None else newest.distances(name, then),
             thresholds,
             limits,
         )
@@ -187,40 +185,6 @@ def drift_report(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    """One column in one window."""
-
-    shift: Shift
-    is_drifted: bool
-    n_rows: int
-    n_missing: int
-    missing_pct: float
-    is_missing_drifted: bool
-
-
-def _compare(
-    name: str,
-    values: FloatArray,
-    reference: FloatArray,
-    thresholds: Thresholds,
-    limits: DriftLimits,
-) -> _Comparison:
-    shift = column_shift(values, reference)
-    n_missing, n_missing_reference = int(np.isnan(values).sum()), int(np.isnan(reference).sum())
-    missing_pct = 100.0 * n_missing / len(values)
-    points = abs(missing_pct - 100.0 * n_missing_reference / len(reference))
-    missing_p = share_p_value(n_missing, len(values), n_missing_reference, len(reference))
-    return _Comparison(
-        shift=shift,
-        is_drifted=shift.p_value < thresholds.of_values[name] and shift.effect >= limits.min_effect,
-        n_rows=len(values),
-        n_missing=n_missing,
-        missing_pct=missing_pct,
-        is_missing_drifted=missing_p < thresholds.of_missing_rates[name] and points >= MATERIAL_MISSING_POINTS,
-    )
-
-
 def column_drift(
     name: str,
     current: FloatArray,
@@ -233,34 +197,69 @@ def column_drift(
 
     A shift in either counts as drift, unless the newest rows show that the window's shift is over.
     """
-    reference_missing_pct = 100.0 * float(np.isnan(reference).mean())
-    whole = _compare(name, current, reference, thresholds, limits)
-    newest = whole if recent is None else _compare(name, recent, reference, thresholds, limits)
-    is_drifted = whole.is_drifted and (recent is None or not _has_returned(current, recent, whole, newest))
+    then = Sample.of(reference)
+    newest = None if recent is None else distances(recent, then)
+    return _column_drift(name, distances(current, then), newest, thresholds, limits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """One column in one window. A p-value is computed only where the effect is material."""
+
+    distances: Distances
+    is_drifted: bool
+    is_missing_drifted: bool
+
+    @classmethod
+    def of(cls, name: str, found: Distances, thresholds: Thresholds, limits: DriftLimits) -> _Comparison:
+        points = abs(found.current.missing_pct - found.reference.missing_pct)
+        return cls(
+            found,
+            is_drifted=found.effect >= limits.min_effect and found.p_value < thresholds.of_values[name],
+            is_missing_drifted=points >= MATERIAL_MISSING_POINTS
+            and _missing_p_value(found.current, found.reference) < thresholds.of_missing_rates[name],
+        )
+
+    @property
+    def missing_pct(self) -> float:
+        return self.distances.current.missing_pct
+
+
+def _missing_p_value(current: Sample, reference: Sample) -> float:
+    return share_p_value(current.n_missing, current.n_rows, reference.n_missing, reference.n_rows)
+
+
+def _column_drift(
+    name: str, current: Distances, recent: Distances | None, thresholds: Thresholds, limits: DriftLimits
+) -> ColumnDrift:
+    then = current.reference
+    reference_missing_pct = 100.0 * (then.n_missing / then.n_rows)
+    whole = _Comparison.of(name, current, thresholds, limits)
+    newest = whole if recent is None else _Comparison.of(name, recent, thresholds, limits)
+    is_drifted = whole.is_drifted and (recent is None or not _has_returned(whole, newest))
     is_missing_drifted = whole.is_missing_drifted and not _has_returned_missing(whole, newest, reference_missing_pct)
     shown = newest if newest.is_drifted and not is_drifted else whole
     return ColumnDrift(
         column=name,
         method=METHOD,
-        p_value=shown.shift.p_value,
+        p_value=shown.distances.p_value,
         threshold=thresholds.of_values[name],
-        effect=shown.shift.effect,
+        effect=shown.distances.effect,
         is_drifted=is_drifted or newest.is_drifted,
         reference_missing_pct=reference_missing_pct,
         current_missing_pct=newest.missing_pct if newest.is_missing_drifted else whole.missing_pct,
         is_missing_rate_drifted=is_missing_drifted or newest.is_missing_drifted,
-        ks_distance=shown.shift.ks_distance,
-        rank_shift=shown.shift.rank_shift,
-        n_rows=shown.n_rows,
+        ks_distance=shown.distances.ks_distance,
+        rank_shift=shown.distances.rank_shift,
+        n_rows=shown.distances.current.n_rows,
     )
 
 
-def _has_returned(current: FloatArray, recent: FloatArray, whole: _Comparison, newest: _Comparison) -> bool:
-    is_closer = newest.shift.effect < whole.shift.effect / 2
-    return is_closer and column_shift(recent, current).p_value < RETURN_LEVEL
+def _has_returned(whole: _Comparison, newest: _Comparison) -> bool:
+    is_closer = newest.distances.effect < whole.distances.effect / 2
+    return is_closer and column_shift(newest.distances.current, whole.distances.current).p_value < RETURN_LEVEL
 
 
 def _has_returned_missing(whole: _Comparison, newest: _Comparison, reference_pct: float) -> bool:
     is_closer = abs(newest.missing_pct - reference_pct) < abs(whole.missing_pct - reference_pct) / 2
-    p_value = share_p_value(newest.n_missing, newest.n_rows, whole.n_missing, whole.n_rows)
-    return is_closer and p_value < RETURN_LEVEL
+    return is_closer and _missing_p_value(newest.distances.current, whole.distances.current) < RETURN_LEVEL

@@ -17,10 +17,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.monitoring.intervals import INTERVAL_LEVEL
+from selfheal.domain.monitoring.mixture import Mixture, Overlap
+from selfheal.domain.monitoring.newton import fit_logistic, probability
+from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.records import Estimate, Interval, ScoreMetrics
 
 if TYPE_CHECKING:
@@ -31,14 +33,15 @@ if TYPE_CHECKING:
 N_DRAWS = 1_000
 """Number of simulated label sets; the interval's coverage is then uncertain by half a percentage point at each end."""
 
-MAX_CELLS_PER_BLOCK = 1_000_000
-"""Draws x rows simulated at once (4 MB per array), so that memory does not grow with the window."""
+MAX_CELLS_PER_BLOCK = 65_536
+"""Draws x rows simulated at once (256 kB per array), so that a block stays in the processor's cache, whatever the window."""
+
+ENOUGH_DRAWS_ABOVE = 51
+"""Draws at or above a limit from which the upper end of their interval is certainly not below it, whatever the others show: the
+51st of 1,000 from the top is inside the central 95 %, and so is a tie of so many."""
 
 MIN_EVENTS = 20
 """Smallest effective number of calibration rows of either class, after weighting, that determines a calibration curve."""
-
-MAX_DENSITY_RATIO = 20.0
-"""Largest density ratio, window to reference, of a covered row: a rarer kind has almost no rows to be calibrated on."""
 
 MAX_UNCOVERED_PCT = 10.0
 """Largest percentage of uncovered rows: with more, the estimate would be about rows without any known outcome."""
@@ -47,24 +50,14 @@ MAX_MIXTURE_GAP = 0.2
 """Largest KS distance of an input between the window and the weighted reference, less what chance explains. Above it the
 weighting has not reproduced the window's mix (a column stuck at one value, say)."""
 
-MIXTURE_PENALTY = 10.0
-"""Ridge penalty of each coefficient of the mixture model, in rows. With fewer than a few hundred rows its coefficients are
-mostly noise, and noise in the weights wastes calibration rows."""
-
 CURVE_PENALTY = 1.0
 """Ridge penalty of the calibration curve's distance from the model's own scores, which hold unless rows contradict them."""
 
 KNOT_LEVELS = (0.05, 0.35, 0.65, 0.95)
 """Quantiles of the scores at which the calibration curve may bend (Harrell, Regression Modeling Strategies, 2015, 2.4.6)."""
 
-KS_AT_1_PCT = 1.63
-"""Divided by the root of the number of rows: the KS distance that one sample in a hundred exceeds (Kolmogorov, 1933)."""
-
-MAX_NEWTON_STEPS = 50
 SMALLEST_PROBABILITY = 1e-4
 """Scores are clipped to this distance from 0 and 1 before taking log-odds, which would otherwise be infinite."""
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -82,25 +75,11 @@ class Calibration:
     def probabilities(self, scores: FloatArray) -> FloatArray:
         """Return the calibrated probability of class 1 for each score."""
         log_odds = _log_odds(scores)
-        return _probability(log_odds + _curve_basis(log_odds, self.knots) @ self.coefficients)
+        return probability(log_odds + _curve_basis(log_odds, self.knots) @ self.coefficients)
 
 
 UNCALIBRATED = Calibration(knots=np.array([]), coefficients=np.zeros(2), covariance=np.zeros((2, 2)))
 """Scores unchanged, without uncertainty."""
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Weights that give the reference the window's mix of inputs, and how much of the window they cover.
-
-    `weights` has shape (reference rows,) and mean 1. `uncovered_pct` is the percentage of the window's rows that are rarer in
-    the reference than `MAX_DENSITY_RATIO` allows or beyond the range of an input. `gap` is the largest KS distance of an input
-    after weighting, less what chance explains.
-    """
-
-    weights: FloatArray
-    uncovered_pct: float
-    gap: float
 
 
 def cbpe(probabilities: FloatArray, threshold: float, scores: FloatArray | None = None) -> ScoreMetrics:
@@ -134,7 +113,12 @@ def cbpe(probabilities: FloatArray, threshold: float, scores: FloatArray | None 
 
 
 def estimate_performance(
-    current: pd.DataFrame, reference: pd.DataFrame, inputs: Sequence[str], threshold: float, seed: int
+    current: pd.DataFrame,
+    reference: pd.DataFrame | PreparedRows,
+    inputs: Sequence[str],
+    threshold: float,
+    seed: int,
+    harmful_below_auc: float | None = None,
 ) -> Estimate:
     """Estimate what the labels of the window's rows will show, with 95 % prediction intervals.
 
@@ -143,14 +127,17 @@ def estimate_performance(
         reference: the version's frozen reference: `inputs`, `probability` (of a model that had not seen the row) and
             `true_label`; a version without outcomes is estimated from its scores as they are.
         inputs: raw inputs, by which the reference is weighted to the window's mix.
+        harmful_below_auc: leave out the intervals, nearly all of the cost, where the AUC's certainly does not lie below this:
+            they then decide nothing (`selfheal.domain.monitoring.triage.harm_reasons`). None: always give them.
     """
-    scores = current["probability"].to_numpy(dtype=np.float64)
-    known = _outcomes(reference)
+    scores, rows = current["probability"].to_numpy(dtype=np.float64), PreparedRows.of(reference)
+    simulation = _Simulation(scores, threshold, seed, harmful_below_auc)
+    known = outcomes(rows)
     if _fewest_events(known, np.ones(len(known))) < MIN_EVENTS:
         reason = f"not calibrated: the reference has fewer than {MIN_EVENTS} outcomes of a class, scores are taken as they are"
         basis = Estimate({}, {}, is_identifiable=True, is_calibrated=False, reason=reason, n_calibration_rows=0)
-        return _with_metrics(basis, scores, UNCALIBRATED, threshold, seed)
-    overlap = overlap_of(current, reference, inputs)
+        return simulation.added_to(basis, UNCALIBRATED)
+    overlap = overlap_of(current, rows, inputs)
     problem = _why_not_identifiable(known, overlap)
     effective = _effective_rows(overlap.weights)
     basis = Estimate(
@@ -163,13 +150,12 @@ def estimate_performance(
         effective_calibration_rows=effective,
         uncovered_pct=overlap.uncovered_pct,
     )
-    if problem is not None:
-        return basis
-    calibration = fit_calibration(reference["probability"].to_numpy(dtype=np.float64), known, overlap.weights)
-    return _with_metrics(basis, scores, calibration, threshold, seed)
+    return basis if problem is not None else simulation.added_to(basis, _curve_rows(rows).fit(overlap.weights))
 
 
-def relation_p_value(labelled: pd.DataFrame, reference: pd.DataFrame, inputs: Sequence[str]) -> float | None:
+def relation_p_value(
+    labelled: pd.DataFrame, reference: pd.DataFrame | PreparedRows, inputs: Sequence[str]
+) -> float | None:
     """Return the p-value of the labels if score and outcome are related as in the reference; None if not identifiable.
 
     This is the score test for a changed level or slope of the calibration. Under the old relation,
@@ -180,13 +166,14 @@ def relation_p_value(labelled: pd.DataFrame, reference: pd.DataFrame, inputs: Se
     Args:
         labelled: `inputs`, `probability` and `true_label` of matured rows, so that both outcomes have had time to arrive.
     """
-    known = _outcomes(reference)
+    rows = PreparedRows.of(reference)
+    known = outcomes(rows)
     if labelled.empty or _fewest_events(known, np.ones(len(known))) < MIN_EVENTS:
         return None
-    overlap = overlap_of(labelled, reference, inputs)
+    overlap = overlap_of(labelled, rows, inputs)
     if _why_not_identifiable(known, overlap) is not None:
         return None
-    calibration = fit_calibration(reference["probability"].to_numpy(dtype=np.float64), known, overlap.weights)
+    calibration = _curve_rows(rows).fit(overlap.weights)
     scores, labels = (labelled[name].to_numpy(dtype=np.float64) for name in ("probability", TRUE_LABEL))
     expected = calibration.probabilities(scores)
     if min(expected.sum(), (1 - expected).sum()) < MIN_EVENTS / 2:
@@ -201,29 +188,11 @@ def relation_p_value(labelled: pd.DataFrame, reference: pd.DataFrame, inputs: Se
     return math.exp(-max(0.0, statistic) / 2)
 
 
-def overlap_of(current: pd.DataFrame, reference: pd.DataFrame, inputs: Sequence[str]) -> Overlap:
-    """Estimate each row's density ratio, window to reference, by a logistic regression between the two (Bickel et al., 2009).
-
-    Its inputs are each value's rank in the reference, the rank's square, and whether the value is missing. Ranks limit the
-    influence of long tails; squares let a column move towards its middle or its ends.
-    """
-    then, now = (frame[list(inputs)].to_numpy(dtype=np.float64) for frame in (reference, current))
-    columns = [column for j in range(len(inputs)) for column in _rank_columns(then[:, j], now[:, j])]
-    design = np.column_stack([np.ones(len(then) + len(now)), *columns])
-    is_current = np.repeat([0.0, 1.0], [len(then), len(now)])
-    penalties = np.full(design.shape[1], MIXTURE_PENALTY)
-    penalties[0] = 0.0
-    offset = np.full(len(design), math.log(len(now) / len(then)))
-    coefficients, _ = _fit_logistic(design, is_current, np.ones(len(design)), offset, penalties)
-    ratio = np.exp(np.clip(design @ coefficients, -50.0, 50.0))
-    weights = np.minimum(ratio[: len(then)], MAX_DENSITY_RATIO)
-    is_uncovered = (ratio[len(then) :] > MAX_DENSITY_RATIO) | _is_beyond(then, now)
-    largest = max(_weighted_ks(then[:, j], now[:, j], weights) for j in range(len(inputs)))
-    return Overlap(
-        weights=weights / weights.mean(),
-        uncovered_pct=100.0 * float(is_uncovered.mean()),
-        gap=largest - KS_AT_1_PCT / math.sqrt(len(now)),
-    )
+def overlap_of(current: pd.DataFrame, reference: pd.DataFrame | PreparedRows, inputs: Sequence[str]) -> Overlap:
+    """Weight the reference to the window's mix of these inputs (`selfheal.domain.monitoring.mixture`)."""
+    rows = PreparedRows.of(reference)
+    mixture = rows.once(("mixture", *inputs), lambda: Mixture.of(rows, inputs))
+    return mixture.overlap([current[name].to_numpy(dtype=np.float64) for name in inputs])
 
 
 def fit_calibration(scores: FloatArray, labels: FloatArray, weights: FloatArray) -> Calibration:
@@ -231,16 +200,36 @@ def fit_calibration(scores: FloatArray, labels: FloatArray, weights: FloatArray)
 
     Its covariance is the sandwich estimator H^-1 (sum w^2 (y - p)^2 x x') H^-1 (Huber, 1967; White, 1982).
     """
-    log_odds = _log_odds(scores)
-    knots = np.unique(np.quantile(log_odds, KNOT_LEVELS).round(6))
-    basis = _curve_basis(log_odds, knots)
-    penalties = np.full(basis.shape[1], CURVE_PENALTY)
-    penalties[0] = 0.0
-    coefficients, hessian = _fit_logistic(basis, labels, weights, log_odds, penalties)
-    residuals = weights * (labels - _probability(log_odds + basis @ coefficients))
-    inverse = np.linalg.pinv(hessian)
-    spread = basis * residuals[:, None]
-    return Calibration(knots, coefficients, inverse @ (spread.T @ spread) @ inverse)
+    return _CurveRows.of(scores, labels).fit(weights)
+
+
+@dataclass(frozen=True, eq=False)
+class _CurveRows:
+    """Rows to fit a calibration curve on, with any weights."""
+
+    labels: FloatArray
+    log_odds: FloatArray
+    knots: FloatArray
+    basis: FloatArray
+
+    @classmethod
+    def of(cls, scores: FloatArray, labels: FloatArray) -> _CurveRows:
+        log_odds = _log_odds(scores)
+        knots = np.unique(np.quantile(log_odds, KNOT_LEVELS).round(6))
+        return cls(labels, log_odds, knots, _curve_basis(log_odds, knots))
+
+    def fit(self, weights: FloatArray) -> Calibration:
+        penalties = np.full(self.basis.shape[1], CURVE_PENALTY)
+        penalties[0] = 0.0
+        coefficients, hessian = fit_logistic(self.basis, self.labels, weights, self.log_odds, penalties)
+        residuals = weights * (self.labels - probability(self.log_odds + self.basis @ coefficients))
+        inverse = np.linalg.pinv(hessian)
+        spread = self.basis * residuals[:, None]
+        return Calibration(self.knots, coefficients, inverse @ (spread.T @ spread) @ inverse)
+
+
+def _curve_rows(reference: PreparedRows) -> _CurveRows:
+    return reference.once(("calibration",), lambda: _CurveRows.of(reference.values("probability"), outcomes(reference)))
 
 
 def simulate_metrics(
@@ -251,6 +240,15 @@ def simulate_metrics(
     Each metric follows from four sums over the rows with label 1 (count, predicted positives, ranks, change of the squared
     error), so that a draw is one row of a matrix product. A metric that a draw does not define is NaN.
     """
+    draws = simulate_unless(scores, calibration, threshold, seed, math.inf)
+    assert draws is not None, "no AUC is infinite"
+    return draws
+
+
+def simulate_unless(
+    scores: FloatArray, calibration: Calibration, threshold: float, seed: int, enough_auc: float
+) -> dict[str, FloatArray] | None:
+    """Return `simulate_metrics`; None as soon as `ENOUGH_DRAWS_ABOVE` draws have an AUC of at least `enough_auc`."""
     rng = np.random.default_rng(seed)
     n, predicted = len(scores), scores >= threshold
     of_positives = np.column_stack([np.ones(n), predicted, _midranks(scores) / n, 1 - 2 * scores]).astype(np.float32)
@@ -258,11 +256,17 @@ def simulate_metrics(
     basis = _curve_basis(log_odds, calibration.knots)
     curves = rng.multivariate_normal(calibration.coefficients, calibration.covariance, size=N_DRAWS, method="eigh")
     sums = np.empty((N_DRAWS, 4))
+    n_predicted, squared_scores = int(predicted.sum()), float((scores**2).sum())
+    n_above = 0
     for block in np.array_split(np.arange(N_DRAWS), math.ceil(N_DRAWS * n / MAX_CELLS_PER_BLOCK)):
-        chance = _probability((log_odds + curves[block] @ basis.T).astype(np.float32))
+        chance = probability((log_odds + curves[block] @ basis.T).astype(np.float32))
         is_positive = rng.random(chance.shape, dtype=np.float32) < chance
         sums[block] = is_positive.astype(np.float32) @ of_positives
-    return _metrics_of_sums(sums, n, int(predicted.sum()), float((scores**2).sum()))
+        aucs = _metrics_of_sums(sums[block], n, n_predicted, squared_scores)["auc_roc"]
+        n_above += int(np.count_nonzero((aucs >= enough_auc) & np.isfinite(aucs)))  # an undefined one does not count
+        if n_above >= ENOUGH_DRAWS_ABOVE:
+            return None
+    return _metrics_of_sums(sums, n, n_predicted, squared_scores)
 
 
 def prediction_interval(draws: FloatArray) -> Interval | None:
@@ -284,18 +288,29 @@ def prediction_interval(draws: FloatArray) -> Interval | None:
     )
 
 
-def _with_metrics(
-    basis: Estimate, scores: FloatArray, calibration: Calibration, threshold: float, seed: int
-) -> Estimate:
-    """Add the expected metrics and their intervals to the estimate; omit a metric that most draws do not define."""
-    probabilities = calibration.probabilities(scores)
-    expected = cbpe(probabilities, threshold, scores)
-    values = {name: getattr(expected, name) for name in ("f1", "precision", "recall", "auc_roc", "brier")}
-    values["positive_rate"] = float(probabilities.mean())
-    draws = simulate_metrics(scores, calibration, threshold, seed)
-    found = {name: prediction_interval(draws[name]) for name, value in values.items() if value is not None}
-    intervals = {name: interval for name, interval in found.items() if interval is not None}
-    return replace(basis, values={name: values[name] for name in intervals}, intervals=intervals)
+@dataclass(frozen=True, eq=False)
+class _Simulation:
+    """What the expected metrics of the window's scores and their intervals depend on beside the calibration."""
+
+    scores: FloatArray
+    threshold: float
+    seed: int
+    harmful_below_auc: float | None
+
+    def added_to(self, basis: Estimate, calibration: Calibration) -> Estimate:
+        """Add the expected metrics and their intervals to the estimate; omit a metric that most draws do not define."""
+        probabilities = calibration.probabilities(self.scores)
+        expected = cbpe(probabilities, self.threshold, self.scores)
+        values = {name: getattr(expected, name) for name in ("f1", "precision", "recall", "auc_roc", "brier")}
+        values["positive_rate"] = float(probabilities.mean())
+        known = {name: value for name, value in values.items() if value is not None}
+        enough = math.inf if self.harmful_below_auc is None else self.harmful_below_auc
+        draws = simulate_unless(self.scores, calibration, self.threshold, self.seed, enough)
+        if draws is None:
+            return replace(basis, values=known)
+        found = {name: prediction_interval(draws[name]) for name in known}
+        intervals = {name: interval for name, interval in found.items() if interval is not None}
+        return replace(basis, values={name: known[name] for name in intervals}, intervals=intervals)
 
 
 def _metrics_of_sums(sums: FloatArray, n: int, n_predicted: int, squared_scores: float) -> dict[str, FloatArray]:
@@ -332,11 +347,9 @@ def _why_not_identifiable(known: FloatArray, overlap: Overlap) -> str | None:
     return None
 
 
-def _outcomes(reference: pd.DataFrame) -> FloatArray:
+def outcomes(reference: PreparedRows) -> FloatArray:
     """Return the known outcomes of the reference rows; empty if it was frozen without outcomes."""
-    if TRUE_LABEL not in reference.columns:
-        return np.array([])
-    return reference[TRUE_LABEL].to_numpy(dtype=np.float64)
+    return reference.values(TRUE_LABEL) if TRUE_LABEL in reference else np.array([])
 
 
 def _fewest_events(labels: FloatArray, weights: FloatArray) -> float:
@@ -347,44 +360,6 @@ def _fewest_events(labels: FloatArray, weights: FloatArray) -> float:
 def _effective_rows(weights: FloatArray) -> float:
     """Return the effective sample size (sum w)^2 / sum w^2 (Kish, 1965)."""
     return float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0
-
-
-def _rank_columns(then: FloatArray, now: FloatArray) -> list[FloatArray]:
-    """Return the standardised columns of one input over reference and window rows; omit those that do not vary."""
-    both = np.concatenate([then, now])
-    is_missing = np.isnan(both)
-    present = np.sort(then[~np.isnan(then)])
-    ranks = np.searchsorted(present, both, "left") + np.searchsorted(present, both, "right")
-    centred = np.where(is_missing, 0.0, ranks / (2 * max(1, len(present))) - 0.5)
-    columns = (centred, centred**2, is_missing.astype(np.float64))
-    return [(column - column.mean()) / column.std() for column in columns if column.std() > 1e-9]
-
-
-def _is_beyond(then: FloatArray, now: FloatArray) -> BoolArray:
-    """Return which window rows have a value beyond the reference's range, or miss one that the reference never misses.
-
-    Ranks do not show how far a value lies beyond the range: the largest value and a thousand times that have equal ranks.
-    """
-    beyond = np.zeros(len(now), dtype=np.bool_)
-    for j in range(now.shape[1]):
-        present = then[~np.isnan(then[:, j]), j]
-        if len(present):
-            beyond |= (now[:, j] < present.min()) | (now[:, j] > present.max())
-        if len(present) == len(then):
-            beyond |= np.isnan(now[:, j])
-    return beyond
-
-
-def _weighted_ks(then: FloatArray, now: FloatArray, weights: FloatArray) -> float:
-    """Return the KS distance with weighted reference rows; missing values are ignored."""
-    is_then, is_now = ~np.isnan(then), ~np.isnan(now)
-    if not (is_then.any() and is_now.any()):
-        return 0.0
-    values = np.concatenate([then[is_then], now[is_now]])
-    shares = np.concatenate([weights[is_then] / weights[is_then].sum(), np.full(is_now.sum(), -1 / is_now.sum())])
-    order = np.argsort(values)
-    is_last_of_tie = np.append(np.diff(values[order]) > 0, True)
-    return float(np.abs(np.cumsum(shares[order])[is_last_of_tie]).max())
 
 
 def _curve_basis(log_odds: FloatArray, knots: FloatArray) -> FloatArray:
@@ -403,26 +378,6 @@ def _curve_basis(log_odds: FloatArray, knots: FloatArray) -> FloatArray:
     return np.column_stack(columns)
 
 
-def _fit_logistic(
-    design: FloatArray, labels: FloatArray, weights: FloatArray, offset: FloatArray, penalties: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Fit a ridge-penalised weighted logistic regression by Newton's method; return the coefficients and the Hessian."""
-    coefficients = np.zeros(design.shape[1])
-    hessian = np.diag(penalties)
-    for _ in range(MAX_NEWTON_STEPS):
-        expected = _probability(offset + design @ coefficients)
-        gradient = design.T @ (weights * (labels - expected)) - penalties * coefficients
-        hessian = (design * (weights * expected * (1 - expected))[:, None]).T @ design + np.diag(penalties)
-        step = np.linalg.lstsq(hessian, gradient, rcond=None)[0]
-        step *= min(
-            1.0, 3.0 / max(1e-12, float(np.abs(step).max()))
-        )  # Newton's method overshoots far from the solution
-        coefficients = coefficients + step
-        if np.abs(step).max() < 1e-8:
-            break
-    return coefficients, hessian
-
-
 def _midranks(scores: FloatArray) -> FloatArray:
     """Return each score's rank, from 1; ties share their mean rank."""
     from scipy.stats import rankdata
@@ -434,11 +389,3 @@ def _midranks(scores: FloatArray) -> FloatArray:
 def _log_odds(scores: FloatArray) -> FloatArray:
     cut = np.clip(scores, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     return np.asarray(np.log(cut / (1 - cut)), dtype=np.float64)
-
-
-def _probability(log_odds: FloatArray) -> FloatArray:
-    """Apply the logistic function, in the precision of its argument."""
-    from scipy.special import expit
-
-    probability: FloatArray = expit(log_odds)
-    return probability

@@ -6,14 +6,15 @@ columns, repeated rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from selfheal.domain.monitoring.shift import column_shift, share_p_value
+from selfheal.domain.monitoring.prepared_rows import PreparedRows
+from selfheal.domain.monitoring.shift import Sample, column_shift, share_p_value
 from selfheal.domain.records import DriftReport, SpoiledPeriod
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ MIN_ROWS = 50
 """Smallest number of rows from which a feed is judged."""
 
 
-def feed_problems(current: pd.DataFrame, reference: pd.DataFrame, contract: ModelContract) -> tuple[str, ...]:
+def feed_problems(
+    current: pd.DataFrame | PreparedRows, reference: pd.DataFrame | PreparedRows, contract: ModelContract
+) -> tuple[str, ...]:
     """Return what is broken in the raw inputs, one sentence per problem; empty if nothing is or there are too few rows.
 
     Args:
@@ -55,19 +58,19 @@ def feed_problems(current: pd.DataFrame, reference: pd.DataFrame, contract: Mode
     """
     if len(current) < MIN_ROWS or len(reference) < MIN_ROWS:
         return ()
+    now, then = PreparedRows.of(current), PreparedRows.of(reference)
     problems: list[str] = []
     for feature in contract.inputs:
-        now, then = current[feature.name].to_numpy(), reference[feature.name].to_numpy()
+        name = feature.name
         checks = (
-            _outside_limits(feature.name, now, feature.lower, feature.upper),
-            _missing_jump(feature.name, now, then),
-            _became_constant(feature.name, now, then),
-            _unit_jump(feature.name, now, then),
+            _outside_limits(name, now.values(name), feature.lower, feature.upper),
+            _missing_jump(name, now.sample(name), then.sample(name)),
+            _became_constant(name, now.sample(name), then.sample(name)),
+            _unit_jump(name, now, then),
         )
         problems.extend(problem for problem in checks if problem is not None)
-    names = list(contract.input_names)
-    problems.extend(_swapped(current[names], reference[names]))
-    repeated = _repeated(current[names], reference[names])
+    problems.extend(_swapped(now, then, contract.input_names))
+    repeated = _repeated(now, then, contract.input_names)
     return (*problems, *(() if repeated is None else (repeated,)))
 
 
@@ -105,33 +108,47 @@ def _outside_limits(name: str, now: FloatArray, lower: float, upper: float) -> s
     return f"{name}: {n_outside} values outside {lower:g} to {upper:g}" if n_outside else None
 
 
-def _missing_jump(name: str, now: FloatArray, then: FloatArray) -> str | None:
-    now_pct, then_pct = 100.0 * np.isnan(now).mean(), 100.0 * np.isnan(then).mean()
-    p_value = share_p_value(int(np.isnan(now).sum()), len(now), int(np.isnan(then).sum()), len(then))
-    if now_pct - then_pct < MISSING_JUMP_POINTS or p_value > SURE:
+def _missing_jump(name: str, now: Sample, then: Sample) -> str | None:
+    now_pct, then_pct = (100.0 * (side.n_missing / side.n_rows) for side in (now, then))
+    if now_pct - then_pct < MISSING_JUMP_POINTS:
+        return None
+    if share_p_value(now.n_missing, now.n_rows, then.n_missing, then.n_rows) > SURE:
         return None
     return f"{name}: {now_pct:.0f} % missing, {then_pct:.0f} % in the reference"
 
 
-def _became_constant(name: str, now: FloatArray, then: FloatArray) -> str | None:
+def _became_constant(name: str, now: Sample, then: Sample) -> str | None:
     """Return a sentence if a column became constant that varies too much in the reference for that to be chance."""
-    known_now, known_then = now[~np.isnan(now)], then[~np.isnan(then)]
-    if len(known_now) < MIN_ROWS or len(known_then) == 0 or not (known_now == known_now[0]).all():
+    if now.n_known < MIN_ROWS or not then.n_known or len(now.values) > 1:
         return None
-    usual_share = float(np.unique(known_then, return_counts=True)[1].max()) / len(known_then)
-    if usual_share ** len(known_now) > 1e-6:
+    usual_share = float(then.counts.max()) / then.n_known
+    if usual_share**now.n_known > 1e-6:
         return None
-    return f"{name}: always {known_now[0]:g}, of many values in the reference"
+    return f"{name}: always {now.values[0]:g}, of many values in the reference"
 
 
-def _unit_jump(name: str, now: FloatArray, then: FloatArray) -> str | None:
-    positive_now, positive_then = now[now > 0], then[then > 0]
-    if len(positive_now) < MIN_ROWS or len(positive_then) < MIN_ROWS:
+def _unit_jump(name: str, current: PreparedRows, reference: PreparedRows) -> str | None:
+    now, then = current.sample(name), reference.sample(name)
+    if _n_positive(now) < MIN_ROWS or _n_positive(then) < MIN_ROWS:
         return None
-    factor = float(np.median(positive_now) / np.median(positive_then))
-    if 1 / UNIT_JUMP_FACTOR < factor < UNIT_JUMP_FACTOR and not _is_another_unit(positive_now, positive_then, factor):
-        return None
+    factor = _positive_median(now) / _positive_median(then)
+    if 1 / UNIT_JUMP_FACTOR < factor < UNIT_JUMP_FACTOR:
+        values, known = current.values(name), reference.values(name)
+        if not _is_another_unit(values[values > 0], known[known > 0], factor):
+            return None
     return f"{name}: its median is {factor:.3g} times that of the reference; has the unit changed?"
+
+
+def _n_positive(sample: Sample) -> int:
+    return int(sample.counts[sample.values > 0].sum())
+
+
+def _positive_median(sample: Sample) -> float:
+    """Return the median of the positive values, at least one."""
+    values, ends = sample.values[sample.values > 0], np.cumsum(sample.counts[sample.values > 0])
+    middle = (ends[-1] - 1) / 2  # the place of the median; between two rows if their number is even
+    low, high = (values[np.searchsorted(ends, place, side="right")] for place in (np.floor(middle), np.ceil(middle)))
+    return float(np.mean([low, high]))
 
 
 def _is_another_unit(now: FloatArray, then: FloatArray, factor: float) -> bool:
@@ -142,30 +159,33 @@ def _is_another_unit(now: FloatArray, then: FloatArray, factor: float) -> bool:
     return False
 
 
-def _are_alike(now: FloatArray, then: FloatArray) -> bool:
+def _are_alike(now: FloatArray | Sample, then: FloatArray | Sample) -> bool:
     shift = column_shift(now, then)
     return shift.p_value > ALIKE or shift.effect < ALIKE_EFFECT
 
 
-def _swapped(current: pd.DataFrame, reference: pd.DataFrame) -> Iterator[str]:
+def _swapped(current: PreparedRows, reference: PreparedRows, names: Sequence[str]) -> Iterator[str]:
     """Yield a sentence for each pair of columns that differ from their own reference and match each other's."""
-    now = {name: current[name].to_numpy(dtype=np.float64) for name in current}
-    then = {name: reference[name].to_numpy(dtype=np.float64) for name in reference}
-    moved = [name for name in now if column_shift(now[name], then[name]).p_value < SURE]
+    now, then = ({name: rows.sample(name) for name in names} for rows in (current, reference))
+    moved = [name for name in names if current.distances(name, reference).p_value < SURE]
     for first, second in combinations(moved, 2):
         pairs = ((now[first], then[second]), (now[second], then[first]))
-        if all(_known_rows(*pair) >= MIN_ROWS and _are_alike(*pair) for pair in pairs):
+        if all(min(known.n_known for known in pair) >= MIN_ROWS and _are_alike(*pair) for pair in pairs):
             yield f"{first} and {second}: each looks like the other in the reference; have they been swapped?"
 
 
-def _known_rows(now: FloatArray, then: FloatArray) -> int:
-    return int(min((~np.isnan(now)).sum(), (~np.isnan(then)).sum()))
-
-
-def _repeated(current: pd.DataFrame, reference: pd.DataFrame) -> str | None:
+def _repeated(current: PreparedRows, reference: PreparedRows, names: Sequence[str]) -> str | None:
     """Return a sentence if more rows are repeated than among as many rows of the reference."""
-    usual_pct = 100.0 * float(reference.tail(len(current)).duplicated(keep=False).mean())
-    now_pct = 100.0 * float(current.duplicated(keep=False).mean())
+    usual_pct, now_pct = _repeated_pct(reference, len(current), names), _repeated_pct(current, len(current), names)
     if now_pct - usual_pct < REPEATED_POINTS:
         return None
     return f"{now_pct:.0f} % of the rows are the same as another one in all inputs, {usual_pct:.0f} % in the reference"
+
+
+def _repeated_pct(rows: PreparedRows, n_rows: int, names: Sequence[str]) -> float:
+    """Return the percentage of the last `n_rows` rows that equal another one of them."""
+
+    def compute() -> float:
+        return 100.0 * float(rows.rows[list(names)].tail(n_rows).duplicated(keep=False).mean())
+
+    return rows.once(("repeated", n_rows, *names), compute)

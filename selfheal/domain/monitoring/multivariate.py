@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from selfheal.domain.monitoring.shift import column_shift
+from selfheal.domain.monitoring.prepared_rows import PreparedRows
+from selfheal.domain.monitoring.shift import rank_shift
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,9 +35,11 @@ class DomainCheck(NamedTuple):
     p_value: float
 
 
-def domain_check(current: pd.DataFrame, reference: pd.DataFrame, columns: Sequence[str], seed: int) -> DomainCheck:
+def domain_check(
+    current: pd.DataFrame | PreparedRows, reference: pd.DataFrame | PreparedRows, columns: Sequence[str], seed: int
+) -> DomainCheck:
     """Test whether these columns separate window from reference; rows of both are in chronological order."""
-    now, then = (_thinned(rows[list(columns)].to_numpy(dtype=np.float64)) for rows in (current, reference))
+    now, then = (_thinned(PreparedRows.of(rows).matrix(columns)) for rows in (current, reference))
     n_now, n_then = len(now) // 2, len(then) // 2
     halves = [(now[:n_now], then[:n_then]), (now[n_now:], then[n_then:])]
     auc = (_auc(halves[0], halves[1], seed) + _auc(halves[1], halves[0], seed)) / 2
@@ -59,7 +62,7 @@ def _auc(learn: tuple[FloatArray, FloatArray], ask: tuple[FloatArray, FloatArray
         return 0.5
     classifier.fit(rows[:, has_values], origin)
     now, then = (classifier.predict_proba(part[:, has_values])[:, 1] for part in ask)
-    return (column_shift(now, then).rank_shift + 1) / 2
+    return (rank_shift(now, then) + 1) / 2
 
 
 def _thinned(rows: FloatArray) -> FloatArray:

@@ -11,7 +11,8 @@ import numpy as np
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.monitoring.estimation import estimate_performance, relation_p_value
 from selfheal.domain.monitoring.intervals import IntArray, metric_intervals
-from selfheal.domain.records import ConceptDrift, LabelDelay, PerformanceReport, ScoreMetrics, Window
+from selfheal.domain.monitoring.prepared_rows import PreparedRows
+from selfheal.domain.records import ConceptDrift, Interval, LabelDelay, PerformanceReport, ScoreMetrics, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,21 +32,43 @@ MIN_LABELLED_ROWS = 30
 def score_metrics(labels: IntArray, probabilities: FloatArray, threshold: float) -> ScoreMetrics:
     """Compute the quality of `probabilities` for the true `labels` (both shape (n,)) at a decision threshold.
 
-    AUC is None if there is only one class. Brier is the mean squared error of the probability (Brier, 1950).
-    """
-    from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
+    AUC is None if there is only one class. Brier is the mean squared error of the probability (Brier, 1950). A share of nothing
+    is 0: precision without a predicted positive, recall without a positive.
 
-    predicted = (probabilities >= threshold).astype(np.int64)
-    has_both_classes = 0 < int(labels.sum()) < len(labels)
+    Raises:
+        ValueError: if a probability is not a finite number.
+    """
+    if not np.isfinite(probabilities).all():
+        raise ValueError("a probability is not a finite number: the model's output is unusable")
+    predicted = probabilities >= threshold
+    true_positive, n_predicted, n_positive = (int(n) for n in (labels[predicted].sum(), predicted.sum(), labels.sum()))
     return ScoreMetrics(
         n_rows=len(labels),
-        n_positive=int(labels.sum()),
-        f1=float(f1_score(labels, predicted, zero_division=0.0)),
-        precision=float(precision_score(labels, predicted, zero_division=0.0)),
-        recall=float(recall_score(labels, predicted, zero_division=0.0)),
-        auc_roc=float(roc_auc_score(labels, probabilities)) if has_both_classes else None,
+        n_positive=n_positive,
+        f1=2 * true_positive / (n_predicted + n_positive) if n_predicted + n_positive else 0.0,
+        precision=true_positive / n_predicted if n_predicted else 0.0,
+        recall=true_positive / n_positive if n_positive else 0.0,
+        auc_roc=roc_auc(labels, probabilities) if 0 < n_positive < len(labels) else None,
         brier=float(np.mean((probabilities - labels) ** 2)),
     )
+
+
+def roc_auc(labels: IntArray, scores: FloatArray) -> float:
+    """Return the area under the ROC curve by trapezoids between its corners; both classes must be present.
+
+    It is scikit-learn's `roc_auc_score` to the last bit, without its checks, which cost more than the area.
+    """
+    order = np.argsort(scores, kind="stable")[::-1]
+    in_order = scores[order]
+    ends = np.append(np.flatnonzero(np.diff(in_order)), len(scores) - 1)
+    positives = np.cumsum(labels[order].astype(np.float64))[ends]
+    negatives = 1 + ends - positives
+    if len(ends) > 2:
+        is_corner = np.concatenate([[True], (np.diff(positives, 2) != 0) | (np.diff(negatives, 2) != 0), [True]])
+        positives, negatives = positives[is_corner], negatives[is_corner]
+    shares = np.concatenate([[0.0], positives]) / positives[-1]
+    false_shares = np.concatenate([[0.0], negatives]) / negatives[-1]
+    return float((np.diff(false_shares) * (shares[1:] + shares[:-1]) / 2.0).sum())
 
 
 def performance_report(
@@ -55,11 +78,12 @@ def performance_report(
     reference: ScoreMetrics,
     threshold: float,
     *,
-    calibration_rows: pd.DataFrame,
+    calibration_rows: pd.DataFrame | PreparedRows,
     inputs: Sequence[str],
     label_delay: LabelDelay | None,
     matured: Window | None,
     seed: int,
+    decides_at_auc: float | None = None,
 ) -> PerformanceReport:
     """Report realised and estimated quality of the champion in one window.
 
@@ -71,19 +95,22 @@ def performance_report(
         inputs: names of the raw inputs.
         matured: the period whose predictions are old enough to be labelled; None if unknown.
         seed: of the estimate's simulation.
+        decides_at_auc: `HarmLimits.min_auc`, if only the verdict is wanted (`triage`): leave out the intervals that cannot
+            change it, most of the cost. None: the whole report.
     """
     realised = excess = low = None
-    intervals = {}
+    intervals: dict[str, Interval] = {}
+    rows = PreparedRows.of(calibration_rows)
     if len(labelled) >= MIN_LABELLED_ROWS:
         labels = labelled[TRUE_LABEL].to_numpy(dtype=np.int64)
         probabilities = labelled["probability"].to_numpy(dtype=np.float64)
         realised = score_metrics(labels, probabilities, threshold)
-        intervals = metric_intervals(labels, probabilities, threshold)
+        intervals = {} if decides_at_auc is not None else metric_intervals(labels, probabilities, threshold)
         excess, low = brier_excess(labels, probabilities)
-    estimate = estimate_performance(current, calibration_rows, inputs, threshold, seed) if len(current) else None
+    estimate = estimate_performance(current, rows, inputs, threshold, seed, decides_at_auc) if len(current) else None
     estimated = {} if estimate is None else estimate.values
     # Early labels may be of one class only, so they cannot test the relation.
-    p_value = None if matured is None else relation_p_value(labelled, calibration_rows, inputs)
+    p_value = None if matured is None else relation_p_value(labelled, rows, inputs)
     return PerformanceReport(
         window=window,
         reference=reference,

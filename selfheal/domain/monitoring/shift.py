@@ -11,6 +11,8 @@ influence; ties are treated exactly.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -24,6 +26,41 @@ few scores that a table of coarse inputs has would all seem to have moved."""
 
 MAX_SCORE_BINS = 512
 """Largest number of distinct ranks in the tail computation; grouping them barely changes the distribution's moments."""
+
+
+class Sample(NamedTuple):
+    """One column of one sample, sorted: its distinct values in ascending order, how often each stands there, how many miss.
+
+    Whoever compares a sample more than once sorts it once.
+    """
+
+    values: FloatArray
+    counts: FloatArray
+    n_known: int
+    n_missing: int
+
+    @classmethod
+    def of(cls, column: FloatArray | Sample) -> Sample:
+        """Sort a column, shape (n,); return a sample as it is."""
+        if isinstance(column, Sample):
+            return column
+        is_missing = np.isnan(column)
+        n_missing = int(np.count_nonzero(is_missing))
+        known = np.sort(column[~is_missing] if n_missing else column)
+        starts = np.flatnonzero(known[1:] != known[:-1]) + 1
+        starts = np.concatenate([[0], starts]) if len(known) else starts
+        counts = np.diff(starts, append=len(known)).astype(np.float64)
+        return cls(known[starts], counts, len(known), n_missing)
+
+    @property
+    def n_rows(self) -> int:
+        """Return the number of values, missing ones included."""
+        return self.n_known + self.n_missing
+
+    @property
+    def missing_pct(self) -> float:
+        """Return the percentage of missing values."""
+        return 100.0 * self.n_missing / self.n_rows
 
 
 class Shift(NamedTuple):
@@ -47,23 +84,63 @@ NO_SHIFT = Shift(0.0, 0.0, 1.0)
 """The shift of a column without any value on one side."""
 
 
-def column_shift(current: FloatArray, reference: FloatArray) -> Shift:
+@dataclass(frozen=True)
+class Distances:
+    """How far one column of two samples is apart, without missing values; its p-value, which costs more, is computed on demand.
+
+    `ks_distance` and `rank_shift` are those of `Shift`.
+    """
+
+    current: Sample
+    reference: Sample
+    ks_distance: float
+    ranks: _RankSum | None
+
+    @property
+    def rank_shift(self) -> float:
+        """Return the rank-biserial correlation, -1 to 1; 0 without any value on one side."""
+        return 0.0 if self.ranks is None else self.ranks.shift
+
+    @property
+    def effect(self) -> float:
+        """Return the larger of the two distances, 0 to 1."""
+        return max(self.ks_distance, abs(self.rank_shift))
+
+    @cached_property
+    def p_value(self) -> float:
+        """Return the p-value of both tests together, twice the smaller one; 1 without any value on one side."""
+        if self.ranks is None:
+            return 1.0
+        by_shape = ks_p_value(self.ks_distance, self.current.n_known, self.reference.n_known)
+        smaller = min(by_shape, self.ranks.p_value())
+        return min(1.0, 2 * smaller)
+
+
+def distances(current: FloatArray | Sample, reference: FloatArray | Sample) -> Distances:
+    """Measure how far `current` is from `reference` (shapes (n,) and (m,)); missing values are ignored."""
+    now, then = Sample.of(current), Sample.of(reference)
+    if not now.n_known or not then.n_known:
+        return Distances(now, then, 0.0, None)
+    counts = _counts(now, then)
+    return Distances(now, then, _ks_distance(counts), _RankSum.of(counts))
+
+
+def column_shift(current: FloatArray | Sample, reference: FloatArray | Sample) -> Shift:
     """Measure the shift of `current` from `reference` (shapes (n,) and (m,)); missing values are ignored.
 
     >>> column_shift(np.array([1.0, 2.0]), np.array([3.0, 4.0])).effect
     1.0
     """
-    now, then = current[~np.isnan(current)], reference[~np.isnan(reference)]
-    if not len(now) or not len(then):
-        return NO_SHIFT
-    counts = _counts(now, then)
-    distance = _ks_distance(counts)
-    ranks = _RankSum.of(counts)
-    smaller = min(ks_p_value(distance, len(now), len(then)), ranks.p_value())
-    return Shift(distance, ranks.shift, min(1.0, 2 * smaller))
+    found = distances(current, reference)
+    return Shift(found.ks_distance, found.rank_shift, found.p_value)
 
 
-def ks_distance(current: FloatArray, reference: FloatArray) -> float:
+def rank_shift(current: FloatArray | Sample, reference: FloatArray | Sample) -> float:
+    """Return P(current > reference) - P(current < reference); 0 without any value on one side."""
+    return distances(current, reference).rank_shift
+
+
+def ks_distance(current: FloatArray | Sample, reference: FloatArray | Sample) -> float:
     """Return the largest difference of the two empirical distribution functions; 0 if a side has no value.
 
     Range 0 to 1. Kolmogorov (1933), Smirnov (1939).
@@ -71,8 +148,8 @@ def ks_distance(current: FloatArray, reference: FloatArray) -> float:
     >>> ks_distance(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
     1.0
     """
-    now, then = current[~np.isnan(current)], reference[~np.isnan(reference)]
-    return _ks_distance(_counts(now, then)) if len(now) and len(then) else 0.0
+    now, then = Sample.of(current), Sample.of(reference)
+    return _ks_distance(_counts(now, then)) if now.n_known and then.n_known else 0.0
 
 
 def ks_p_value(distance: float, n_current: int, n_reference: int) -> float:
@@ -98,18 +175,19 @@ def share_p_value(k_current: int, n_current: int, k_reference: int, n_reference:
     return _RankSum.of((current, reference)).p_value()
 
 
-def _counts(current: FloatArray, reference: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _counts(current: Sample, reference: Sample) -> tuple[FloatArray, FloatArray]:
     """How often each distinct value, in order, stands in either sample; distinct by more than `SAME_VALUE`."""
-    values = np.concatenate([current, reference])
-    order = np.argsort(values)
-    in_order = values[order]
+    place = np.searchsorted(reference.values, current.values) + np.arange(len(current.values))
+    is_reference = np.ones(len(current.values) + len(reference.values), dtype=np.bool_)
+    is_reference[place] = False
+    in_order, of_current, of_reference = (np.zeros(len(is_reference)) for _ in range(3))
+    in_order[place], in_order[is_reference] = current.values, reference.values
+    of_current[place], of_reference[is_reference] = current.counts, reference.counts
     sizes = np.minimum(np.abs(in_order), np.finfo(np.float64).max)
     with np.errstate(invalid="ignore"):  # infinity less infinity: the same value
         is_next = np.diff(in_order) > SAME_VALUE * np.minimum(sizes[1:], sizes[:-1])
-    which = np.concatenate([[0], np.cumsum(is_next)])
-    is_current = order < len(current)
-    counted = [np.bincount(which[part], minlength=int(which[-1]) + 1) for part in (is_current, ~is_current)]
-    return counted[0].astype(np.float64), counted[1].astype(np.float64)
+    starts = np.concatenate([[0], np.flatnonzero(is_next) + 1])
+    return np.add.reduceat(of_current, starts), np.add.reduceat(of_reference, starts)
 
 
 def _ks_distance(counts: tuple[FloatArray, FloatArray]) -> float:
@@ -142,7 +220,8 @@ class _RankSum(NamedTuple):
         """Build the test from the counts of each distinct value, in ascending order, in either sample."""
         current, reference = counts
         total = current + reference
-        current, total = current[total > 0], total[total > 0]
+        if not total.all():
+            current, total = current[total > 0], total[total > 0]
         n_current, n_total = float(current.sum()), float(total.sum())
         n_reference = n_total - n_current
         weights = total / n_total
@@ -150,7 +229,8 @@ class _RankSum(NamedTuple):
         mean_score = float((current * scores).sum()) / n_current
         gap = float(np.diff(scores).min()) if len(scores) > 1 else 0.0
         return cls(
-            *_gathered(scores, weights),
+            scores,
+            weights,
             mean_score=mean_score,
             n_draws=n_current * n_total / n_reference,
             step=gap / (2 * n_current),
@@ -162,8 +242,9 @@ class _RankSum(NamedTuple):
         distance = abs(self.mean_score) - self.step
         if distance <= 0 or len(self.scores) < 2:
             return 1.0
-        scores = self.scores if self.mean_score > 0 else -self.scores
-        return min(1.0, 2 * _upper_tail(scores, self.weights, distance, self.n_draws))
+        scores, weights = _gathered(self.scores, self.weights)
+        scores = scores if self.mean_score > 0 else -scores
+        return min(1.0, 2 * _upper_tail(scores, weights, distance, self.n_draws))
 
 
 def _gathered(scores: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -185,20 +266,23 @@ def _upper_tail(scores: FloatArray, weights: FloatArray, distance: float, n_draw
     if distance >= highest * (1 - 1e-9):
         return math.pow(float(weights[scores.argmax()]), n_draws)
 
-    def tilted(tilt: float) -> tuple[float, float, float]:
-        """Return the cumulant generating function and its first two derivatives."""
-        terms = weights * np.exp(tilt * (scores - highest))
-        total = float(terms.sum())
-        mean = float((terms * scores).sum()) / total
-        return tilt * highest + math.log(total), mean, float((terms * (scores - mean) ** 2).sum()) / total
+    below_highest = scores - highest
 
-    if tilted(0.0)[1] >= distance:  # the derivative at 0 is 0 up to rounding
+    def tilted(tilt: float) -> tuple[FloatArray, float, float]:
+        """Return each score's weight under the tilt, their sum, and the tilted mean: the generating function's derivative."""
+        terms = weights * np.exp(tilt * below_highest)
+        total = float(terms.sum())
+        return terms, total, float((terms * scores).sum()) / total
+
+    if tilted(0.0)[2] >= distance:  # the derivative at 0 is 0 up to rounding
         return 0.5
     bound = 1.0
-    while tilted(bound)[1] < distance:
+    while tilted(bound)[2] < distance:
         bound *= 2
-    tilt = float(brentq(lambda t: tilted(t)[1] - distance, 0.0, bound, xtol=1e-10))
-    generated, _, variance = tilted(tilt)
+    tilt = float(brentq(lambda t: tilted(t)[2] - distance, 0.0, bound, xtol=1e-10))
+    terms, total, mean = tilted(tilt)
+    generated = tilt * highest + math.log(total)
+    variance = float((terms * (scores - mean) ** 2).sum()) / total
     root = math.sqrt(max(0.0, 2 * n_draws * (tilt * distance - generated)))
     slope = tilt * math.sqrt(n_draws * variance)
     if root < 1e-3 or slope <= 0:

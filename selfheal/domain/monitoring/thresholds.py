@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfheal.domain.monitoring.prepared_rows import PreparedRows
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -48,22 +50,30 @@ class Thresholds:
     of_missing_rates: Mapping[str, float]
 
 
-def derive_thresholds(reference: pd.DataFrame, columns: Sequence[str], n_ticks: float) -> Thresholds:
+def derive_thresholds(reference: pd.DataFrame | PreparedRows, columns: Sequence[str], n_ticks: float) -> Thresholds:
     """Derive the thresholds for comparisons with these rows, which are in chronological order.
 
     Args:
         n_ticks: number of ticks in which one false alarm is expected at most.
     """
     level = 1.0 / (n_ticks * (len(columns) * N_CHANNELS * N_WINDOWS + 1))
-    values = {name: reference[name].to_numpy(dtype=np.float64) for name in columns}
+    rows = PreparedRows.of(reference)
+    effects = {name: _design_effects(rows, name) for name in columns}
     return Thresholds(
         level=level,
-        of_values={name: _threshold(level, design_effect(_ranks(column))) for name, column in values.items()},
-        of_missing_rates={
-            name: _threshold(level, design_effect(np.isnan(column).astype(np.float64)))
-            for name, column in values.items()
-        },
+        of_values={name: _threshold(level, of_values) for name, (of_values, _) in effects.items()},
+        of_missing_rates={name: _threshold(level, of_missing) for name, (_, of_missing) in effects.items()},
     )
+
+
+def _design_effects(reference: PreparedRows, name: str) -> tuple[float, float]:
+    """Return the design effects of a column's values and of its missing rate."""
+
+    def compute() -> tuple[float, float]:
+        column = reference.values(name)
+        return design_effect(_ranks(column)), design_effect(np.isnan(column).astype(np.float64))
+
+    return reference.once(("design effects", name), compute)
 
 
 def design_effect(values: FloatArray) -> float:

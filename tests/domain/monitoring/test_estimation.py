@@ -20,7 +20,6 @@ from selfheal.domain.monitoring.estimation import (
     Calibration,
     cbpe,
     estimate_performance,
-    overlap_of,
     prediction_interval,
     relation_p_value,
     simulate_metrics,
@@ -222,22 +221,6 @@ def test_the_calibration_moves_with_the_inputs() -> None:
     assert found.effective_calibration_rows < 0.7 * len(reference)
 
 
-def test_the_same_mix_keeps_nearly_all_calibration_rows() -> None:
-    overlap = overlap_of(rows_of(5_000, seed=2), rows_of(5_000, seed=1), INPUTS)
-    assert overlap.weights.mean() == pytest.approx(1.0)
-    assert overlap.weights.std() < 0.2
-    assert overlap.uncovered_pct < 1.0
-
-
-def test_missing_values_are_part_of_the_mix() -> None:
-    reference = rows_of(4_000, seed=1)
-    reference.loc[reference.index % 5 == 0, "heat"] = np.nan
-    current = rows_of(1_000, seed=2).assign(heat=np.nan)
-    weights = overlap_of(current, reference, INPUTS).weights
-    is_missing = reference["heat"].isna().to_numpy()
-    assert weights[is_missing].sum() > 0.9 * weights.sum()
-
-
 # Where it does not know
 
 
@@ -256,12 +239,6 @@ def test_a_column_stuck_at_one_value_makes_the_estimate_not_identifiable() -> No
     found = estimate_of(rows_of(500, seed=2).assign(heat=0.4), rows_of(2_000, seed=1))
     assert not found.is_identifiable
     assert "mix of inputs" in found.reason
-
-
-def test_a_value_that_the_reference_never_misses_makes_rows_uncovered_where_it_is_missing() -> None:
-    current = rows_of(500, seed=2)
-    current.loc[current.index % 2 == 0, "heat"] = np.nan
-    assert overlap_of(current, rows_of(2_000, seed=1), INPUTS).uncovered_pct >= 50
 
 
 def test_a_reference_without_outcomes_is_taken_at_its_word_and_says_so() -> None:

@@ -22,6 +22,8 @@ from selfheal.domain.monitoring.performance import (
     performance_report,
     score_metrics,
 )
+from selfheal.domain.monitoring.prepared_rows import PreparedRows
+from selfheal.domain.monitoring.triage import HarmLimits, harm_reasons
 from selfheal.domain.records import ConceptDrift, LabelDelay, PerformanceReport
 from selfheal.kit.serialization import from_dict, to_json
 from tests.builders import score, window
@@ -53,6 +55,27 @@ def test_with_a_single_class_the_auc_is_unknown(label: int) -> None:
     metrics = score_metrics(np.full(10, label), np.linspace(0, 1, 10), 0.5)
     assert metrics.auc_roc is None
     assert 0.0 <= metrics.f1 <= 1.0
+
+
+@pytest.mark.parametrize("n_values", [2, 5, 40, 10**9])
+def test_realised_metrics_are_those_of_scikit_learn_to_the_last_bit(n_values: int) -> None:
+    from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
+
+    rng = np.random.default_rng(n_values)
+    for n_rows in (2, 3, 50, 1_000):
+        scores = rng.integers(0, n_values, n_rows) / n_values
+        labels = rng.permutation(np.arange(n_rows) % 3 == 0).astype(np.int64)
+        found, predicted = score_metrics(labels, scores, 0.5), scores >= 0.5
+        assert found.auc_roc == roc_auc_score(labels, scores)
+        assert found.f1 == f1_score(labels, predicted, zero_division=0.0)
+        assert found.precision == precision_score(labels, predicted, zero_division=0.0)
+        assert found.recall == recall_score(labels, predicted, zero_division=0.0)
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf])
+def test_metrics_of_a_score_that_is_no_number_are_refused(score: float) -> None:
+    with pytest.raises(ValueError, match="not a finite number"):
+        score_metrics(np.array([0, 1]), np.array([0.5, score]), 0.5)
 
 
 def test_the_excess_is_zero_on_average_while_scores_are_calibrated(probabilities: FloatArray) -> None:
@@ -181,3 +204,38 @@ def test_a_report_survives_its_json() -> None:
     rows = rows_of(300, seed=4)
     report = report_of(rows, rows, matured=window(), label_delay=LabelDelay(300, 300, 5.0, "soon", {"0.5": 3.0}, 90.0))
     assert from_dict(PerformanceReport, json.loads(to_json(report))) == report
+
+
+@pytest.mark.parametrize("relation", [lambda p: p, lambda p: 0.1 + 0 * p], ids=["as announced", "no relation"])
+@pytest.mark.parametrize("n_rows", [1, 3, 40, 600])
+def test_a_report_that_only_decides_gives_the_same_reasons_of_harm_at_any_limit(
+    relation: Callable[[FloatArray], FloatArray], n_rows: int
+) -> None:
+    reference, current = rows_of(800, seed=5, relation=relation), rows_of(n_rows, seed=6)
+    whole = report_of(current, current, calibration_rows=reference, matured=window())
+    assert whole.estimate is not None
+    for limit in (0.0, 0.3, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.0):
+        deciding = report_of(current, current, calibration_rows=reference, matured=window(), decides_at_auc=limit)
+        reasons = [
+            harm_reasons(report, HarmLimits(0.01, limit), is_estimate_sufficient=True) for report in (whole, deciding)
+        ]
+        assert reasons[0] == reasons[1]
+        assert (deciding.concept_drift_p_value, deciding.brier_excess) == (
+            whole.concept_drift_p_value,
+            whole.brier_excess,
+        )
+
+
+def test_a_report_that_only_decides_leaves_out_the_intervals_that_cannot_change_the_verdict() -> None:
+    current = rows_of(600, seed=6)
+    deciding = report_of(current, current, decides_at_auc=0.5)
+    assert deciding.estimate is not None
+    assert (deciding.realised_intervals, deciding.estimate.intervals) == ({}, {})
+    assert deciding.estimate.values == report_of(current, current).estimate.values  # type: ignore[union-attr]
+
+
+def test_rows_that_were_prepared_for_many_looks_give_the_same_report() -> None:
+    prepared, current = PreparedRows(CALIBRATION_ROWS), rows_of(300, seed=4)
+    fresh = report_of(current, current, matured=window())
+    for _ in range(2):
+        assert report_of(current, current, matured=window(), calibration_rows=prepared) == fresh

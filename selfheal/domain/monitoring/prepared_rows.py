@@ -1,0 +1,76 @@
+"""Rows that are compared more than once, prepared once: a version's frozen reference above all.
+
+Belongs here: what of a comparison depends on one side alone is computed at the first comparison and remembered. How it is
+computed belongs to the module that compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from selfheal.domain.monitoring.shift import Distances, Sample, distances
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from selfheal.domain.contract import FloatArray
+
+T = TypeVar("T")
+
+MAX_REMEMBERED = 256
+"""Results that are remembered: a few per column of a contract; beyond, the oldest are computed again."""
+
+
+class PreparedRows:
+    """Rows that must not be changed, because results on them are remembered.
+
+    Args:
+        rows: in chronological order.
+    """
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        self.rows = rows
+        self._remembered: dict[Hashable, Any] = {}
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame | PreparedRows) -> PreparedRows:
+        """Return the rows, with nothing remembered yet; return prepared rows as they are."""
+        return rows if isinstance(rows, PreparedRows) else cls(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.rows.columns
+
+    def values(self, name: str) -> FloatArray:
+        """Return a column as float64, whatever type a derivation gave it."""
+        return self.once(("values", name), lambda: self.rows[name].to_numpy(dtype=np.float64))
+
+    def matrix(self, names: Sequence[str]) -> FloatArray:
+        """Return columns as float64, shape (rows, columns)."""
+        return self.once(("matrix", *names), lambda: np.column_stack([self.values(name) for name in names]))
+
+    def sample(self, name: str) -> Sample:
+        """Return a column sorted."""
+        return self.once(("sample", name), lambda: Sample.of(self.values(name)))
+
+    def distances(self, name: str, reference: PreparedRows) -> Distances:
+        """Return how far a column is from the same column of a reference."""
+        return self.once(("distances", name, reference), lambda: distances(self.sample(name), reference.sample(name)))
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return what `compute` gave for this key the first time.
+
+        Args:
+            key: names the computation and all its arguments beside the rows.
+        """
+        if key not in self._remembered:
+            while len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.pop(next(iter(self._remembered)), None)
+            self._remembered[key] = compute()
+        found: T = self._remembered[key]
+        return found
