@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 import pandas as pd
+import pytest
 
+from selfheal.domain.monitoring import multivariate
 from selfheal.domain.monitoring.multivariate import MATERIAL_AUC, DomainCheck, domain_check
 
 COLUMNS = ["a", "b", "c"]
@@ -44,3 +49,22 @@ def test_missing_values_and_constant_columns_are_looked_at_as_they_are() -> None
 
 def test_the_same_rows_give_the_same_answer() -> None:
     assert check(rows(300, 0.5, 1), rows(600, 0.4, 2)) == check(rows(300, 0.5, 1), rows(600, 0.4, 2))
+
+
+ERROR = math.sqrt((300 + 300 + 1) / (12 * 300 * 300))
+"""Standard error of one AUC on 300 rows of either side."""
+
+
+@pytest.mark.parametrize(
+    ("first", "n_fits", "auc"), [(0.4, 1, 0.4), (0.5 + 1.9 * ERROR, 1, 0.5 + 1.9 * ERROR), (0.6, 2, 0.65)]
+)
+def test_a_first_half_that_is_not_told_apart_is_the_result(
+    first: float, n_fits: int, auc: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most looks are at calm traffic and fit one classifier; a promising half is confirmed by the other."""
+    aucs = iter([first, 0.7])
+    monkeypatch.setattr(multivariate, "_auc", lambda *_: next(aucs))
+    found = check(rows(600, 0.5, 1), rows(600, 0.5, 2))
+    assert found.auc == pytest.approx(auc)
+    assert found.p_value == pytest.approx(min(1.0, 2 * NormalDist().cdf((0.5 - auc) / ERROR)))
+    assert len(list(aucs)) == 2 - n_fits
