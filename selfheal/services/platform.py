@@ -21,6 +21,7 @@ from selfheal.adapters.postgres.repositories import (
 from selfheal.adapters.postgres.store import Store, lease_server
 from selfheal.domain.contract import ModelContract, load_contract
 from selfheal.kit.errors import ConfigurationError
+from selfheal.services.prepared_references import PreparedReferences
 
 if TYPE_CHECKING:
     from selfheal.adapters.postgres.embedded import Lease
@@ -39,6 +40,7 @@ class Platform:
     contract: ModelContract
     store: Store
     registry: Registry
+    prepared_references: PreparedReferences = field(default_factory=PreparedReferences, repr=False, compare=False)
     server_lease: Lease | None = field(default=None, repr=False, compare=False)
 
     @cached_property
@@ -117,4 +119,4 @@ def open_platform(
         if lease is not None:
             lease.end()
         raise
-    return Platform(settings, contract, store, open_registry(settings, contract), lease)
+    return Platform(settings, contract, store, open_registry(settings, contract), server_lease=lease)

@@ -13,6 +13,7 @@ from selfheal.domain.monitoring.feed import MIN_ROWS as MIN_FEED_ROWS
 from selfheal.domain.monitoring.feed import FeedCheck, feed_problems, spoiled_period
 from selfheal.domain.monitoring.label_delay import label_delay, matured_period, observed_until
 from selfheal.domain.monitoring.performance import performance_report
+from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.monitoring.silence import TRAFFIC_SILENT, Pulse, traffic_alert, traffic_pulse
 from selfheal.domain.monitoring.triage import HarmLimits, triage
 from selfheal.domain.monitoring.unusable_values import UNUSABLE_VALUES, left_out_of_window
@@ -52,7 +53,7 @@ def compare(platform: LoopPlatform, window: Window) -> DriftReport:
     max_rows = platform.settings.monitoring_max_rows
     sampled = platform.traffic.window_rows(window, max_rows, usable_only=False)
     current, unusable = platform.contract.without_unusable(sampled)
-    recent = platform.traffic.newest_rows(window, RECENT_ROWS)
+    recent = PreparedRows(platform.traffic.newest_rows(window, RECENT_ROWS))
     baseline = platform.traffic.baseline()
     found = detect_drift(
         window,
@@ -64,7 +65,7 @@ def compare(platform: LoopPlatform, window: Window) -> DriftReport:
         recent=recent,
         baseline=None if baseline is None else _usable_features(platform, baseline),
         feed_problems=feed_problems(recent, reference, platform.contract),
-        feed_checked_since=recent["created_at"].iloc[0].to_pydatetime() if len(recent) >= MIN_FEED_ROWS else None,
+        feed_checked_since=recent.rows["created_at"].iloc[0].to_pydatetime() if len(recent) >= MIN_FEED_ROWS else None,
         seed=platform.settings.random_seed,
     )
     return replace(found, unusable_rows=unusable)
@@ -183,10 +184,12 @@ def _current_window(platform: LoopPlatform, champion: ModelVersion, now: datetim
     return replace(longer, lookback_start=start) if longer is not None and has_more else window
 
 
-def _reference(platform: LoopPlatform, champion: ModelVersion) -> pd.DataFrame:
+def _reference(platform: LoopPlatform, champion: ModelVersion) -> PreparedRows:
     """Return the champion's frozen reference. A feature that its contract did not have is missing in every row."""
     columns = [*platform.contract.feature_names, PROBABILITY, TRUE_LABEL]
-    return platform.registry.reference(champion).reindex(columns=columns)
+    return platform.prepared_references.get(
+        champion.reference_sha256, lambda: platform.registry.reference(champion).reindex(columns=columns)
+    )
 
 
 def _usable_features(platform: LoopPlatform, inputs: pd.DataFrame) -> pd.DataFrame:
