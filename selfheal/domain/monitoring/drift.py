@@ -64,13 +64,13 @@ class DriftLimits:
 
 def detect_drift(
     window: Window,
-    current: pd.DataFrame,
+    current: pd.DataFrame | PreparedRows,
     reference: pd.DataFrame | PreparedRows,
     *,
     features: Sequence[str],
     reference_version: int,
     limits: DriftLimits,
-    recent: pd.DataFrame | None = None,
+    recent: pd.DataFrame | PreparedRows | None = None,
     baseline: pd.DataFrame | PreparedRows | None = None,
     feed_problems: tuple[str, ...] = (),
     feed_checked_since: datetime | None = None,

@@ -104,8 +104,8 @@ class _Input:
         n_now = len(window.place) - int(np.count_nonzero(window.is_missing))
         if not (n_distinct and n_now):
             return 0.0
-        then = np.cumsum(np.bincount(self.placed.place, weights, n_distinct + 1)[:n_distinct])
-        then /= then[-1]
+        weighted = np.cumsum(np.bincount(self.placed.place, weights, n_distinct + 1)[:n_distinct])
+        then = weighted / weighted[-1]
         known = ~window.is_missing
         at = np.bincount(window.place[known], minlength=n_distinct + 1)[:n_distinct]
         hits = np.bincount(window.place[window.is_hit], minlength=n_distinct)
