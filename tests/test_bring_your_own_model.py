@@ -27,7 +27,7 @@ from tests import builders
 from tests.docs.conftest import bootstrap
 from tests.docs.pages import Command, blocks, commands, fenced
 from tests.processes import REPOSITORY
-from tests.services.steps import decide, retrain, tick_with_evidently
+from tests.services.steps import decide, retrain, whole_tick
 from tests.serving.running import START_PATIENCE_SECONDS, Api, api_in_thread
 from tests.waiting import eventually
 
@@ -129,7 +129,7 @@ def send_the_pages_traffic(run: Run, api: Api, platform: Platform) -> None:
         assert sent.exit_code == 0, sent.output
         wait_for_labels(platform)
         if command is calm:
-            assert tick_with_evidently(platform, datetime.now(UTC)).verdict is Verdict.STABLE
+            assert whole_tick(platform, datetime.now(UTC)).verdict is Verdict.STABLE
 
 
 def wait_for_labels(platform: Platform) -> None:
@@ -144,7 +144,7 @@ def wait_for_labels(platform: Platform) -> None:
 
 def heal(platform: Platform) -> None:
     now = datetime.now(UTC)
-    seen = tick_with_evidently(platform, now)
+    seen = whole_tick(platform, now)
     assert seen.verdict is Verdict.HARMFUL_SHIFT, seen.reasons
     decision = decide(platform, Trigger.DRIFT, now, seen.episode_id)
     assert decision.action is Action.TRAIN, decision.reason

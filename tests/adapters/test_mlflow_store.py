@@ -21,7 +21,7 @@ from selfheal.kit.errors import ServiceUnavailableError
 from selfheal.services.platform import Platform, open_platform
 from selfheal.services.promotion.going_live import promote
 from selfheal.services.verification.run import verify_everything
-from tests.services.steps import decide, retrain, tick_with_evidently
+from tests.services.steps import decide, retrain, whole_tick
 from tests.times import T0
 from tests.traffic import serve, toy_rows
 
@@ -42,7 +42,7 @@ def test_a_moved_platform_verifies_without_its_cache_and_heals_where_it_is(platf
     try:
         found = verify_everything(moved)
         assert found.is_sound, [(r.name, r.findings, r.unchecked) for r in found.results]
-        episode_id = tick_with_evidently(moved, now).episode_id
+        episode_id = whole_tick(moved, now).episode_id
         verdict = retrain(moved, decide(moved, Trigger.DRIFT, now, episode_id), now)
         promote(moved, verdict, now)
         assert model_versions.champion(moved.store).version == 2

@@ -39,7 +39,7 @@ from selfheal_assets.definitions import build_definitions
 from selfheal_assets.resources.platform import PlatformResource, close_all
 from tests.compatibility.restoring import OlderPlatform, restored
 from tests.docs.pages import codes, table
-from tests.services.steps import decide, retrain, tick_with_evidently
+from tests.services.steps import decide, retrain, whole_tick
 from tests.serving.running import Api, api_in_thread, journal_rows
 from tests.traffic import serve
 from tests.waiting import eventually
@@ -324,7 +324,7 @@ def test_harm_is_seen_against_the_reference_of_then_and_healed_by_a_version_judg
 ) -> None:
     sent = serve(platform, new_world(platform.contract, N_ROWS), start=later)
     now = sent.last_at + timedelta(hours=1)
-    seen = tick_with_evidently(platform, now)
+    seen = whole_tick(platform, now)
     assert (seen.verdict, seen.window.model_version) == (Verdict.HARMFUL_SHIFT, 2)
     decision = decide(platform, Trigger.DRIFT, now, seen.episode_id)
     assert decision.action is Action.TRAIN, decision.reason

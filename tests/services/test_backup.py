@@ -25,7 +25,7 @@ from selfheal.services.verification.findings import Verification
 from selfheal.services.verification.run import verify_everything
 from selfheal.settings import Settings
 from tests.conftest import drop_databases, settings_for
-from tests.services.steps import decide, retrain, tick_with_evidently
+from tests.services.steps import decide, retrain, whole_tick
 from tests.times import T0
 from tests.traffic import SECOND, serve, toy_rows
 
@@ -115,7 +115,7 @@ def test_a_backup_under_traffic_brings_everything_back_elsewhere_and_the_platfor
     restored = open_platform(empty)
     try:
         now = sent.last_at + (sent.last_at - T0)
-        episode_id = tick_with_evidently(restored, now).episode_id
+        episode_id = whole_tick(restored, now).episode_id
         verdict = retrain(restored, decide(restored, Trigger.DRIFT, now, episode_id), now)
         promote(restored, verdict, now)
         assert model_versions.champion(restored.store).version == 2

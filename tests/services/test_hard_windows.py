@@ -21,7 +21,7 @@ from selfheal.services import tick as stages
 from selfheal.services.platform import Platform
 from selfheal.services.retraining_signals import retraining_signals
 from selfheal.services.tick import collect, compare, conclude, last_feed_check, latest_tick, measure
-from tests.services.steps import tick, tick_with_evidently
+from tests.services.steps import tick, whole_tick
 from tests.times import T0
 from tests.traffic import serve, toy_rows
 
@@ -62,16 +62,16 @@ def test_a_window_whose_rows_are_gone_is_insufficient(platform: Platform) -> Non
 
 def test_one_row_is_insufficient(platform: Platform) -> None:
     sent = serve(platform, toy_rows(1))
-    outcome = tick_with_evidently(platform, sent.last_at)
+    outcome = whole_tick(platform, sent.last_at)
     assert outcome.verdict is Verdict.INSUFFICIENT
     assert outcome.reasons == ("only 1 predictions to compare",)
-    assert tick_with_evidently(platform, sent.last_at + HOUR).verdict is Verdict.INSUFFICIENT
+    assert whole_tick(platform, sent.last_at + HOUR).verdict is Verdict.INSUFFICIENT
     assert verdicts(platform) == ["insufficient"], "looked at twice, kept once"
 
 
 def test_a_column_that_is_always_missing_is_a_broken_feed(platform: Platform) -> None:
     sent = serve(platform, toy_rows(N_ROWS).assign(temperature_c=np.nan))
-    outcome = tick_with_evidently(platform, sent.last_at)
+    outcome = whole_tick(platform, sent.last_at)
     assert outcome.verdict is Verdict.BROKEN_FEED
     assert any("temperature_c: 100 % missing" in reason for reason in outcome.reasons)
     assert verdicts(platform) == ["broken_feed"]
@@ -88,7 +88,7 @@ def test_a_reference_column_without_spread_is_compared_all_the_same(
     reference_with(platform, monkeypatch, restarts=value)
     rows = toy_rows(N_ROWS) if seen is None else toy_rows(N_ROWS).assign(restarts=seen)
     sent = serve(platform, rows, labelled_share=0)
-    outcome = tick_with_evidently(platform, sent.last_at)
+    outcome = whole_tick(platform, sent.last_at)
     assert outcome.verdict.value in expected, outcome.reasons
     assert (outcome.verdict is Verdict.STABLE) == (seen is not None)
     assert len(verdicts(platform)) == 1
@@ -99,7 +99,7 @@ def test_a_feature_that_the_champion_s_reference_lacks_is_told_and_never_stable(
 ) -> None:
     reference_with(platform, monkeypatch, restarts=None)
     sent = serve(platform, toy_rows(N_ROWS), labelled_share=0)
-    outcome = tick_with_evidently(platform, sent.last_at)
+    outcome = whole_tick(platform, sent.last_at)
     assert outcome.verdict is Verdict.BENIGN_SHIFT
     assert any("restarts missing in 0 % (reference 100 %)" in reason for reason in outcome.reasons), outcome.reasons
     assert verdicts(platform) == ["benign_shift"]
@@ -111,7 +111,7 @@ def test_rows_from_before_the_clock_was_set_back_do_not_hide_the_new_ones(platfo
     proxy = collect(platform, broken.last_at)
     assert proxy is not None
     assert (proxy.window.end, proxy.window.n_predictions) == (broken.last_at, N_ROWS)
-    assert tick_with_evidently(platform, broken.last_at).verdict is Verdict.BROKEN_FEED
+    assert whole_tick(platform, broken.last_at).verdict is Verdict.BROKEN_FEED
 
 
 def test_a_tick_after_the_clock_was_set_back_is_the_latest(platform: Platform) -> None:

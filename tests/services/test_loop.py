@@ -13,7 +13,7 @@ from selfheal.services.platform import Platform
 from selfheal.services.probation import watch_probation
 from selfheal.services.promotion.going_live import promote
 from selfheal.services.tick import collect
-from tests.services.steps import decide, retrain, rows_of, tick_with_evidently
+from tests.services.steps import decide, retrain, rows_of, whole_tick
 from tests.traffic import SECOND, serve, toy_rows
 
 HOUR = timedelta(hours=1)
@@ -25,7 +25,7 @@ def test_a_hot_summer_is_seen_as_harm_and_healed_by_a_new_version(platform: Plat
     sent = serve(platform, toy_rows(N_ROWS, scenario="overheating"))
     now = sent.last_at + HOUR
 
-    seen = tick_with_evidently(platform, now)
+    seen = whole_tick(platform, now)
     assert seen.verdict is Verdict.HARMFUL_SHIFT
     assert seen.episode_id == seen.window.tick_id
     assert (seen.window.n_predictions, seen.window.n_labels) == (N_ROWS, N_ROWS)
@@ -37,7 +37,7 @@ def test_a_hot_summer_is_seen_as_harm_and_healed_by_a_new_version(platform: Plat
     assert recorded.realised["brier"] > model_versions.champion(platform.store).metrics["brier"]
 
     before = rows_of(platform, *MONITORING_TABLES)
-    assert tick_with_evidently(platform, now + HOUR) == seen
+    assert whole_tick(platform, now + HOUR) == seen
     assert rows_of(platform, *MONITORING_TABLES) == before, "the same traffic looked at again changes no row"
 
     decision = decide(platform, Trigger.DRIFT, now, seen.episode_id)
@@ -56,7 +56,7 @@ def test_a_hot_summer_is_seen_as_harm_and_healed_by_a_new_version(platform: Plat
 
     assert collect(platform, now + SECOND) is None, "the new version has served nothing yet"
     serve(platform, toy_rows(N_ROWS, seed=2, scenario="overheating"), start=now + SECOND)
-    healed = tick_with_evidently(platform, now + 2 * HOUR)
+    healed = whole_tick(platform, now + 2 * HOUR)
     assert healed.window.model_version == 2
     assert healed.verdict is Verdict.STABLE, healed.reasons
     assert alerts.list_alerts(platform.store, only_open=True) == []

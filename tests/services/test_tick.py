@@ -18,7 +18,7 @@ from selfheal.services.tick import collect, harm_limits, latest_tick, measure
 from selfheal.settings import Settings, load_settings
 from tests import builders
 from tests.candidates import passed, twin_of_champion
-from tests.services.steps import tick, tick_with_evidently
+from tests.services.steps import tick, whole_tick
 from tests.times import T0
 from tests.traffic import SECOND, ingest_all, journal_labels, serve, toy_rows
 
@@ -85,7 +85,7 @@ def test_slow_traffic_gets_a_window_that_reaches_back_until_it_has_enough_rows(
     assert window.n_predictions == 200
     assert sent.created_at[59] < window.start < sent.created_at[60]
     assert (window.end, window.lookback_start) == (sent.last_at, sent.last_at - timedelta(hours=24))
-    outcome = tick_with_evidently(platform, sent.last_at)
+    outcome = whole_tick(platform, sent.last_at)
     assert outcome.verdict is Verdict.STABLE
     assert outcome.reasons[-1] == ("the window reaches back 4 d 3 h: the look-back of 1 d has too few predictions")
     promote(platform, passed(platform, twin_of_champion(platform)), sent.last_at)
@@ -99,7 +99,7 @@ def test_a_window_reaches_back_no_further_than_its_bound(make_settings: Callable
     proxy = collect(platform, sent.last_at)
     assert proxy is not None
     assert (proxy.window.length, proxy.window.n_predictions) == (timedelta(hours=72), 144)
-    assert tick_with_evidently(platform, sent.last_at).verdict is Verdict.INSUFFICIENT
+    assert whole_tick(platform, sent.last_at).verdict is Verdict.INSUFFICIENT
     platform.close()
 
 

@@ -19,7 +19,7 @@ from selfheal.settings import Settings
 from serving.ingest.worker import IngestWorker
 from tests import toy_use_case
 from tests.adapters.postgres.test_unusable_lines import TOO_LARGE, journaled
-from tests.services.steps import decide, tick, tick_with_evidently
+from tests.services.steps import decide, tick, whole_tick
 from tests.touchy_use_case import INFINITE, MISSING
 from tests.traffic import serve, toy_rows
 
@@ -50,7 +50,7 @@ def open_alerts(platform: Platform) -> list[str]:
 def test_they_stop_neither_a_tick_nor_a_training_nor_a_verification(platform: Platform) -> None:
     sent = serve(platform, with_unusable(toy_rows(N_ROWS)))
     now = sent.last_at + HOUR
-    outcome = tick_with_evidently(platform, now)
+    outcome = whole_tick(platform, now)
     assert outcome.window.n_predictions == N_ROWS
     (message,) = open_alerts(platform)
     assert "left out: strain is infinite in 2, strain is missing in 1" in message

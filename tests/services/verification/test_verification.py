@@ -47,7 +47,7 @@ from selfheal.services.verification.verdicts import check_verdicts, verdict_diff
 from tests import builders
 from tests.clones import copy_of
 from tests.conftest import TEMPLATE, WITH_MLFLOW, drop_databases
-from tests.services.steps import decide, retrain, tick_with_evidently
+from tests.services.steps import decide, retrain, whole_tick
 from tests.times import T0
 from tests.traffic import SECOND, Sent, ingest_all, journal_labels, journal_predictions, serve, toy_rows
 
@@ -68,7 +68,7 @@ def platform(
     data_dir = tmp_path_factory.mktemp("verified") / "data"
     opened = open_platform(copy_of(server, TEMPLATE, bootstrapped_template, "verified", data_dir, kinds=WITH_MLFLOW))
     now = serve(opened, toy_rows(N_ROWS, scenario="overheating")).last_at + HOUR
-    episode_id = tick_with_evidently(opened, now).episode_id
+    episode_id = whole_tick(opened, now).episode_id
     verdict = retrain(opened, decide(opened, Trigger.DRIFT, now, episode_id), now)
     assert verdict.is_promotion, verdict.decision.reason
     promote(opened, verdict, now)
