@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from selfheal.domain.retraining.dataset import TrainingSet
     from selfheal.domain.retraining.training import TrainedModel
+    from selfheal.services.prepared_references import PreparedReferences
     from selfheal.settings import Settings
 
 
@@ -324,6 +325,8 @@ class LoopPlatform(Protocol):
     def alerts(self) -> AlertRepository: ...
     @property
     def registry(self) -> ModelRegistry: ...
+    @property
+    def prepared_references(self) -> PreparedReferences: ...
 
     def exclusive(self, lock: Lock) -> AbstractContextManager[None]:
         """Exclude every other process and thread that does the same work."""

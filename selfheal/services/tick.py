@@ -71,8 +71,12 @@ def compare(platform: LoopPlatform, window: Window) -> DriftReport:
     return replace(found, unusable_rows=unusable)
 
 
-def measure(platform: LoopPlatform, window: Window) -> PerformanceReport:
-    """Measure the champion's realised and estimated quality in the window (`performance_report`)."""
+def measure(platform: LoopPlatform, window: Window, *, is_for_verdict_only: bool = False) -> PerformanceReport:
+    """Measure the champion's realised and estimated quality in the window (`performance_report`).
+
+    Args:
+        is_for_verdict_only: leave out the intervals that cannot change the verdict.
+    """
     champion = _champion_of_window(platform, window)
     max_rows = platform.settings.monitoring_max_rows
     until = observed_until(window)
@@ -92,6 +96,7 @@ def measure(platform: LoopPlatform, window: Window) -> PerformanceReport:
         label_delay=delay,
         matured=matured,
         seed=platform.settings.random_seed,
+        decides_at_auc=platform.settings.harm_min_auc if is_for_verdict_only else None,
     )
 
 

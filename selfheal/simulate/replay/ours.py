@@ -107,7 +107,8 @@ def monitor(platform: LoopPlatform, now: datetime) -> list[str]:
     if proxy is None:
         return []
     drift = compare(platform, proxy.window)
-    _, opened = conclude(platform, proxy, drift, measure(platform, proxy.window), now)
+    performance = measure(platform, proxy.window, is_for_verdict_only=True)
+    _, opened = conclude(platform, proxy, drift, performance, now)
     return [alert.message for alert in opened if alert.severity is Severity.CRITICAL]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from selfheal.services.prepared_references import PreparedReferences
 from selfheal.simulate.replay.memory.records import MemoryAlerts, MemoryDecisions, MemoryTicks
 from selfheal.simulate.replay.memory.registry import MemoryRegistry
 from selfheal.simulate.replay.memory.traffic import MemoryTraffic
@@ -33,6 +34,7 @@ class MemoryPlatform:
         self.versions = MemoryVersions(self.decisions)
         self.ticks, self.alerts = MemoryTicks(), MemoryAlerts()
         self.registry = MemoryRegistry(contract)
+        self.prepared_references = PreparedReferences()
         self._served: list[int] = []
         self.traffic = MemoryTraffic(contract, self._index_of, self._served.__getitem__, self._threshold_of)
 
