@@ -176,10 +176,21 @@ def test_the_platforms_own_logs_are_replayed_from_a_time_on(
     platform.close()
     for name, value in settings_environment(settings).items():
         monkeypatch.setenv(name, value)
-    asked = ("--logs", "--since", f"{T0:%Y-%m-%dT%H:%M}", *NEVER, "--policy", "weekly", "--report", "mine.html")
+    asked = (
+        "--logs",
+        "--since",
+        f"{T0:%Y-%m-%dT%H:%M}",
+        *NEVER,
+        "--sweep",
+        "PROMOTION_COOLDOWN_DAYS=1,30",
+        "--report",
+        "mine.html",
+    )
     done = replay(*asked)
     assert done.exit_code == 0, done.output
     assert "logs: 900 predictions" in done.output
+    for days in (1, 30):
+        assert f"ours PROMOTION_COOLDOWN_DAYS={days}" in done.output
     assert "from Postgres" in Path("mine.html").read_text()
     before = Path("replay.cells.jsonl").read_bytes()
     assert replay(*asked).exit_code == 0

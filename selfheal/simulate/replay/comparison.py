@@ -38,7 +38,7 @@ class Standing(StrEnum):
 
 STANDING_WORDS = {
     Standing.LOSES: "ours loses",
-    Standing.BEHIND: "ours is behind, within chance",
+    Standing.BEHIND: "ours is behind",
     Standing.LEADS: "no policy costs less than ours",
     Standing.NOT_REPLAYED: "ours was not replayed",
 }

@@ -48,7 +48,7 @@ HEADINGS = {
 
 GLOSSARY = {
     "cost": "The squared errors that a policy's answers added to those of the {yardstick}, summed over all rows from the change on. "
-    "0: as good; 25: as if 100 rows had been answered 50 % off.",
+    "25: as if 100 rows had been answered 50 % off; 0: as good; below 0: better.",
     "share recovered": "Of the loss that the oracle avoids, the share that the policy avoids. 100 %: as good as knowing the change. "
     "0 %: as if nothing had been done. Below 0: it did harm. - where there was nothing to gain.",
     "healed after": "Days from the change until what is in production stays within 20 % of the best attainable. Days to the end "

@@ -59,7 +59,8 @@ def verdict_sentence(result: WorldResult) -> str:
     if result.standing is Standing.LOSES:
         return f"Ours loses: it costs {gap} more than {rival}."
     if result.standing is Standing.BEHIND:
-        return f"Ours costs {gap} more than {rival}, which may be chance."
+        doubt = "; one deployment has no bounds" if result.n_seeds == 1 else ", which may be chance"
+        return f"Ours costs {gap} more than {rival}{doubt}."
     return f"No policy costs less than ours; {rival} comes closest."
 
 
