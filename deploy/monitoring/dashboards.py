@@ -78,7 +78,6 @@ def _instance_variable() -> dict[str, Any]:
         "label": "API",
         "type": "query",
         "datasource": SOURCE,
-        "definition": query,
         "query": {"query": query, "refId": "instance"},
         "refresh": 2,
         "includeAll": True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.deploy.tools import PROMTOOL
 from tests.docs.pages import anchors, codes, table
 from tests.processes import REPOSITORY
 
@@ -29,11 +29,6 @@ OTHERS = {
     "process_cpu_seconds_total",
 }
 """Metrics of the process, which prometheus_client adds."""
-
-PROMTOOL = os.environ.get("PROMTOOL") or shutil.which("promtool")
-needs_promtool = pytest.mark.skipif(
-    PROMTOOL is None, reason="promtool is not there; Debian's package prometheus has it"
-)
 
 
 def rules() -> list[dict[str, Any]]:
@@ -67,8 +62,7 @@ def known_metrics() -> set[str]:
 
 
 def promtool(*arguments: str) -> str:
-    assert PROMTOOL is not None
-    done = subprocess.run([PROMTOOL, *arguments], cwd=FOLDER, capture_output=True, text=True, check=False)
+    done = subprocess.run([PROMTOOL.found(), *arguments], cwd=FOLDER, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -125,13 +119,13 @@ def test_the_panels_of_a_dashboard_do_not_overlap_and_have_a_description() -> No
         assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
 
 
-@needs_promtool
+@PROMTOOL.needed
 def test_prometheus_reads_the_rules_and_every_alert_fires_when_it_should_and_only_then() -> None:
     promtool("check", "rules", "rules.yml")
     assert "SUCCESS" in promtool("test", "rules", "rules.test.yml")
 
 
-@needs_promtool
+@PROMTOOL.needed
 def test_prometheus_reads_every_query_of_the_dashboards(tmp_path: Path) -> None:
     recorded = [{"record": f"query:{place}", "expr": query} for place, query in enumerate(queries())]
     path = tmp_path / "queries.yml"
@@ -139,7 +133,7 @@ def test_prometheus_reads_every_query_of_the_dashboards(tmp_path: Path) -> None:
     assert f"{len(recorded)} rules found" in promtool("check", "rules", str(path))
 
 
-@needs_promtool
+@PROMTOOL.needed
 def test_prometheus_reads_the_configuration(tmp_path: Path) -> None:
     text = (FOLDER / "prometheus.yml").read_text().replace("/run/secrets/api_key", str(tmp_path / "key"))
     (tmp_path / "key").write_text("key")
