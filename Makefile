@@ -91,6 +91,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 requirements: $(VENV)/.dev ## Resolve pyproject.toml anew into requirements/
 	@$(COMPILE) pyproject.toml -o requirements/run.txt
 	@$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra kubernetes --extra s3 -c requirements/run.txt -c requirements/dev.txt -o requirements/image.txt
 	@$(COMPILE) pyproject.toml --extra replay -c requirements/run.txt -c requirements/dev.txt \
 		$(NEVER_IMPORTED:%=--no-emit-package %) -o requirements/replay.txt
 	@printf 'hatchling\neditables\n' | $(COMPILE) - -c requirements/dev.txt -o requirements/build.txt

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import (
     AliasChoices,
     Field,
+    FilePath,
     HttpUrl,
     SecretStr,
     ValidationError,
@@ -224,8 +225,12 @@ class Settings(BaseSettings):
     code_server_port: int = Field(4000, ge=1, le=65_535)
     mlflow_port: int = Field(5000, ge=1, le=65_535)
     code_server_host: str = Field("127.0.0.1", description="where Dagster's webserver and daemon reach its code server")
-    training_runs_in: Literal["daemon", "trainer"] = Field(
-        "daemon", description="what takes runs that train from the queue: Dagster's daemon, or a process for them alone"
+    training_pod_file: FilePath | None = Field(
+        None, description="with TRAINING_RUNS_IN=kubernetes: a PodTemplate (YAML) of the pods that train"
+    )
+    training_runs_in: Literal["daemon", "trainer", "kubernetes"] = Field(
+        "daemon",
+        description="where runs that train are executed: by Dagster's daemon, by a process for them alone, or each in a pod",
     )
     api_public_url: HttpUrl | None = Field(
         None,
@@ -416,6 +421,13 @@ class Settings(BaseSettings):
     def _has_a_cluster(cls, value: str, info: ValidationInfo) -> str:
         if value == "dask" and not info.data.get("dask_scheduler"):
             raise ValueError("needs the address of a cluster in DASK_SCHEDULER, such as tcp://127.0.0.1:8786")
+        return value
+
+    @field_validator("training_runs_in")
+    @classmethod
+    def _has_a_pod(cls, value: str, info: ValidationInfo) -> str:
+        if value == "kubernetes" and not info.data.get("training_pod_file"):
+            raise ValueError("needs the path of a PodTemplate in TRAINING_POD_FILE; the Helm chart sets both")
         return value
 
     @property

@@ -14,7 +14,14 @@ from pydantic import Field
 from selfheal.domain.records import ModelVersion
 from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
 from selfheal_assets.interruptions import MAX_RUNTIME_TAG
-from selfheal_assets.job_names import BOOTSTRAP_JOB, MONITORING_JOB, POLICY_REPORT_JOB, PROBATION_JOB, RETRAINING_JOB
+from selfheal_assets.job_names import (
+    BOOTSTRAP_JOB,
+    MONITORING_JOB,
+    POLICY_REPORT_JOB,
+    PROBATION_JOB,
+    RETRAINING_JOB,
+    RETRAINING_TAG,
+)
 from selfheal_assets.metadata import plain
 from selfheal_assets.resources.platform import PlatformResource
 from selfheal_assets.resources.tracking import END_MLFLOW_RUN
@@ -25,9 +32,6 @@ if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # no public name
 
 MONITORING_TAG = {"selfheal/job": "monitoring"}
-RETRAINING_TAG = {"selfheal/job": "retraining"}
-"""dagster.yaml lets one run with this tag at a time: two retrainings would compete for the same promotion."""
-
 PROBATION_TAG = {"selfheal/job": "probation"}
 """A tag of its own: a version that does harm is not left in place until a training has ended."""
 

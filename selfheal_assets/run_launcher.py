@@ -69,6 +69,10 @@ class ProcessRunLauncher(RunLauncher[Any], ConfigurableClass):
         """Return the launcher."""
         return cls(inst_data=inst_data)
 
+    def starts_process_of(self, run: dg.DagsterRun) -> bool:
+        """Return whether the run is executed by a process of this machine, which holds a lock: here each is."""
+        return True
+
     def launch_run(self, context: LaunchRunContext) -> None:
         """Start the run's process, which holds the run's lock from its first moment on.
 
@@ -105,7 +109,7 @@ class ProcessRunLauncher(RunLauncher[Any], ConfigurableClass):
         record = instance.get_run_record_by_id(run_id)
         if record is None or record.dagster_run.is_finished:
             return False
-        if _has_run_out_of_time(instance, record, time.time()):
+        if has_run_out_of_time(instance, record, time.time()):
             instance.add_run_tags(run_id, {OUT_OF_TIME_TAG: "true"})
         instance.report_run_canceling(record.dagster_run)
         owners = RunOwners.of(instance)
@@ -158,7 +162,8 @@ def _is_end_requested(instance: dg.DagsterInstance, run_id: str) -> bool:
     return run is not None and END_REQUESTED_TAG in run.tags
 
 
-def _has_run_out_of_time(instance: dg.DagsterInstance, record: dg.RunRecord, now: float) -> bool:
+def has_run_out_of_time(instance: dg.DagsterInstance, record: dg.RunRecord, now: float) -> bool:
+    """Return whether a run under way is older than it may become; `now` in seconds of the epoch."""
     limit = float(record.dagster_run.tags.get(MAX_RUNTIME_TAG) or instance.run_monitoring_max_runtime_seconds)
     return record.start_time is not None and 0 < limit < now - record.start_time
 

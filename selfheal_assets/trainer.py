@@ -22,7 +22,7 @@ from selfheal.kit.errors import ConfigurationError, SelfhealError
 from selfheal.kit.health_probe import heartbeat_path
 from selfheal.kit.heartbeat import is_available, seconds_since_boot, write_heartbeat
 from selfheal.settings import load_settings
-from selfheal_assets.jobs import RETRAINING_TAG
+from selfheal_assets.job_names import RETRAINING_TAG
 from selfheal_assets.run_launcher import wait_for_stopped_runs
 
 if TYPE_CHECKING:

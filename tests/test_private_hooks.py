@@ -97,6 +97,8 @@ def test_pgservers_wheel_brings_postgres_programs_where_we_look_for_them(program
         ("dagster._utils.interrupts", "setup_interrupt_handlers"),
         ("dagster._core.workspace.context", "WorkspaceProcessContext"),  # selfheal_assets.webserver
         ("dagster._core.workspace.load_target", "WorkspaceFileTarget"),
+        ("dagster._core.launcher.base", "CheckRunHealthResult"),  # selfheal_assets.pod_launcher
+        ("dagster._core.launcher.base", "WorkerStatus"),
         ("dagster._core.scheduler.instigation", "InstigatorStatus"),  # selfheal_assets.sensors.housekeeping
     ],
 )

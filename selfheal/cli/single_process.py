@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -49,6 +50,17 @@ def start(
     command = list(program.command)
     environment = {**supervisor.program_environment(settings), **program.environment}
     os.execvpe(command[0], command, environment)  # noqa: S606  (our own command; signals reach it directly)
+
+
+@app.command(
+    rich_help_panel="Upkeep", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True}
+)
+def dagster(arguments: Annotated[list[str], typer.Argument(help="Its arguments, as they are.")]) -> None:
+    """Run Dagster's own command in the platform's environment: `selfheal dagster instance info`. Pods that train do so."""
+    from selfheal.cli import supervisor
+
+    environment = supervisor.program_environment(load_settings())
+    os.execvpe(sys.executable, [sys.executable, "-m", "dagster", *arguments], environment)  # noqa: S606  (no shell)
 
 
 def refuse_open_pages(name: str, host: str, settings: Settings) -> None:

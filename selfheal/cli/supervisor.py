@@ -54,6 +54,18 @@ LIMITS = "    tag_concurrency_limits:\n"
 LEFT_TO_TRAINER = "      - {key: selfheal/job, value: retraining, limit: 0} # `selfheal_assets.trainer` takes them\n"
 """Of dagster.yaml, with TRAINING_RUNS_IN=trainer: the daemon leaves runs that train in the queue."""
 
+PROCESS_LAUNCHER = """
+  module: selfheal_assets.run_launcher # each run in a process of its own, started by the daemon
+  class: ProcessRunLauncher
+  config: {}
+"""
+POD_LAUNCHER = """
+  module: selfheal_assets.pod_launcher # runs that train in pods, the others in processes
+  class: TrainingPodRunLauncher
+  config: {{pod_file: {pod_file}}}
+"""
+START_TIMEOUT = "start_timeout_seconds: 120"
+POD_START_TIMEOUT = "start_timeout_seconds: 900 # a cluster may have to add a node, and pull the image"
 
 LOCK_NAME = ".up.lock"
 
@@ -190,6 +202,10 @@ def dagster_home(settings: Settings) -> Path:
     text = files("selfheal_assets").joinpath("dagster.yaml").read_text()
     if settings.training_runs_in == "trainer":
         text = text.replace(LIMITS, LIMITS + LEFT_TO_TRAINER)
+    if settings.training_runs_in == "kubernetes":
+        pod_file = json.dumps(str(settings.training_pod_file))
+        text = text.replace(PROCESS_LAUNCHER, POD_LAUNCHER.format(pod_file=pod_file))
+        text = text.replace(START_TIMEOUT, POD_START_TIMEOUT)
     write_atomic(home / "dagster.yaml", text.encode())
     return home
 

@@ -72,8 +72,7 @@ def end_abandoned_runs(instance: dg.DagsterInstance, platform: PlatformResource,
     owners = RunOwners.of(instance)
     known = owners.known()  # before the runs are listed: a file made since has a run that is not
     records = instance.get_run_records(dg.RunsFilter(statuses=IN_PROGRESS), limit=MAX_RUNS)
-    is_launched_here = isinstance(instance.run_launcher, ProcessRunLauncher)
-    abandoned = [r.dagster_run for r in records if _is_abandoned(owners, r, now, is_launched_here=is_launched_here)]
+    abandoned = [r.dagster_run for r in records if _is_abandoned(owners, r, now, instance.run_launcher)]
     ended = [run.run_id for run in abandoned if _end(instance, platform, run.run_id)]
     for run_id in known - {record.dagster_run.run_id for record in records} | set(ended):
         if not owners.has_owner(run_id):
@@ -81,15 +80,16 @@ def end_abandoned_runs(instance: dg.DagsterInstance, platform: PlatformResource,
     return len(ended)
 
 
-def _is_abandoned(owners: RunOwners, record: dg.RunRecord, now: datetime, *, is_launched_here: bool) -> bool:
+def _is_abandoned(owners: RunOwners, record: dg.RunRecord, now: datetime, launcher: object) -> bool:
     """Return whether no process executes the run.
 
-    A run that never had a lock is believed if somebody else executes it: a command of Dagster's, or another launcher.
+    A run that never had a lock is believed if somebody else executes it: a command of Dagster's, another launcher, or a pod.
     """
     run = record.dagster_run
     if owners.is_known(run.run_id):
         return not owners.has_owner(run.run_id)
-    is_ours = is_launched_here and run.remote_job_origin is not None
+    has_lock = isinstance(launcher, ProcessRunLauncher) and launcher.starts_process_of(run)
+    is_ours = has_lock and run.remote_job_origin is not None
     return is_ours and now - record.update_timestamp > LAUNCH_GRACE
 
 

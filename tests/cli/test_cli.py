@@ -346,6 +346,7 @@ def test_nobody_waits_for_a_library_that_the_help_does_not_need() -> None:
 WITHOUT_JSON = {
     "up": "prints nothing but addresses, and runs until Ctrl-C",
     "demo": "writes its outcome to the file of --json",
+    "dagster": "prints what Dagster prints",
     "dagster-home": "prints one path, for the shell",
     "postgres": "prints what the program prints",
     "start": "becomes the process, whose output it is",

@@ -49,6 +49,17 @@ def test_a_process_is_the_one_that_up_runs(name: str, started: list[tuple[list[s
     assert Path(environment["DAGSTER_HOME"], "dagster.yaml").exists()
 
 
+def test_dagsters_own_command_is_run_in_the_environment_of_the_processes(
+    started: list[tuple[list[str], dict[str, str]]], tmp_path: Path
+) -> None:
+    """As the pod of a training does, whose arguments begin with `dagster`."""
+    CliRunner().invoke(app, ["dagster", "api", "execute_run", "{}", "--help"], catch_exceptions=False)
+    ((command, environment),) = started
+    assert command[1:] == ["-m", "dagster", "api", "execute_run", "{}", "--help"]
+    assert environment["DAGSTER_HOME"] == str(tmp_path / "data/dagster")
+    assert Path(environment["DAGSTER_HOME"], "dagster.yaml").exists()
+
+
 def test_every_process_has_a_health_check() -> None:
     assert PROGRAMS.keys() == health_probe.NAMES
 

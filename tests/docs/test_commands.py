@@ -49,6 +49,7 @@ TOO_LONG_OR_TOO_DEEP = {
     "backup": "run below, with the runbook's restore",
     "bootstrap": "trains for seconds; tests/test_end_to_end.py runs it",
     "check-contract": "needs a contract of the reader's own; tests/test_bring_your_own_model.py",
+    "dagster": "what its arguments say; tests/cli/test_single_process.py",
     "demo": "two minutes; tests/test_end_to_end.py runs it",
     "maintain": "starts Dagster; tests/selfheal_assets/test_maintenance.py",
     "postgres": "what its arguments say; tests/adapters/postgres/test_client_tools.py",
