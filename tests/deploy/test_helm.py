@@ -1,58 +1,39 @@
 """Rules of the Helm chart: what it renders is valid, confined, and has every setting that is given.
 
-Helm is not a package of PyPI; where it is not there (`HELM` names it), the tests are skipped, saying so.
+Helm and the validator come with `make manifests`; where they are not there, the tests are skipped, saying so.
 """
 
 from __future__ import annotations
 
-import os
+import copy
 import re
-import shutil
-import subprocess
-from functools import cache
+import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic.fields import FieldInfo
 
 from selfheal.cli.single_process import PROGRAMS
-from selfheal.settings import Settings
-from tests.processes import REPOSITORY
+from selfheal.kit.api_keys import new_api_key
+from selfheal.settings import Settings, default_settings, load_settings, secret_names
+from tests.deploy.chart import CHART, VALUES, manifests, pods, training_pod
+from tests.deploy.pod_security import violations
+from tests.deploy.tools import HELM, KUBERNETES_PACKAGES
+from tests.environment import forget_settings
 
-CHART = REPOSITORY / "deploy/helm/selfheal"
-VALUES = ("values.yaml", "ci/scaled-values.yaml", "ci/external-values.yaml")
 KUBERNETES = ("1.34", "1.35", "1.36", "1.37")
 OF_AN_OPERATOR = {"ServiceMonitor"}
-HELM = os.environ.get("HELM") or shutil.which("helm")
-VALIDATOR = os.environ.get("KUBERNETES_VALIDATE") or shutil.which("kubernetes-validate")
+IN_PODS = ("values.yaml", "ci/scaled-values.yaml")
+"""Values with which each run that trains has a pod of its own."""
 
-needs_helm = pytest.mark.skipif(HELM is None, reason="helm is not there; HELM may name it")
+OF_THE_CLUSTER = {"api_host", "code_server_host", "training_runs_in", "training_pod_file"}
+"""Settings that follow from the cluster; the chart sets them."""
+
+pytestmark = pytest.mark.kubernetes
 each_set_of_values = pytest.mark.parametrize("values", VALUES)
-
-
-@cache
-def text_of(values: str, *options: str) -> str:
-    assert HELM is not None
-    command = [HELM, "template", "demo", str(CHART), "--values", str(CHART / values), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def rendered(values: str, *options: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """The manifests, by kind and name."""
-    found = [one for one in yaml.safe_load_all(text_of(values, *options)) if one]
-    by_name = {(one["kind"], one["metadata"]["name"]): one for one in found}
-    assert len(by_name) == len(found), "two of one name"
-    return by_name
-
-
-def pods(values: str) -> dict[str, dict[str, Any]]:
-    """The specifications of pods, by component."""
-    return {
-        one["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]["template"]["spec"]
-        for one in rendered(values).values()
-        if "template" in one.get("spec", {})
-    }
 
 
 def test_only_settings_that_exist_are_set() -> None:
@@ -61,66 +42,172 @@ def test_only_settings_that_exist_are_set() -> None:
         assert {name.lower() for name in settings} <= Settings.model_fields.keys()
 
 
-@needs_helm
+@HELM.needed
 @each_set_of_values
-def test_every_process_has_a_pod(values: str) -> None:
-    without = {"mlflow"} if "external" in values else set()
+def test_every_process_has_a_pod_and_trainings_have_pods_or_a_trainer(values: str) -> None:
+    elsewhere = {"mlflow"} if "external" in values else set()
+    trains = {"training"} if values in IN_PODS else {"trainer"}
     found = pods(values)
-    assert found.keys() == PROGRAMS.keys() - without | {"bootstrap"}
-    for name in found.keys() - {"bootstrap"}:
+    assert found.keys() == PROGRAMS.keys() - elsewhere - {"trainer"} | trains | {"bootstrap"}
+    for name in found.keys() - {"bootstrap", "training"}:
         assert found[name]["containers"][0]["args"][:2] == ["start", name]
+    assert "args" not in found.get("training", found["bootstrap"] | {"containers": [{}]})["containers"][0]
 
 
-@needs_helm
+@HELM.needed
 @each_set_of_values
 def test_the_restricted_profile_of_pod_security_holds(values: str) -> None:
-    """https://kubernetes.io/docs/concepts/security/pod-security-standards/, as far as a pod can violate it here."""
-    for component, pod in pods(values).items():
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), component
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["securityContext"]["runAsUser"] > 0
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert pod["automountServiceAccountToken"] is False
-        assert all(volume.keys() & {"persistentVolumeClaim", "secret", "emptyDir"} for volume in pod["volumes"])
-        (container,) = pod["containers"]
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-        assert "memory" in container["resources"]["limits"]
-        assert all(port.get("hostPort") is None for port in container.get("ports", []))
+    assert [(component, violations(pod)) for component, pod in pods(values).items() if violations(pod)] == []
 
 
-@needs_helm
+@HELM.needed
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("hostPID",), True),
+        (("securityContext", "runAsNonRoot"), False),
+        (("securityContext", "runAsUser"), 0),
+        (("securityContext", "seccompProfile"), {"type": "Unconfined"}),
+        (("volumes", 0), {"name": "node", "hostPath": {"path": "/"}}),
+        (("containers", 0, "securityContext", "allowPrivilegeEscalation"), True),
+        (("containers", 0, "securityContext", "capabilities", "add"), ["SYS_ADMIN"]),
+        (("containers", 0, "securityContext", "readOnlyRootFilesystem"), False),
+        (("containers", 0, "securityContext"), None),
+        (("containers", 0, "ports"), [{"containerPort": 1, "hostPort": 1}]),
+        (("containers", 0, "resources", "limits"), {}),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_pod_that_violates_the_profile_is_found(path: tuple[str | int, ...], value: Any) -> None:
+    pod = copy.deepcopy(pods("values.yaml")["daemon"])
+    place: Any = pod
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    assert violations(pod)
+
+
+@HELM.needed
+@each_set_of_values
+def test_only_who_starts_and_ends_pods_has_an_account_and_it_may_do_nothing_else(values: str) -> None:
+    rendered, found = manifests(values), pods(values)
+    with_account = {"daemon", "webserver"} if values in IN_PODS else set()
+    assert {name for name, pod in found.items() if pod["automountServiceAccountToken"]} == with_account
+    roles = {name: one["rules"] for (kind, name), one in rendered.items() if kind == "Role"}
+    assert roles.keys() == {f"demo-{name}" for name in with_account}
+    assert not {"ClusterRole", "ClusterRoleBinding"} & {kind for kind, _ in rendered}
+    for name in with_account:
+        account = found[name]["serviceAccountName"]
+        assert ("ServiceAccount", account) in rendered
+        binding = rendered["RoleBinding", account]
+        assert binding["roleRef"]["name"] == account
+        assert [subject["name"] for subject in binding["subjects"]] == [account]
+    verbs = {verb for rules in roles.values() for rule in rules for verb in rule["verbs"]}
+    resources = {resource for rules in roles.values() for rule in rules for resource in rule["resources"]}
+    assert verbs <= {"create", "get", "list", "delete"}
+    assert resources <= {"jobs", "jobs/status", "pods", "pods/log", "events"}
+
+
+@HELM.needed
 @each_set_of_values
 def test_every_pod_that_stays_is_probed(values: str) -> None:
     for component, pod in pods(values).items():
         (container,) = pod["containers"]
-        assert (component == "bootstrap") == ("livenessProbe" not in container)
-        if component not in {"bootstrap", "api"}:
+        assert (component in {"bootstrap", "training"}) == ("livenessProbe" not in container)
+        if component not in {"bootstrap", "training", "api"}:
             assert container["readinessProbe"]["exec"]["command"] == ["selfheal-probe", component]
     api = pods(values)["api"]["containers"][0]
     assert api["readinessProbe"]["httpGet"]["path"] == "/health/ready"
     assert api["livenessProbe"]["httpGet"]["path"] == "/health/live", "an API without a model is not restarted for that"
 
 
-@needs_helm
-def test_every_setting_goes_from_the_values_to_every_process() -> None:
-    names = [
-        name.upper()
-        for name in Settings.model_fields
-        if name not in {"api_host", "code_server_host", "training_runs_in"}
-    ]
-    options = [option for name in names for option in ("--set-string", f"settings.{name}=value-of-{name}")]
-    manifests = rendered("values.yaml", *options)
-    stored = manifests["ConfigMap", "demo-settings"]["data"]
-    assert {name: stored[name] for name in names} == {name: f"value-of-{name}" for name in names}
-    for pod in pods("values.yaml").values():
-        assert pod["containers"][0]["envFrom"] == [{"configMapRef": {"name": "demo-settings"}}]
+@HELM.needed
+def test_every_setting_goes_from_the_values_to_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values file -> ConfigMap -> variables of each container, and Secret -> files -> the settings that a process reads."""
+    given = {name: other_value(name, field) for name, field in Settings.model_fields.items()}
+    secrets = {name: given.pop(name) for name in secret_names(Settings)}
+    for name in OF_THE_CLUSTER:
+        given.pop(name)
+    path = tmp_path / "values.yaml"
+    path.write_text(yaml.safe_dump({"settings": {name.upper(): value for name, value in given.items()}}))
+
+    rendered = manifests(path)
+    for pod in pods(path).values():
+        (container,) = pod["containers"]
+        assert container["envFrom"] == [{"configMapRef": {"name": "demo-settings"}}]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert mounts["secrets"] == "/run/secrets", "SECRETS_DIR of the image"
+    variables = rendered["ConfigMap", "demo-settings"]["data"]
+    assert all(isinstance(value, str) for value in variables.values())
+
+    forget_settings(monkeypatch)
+    (tmp_path / "secrets").mkdir()
+    for name, value in secrets.items():
+        (tmp_path / "secrets" / name).write_text(value)
+    (tmp_path / "pod.yaml").write_text(rendered["ConfigMap", "demo-training"]["data"]["training-pod.yaml"])
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path / "secrets"))
+    monkeypatch.setenv("TRAINING_POD_FILE", str(tmp_path / "pod.yaml"))
+    settings, defaults = load_settings(), default_settings()
+    unchanged = [name for name in given if getattr(settings, name) == getattr(defaults, name)]
+    assert unchanged == []
+    for name, value in secrets.items():
+        assert getattr(settings, name).get_secret_value() == value, name
 
 
-@needs_helm
+WORDS = {
+    "api_key": new_api_key(),
+    "api_keys": new_api_key(),
+    "asset_owners": "team:risk",
+    "assets_url": "s3://bucket/assets",
+    "dask_scheduler": "tcp://scheduler:8786",
+    "data_decimal": ",",
+    "data_delimiter": ";",
+    "database_url": "postgresql://user:password@host:5432/selfheal",
+    "mlflow_tracking_uri": "http://mlflow:5000",
+    "mlops_db_name": "another",
+    "use_case": "package.module:contract",
+    **dict.fromkeys(
+        ("notify_urls", "notify_urls_critical", "notify_urls_info", "notify_urls_warning"), "json://host/path"
+    ),
+    **dict.fromkeys(("api_public_url", "dagster_public_url", "mlflow_public_url"), "https://example.com/"),
+    "otel_exporter_otlp_endpoint": "http://collector:4318",
+    "monitoring_max_lookback": "800",
+    "training_jobs": "2",
+}
+"""Settings with a text of a certain form, or that depend on another."""
+
+
+def other_value(name: str, field: FieldInfo) -> str:
+    """A valid value that is not the default, as it is written."""
+    kind = field.annotation
+    kinds = typing.get_args(kind) or (kind,)
+    if name in WORDS:
+        return WORDS[name]
+    if typing.get_origin(kind) is typing.Literal:
+        return str(next(one for one in reversed(kinds) if one != field.default))
+    if bool in kinds:
+        return str(not field.default)
+    if int in kinds or float in kinds:
+        low, high = bounds_of(field)
+        other = next(one for one in (low + 1, low + 0.01, high) if one != field.default and low < one <= high)
+        return str(int(other) if int in kinds else other)
+    return f"another-{name}"
+
+
+def bounds_of(field: FieldInfo) -> tuple[float, float]:
+    """The least and the largest number that is allowed; a little less than an open end."""
+    found = {
+        name: float(getattr(one, name))
+        for one in field.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if hasattr(one, name)
+    }
+    return found.get("ge", found.get("gt", 0.0)), found.get("le", 0.9 * found.get("lt", 1e9))
+
+
+@HELM.needed
 @each_set_of_values
 def test_secrets_are_mounted_as_files_and_in_no_variable(values: str) -> None:
     name = "own" if "external" in values else "selfheal"
@@ -128,41 +215,100 @@ def test_secrets_are_mounted_as_files_and_in_no_variable(values: str) -> None:
         (secret,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
         assert secret["secretName"] == name
         assert "env" not in pod["containers"][0]
-    assert "kind: Secret" not in text_of(values)
+    assert "Secret" not in {kind for kind, _ in manifests(values)}
 
 
-@needs_helm
+@HELM.needed
 def test_each_replica_of_the_api_has_a_journal_of_its_own_that_outlives_its_pod() -> None:
-    api = rendered("values.yaml")["StatefulSet", "demo-api"]["spec"]
+    api = manifests("values.yaml")["StatefulSet", "demo-api"]["spec"]
     assert [claim["metadata"]["name"] for claim in api["volumeClaimTemplates"]] == ["journal"]
     mounts = {one["name"]: one["mountPath"] for one in api["template"]["spec"]["containers"][0]["volumeMounts"]}
     assert mounts["journal"] == f"{mounts['data']}/audit"
 
 
-@needs_helm
+@HELM.needed
 def test_only_this_release_reaches_what_asks_for_no_key() -> None:
-    policies = {
-        name: one["spec"] for (kind, name), one in rendered("ci/scaled-values.yaml").items() if kind == "NetworkPolicy"
-    }
+    rendered = manifests("ci/scaled-values.yaml")
+    policies = {name: one["spec"] for (kind, name), one in rendered.items() if kind == "NetworkPolicy"}
     own = {"app.kubernetes.io/name": "selfheal", "app.kubernetes.io/instance": "demo"}
     assert policies["demo"]["podSelector"] == {"matchLabels": own}
     assert policies["demo"]["ingress"] == [{"from": [{"podSelector": {"matchLabels": own}}]}]
     opened = re.findall(r"code-server|daemon|trainer|bootstrap", str([policies["demo-api"], policies["demo-pages"]]))
     assert opened == []
+    described = training_pod(rendered)
+    assert described is not None
+    assert own.items() <= described["template"]["metadata"]["labels"].items(), "pods of trainings are of this release"
 
 
-@needs_helm
-@pytest.mark.skipif(VALIDATOR is None, reason="kubernetes-validate is not there; PyPI has it")
+def with_memory(pod: Mapping[str, Any]) -> str:
+    return str(pod["containers"][0]["resources"]["limits"]["memory"])
+
+
+@HELM.needed
+def test_a_training_has_resources_and_nodes_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "values.yaml"
+    training = {
+        "resources": {"limits": {"memory": "64Gi"}},
+        "nodeSelector": {"pool": "large"},
+        "tolerations": [{"key": "large"}],
+    }
+    path.write_text(yaml.safe_dump({"training": training, "nodeSelector": {"pool": "small"}}))
+    found = pods(path)
+    assert with_memory(found["training"]) == "64Gi"
+    assert found["training"]["nodeSelector"] == {"pool": "large"}
+    assert found["training"]["tolerations"] == [{"key": "large"}]
+    assert with_memory(found["daemon"]) != "64Gi"
+    assert found["daemon"]["nodeSelector"] == {"pool": "small"}
+
+
+@HELM.needed
+def test_a_change_of_settings_or_of_the_training_pod_starts_every_process_again(tmp_path: Path) -> None:
+    """A process reads both once."""
+    before = checksums("values.yaml")
+    for number, change in enumerate(
+        ({"settings": {"LOG_LEVEL": "DEBUG"}}, {"image": {"tag": "2"}}, {"training": {"nodeSelector": {"a": "b"}}})
+    ):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(yaml.safe_dump(change))
+        after = checksums(str(path))
+        assert after.keys() == before.keys()
+        assert [name for name in before if before[name] == after[name]] == []
+
+
+def checksums(values: str) -> dict[tuple[str, str], str]:
+    return {
+        name: one["spec"]["template"]["metadata"]["annotations"]["checksum/settings"]
+        for name, one in manifests(values).items()
+        if name[0] in {"Deployment", "StatefulSet"}
+    }
+
+
+@HELM.needed
+@KUBERNETES_PACKAGES.needed
 @pytest.mark.parametrize("version", KUBERNETES)
 @each_set_of_values
-def test_the_manifests_are_valid(values: str, version: str, tmp_path: Path) -> None:
-    assert VALIDATOR is not None
-    path = tmp_path / "manifests.yaml"
-    path.write_text(text_of(values))
-    command = [VALIDATOR, "--strict", "-k", version, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    unknown = set(re.findall(r"Couldn't find schema for kind (\w+)", said))
+def test_the_manifests_are_valid(values: str, version: str) -> None:
+    import kubernetes_validate
+
+    rendered = manifests(values)
+    described = training_pod(rendered)
+    unknown = set()
+    for one in [*rendered.values(), *([] if described is None else [described])]:
+        try:
+            kubernetes_validate.validate(one, version, strict=True)
+        except kubernetes_validate.SchemaNotFoundError:
+            unknown.add(one["kind"])
     assert unknown <= OF_AN_OPERATOR
-    assert said.count(" passed ") + len(unknown) == len(rendered(values))
+
+
+@KUBERNETES_PACKAGES.needed
+def test_the_versions_are_the_four_newest_that_the_validator_knows_and_it_finds_mistakes() -> None:
+    import kubernetes_validate
+    from kubernetes_validate.utils import all_versions, major_minor
+
+    known = tuple(dict.fromkeys(map(major_minor, all_versions())))
+    assert known[-len(KUBERNETES) :] == KUBERNETES
+    wrong = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [{"prot": 1}]}}
+    for version in KUBERNETES:
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(wrong, version, strict=True)

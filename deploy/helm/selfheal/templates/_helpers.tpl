@@ -25,10 +25,23 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.data.existingClaim | default (printf "%s-data" (include "selfheal.name" .)) }}
 {{- end }}
 
-{{/* The parts of a pod that all have; a dict with root, component, args, resources, and what a container has besides. */}}
+{{- define "selfheal.trainsInPods" -}}
+{{- if eq .Values.training.runsIn "kubernetes" }}yes{{ end }}
+{{- end }}
+
+{{/* What a change of makes a process start again. */}}
+{{- define "selfheal.checksum" -}}
+checksum/settings: {{ toJson (list .Values.settings .Values.training .Values.image) | sha256sum }}
+{{- end }}
+
+{{/* The parts of a pod that all have; a dict with root, component, args, resources, and what a container has besides. `account`
+     names an account of the cluster; without it the pod has none. */}}
 {{- define "selfheal.podSpec" -}}
 {{- $root := .root -}}
-automountServiceAccountToken: false
+automountServiceAccountToken: {{ not (empty .account) }}
+{{- with .account }}
+serviceAccountName: {{ . }}
+{{- end }}
 enableServiceLinks: false
 terminationGracePeriodSeconds: 45
 securityContext:
@@ -41,10 +54,10 @@ securityContext:
 {{- with $root.Values.image.pullSecrets }}
 imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- with $root.Values.nodeSelector }}
+{{- with .nodeSelector | default $root.Values.nodeSelector }}
 nodeSelector: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- with $root.Values.tolerations }}
+{{- with .tolerations | default $root.Values.tolerations }}
 tolerations: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- with $root.Values.affinity }}
@@ -54,7 +67,9 @@ containers:
   - name: {{ .component }}
     image: {{ include "selfheal.image" $root | quote }}
     imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-    args: {{ toJson .args }}
+    {{- with .args }}
+    args: {{ toJson . }}
+    {{- end }}
     envFrom: [{configMapRef: {name: {{ include "selfheal.name" $root }}-settings}}]
     securityContext:
       allowPrivilegeEscalation: false
@@ -71,10 +86,16 @@ containers:
       {{- end }}
       - {name: secrets, mountPath: /run/secrets, readOnly: true}
       - {name: tmp, mountPath: /tmp}
+      {{- if include "selfheal.trainsInPods" $root }}
+      - {name: training-pod, mountPath: /etc/selfheal, readOnly: true}
+      {{- end }}
 volumes:
   - {name: data, persistentVolumeClaim: {claimName: {{ include "selfheal.claim" $root }}}}
   - {name: secrets, secret: {secretName: {{ $root.Values.existingSecret }}, defaultMode: 0440}}
   - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
+  {{- if include "selfheal.trainsInPods" $root }}
+  - {name: training-pod, configMap: {name: {{ include "selfheal.name" $root }}-training}}
+  {{- end }}
 {{- end }}
 
 {{- define "selfheal.execProbes" -}}
