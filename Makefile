@@ -26,7 +26,7 @@ PROFILES ?= admin
 COMPOSE = SELFHEAL_IMAGE=$(IMAGE) $(DOCKER) compose --file deploy/compose.yaml
 DEMO = $(COMPOSE) --file deploy/compose.demo.yaml --project-name selfheal-demo
 
-.PHONY: help demo up test test-quick test-newest manifests coverage docs site imports screenshots lint format requirements build image compose-up compose-demo compose-down containers clean
+.PHONY: help demo up test test-quick test-newest manifests coverage docs site imports screenshots lint format requirements build image compose-up compose-demo compose-down containers containers-try clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -128,6 +128,9 @@ compose-down: ## Stop the containers and remove them (ARGS=--volumes: and what t
 
 containers: $(VENV)/.dev ## The tests of the containers, which need an engine and the image: rights, restarts, leaks
 	@SELFHEAL_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy -m containers $(ARGS)
+
+containers-try: ## Image and demo in containers, as CI tries them: within 15 minutes, or it says why not
+	@deploy/try_containers.sh
 
 clean: ## Remove the virtual environment and caches (never data/)
 	rm -rf $(VENV) dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
