@@ -66,6 +66,9 @@ TOO_LONG_OR_TOO_DEEP = {
 """Commands of ours whose options are only parsed, and why."""
 
 ELSEWHERE = {
+    "docker": "needs an engine; `make containers`",
+    "helm": "tests/deploy/test_helm.py renders the chart",
+    "kubectl": "needs a cluster",
     "dagster": "tests/test_end_to_end.py runs `dagster dev`",
     ".venv/bin/dagster": "as above",
     "kaggle": "another host, with the reader's account",
