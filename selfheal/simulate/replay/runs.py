@@ -33,6 +33,9 @@ POLL_SECONDS = 1.0
 LINE_START = b'{"fingerprint"'
 """What every line begins with, and so what a torn one is the beginning of."""
 
+ONE_THREAD = "OMP_NUM_THREADS"
+"""More threads for matrices of a few columns take longer, on a busy machine a hundred times."""
+
 FORMAT = 1
 """Part of every fingerprint: raised when the meaning of a figure changes."""
 
@@ -126,6 +129,7 @@ def _batches(cells: Iterable[Cell]) -> list[list[Cell]]:
 
 def _run_in_processes(run: Run, batches: list[list[Cell]], processes: int, on_tick: Callable[[], None]) -> None:
     context = multiprocessing.get_context("spawn")  # threads of the parent's libraries do not survive a fork
+    os.environ.setdefault(ONE_THREAD, "1")  # of each worker: there are as many of them as processors
     with ProcessPoolExecutor(processes, context, end_with_parent, (os.getpid(),)) as pool:
         pending: set[Future[None]] = {pool.submit(_replay_batch, run, batch) for batch in batches}
         try:
