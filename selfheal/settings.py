@@ -50,7 +50,6 @@ FORMER_NAMES = {
 }
 """Former names of settings, which are still read. The current name wins."""
 
-
 PARSED: Mapping[str, Callable[[str], object]] = {
     "database_url": parse_postgres_url,
     "api_keys": parse_api_keys,
@@ -185,6 +184,7 @@ class Settings(BaseSettings):
     training_timeout_seconds: int = Field(
         14_400, ge=10, le=604_800, description="seconds after which a training is ended; it is not repeated"
     )
+    launch_timeout_seconds: int = Field(120, ge=30, le=3_600, description="seconds to start a run or evaluate a sensor")
     training_jobs: int | None = Field(
         None,
         ge=-1,

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 CODE_LOCATION = "selfheal"
 LOOPBACK = "127.0.0.1"
 
+START_TIMEOUT = "  start_timeout_seconds: 120"
+"""Of dagster.yaml; LAUNCH_TIMEOUT_SECONDS takes its place."""
+
 LIMITS = "    tag_concurrency_limits:\n"
 LEFT_TO_TRAINER = "      - {key: selfheal/job, value: retraining, limit: 0} # `selfheal_assets.trainer` takes them\n"
 """Of dagster.yaml, with TRAINING_RUNS_IN=trainer: the daemon leaves runs that train in the queue."""
@@ -200,6 +203,7 @@ def dagster_home(settings: Settings) -> Path:
     home = data_folder(settings) / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     text = files("selfheal_assets").joinpath("dagster.yaml").read_text()
+    text = text.replace(START_TIMEOUT, f"  start_timeout_seconds: {settings.launch_timeout_seconds}")
     if settings.training_runs_in == "trainer":
         text = text.replace(LIMITS, LIMITS + LEFT_TO_TRAINER)
     if settings.training_runs_in == "kubernetes":
@@ -216,6 +220,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "DAGSTER_HOME": str(dagster_home(settings)),
         "DATA_DIR": str(data_folder(settings)),
         "DAGSTER_DISABLE_TELEMETRY": "yes",
+        "DAGSTER_GRPC_TIMEOUT_SECONDS": str(settings.launch_timeout_seconds),  # of calls to the code server
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         # Several processes share the machine, and the matrices are small: threads would only wait for each other.

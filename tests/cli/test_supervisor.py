@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from selfheal.adapters.marked_processes import mark
 from selfheal.cli import supervisor
@@ -94,6 +95,15 @@ def test_dagster_home_has_the_shipped_instance_configuration(tmp_path: Path) -> 
     text = (home / "dagster.yaml").read_text()
     assert "SelfhealPostgresStorage" in text
     assert "run_monitoring" in text
+
+
+def test_the_time_limit_of_launches_reaches_the_starts_of_runs_and_the_calls_to_the_code_server(tmp_path: Path) -> None:
+    for seconds in (120, 450):
+        settings = load_settings(data_dir=tmp_path, launch_timeout_seconds=seconds)
+        environment = supervisor.child_environment(settings)
+        instance = yaml.safe_load((tmp_path / "dagster/dagster.yaml").read_text())
+        assert instance["run_monitoring"]["start_timeout_seconds"] == seconds
+        assert environment["DAGSTER_GRPC_TIMEOUT_SECONDS"] == str(seconds)
 
 
 def test_a_job_that_cannot_start_says_why_and_where_its_log_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

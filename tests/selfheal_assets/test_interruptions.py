@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 import pytest
+from dagster._core.events import RunFailureReason
 
 from selfheal_assets.interruptions import (
     FAILURE_REASON_TAG,
@@ -38,9 +39,14 @@ def run(status: dg.DagsterRunStatus, job_name: str = "retraining_job", **tags: s
     )
 
 
-@pytest.mark.parametrize("tags", [{}, STOP], ids=["killed", "stopped"])
+STARVED = {FAILURE_REASON_TAG: RunFailureReason.START_TIMEOUT.value}
+
+
+@pytest.mark.parametrize("tags", [{}, STOP, STARVED], ids=["killed", "stopped", "not started in time"])
 @pytest.mark.parametrize("job_name", ["monitoring_job", "retraining_job", "probation_job"])
-def test_a_run_that_was_killed_or_stopped_is_repeated(job_name: str, tags: dict[str, str]) -> None:
+def test_a_run_that_was_killed_or_stopped_or_did_not_start_in_time_is_repeated(
+    job_name: str, tags: dict[str, str]
+) -> None:
     assert is_interrupted(run(FAILURE, job_name, **tags))
 
 
