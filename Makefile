@@ -24,7 +24,6 @@ DOCKER ?= docker
 IMAGE ?= selfheal:latest
 PROFILES ?= admin
 COMPOSE = SELFHEAL_IMAGE=$(IMAGE) $(DOCKER) compose --file deploy/compose.yaml
-DEMO = $(COMPOSE) --file deploy/compose.demo.yaml --project-name selfheal-demo
 
 .PHONY: help demo up test test-quick test-newest manifests coverage docs site imports screenshots lint format requirements build image compose-up compose-demo compose-down containers containers-try clean
 
@@ -119,9 +118,9 @@ compose-up: ## Run the platform in containers (PROFILES="admin monitoring"; ARGS
 	@$(COMPOSE) $(PROFILES:%=--profile %) up --detach $(ARGS)
 	@deploy/wait_until_healthy.sh $(COMPOSE)
 
-compose-demo: ## The whole loop in containers, which are removed afterwards (ARGS for selfheal demo)
-	@deploy/make_secrets.sh
-	@deploy/demo.sh $(ARGS) -- $(DEMO)
+compose-demo: $(VENV)/.run ## The whole loop in containers, which are removed afterwards (ARGS="--json FILE" for selfheal demo)
+	@$(DOCKER) image inspect $(IMAGE) > /dev/null 2>&1 || $(MAKE) --no-print-directory image ARGS=
+	@SELFHEAL_IMAGE=$(IMAGE) DOCKER="$(DOCKER)" $(BIN)/selfheal demo --target compose $(ARGS)
 
 compose-down: ## Stop the containers and remove them (ARGS=--volumes: and what they have stored)
 	@$(COMPOSE) --profile '*' down --remove-orphans $(ARGS)

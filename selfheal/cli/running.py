@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,17 @@ def up() -> None:
     raise typer.Exit(code)
 
 
+class Target(StrEnum):
+    """Where `selfheal demo` runs the platform."""
+
+    HERE = "here"
+    COMPOSE = "compose"
+
+
+TIMEOUT_SECONDS = {Target.HERE: 240.0, Target.COMPOSE: 600.0}
+"""For the start, and again for the healing: containers have limits, and share the machine with an engine."""
+
+
 @app.command(rich_help_panel="Run")
 def demo(
     data: Annotated[Path | None, typer.Option(help="Labelled CSV; default: DATA, else synthetic rows.")] = None,
@@ -68,13 +80,26 @@ def demo(
         str | None, typer.Option(help="API of a platform that runs, with these settings; default: start one.")
     ] = None,
     dagster: Annotated[str | None, typer.Option(help="Dagster's pages of that platform.")] = None,
+    target: Annotated[
+        Target, typer.Option(help="Start processes here, or containers by deploy/compose.yaml.")
+    ] = Target.HERE,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=30, max=7_200, help="Seconds for the start, and for the healing; default: 240, in containers 600."
+        ),
+    ] = None,
 ) -> None:
     """Live through the whole loop with real processes, in a few minutes, and judge it honestly."""
+    from selfheal.cli import supervisor
     from selfheal.domain.contract import load_contract
+    from selfheal.simulate.compose_demo import run_compose_demo
     from selfheal.simulate.demo import DemoOptions, RunningPlatform, run_demo
 
     if (api is None) != (dagster is None):
         raise typer.BadParameter("--api and --dagster belong together")
+    if api is not None and target is not Target.HERE:
+        raise typer.BadParameter("--api names a platform that runs; --target starts one")
     options = DemoOptions(
         data=data,
         json_file=json_file,
@@ -84,7 +109,11 @@ def demo(
         interval_seconds=interval,
         seed=seed,
         running=None if api is None or dagster is None else RunningPlatform(api.rstrip("/"), dagster.rstrip("/")),
+        timeout_seconds=timeout or TIMEOUT_SECONDS[target],
     )
+    if target is Target.COMPOSE:
+        supervisor.stop_in_order_on_signals()
+        raise typer.Exit(run_compose_demo(options, console))
     raise typer.Exit(asyncio.run(run_demo(options, console)))
 
 

@@ -53,8 +53,9 @@ BOOTSTRAP_SHARE, EVALUATION_SHARE = 0.6, 0.15
 MAX_BOOTSTRAP_ROWS = 12_000
 CALM_ROWS = 500
 LABEL_DELAY_SECONDS = 8.0
-START_TIMEOUT_SECONDS = 240.0
-HEAL_TIMEOUT_SECONDS = 240.0
+TIMEOUT_SECONDS = 240.0
+"""For the start, and again for the healing, unless `--timeout` says otherwise."""
+
 STOP_TIMEOUT_SECONDS = 30.0
 ROWS_AFTER_SWAP = 100
 """Rows sent after the new version's first answer, so that the demo also covers requests after the swap."""
@@ -87,6 +88,8 @@ class DemoOptions:
     seed: int
     running: RunningPlatform | None = None
     """Where a platform runs that somebody else has started; None: the demo starts one."""
+
+    timeout_seconds: float = TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -281,7 +284,8 @@ async def _live_through(
     api, dagster = (process.api, process.dagster) if isinstance(process, RunningPlatform) else own
     async with httpx.AsyncClient(timeout=20.0) as client:
         timeline.phase("starting Postgres, Dagster, API and MLflow; training version 1")
-        outcome.version_before = await wait_until_ready(client, api, dagster, process, settings.data_dir / "up.log")
+        log = settings.data_dir / "up.log"
+        outcome.version_before = await wait_until_ready(client, api, dagster, process, log, options.timeout_seconds)
         timeline.event(f"the API serves version {outcome.version_before}; watch it at {api}")
         watch = Watch(version=outcome.version_before)
         reader = DagsterReader(client, dagster, settings.own_api_key)
@@ -299,7 +303,7 @@ async def _live_through(
             await sender.send(rows.calm, contract)
             timeline.phase(f"drifted traffic ({options.scenario})")
             watch.drift_began_at = time.time()
-            await _send_until_swapped(sender, rows.drifted, contract, watch, timeline)
+            await _send_until_swapped(sender, rows.drifted, contract, watch, timeline, options.timeout_seconds)
     stats = sender.stats
     outcome.predictions, outcome.failed_requests = stats.predictions, stats.failed_requests
     if stats.first_failure is not None:
@@ -312,34 +316,44 @@ async def _live_through(
 
 
 async def _send_until_swapped(
-    sender: TrafficSender, rows: pd.DataFrame, contract: ModelContract, watch: Watch, timeline: Timeline
+    sender: TrafficSender,
+    rows: pd.DataFrame,
+    contract: ModelContract,
+    watch: Watch,
+    timeline: Timeline,
+    timeout_seconds: float,
 ) -> None:
     """Send drifted rows until another version answers, and then some more; stop if rows or time run out."""
     spare = rows.iloc[-ROWS_AFTER_SWAP:]
     try:
-        async with asyncio.timeout(HEAL_TIMEOUT_SECONDS):
+        async with asyncio.timeout(timeout_seconds):
             await sender.send(rows.iloc[:-ROWS_AFTER_SWAP], contract, stop=watch.swapped)
             if not watch.swapped.is_set():
                 timeline.phase("all drifted rows are sent: waiting for the platform")
                 await watch.swapped.wait()
     except TimeoutError:
-        timeline.event(f"[red]no new version after {HEAL_TIMEOUT_SECONDS:.0f} s of drift[/]")
+        timeline.event(f"[red]no new version after {timeout_seconds:.0f} s of drift[/]")
         return
     timeline.phase("traffic on the new version")
     await sender.send(spare, contract)
 
 
 async def wait_until_ready(
-    client: httpx.AsyncClient, api: str, dagster: str, process: subprocess.Popen[bytes] | RunningPlatform, log: Path
+    client: httpx.AsyncClient,
+    api: str,
+    dagster: str,
+    process: subprocess.Popen[bytes] | RunningPlatform,
+    log: Path,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> int:
     """Return the version that the API serves, once it and Dagster answer.
 
     Raises:
-        ServiceUnavailableError: with the end of the log, if the platform stops, or takes longer than `START_TIMEOUT_SECONDS`.
+        ServiceUnavailableError: with the end of the log, if the platform stops, or takes longer than `timeout_seconds`.
     """
     import httpx
 
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ServiceUnavailableError(f"the platform stopped while starting; the end of {log}:\n{log_end(log)}")
@@ -350,7 +364,7 @@ async def wait_until_ready(
                 return int(health.json()["model_version"])
         await asyncio.sleep(0.5)
     raise ServiceUnavailableError(
-        f"the platform did not start within {START_TIMEOUT_SECONDS:.0f} s; the end of {log}:\n{log_end(log)}"
+        f"the platform did not start within {timeout_seconds:.0f} s; the end of {log}:\n{log_end(log)}"
     )
 
 
