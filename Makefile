@@ -23,7 +23,8 @@ ARGS ?=
 DOCKER ?= docker
 IMAGE ?= selfheal:latest
 PROFILES ?= admin
-COMPOSE = SELFHEAL_IMAGE=$(IMAGE) $(DOCKER) compose --file deploy/compose.yaml
+COMPOSE = SELFHEAL_IMAGE=$(IMAGE) $(DOCKER) compose --file deploy/compose.yaml $(if $(filter s3,$(PROFILES)),$(S3))
+S3 := --file deploy/compose.s3.yaml
 
 .PHONY: help demo up test test-quick test-newest manifests coverage docs site imports screenshots lint format requirements build image compose-up compose-demo compose-down containers containers-try clean
 
@@ -113,7 +114,7 @@ image: ## Build the image of the platform (IMAGE=selfheal:latest; ARGS for docke
 		--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(ARGS) .
 
-compose-up: ## Run the platform in containers (PROFILES="admin monitoring"; ARGS for docker compose up)
+compose-up: ## Run the platform in containers (PROFILES="admin monitoring s3"; ARGS for docker compose up)
 	@deploy/make_secrets.sh
 	@$(COMPOSE) $(PROFILES:%=--profile %) up --detach $(ARGS)
 	@deploy/wait_until_healthy.sh $(COMPOSE)
@@ -123,7 +124,7 @@ compose-demo: $(VENV)/.run ## The whole loop in containers, which are removed af
 	@SELFHEAL_IMAGE=$(IMAGE) DOCKER="$(DOCKER)" $(BIN)/selfheal demo --target compose $(ARGS)
 
 compose-down: ## Stop the containers and remove them (ARGS=--volumes: and what they have stored)
-	@$(COMPOSE) --profile '*' down --remove-orphans $(ARGS)
+	@$(COMPOSE) $(S3) --profile '*' down --remove-orphans $(ARGS)
 
 containers: $(VENV)/.dev ## The tests of the containers, which need an engine and the image: rights, restarts, leaks
 	@SELFHEAL_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy -m containers $(ARGS)

@@ -21,3 +21,17 @@ secret api_keys "$(cat "$folder/api_key")"     # add entries of `selfheal api-ke
 secret notify_urls ""                          # where alerts are sent; empty: nowhere
 secret pgadmin_password "$(random)"
 secret grafana_password "$(random)"
+
+# For `PROFILES=s3`: one key, as its server, its clients, and MLflow's clients read it.
+s3_key="$(random)"
+secret s3_credentials "[default]
+aws_access_key_id = selfheal
+aws_secret_access_key = $s3_key
+"
+s3_key="$(sed -n 's/^aws_secret_access_key = //p' "$folder/s3_credentials")"
+secret s3_identities '{"identities": [{"name": "selfheal", "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+  "credentials": [{"accessKey": "selfheal", "secretKey": "'"$s3_key"'"}]}]}'
+secret mlflow_credentials "[mlflow]
+mlflow_tracking_username = selfheal
+mlflow_tracking_password = $(cat "$folder/api_key")
+"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shlex
+import shutil
 import stat
 import subprocess
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +22,42 @@ from selfheal.settings import Settings, secret_names
 from tests.processes import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy"
-COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-ONE_SHOTS = {"bootstrap"}
-OURS = {name: service for name, service in SERVICES.items() if "SELFHEAL_IMAGE" in service["image"]}
-WITHOUT_A_WAY_OUT = {"postgres", "bootstrap", "trainer"}
+
+
+class Loader(yaml.SafeLoader):
+    """Reads Compose's own tags (`!override`) as the values they are before."""
+
+
+Loader.add_multi_constructor(
+    "!",
+    lambda loader, _, node: (
+        loader.construct_mapping(node, deep=True)
+        if isinstance(node, yaml.MappingNode)
+        else loader.construct_sequence(node, deep=True)
+    ),
+)
+
+
+def loaded(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.load((FOLDER / name).read_text(), Loader)
+    return content
+
+
+COMPOSE, S3 = loaded("compose.yaml"), loaded("compose.s3.yaml")
+ADDED = {name: service for name, service in S3["services"].items() if "image" in service}
+"""Services that only compose.s3.yaml has; its others change those of compose.yaml."""
+
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"] | ADDED
+ONE_SHOTS = {"bootstrap", "s3-volume", "s3-bucket"}
+OURS = {name: service for name, service in COMPOSE["services"].items() if "SELFHEAL_IMAGE" in service["image"]}
+WITHOUT_A_WAY_OUT = {"postgres", "bootstrap", "trainer", *ADDED}
+SECRETS = COMPOSE["secrets"] | S3["secrets"]
 
 each_service = pytest.mark.parametrize("name", sorted(SERVICES))
 
 
 def test_every_process_of_the_platform_has_a_service() -> None:
-    assert OURS.keys() == PROGRAMS.keys() | ONE_SHOTS
+    assert OURS.keys() == PROGRAMS.keys() | {"bootstrap"}
     for name in PROGRAMS:
         assert OURS[name]["command"][:2] == ["start", name]
 
@@ -40,7 +70,9 @@ def test_a_container_has_no_rights_that_it_does_not_need(name: str) -> None:
     assert "cap_add" not in service
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not {"privileged", "pid", "ipc", "network_mode"} & service.keys()
-    assert name in OURS or service["user"].split(":")[0] not in {"0", "root"}, "our image has a user of its own"
+    assert "SELFHEAL_IMAGE" in service["image"] or service["user"].split(":")[0] not in {"0", "root"}, (
+        "our image has a user of its own"
+    )
 
 
 @each_service
@@ -85,7 +117,7 @@ def test_secrets_are_files_and_no_variable_holds_one(name: str) -> None:
         assert not re.search(r"password|secret|key|token", variable, re.IGNORECASE) or str(value).startswith(
             "/run/secrets/"
         )
-    assert set(service.get("secrets", [])) <= COMPOSE["secrets"].keys()
+    assert set(service.get("secrets", [])) <= SECRETS.keys()
     if name in OURS:
         assert set(service["secrets"]) <= set(secret_names(Settings))
 
@@ -97,8 +129,78 @@ def test_only_settings_that_exist_are_set() -> None:
 
 @each_service
 def test_an_image_that_is_not_ours_has_a_version(name: str) -> None:
-    if name not in OURS:
+    if "SELFHEAL_IMAGE" not in SERVICES[name]["image"]:
         assert re.fullmatch(r"\$\{\w+_IMAGE:-[\w./-]+:[\w.-]*\d[\w.-]*\}", SERVICES[name]["image"])
+
+
+# With PROFILES=s3
+
+
+def test_with_s3_every_process_of_the_platform_uses_the_bucket() -> None:
+    for name in OURS.keys() - {"mlflow"}:
+        environment = S3["services"][name]["environment"]
+        assert environment["ASSETS_URL"].startswith("s3://")
+        assert environment["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+        assert {one for one in environment if one.lower() not in Settings.model_fields} == AWS
+        targets = {one if isinstance(one, str) else one["target"] for one in S3["services"][name]["secrets"]}
+        assert targets == {"s3_credentials", "/tmp/.mlflow/credentials"}, "HOME is /tmp in the image"
+    assert "HOME=/tmp" in (FOLDER / "Dockerfile").read_text()
+    mlflow = S3["services"]["mlflow"]
+    assert mlflow["environment"]["MLFLOW_ARTIFACTS_DESTINATION"].startswith("s3://")
+    assert "MLFLOW_TRACKING_URI" not in mlflow["environment"], "it is the server"
+
+
+AWS = {"AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED"}
+
+
+def test_with_s3_nothing_waits_for_what_waits_for_it() -> None:
+    waits = {name: set(service.get("depends_on", {})) for name, service in SERVICES.items()}
+    for name, service in S3["services"].items():
+        if "image" not in service:
+            waits[name] = set(service.get("depends_on", {})) | (set() if name == "mlflow" else waits[name])
+    started: set[str] = set()
+    while ready := {name for name, others in waits.items() if others <= started} - started:
+        started |= ready
+    assert started == waits.keys()
+
+
+def test_with_s3_the_server_and_its_clients_have_one_key(tmp_path: Path) -> None:
+    subprocess.run([str(FOLDER / "make_secrets.sh"), str(tmp_path)], check=True)
+    clients, mlflow = ConfigParser(), ConfigParser()
+    clients.read(tmp_path / "s3_credentials")
+    mlflow.read(tmp_path / "mlflow_credentials")
+    ((identity,),) = json.loads((tmp_path / "s3_identities").read_text()).values()
+    assert identity["credentials"] == [
+        {
+            "accessKey": clients["default"]["aws_access_key_id"],
+            "secretKey": clients["default"]["aws_secret_access_key"],
+        }
+    ]
+    assert mlflow["mlflow"]["mlflow_tracking_password"] == (tmp_path / "api_key").read_text()
+
+
+@pytest.mark.parametrize("added", [[], ["compose.s3.yaml"], ["compose.demo.yaml"]], ids=lambda added: str(*added))
+def test_compose_reads_the_files(added: list[str]) -> None:
+    """As its client does, without an engine."""
+    docker = shlex.split(os.environ.get("DOCKER") or "docker")
+    version = [*docker, "compose", "version"]
+    if shutil.which(docker[0]) is None or subprocess.run(version, capture_output=True, check=False).returncode != 0:
+        pytest.skip("docker compose is not there; DOCKER may name it")
+    files = [word for name in ["compose.yaml", *added] for word in ("--file", str(FOLDER / name))]
+    done = subprocess.run(
+        [*docker, "compose", *files, "config", "--quiet"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_make_adds_the_files_of_s3_only_where_they_are_asked_for() -> None:
+    def command(*arguments: str) -> str:
+        words = ["make", "-n", *arguments]
+        return subprocess.run(words, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+
+    assert "compose.s3.yaml" in command("compose-up", "PROFILES=s3 admin")
+    assert "compose.s3.yaml" not in command("compose-up", "PROFILES=admin")
+    assert "compose.s3.yaml" in command("compose-down"), "whose volume may have been made"
 
 
 def test_the_image_names_its_base_by_an_argument_and_leaves_root() -> None:
@@ -132,14 +234,14 @@ def test_secrets_are_made_once_for_their_owner_and_the_containers(tmp_path: Path
     script = [str(FOLDER / "make_secrets.sh"), str(folder)]
     subprocess.run(script, check=True)
     made = {path.name: path.read_text() for path in folder.iterdir()}
-    assert made.keys() == COMPOSE["secrets"].keys()
+    assert made.keys() == SECRETS.keys()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o444}
     (folder / "notify_urls").chmod(0o600)
     (folder / "notify_urls").write_text("json://host")
     subprocess.run(script, check=True)
     assert {path.name: path.read_text() for path in folder.iterdir()} == made | {"notify_urls": "json://host"}
-    values = [value for name, value in made.items() if name not in {"notify_urls", "api_keys"}]
+    values = [value for name, value in made.items() if name not in {"notify_urls", "api_keys", *S3["secrets"]}]
     assert len(set(values)) == len(values)
     assert all(len(value) == 64 for value in values)
     assert {line.split("/", 1)[1] for line in (REPOSITORY / ".gitignore").read_text().split() if "deploy" in line} == {
