@@ -164,20 +164,30 @@ def migrate(store: Store) -> None:
 
     Raises:
         ConfigurationError: if a feature's column exists with another type.
+        ServiceUnavailableError: if a newer release has migrated the database. In an upgrade this one is about to be
+            replaced, and the API serves until then from what it has.
     """
     with store.engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": Lock.MIGRATION})
-        if not _is_at_head(connection):
+        found = _revision(connection)
+        if found is not None and found > head_revision():
+            raise ServiceUnavailableError(
+                f"the database has the schema of a newer release (migration {found}, this release has {head_revision()}); "
+                "upgrade this process too, or restore the backup from before the upgrade"
+            )
+        if found != head_revision():
             from alembic import command  # takes 1 s to import, so only if there is something to migrate
 
             command.upgrade(alembic_config(store, connection), "head")
         _add_feature_columns(store, connection)
 
 
-def _is_at_head(connection: Connection) -> bool:
+def _revision(connection: Connection) -> str | None:
+    """Return the newest migration that the database has; None if it has none."""
     if not inspect(connection).has_table("alembic_version"):
-        return False
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == head_revision()
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return found
 
 
 def _add_feature_columns(store: Store, connection: Connection) -> None:

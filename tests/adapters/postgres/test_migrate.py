@@ -116,6 +116,18 @@ def test_migrating_twice_changes_nothing(migrated_store: Store) -> None:
         assert differences(migrated_store, connection) == []
 
 
+def test_a_database_that_a_newer_release_has_migrated_is_told_apart_and_left_alone(
+    migrated_store: Store, settings: Settings
+) -> None:
+    with migrated_store.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    before = columns_of(migrated_store)
+    wanted = rf"a newer release \(migration 9999, this release has {migrate.head_revision()}\); upgrade this process"
+    with pytest.raises(ServiceUnavailableError, match=wanted):
+        open_store(settings, contract)
+    assert columns_of(migrated_store) == before
+
+
 def test_several_processes_may_open_a_fresh_database_at_once(settings: Settings) -> None:
     stores = at_once([partial(open_store, settings, contract)] * 4)
     with stores[0].engine.connect() as connection:
