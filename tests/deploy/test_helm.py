@@ -208,6 +208,17 @@ def bounds_of(field: FieldInfo) -> tuple[float, float]:
 
 
 @HELM.needed
+def test_the_clients_of_a_bucket_get_their_variables_and_their_secret_as_a_file() -> None:
+    """They read no settings of ours; a file of credentials is theirs (`AWS_SHARED_CREDENTIALS_FILE`)."""
+    given = yaml.safe_load((CHART / "ci/external-values.yaml").read_text())["environment"]
+    variables = manifests("ci/external-values.yaml")["ConfigMap", "demo-settings"]["data"]
+    assert given.items() <= variables.items()
+    for pod in pods("ci/external-values.yaml").values():
+        mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert given["AWS_SHARED_CREDENTIALS_FILE"].startswith(mounts["secrets"])
+
+
+@HELM.needed
 @each_set_of_values
 def test_secrets_are_mounted_as_files_and_in_no_variable(values: str) -> None:
     name = "own" if "external" in values else "selfheal"
@@ -266,7 +277,12 @@ def test_a_change_of_settings_or_of_the_training_pod_starts_every_process_again(
     """A process reads both once."""
     before = checksums("values.yaml")
     for number, change in enumerate(
-        ({"settings": {"LOG_LEVEL": "DEBUG"}}, {"image": {"tag": "2"}}, {"training": {"nodeSelector": {"a": "b"}}})
+        (
+            {"environment": {"AWS_DEFAULT_REGION": "x"}},
+            {"settings": {"LOG_LEVEL": "DEBUG"}},
+            {"image": {"tag": "2"}},
+            {"training": {"nodeSelector": {"a": "b"}}},
+        )
     ):
         path = tmp_path / f"{number}.yaml"
         path.write_text(yaml.safe_dump(change))

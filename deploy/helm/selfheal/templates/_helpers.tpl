@@ -31,7 +31,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{/* What a change of makes a process start again. */}}
 {{- define "selfheal.checksum" -}}
-checksum/settings: {{ toJson (list .Values.settings .Values.training .Values.image) | sha256sum }}
+checksum/settings: {{ toJson (list .Values.settings .Values.environment .Values.training .Values.image) | sha256sum }}
 {{- end }}
 
 {{/* The parts of a pod that all have; a dict with root, component, args, resources, and what a container has besides. `account`
