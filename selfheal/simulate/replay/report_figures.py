@@ -51,6 +51,9 @@ MARKS = {
 SIZES = {What.TRAINED: 12}
 """Pixels of a mark, where not 8: a training is a ring around the promotion that follows at the same moment."""
 
+LIFTED = {What.ALARM: 0.3}
+"""Rows by which a mark stands above its row's line: an alarm would be hidden by the training that it causes."""
+
 GRID = "rgba(128,128,128,.22)"
 LAYOUT: dict[str, Any] = {
     "margin": {"l": 96, "r": 10, "t": 24, "b": 40},
@@ -104,7 +107,8 @@ def world_figure(result: WorldResult, place: str) -> dict[str, Any]:
                 "anchor": "y2",
                 "gridcolor": GRID,
                 "zeroline": False,
-                "nticks": 9,
+                "nticks": 7,
+                "tickangle": 0,
             },
             "yaxis": {"domain": [strip + 0.05, 1], "gridcolor": GRID, "zeroline": False, "nticks": 5},
             "yaxis2": {
@@ -189,7 +193,7 @@ def _strip(lines: Sequence[Line]) -> list[dict[str, Any]]:
                 "yaxis": "y2",
                 "name": word,
                 "x": [day for day, _ in found],
-                "y": [row for _, row in found],
+                "y": [round(row + LIFTED.get(what, 0.0), 1) for _, row in found],
                 "marker": {"symbol": symbol, "color": colour, "size": SIZES.get(what, 8)},
                 "hovertemplate": f"{word}, day %{{x:.1f}}<extra></extra>",
             }

@@ -43,7 +43,8 @@ def test_marks_are_in_the_row_of_their_policy_on_the_day_since_the_change() -> N
     (result,) = results({"w": {"never": [0.2], "weekly": [0.1]}}, events=EVENTS)
     drawn = traces(world_figure(result, "world-0"))
     assert drawn["alarm"]["x"] == [2.0, 2.0]
-    assert drawn["alarm"]["y"] == [1, 0], "the first policy in the upper row"
+    assert drawn["promotion"]["y"] == [1, 0], "the first policy in the upper row"
+    assert drawn["alarm"]["y"] == [1.3, 0.3], "not hidden by what it causes"
     assert drawn["promotion"]["x"] == [3.0, 3.0]
     assert drawn["rollback"]["x"] == [7.0, 7.0]
     assert set(drawn) == {"never", "weekly", *(word for word, _, _ in MARKS.values())}
