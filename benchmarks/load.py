@@ -41,10 +41,13 @@ class LoadResult:
         return 1000 * float(np.percentile(self.latencies_seconds, percent)) if self.latencies_seconds else float("nan")
 
 
-def http_request(path: str, body: bytes) -> bytes:
-    """Return a whole HTTP request that posts a JSON body."""
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+def http_request(path: str, body: bytes, api_key: str | None = None) -> bytes:
+    """Return a whole HTTP request that posts a JSON body, with an API key if one is given."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    )
+    key = "" if api_key is None else f"X-API-Key: {api_key}\r\n"
+    return f"{head}{key}\r\n".encode() + body
 
 
 def run_load(

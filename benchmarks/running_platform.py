@@ -193,21 +193,11 @@ class RunningPlatform:
         Raises:
             httpx.HTTPError: if Dagster does not answer.
         """
-        url = f"http://127.0.0.1:{self.ports['DAGSTER_PORT']}/graphql"
-        answer = httpx.post(url, json={"query": RUNS_QUERY}, timeout=15).raise_for_status().json()
-        runs: list[dict[str, Any]] = answer["data"]["runsOrError"].get("results", [])
-        return runs
+        return runs_of(self.ports["DAGSTER_PORT"])
 
     def has_ticked_since(self, moment: float) -> bool:
         """Return whether a monitoring run that ended after that moment (Unix seconds) has succeeded."""
-        try:
-            runs = self.runs()
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
-            return False
-        return any(
-            run["jobName"] == "monitoring_job" and run["status"] == "SUCCESS" and (run["endTime"] or 0) > moment
-            for run in runs
-        )
+        return has_ticked_since(moment, self.runs)
 
     def stop(self) -> list[psutil.Process]:
         """Stop as Ctrl-C does; return what is alive after that."""
@@ -238,6 +228,30 @@ class RunningPlatform:
         found = [process for process in self.members() if _has_word(process, ROLES[role])]
         numbers = {process.pid for process in found}
         return [process for process in found if _parent(process) not in numbers]
+
+
+def runs_of(dagster_port: int, api_key: str | None = None) -> list[dict[str, Any]]:
+    """Return Dagster's newest runs.
+
+    Raises:
+        httpx.HTTPError: if Dagster does not answer.
+    """
+    url, headers = f"http://127.0.0.1:{dagster_port}/graphql", {} if api_key is None else {"X-API-Key": api_key}
+    answer = httpx.post(url, json={"query": RUNS_QUERY}, headers=headers, timeout=15).raise_for_status().json()
+    runs: list[dict[str, Any]] = answer["data"]["runsOrError"].get("results", [])
+    return runs
+
+
+def has_ticked_since(moment: float, runs: Callable[[], list[dict[str, Any]]]) -> bool:
+    """Return whether a monitoring run that ended after that moment (Unix seconds) has succeeded; False if nothing answers."""
+    try:
+        found = runs()
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return False
+    return any(
+        run["jobName"] == "monitoring_job" and run["status"] == "SUCCESS" and (run["endTime"] or 0) > moment
+        for run in found
+    )
 
 
 def _parent(process: psutil.Process) -> int | None:

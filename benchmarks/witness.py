@@ -69,6 +69,9 @@ class Ledger:
     true_labels: Sequence[int] = (0, 1)
     """Of the rows; those of the first two, round and round, if nobody learns from them."""
 
+    api_key: str | None = None
+    """Sent with each request, if the service asks for one."""
+
     acknowledged: list[Acknowledged] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     n_asked_rows: int = 0
@@ -91,7 +94,7 @@ class Ledger:
             for number in numbers
         ]
         path, body = ("/predict", rows[0]) if n_rows == 1 else ("/predict/batch", {"instances": rows})
-        return Question(numbers, http_request(path, orjson.dumps(body)), has_own_ids)
+        return Question(numbers, http_request(path, orjson.dumps(body), self.api_key), has_own_ids)
 
     def row(self, number: int) -> dict[str, Any]:
         """Return the inputs of the row with this number."""
@@ -237,7 +240,7 @@ class Client:
     async def _label(self, answer: Acknowledged) -> None:
         label = self._ledger.true_label(answer.number)
         body = orjson.dumps({"prediction_id": answer.prediction_id, "true_label": label})
-        status, body = await self._post(http_request("/labels", body), n_rows=0)
+        status, body = await self._post(http_request("/labels", body, self._ledger.api_key), n_rows=0)
         if status == OK:
             self._ledger.labels[answer.prediction_id] = label
         elif status not in (UNAVAILABLE, UNREACHED, BROKEN):

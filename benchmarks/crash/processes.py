@@ -82,11 +82,11 @@ class Survived:
 
 
 class Traffic(threading.Thread):
-    """Clients of the API in a thread of their own, until `stop`."""
+    """Clients of the API in a thread of their own, until `stop`; with several ports, as behind a load balancer."""
 
-    def __init__(self, ledger: Ledger, port: int, n_clients: int = N_CLIENTS, **client: Any) -> None:
+    def __init__(self, ledger: Ledger, ports: Sequence[int], n_clients: int = N_CLIENTS, **client: Any) -> None:
         super().__init__(name="traffic", daemon=True)
-        self._ledger, self._door, self._n_clients = ledger, Door(port), n_clients
+        self._ledger, self._doors, self._n_clients = ledger, [Door(port) for port in ports], n_clients
         self._options = {"pause_seconds": CLIENT_PAUSE_SECONDS, "label_delay_seconds": LABEL_DELAY_SECONDS} | client
         self._stopping = threading.Event()
         self.error: BaseException | None = None
@@ -110,11 +110,11 @@ class Traffic(threading.Thread):
             asyncio.create_task(
                 Client(
                     self._ledger,
-                    [self._door],
-                    0,
+                    self._doors,
+                    number // 2 % len(self._doors),
                     n_rows=5 if number % 3 == 2 else 1,
                     has_own_ids=number % 2 == 1,
-                    goes_elsewhere=False,
+                    goes_elsewhere=len(self._doors) > 1,
                     **self._options,
                 ).run()
             )
@@ -181,7 +181,14 @@ def settings_of(platform: RunningPlatform) -> Settings:
 @contextlib.contextmanager
 def traffic(ledger: Ledger, platform: RunningPlatform, n_clients: int = N_CLIENTS, **client: Any) -> Iterator[Traffic]:
     """Send traffic while the context is open."""
-    sender = Traffic(ledger, platform.api_port, n_clients, **client)
+    with sent_to(ledger, [platform.api_port], n_clients, **client) as sender:
+        yield sender
+
+
+@contextlib.contextmanager
+def sent_to(ledger: Ledger, ports: Sequence[int], n_clients: int = N_CLIENTS, **client: Any) -> Iterator[Traffic]:
+    """Send traffic to the ports while the context is open."""
+    sender = Traffic(ledger, ports, n_clients, **client)
     sender.start()
     try:
         yield sender

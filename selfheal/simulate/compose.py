@@ -20,8 +20,8 @@ from selfheal.kit.errors import ConfigurationError, ServiceUnavailableError
 FILE = "compose.yaml"
 PROJECT_LABEL, SERVICE_LABEL = "com.docker.compose.project", "com.docker.compose.service"
 DEFAULT_IMAGE = "selfheal:latest"
-COMMAND_TIMEOUT_SECONDS = 120.0
-"""Of one command of the engine, on a machine that is busy with the containers."""
+COMMAND_TIMEOUT_SECONDS = 300.0
+"""Of one command of the engine, on a machine that is busy with the containers: some get a minute to stop."""
 
 UP_TIMEOUT_SECONDS = 900.0
 """`up` itself waits for the bootstrap, which trains."""
