@@ -50,8 +50,11 @@ if TYPE_CHECKING:
 CODE_LOCATION = "selfheal"
 LOOPBACK = "127.0.0.1"
 
-START_TIMEOUT = "  start_timeout_seconds: 120"
-"""Of dagster.yaml; LAUNCH_TIMEOUT_SECONDS takes its place."""
+START_TIMEOUT = "start_timeout_seconds: {}"
+"""Of dagster.yaml, where it is that of 120 s; LAUNCH_TIMEOUT_SECONDS takes its place."""
+
+POD_START_SECONDS = 900
+"""At least, with TRAINING_RUNS_IN=kubernetes: a cluster may have to add a node, and pull the image."""
 
 LIMITS = "    tag_concurrency_limits:\n"
 LEFT_TO_TRAINER = "      - {key: selfheal/job, value: retraining, limit: 0} # `selfheal_assets.trainer` takes them\n"
@@ -67,8 +70,6 @@ POD_LAUNCHER = """
   class: TrainingPodRunLauncher
   config: {{pod_file: {pod_file}}}
 """
-START_TIMEOUT = "start_timeout_seconds: 120"
-POD_START_TIMEOUT = "start_timeout_seconds: 900 # a cluster may have to add a node, and pull the image"
 
 LOCK_NAME = ".up.lock"
 
@@ -203,13 +204,14 @@ def dagster_home(settings: Settings) -> Path:
     home = data_folder(settings) / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     text = files("selfheal_assets").joinpath("dagster.yaml").read_text()
-    text = text.replace(START_TIMEOUT, f"  start_timeout_seconds: {settings.launch_timeout_seconds}")
+    seconds = settings.launch_timeout_seconds
     if settings.training_runs_in == "trainer":
         text = text.replace(LIMITS, LIMITS + LEFT_TO_TRAINER)
     if settings.training_runs_in == "kubernetes":
         pod_file = json.dumps(str(settings.training_pod_file))
         text = text.replace(PROCESS_LAUNCHER, POD_LAUNCHER.format(pod_file=pod_file))
-        text = text.replace(START_TIMEOUT, POD_START_TIMEOUT)
+        seconds = max(seconds, POD_START_SECONDS)
+    text = text.replace(START_TIMEOUT.format(120), START_TIMEOUT.format(seconds))
     write_atomic(home / "dagster.yaml", text.encode())
     return home
 

@@ -103,12 +103,8 @@ def test_a_tick_whose_figures_are_numpys_is_written_down(dagster: Dagster, monke
     serve(dagster.platform, toy_rows(600), labelled_share=0.5)
     collect, compare, measure = tick.collect, tick.compare, tick.measure
 
-    def compared(*arguments: Any) -> Any:
-        result = compare(*arguments)
-        return replace(result, report=as_numpy(result.report))
-
     monkeypatch.setattr(tick, "collect", lambda *arguments: as_numpy(collect(*arguments)))
-    monkeypatch.setattr(tick, "compare", compared)
+    monkeypatch.setattr(tick, "compare", lambda *arguments: as_numpy(compare(*arguments)))
     monkeypatch.setattr(tick, "measure", lambda *arguments: as_numpy(measure(*arguments)))
     done = dagster.run("monitoring_job")
     assert done.success

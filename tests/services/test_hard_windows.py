@@ -14,10 +14,10 @@ import pytest
 
 from selfheal.adapters.postgres import alerts, model_versions, ticks
 from selfheal.adapters.postgres import predictions as store_predictions
+from selfheal.adapters.postgres import spoiled_periods as spoiled
 from selfheal.adapters.postgres.spoiled_periods import spoiled_periods
 from selfheal.domain.monitoring.feed import MIN_ROWS
 from selfheal.domain.records import Trigger, Verdict
-from selfheal.services import tick as stages
 from selfheal.services.platform import Platform
 from selfheal.services.retraining_signals import retraining_signals
 from selfheal.services.tick import collect, compare, conclude, last_feed_check, latest_tick, measure
@@ -151,7 +151,7 @@ def test_a_tick_that_is_killed_half_way_is_taken_again_and_kept_once(platform: P
 def tick_and_die_after(platform: Platform, step: str, now: datetime, drift: dict[str, Any]) -> None:
     """In a process of its own: the tick is killed as soon as this step of `conclude` is done."""
     platform.store.engine.dispose(close=False)  # the connections are the parent's
-    module = {"record_spoiled_period": stages, "record_tick": ticks, "sync_alerts": alerts}[step]
+    module = {"record_spoiled_period": spoiled, "record_tick": ticks, "sync_alerts": alerts}[step]
     real = getattr(module, step)
 
     def last(*args: Any, **kwargs: Any) -> None:

@@ -303,7 +303,9 @@ def test_a_sample_is_looked_up_in_its_index_on_a_table_that_was_never_analysed(
     store: Store, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
-    monkeypatch.setattr(predictions, "_frame", lambda _store, query, values: asked.append((query, values)) or [0] * 300)
+    monkeypatch.setattr(
+        predictions, "read_frame", lambda _store, query, values: asked.append((query, values)) or [0] * 300
+    )
     predictions.window_rows(store, logged.window, 300, usable_only=False)
     ((query, values),) = asked
     url = store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
