@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_REMEMBERED = 256
-"""Results that are remembered: a few per column of a contract; beyond, the oldest are computed again."""
+MAX_REMEMBERED, MAX_REMEMBERED_PER_COLUMN = 256, 8
+"""Results that are remembered, whichever is more: of each column its values, sample, design effects and distances, and a few of
+all. Beyond, the oldest are computed again; with fewer than a wide table has, each would be gone before it is asked for."""
+
+NOTHING = object()
 
 
 class PreparedRows:
@@ -33,6 +36,7 @@ class PreparedRows:
 
     def __init__(self, rows: pd.DataFrame) -> None:
         self.rows = rows
+        self._limit = max(MAX_REMEMBERED, MAX_REMEMBERED_PER_COLUMN * len(rows.columns))
         self._remembered: dict[Hashable, Any] = {}
 
     @classmethod
@@ -68,9 +72,12 @@ class PreparedRows:
         Args:
             key: names the computation and all its arguments beside the rows.
         """
-        if key not in self._remembered:
-            while len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.pop(next(iter(self._remembered)), None)
-            self._remembered[key] = compute()
-        found: T = self._remembered[key]
+        known: Any = self._remembered.get(key, NOTHING)  # in one step: another thread may be forgetting it
+        if known is not NOTHING:
+            remembered: T = known
+            return remembered
+        found = compute()
+        while len(self._remembered) >= self._limit:
+            self._remembered.pop(next(iter(self._remembered)), None)
+        self._remembered[key] = found
         return found

@@ -71,6 +71,16 @@ def test_what_is_remembered_is_bounded() -> None:
     assert prepared.once(0, lambda: -1) == -1, "the oldest is computed again"
 
 
+def test_a_wide_table_is_prepared_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"x{number}" for number in range(400)]
+    prepared = PreparedRows(pd.DataFrame(np.random.default_rng(1).random((60, len(names))), columns=names))
+    first = thresholds.derive_thresholds(prepared, names, 1_000)
+    samples = [prepared.sample(name) for name in names]
+    monkeypatch.setattr(thresholds, "design_effect", lambda _: pytest.fail("it is computed again"))
+    assert thresholds.derive_thresholds(prepared, names, 1_000) == first
+    assert all(prepared.sample(name) is one for name, one in zip(names, samples, strict=True))
+
+
 @pytest.mark.parametrize(
     "column",
     [[], [np.nan], [2.0, np.nan, 1.0, 2.0], [0.0, -0.0, np.inf, -np.inf, np.inf], [5.0] * 4],
