@@ -86,7 +86,7 @@ def main(
 ) -> None:
     """Measure what a prediction costs, and print what that means for a day's traffic."""
     console = Console()
-    with tempfile.TemporaryDirectory(prefix="selfheal-footprint-") as folder:
+    with tempfile.TemporaryDirectory(prefix="selfheal-sizing-") as folder:
         Path(folder).chmod(0o755)
         platform, dataset = prepare(Path(folder), data, console, n_rows=5_000)
         try:

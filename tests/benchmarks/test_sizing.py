@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from benchmarks.footprint import PREDICTIONS_A_DAY, Footprint, cpu_seconds, sizes
+from benchmarks.sizing import PREDICTIONS_A_DAY, Footprint, cpu_seconds, sizes
 
 MEASURED = Footprint(
     n_predictions=1_000,
