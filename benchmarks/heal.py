@@ -25,7 +25,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,15 +37,16 @@ from rich.table import Table
 
 from benchmarks.measured import at_least, exactly
 from benchmarks.parity import Parity
-from benchmarks.parity_cases import ACTIONS, ALWAYS_AT_LEAST, CASES, QUICK_CASES, TRIGGERS, run_cases
+from benchmarks.parity_cases import ACTIONS, ALWAYS_AT_LEAST, CASES, QUICK_CASES, TRIGGERS, Case, run_cases
 from selfheal.kit.errors import ConfigurationError, InvalidDataError
 from selfheal.simulate.replay.builders import Rebuilder, StreamFile, named_streams
 from selfheal.simulate.replay.catalogue import WORLDS, core_worlds
 from selfheal.simulate.replay.comparison import WorldFigures, summarised
-from selfheal.simulate.replay.natural import HOUR, SHIPPED, recognised
+from selfheal.simulate.replay.engine import INTERVAL
+from selfheal.simulate.replay.natural import SHIPPED, recognised
 from selfheal.simulate.replay.policies import NEVER, ORACLE, OURS, POLICIES, policy_named
 from selfheal.simulate.replay.runs import Cell, Run, run_cells
-from selfheal.simulate.replay.stream_file import Columns
+from selfheal.simulate.replay.stream_file import columns_of
 from selfheal.simulate.replay.tables import markdown_tables
 
 USE_CASE = "selfheal.credit_risk:contract"
@@ -55,9 +57,6 @@ STREAM_SEEDS = 1
 QUICK_POLICIES = tuple(name for name in (NEVER, ORACLE, OURS) if name in POLICIES)
 FIRST_SEED = 1
 SHOWN_DIFFERENCES = 20
-MINUTE = 60_000_000
-"""In microseconds."""
-
 MIN_COMPARED, MIN_COMPARED_QUICK = 200, 20
 """Fewest decisions of a comparison with Dagster."""
 
@@ -74,16 +73,6 @@ def cells_of(worlds: list[str], streams: list[str], policies: list[str], *, quic
     return found + [
         Cell(name, FIRST_SEED + n, policy) for name in streams for n in range(STREAM_SEEDS) for policy in policies
     ]
-
-
-def columns_of(
-    time_column: str | None, label: str | None, every: float | None, label_delay: float, excluded: tuple[str, ...]
-) -> Columns | None:
-    """Return which columns of a stream are what, from minutes and hours; None if no label is named."""
-    if label is None:
-        return None
-    apart = None if every is None else round(every * MINUTE)
-    return Columns(label, time_column, apart, None, excluded, round(label_delay * HOUR))
 
 
 def check(done: Mapping[Cell, dict[str, Any]], wanted: list[Cell]) -> None:
@@ -219,24 +208,8 @@ def main(
         wanted = cells_of(worlds, streams, policies, quick=quick)
         path = results or (json_file or Path("heal.json")).with_suffix(".cells.jsonl")
         run = Run(Rebuilder(USE_CASE, data.resolve(), files), path)
-        bar = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*bar, console=console) as progress:
-            task = progress.add_task("cells", total=len(wanted))
-            done = run_cells(
-                run,
-                wanted,
-                processes=processes,
-                on_progress=lambda n, total: progress.update(task, completed=n, total=total),
-            )
-            beside = Parity()
-            if parity:
-                cases = QUICK_CASES if quick else CASES
-                side = progress.add_task("deployments by Dagster, too", total=len(cases))
-                beside = run_cases(
-                    cases,
-                    processes=max(1, processes),
-                    on_progress=lambda n, total: progress.update(side, completed=n, total=total),
-                )
+        cases = () if not parity else QUICK_CASES if quick else CASES
+        done, beside = replayed(run, wanted, cases, processes, console)
     except (ConfigurationError, InvalidDataError) as error:
         raise typer.BadParameter(str(error)) from error
     check(done, wanted)
@@ -244,20 +217,44 @@ def main(
     if parity:
         check_parity(beside, quick=quick)
         found |= parity_figures(beside)
-        console.print(
-            f"{beside.compared:,} decisions and {beside.ticks:,} ticks by Dagster and by the replay: "
-            f"{len(beside.differences)} differences"
-        )
-        for one in beside.differences[:SHOWN_DIFFERENCES]:
-            console.print(one, markup=False, highlight=False)
+        print_parity(beside, console)
     console.print(world_table(found["worlds"]))
     if streams:
         console.print(stream_table(found["streams"]))
     if json_file is not None:
-        about = {"data": data.name, "interval_hours": 6.0, "quick": quick, "wall_s": round(time.monotonic() - began, 1)}
+        about = {"data": data.name, "interval_hours": INTERVAL / timedelta(hours=1), "quick": quick}
+        about["wall_s"] = round(time.monotonic() - began, 1)
         json_file.write_text(json.dumps(about | found, indent=2) + "\n", encoding="utf-8")
         console.print(f"written: {json_file}")
     raise typer.Exit(1 if beside.differences else 0)
+
+
+def replayed(
+    run: Run, wanted: list[Cell], cases: Sequence[Case], processes: int, console: Console
+) -> tuple[dict[Cell, dict[str, Any]], Parity]:
+    """Replay the cells, and let Dagster live through the cases; show how far both are."""
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+
+        def shown(title: str, n_all: int) -> Callable[[int, int], None]:
+            task = progress.add_task(title, total=n_all)
+            return lambda n, total: progress.update(task, completed=n, total=total)
+
+        done = run_cells(run, wanted, processes=processes, on_progress=shown("cells", len(wanted)))
+        if not cases:
+            return done, Parity()
+        on_case = shown("deployments by Dagster, too", len(cases))
+        return done, run_cases(cases, processes=max(1, processes), on_progress=on_case)
+
+
+def print_parity(found: Parity, console: Console) -> None:
+    """Print how many decisions and ticks were compared, and the first differences."""
+    console.print(
+        f"{found.compared:,} decisions and {found.ticks:,} ticks by Dagster and by the replay: "
+        f"{len(found.differences)} differences"
+    )
+    for one in found.differences[:SHOWN_DIFFERENCES]:
+        console.print(one, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ how long a model took to score. A training set's digest is compared: it covers t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
@@ -34,7 +35,7 @@ from selfheal.services.platform import Platform
 from selfheal.services.scoring import scoring_of
 from selfheal.settings import default_settings
 from selfheal.simulate.replay.deployment import Deployment, Selection
-from selfheal.simulate.replay.engine import replay
+from selfheal.simulate.replay.engine import moments_of, replay
 from selfheal.simulate.replay.memory.traffic import as_datetime, prediction_id_of
 from selfheal.simulate.replay.ours import Ours, install, is_weekly_due
 from selfheal.simulate.replay.replay_settings import prescribed, settings_of_replay
@@ -66,8 +67,8 @@ class Parity:
 
     compared: int = 0
     ticks: int = 0
-    by_action: dict[str, int] = field(default_factory=dict)
-    by_trigger: dict[str, int] = field(default_factory=dict)
+    by_action: Counter[str] = field(default_factory=Counter)
+    by_trigger: Counter[str] = field(default_factory=Counter)
     differences: list[str] = field(default_factory=list)
 
     def add(self, other: Parity) -> None:
@@ -75,9 +76,8 @@ class Parity:
         self.compared += other.compared
         self.ticks += other.ticks
         self.differences += other.differences
-        for mine, theirs in ((self.by_action, other.by_action), (self.by_trigger, other.by_trigger)):
-            for name, n in theirs.items():
-                mine[name] = mine.get(name, 0) + n
+        self.by_action.update(other.by_action)
+        self.by_trigger.update(other.by_trigger)
 
 
 def compare_deployment(
@@ -88,7 +88,6 @@ def compare_deployment(
     interval: timedelta,
     seed: int,
     overrides: Mapping[str, Any] | None = None,
-    on_look: Callable[[int, int], None] = lambda *_: None,
     where: Mapping[str, Any] | None = None,
 ) -> Parity:
     """Live through a deployment on both sides; return what was compared.
@@ -97,14 +96,13 @@ def compare_deployment(
         use_case: of the deployment's contract, as `package.module:contract`.
         folder: for the platform's data.
         overrides: settings of both sides.
-        on_look: called with the number of looks done by Dagster, and of all.
         where: settings that say where Postgres and MLflow are; None: embedded, below `folder`.
     """
     ours = Ours(settings_of_replay(default_settings(), interval, seed, overrides))
     replay(deployment, ours, interval=interval, seed=seed)
     settings = {"use_case": use_case, "data_dir": str(folder)} | dict(where or {})
     both = settings | prescribed(interval, seed) | dict(overrides or {})
-    lived = _live_through(deployment, both, interval, on_look)
+    lived = _live_through(deployment, both, interval)
     found = compared(lived.decisions, ours.decisions)
     compare_ticks(lived.ticks, {tick.tick_id: _tick(tick) for tick in ours.ticks}, found)
     return found
@@ -112,10 +110,11 @@ def compare_deployment(
 
 def compared(lived: Sequence[Decision], replayed: Sequence[Decision]) -> Parity:
     """Compare the decisions of both sides, position by position."""
-    found = Parity(compared=max(len(lived), len(replayed)))
-    for decision in lived:
-        found.by_action[decision.action] = found.by_action.get(decision.action, 0) + 1
-        found.by_trigger[decision.trigger_reason] = found.by_trigger.get(decision.trigger_reason, 0) + 1
+    found = Parity(
+        compared=max(len(lived), len(replayed)),
+        by_action=Counter(decision.action.value for decision in lived),
+        by_trigger=Counter(decision.trigger_reason for decision in lived),
+    )
     if len(lived) != len(replayed):
         found.differences.append(f"{len(lived)} decisions by Dagster, {len(replayed)} replayed")
     for number, (one, other) in enumerate(zip(lived, replayed, strict=False), start=1):
@@ -157,24 +156,19 @@ def _comparable(decision: Decision) -> dict[str, Any]:
     return content
 
 
-def _live_through(
-    deployment: Deployment, settings: dict[str, Any], interval: timedelta, on_look: Callable[[int, int], None]
-) -> _Lived:
-    step = np.timedelta64(interval)
-    moments = np.arange(deployment.start + step, deployment.end + step, step)
-    moments[-1] = min(moments[-1], deployment.end)
+def _live_through(deployment: Deployment, settings: dict[str, Any], interval: timedelta) -> _Lived:
+    moments = moments_of(deployment, interval)
     with _on_dagster(settings) as dagster:
         platform = dagster.resource.open()
         install(platform, deployment.champion, as_datetime(deployment.start))
         traffic = Sender(deployment, platform)
         previous = as_datetime(deployment.start)
-        for number, moment in enumerate(moments, start=1):
+        for moment in moments:
             now = as_datetime(moment)
             traffic.send(moment)
             with clock(now):
                 dagster.look(now, previous)
             previous = now
-            on_look(number, len(moments))
         decided = decision_queries.all_readable(platform.store)
         ticks = recent_ticks(platform.store, len(moments) + 1)
     return _Lived([one for one in decided.values() if one is not None], {tick.tick_id: _tick(tick) for tick in ticks})

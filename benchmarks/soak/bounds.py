@@ -171,6 +171,8 @@ def unlabelled_within(
 
 
 SLACK = 1.02
+"""The two counts are of one sample, but not of one moment: clients go on while Postgres counts."""
+
 MAX_UNKNOWN = 500
 """Predictions logged whose answer a kill cut off, and the rows of the training data: the clients count answers."""
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from selfheal.simulate.replay.builders import StreamFile
     from selfheal.simulate.replay.comparison import WorldResult
     from selfheal.simulate.replay.plans import Plan
+    from selfheal.simulate.replay.stream_file import Columns
 
 RESULTS = Path("replay.json")
 """Without --json, finished replays are kept beside such a file in the present folder."""
@@ -200,26 +201,20 @@ def _columns(
     label_delay: float,
     entity: str | None,
     excluded: tuple[str, ...],
-) -> object:
+) -> Columns | None:
     """Return which columns of the streams are what; None if no label is named, as for known streams."""
-    from selfheal.simulate.replay.natural import HOUR
-    from selfheal.simulate.replay.stream_file import Columns
+    from selfheal.simulate.replay.stream_file import columns_of
 
-    if label is None:
-        if time_column is not None or every is not None:
-            raise ConfigurationError("--time and --every are of a --stream whose labels are named; add --label COLUMN")
-        return None
-    apart = None if every is None else round(every * HOUR / 60)
-    return Columns(label, time_column, apart, entity, excluded, round(label_delay * HOUR))
+    if label is None and (time_column is not None or every is not None):
+        raise ConfigurationError("--time and --every are of a --stream whose labels are named; add --label COLUMN")
+    return columns_of(time_column, label, every, label_delay, excluded, entity)
 
 
-def _stream_file(path: Path, columns: object) -> StreamFile:
+def _stream_file(path: Path, columns: Columns | None) -> StreamFile:
     from selfheal.simulate.replay.builders import StreamFile
     from selfheal.simulate.replay.natural import recognised
-    from selfheal.simulate.replay.stream_file import Columns
 
-    is_named = isinstance(columns, Columns) and recognised(path) is None
-    return StreamFile(path, columns if is_named else None)  # type: ignore[arg-type]
+    return StreamFile(path, columns if recognised(path) is None else None)
 
 
 def _refuse_full(place: Path) -> None:

@@ -30,7 +30,7 @@ from selfheal.simulate.replay.policy import (
     RollBack,
     View,
 )
-from selfheal.simulate.replay.stream import BoolArray, IntArray, LabelArray
+from selfheal.simulate.replay.stream import BoolArray, IntArray, LabelArray, TimeArray
 
 INTERVAL = timedelta(hours=6)
 """Default time between two decisions."""
@@ -112,15 +112,21 @@ def replay(deployment: Deployment, policy: Policy, *, interval: timedelta = INTE
             f"the interval between decisions is {interval}; choose a positive one, such as 6 hours"
         )
     clock = _Clock(deployment, seed)
-    step = np.timedelta64(interval)
-    moments = np.arange(deployment.start + step, deployment.end + step, step)
-    moments[-1] = min(moments[-1], deployment.end)
+    moments = moments_of(deployment, interval)
     stops = np.searchsorted(deployment.stream.event_time, moments)
     for now, stop in zip(moments, stops.tolist(), strict=True):
         clock.serve(stop)
         clock.carry_out(policy.decide(clock.view(now)), now)
     clock.serve(len(deployment.stream))
     return clock.result(len(moments))
+
+
+def moments_of(deployment: Deployment, interval: timedelta) -> TimeArray:
+    """Return when a policy is asked: after each interval, and at the end."""
+    step = np.timedelta64(interval)
+    moments: TimeArray = np.arange(deployment.start + step, deployment.end + step, step)
+    moments[-1] = min(moments[-1], deployment.end)
+    return moments
 
 
 class _Clock:

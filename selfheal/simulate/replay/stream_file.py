@@ -30,6 +30,9 @@ UNIX_SECONDS = (1e8, 1e11)
 """Numbers in a time column within these limits are seconds since 1970; others are no times."""
 
 
+MICROSECONDS_PER_MINUTE = 60_000_000
+
+
 @dataclass(frozen=True)
 class Columns:
     """Which columns of a file are what; every other one is an input, unless `excluded`.
@@ -49,6 +52,21 @@ class Columns:
     entity: str | None = None
     excluded: tuple[str, ...] = ()
     label_delay: int = 0
+
+
+def columns_of(
+    time_column: str | None,
+    label: str | None,
+    every: float | None,
+    label_delay: float,
+    excluded: tuple[str, ...],
+    entity: str | None = None,
+) -> Columns | None:
+    """Return which columns are what, as a command names them: `every` in minutes, `label_delay` in hours; None without a label."""
+    if label is None:
+        return None
+    apart = None if every is None else round(every * MICROSECONDS_PER_MINUTE)
+    return Columns(label, time_column, apart, entity, excluded, round(label_delay * 60 * MICROSECONDS_PER_MINUTE))
 
 
 def read_stream(path: Path, columns: Columns, *, name: str | None = None) -> Stream:

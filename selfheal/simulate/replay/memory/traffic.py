@@ -59,7 +59,8 @@ class MemoryTraffic:
     Args:
         contract: of the stream.
         index_of: returns the replay's number of a version; None if it has never been in production.
-        threshold_of: returns the threshold of a replay's version.
+        version_of: returns the version with a replay's number.
+        threshold_of: returns the threshold of the version with a replay's number.
     """
 
     def __init__(
@@ -262,17 +263,14 @@ class MemoryTraffic:
         return is_sound
 
     def _versions(self, rows: IntArray) -> IntArray:
-        served = self._now().served_by[rows]
-        number_of = {int(index): self._version_of(int(index)) for index in np.unique(served)}
-        return np.array([number_of[int(index)] for index in served], dtype=np.int64)
+        indices, place = np.unique(self._now().served_by[rows], return_inverse=True)
+        return np.array([self._version_of(int(index)) for index in indices], dtype=np.int64)[place]
 
     def _flagged(self, rows: IntArray) -> BoolArray:
         view = self._now()
-        served = view.served_by[rows]
-        thresholds = {int(index): self._threshold_of(int(index)) for index in np.unique(served)}
-        limits = np.array([thresholds[int(index)] for index in served]) if len(thresholds) > 1 else None
-        limit: FloatArray | float = next(iter(thresholds.values()), 1.0) if limits is None else limits
-        return np.asarray(view.probability[rows] >= limit)
+        indices, place = np.unique(view.served_by[rows], return_inverse=True)
+        thresholds = np.array([self._threshold_of(int(index)) for index in indices], dtype=np.float64)
+        return np.asarray(view.probability[rows] >= thresholds[place])
 
     def _times(self, rows: IntArray) -> pd.DatetimeIndex:
         import pandas as pd
