@@ -25,6 +25,7 @@ from benchmarks.crash.ordeal import QUICK as QUICK_API
 from benchmarks.crash.outcome import FULL, QUICK, Demands, outcome_of, show
 from benchmarks.crash.points import POINTS_OF_EACH_STEP, try_points
 from benchmarks.crash.processes import kill_processes
+from benchmarks.crash.resuming import PointsFile, code_of_points
 from benchmarks.crash.states import roomy_folder
 
 
@@ -49,6 +50,9 @@ def main(
         os.cpu_count() or 1
     ),
     seed: Annotated[int, typer.Option(min=0, help="Seed of states and moments.")] = 20,
+    points_file: Annotated[
+        Path | None, typer.Option("--points", help="Keep each point in this file, and go on from those that it has.")
+    ] = None,
 ) -> None:
     """End the platform's processes at every durable step and at random moments, and count what it forgot.
 
@@ -66,7 +70,15 @@ def main(
     with _progress(console) as progress:
         if Part.POINTS in parts:
             with roomy_folder("selfheal-crash-") as folder:
-                points = try_points(folder, progress, n_each=1 if quick else each, n_lanes=lanes, only=only, seed=seed)
+                points = try_points(
+                    folder,
+                    progress,
+                    n_each=1 if quick else each,
+                    n_lanes=lanes,
+                    only=only,
+                    seed=seed,
+                    file=None if points_file is None else PointsFile(points_file, code_of_points()),
+                )
         if Part.PROCESSES in parts:
             with roomy_folder("selfheal-crash-") as folder:
                 survived = kill_processes(folder, data, console, progress, n_kills=1 if quick else 10)

@@ -10,7 +10,7 @@ import pickle
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -21,6 +21,7 @@ from rich.progress import Progress
 
 from benchmarks.crash.forks import Ended, forked
 from benchmarks.crash.operations import Flavour, operations
+from benchmarks.crash.resuming import PointsFile
 from benchmarks.crash.states import STATES, State, make_state, memory_server, saved
 from benchmarks.crash.steps import END
 from benchmarks.crash.trying import RANDOM_MOMENT, Point, Tried, begin_lane, run_point
@@ -59,6 +60,18 @@ class Results:
     """Why a state or a flavour could not be tried at all."""
 
     seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    file: PointsFile | None = None
+    """Where each point is written as soon as it is done."""
+
+    @classmethod
+    def resumed(cls, file: PointsFile | None, only: Collection[str]) -> Results:
+        """Return the results of the points that the file has, of these operations."""
+        results = cls()
+        for tried in [] if file is None else file.points:
+            if tried.point.operation in only:
+                results.count(tried)
+        results.file = file
+        return results
 
     @property
     def n_points(self) -> int:
@@ -66,11 +79,18 @@ class Results:
         return sum(sum(steps.values()) for steps in self.by.values())
 
     def add(self, tried: Tried) -> None:
-        """Add the result of one crash point to the counts and findings."""
+        """Add a crash point that has just been tried, and write it to the file."""
         point = tried.point
         if not tried.is_reached:
             self.unreached[f"{point.operation}: {point.step}: {tried.error or 'not taken'}"] += 1
             return
+        self.count(tried)
+        if self.file is not None:
+            self.file.append(tried)
+
+    def count(self, tried: Tried) -> None:
+        """Add a crash point that was reached to the counts and findings."""
+        point = tried.point
         self.by[point.operation][point.step] += 1
         self.seconds[point.operation].append(tried.seconds)
         for key, sentences in tried.findings.items():
@@ -83,7 +103,14 @@ class Results:
 
 
 def try_points(
-    folder: Path, progress: Progress, *, n_each: int, n_lanes: int, only: Sequence[str] = (), seed: int = 20
+    folder: Path,
+    progress: Progress,
+    *,
+    n_each: int,
+    n_lanes: int,
+    only: Sequence[str] = (),
+    seed: int = 20,
+    file: PointsFile | None = None,
 ) -> Results:
     """Try every step of every operation `n_each` times; if it is several times, `POINTS_IN_ALL` points altogether.
 
@@ -91,10 +118,14 @@ def try_points(
         folder: in memory, and the embedded server's user may enter it.
         n_lanes: how many points are tried at once.
         only: operations; none: all.
+        file: of earlier runs, whose points count; new ones are added to it.
     """
     import_everything()
     chosen = {name: flavours for name, flavours in operations().items() if not only or name in only}
-    rng, results = random.Random(seed), Results()
+    results = Results.resumed(file, chosen)
+    if results.n_points:
+        progress.console.print(f"{results.n_points:,} points of earlier runs count")
+    rng = random.Random(f"{seed} {results.n_points}")  # a run that goes on tries other states than the one before
     with memory_server(folder) as server:
         url = server.url("postgres")
         states = make_states(url, folder, chosen, progress, results)
@@ -120,7 +151,7 @@ def _try_points(
 ) -> None:
     n_seeds = min(n_each, MOST_CLEAN_RUNS)
     found = discover(lanes, chosen, progress, rng, n_seeds=n_seeds, states=states, results=results)
-    _try_all(lanes, first_plan(found, n_each, rng), results, progress, "every step", rng, found)
+    _try_all(lanes, first_plan(found, n_each, rng, results.by), results, progress, "every step", rng, found)
     if is_everything and n_each > 1:
         n_more = round(SPARE * (POINTS_IN_ALL - results.n_points))
         _try_all(lanes, filling_plan(found, results, n_more, rng), results, progress, "more states", rng, found)
@@ -240,13 +271,16 @@ def discover(
     return found
 
 
-def first_plan(found: dict[str, Found], n_each: int, rng: random.Random) -> list[Point]:
-    """Return `n_each` points for every step, in any order."""
+def first_plan(
+    found: dict[str, Found], n_each: int, rng: random.Random, done: Mapping[str, Mapping[str, int]] | None = None
+) -> list[Point]:
+    """Return what is missing to `n_each` points of every step, in any order. `done`: how many there are, by operation and step."""
+    done = done or {}
     plan = [
         _point(operation, one, step, rng)
         for operation, one in found.items()
         for step in one.steps
-        for _ in range(n_each)
+        for _ in range(n_each - done.get(operation, {}).get(step, 0))
     ]
     rng.shuffle(plan)
     return plan

@@ -15,11 +15,13 @@ from benchmarks.crash.forks import Ended, Pipe, forked
 from benchmarks.crash.operations import Flavour, nothing
 from benchmarks.crash.outcome import QUICK, outcome_of, shortfalls
 from benchmarks.crash.points import TRIES, Found, Results, another_try, first_plan
+from benchmarks.crash.resuming import PointsFile
 from benchmarks.crash.states import Trial
 from benchmarks.crash.steps import END, Step, Watch
 from benchmarks.crash.trying import RANDOM_MOMENT, Point, Tried, begin_lane, run_point
 from selfheal.adapters.journal import LABEL_JOURNAL, Journal
 from selfheal.kit.atomic_file import write_atomic
+from selfheal.kit.errors import InvalidDataError
 from selfheal.services.maintenance import _delete
 
 LABEL = ("0198", 1, "2026-03-02T12:00:00+00:00", "2026-03-02T12:00:00+00:00", "test", False, None)
@@ -167,6 +169,36 @@ def test_the_plan_has_every_step_as_often_as_asked() -> None:
     assert Counter(point.step for point in plan) == {"a #1": 20, "b #3+": 20, END: 20}
     assert {point.ordinal for point in plan if point.step == "b #3+"} == {1, 2, 3, 4, 5}
     assert {point.ordinal for point in plan if point.step == "a #1"} == {1}
+
+
+def test_a_run_that_goes_on_tries_what_is_missing(tmp_path: Path) -> None:
+    done = [
+        tried("ingest", "one"),
+        tried("ingest", "one"),
+        tried("ingest", "two", lost=["a row"]),
+        tried("tick", "three"),
+    ]
+    before = Results(file=PointsFile(tmp_path / "points.jsonl", "code 1"))
+    for one in done:
+        before.add(one)
+    PointsFile(tmp_path / "points.jsonl", "code 2").append(tried("ingest", "two"))
+    with (tmp_path / "points.jsonl").open("ab") as file:
+        file.write(b'{"code":"code 1","poi')  # killed while it wrote
+    results = Results.resumed(PointsFile(tmp_path / "points.jsonl", "code 1"), ["ingest"])
+    assert results.by == {"ingest": {"one": 2, "two": 1}}, "of this code and the chosen operations"
+    assert results.counts == {"lost": 1}
+    plan = first_plan(found("one", "two"), 3, random.Random(1), results.by)
+    assert Counter(point.step for point in plan) == {"one": 1, "two": 2}
+    results.add(tried("ingest", "two"))
+    assert len(PointsFile(tmp_path / "points.jsonl", "code 1").points) == 5
+
+
+def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    for text in ("mine\n", "mine"):
+        (tmp_path / "notes.txt").write_text(text)
+        with pytest.raises(InvalidDataError, match=r"notes.txt, line 1: no crash point"):
+            PointsFile(tmp_path / "notes.txt", "code 1")
+        assert (tmp_path / "notes.txt").read_text() == text
 
 
 def test_a_step_that_is_not_reached_is_tried_at_last_in_the_state_that_had_it() -> None:
