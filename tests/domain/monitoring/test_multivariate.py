@@ -63,8 +63,25 @@ def test_a_first_half_that_is_not_told_apart_is_the_result(
 ) -> None:
     """Most looks are at calm traffic and fit one classifier; a promising half is confirmed by the other."""
     aucs = iter([first, 0.7])
-    monkeypatch.setattr(multivariate, "_auc", lambda *_: next(aucs))
+    monkeypatch.setattr(multivariate, "_auc", lambda *_, **__: next(aucs))
     found = check(rows(600, 0.5, 1), rows(600, 0.5, 2))
     assert found.auc == pytest.approx(auc)
     assert found.p_value == pytest.approx(min(1.0, 2 * NormalDist().cdf((0.5 - auc) / ERROR)))
     assert len(list(aucs)) == 2 - n_fits
+
+
+def test_a_few_trees_suffice_where_they_find_nothing_and_all_give_what_they_gave_in_one_go() -> None:
+    def auc(correlation: float, promising: float) -> float:
+        halves = [(now.to_numpy(), then.to_numpy()) for now, then in _halves(correlation)]
+        return multivariate._auc(halves[0], halves[1], 1, promising)
+
+    whole = auc(0.0, 0.0)
+    assert whole > 0.6
+    assert auc(0.0, 0.51) == whole, "promising: the other trees follow"
+    few = auc(0.0, 0.99)
+    assert few != whole, "not promising: they do not"
+    assert few > 0.5
+
+
+def _halves(correlation: float) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    return [(rows(400, correlation, seed), rows(400, 0.9, seed + 10)) for seed in (1, 2)]
