@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform as machine
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,8 @@ from selfheal.domain.retraining.fitting import (
     fit,
     fold_probabilities,
     iteration_limits,
-    weight_argument,
 )
+from selfheal.domain.retraining.search import SCORING, grid_scores
 from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import TrainingFailedError
 
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 FOLDS = 5
-SCORING = "neg_log_loss"
-"""A proper score: the threshold is tuned separately afterwards, and monitoring relies on calibrated probabilities."""
-
 MORE_ITERATIONS = 10
 """Factor by which the iterations of an estimator that does not converge are raised, once."""
 
@@ -206,36 +203,19 @@ def _matrix(rows: pd.DataFrame, contract: ModelContract) -> FloatArray:
 
 
 def _search(rows: _Rows, contract: ModelContract, seed: int, on_fits: Callable[[int], None]) -> dict[str, Any]:
-    """Return the parameters with the best mean score over the folds; of equal ones, the first in the grid.
-
-    The grid is searched in portions that keep all jobs busy, so that progress can be reported.
-    """
-    from joblib import effective_n_jobs
-    from sklearn.model_selection import GridSearchCV, ParameterGrid
-    from threadpoolctl import threadpool_limits
+    """Return the parameters with the best mean score over the folds; of equal ones, the first in the grid."""
+    from sklearn.model_selection import ParameterGrid
 
     candidates = list(ParameterGrid(_grid(contract)))
-    scores: list[float] = []
-    failure = "the score of every candidate is not a number"
-    n_at_once = effective_n_jobs(None)  # of `parallel_config`: without an argument it is the number of cores
-    for portion in _portions(candidates, math.ceil(n_at_once / FOLDS)):
-        grids = [{name: [value] for name, value in candidate.items()} for candidate in portion]
-        estimator = build_pipeline(contract, seed)
-        search = GridSearchCV(estimator, grids, scoring=SCORING, cv=rows.folds, refit=False)
-        try:
-            with threadpool_limits(limits=1), _quiet():
-                search.fit(rows.x, rows.y, **weight_argument(estimator, rows.weights))
-            scores += search.cv_results_["mean_test_score"].tolist()
-        except ValueError as error:  # scikit-learn raises it if every one of these fits failed
-            failure = str(error).strip().splitlines()[-1]
-            scores += [math.nan] * len(portion)
-        on_fits(len(scores) * FOLDS)
-    if np.isnan(scores).all():
+    pipeline = build_pipeline(contract, seed)
+    scores, failure = grid_scores(pipeline, candidates, rows.x, rows.y, rows.weights, rows.folds, on_fits)
+    means = scores.mean(axis=1)
+    if np.isnan(means).all():
         raise TrainingFailedError(
             f"none of the {len(candidates)} candidates of {contract.name!r} can be trained: {failure}; "
             "production is untouched; mend build_estimator or param_grid of the contract"
         )
-    return dict(candidates[int(np.nanargmax(scores))])
+    return dict(candidates[int(np.nanargmax(means))])
 
 
 def _grid(contract: ModelContract) -> dict[str, list[Any]]:
@@ -245,11 +225,6 @@ def _grid(contract: ModelContract) -> dict[str, list[Any]]:
 def _plain(value: Any) -> Any:
     """Return a number of numpy's as Python's own: parameters are stored as JSON, after all the work."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _portions(candidates: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(candidates), size):
-        yield candidates[start : start + size]
 
 
 def _fitted(pipeline: Pipeline, rows: _Rows) -> tuple[Pipeline, dict[str, Any]]:
@@ -348,10 +323,3 @@ def _reference(
 
 def _unheard(n_done: int, n_fits: int) -> None:
     """Ignore the progress."""
-
-
-def _quiet() -> Any:
-    """Suppress warnings of candidates that fail or do not converge: they lose by their score; only the best one is checked."""
-    import warnings
-
-    return warnings.catch_warnings(action="ignore")

@@ -7,16 +7,19 @@ recent rows decide which of the two applies.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.retraining.fitting import build_pipeline, can_weigh, fit
+from selfheal.domain.retraining.search import PreparedFold, prepare, split_before
 
 if TYPE_CHECKING:
     import pandas as pd
+    from sklearn.pipeline import Pipeline
 
     from selfheal.domain.contract import FloatArray, ModelContract
     from selfheal.domain.retraining.fitting import IntArray
@@ -57,7 +60,7 @@ def choose_weight(recent: pd.DataFrame, original: pd.DataFrame, contract: ModelC
         return WeightChoice(0.0, {}, "there are no original rows to weigh")
     pipeline = build_pipeline(contract, seed)
     candidates = CANDIDATE_WEIGHTS if can_weigh(pipeline) else (0.0, 1.0)
-    losses = {w: _later_log_loss(original, earlier, later, w, contract, seed) for w in candidates}
+    losses = dict(zip(candidates, _later_log_losses(original, earlier, later, candidates, contract, seed), strict=True))
     known = {w: loss for w, loss in losses.items() if loss is not None}
     best = min(known, key=lambda w: known[w]) if known else 0.0
     reason = (
@@ -67,30 +70,44 @@ def choose_weight(recent: pd.DataFrame, original: pd.DataFrame, contract: ModelC
     return WeightChoice(best, {f"{w:g}": loss for w, loss in losses.items()}, reason)
 
 
-def _later_log_loss(
+def _later_log_losses(
     original: pd.DataFrame,
     earlier: pd.DataFrame,
     later: pd.DataFrame,
-    weight: float,
+    weights: Sequence[float],
     contract: ModelContract,
     seed: int,
-) -> float | None:
-    """Return the log loss on the later rows; None without rows of both classes, or if the estimator cannot be fitted."""
+) -> Iterator[float | None]:
+    """Yield the log loss on the later rows by weight; None without rows of both classes, or if the estimator cannot be fitted."""
+    own = original["weight"].to_numpy(dtype=np.float64) if "weight" in original else np.ones(len(original))
+    parts = (original, earlier, later)
+    x = np.concatenate([_features(part, contract) for part in parts])
+    y: IntArray = np.concatenate([part[TRUE_LABEL] for part in parts]).astype(np.int64)
+    predict = np.arange(len(original) + len(earlier), len(y))
+    head, last = split_before(build_pipeline(contract, seed), ())
+    prepared: dict[bytes, PreparedFold] = {}  # by the rows that count: most weights let all of them
+    for weight in weights:
+        row_weights = np.concatenate([weight * own, np.ones(len(earlier) + len(later))])
+        learn = np.flatnonzero(row_weights[: len(original) + len(earlier)] > 0)
+        if len(set(y[learn].tolist())) < 2:
+            yield None
+            continue
+        try:
+            key = learn.tobytes()
+            if key not in prepared:
+                prepared[key] = prepare(head, x, y, row_weights, learn, predict)
+            yield _log_loss(last, replace(prepared[key], weights=row_weights[learn]))
+        except ValueError:  # training reports what is wrong with the estimator
+            yield None
+
+
+def _log_loss(last: Pipeline, fold: PreparedFold) -> float:
+    from sklearn.base import clone
     from sklearn.metrics import log_loss
 
-    own = original["weight"].to_numpy(dtype=np.float64) if "weight" in original else np.ones(len(original))
-    weights = np.concatenate([weight * own, np.ones(len(earlier))])
-    x = np.concatenate([_features(original, contract), _features(earlier, contract)])
-    y: IntArray = np.concatenate([original[TRUE_LABEL], earlier[TRUE_LABEL]]).astype(np.int64)
-    if len(set(y[weights > 0].tolist())) < 2:
-        return None
-    pipeline = build_pipeline(contract, seed)
-    try:
-        fit(pipeline, x, y, weights)
-        probabilities = pipeline.predict_proba(_features(later, contract))[:, 1]
-        return float(log_loss(later[TRUE_LABEL], probabilities, labels=[0, 1]))
-    except ValueError:  # training reports what is wrong with the estimator
-        return None
+    copy = clone(last)
+    fit(copy, fold.x_learn, fold.y_learn, fold.weights)
+    return float(log_loss(fold.y_predict, copy.predict_proba(fold.x_predict)[:, 1], labels=[0, 1]))
 
 
 def _features(rows: pd.DataFrame, contract: ModelContract) -> FloatArray:

@@ -36,12 +36,12 @@ from selfheal.domain.retraining.dataset import (
     TrainingSet,
 )
 from selfheal.domain.retraining.fitting import Parallelism
+from selfheal.domain.retraining.search import SCORING
 from selfheal.domain.retraining.training import (
     FOLDED,
     FOLDS,
     MIN_REFERENCE_ROWS,
     NOT_NEEDED,
-    SCORING,
     WRAPPED,
     TrainedModel,
     f1_optimal_threshold,
@@ -209,7 +209,7 @@ def test_the_grid_is_searched_as_scikit_learn_searches_it(halves: TrainingSet) -
 def test_progress_counts_every_fit_to_the_last(halves: TrainingSet) -> None:
     told: list[tuple[int, int]] = []
     train(halves, contract, seed=3, on_fits=lambda n_done, n_fits: told.append((n_done, n_fits)))
-    assert told == [(5, 16), (10, 16), (11, 16), (16, 16)]
+    assert told == [(2, 16), (4, 16), (6, 16), (8, 16), (10, 16), (11, 16), (16, 16)]
 
 
 @pytest.mark.parametrize("parallelism", [Parallelism(2, "threading"), Parallelism(2, "loky")])
