@@ -54,6 +54,7 @@ CLIENT_PAUSE_SECONDS = 0.15
 LABEL_DELAY_SECONDS = 5.0
 RUN_WORKER_TIMEOUT_SECONDS = 90.0
 LONGEST_FUSE_SECONDS = 12.0
+LONGEST_RUN_SECONDS = 3.0
 CLOSED_WITHIN_SECONDS = 5.0
 
 ROLES = ("up", "api", "code", "webserver", "daemon", "mlflow", "run_worker", "postgres", "everything")
@@ -228,12 +229,7 @@ def kill(platform: RunningPlatform, role: str) -> bool:
     if role == "everything":
         platform.kill_everything()
         return True
-    if role == "run_worker":
-        deadline = time.monotonic() + RUN_WORKER_TIMEOUT_SECONDS
-        while not platform.of_role(role) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(random.uniform(0, 3.0))
-    processes = platform.of_role(role)
+    processes = platform.of_role(role) if role != "run_worker" else _run_workers(platform)
     if not processes:
         return False
     victim = random.choice(processes)
@@ -243,6 +239,18 @@ def kill(platform: RunningPlatform, role: str) -> bool:
         while victim.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
             time.sleep(0.02)  # its parent may take its time to bury it
     return True
+
+
+def _run_workers(platform: RunningPlatform) -> list[psutil.Process]:
+    """Return the run workers at a random moment at which there is one; none if there is none for long."""
+    deadline = time.monotonic() + RUN_WORKER_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        if platform.of_role("run_worker"):
+            time.sleep(random.uniform(0, LONGEST_RUN_SECONDS))
+            if processes := platform.of_role("run_worker"):  # else it was done before: the next one
+                return processes
+        time.sleep(0.05)
+    return []
 
 
 def _wait_for_tick(platform: RunningPlatform, since: float) -> None:
