@@ -1,0 +1,63 @@
+"""Rules of the benchmark of trust: bounds that hold, and targets met by the bound on their side."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks.trust.figures import Figure, Target, at_least, at_most, between, mean, median, rate
+from benchmarks.trust.worlds import all_worlds
+
+
+def test_a_rate_meets_a_target_only_with_the_tries_that_its_bound_needs() -> None:
+    assert not rate(0, 400, at_most(0.002)).is_met
+    assert rate(0, 1_850, at_most(0.002)).is_met
+    assert rate(10, 400, at_most(0.05)).is_met
+    assert not rate(15, 400, at_most(0.05)).is_met
+    assert rate(400, 400, at_least(0.95)).is_met
+    assert not rate(388, 400, at_least(0.95)).is_met
+
+
+def test_a_coverage_is_met_unless_its_bounds_exclude_the_target() -> None:
+    assert rate(380, 400, between(0.93, 0.97)).is_met
+    assert rate(370, 400, between(0.93, 0.97)).is_met
+    assert not rate(300, 400, between(0.93, 0.97)).is_met
+
+
+def test_what_was_not_measured_meets_no_target() -> None:
+    assert not rate(0, 0, at_most(0.05)).is_met
+    assert not mean([], at_most(1)).is_met
+    assert rate(0, 0).is_met
+    assert rate(0, 0).to_dict()["value"] is None
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_bounds_of_a_rate_hold(share: float) -> None:
+    rng = np.random.default_rng(1)
+    found = [rate(int(n), 200) for n in rng.binomial(200, share, 400)]
+    assert np.mean([one.low <= share <= one.high for one in found]) >= 0.95
+
+
+def test_bounds_of_a_median_hold_with_times_that_never_came() -> None:
+    rng = np.random.default_rng(1)
+    draws = np.where(rng.random((400, 41)) < 0.3, np.inf, rng.exponential(size=(400, 41)))
+    true = -math.log(1 - 0.5 / 0.7)
+    found = [median(list(values)) for values in draws]
+    assert np.mean([one.low <= true <= one.high for one in found]) >= 0.93
+    assert median([1.0, 2.0, math.inf, math.inf, math.inf]).value == math.inf
+
+
+def test_a_target_is_written_as_people_write_it() -> None:
+    assert [str(target) for target in (at_most(0.05), at_least(3), between(0.93, 0.97), Target())] == [
+        "<= 0.05",
+        ">= 3",
+        ">= 0.93 and <= 0.97",
+        "none",
+    ]
+    assert Figure(1, 0, 2, at_most(3)).is_met
+
+
+def test_each_world_is_declared_once_and_named_by_its_number() -> None:
+    assert all(name.removeprefix("W").isdigit() for name in all_worlds())
