@@ -5,6 +5,7 @@ Not here: who uses the server and when it may stop (`embedded`). The caller hold
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -160,7 +161,8 @@ def _let_in(user: OsUser | None, pgdata: Path) -> None:
 def _remove_left_over(pgdata: Path) -> None:
     """Remove what a process left that was killed while it made, started or ran a server here."""
     for unfinished in pgdata.parent.glob(f".{pgdata.name}.*.new"):
-        shutil.rmtree(unfinished, ignore_errors=True)  # initdb may still write there; then the next start removes it
+        _end_writers(unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
     if running_server(pgdata) is not None:
         return
     _remove_stale_lock_files(pgdata)
@@ -168,6 +170,17 @@ def _remove_left_over(pgdata: Path) -> None:
         aside = pgdata.with_name(f"{pgdata.name}.half-made-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
         pgdata.rename(aside)
         logger.warning("%s was left half made by a first start that was killed: moved to %s, delete it", pgdata, aside)
+
+
+def _end_writers(folder: Path) -> None:
+    """End what still makes a cluster there: `initdb` and its servers outlive a process that was killed."""
+    killed = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if str(folder) in process.cmdline() or Path(process.cwd()).is_relative_to(folder):
+                process.kill()
+                killed.append(process)
+    psutil.wait_procs(killed, STOP_TIMEOUT_SECONDS)
 
 
 def _is_half_made(pgdata: Path) -> bool:

@@ -293,8 +293,29 @@ def test_a_first_start_that_is_ended_while_it_makes_the_cluster_does_not_block_t
     server = embedded.ensure_running(unmade)
     assert answers(server.url("postgres"))
     server.release()
-    embedded.ensure_running(unmade).release()  # by now what an orphaned initdb still wrote is removed, too
     assert {path.name for path in unmade.parent.iterdir()} == {"postgres", ".postgres.users", ".postgres.lock"}
+
+
+WRITER = """
+import contextlib, itertools, pathlib, sys
+for number in itertools.count():
+    with contextlib.suppress(OSError):
+        pathlib.Path(sys.argv[1]).mkdir(exist_ok=True)
+        (pathlib.Path(sys.argv[1]) / str(number % 500)).write_text("half a cluster")
+"""
+
+
+def test_what_still_makes_a_cluster_for_nobody_is_ended_before_its_folder_is_removed(unmade: Path) -> None:
+    left = unmade.parent / f".{unmade.name}.x7.new"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(left)])
+    try:
+        eventually(left.exists, "the orphan writes")
+        embedded.ensure_running(unmade).release()
+        assert not psutil.pid_exists(writer.pid)
+        assert not left.exists()
+    finally:
+        writer.kill()
+        writer.wait(TIMEOUT_SECONDS)
 
 
 def test_a_server_whose_starter_is_killed_while_it_starts_is_taken_over(
