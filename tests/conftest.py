@@ -39,10 +39,26 @@ for name in [name for name in os.environ if name.lower().removesuffix("_file") i
     del os.environ[name]  # what the developer has set must not decide a test
 
 
-def pytest_configure() -> None:
-    """A shell starts what it runs in the background without SIGINT; Dagster would then ignore SIGTERM as well."""
+OWN_FOLDER = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A folder of this session's own: pytest's is closed to others again by each session that starts beside it.
+
+    As root the embedded server runs as a user of its own, and would be shut out in the middle of a test.
+    """
+    # A shell starts what it runs in the background without SIGINT; Dagster would then ignore SIGTERM as well.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.option.basetemp is None and not hasattr(config, "workerinput"):
+        config.option.basetemp = config.stash[OWN_FOLDER] = tempfile.mkdtemp(prefix="selfheal-pytest-")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """After failures the folder stays, to be looked at."""
+    if exitstatus == pytest.ExitCode.OK and OWN_FOLDER in session.config.stash:
+        folder = session.config.stash[OWN_FOLDER]
+        session.config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

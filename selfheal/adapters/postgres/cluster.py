@@ -218,7 +218,7 @@ def _make(pgdata: Path, user: OsUser | None) -> None:
         sync_folder(pgdata.parent)
     except subprocess.CalledProcessError as error:
         raise ServiceUnavailableError(
-            f"the embedded Postgres in {pgdata} could not be made: {_why(error.output)}; see that the disk has room and "
+            f"the embedded Postgres in {pgdata} could not be made: {_why(error.output, place=0)}; see that the disk has room and "
             "the folder may be written"
         ) from error
     finally:
@@ -275,11 +275,14 @@ def _opened_log(path: Path, user: OsUser | None) -> IO[bytes]:
     return file
 
 
-def _why(printed: str) -> str:
-    """Return the line of Postgres' output that says why it gave up: the last that is marked as an error, else the last."""
+def _why(printed: str, place: int = -1) -> str:
+    """Return the line of Postgres' output that says why it gave up: of those marked as an error the one at `place`, else the last.
+
+    A server's log ends with it; `initdb` goes on to say what it could not tidy up.
+    """
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     marked = [line[found.end() :].strip() for line in lines if (found := ERROR_MARK.search(line))]
-    return (marked or lines or ["it printed nothing"])[-1]
+    return marked[place] if marked else (lines or ["it printed nothing"])[-1]
 
 
 def _socket_dir(pgdata: Path, user: OsUser | None) -> Path:
