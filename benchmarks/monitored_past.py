@@ -30,6 +30,7 @@ from selfheal.domain.records import (
     GateResult,
     GateStatus,
     Interval,
+    Onset,
     PerformanceReport,
     ProxyMetrics,
     ScoreMetrics,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 DAYS = 30
 LOOKBACK = timedelta(hours=24)
-PROMOTED_DAYS_AGO, REJECTED_DAYS_AGO = 9.0, 11.0
+PROMOTED_DAYS_AGO, REJECTED_DAYS_AGO, CHANGED_DAYS_AGO = 9.0, 11.0, 14.0
 THRESHOLD = 1e-6
 ROWS_PER_INSERT = 1_000
 
@@ -190,7 +191,19 @@ def _decide(platform: Platform, now: datetime) -> None:
     reject = _decision(platform, "rejected", at, Action.REJECT, "failed: f1_improvement", gates=rejected, attempt=1)
     record_decision(store, data_dir, reject)
     at = now - timedelta(days=PROMOTED_DAYS_AGO)
-    promote = _decision(platform, "promoted", at, Action.PROMOTE, "all applicable gates passed", gates=GATES, attempt=2)
+    changed = now - timedelta(days=CHANGED_DAYS_AGO)
+    promote = _decision(
+        platform,
+        "promoted",
+        at,
+        Action.PROMOTE,
+        "all applicable gates passed",
+        gates=GATES,
+        attempt=2,
+        onset=Onset(
+            changed, changed - timedelta(hours=9), changed + timedelta(hours=14), 0.001, "load_ratio", 31_400, 2_040
+        ),
+    )
     model_versions.go_live(store, 2, replaces=1, decision=promote, now=at, probation_until=now + timedelta(days=1))
     skip = _decision(platform, "skipped", now - timedelta(days=1), Action.SKIP, "the shift does no harm so far")
     record_decision(store, data_dir, skip)
@@ -204,6 +217,7 @@ def _decision(
     reason: str,
     gates: tuple[GateResult, ...] = (),
     attempt: int = 0,
+    onset: Onset | None = None,
 ) -> Decision:
     return Decision(
         decision_id=decision_id,
@@ -225,6 +239,7 @@ def _decision(
         gates=gates,
         data_sha256="d" * 64,
         model_sha256="a" * 64,
+        onset=onset,
     )
 
 

@@ -80,6 +80,11 @@ class Figure:
         }
 
 
+def exact(value: float, target: Target = NO_TARGET) -> Figure:
+    """Return a figure of the one thing there is: a stream that happened once."""
+    return Figure(value, value, value, target)
+
+
 def rate(n_hits: int, n_tries: int, target: Target = NO_TARGET) -> Figure:
     """Return a share of tries with the bounds of Clopper and Pearson (1934)."""
     if n_tries == 0:

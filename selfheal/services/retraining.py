@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from selfheal.adapters.postgres.lock_keys import Lock
 from selfheal.domain.contract import TRUE_LABEL
-from selfheal.domain.records import Action, Decision, GateVerdict, ModelVersion, ShadowModel, Trigger
+from selfheal.domain.records import Action, Decision, GateVerdict, ModelVersion, Onset, ShadowModel, Trigger
 from selfheal.domain.retraining.class_counts import EVALUATION
 from selfheal.domain.retraining.conditions import (
     evaluate_conditions,
     is_allowed,
     names_of_unmet,
+    since_change,
     unmet,
 )
 from selfheal.domain.retraining.dataset import (
@@ -25,6 +26,7 @@ from selfheal.domain.retraining.dataset import (
     bootstrap_training_set,
     source_without,
     training_set,
+    with_rows_before,
 )
 from selfheal.domain.retraining.evaluation import Evaluation, evaluation_on
 from selfheal.domain.retraining.fitting import Parallelism
@@ -38,6 +40,7 @@ from selfheal.kit.serialization import digest_of
 from selfheal.services.live_traffic import score_live_traffic
 from selfheal.services.retraining_signals import (
     bootstrap_parts,
+    first_moment,
     matured_labels,
     retraining_limits,
     retraining_signals,
@@ -98,6 +101,7 @@ def consider_retraining(
         n_labels=signals.n_usable_labels,
         conditions=conditions,
         code_version=code_version(),
+        onset=signals.onset,
     )
 
 
@@ -161,8 +165,8 @@ def _gather(platform: LoopPlatform, decision: Decision, bootstrap_data: Dataset 
             decision_id=decision.decision_id,
         )
     champion = platform.versions.champion()
-    since = champion.promoted_at
-    matured, _ = matured_labels(platform, champion)
+    since = first_moment(champion, decision.onset)
+    matured, _ = matured_labels(platform, champion, since)
     labelled = platform.traffic.labelled_rows(
         since=since,
         until=None if matured is None else matured.until,
@@ -172,17 +176,32 @@ def _gather(platform: LoopPlatform, decision: Decision, bootstrap_data: Dataset 
     )
     rows, left_out = contract.without_unusable(labelled)
     counts = platform.traffic.count_labels(since=since, sound_only=True)
+    original = original_rows(platform, champion)
     n_predictions, n_labels = counts if matured is None else (matured.n_predictions, matured.n_labels)
     return training_set(
         rows,
         contract,
-        source=source_without(f"{len(rows):,} labelled predictions", left_out),
+        source=source_without(f"{len(rows):,} labelled predictions{since_change(decision.onset)}", left_out),
         min_evaluation_rows=settings.min_samples_for_decision,
         label_coverage_pct=100.0 * n_labels / max(1, n_predictions),
         decision_id=decision.decision_id,
-        original=original_rows(platform, champion),
+        original=original
+        if decision.onset is None
+        else _with_rows_before(platform, champion, decision.onset, original),
         seed=settings.random_seed,
+        onset=decision.onset,
     )
+
+
+def _with_rows_before(
+    platform: LoopPlatform, champion: ModelVersion, onset: Onset, original: OriginalRows | None
+) -> OriginalRows | None:
+    """Return the champion's own training rows and, after them, what it served before the change: both are of an older world."""
+    max_rows = platform.settings.training_max_rows
+    before = platform.traffic.labelled_rows(
+        since=champion.promoted_at, until=onset.at, max_rows=max_rows, sound_only=True
+    )
+    return with_rows_before(original, before, max_rows)
 
 
 def original_rows(platform: LoopPlatform, champion: ModelVersion) -> OriginalRows | None:
@@ -274,7 +293,7 @@ def _judge(platform: LoopPlatform, shadow: ShadowModel, rows: TrainingSet, now: 
     assert training_decision is not None, "a shadow model is trained by a recorded decision"
     champion, limits = champion_to_beat(platform, shadow), gate_limits(platform.settings)
     decision_id = digest_of("gates", shadow.mlflow_run_id, champion and champion.version, limits)[:16]
-    verdict_number = _verdict_number(platform, champion, decision_id)
+    verdict_number = _verdict_number(platform, champion, decision_id, training_decision.onset)
     evaluation = evaluation_of(platform, shadow, champion, rows, training_decision.n_labels)
     live = None if champion is None else score_live_traffic(platform, shadow, champion)
     scoring = None if live is None else live.scoring
@@ -299,6 +318,7 @@ def _judge(platform: LoopPlatform, shadow: ShadowModel, rows: TrainingSet, now: 
         code_version=code_version(),
         verdict_number=verdict_number,
         gate_config=limits,
+        onset=training_decision.onset,
     )
     kept = platform.decisions.record(decision)
     return GateVerdict(
@@ -344,17 +364,20 @@ def champion_to_beat(platform: LoopPlatform, shadow: ShadowModel) -> ModelVersio
     return platform.versions.find(champion.previous_version)
 
 
-def _verdict_number(platform: LoopPlatform, champion: ModelVersion | None, decision_id: str) -> int | None:
-    """Return the ordinal number of this verdict on the champion since it went live, from 1; None at bootstrap.
+def _verdict_number(
+    platform: LoopPlatform, champion: ModelVersion | None, decision_id: str, onset: Onset | None
+) -> int | None:
+    """Return the ordinal number of this verdict on the champion in today's world, from 1; None at bootstrap.
 
-    A recorded verdict keeps its number.
+    Verdicts from before a change of the relation were on other rows, and on a champion that was right then. A recorded verdict
+    keeps its number.
     """
     if champion is None:
         return None
     known = platform.decisions.find(decision_id)
     if known is not None:
         return known.verdict_number
-    since = champion.promoted_at or champion.registered_at
+    since = first_moment(champion, onset) or champion.registered_at
     return platform.decisions.count_verdicts(champion.version, since) + 1
 
 

@@ -7,12 +7,13 @@ Belongs here: what `selfheal.domain.retraining.conditions` judges. Does not belo
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.label_delay import MATURED_SHARE, label_delay, observed_until
-from selfheal.domain.records import JUDGED, Action, Decision, ModelVersion, Trigger
+from selfheal.domain.monitoring.onset import onset_of
+from selfheal.domain.records import JUDGED, Action, Decision, ModelVersion, Onset, Trigger
 from selfheal.domain.retraining.conditions import MaturedLabels, RetrainingLimits, RetrainingSignals
 from selfheal.domain.retraining.dataset import EVALUATION_SHARE, part_counts, parts_of
 from selfheal.services.tick import last_feed_check
@@ -31,8 +32,13 @@ def retraining_signals(platform: LoopPlatform, trigger: Trigger, episode_id: str
     if champion is None:
         return RetrainingSignals(trigger, None, None, 0, 0)
     feed_check = last_feed_check(platform, champion.version)
-    n_predictions, n_labels = platform.traffic.count_labels(since=champion.promoted_at, sound_only=True)
-    matured, maturity = matured_labels(platform, champion)
+    attempts = _attempts(platform, episode_id)
+    matured, maturity = matured_labels(platform, champion, champion.promoted_at)
+    onset = find_onset(platform, champion, None if matured is None else matured.until)
+    since = first_moment(champion, onset)
+    n_predictions, n_labels = platform.traffic.count_labels(since=since, sound_only=True)
+    if onset is not None:
+        matured, maturity = matured_labels(platform, champion, since)
     signals = RetrainingSignals(
         trigger=trigger,
         champion=champion,
@@ -41,15 +47,36 @@ def retraining_signals(platform: LoopPlatform, trigger: Trigger, episode_id: str
         n_predictions=n_predictions,
         matured=matured,
         maturity=maturity,
-        is_contract_its_own=champion.contract_hash == platform.contract.hash,
-    )
-    attempts = _attempts(platform, episode_id)
-    return replace(
-        signals,
         attempts=attempts,
-        n_known_labels=_known_labels(platform, signals, attempts),
-        parts=_parts(platform, signals),
+        is_contract_its_own=champion.contract_hash == platform.contract.hash,
+        onset=onset,
     )
+    return replace(signals, n_known_labels=_known_labels(platform, signals, attempts), parts=_parts(platform, signals))
+
+
+def first_moment(champion: ModelVersion, onset: Onset | None) -> datetime | None:
+    """Return since when rows count: a change of the relation, else the champion's promotion."""
+    return champion.promoted_at if onset is None else onset.at
+
+
+def find_onset(platform: LoopPlatform, champion: ModelVersion, until: datetime | None) -> Onset | None:
+    """Return the onset of today's world in what the champion has served (`onset_of`); None if no change is shown.
+
+    Rows under another contract show nothing of this one. Nor do rows after `until`, whose labels have not matured: the first ones of
+    a class would look like a change.
+    """
+    settings, contract = platform.settings, platform.contract
+    if champion.contract_hash != contract.hash:
+        return None
+    rows = platform.traffic.labelled_rows(
+        since=champion.promoted_at,
+        until=until,
+        model_version=champion.version,
+        max_rows=settings.training_max_rows,
+        sound_only=True,
+    )
+    min_rows = retraining_limits(settings).min_labels_after_change
+    return onset_of(rows, contract.input_names, min_rows, settings.random_seed)
 
 
 def bootstrap_parts(settings: Settings, contract: ModelContract, dataset: Dataset) -> tuple[PartCounts, ...]:
@@ -58,10 +85,15 @@ def bootstrap_parts(settings: Settings, contract: ModelContract, dataset: Datase
     return parts_of(rows, contract, settings.min_samples_for_decision)
 
 
-def matured_labels(platform: LoopPlatform, champion: ModelVersion) -> tuple[MaturedLabels | None, str]:
-    """Return the matured traffic since the champion went live; None if not identifiable, and the reason."""
+def matured_labels(
+    platform: LoopPlatform, champion: ModelVersion, first: datetime | None
+) -> tuple[MaturedLabels | None, str]:
+    """Return the matured traffic since the first moment that counts; None if not identifiable, and the reason.
+
+    How long labels take is known from all that the champion has served.
+    """
     traffic, since = platform.traffic, champion.promoted_at or champion.registered_at
-    n_predictions, n_labels = traffic.count_labels(since=since, sound_only=True)
+    n_predictions, n_labels = traffic.count_labels(since=first or since, sound_only=True)
     if n_labels >= MATURED_SHARE * n_predictions > 0:
         reason = f"at least {MATURED_SHARE:.0%} of the predictions are labelled"
         return MaturedLabels(n_predictions, n_labels, None, reason), reason
@@ -73,7 +105,7 @@ def matured_labels(platform: LoopPlatform, champion: ModelVersion) -> tuple[Matu
     if delay.matured_after_s is None:
         return None, delay.reason
     until = observed - timedelta(seconds=delay.matured_after_s)
-    newer, newer_labels = traffic.count_labels(since=until, sound_only=True)
+    newer, newer_labels = traffic.count_labels(since=max(until, first or until), sound_only=True)
     return MaturedLabels(n_predictions - newer, n_labels - newer_labels, until, delay.reason), delay.reason
 
 
@@ -85,16 +117,19 @@ def retraining_limits(settings: Settings) -> RetrainingLimits:
         min_coverage_pct=settings.min_coverage_pct,
         max_attempts=settings.max_attempts_per_episode,
         max_rows=settings.training_max_rows,
+        min_labels_after_change=2 * settings.min_samples_for_decision,
     )
 
 
 def _parts(platform: LoopPlatform, signals: RetrainingSignals) -> tuple[PartCounts, ...] | None:
     """Return the class counts of the training set that a retraining would have now; None while labels are too few."""
     settings, champion = platform.settings, signals.champion
-    if champion is None or signals.n_usable_labels < retraining_limits(settings).min_labels:
+    wanted = retraining_limits(settings).wanted_labels(signals.onset)
+    if champion is None or signals.n_usable_labels < wanted:
         return None
     until = None if signals.matured is None else signals.matured.until
-    rows = platform.traffic.labelled_keys(since=champion.promoted_at, until=until, max_rows=settings.training_max_rows)
+    since = first_moment(champion, signals.onset)
+    rows = platform.traffic.labelled_keys(since=since, until=until, max_rows=settings.training_max_rows)
     return part_counts(rows, settings.min_samples_for_decision)
 
 
@@ -106,7 +141,7 @@ def _known_labels(platform: LoopPlatform, signals: RetrainingSignals, attempts: 
     """
     if not attempts or signals.champion is None:
         return 0
-    last, since = attempts[-1], signals.champion.promoted_at
+    last, since = attempts[-1], first_moment(signals.champion, signals.onset)
     until = None if signals.matured is None else signals.matured.until
     n_new = platform.traffic.count_labels_received_after(last.created_at, since=since, until=until)
     return min(last.n_labels, max(0, signals.n_usable_labels - n_new))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from selfheal.adapters.postgres.decisions import onsets_since
 from selfheal.adapters.postgres.promotions import promotions_since
 from selfheal.adapters.postgres.tick_history import Step, step_for, steps_between
 from selfheal.domain.monitoring.drift import PROBABILITY
@@ -12,7 +13,7 @@ from selfheal.services.reports.figures import PastTick
 from selfheal.services.reports.files import read_tick_values
 from selfheal.services.reports.writer import past_tick
 from serving.schemas.dashboard import DriftRow, History, HistoryStep, MetricWithInterval
-from serving.schemas.responses import PromotionInfo
+from serving.schemas.responses import OnsetInfo, PromotionInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
 METRICS = ("auc_roc", "f1", "precision", "recall", "brier")
-MAX_PROMOTIONS = 100
+MAX_PROMOTIONS, MAX_CHANGES = 100, 20
 
 TickValues = dict[str, Any]
 """A tick's file as plain values; empty if this host does not have it."""
@@ -40,6 +41,7 @@ def history(store: Store, now: datetime, period: timedelta, max_points: int, fol
         steps=[_step(one, past_tick(one.newest, values)) for one, values in zip(steps, tick_values, strict=True)],
         drift=_drift_rows(store.contract.feature_names, steps, tick_values),
         promotions=[PromotionInfo.model_validate(row) for row in promotions_since(store, now - period, MAX_PROMOTIONS)],
+        changes=[OnsetInfo.model_validate(onset) for onset in onsets_since(store, now - period, MAX_CHANGES)],
     )
 
 

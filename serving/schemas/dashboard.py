@@ -15,6 +15,7 @@ from serving.schemas.responses import (
     ColumnInfo,
     Digits,
     MonitoringStats,
+    OnsetInfo,
     PromotionInfo,
     QueryParameters,
     VersionInfo,
@@ -125,6 +126,9 @@ class History(BaseModel):
     steps: list[HistoryStep] = Field(description="steps with a tick, the oldest first")
     drift: list[DriftRow] = Field(description="in the order of the model's features, the probability last")
     promotions: list[PromotionInfo] = Field(description="in the period, the newest first")
+    changes: list[OnsetInfo] = Field(
+        description="changes of the relation between score and outcome that decisions of the period saw, the newest first"
+    )
 
 
 # One column

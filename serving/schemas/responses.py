@@ -488,9 +488,22 @@ class GateInfo(View):
     )
 
 
+class OnsetInfo(View):
+    """When the relation between score and outcome changed, as labelled rows show it: rows before it do not count."""
+
+    at: datetime = Field(description="time of the last row before the change")
+    low: datetime = Field(description="with 95 % certainty the change was not before")
+    high: datetime = Field(description="with 95 % certainty the change was not after")
+    p_value: float
+    shown_by: str = Field(description="what shows it best: `outcome`, `score` or an input")
+    n_before: int = Field(description="labelled rows before it, of those looked at")
+    n_after: int = Field(description="labelled rows after it")
+
+
 class DecisionDetail(DecisionInfo):
     """One decision of the loop, with everything it is based on."""
 
+    onset: OnsetInfo | None = Field(description="the change since which labels count; null if none was shown")
     conditions: list[ConditionInfo]
     gates: list[GateInfo]
     data_sha256: str | None = Field(description="digest of the training set")

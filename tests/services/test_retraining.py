@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import numpy as np
+import pandas as pd
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
@@ -23,7 +24,7 @@ from selfheal.adapters.postgres.predictions import labelled_rows
 from selfheal.adapters.postgres.spoiled_periods import spoiled_periods
 from selfheal.domain.records import Action, Decision, Trigger
 from selfheal.domain.retraining.class_counts import EVALUATION
-from selfheal.domain.retraining.dataset import LOGGED, ORIGIN
+from selfheal.domain.retraining.dataset import LOGGED, ORIGIN, ORIGINAL
 from selfheal.domain.retraining.snapshot import FILE_NAME, to_parquet
 from selfheal.kit.errors import (
     IntegrityError,
@@ -42,11 +43,12 @@ from selfheal.services.retraining import (
     record_out_of_time,
     train_shadow,
 )
+from selfheal.services.retraining_signals import find_onset
 from selfheal.settings import Settings
 from tests.candidates import champion, log_worse_model, mlflow_client, passed, twin_of_champion
 from tests.services.steps import decide, retrain, tick, unmet
 from tests.times import T0
-from tests.traffic import SECOND, ingest_all, journal_labels, serve, toy_rows
+from tests.traffic import SECOND, Sent, ingest_all, journal_labels, serve, toy_rows
 
 HOUR = timedelta(hours=1)
 N_ROWS = 1_500
@@ -207,9 +209,8 @@ def test_a_training_that_ran_out_of_time_is_an_attempt_too(platform: Platform, m
     assert (unmet(again), again.attempt) == ({"back_off"}, 2)
 
 
-def test_labels_that_come_before_the_others_are_neither_counted_nor_learned_from(platform: Platform) -> None:
-    """A failure is known within minutes, that there was none only after an hour: the newest labels are all 1."""
-    rows = toy_rows(N_ROWS)
+def label_failures_first(platform: Platform, rows: pd.DataFrame) -> Sent:
+    """Serves the rows: a failure is known within minutes, that there was none only after an hour."""
     sent = serve(platform, rows, step=10 * SECOND, labelled_share=0.0)
     came: dict[datetime, dict[UUID, int]] = defaultdict(dict)
     for prediction_id, made_at, label in zip(sent.prediction_ids, sent.created_at, rows["true_label"], strict=True):
@@ -219,6 +220,13 @@ def test_labels_that_come_before_the_others_are_neither_counted_nor_learned_from
     for moment, labels in came.items():
         journal_labels(platform.settings.data_dir, list(labels), list(labels.values()), received_at=moment)
     ingest_all(platform)
+    return sent
+
+
+def test_labels_that_come_before_the_others_are_neither_counted_nor_learned_from(platform: Platform) -> None:
+    """The newest labels are all 1."""
+    rows = toy_rows(N_ROWS)
+    sent = label_failures_first(platform, rows)
     tick(platform, sent.last_at)
 
     decision = decide(platform, Trigger.MANUAL, sent.last_at + HOUR)
@@ -272,6 +280,48 @@ def test_after_a_rollback_the_labels_of_before_are_not_waited_for_again(
     again = decide(platform, Trigger.DRIFT, sent.last_at + HOUR, "e1")
     assert (again.action, unmet(again), again.n_labels) == (Action.TRAIN, set(), 700)
     assert again.attempt == 2, "the attempts of an episode are counted through a rollback: no storm"
+
+
+# After a change
+
+
+def test_after_a_change_rows_since_then_count_and_older_ones_are_weighed(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(N_ROWS))
+    earlier = sent.last_at - SECOND
+    tick(platform, earlier)
+    before = retrain(platform, decide(platform, Trigger.MANUAL, earlier), earlier)
+    assert (before.decision.onset, before.decision.verdict_number, before.is_promotion) == (None, 1, False)
+
+    start = sent.last_at + HOUR
+    changed = serve(platform, toy_rows(700, seed=5, scenario="overheating"), start=start)
+    tick(platform, changed.last_at + SECOND)
+    decision = decide(platform, Trigger.MANUAL, changed.last_at + HOUR)
+    assert decision.onset is not None
+    assert decision.onset.low <= sent.last_at <= decision.onset.high
+    assert abs(decision.n_labels - 700) <= 60
+    assert decisions.find(platform.store, decision.decision_id) == decision, "the onset is kept with the decision"
+    (labels,) = (one.reason for one in decision.conditions if one.name == "labelled_samples")
+    assert "labelled predictions since the relation between score and outcome changed at 2026-" in labels
+
+    rows = gather_training_set(platform, decision, None, decision.created_at)
+    recent, older = (rows.frame[rows.frame[ORIGIN] == origin] for origin in (LOGGED, ORIGINAL))
+    assert (recent["created_at"] > decision.onset.at).all()
+    assert (older["created_at"].dropna() <= decision.onset.at).all()
+    assert rows.info.changed_at == decision.onset.at
+    assert rows.info.n_before_change == older["created_at"].count()
+    assert "labelled predictions from before the change" in rows.info.original_source  # type: ignore[operator]
+    verdict = retrain(platform, decision, decision.created_at).decision
+    assert (verdict.onset, verdict.verdict_number) == (decision.onset, 1), (
+        "what was tried before spends nothing of today's level"
+    )
+
+
+def test_early_labels_of_one_class_are_no_change(platform: Platform) -> None:
+    """Those of the newest rows are all 1; those that have matured decide."""
+    sent = label_failures_first(platform, toy_rows(N_ROWS))
+    assert find_onset(platform, champion(platform), None) is not None
+    tick(platform, sent.last_at + SECOND)
+    assert decide(platform, Trigger.MANUAL, sent.last_at + HOUR).onset is None
 
 
 # The champion's own rows
@@ -401,7 +451,7 @@ def test_rows_gathered_for_a_decision_nobody_recorded_are_not_trained_on(platfor
 def test_a_retraining_whose_parts_lack_a_class_is_not_started_and_says_how_many_are_missing(platform: Platform) -> None:
     """1,450 labels, 8 of class 1 among the newest 435: for a long time such a training began again and again, and failed."""
     labels = np.zeros(1_450, dtype=np.int64)
-    labels[:200], labels[-8:] = 1, 1
+    labels[:1_015:85], labels[1_030::55] = 1, 1
     sent = serve(platform, toy_rows(1_450).assign(true_label=labels))
     tick(platform, sent.last_at + SECOND)
     for trigger in (Trigger.DRIFT, Trigger.SCHEDULE, Trigger.MANUAL):

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from selfheal.adapters.postgres import chain, journal_seals
 from selfheal.adapters.postgres.chain import Link
-from selfheal.domain.records import JUDGED, Action, Decision
+from selfheal.domain.records import JUDGED, Action, Decision, Onset
 from selfheal.kit.serialization import digest_of, from_dict, to_dict
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ STORE_COLUMNS = ("position", "failed_gates", "prev_hash", "hash", REGISTERED_VER
 NESTED = ("conditions", "gates")
 """Fields that are lists of records."""
 
-ADDED_LATER = frozenset({"look", "gate_config"})
+ADDED_LATER = frozenset({"look", "gate_config", "onset"})
 """Fields that older decisions lack: a hash covers them only if they are known, so that older hashes remain valid."""
 
 
@@ -153,6 +153,21 @@ def count_verdicts(store: Store, champion_version: int | None, since: datetime) 
     )
     with store.engine.connect() as connection:
         return connection.execute(query).scalar_one()
+
+
+def onsets_since(store: Store, since: datetime, limit: int) -> list[Onset]:
+    """Return the changes that decisions since then saw, newest first; of each champion the one that was seen last."""
+    table = store.tables.retraining_decisions
+    newest = (
+        select(table.c.position, table.c.onset)
+        .distinct(table.c.champion_version)
+        .where(table.c.model_name == store.contract.name, table.c.created_at >= since, table.c.onset.is_not(None))
+        .order_by(table.c.champion_version, table.c.position.desc())
+        .subquery()
+    )
+    with store.engine.connect() as connection:
+        rows = connection.execute(select(newest.c.onset).order_by(newest.c.position.desc()).limit(limit))
+        return [from_dict(Onset, row.onset) for row in rows]
 
 
 def chain_problems(store: Store) -> list[str]:

@@ -306,6 +306,7 @@ def _retraining_decisions(metadata: MetaData) -> Table:
         Column("gate_config", JSONB),
         Column("gate_config_sha256", Text),
         Column("code_version", Text),
+        Column("onset", JSONB(none_as_null=True)),
         Column("prev_hash", Text, nullable=False),
         Column("hash", Text, nullable=False, unique=True),
         _one_of("action", Action, "retraining_decisions_action"),

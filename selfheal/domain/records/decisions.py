@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from selfheal.domain.records.monitoring import Interval, ScoreMetrics
+from selfheal.domain.records.monitoring import Interval, Onset, ScoreMetrics
 from selfheal.domain.records.stored_names import STORED_NAMES
 from selfheal.domain.records.versions import ShadowModel
 
@@ -89,6 +89,8 @@ class Decision:
     """The verdict's ordinal number on this champion since it went live, from 1; the gates' level depends on it."""
     gate_config: dict[str, Any] | None = None
     """The gates' limits in force at the verdict."""
+    onset: Onset | None = None
+    """The change since which rows count, as it was seen at the decision; None: none was shown, or none was looked for."""
 
     @property
     def failed_gates(self) -> tuple[str, ...]:

@@ -238,6 +238,23 @@ class PerformanceReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Onset:
+    """When the relation between score and outcome changed, as labelled rows show it (`selfheal.domain.monitoring.onset`).
+
+    `at` is the time of the last row before the change; with 95 % certainty it is between `low` and `high`. `shown_by` is what shows
+    it best: `outcome`, `score` or an input. `n_before` and `n_after` count the labelled rows.
+    """
+
+    at: datetime
+    low: datetime
+    high: datetime
+    p_value: float
+    shown_by: str
+    n_before: int
+    n_after: int
+
+
+@dataclass(frozen=True, slots=True)
 class SpoiledPeriod:
     """When a version's feed was broken, as one tick saw it; both ends belong to the period."""
 

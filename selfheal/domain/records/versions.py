@@ -70,6 +70,7 @@ class TrainingSetInfo:
 
     `decision_id` is the decision to train. `n_original` of the training rows are the champion's own, with `original_weight`
     each; `weight_log_losses` has each candidate weight's log loss (`selfheal.domain.retraining.weighting`).
+    `n_before_change` of the `n_original` rows are labelled predictions from before the change at `changed_at`.
     `n_copied_inputs` rows were dropped from training because their inputs occur among the evaluation rows,
     `n_repeated_predictions` because the same prediction occurred twice.
     """
@@ -90,6 +91,8 @@ class TrainingSetInfo:
     weight_reason: str = ""
     n_repeated_predictions: int = 0
     n_copied_inputs: int = 0
+    changed_at: datetime | None = None
+    n_before_change: int = 0
 
 
 @dataclass(frozen=True, slots=True)

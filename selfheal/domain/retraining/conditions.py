@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from selfheal.domain.records import Condition, Decision, ModelVersion, Trigger
+from selfheal.domain.records import Condition, Decision, ModelVersion, Onset, Trigger
 from selfheal.domain.retraining.class_counts import PURPOSES, PartCounts, shortfall
 
 NEW_LABELS_GROWTH = 1.25
@@ -30,7 +30,9 @@ class MaturedLabels:
 
 @dataclass(frozen=True, slots=True)
 class RetrainingSignals:
-    """What is known when a retraining is requested. Only traffic since the champion went live with a sound feed counts.
+    """What is known when a retraining is requested.
+
+    Only traffic with a sound feed counts: since the champion went live or, where the relation has changed since, since the onset.
 
     `is_feed_broken` is None before a tick has seen enough of the champion's traffic. `matured` is None where the delay of
     labels is not identifiable, for which `maturity` has the reason. `attempts` of this episode are those that were judged and
@@ -50,6 +52,7 @@ class RetrainingSignals:
     n_known_labels: int = 0
     parts: Sequence[PartCounts] | None = None
     is_contract_its_own: bool = True
+    onset: Onset | None = None
 
     @property
     def n_usable_labels(self) -> int:
@@ -61,7 +64,8 @@ class RetrainingSignals:
 class RetrainingLimits:
     """Limits for a retraining: time since the last promotion, labels, coverage in percent, attempts per episode.
 
-    `max_rows`: labelled predictions that a training set has at most, the newest.
+    `max_rows`: labelled predictions that a training set has at most, the newest. `min_labels_after_change` (0: as many) are wanted
+    of those since a change: older rows are learned from as well, so that fewer suffice.
     """
 
     cooldown: timedelta
@@ -69,6 +73,11 @@ class RetrainingLimits:
     min_coverage_pct: float
     max_attempts: int
     max_rows: int = 50_000
+    min_labels_after_change: int = 0
+
+    def wanted_labels(self, onset: Onset | None) -> int:
+        """Return how many labels a training wants, of all or of those since a change."""
+        return self.min_labels if onset is None else self.min_labels_after_change or self.min_labels
 
 
 def evaluate_conditions(signals: RetrainingSignals, limits: RetrainingLimits, now: datetime) -> tuple[Condition, ...]:
@@ -119,7 +128,7 @@ def missing_labels(signals: RetrainingSignals, limits: RetrainingLimits) -> int 
     A class's further labels are shared out among the parts as the present ones are.
     """
     have = signals.n_usable_labels
-    wanted = [limits.min_labels, wanted_by_back_off(signals)]
+    wanted = [limits.wanted_labels(signals.onset), wanted_by_back_off(signals)]
     n_rows = sum(part.n_rows for part in signals.parts or ())
     for part in signals.parts or ():
         for label, n_missing in part.missing.items():
@@ -139,6 +148,19 @@ def _no_champion(champion: ModelVersion | None) -> Condition:
     if champion is None:
         return Condition("no_champion", True, "no version is in production yet")
     return Condition("no_champion", False, f"version {champion.version} is in production already")
+
+
+def since_change(onset: Onset | None) -> str:
+    """Return since when rows count, for a sentence; empty if none is left out."""
+    if onset is None:
+        return ""
+    what = {"outcome": "outcomes are others than announced", "score": "the score means something else"}.get(
+        onset.shown_by, f"best seen by {onset.shown_by}"
+    )
+    return (
+        f" since the relation between score and outcome changed at {onset.at:%Y-%m-%d %H:%M} UTC "
+        f"(between {onset.low:%m-%d %H:%M} and {onset.high:%m-%d %H:%M}, p = {onset.p_value:.1g}; {what})"
+    )
 
 
 def _has_champion(champion: ModelVersion | None, is_contract_its_own: bool) -> Condition:
@@ -177,8 +199,8 @@ def _cooldown(champion: ModelVersion | None, cooldown: timedelta, now: datetime)
 
 
 def _labels(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
-    have, want = signals.n_labels, limits.min_labels
-    sentence = f"{have:,} labelled predictions, {want:,} wanted"
+    have, want = signals.n_labels, limits.wanted_labels(signals.onset)
+    sentence = f"{have:,} labelled predictions{since_change(signals.onset)}, {want:,} wanted"
     return Condition("labelled_samples", have >= want, sentence)
 
 
@@ -186,7 +208,7 @@ def _matured(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
     """Require matured labels, because early ones may be of one class only; if maturity is unknown, require enough labels."""
     if signals.matured is None:
         return Condition("matured_samples", True, f"when labels have matured is {signals.maturity}")
-    have, want = signals.matured.n_labels, limits.min_labels
+    have, want = signals.matured.n_labels, limits.wanted_labels(signals.onset)
     sentence = f"{have:,} labels of matured predictions, {want:,} wanted ({signals.matured.reason})"
     return Condition("matured_samples", have >= want, sentence)
 
@@ -194,7 +216,7 @@ def _matured(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
 def _class_counts(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
     """Require enough labels of each class in each part: a model could be neither tuned nor judged without them."""
     if signals.parts is None:
-        sentence = f"the labels of each class are counted once there are {limits.min_labels:,} labels"
+        sentence = f"the labels of each class are counted once there are {limits.wanted_labels(signals.onset):,} labels"
         return Condition("class_counts", True, sentence)
     lacking = shortfall(signals.parts)
     if not lacking:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfheal.domain.contract import TRUE_LABEL
-from selfheal.domain.records import TrainingSetInfo
+from selfheal.domain.records import Onset, TrainingSetInfo
 from selfheal.domain.retraining.class_counts import EVALUATION, TRAIN, PartCounts, shortfall
 from selfheal.domain.retraining.weighting import choose_weight
 from selfheal.kit.errors import InvalidDataError
@@ -79,6 +79,7 @@ def training_set(
     decision_id: str | None = None,
     original: OriginalRows | None = None,
     seed: int = 0,
+    onset: Onset | None = None,
 ) -> TrainingSet:
     """Split labelled rows in time: the last 30 %, but at least `min_evaluation_rows`, are for evaluation.
 
@@ -91,8 +92,9 @@ def training_set(
         rows: all features and `true_label`, oldest first; with `created_at` if the rows are logged predictions.
         source: where they come from, for people.
         decision_id: the decision to train.
-        original: the champion's own training rows.
+        original: the champion's own training rows, and what it served before a change.
         seed: of the estimators that choose the weight.
+        onset: the change of the relation after which `rows` begin.
 
     Raises:
         InvalidDataError: if a part would have too few rows of a class, or if a feature leaks the label.
@@ -131,8 +133,24 @@ def training_set(
             weight_reason="" if choice is None else choice.reason,
             n_repeated_predictions=len(rows) - len(unique),
             n_copied_inputs=int(is_copied.sum()),
+            changed_at=None if onset is None else onset.at,
+            n_before_change=0 if onset is None else int(frame.loc[frame[ORIGIN] == ORIGINAL, "prediction_id"].count()),
         ),
     )
+
+
+def with_rows_before(original: OriginalRows | None, before: pd.DataFrame, max_rows: int) -> OriginalRows | None:
+    """Return the champion's rows followed by labelled predictions from before a change: they count alike, the newest `max_rows`."""
+    import pandas as pd
+
+    if len(before) == 0:
+        return original
+    weighted = before.assign(**{WEIGHT: 1.0})
+    if original is None:
+        return OriginalRows(weighted.iloc[-max_rows:], f"{len(before):,} labelled predictions from before the change")
+    frames = [original.frame.drop(columns=[*LOG_COLUMNS], errors="ignore"), weighted]
+    source = f"{original.source}, and {len(before):,} labelled predictions from before the change"
+    return OriginalRows(pd.concat(frames, ignore_index=True).iloc[-max_rows:], source)
 
 
 def bootstrap_training_set(

@@ -46,7 +46,7 @@ function common() {
   };
 }
 
-/** Layout of a chart over time, with a line wherever another version went live. */
+/** Layout of a chart over time, with a line wherever another version went live, and a band where the relation changed. */
 export function overTime(history, { suffix = "", level = null, digits = ".3~f" } = {}) {
   const { xaxis, yaxis } = common();
   const soft = colour("soft");
@@ -60,6 +60,21 @@ export function overTime(history, { suffix = "", level = null, digits = ".3~f" }
     y1: 1,
     line: { color: soft, width: 1.5, dash: action === "rollback" ? "dot" : "dash" },
   }));
+  const changes = history.changes.filter(({ high }) => new Date(high) >= new Date(firstMoment(history)));
+  for (const { low, high } of changes) {
+    lines.push({
+      type: "rect",
+      layer: "below",
+      x0: low,
+      x1: high,
+      yref: "paper",
+      y0: 0,
+      y1: 1,
+      fillcolor: colour("warning"),
+      opacity: 0.25,
+      line: { color: colour("warning"), width: 1 },
+    });
+  }
   if (level !== null) {
     lines.push({
       type: "line",
@@ -73,15 +88,12 @@ export function overTime(history, { suffix = "", level = null, digits = ".3~f" }
   }
   return {
     shapes: lines,
-    annotations: events.map(({ promoted_at: when, model_version: version, action }) => ({
-      x: when,
-      yref: "paper",
-      y: 1,
-      yanchor: "bottom",
-      showarrow: false,
-      font: { size: 10, color: soft },
-      text: action === "rollback" ? `↩ v${version}` : `v${version}`,
-    })),
+    annotations: [
+      ...events.map(({ promoted_at: when, model_version: version, action }) =>
+        above(when, action === "rollback" ? `↩ v${version}` : `v${version}`),
+      ),
+      ...changes.map(({ at: when }) => above(when, "change")),
+    ],
     margin: { l: 46, r: 10, t: 18, b: 32 },
     xaxis: {
       ...xaxis,
@@ -93,6 +105,17 @@ export function overTime(history, { suffix = "", level = null, digits = ".3~f" }
     yaxis: { ...yaxis, ticksuffix: suffix, nticks: 5, hoverformat: digits },
   };
 }
+
+/** A word above a chart. */
+const above = (when, text) => ({
+  x: when,
+  yref: "paper",
+  y: 1,
+  yanchor: "bottom",
+  showarrow: false,
+  font: { size: 10, color: colour("soft") },
+  text,
+});
 
 const firstMoment = (history) => history.first_evaluation_at ?? history.since;
 

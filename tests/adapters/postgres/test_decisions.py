@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from selfheal.adapters.postgres import decisions
 from selfheal.adapters.postgres.store import Store
-from selfheal.domain.records import Action, Condition, Decision, GateResult, GateStatus
+from selfheal.domain.records import Action, Condition, Decision, GateResult, GateStatus, Onset
 from tests import builders
 from tests.at_once import at_once
 from tests.times import T0
@@ -59,6 +59,21 @@ def test_appending_a_decision_twice_keeps_the_first(store: Store) -> None:
     assert decisions.append(store, first)
     assert not decisions.append(store, replace(first, reason="another reason", created_at=T0))
     assert decisions.recent(store) == [first]
+    assert decisions.chain_problems(store) == []
+
+
+def test_the_changes_that_were_seen_are_listed_once_a_champion_as_they_were_seen_last(store: Store) -> None:
+    def onset(minute: int) -> Onset:
+        at = T0 + timedelta(minutes=minute)
+        return Onset(at, at, at + timedelta(minutes=5), 0.001, "score", 900, 400 + minute)
+
+    seen = [None, (1, onset(10)), (1, onset(12)), None, (2, onset(30))]
+    for number, change in enumerate(seen):
+        champion, found = change or (1, None)
+        assert decisions.append(store, replace(decision(number), champion_version=champion, onset=found))
+    assert decisions.onsets_since(store, T0, 10) == [onset(30), onset(12)]
+    assert decisions.onsets_since(store, T0 + timedelta(minutes=3), 10) == [onset(30)]
+    assert decisions.onsets_since(store, T0, 1) == [onset(30)]
     assert decisions.chain_problems(store) == []
 
 

@@ -131,6 +131,12 @@ def test_a_feature_is_chosen_and_read_out_by_keyboard(reading: Page) -> None:
     expect(reading.locator("#drift .readout")).to_contain_text(said)
 
 
+def test_a_change_of_the_relation_is_marked_over_time_and_said_in_the_decision(reading: Page) -> None:
+    for region, n_charts in (("quality", 3), ("proxies", 4)):
+        expect(reading.locator(f"#{region} .annotation-text", has_text="change")).to_have_count(n_charts)
+    expect(panel(reading, "Decisions")).to_contain_text("best seen by load ratio); labels count since then")
+
+
 def test_every_chart_has_its_numbers_as_a_table(reading: Page) -> None:
     for region in ("drift", "distribution", "quality", "proxies"):
         reading.locator(f"#{region} summary", has_text="As a table").click()

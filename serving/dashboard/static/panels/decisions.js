@@ -2,7 +2,7 @@
 import { get } from "../api.js";
 import { el, facts, tag } from "../dom.js";
 import { empty } from "../panel.js";
-import { ago, count, words } from "../format.js";
+import { ago, at, count, moment, words } from "../format.js";
 import { gatesOf } from "./gates.js";
 
 const TONES = {
@@ -123,6 +123,7 @@ function content(decision) {
     facts([
       ["decided by", decision.actor],
       ["labels known", count(decision.n_labels)],
+      ["relation changed", decision.onset ? changed(decision.onset) : null],
       ["attempt", decision.attempt ? `${decision.attempt} of episode ${decision.episode_id ?? "–"}` : null],
     ]),
     el(
@@ -131,6 +132,11 @@ function content(decision) {
       digests(decision).flatMap(([name, value]) => [`${name} `, el("code", { text: value }), " "]),
     ),
   ].filter(Boolean);
+}
+
+/** When the relation between score and outcome changed: labels count since then. */
+function changed({ at: when, low, high, shown_by: by }) {
+  return el("span", {}, at(when), ` (${moment(low)} to ${moment(high)}; best seen by ${words(by)}); labels count since then`);
 }
 
 /** The first characters of the digests in the decision record. */
