@@ -83,6 +83,7 @@ function legend() {
     entry("realised", "realised, by labels"),
     entry("estimated", "estimated, without labels"),
     entry("event", "another version went live (dotted: a rollback)"),
+    entry("change", "the relation of score and outcome changed, with its 95 % interval"),
     el("span", { text: "Dotted level: in evaluation." }),
   );
 }
