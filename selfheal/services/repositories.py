@@ -172,6 +172,9 @@ class DecisionRepository(Protocol):
     def count_verdicts(self, champion_version: int | None, since: datetime) -> int:
         """Return the number of verdicts on challengers of this champion since `since`."""
 
+    def newest_verdict(self, champion_version: int, since: datetime) -> Decision | None:
+        """Return the newest verdict on a challenger of this champion since `since`; None if there is none."""
+
     def record_training_failure(self, decision_id: str, reason: str, now: datetime) -> None:
         """Record that the training of a decision failed for what was trained, once."""
 

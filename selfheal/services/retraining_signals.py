@@ -15,7 +15,7 @@ from selfheal.domain.monitoring.label_delay import MATURED_SHARE, label_delay, o
 from selfheal.domain.monitoring.onset import onset_of
 from selfheal.domain.records import JUDGED, Action, Decision, ModelVersion, Onset, Trigger
 from selfheal.domain.retraining.conditions import MaturedLabels, RetrainingLimits, RetrainingSignals
-from selfheal.domain.retraining.dataset import EVALUATION_SHARE, part_counts, parts_of
+from selfheal.domain.retraining.dataset import EVALUATION_SHARE, evaluation_share, part_counts, parts_of
 from selfheal.services.tick import last_feed_check
 
 if TYPE_CHECKING:
@@ -48,10 +48,11 @@ def retraining_signals(platform: LoopPlatform, trigger: Trigger, episode_id: str
         matured=matured,
         maturity=maturity,
         attempts=attempts,
+        last_attempt=_last_attempt(platform, champion, attempts, onset),
         is_contract_its_own=champion.contract_hash == platform.contract.hash,
         onset=onset,
     )
-    return replace(signals, n_known_labels=_known_labels(platform, signals, attempts), parts=_parts(platform, signals))
+    return replace(signals, n_known_labels=_known_labels(platform, signals), parts=_parts(platform, signals))
 
 
 def first_moment(champion: ModelVersion, onset: Onset | None) -> datetime | None:
@@ -130,18 +131,33 @@ def _parts(platform: LoopPlatform, signals: RetrainingSignals) -> tuple[PartCoun
     until = None if signals.matured is None else signals.matured.until
     since = first_moment(champion, signals.onset)
     rows = platform.traffic.labelled_keys(since=since, until=until, max_rows=settings.training_max_rows)
-    return part_counts(rows, settings.min_samples_for_decision)
+    return part_counts(rows, settings.min_samples_for_decision, evaluation_share(signals.onset))
 
 
-def _known_labels(platform: LoopPlatform, signals: RetrainingSignals, attempts: tuple[Decision, ...]) -> int:
+def _last_attempt(
+    platform: LoopPlatform, champion: ModelVersion, attempts: tuple[Decision, ...], onset: Onset | None
+) -> Decision | None:
+    """Return the last attempt that more labels have to be waited for: of this episode, or since a change of any trigger.
+
+    A verdict may come and go while the change stays: each time another episode begins, and its attempts would test chance again.
+    """
+    if onset is None:
+        return attempts[-1] if attempts else None
+    since_change = platform.decisions.newest_verdict(champion.version, onset.at)
+    made = [one for one in (*attempts[-1:], since_change) if one is not None]
+    return max(made, key=lambda one: one.created_at, default=None)
+
+
+def _known_labels(platform: LoopPlatform, signals: RetrainingSignals) -> int:
     """Return how many of the usable labels the last attempt had, so that it is compared with the same labels now.
 
     The number that the attempt recorded may be of another base: of what another version has served since, or of labels
     that were not known to have matured. None of what was received after it was its own.
     """
-    if not attempts or signals.champion is None:
+    last = signals.last_attempt
+    if last is None or signals.champion is None:
         return 0
-    last, since = attempts[-1], first_moment(signals.champion, signals.onset)
+    since = first_moment(signals.champion, signals.onset)
     until = None if signals.matured is None else signals.matured.until
     n_new = platform.traffic.count_labels_received_after(last.created_at, since=since, until=until)
     return min(last.n_labels, max(0, signals.n_usable_labels - n_new))

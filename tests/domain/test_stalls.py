@@ -191,8 +191,8 @@ def missing(**changes: Any) -> int | None:
 def test_missing_labels_are_those_of_the_condition_that_wants_most() -> None:
     assert missing() == 0
     assert missing(n_labels=600) == 67
-    assert missing(attempts=(decision(),), n_known_labels=1_400) == 300
-    assert missing(attempts=(decision(),), n_known_labels=0) == 0
+    assert missing(last_attempt=decision(), n_known_labels=1_400) == 300
+    assert missing(last_attempt=decision(), n_known_labels=0) == 0
 
 
 def test_missing_labels_of_a_class_follow_from_its_share() -> None:

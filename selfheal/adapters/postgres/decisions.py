@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from selfheal.adapters.postgres import chain, journal_seals
@@ -140,19 +140,28 @@ def attempts_of(store: Store, episode_id: str, actions: Collection[Action] = JUD
 
 def count_verdicts(store: Store, champion_version: int | None, since: datetime) -> int:
     """Return the number of verdicts on challengers of this champion since `since`, of any trigger."""
-    table = store.tables.retraining_decisions
-    query = (
-        select(func.count())
-        .select_from(table)
-        .where(
-            table.c.model_name == store.contract.name,
-            table.c.champion_version.is_not_distinct_from(champion_version),
-            table.c.action.in_([action.value for action in JUDGED]),
-            table.c.created_at >= since,
-        )
-    )
+    query = select(func.count()).select_from(store.tables.retraining_decisions)
     with store.engine.connect() as connection:
-        return connection.execute(query).scalar_one()
+        return connection.execute(query.where(*_verdicts(store, champion_version, since))).scalar_one()
+
+
+def newest_verdict(store: Store, champion_version: int | None, since: datetime) -> Decision | None:
+    """Return the newest verdict on a challenger of this champion since `since`, of any trigger; None if there is none."""
+    table = store.tables.retraining_decisions
+    query = select(table).where(*_verdicts(store, champion_version, since)).order_by(table.c.position.desc()).limit(1)
+    with store.engine.connect() as connection:
+        row = connection.execute(query).first()
+    return None if row is None else _record(row)
+
+
+def _verdicts(store: Store, champion_version: int | None, since: datetime) -> tuple[ColumnElement[bool], ...]:
+    table = store.tables.retraining_decisions
+    return (
+        table.c.model_name == store.contract.name,
+        table.c.champion_version.is_not_distinct_from(champion_version),
+        table.c.action.in_([action.value for action in JUDGED]),
+        table.c.created_at >= since,
+    )
 
 
 def onsets_since(store: Store, since: datetime, limit: int) -> list[Onset]:

@@ -177,6 +177,9 @@ class PostgresDecisions:
     def count_verdicts(self, champion_version: int | None, since: datetime) -> int:
         return decisions.count_verdicts(self.store, champion_version, since)
 
+    def newest_verdict(self, champion_version: int, since: datetime) -> Decision | None:
+        return decisions.newest_verdict(self.store, champion_version, since)
+
     def record_training_failure(self, decision_id: str, reason: str, now: datetime) -> None:
         training_failures.record_training_failure(self.store, decision_id, reason, now)
 

@@ -36,7 +36,8 @@ class RetrainingSignals:
 
     `is_feed_broken` is None before a tick has seen enough of the champion's traffic. `matured` is None where the delay of
     labels is not identifiable, for which `maturity` has the reason. `attempts` of this episode are those that were judged and
-    those that failed for what their model or rows are like; `n_known_labels` of the usable labels were there at the last one.
+    those that failed for what their model or rows are like; `last_attempt` is the last one, after a change that of any episode, and
+    `n_known_labels` of the usable labels were there then.
     `parts` of the training set that these labels would make; None while there are fewer labels than a retraining wants.
     `is_contract_its_own`: the champion was trained under the contract that this process has.
     """
@@ -49,6 +50,7 @@ class RetrainingSignals:
     matured: MaturedLabels | None = None
     maturity: str = "not identifiable: there is no traffic"
     attempts: Sequence[Decision] = ()
+    last_attempt: Decision | None = None
     n_known_labels: int = 0
     parts: Sequence[PartCounts] | None = None
     is_contract_its_own: bool = True
@@ -141,7 +143,7 @@ def missing_labels(signals: RetrainingSignals, limits: RetrainingLimits) -> int 
 
 def wanted_by_back_off(signals: RetrainingSignals) -> int:
     """Return for how many labels the next attempt of the episode waits; 0 for the first."""
-    return round(signals.n_known_labels * NEW_LABELS_GROWTH) if signals.attempts else 0
+    return round(signals.n_known_labels * NEW_LABELS_GROWTH) if signals.last_attempt else 0
 
 
 def _no_champion(champion: ModelVersion | None) -> Condition:
@@ -251,7 +253,7 @@ def _attempts_left(attempts: Sequence[Decision], cap: int) -> Condition:
 
 
 def _new_labels(signals: RetrainingSignals) -> Condition:
-    if not signals.attempts:
+    if signals.last_attempt is None:
         return Condition("back_off", True, "first attempt of this episode")
     if signals.n_known_labels == 0:
         return Condition(

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 BoolArray = npt.NDArray[np.bool_]
 
 EVALUATION_SHARE = 0.3
+EVALUATION_SHARE_AFTER_CHANGE = 0.5
+"""Of the rows since a change: older ones are learned from as well, and more of the few can show what was gained."""
+
 SPLIT = "split"
 
 ORIGIN = "origin"
@@ -81,7 +84,7 @@ def training_set(
     seed: int = 0,
     onset: Onset | None = None,
 ) -> TrainingSet:
-    """Split labelled rows in time: the last 30 %, but at least `min_evaluation_rows`, are for evaluation.
+    """Split labelled rows in time: the last 30 % (after a change 50 %), but at least `min_evaluation_rows`, are for evaluation.
 
     Predictions made at the same moment stay together: all of them are for evaluation. Training rows whose inputs occur among
     the evaluation rows too are dropped, because a model could have memorised them, unless the contract says that they are
@@ -100,7 +103,7 @@ def training_set(
         InvalidDataError: if a part would have too few rows of a class, or if a feature leaks the label.
     """
     unique = _without_repeated_predictions(rows)
-    learn, judge = _cut(unique, min_evaluation_rows)
+    learn, judge = _cut(unique, min_evaluation_rows, evaluation_share(onset))
     is_copied = _copies_of(judge, learn, contract)
     refuse_few(_counts(learn, judge, is_copied), rows)
     learn = learn[~is_copied]
@@ -189,21 +192,27 @@ def source_without(source: str, left_out: str) -> str:
     return f"{source}; left out: {left_out}" if left_out else source
 
 
-def part_counts(rows: pd.DataFrame, min_evaluation_rows: int) -> tuple[PartCounts, PartCounts]:
+def evaluation_share(onset: Onset | None) -> float:
+    """Return the share of the recent rows that are for evaluation."""
+    return EVALUATION_SHARE if onset is None else EVALUATION_SHARE_AFTER_CHANGE
+
+
+def part_counts(rows: pd.DataFrame, min_evaluation_rows: int, share: float) -> tuple[PartCounts, PartCounts]:
     """Count the classes in the parts that `training_set` would make of these rows, without reading their features.
 
     Args:
         rows: `created_at`, `true_label` and `inputs_key` of labelled predictions, oldest first. The key is equal for equal
             inputs; None where equal inputs are different cases.
+        share: of the rows that are for evaluation (`evaluation_share`).
     """
-    learn, judge = _cut(rows, min_evaluation_rows)
+    learn, judge = _cut(rows, min_evaluation_rows, share)
     keys = judge[INPUTS_KEY].dropna()
     return _counts(learn, judge, np.asarray(learn[INPUTS_KEY].isin(keys)))
 
 
 def parts_of(rows: pd.DataFrame, contract: ModelContract, min_evaluation_rows: int) -> tuple[PartCounts, PartCounts]:
     """Count the classes in the parts that `training_set` would make of rows with all inputs and `true_label`."""
-    learn, judge = _cut(rows, min_evaluation_rows)
+    learn, judge = _cut(rows, min_evaluation_rows, EVALUATION_SHARE)
     return _counts(learn, judge, _copies_of(judge, learn, contract))
 
 
@@ -241,9 +250,9 @@ def _without_repeated_predictions(rows: pd.DataFrame) -> pd.DataFrame:
     return rows if "prediction_id" not in rows.columns else rows.drop_duplicates("prediction_id")
 
 
-def _cut(rows: pd.DataFrame, min_evaluation_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _cut(rows: pd.DataFrame, min_evaluation_rows: int, share: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows to learn from and, strictly later, those for evaluation."""
-    n_evaluation = _n_evaluation(rows, max(round(len(rows) * EVALUATION_SHARE), min_evaluation_rows))
+    n_evaluation = _n_evaluation(rows, max(round(len(rows) * share), min_evaluation_rows))
     return rows.iloc[: len(rows) - n_evaluation], rows.iloc[len(rows) - n_evaluation :]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from selfheal.domain.records import Condition, Trigger, Verdict
+from selfheal.domain.records import Condition, Onset, Trigger, Verdict
 from selfheal.domain.retraining.class_counts import EVALUATION, TRAIN, PartCounts
 from selfheal.domain.retraining.conditions import (
     MaturedLabels,
@@ -25,6 +25,7 @@ from tests.times import T0
 
 LIMITS = RetrainingLimits(cooldown=timedelta(days=7), min_labels=667, min_coverage_pct=30.0, max_attempts=3)
 NOW = T0 + timedelta(days=7)
+DAY = timedelta(days=1)
 ATTEMPTED = (decision(n_labels=12_048),)
 """How many labels it had then decides nothing: they may have been counted from another moment."""
 
@@ -45,7 +46,8 @@ def signals(**changes: Any) -> RetrainingSignals:
         "n_known_labels": 800,
         "parts": ENOUGH,
     }
-    return RetrainingSignals(**(values | changes))
+    values |= changes
+    return RetrainingSignals(**({"last_attempt": next(iter(values["attempts"][-1:]), None)} | values))
 
 
 def conditions(now: Any = NOW, **changes: Any) -> tuple[Condition, ...]:
@@ -102,6 +104,33 @@ def test_each_unmet_condition_alone_blocks(name: str, changes: dict[str, Any], r
     assert [condition.name for condition in found if not condition.is_met] == [name]
     assert not is_allowed(found)
     assert reason in unmet(found)
+
+
+CHANGED = Onset(NOW - DAY, NOW - 2 * DAY, NOW - DAY / 2, 0.001, "debt_ratio", 9_000, 400)
+AFTER_CHANGE = replace(LIMITS, min_labels_after_change=400)
+
+
+def test_after_a_change_fewer_labels_suffice_and_the_sentence_says_since_when_they_count() -> None:
+    for n_labels, is_met in ((399, False), (400, True)):
+        found = evaluate_conditions(signals(onset=CHANGED, n_labels=n_labels, attempts=()), AFTER_CHANGE, NOW)
+        (labels,) = (one for one in found if one.name == "labelled_samples")
+        assert labels.is_met is is_met
+        assert labels.reason == (
+            f"{n_labels} labelled predictions since the relation between score and outcome changed at 2026-03-08 12:00 UTC (between "
+            "03-07 12:00 and 03-09 00:00, p = 0.001; best seen by debt_ratio), 400 wanted"
+        )
+    assert evaluate_conditions(signals(n_labels=400), AFTER_CHANGE, NOW)[2].is_met is False, (
+        "without a change as before"
+    )
+
+
+def test_after_a_change_the_attempt_of_another_episode_is_waited_for_and_does_not_count_against_the_cap() -> None:
+    of_another = decision(n_labels=900)
+    found = evaluate_conditions(
+        signals(onset=CHANGED, attempts=(), last_attempt=of_another, n_known_labels=900), AFTER_CHANGE, NOW
+    )
+    assert [one.name for one in found if not one.is_met] == ["back_off"]
+    assert "0 of 3 attempts" in "; ".join(one.reason for one in found)
 
 
 def test_every_unmet_condition_is_told() -> None:

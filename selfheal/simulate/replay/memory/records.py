@@ -56,6 +56,14 @@ class MemoryDecisions:
             for one in self._decisions.values()
         )
 
+    def newest_verdict(self, champion_version: int, since: datetime) -> Decision | None:
+        judged = (
+            one
+            for one in reversed(self._decisions.values())
+            if one.champion_version == champion_version and one.action in JUDGED and one.created_at >= since
+        )
+        return next(judged, None)
+
     def record_training_failure(self, decision_id: str, reason: str, now: datetime) -> None:  # noqa: ARG002
         self._failed.setdefault(decision_id, reason)
 
