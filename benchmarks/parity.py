@@ -36,7 +36,7 @@ from selfheal.services.scoring import scoring_of
 from selfheal.settings import default_settings
 from selfheal.simulate.replay.deployment import Deployment, Selection
 from selfheal.simulate.replay.engine import moments_of, replay
-from selfheal.simulate.replay.memory.traffic import as_datetime, prediction_id_of
+from selfheal.simulate.replay.memory.traffic import LABEL_SOURCE, as_datetime, prediction_id_of
 from selfheal.simulate.replay.ours import Ours, install, is_weekly_due
 from selfheal.simulate.replay.replay_settings import prescribed, settings_of_replay
 from selfheal_assets.assets.retraining import RequestTrigger, RetrainingRequest
@@ -224,7 +224,7 @@ class Sender:
         self._append(
             LABEL_JOURNAL,
             [
-                (prediction_id_of(row), label, at, at, "parity", False, None)
+                (prediction_id_of(row), label, at, at, LABEL_SOURCE, False, None)
                 for row, label, at in zip(rows.tolist(), stream.label[rows].tolist(), times, strict=True)
             ],
         )

@@ -34,6 +34,7 @@ from serving.routes import (
     dashboard,
     decisions,
     health,
+    label_quarantines,
     labels,
     live,
     metrics,
@@ -71,6 +72,7 @@ sent. Send its true label to `POST /labels` under its `prediction_id`; monitorin
 
 SCOPES_OF_BODIES = {
     "/monitoring/alerts/{alert_id}/acknowledge": Scope.ADMIN,
+    "/monitoring/label-quarantines/{quarantine_id}/release": Scope.ADMIN,
     "/promotions": Scope.ADMIN,
     "/rollbacks": Scope.ADMIN,
     "/retrainings": Scope.ADMIN,
@@ -130,7 +132,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=auth_errors,
     )
     app.include_router(labels.router, dependencies=[Depends(requires(Scope.LABEL))], responses=auth_errors)
-    subjects = (overview, health, models, promotions, monitoring, decisions, live, metrics, dashboard)
+    watching = (monitoring, label_quarantines, live, metrics)
+    subjects = (overview, health, models, promotions, decisions, *watching, dashboard)
     for subject in subjects:
         app.include_router(subject.router)
     if not authenticator.asks_for_keys:

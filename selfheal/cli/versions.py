@@ -88,6 +88,26 @@ def rollback(
     )
 
 
+@app.command("release-labels", rich_help_panel="Change what serves")
+def release_labels(
+    quarantine: Annotated[str, typer.Argument(help="Its id; the alert and `selfheal status` have it.")],
+    reason: Reason,
+    as_json: JsonFlag = False,
+) -> None:
+    """Take labels for right that are withheld as suspect: they count again."""
+    from selfheal.kit.serialization import to_dict
+    from selfheal.services.label_quarantines import release_labels as release
+
+    with opened_platform(load_settings()) as platform:
+        found = release(platform, quarantine, reason=reason, actor=getpass.getuser(), now=datetime.now(UTC))
+    if as_json:
+        print_json(to_dict(found))
+        return
+    console.print(
+        f"The labels of version {found.model_version} received since {found.started_at:%Y-%m-%d %H:%M} UTC count again."
+    )
+
+
 @app.command(rich_help_panel="Change what serves")
 def reproduce(
     version: Version,

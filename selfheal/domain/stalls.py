@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from selfheal.domain.monitoring.label_sanity import LABELS_SUSPECT
 from selfheal.domain.monitoring.silence import LONGEST_GRACE, MONITOR_SILENT, TRAFFIC_SILENT
 from selfheal.domain.monitoring.window import WindowLimits, filled_at
 from selfheal.domain.probation import CANNOT_COMPARE, NO_EVIDENCE, ROLLBACK_FAILED, UNDECIDED
@@ -56,12 +57,14 @@ STALL_STATES = (
     StallState("window not filled", WINDOW_NOT_FILLED),
     StallState("no labels", LABELS_SILENT),
     StallState("broken feed", "broken_feed"),
+    StallState("suspect labels", LABELS_SUSPECT),
     StallState("cooldown", RETRAINING_WAITS, "cooldown"),
     StallState("too few labels", RETRAINING_WAITS, "labelled_samples"),
     StallState("too few matured labels", RETRAINING_WAITS, "matured_samples"),
     StallState("too few labels of a class", RETRAINING_WAITS, "class_counts"),
     StallState("label coverage too low", RETRAINING_WAITS, "label_coverage"),
     StallState("feed not checked", RETRAINING_WAITS, "sound_feed"),
+    StallState("labels withheld", RETRAINING_WAITS, "sound_labels"),
     StallState("back-off", RETRAINING_WAITS, "back_off"),
     StallState("attempts used up", RETRAINING_BLOCKED, "attempts"),
     StallState("another contract", RETRAINING_BLOCKED, "champion"),

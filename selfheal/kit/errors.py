@@ -59,6 +59,10 @@ class UnknownVersionError(PermanentError):
     """The version is not registered."""
 
 
+class UnknownQuarantineError(PermanentError):
+    """There is no such quarantine of labels."""
+
+
 class PromotionConflictError(PermanentError):
     """The version that a promotion expected to replace is not the one in production."""
 

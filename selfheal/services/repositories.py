@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Alert,
         Decision,
         DriftReport,
+        LabelQuarantine,
         ModelVersion,
         PerformanceReport,
         ProbationReport,
@@ -73,8 +74,9 @@ class TrafficRepository(Protocol):
         max_rows: int,
         sound_only: bool = False,
         usable_only: bool = True,
+        received_before: datetime | None = None,
     ) -> pd.DataFrame:
-        """Return the newest labelled predictions, oldest first."""
+        """Return the newest labelled predictions, oldest first, without the labels that are withheld."""
 
     def labelled_keys(
         self, *, since: datetime | None = None, until: datetime | None = None, max_rows: int
@@ -94,6 +96,15 @@ class TrafficRepository(Protocol):
 
     def record_spoiled_period(self, tick_id: str, period: SpoiledPeriod) -> None:
         """Record the period of a broken feed that a tick found, once."""
+
+    def newest_labels(self, model_version: int, until: datetime, n_labels: int) -> pd.DataFrame:
+        """Return the version's newest labels received until then, oldest first, withheld or not."""
+
+    def label_quarantines(self, model_version: int | None = None) -> Sequence[LabelQuarantine]:
+        """Return the quarantines of a version's labels, or of all, oldest first."""
+
+    def record_label_quarantine(self, found: LabelQuarantine) -> None:
+        """Record a quarantine as it is now; what is released remains so."""
 
     def baseline(self) -> pd.DataFrame | None:
         """Return the first reference data; None before the first bootstrap."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.label_delay import MATURED_SHARE, label_delay, observed_until
+from selfheal.domain.monitoring.label_sanity import withheld
 from selfheal.domain.monitoring.onset import onset_of
 from selfheal.domain.records import JUDGED, Action, Decision, ModelVersion, Onset, Trigger
 from selfheal.domain.retraining.conditions import MaturedLabels, RetrainingLimits, RetrainingSignals
@@ -47,6 +48,7 @@ def retraining_signals(platform: LoopPlatform, trigger: Trigger, episode_id: str
         n_predictions=n_predictions,
         matured=matured,
         maturity=maturity,
+        suspect_labels=withheld(platform.traffic.label_quarantines(champion.version)),
         attempts=attempts,
         last_attempt=_last_attempt(platform, champion, attempts, onset),
         is_contract_its_own=champion.contract_hash == platform.contract.hash,

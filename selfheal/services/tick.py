@@ -12,6 +12,7 @@ from selfheal.domain.monitoring.drift import PROBABILITY, RECENT_ROWS, DriftLimi
 from selfheal.domain.monitoring.feed import MIN_ROWS as MIN_FEED_ROWS
 from selfheal.domain.monitoring.feed import FeedCheck, feed_problems, spoiled_period
 from selfheal.domain.monitoring.label_delay import label_delay, matured_period, observed_until
+from selfheal.domain.monitoring.label_sanity import MAX_LABELS, check_labels
 from selfheal.domain.monitoring.performance import performance_report
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.monitoring.silence import TRAFFIC_SILENT, Pulse, traffic_alert, traffic_pulse
@@ -21,6 +22,7 @@ from selfheal.domain.monitoring.window import HOUR, WindowLimits, longer_start, 
 from selfheal.domain.records import (
     Alert,
     DriftReport,
+    LabelCheck,
     ModelVersion,
     PerformanceReport,
     ProxyMetrics,
@@ -85,10 +87,17 @@ def measure(platform: LoopPlatform, window: Window, *, is_for_verdict_only: bool
     period = matured_period(window, delay, champion.promoted_at)
     since, until = period or (window.start, window.end)
     matured = None if period is None else platform.traffic.window_of(window.model_version, since, until)
+    check = _check_labels(platform, window)
     return performance_report(
         window,
         platform.traffic.window_rows(window, max_rows),
-        platform.traffic.labelled_rows(since=since, until=until, model_version=window.model_version, max_rows=max_rows),
+        platform.traffic.labelled_rows(
+            since=since,
+            until=until,
+            model_version=window.model_version,
+            max_rows=max_rows,
+            received_before=min((one.started_at for one in check.changed if one.is_open), default=None),
+        ),
         from_dict(ScoreMetrics, champion.metrics),
         champion.threshold,
         calibration_rows=_reference(platform, champion),
@@ -97,6 +106,7 @@ def measure(platform: LoopPlatform, window: Window, *, is_for_verdict_only: bool
         matured=matured,
         seed=platform.settings.random_seed,
         decides_at_auc=platform.settings.harm_min_auc if is_for_verdict_only else None,
+        label_check=check,
     )
 
 
@@ -114,6 +124,9 @@ def conclude(
     spoiled = spoiled_period(drift, last_feed_check(platform, version))
     if spoiled is not None:  # before the tick, so that a recorded tick implies that its consequences are recorded
         platform.traffic.record_spoiled_period(outcome.window.tick_id, spoiled)
+    if performance.label_check is not None and not drift.feed_problems:
+        for quarantine in performance.label_check.changed:
+            platform.traffic.record_label_quarantine(quarantine)
     platform.ticks.record(proxy, drift, performance, outcome, now)
     _sync_unusable(platform, drift.unusable_rows, now)
     return outcome, platform.alerts.sync(outcome, now)
@@ -171,6 +184,17 @@ def _assess(
 ) -> Triage:
     previous_episode = None if previous is None else previous.episode_id
     return triage(drift, performance, harm_limits(platform.settings), previous_episode)
+
+
+def _check_labels(platform: LoopPlatform, window: Window) -> LabelCheck:
+    """Judge the version's newest labels, as far as the window's tick knows them."""
+    version, last = window.model_version, last_feed_check(platform, window.model_version)
+    return check_labels(
+        platform.traffic.newest_labels(version, observed_until(window), MAX_LABELS),
+        platform.traffic.label_quarantines(version),
+        version,
+        is_feed_broken=last is not None and last.is_broken,
+    )
 
 
 def _current_window(platform: LoopPlatform, champion: ModelVersion, now: datetime) -> Window | None:

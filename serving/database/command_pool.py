@@ -21,6 +21,7 @@ from selfheal.kit.errors import (
     PermanentError,
     PromotionConflictError,
     ServiceUnavailableError,
+    UnknownQuarantineError,
     UnknownVersionError,
 )
 from serving.database.bulkhead import Bulkhead, BulkheadFullError, BulkheadTimeoutError
@@ -94,7 +95,7 @@ def _busy(why: str) -> ProblemError:
 def _problem(error: Exception) -> ProblemError:
     if isinstance(error, ServiceUnavailableError):
         return _busy(str(error))
-    if isinstance(error, UnknownVersionError):
+    if isinstance(error, UnknownVersionError | UnknownQuarantineError):
         return ProblemError(404, "not_found", str(error))
     return ProblemError(409, _kind_of_conflict(error), str(error))
 

@@ -44,6 +44,7 @@ OPEN_TO_ALL = {"GET /health", "GET /health/live", "GET /health/ready", "GET /liv
 NEEDS_AN_ID = {
     "GET /decisions/{decision_id}",
     "POST /monitoring/alerts/{alert_id}/acknowledge",
+    "POST /monitoring/label-quarantines/{quarantine_id}/release",
     "GET /monitoring/drift/{column}",
     "GET /monitoring/report",
     "GET /monitoring/reports/{name}",
@@ -65,13 +66,14 @@ READ = {
     "GET /monitoring/drift",
     "GET /monitoring/drift/{column}",
     "GET /monitoring/history",
+    "GET /monitoring/label-quarantines",
     "GET /monitoring/report",
     "GET /monitoring/reports",
     "GET /monitoring/reports/{name}",
     "GET /monitoring/stats",
     "GET /overview",
 }
-N_OPERATIONS = 26
+N_OPERATIONS = 28
 
 
 @dataclass

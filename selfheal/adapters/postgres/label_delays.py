@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from selfheal.adapters.postgres.label_quarantines import IS_TRUSTED
 from selfheal.domain.monitoring.label_delay import ROWS_PER_SLICE, sample_slices
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ def label_delay_sample(store: Store, model_version: int, since: datetime, until:
     The age is at `until`, the delay is that of the first label, whatever its sender called it; both are in seconds.
     The period is divided into equal slices and the first rows of each are read from the index: 10,000 rows at most, however
     many the version has served. A label received after `until` does not count yet. `is_replaced`: the label that counts
-    has another value than the first one.
+    has another value than the first one. Predictions with a label that is withheld are left out.
     """
     import pandas as pd
 
-    query = """
+    query = f"""
         SELECT extract(epoch FROM CAST(:until AS timestamptz) - p.created_at)::float8 AS age_s,
                CASE WHEN f.received_at <= CAST(:until AS timestamptz)
                     THEN extract(epoch FROM f.received_at - p.created_at)::float8 END AS delay_s,
@@ -39,6 +40,7 @@ def label_delay_sample(store: Store, model_version: int, since: datetime, until:
         ) p
         LEFT JOIN label_store l ON l.prediction_id = p.prediction_id
         CROSS JOIN LATERAL (SELECT coalesce(l.first_received_at, l.received_at) AS received_at) f
+        WHERE l.prediction_id IS NULL OR {IS_TRUSTED.format(row="l")}
     """
     slices = sample_slices(since, until)
     values = {

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, func, select, text
 
+from selfheal.adapters.postgres.label_quarantines import COUNT_WITHHELD, IS_TRUSTED
 from selfheal.adapters.postgres.spoiled_periods import COUNT_SPOILED, IS_SOUND
 from selfheal.adapters.postgres.tables import HOUR_OF_PREDICTION, ROLLUP_BUCKET, SAMPLING_HASH
 from selfheal.domain.contract import IS_LABELLED
@@ -186,21 +187,24 @@ def labelled_rows(
     max_rows: int,
     sound_only: bool = False,
     usable_only: bool = True,
+    received_before: datetime | None = None,
 ) -> pd.DataFrame:
-    """Return the newest labelled predictions, in chronological order.
+    """Return the newest labelled predictions, in chronological order, without the labels that are withheld.
 
     Columns: `prediction_id`, `created_at`, features, `probability`, `prediction`, `model_version`, `true_label`.
 
     Args:
         sound_only: omit predictions made while the feed was broken.
         usable_only: omit rows with an unusable derived value.
+        received_before: omit labels received then or later: a tick has just found them suspect.
     """
     is_sound = IS_SOUND.format(row="labelled", time="predicted_at") if sound_only else "true"
     query = f"""
         SELECT p.prediction_id, p.created_at, {_columns(store, "p.")}, p.probability, p.prediction, p.model_version,
                l.true_label
         FROM (SELECT prediction_id, true_label FROM label_store labelled
-              WHERE {is_sound}
+              WHERE {is_sound} AND {IS_TRUSTED.format(row="labelled")}
+                AND received_at < coalesce(%(received_before)s, 'infinity'::timestamptz)
                 AND predicted_at > coalesce(%(since)s, '-infinity'::timestamptz)
                 AND predicted_at <= coalesce(%(until)s, 'infinity'::timestamptz)
                 AND (%(version)s::int IS NULL OR model_version = %(version)s)
@@ -208,7 +212,8 @@ def labelled_rows(
         JOIN prediction_logs p USING (prediction_id)
         ORDER BY p.created_at, p.prediction_id
     """
-    rows = read_frame(store, query, {"since": since, "until": until, "version": model_version, "max_rows": max_rows})
+    bounds = {"since": since, "until": until, "received_before": received_before}
+    rows = read_frame(store, query, bounds | {"version": model_version, "max_rows": max_rows})
     return _usable(store, rows) if usable_only else rows
 
 
@@ -227,7 +232,7 @@ def labelled_keys(
     query = f"""
         SELECT p.created_at, l.true_label, {key} AS inputs_key
         FROM (SELECT prediction_id, true_label FROM label_store labelled
-              WHERE {IS_SOUND.format(row="labelled", time="predicted_at")}
+              WHERE {IS_SOUND.format(row="labelled", time="predicted_at")} AND {IS_TRUSTED.format(row="labelled")}
                 AND predicted_at > coalesce(%(since)s, '-infinity'::timestamptz)
                 AND predicted_at <= coalesce(%(until)s, 'infinity'::timestamptz)
               ORDER BY predicted_at DESC, prediction_id DESC LIMIT %(max_rows)s) l
@@ -245,7 +250,7 @@ def count_labels(store: Store, *, since: datetime | None = None, sound_only: boo
     """Return the number of predictions since `since`, and how many of them are labelled, for all versions.
 
     Args:
-        sound_only: do not count predictions made while the feed was broken.
+        sound_only: count neither predictions made while the feed was broken, nor labels that are withheld.
     """
     query = """
         WITH counts AS (
@@ -268,19 +273,23 @@ def count_labels(store: Store, *, since: datetime | None = None, sound_only: boo
         if not sound_only:
             return n_predictions, n_labels
         n_spoiled, n_spoiled_labels = connection.execute(COUNT_SPOILED, {"since": since}).one()
-    return n_predictions - n_spoiled, n_labels - n_spoiled_labels
+        n_withheld = connection.execute(COUNT_WITHHELD, {"since": since}).scalar_one()
+    return n_predictions - n_spoiled, n_labels - n_spoiled_labels - n_withheld
 
 
 def count_labels_received_after(
     store: Store, moment: datetime, *, since: datetime | None = None, until: datetime | None = None
 ) -> int:
-    """Return the number of labels whose first one arrived after `moment`, of sound predictions made in (since, until]."""
+    """Return the number of labels whose first one arrived after `moment`, of sound predictions made in (since, until].
+
+    Labels that are withheld are not counted.
+    """
     query = f"""
         SELECT count(*) FROM label_store l
         WHERE l.received_at > :moment AND coalesce(l.first_received_at, l.received_at) > :moment
           AND l.predicted_at > coalesce(:since, '-infinity'::timestamptz)
           AND l.predicted_at <= coalesce(:until, 'infinity'::timestamptz)
-          AND {IS_SOUND.format(row="l", time="predicted_at")}
+          AND {IS_SOUND.format(row="l", time="predicted_at")} AND {IS_TRUSTED.format(row="l")}
     """
     with store.engine.connect() as connection:
         return int(connection.execute(text(query), {"moment": moment, "since": since, "until": until}).scalar_one())

@@ -20,6 +20,7 @@ from selfheal.adapters.postgres import (
     baseline,
     decisions,
     label_delays,
+    label_quarantines,
     model_versions,
     predictions,
     probations,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         Alert,
         Decision,
         DriftReport,
+        LabelQuarantine,
         ModelVersion,
         PerformanceReport,
         ProbationReport,
@@ -93,6 +95,15 @@ class PostgresTraffic:
 
     def record_spoiled_period(self, tick_id: str, period: SpoiledPeriod) -> None:
         spoiled_periods.record_spoiled_period(self.store, tick_id, period)
+
+    def newest_labels(self, model_version: int, until: datetime, n_labels: int) -> pd.DataFrame:
+        return label_quarantines.newest_labels(self.store, model_version, until, n_labels)
+
+    def label_quarantines(self, model_version: int | None = None) -> list[LabelQuarantine]:
+        return label_quarantines.label_quarantines(self.store, model_version)
+
+    def record_label_quarantine(self, found: LabelQuarantine) -> None:
+        label_quarantines.record_label_quarantine(self.store, found)
 
     def baseline(self) -> pd.DataFrame | None:
         return baseline.read_baseline(self.store, self.data_dir)

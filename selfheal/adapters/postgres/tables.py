@@ -54,6 +54,7 @@ class Tables:
     model_metadata: Table
     monitoring_metrics: Table
     spoiled_periods: Table
+    label_quarantines: Table
     retraining_decisions: Table
     retraining_requests: Table
     training_failures: Table
@@ -77,6 +78,7 @@ def build_tables(contract: ModelContract) -> Tables:
         model_metadata=_model_metadata(metadata),
         monitoring_metrics=_monitoring_metrics(metadata),
         spoiled_periods=_spoiled_periods(metadata),
+        label_quarantines=_label_quarantines(metadata),
         retraining_decisions=_retraining_decisions(metadata),
         retraining_requests=_retraining_requests(metadata),
         training_failures=_training_failures(metadata),
@@ -276,6 +278,31 @@ def _spoiled_periods(metadata: MetaData) -> Table:
         _time("ended_at", required=True),
         Column("reasons", JSONB, nullable=False),
         Index("spoiled_periods_by_time", "model_version", "started_at"),
+    )
+
+
+def _label_quarantines(metadata: MetaData) -> Table:
+    """Return the table of labels that are withheld, by the time of their receipt; both ends belong to the period.
+
+    `ended_at` is null while it goes on. A quarantine that is released withholds nothing any longer.
+    """
+    return Table(
+        "label_quarantines",
+        metadata,
+        Column("quarantine_id", Text, primary_key=True),
+        Column("model_name", Text, nullable=False),
+        Column("model_version", Integer, nullable=False),
+        _time("started_at", required=True),
+        _time("ended_at"),
+        Column("label_source", Text),
+        Column("is_exchanged", Boolean, nullable=False),
+        Column("reasons", JSONB, nullable=False),
+        _time("released_at"),
+        Column("released_by", Text),
+        CheckConstraint(
+            "(released_at IS NULL) = (released_by IS NULL)", name="label_quarantines_are_released_by_somebody"
+        ),
+        Index("label_quarantines_by_time", "model_version", "started_at"),
     )
 
 

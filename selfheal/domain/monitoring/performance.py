@@ -12,7 +12,15 @@ from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.monitoring.estimation import estimate_performance, relation_p_value
 from selfheal.domain.monitoring.intervals import IntArray, metric_intervals
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
-from selfheal.domain.records import ConceptDrift, Interval, LabelDelay, PerformanceReport, ScoreMetrics, Window
+from selfheal.domain.records import (
+    ConceptDrift,
+    Interval,
+    LabelCheck,
+    LabelDelay,
+    PerformanceReport,
+    ScoreMetrics,
+    Window,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,6 +92,7 @@ def performance_report(
     matured: Window | None,
     seed: int,
     decides_at_auc: float | None = None,
+    label_check: LabelCheck | None = None,
 ) -> PerformanceReport:
     """Report realised and estimated quality of the champion in one window.
 
@@ -97,6 +106,7 @@ def performance_report(
         seed: of the estimate's simulation.
         decides_at_auc: `HarmLimits.min_auc`, if only the verdict is wanted (`triage`): leave out the intervals that cannot
             change it, most of the cost. None: the whole report.
+        label_check: what the newest labels are like; `labelled` is without those that are suspect.
     """
     realised = excess = low = None
     intervals: dict[str, Interval] = {}
@@ -129,6 +139,7 @@ def performance_report(
         concept_drift=concept_drift(p_value),
         concept_drift_p_value=p_value,
         concept_drift_rows=0 if p_value is None else len(labelled),
+        label_check=label_check,
     )
 
 

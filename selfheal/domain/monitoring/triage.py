@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from selfheal.domain.monitoring.label_sanity import alert_of, sentence_of
 from selfheal.domain.records import (
     Alert,
     ColumnDrift,
@@ -72,6 +73,9 @@ def triage(
                 *_length_of(drift.window),
             ),
         )
+    check = performance.label_check
+    suspect = (sentence_of(check.open),) if check is not None and check.open else ()
+    reasons = (*reasons, *suspect)
     return Triage(
         window=drift.window,
         verdict=verdict,
@@ -162,6 +166,8 @@ def _alerts(
     n_drifted, ratio = len(drift.drifted_features), drift.feature_drift_ratio
     metrics: dict[str, float | int | str | None] = {"feature_drift_ratio": ratio, "num_drifted_features": n_drifted}
     alerts: list[Alert] = []
+    if performance.label_check is not None and (suspect := alert_of(performance.label_check)) is not None:
+        alerts.append(suspect)
     if verdict is Verdict.BROKEN_FEED:
         message = f"The feed is broken: {'; '.join(reasons)}. Nothing sent meanwhile is trained on; check the sender."
         alerts.append(Alert("broken_feed", Severity.CRITICAL, message, metrics))

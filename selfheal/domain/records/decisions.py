@@ -27,6 +27,7 @@ class Action(StrEnum):
     INCONCLUSIVE = "inconclusive"
     ROLLBACK = "rollback"
     FORCE_PROMOTE = "force_promote"
+    RELEASE_LABELS = "release_labels"
 
 
 JUDGED = (Action.PROMOTE, Action.REJECT, Action.INCONCLUSIVE)

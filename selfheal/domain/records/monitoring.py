@@ -181,11 +181,19 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassCoverage:
+    """The share of each class's predictions that has a label, as the scores count the classes; it may exceed 1 by chance."""
+
+    negative: float
+    positive: float
+
+
+@dataclass(frozen=True, slots=True)
 class LabelDelay:
     """How long labels take, from a sample of the version's predictions, and the age from which a row counts as matured.
 
-    `matured_after_s` (seconds) is None if that is not identifiable (`reason` says why): there are few labels, or labels are
-    still arriving. `quantiles_s` are the ages in seconds by which 10, 50 and 90 % of the eventual labels have arrived;
+    `matured_after_s` (seconds) is None if that is not identifiable (`reason` says why): there are few labels, labels are
+    still arriving, or those that came are not like those that did not (`selection`). `quantiles_s` are the ages in seconds by which 10, 50 and 90 % of the eventual labels have arrived;
     `expected_coverage_pct` is the percentage of predictions that are eventually labelled. `n_replaced` predictions were left
     out, because their first label was replaced by one of another value.
     """
@@ -197,11 +205,50 @@ class LabelDelay:
     quantiles_s: dict[str, float] = field(default_factory=dict)
     expected_coverage_pct: float | None = None
     n_replaced: int = 0
+    matured_after_by_class_s: dict[str, float] = field(default_factory=dict)
+    """Age in seconds by which 95 % of the labels of a class (`0`, `1`) that have come had come."""
+    coverage: ClassCoverage | None = None
+    """Of the predictions that have reached that age."""
 
     @property
     def is_identifiable(self) -> bool:
         """Return whether the age of maturity is known."""
         return self.matured_after_s is not None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelQuarantine:
+    """Labels that are withheld because they contradict what the same sender sent before: those received in a period.
+
+    `started_at` is when the first of them was received, `ended_at` when the last one was; None: it goes on. `label_source`
+    is whose labels they are; None: everybody's. Once it is released, by a person or because the labels have remained the
+    same for long, they count again.
+    """
+
+    quarantine_id: str
+    model_version: int
+    started_at: datetime
+    reasons: tuple[str, ...]
+    ended_at: datetime | None = None
+    label_source: str | None = None
+    is_exchanged: bool = False
+    """Whether inverted labels would be what the scores announce: only a person releases those."""
+    released_at: datetime | None = None
+    released_by: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether labels that arrive now are withheld, too."""
+        return self.ended_at is None and self.released_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCheck:
+    """What a tick found about the newest labels: quarantines that begin, grow or end with it, and all that are open then."""
+
+    n_labels: int
+    changed: tuple[LabelQuarantine, ...] = ()
+    open: tuple[LabelQuarantine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +282,9 @@ class PerformanceReport:
     concept_drift: ConceptDrift = ConceptDrift.NOT_IDENTIFIABLE
     concept_drift_p_value: float | None = None
     concept_drift_rows: int = 0
+    label_check: LabelCheck | None = None
+    withheld: tuple[str, ...] = ()
+    """Why no realised metric is given, or not on all labels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ class RetrainingSignals:
     those that failed for what their model or rows are like; `last_attempt` is the last one, after a change that of any episode, and
     `n_known_labels` of the usable labels were there then.
     `parts` of the training set that these labels would make; None while there are fewer labels than a retraining wants.
-    `is_contract_its_own`: the champion was trained under the contract that this process has.
+    `is_contract_its_own`: the champion was trained under the contract that this process has. `suspect_labels` says which
+    labels are withheld, if labels that arrive now are; empty: none.
     """
 
     trigger: Trigger
@@ -55,6 +56,7 @@ class RetrainingSignals:
     parts: Sequence[PartCounts] | None = None
     is_contract_its_own: bool = True
     onset: Onset | None = None
+    suspect_labels: str = ""
 
     @property
     def n_usable_labels(self) -> int:
@@ -95,6 +97,7 @@ def evaluate_conditions(signals: RetrainingSignals, limits: RetrainingLimits, no
             _matured(signals, limits),
             _class_counts(signals, limits),
             _sound_feed(signals.is_feed_broken),
+            _sound_labels(signals.suspect_labels),
         )
     return (
         champion,
@@ -104,6 +107,7 @@ def evaluate_conditions(signals: RetrainingSignals, limits: RetrainingLimits, no
         _class_counts(signals, limits),
         _coverage(signals, limits),
         _sound_feed(signals.is_feed_broken),
+        _sound_labels(signals.suspect_labels),
         _attempts_left(signals.attempts, limits.max_attempts),
         _new_labels(signals),
     )
@@ -246,6 +250,13 @@ def _sound_feed(is_broken: bool | None) -> Condition:
     if is_broken:
         return Condition("sound_feed", False, "the feed is broken: repair it before training on it")
     return Condition("sound_feed", True, "the feed was sound when it was last looked at")
+
+
+def _sound_labels(suspect: str) -> Condition:
+    """Require labels that do not contradict what was sent before: a model would learn their fault, and be judged by it."""
+    if suspect:
+        return Condition("sound_labels", False, suspect)
+    return Condition("sound_labels", True, "no labels are withheld as suspect")
 
 
 def _attempts_left(attempts: Sequence[Decision], cap: int) -> Condition:

@@ -58,7 +58,7 @@ def conditions(now: Any = NOW, **changes: Any) -> tuple[Condition, ...]:
 def test_where_all_conditions_are_met_a_retraining_may_start(trigger: Trigger) -> None:
     found = conditions(trigger=trigger)
     assert is_allowed(found)
-    assert len(found) == 9
+    assert len(found) == 10
     assert unmet(found) == ""
 
 
@@ -94,6 +94,7 @@ def test_where_all_conditions_are_met_a_retraining_may_start(trigger: Trigger) -
         ),
         ("label_coverage", {"n_predictions": 3_400}, "29 % of the predictions are labelled, 30 % wanted"),
         ("sound_feed", {"is_feed_broken": True}, "repair it before training on it"),
+        ("sound_labels", {"suspect_labels": "labels are withheld"}, "labels are withheld"),
         ("sound_feed", {"is_feed_broken": None}, "too little of the champion's traffic"),
         ("attempts", {"attempts": ATTEMPTED * 3}, "3 of 3 attempts of this episode are used"),
         ("back_off", {"n_known_labels": 801}, "1,000 labels, the next attempt waits for 1,001: a quarter more"),

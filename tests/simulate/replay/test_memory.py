@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.parity import Sender
-from selfheal.domain.records import SpoiledPeriod
+from selfheal.domain.records import LabelQuarantine, SpoiledPeriod
 from selfheal.services.platform import Platform
 from selfheal.settings import default_settings
 from selfheal.simulate.replay.deployment import Deployment, Selection
@@ -55,7 +55,17 @@ def answers(traffic: Any, lived: Deployment) -> dict[str, Any]:
     spoiled = SpoiledPeriod(1, later, later + timedelta(hours=2), ("a reason",))
     traffic.record_spoiled_period("a tick", spoiled)
     traffic.record_spoiled_period("overlapping", replace(spoiled, ended_at=later + timedelta(hours=3)))
+    suspect = LabelQuarantine("q", 1, later + timedelta(hours=20), ("a reason",))
+    traffic.record_label_quarantine(suspect)
+    traffic.record_label_quarantine(replace(suspect, ended_at=later + timedelta(hours=24)))
+    other = replace(suspect, quarantine_id="r", started_at=start, released_at=now, released_by="somebody")
+    traffic.record_label_quarantine(other)
+    traffic.record_label_quarantine(replace(other, released_at=None, released_by=None))
     return {
+        "newest_labels": traffic.newest_labels(1, now, 30),
+        "earlier_labels": traffic.newest_labels(1, now - timedelta(hours=9), 10_000),
+        "quarantines": (list(traffic.label_quarantines(1)), list(traffic.label_quarantines(2))),
+        "not_received_later": traffic.labelled_rows(max_rows=10_000, received_before=now - timedelta(hours=8)),
         "latest_activity": traffic.latest_activity(now),
         "windows": (whole, part, traffic.window_of(1, now), traffic.window_of(2, start)),
         "nth": [traffic.time_of_nth_newest(1, start, now, n) for n in (1, 100, 10_000)],

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from selfheal.domain.contract import FloatArray, ModelContract
-    from selfheal.domain.records import SpoiledPeriod
+    from selfheal.domain.records import LabelQuarantine, SpoiledPeriod
     from selfheal.simulate.replay.policy import View
+
+LABEL_SOURCE = "replay"
+"""The source of a replay's labels."""
 
 ID_BASE = UUID("00000000-0000-4000-8000-000000000000").int
 
@@ -74,6 +77,7 @@ class MemoryTraffic:
         self._contract = contract
         self._index_of, self._version_of, self._threshold_of = index_of, version_of, threshold_of
         self._spoiled: dict[str, SpoiledPeriod] = {}
+        self._quarantines: dict[str, LabelQuarantine] = {}
 
     def latest_activity(self, now: datetime) -> tuple[datetime | None, datetime | None]:  # noqa: ARG002
         view = self._now()
@@ -146,8 +150,9 @@ class MemoryTraffic:
         max_rows: int,
         sound_only: bool = False,
         usable_only: bool = True,
+        received_before: datetime | None = None,
     ) -> pd.DataFrame:
-        rows = self._labelled(since, until, model_version, max_rows, sound_only=sound_only)
+        rows = self._labelled(since, until, model_version, max_rows, sound_only=sound_only, before=received_before)
         frame = self._predictions(rows)
         frame.insert(0, "prediction_id", _ids(rows))
         frame["model_version"] = self._versions(rows)
@@ -173,15 +178,16 @@ class MemoryTraffic:
 
     def count_labels(self, *, since: datetime | None = None, sound_only: bool = False) -> tuple[int, int]:
         rows = self._all_rows(since, None)
-        if sound_only:
-            rows = rows[self._is_sound(rows)]
-        return len(rows), int((~np.isnat(self._arrivals(rows))).sum())
+        if not sound_only:
+            return len(rows), int((~np.isnat(self._arrivals(rows))).sum())
+        rows = rows[self._is_sound(rows)]
+        return len(rows), int((~np.isnat(self._trusted_arrivals(rows))).sum())
 
     def count_labels_received_after(
         self, moment: datetime, *, since: datetime | None = None, until: datetime | None = None
     ) -> int:
         rows = self._all_rows(since, until)
-        rows = rows[self._arrivals(rows) > as_moment(moment)]  # NaT compares as False
+        rows = rows[self._trusted_arrivals(rows) > as_moment(moment)]  # NaT compares as False
         return int(self._is_sound(rows).sum())
 
     def label_delay_sample(self, model_version: int, since: datetime, until: datetime) -> pd.DataFrame:
@@ -197,6 +203,7 @@ class MemoryTraffic:
             for start, stop in [np.searchsorted(times, [as_moment(begins), as_moment(ends)], side="right")]
         ]
         rows = np.concatenate(parts) if parts else of_version[:0]
+        rows = rows[~self._is_withheld(rows)]
         created, arrivals = view.event_time[rows], self._arrivals(rows)
         is_known = arrivals <= horizon
         delay = np.where(is_known, _seconds(arrivals - created), np.nan)
@@ -211,6 +218,35 @@ class MemoryTraffic:
 
     def record_spoiled_period(self, tick_id: str, period: SpoiledPeriod) -> None:
         self._spoiled.setdefault(tick_id, period)
+
+    def newest_labels(self, model_version: int, until: datetime, n_labels: int) -> pd.DataFrame:
+        import pandas as pd
+
+        rows = self._rows(model_version)
+        arrivals = self._arrivals(rows)
+        is_known = arrivals <= as_moment(until)
+        rows, arrivals = rows[is_known], arrivals[is_known]
+        is_sound = self._is_sound(rows)
+        rows, arrivals = rows[is_sound], arrivals[is_sound]
+        newest = np.lexsort((rows, arrivals))[-n_labels:]
+        rows, view = rows[newest], self._now()
+        return pd.DataFrame(
+            {
+                "received_at": pd.DatetimeIndex(arrivals[newest]).tz_localize("UTC"),
+                "probability": view.probability[rows],
+                TRUE_LABEL: view.log.stream.label[rows].astype(np.int64),
+                "label_source": np.full(len(rows), LABEL_SOURCE, dtype=object),
+            }
+        )
+
+    def label_quarantines(self, model_version: int | None = None) -> list[LabelQuarantine]:
+        found = [one for one in self._quarantines.values() if model_version in {None, one.model_version}]
+        return sorted(found, key=lambda one: (one.started_at, one.quarantine_id))
+
+    def record_label_quarantine(self, found: LabelQuarantine) -> None:
+        known = self._quarantines.get(found.quarantine_id)
+        if known is None or known.released_at is None:
+            self._quarantines[found.quarantine_id] = found
 
     def baseline(self) -> pd.DataFrame | None:
         """Return None: the first baseline informs people and decides nothing."""
@@ -240,9 +276,11 @@ class MemoryTraffic:
         max_rows: int,
         *,
         sound_only: bool,
+        before: datetime | None = None,
     ) -> IntArray:
         rows = self._all_rows(since, until) if model_version is None else self._rows(model_version, since, until)
-        rows = rows[~np.isnat(self._arrivals(rows))]
+        arrivals = self._trusted_arrivals(rows)
+        rows = rows[~np.isnat(arrivals) if before is None else arrivals < as_moment(before)]
         return (rows[self._is_sound(rows)] if sound_only else rows)[-max_rows:]
 
     def _arrivals(self, rows: IntArray) -> TimeArray:
@@ -250,6 +288,22 @@ class MemoryTraffic:
         view = self._now()
         arrivals = view.log.label_time[rows]
         return np.where(arrivals <= view.now, arrivals, np.datetime64("NaT", "us"))
+
+    def _trusted_arrivals(self, rows: IntArray) -> TimeArray:
+        """Return the arrivals without those of labels that are withheld."""
+        return np.where(self._is_withheld(rows), np.datetime64("NaT", "us"), self._arrivals(rows))
+
+    def _is_withheld(self, rows: IntArray) -> BoolArray:
+        """Return which rows have a label that a quarantine withholds. A replay's labels have one source."""
+        is_withheld = np.zeros(len(rows), dtype=np.bool_)
+        for one in self._quarantines.values():
+            if one.released_at is None:
+                arrivals = self._arrivals(rows)
+                is_within = arrivals >= as_moment(one.started_at)
+                if one.ended_at is not None:
+                    is_within &= arrivals <= as_moment(one.ended_at)
+                is_withheld |= is_within & (self._now().served_by[rows] == self._index_of(one.model_version))
+        return is_withheld
 
     def _is_sound(self, rows: IntArray) -> BoolArray:
         """Return which rows were not sent while a tick found their version's feed broken."""
