@@ -299,6 +299,12 @@ class Settings(BaseSettings):
         le=24 * 3_650,
         description="hours in which predictions go on and no label comes that raise an alert; more than outcomes take",
     )
+    label_maturity_hours: float | None = Field(
+        None,
+        ge=0,
+        le=24 * 3_650,
+        description="hours after which the outcome of a prediction is known, if it ever is; absent: estimated from the labels",
+    )
     monitoring_results_retention_days: int = Field(
         30,
         validation_alias=_renamed("monitoring_results_retention_days"),

@@ -33,6 +33,7 @@ EVIDENCE_TABLES = frozenset(
         "promotions",
         "probations",
         "spoiled_periods",
+        "label_quarantines",
         "model_metadata",
         "reference_data",
     }

@@ -140,6 +140,33 @@ class Label(Forgiving):
 
 @forgiving
 @dataclass(frozen=True, slots=True)
+class LabelPolicy(Forgiving):
+    """Which outcomes ever become known, where somebody knows it. Without it, it is judged by the labels that come.
+
+    `all`: every prediction gets its label in the end, however late; labels that have ceased to come are then late, not missing.
+    `random`: a random share gets one, whatever score and outcome; nothing is compared then. `approved_only` and
+    `flagged_only`: only predictions below, or only those at or above the threshold; the quality on all of the traffic is then
+    not identifiable, and realised metrics, gates and probation are withheld.
+    """
+
+    labelled: Literal["all", "random", "approved_only", "flagged_only"]
+
+    def why_not_identifiable(self, is_complete: bool) -> str:
+        """Return why labelled rows do not show the quality on all rows; empty if nothing declared says so.
+
+        Args:
+            is_complete: almost all predictions that are old enough have a label.
+        """
+        if self.labelled == "all" and not is_complete:
+            return "not identifiable: label_policy says that every prediction gets a label, and most of an age do not have theirs"
+        if self.labelled in {"approved_only", "flagged_only"}:
+            kept = "below" if self.labelled == "approved_only" else "at or above"
+            return f"not identifiable: label_policy says that only predictions {kept} the threshold get a label"
+        return ""
+
+
+@forgiving
+@dataclass(frozen=True, slots=True)
 class Segment(Forgiving):
     """A slice of the rows whose metrics are reported beside the gates: `edges` cut `feature` into bands."""
 
@@ -182,6 +209,7 @@ class ModelContract(Forgiving):
     absent; without it the file is required. `equal_inputs_are_one_case` says how to treat two rows with the same inputs:
     True (the default) if they are the same case, which must not be both learned from and judged on; False if inputs are
     so coarse that different cases look alike.
+    `label_policy` says which outcomes ever become known, if that is known.
     `default_csv` is the file's name in DATA_DIR; by default the contract's name and `.csv`.
     """
 
@@ -199,6 +227,7 @@ class ModelContract(Forgiving):
     trusted_types: tuple[str, ...] = ()
     segments: tuple[Segment, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
+    label_policy: LabelPolicy | None = None
 
     def __post_init__(self) -> None:
         self._refuse_wrong_arguments()
@@ -229,7 +258,11 @@ class ModelContract(Forgiving):
     def _parts(self) -> Iterator[object]:
         """Yield the declarations that the contract is made of, as far as they are declarations."""
         lists = [self.inputs, self.derived, self.segments, self.scenarios]
-        parts = [self.label, *(part for parts in lists if isinstance(parts, tuple | list) for part in parts)]
+        parts = [
+            self.label,
+            self.label_policy,
+            *(part for parts in lists if isinstance(parts, tuple | list) for part in parts),
+        ]
         for part in parts:
             if isinstance(part, Forgiving):
                 yield part

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from selfheal.domain.monitoring.label_sanity import LABELS_SUSPECT
 from selfheal.domain.monitoring.silence import LONGEST_GRACE, MONITOR_SILENT, TRAFFIC_SILENT
+from selfheal.domain.monitoring.triage import LABELS_SELECTED
 from selfheal.domain.monitoring.window import WindowLimits, filled_at
 from selfheal.domain.probation import CANNOT_COMPARE, NO_EVIDENCE, ROLLBACK_FAILED, UNDECIDED
 from selfheal.domain.records import Alert, Condition, Severity
@@ -58,6 +59,7 @@ STALL_STATES = (
     StallState("no labels", LABELS_SILENT),
     StallState("broken feed", "broken_feed"),
     StallState("suspect labels", LABELS_SUSPECT),
+    StallState("selected labels", LABELS_SELECTED),
     StallState("cooldown", RETRAINING_WAITS, "cooldown"),
     StallState("too few labels", RETRAINING_WAITS, "labelled_samples"),
     StallState("too few matured labels", RETRAINING_WAITS, "matured_samples"),

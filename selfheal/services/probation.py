@@ -10,7 +10,7 @@ import numpy as np
 from selfheal.adapters.postgres import probations
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.drift import PROBABILITY
-from selfheal.domain.monitoring.label_delay import label_delay, matured_period, observed_until
+from selfheal.domain.monitoring.label_delay import matured_period, observed_until
 from selfheal.domain.probation import (
     BACK_TO_VERSION,
     CANNOT_COMPARE,
@@ -31,6 +31,7 @@ from selfheal.domain.probation import (
 )
 from selfheal.domain.records import ModelVersion, ProbationReport, Trigger
 from selfheal.kit.errors import IntegrityError, ModelRefusedError, PermanentError, UnknownVersionError
+from selfheal.services.label_maturity import delay_of_labels
 from selfheal.services.promotion.going_live import rollback
 from selfheal.services.scoring import try_scores
 
@@ -154,7 +155,7 @@ def _matured_rows(platform: LoopPlatform, champion: ModelVersion) -> tuple[pd.Da
     window = platform.traffic.window_of(champion.version, since)
     if window is None:
         return None, "it has served nothing yet"
-    delay = label_delay(platform.traffic.label_delay_sample(champion.version, since, observed_until(window)))
+    delay = delay_of_labels(platform, champion.version, since, observed_until(window))
     period = matured_period(window, delay, since)
     if period is None:
         return None, f"{window.n_labels:,} labels so far; when rows have matured is {delay.reason}"

@@ -97,6 +97,9 @@ class TrafficRepository(Protocol):
     def record_spoiled_period(self, tick_id: str, period: SpoiledPeriod) -> None:
         """Record the period of a broken feed that a tick found, once."""
 
+    def sound_rows(self, model_version: int, since: datetime, until: datetime, max_rows: int) -> pd.DataFrame:
+        """Return the version's newest sound predictions in (since, until], labelled or not, oldest first."""
+
     def newest_labels(self, model_version: int, until: datetime, n_labels: int) -> pd.DataFrame:
         """Return the version's newest labels received until then, oldest first, withheld or not."""
 

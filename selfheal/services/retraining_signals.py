@@ -11,12 +11,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from selfheal.domain.contract import TRUE_LABEL
-from selfheal.domain.monitoring.label_delay import MATURED_SHARE, label_delay, observed_until
+from selfheal.domain.monitoring.label_delay import MATURED_SHARE, observed_until
 from selfheal.domain.monitoring.label_sanity import withheld
 from selfheal.domain.monitoring.onset import onset_of
 from selfheal.domain.records import JUDGED, Action, Decision, ModelVersion, Onset, Trigger
 from selfheal.domain.retraining.conditions import MaturedLabels, RetrainingLimits, RetrainingSignals
 from selfheal.domain.retraining.dataset import EVALUATION_SHARE, evaluation_share, part_counts, parts_of
+from selfheal.services.label_maturity import delay_of_labels
 from selfheal.services.tick import last_feed_check
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def matured_labels(
     if window is None:
         return None, "not identifiable: there is no traffic"
     observed = observed_until(window)
-    delay = label_delay(traffic.label_delay_sample(champion.version, since, observed))
+    delay = delay_of_labels(platform, champion.version, since, observed)
     if delay.matured_after_s is None:
         return None, delay.reason
     until = observed - timedelta(seconds=delay.matured_after_s)

@@ -11,7 +11,7 @@ from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.drift import PROBABILITY, RECENT_ROWS, DriftLimits, detect_drift
 from selfheal.domain.monitoring.feed import MIN_ROWS as MIN_FEED_ROWS
 from selfheal.domain.monitoring.feed import FeedCheck, feed_problems, spoiled_period
-from selfheal.domain.monitoring.label_delay import label_delay, matured_period, observed_until
+from selfheal.domain.monitoring.label_delay import matured_period, observed_until
 from selfheal.domain.monitoring.label_sanity import MAX_LABELS, check_labels
 from selfheal.domain.monitoring.performance import performance_report
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
@@ -34,6 +34,7 @@ from selfheal.domain.records import (
 from selfheal.domain.retraining.requests import LatestTick
 from selfheal.kit.errors import NoProductionModelError
 from selfheal.kit.serialization import from_dict
+from selfheal.services.label_maturity import delay_of_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,9 +82,9 @@ def measure(platform: LoopPlatform, window: Window, *, is_for_verdict_only: bool
     """
     champion = _champion_of_window(platform, window)
     max_rows = platform.settings.monitoring_max_rows
-    until = observed_until(window)
-    sample = platform.traffic.label_delay_sample(window.model_version, champion.promoted_at or window.start, until)
-    delay = label_delay(sample)
+    delay = delay_of_labels(
+        platform, window.model_version, champion.promoted_at or window.start, observed_until(window)
+    )
     period = matured_period(window, delay, champion.promoted_at)
     since, until = period or (window.start, window.end)
     matured = None if period is None else platform.traffic.window_of(window.model_version, since, until)

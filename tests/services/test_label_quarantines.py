@@ -79,7 +79,7 @@ def test_inverted_labels_are_found_by_a_tick_and_neither_prove_harm_nor_start_a_
     right = serve(platform, toy_rows(N_ROWS))
     tick(platform, right.last_at + SECOND)
     assert label_quarantines(platform.store) == []
-    rows = toy_rows(400, 2)
+    rows = toy_rows(600, 2)
     wrong = serve(platform, rows.assign(true_label=1 - rows["true_label"]), start=right.last_at + HOUR)
     found = tick(platform, wrong.last_at + SECOND)
     assert found.verdict.value == "stable"

@@ -60,7 +60,7 @@ def test_a_retraining_that_may_not_start_is_recorded_with_every_reason(make_sett
     serve(platform, toy_rows(100), start=T0 + HOUR, labelled_share=0.1)
     decision = decide(platform, Trigger.DRIFT, T0 + 2 * HOUR, "e1")
     assert decision.action is Action.SKIP
-    assert unmet(decision) == {"cooldown", "labelled_samples", "label_coverage", "sound_feed"}
+    assert unmet(decision) == {"cooldown", "labelled_samples", "matured_samples", "label_coverage", "sound_feed"}
     assert "cooling down until 2026-03-09" in decision.reason
     assert "10 labelled predictions, 667 wanted" in decision.reason
     assert decisions.recent(platform.store, limit=1) == [decision]
@@ -118,10 +118,10 @@ def test_a_skip_is_another_row_only_for_other_unmet_conditions_or_another_attemp
     for i in range(3):
         sent = serve(platform, toy_rows(20, seed=i), start=T0 + (3 + i) * HOUR, labelled_share=0.1)
         assert decide(platform, Trigger.DRIFT, sent.last_at, "e1") == first
-    assert unmet(first) == {"labelled_samples", "label_coverage", "sound_feed"}
+    assert unmet(first) == {"labelled_samples", "matured_samples", "label_coverage", "sound_feed"}
     tick(platform, sent.last_at)
     evaluated_at = decide(platform, Trigger.DRIFT, sent.last_at + HOUR, "e1")
-    assert unmet(evaluated_at) == {"labelled_samples", "label_coverage"}
+    assert unmet(evaluated_at) == {"labelled_samples", "matured_samples", "label_coverage"}
     assert decide(platform, Trigger.DRIFT, sent.last_at + HOUR, "e2") != evaluated_at
     assert len(decisions.recent(platform.store, actions=[Action.SKIP])) == 3
 

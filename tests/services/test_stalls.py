@@ -20,7 +20,7 @@ from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.adapters.postgres.training_failures import record_training_failure
 from selfheal.cli.status import status_screen
 from selfheal.domain.probation import UNDECIDED
-from selfheal.domain.records import Action, Alert, Severity, Trigger
+from selfheal.domain.records import Action, Alert, LabelQuarantine, Severity, Trigger
 from selfheal.domain.stalls import RAISED_HERE, STALL_STATES, StallState
 from selfheal.services.platform import Platform, open_platform
 from selfheal.services.probation import watch_probation
@@ -165,6 +165,27 @@ def immature(platform: Platform) -> Put:
     return Put(sent.last_at + HOUR)
 
 
+def thinly_labelled(platform: Platform) -> Put:
+    """Every fifth prediction gets its label, within ten minutes."""
+    rows = toy_rows(3_600)
+    sent = serve(platform, rows, step=10 * SECOND, labelled_share=0)
+    for first in range(0, 3_600, 60):
+        places = range(first, first + 60, 5)
+        labels = rows["true_label"].iloc[list(places)].astype(int).tolist()
+        at = sent.created_at[min(first + 60, 3_599)]
+        ids = [sent.prediction_ids[place] for place in places]
+        journal_labels(platform.settings.data_dir, ids, labels, received_at=at)
+    ingest_all(platform)
+    harmful(platform, sent.last_at + SECOND)
+    return Put(sent.last_at + HOUR)
+
+
+def with_suspect_labels(platform: Platform) -> Put:
+    put = harm_with()(platform)
+    platform.traffic.record_label_quarantine(LabelQuarantine("a1", 1, put.now + DAY, ("inverted",)))
+    return put
+
+
 def raised(kind: str, source: str) -> Way:
     """As the part of the platform raises it that sees the cause; how it does is tested there."""
 
@@ -191,11 +212,14 @@ WAYS: dict[str, Way] = {
     "window not filled": slow_traffic,
     "no labels": no_labels,
     "broken feed": broken_feed,
+    "suspect labels": raised("labels_suspect", alerts.MONITORING),
+    "selected labels": raised("labels_selected", alerts.MONITORING),
+    "labels withheld": with_suspect_labels,
     "cooldown": cooling_down,
     "too few labels": harm_with(600),
     "too few matured labels": immature,
     "too few labels of a class": harm_with(rows=ONE_CLASS),
-    "label coverage too low": harm_with(3_500, labelled_share=0.25),
+    "label coverage too low": thinly_labelled,
     "feed not checked": harm_with(unchecked=True),
     "back-off": attempted(1),
     "attempts used up": attempted(3),

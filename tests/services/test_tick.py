@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -107,7 +108,11 @@ def test_realised_quality_is_that_of_the_labelled_rows(platform: Platform) -> No
     sent = serve(platform, toy_rows(400), labelled_share=0.5)
     proxy = collect(platform, sent.last_at)
     assert proxy is not None
-    report = measure(platform, proxy.window)
+    unknown = measure(platform, proxy.window)
+    assert unknown.realised is None
+    assert "realised metrics, gates and probation are withheld" in unknown.withheld[0]
+    declared = platform.settings.model_copy(update={"label_maturity_hours": 0.0})
+    report = measure(replace(platform, settings=declared), proxy.window)
     assert report.realised is not None
     labels = sent.rows["true_label"].to_numpy()[:200]
     assert report.realised.n_rows == 200

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def label_delay_sample(store: Store, model_version: int, since: datetime, until: datetime) -> pd.DataFrame:
-    """Return predictions of a version, spread over (since, until]: `age_s`, `delay_s`, `true_label`, `is_replaced`.
+    """Return predictions of a version, spread over (since, until], with their labels.
 
-    The age is at `until`, the delay is that of the first label, whatever its sender called it; both are in seconds.
+    Columns: `age_s`, `delay_s`, `true_label`, `is_replaced`, `probability`. The age is at `until`, the delay is that of the first label, whatever its sender called it; both are in seconds.
     The period is divided into equal slices and the first rows of each are read from the index: 10,000 rows at most, however
     many the version has served. A label received after `until` does not count yet. `is_replaced`: the label that counts
     has another value than the first one. Predictions with a label that is withheld are left out.
@@ -31,10 +31,11 @@ def label_delay_sample(store: Store, model_version: int, since: datetime, until:
                CASE WHEN f.received_at <= CAST(:until AS timestamptz)
                     THEN extract(epoch FROM f.received_at - p.created_at)::float8 END AS delay_s,
                CASE WHEN f.received_at <= CAST(:until AS timestamptz) THEN l.true_label::float8 END AS true_label,
-               coalesce(f.received_at <= CAST(:until AS timestamptz) AND l.first_label <> l.true_label, false) AS is_replaced
+               coalesce(f.received_at <= CAST(:until AS timestamptz) AND l.first_label <> l.true_label, false) AS is_replaced,
+               p.probability
         FROM unnest(CAST(:begins AS timestamptz[]), CAST(:ends AS timestamptz[])) slices(begins, ends)
         CROSS JOIN LATERAL (
-            SELECT logs.prediction_id, logs.created_at FROM prediction_logs logs
+            SELECT logs.prediction_id, logs.created_at, logs.probability FROM prediction_logs logs
             WHERE logs.model_version = :version AND logs.created_at > slices.begins AND logs.created_at <= slices.ends
             ORDER BY logs.created_at LIMIT :rows_per_slice
         ) p
@@ -52,5 +53,5 @@ def label_delay_sample(store: Store, model_version: int, since: datetime, until:
     }
     with store.engine.connect() as connection:
         rows = connection.execute(text(query), values).all()
-    sample = pd.DataFrame(rows, columns=["age_s", "delay_s", "true_label", "is_replaced"])
-    return sample.astype({"age_s": "float64", "delay_s": "float64", "true_label": "float64", "is_replaced": "bool"})
+    sample = pd.DataFrame(rows, columns=["age_s", "delay_s", "true_label", "is_replaced", "probability"])
+    return sample.astype(dict.fromkeys(sample.columns, "float64") | {"is_replaced": "bool"})

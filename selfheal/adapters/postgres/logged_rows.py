@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from selfheal.adapters.postgres.predictions import read_frame
+from selfheal.adapters.postgres.spoiled_periods import IS_SOUND
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,3 +41,22 @@ def logged_rows(store: Store, *, since: datetime | None, until: datetime, max_ro
     rows = read_frame(store, query, {"since": since, "until": until, "max_rows": max_rows})
     rows[LABEL_KNOWN_AT] = pd.to_datetime(rows[LABEL_KNOWN_AT], format="ISO8601", utc=True)
     return rows
+
+
+def sound_rows(store: Store, model_version: int, since: datetime, until: datetime, max_rows: int) -> pd.DataFrame:
+    """Return the newest sound predictions of a version made in (since, until], labelled or not, in chronological order.
+
+    Columns: `prediction_id`, `created_at`, features. Rows with an unusable derived value are left out.
+    """
+    features = ", ".join(f'p."{name}"' for name in store.contract.feature_names)
+    query = f"""
+        SELECT p.prediction_id, p.created_at, {features}
+        FROM (SELECT * FROM prediction_logs logs
+              WHERE logs.model_version = %(version)s AND logs.created_at > %(since)s AND logs.created_at <= %(until)s
+                AND {IS_SOUND.format(row="logs", time="created_at")}
+              ORDER BY logs.created_at DESC, logs.prediction_id DESC LIMIT %(max_rows)s) p
+        ORDER BY p.created_at, p.prediction_id
+    """
+    bounds = {"version": model_version, "since": since, "until": until, "max_rows": max_rows}
+    usable, _ = store.contract.without_unusable(read_frame(store, query, bounds))
+    return usable.reset_index(drop=True)

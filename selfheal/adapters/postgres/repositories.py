@@ -21,6 +21,7 @@ from selfheal.adapters.postgres import (
     decisions,
     label_delays,
     label_quarantines,
+    logged_rows,
     model_versions,
     predictions,
     probations,
@@ -95,6 +96,9 @@ class PostgresTraffic:
 
     def record_spoiled_period(self, tick_id: str, period: SpoiledPeriod) -> None:
         spoiled_periods.record_spoiled_period(self.store, tick_id, period)
+
+    def sound_rows(self, model_version: int, since: datetime, until: datetime, max_rows: int) -> pd.DataFrame:
+        return logged_rows.sound_rows(self.store, model_version, since, until, max_rows)
 
     def newest_labels(self, model_version: int, until: datetime, n_labels: int) -> pd.DataFrame:
         return label_quarantines.newest_labels(self.store, model_version, until, n_labels)

@@ -130,7 +130,7 @@ def estimate_performance(
         harmful_below_auc: leave out the intervals, nearly all of the cost, where the AUC's certainly does not lie below this:
             they then decide nothing (`selfheal.domain.monitoring.triage.harm_reasons`). None: always give them.
     """
-    scores, rows = current["probability"].to_numpy(dtype=np.float64), PreparedRows.of(reference)
+    scores, rows = current["probability"].to_numpy(dtype=np.float64), with_outcomes(PreparedRows.of(reference))
     simulation = _Simulation(scores, threshold, seed, harmful_below_auc)
     known = outcomes(rows)
     if _fewest_events(known, np.ones(len(known))) < MIN_EVENTS:
@@ -166,7 +166,7 @@ def relation_p_value(
     Args:
         labelled: `inputs`, `probability` and `true_label` of matured rows, so that both outcomes have had time to arrive.
     """
-    rows = PreparedRows.of(reference)
+    rows = with_outcomes(PreparedRows.of(reference))
     known = outcomes(rows)
     if labelled.empty or _fewest_events(known, np.ones(len(known))) < MIN_EVENTS:
         return None
@@ -345,6 +345,14 @@ def _why_not_identifiable(known: FloatArray, overlap: Overlap) -> str | None:
             f"{MIN_EVENTS} are needed"
         )
     return None
+
+
+def with_outcomes(reference: PreparedRows) -> PreparedRows:
+    """Return the reference rows whose outcome is known: a part of the traffic may have no label."""
+    if TRUE_LABEL not in reference or not np.isnan(reference.values(TRUE_LABEL)).any():
+        return reference
+    is_known = ~np.isnan(reference.values(TRUE_LABEL))
+    return reference.once(("with outcomes",), lambda: PreparedRows(reference.rows[is_known].reset_index(drop=True)))
 
 
 def outcomes(reference: PreparedRows) -> FloatArray:

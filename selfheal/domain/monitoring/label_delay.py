@@ -1,7 +1,8 @@
 """Label delay: how long labels take, and from which age a prediction counts as matured.
 
 Early labels may be of one class (a default is known at once, a repaid loan only at its end), so metrics on the rows labelled
-so far are biased. Metrics on rows older than the age by which labels of *both* classes have arrived are not.
+so far are biased. Metrics on rows older than the age by which labels of *both* classes have arrived are not. That labels have
+ceased to arrive does not show it: the others may come much later, or never (`label_selection`).
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfheal.domain.contract import TRUE_LABEL, FloatArray
-from selfheal.domain.records import LabelDelay, Window
+from selfheal.domain.contract import TRUE_LABEL, FloatArray, LabelPolicy
+from selfheal.domain.monitoring.label_selection import coverage_by_class, selection
+from selfheal.domain.records import ClassCoverage, LabelDelay, Window
 
 if TYPE_CHECKING:
     import pandas as pd
 
-AGE, DELAY, IS_REPLACED = "age_s", "delay_s", "is_replaced"
+AGE, DELAY, IS_REPLACED, SCORE = "age_s", "delay_s", "is_replaced", "probability"
 
 MATURED_SHARE = 0.95
 """Share of a class's eventual labels that must arrive within a row's age, for both classes, before the row is matured."""
@@ -29,7 +31,14 @@ QUANTILES = (0.1, 0.5, 0.9)
 N_SLICES, ROWS_PER_SLICE = 50, 200
 """Of a sample: the period is divided into equal slices, and the first rows of each are taken."""
 
+WATCHED_BEYOND = 1.05
+"""Multiple of the age at which almost all have a label that predictions must have reached: one batch of labels for all that is
+there, each at the age it happens to have, shows no age."""
+
 MIN_LABELS_PER_CLASS = 10
+MIN_INTERIM_LABELS = 200
+"""Labels within half of the age that predictions have reached, from which on they may stand for those still to come."""
+
 MIN_OLDEST_ROWS = 50
 """The curve ends at the age that this many rows have reached: beyond it, single rows would determine it."""
 
@@ -54,17 +63,23 @@ def sample_slices(since: datetime, until: datetime) -> list[tuple[datetime, date
     return list(pairwise(bounds))
 
 
-def label_delay(sample: pd.DataFrame) -> LabelDelay:
+def label_delay(
+    sample: pd.DataFrame, declared: timedelta | None = None, policy: LabelPolicy | None = None
+) -> LabelDelay:
     """Estimate the delay of labels from a sample of predictions, and the age of maturity if it is identifiable.
 
-    It is identifiable if the curve of each class is flat after the age of maturity: predictions were observed for at least
-    twice that age, and almost no labels arrived in the second half.
+    It is identifiable if almost all predictions of some age have a label; or if the curve of each class is flat after the age
+    of maturity (predictions were observed for at least twice that age, and almost no labels arrived in the second half) and the
+    labelled predictions are like the others (`selection`). A declared age needs no curve, but the same likeness. While labels
+    are still coming in, those that are like a random share of all count from half of the age that was observed.
 
     Args:
         sample: one row per prediction: `age_s`, its age in seconds at the last observation; `delay_s`, seconds from
             prediction to its first label; `true_label`. The last two are NaN without a label. `is_replaced`: the label has
             another value than the first one. Such rows are left out: when the value that counts was known is no delay of
-            labels, but of corrections.
+            labels, but of corrections. `probability`: the score.
+        declared: the age of maturity, if somebody knows it (LABEL_MATURITY_HOURS).
+        policy: which outcomes ever become known, as the contract says; None: it does not say.
     """
     n_replaced = int(sample[IS_REPLACED].sum())
     sample = sample[~sample[IS_REPLACED]]
@@ -79,22 +94,99 @@ def label_delay(sample: pd.DataFrame) -> LabelDelay:
         return LabelDelay(len(sample), int(is_labelled.sum()), None, reason, n_replaced=n_replaced)
     curve = delay_curve(sample)
     ages_s = [age_of_share(curve, label, MATURED_SHARE, horizon_s) for label in (0, 1)]
-    matured_after_s = max(ages_s)
-    is_flat = 2 * matured_after_s <= horizon_s
     within = curve.ages_s <= horizon_s
     total = curve.shares[within].sum(axis=1)
-    text = f"{MATURED_SHARE:.0%} of the labels of both classes come within {_duration(matured_after_s)}"
-    if not is_flat:
-        text = f"not identifiable: labels are still coming in at {_duration(horizon_s)}, the age the predictions have reached"
+    found = _matured_age(curve.ages_s[within], total, max(ages_s), horizon_s, declared)
+    if found.why_not and declared is None:
+        found = _interim_age(sample, horizon_s) or found
+    chosen = "" if found.why_not else _selected(sample, found, float(total[-1]), policy)
+    why_not = found.why_not or chosen
+    is_known = not why_not
     return LabelDelay(
         n_predictions=len(sample),
         n_labels=int(is_labelled.sum()),
-        matured_after_s=matured_after_s if is_flat else None,
-        reason=text,
+        matured_after_s=found.age_s if is_known else None,
+        reason=why_not or found.reason,
         quantiles_s={f"{q:g}": float(curve.ages_s[within][np.argmax(total >= q * total[-1])]) for q in QUANTILES},
-        expected_coverage_pct=100.0 * float(total[-1]) if is_flat else None,
+        expected_coverage_pct=100.0 * float(total[-1]) if is_known else None,
         n_replaced=n_replaced,
+        matured_after_by_class_s={str(label): ages_s[label] for label in (0, 1)},
+        coverage=_coverage(sample, found),
+        is_selected=bool(chosen) and policy is None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _MaturedAge:
+    """An age of maturity and what it rests on; `why_not` says why it is none."""
+
+    age_s: float
+    reason: str
+    why_not: str = ""
+    is_declared: bool = False
+
+
+def _matured_age(
+    ages_s: FloatArray, total: FloatArray, plateau_s: float, horizon_s: float, declared: timedelta | None
+) -> _MaturedAge:
+    """Return the age of maturity that is declared, at which almost all are labelled, or from which the curve is flat."""
+    if declared is not None:
+        age_s = declared.total_seconds()
+        text = f"labels count as complete after {_duration(age_s)}, as LABEL_MATURITY_HOURS says"
+        late = f"not identifiable: no prediction has reached {_duration(age_s)}, the age that LABEL_MATURITY_HOURS says"
+        return _MaturedAge(age_s, text, "" if age_s <= horizon_s else late, is_declared=True)
+    text = f"{MATURED_SHARE:.0%} of the labels of both classes come within {_duration(plateau_s)}"
+    if 2 * plateau_s <= horizon_s:
+        return _MaturedAge(plateau_s, text)
+    age_s = float(ages_s[np.argmax(total >= MATURED_SHARE)])
+    if total[-1] >= MATURED_SHARE and WATCHED_BEYOND * age_s <= horizon_s:
+        return _MaturedAge(age_s, f"{MATURED_SHARE:.0%} of the predictions have a label after {_duration(age_s)}")
+    coming = (
+        f"not identifiable: labels are still coming in at {_duration(horizon_s)}, the age the predictions have reached"
+    )
+    return _MaturedAge(plateau_s, text, coming)
+
+
+def _interim_age(sample: pd.DataFrame, horizon_s: float) -> _MaturedAge | None:
+    """Return half of the age that predictions have reached, if enough labels of each class come within it; else None.
+
+    Labels are then still coming in, but those that take their time may be like the others: `_selected` judges it.
+    """
+    age_s = horizon_s / 2
+    _, labels, _ = _of_age(sample, age_s, is_in_time=True)
+    n_per_class = [int((labels == label).sum()) for label in (0, 1)]
+    if sum(n_per_class) < MIN_INTERIM_LABELS or min(n_per_class) < MIN_LABELS_PER_CLASS:
+        return None
+    text = f"labels are still coming in, and those that come within {_duration(age_s)} are like a random share"
+    return _MaturedAge(age_s, text)
+
+
+def _selected(sample: pd.DataFrame, found: _MaturedAge, share: float, policy: LabelPolicy | None) -> str:
+    """Return why the labels of predictions of this age are not those of all; empty if they are, as far as is known."""
+    is_complete = share >= MATURED_SHARE
+    if policy is not None and (declared := policy.why_not_identifiable(is_complete)):
+        return declared
+    if is_complete or (policy is not None and policy.labelled == "random"):
+        return ""
+    return selection(*_of_age(sample, found.age_s, is_in_time=not found.is_declared))
+
+
+def _coverage(sample: pd.DataFrame, found: _MaturedAge) -> ClassCoverage | None:
+    scores, labels, _ = _of_age(sample, found.age_s, is_in_time=not found.is_declared)
+    return coverage_by_class(scores, labels) if len(scores) else None
+
+
+def _of_age(sample: pd.DataFrame, age_s: float, *, is_in_time: bool) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return scores, labels and ages of predictions that have reached an age.
+
+    Args:
+        is_in_time: a label that came later counts as none, so that rows of all ages are comparable.
+    """
+    old = sample[sample[AGE] >= age_s]
+    labels = old[TRUE_LABEL].to_numpy(dtype=np.float64)
+    if is_in_time:
+        labels = np.where(old[DELAY] <= age_s, labels, np.nan)
+    return old[SCORE].to_numpy(dtype=np.float64), labels, old[AGE].to_numpy(dtype=np.float64)
 
 
 def delay_curve(sample: pd.DataFrame) -> DelayCurve:

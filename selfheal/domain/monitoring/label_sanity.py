@@ -4,12 +4,13 @@ A sender of labels has faults like one of inputs: a week of inverted labels, one
 model that learns from them is promoted with the best of evidence. So labels are judged before anything is learned from them,
 by two statements that no change of the world that we know makes true from one day to the next:
 
-- reversed: the champion ranks the classes the wrong way round (AUC below 1/2, and not by chance);
+- exchanged: the champion ranks the classes the wrong way round (AUC below 1/2, and not by chance), and inverted labels would
+  be what the scores announce;
 - jumped: the odds of the event are more than `ODDS_JUMP` times what the scores announce, and what the labels before said.
 
-A drift that lowers the AUC to anything above 1/2 (the relation is gone, the base rate rises fourfold) is none of both. One that
-truly reverses the ranking is released by consistency (`RELEASE_AFTER`), except where inverted labels would be exactly what the
-scores announce (`is_exchanged`): the world does not exchange its classes, a sender does, and only a person releases them.
+A drift is none of both: the relation is gone, the base rate rises fourfold, or the ranking turns, for which other rates follow
+than for exchanged labels. A jump that stays is released by consistency (`RELEASE_AFTER`). Exchanged labels are not: the world
+does not exchange its classes, a sender does, and only a person releases them.
 
 Belongs here: the tests and the life of a quarantine. Does not belong here: reading labels, and what is withheld.
 """
@@ -233,25 +234,29 @@ def _finding(rows: pd.DataFrame, *, has_history: bool = True, others: IntArray |
         others: labels of other sources, which stand for a history where the source has none.
     """
     labels, scores = _arrays(rows)
-    found = [one for n in SUFFIXES if n <= len(labels) for one in _tested(labels, scores, n, has_history, others)]
+    starts = _batches(rows)
+    sizes = sorted({len(labels) - int(starts[starts <= len(labels) - n].max()) for n in SUFFIXES if n <= len(labels)})
+    found = [one for n in sizes for one in _tested(labels, scores, n, has_history, others)]
     clearest = min(found, key=lambda one: one.p_value, default=None)
     if clearest is None:
         return None
-    n_labels = _n_suspect(labels, scores, np.asarray(rows[RECEIVED_AT]), clearest)
+    n_labels = _n_suspect(labels, scores, starts, clearest)
     refined = next(_tested(labels, scores, n_labels, has_history, others), None)
     return refined or replace(clearest, n_labels=n_labels)
 
 
-def _n_suspect(labels: IntArray, scores: FloatArray, received_at: np.ndarray, found: _Finding) -> int:
-    """Return how many of the newest labels are suspect: the change point of the highest likelihood.
+def _batches(rows: pd.DataFrame) -> IntArray:
+    """Return where each batch begins: labels received at the same moment, which are right or wrong together."""
+    received_at = np.asarray(rows[RECEIVED_AT])
+    return np.flatnonzero(np.concatenate([[True], received_at[1:] != received_at[:-1]]))
 
-    Labels received at the same moment are of one batch, right or wrong together.
-    """
+
+def _n_suspect(labels: IntArray, scores: FloatArray, starts: IntArray, found: _Finding) -> int:
+    """Return how many of the newest labels are suspect: from the start of a batch with the highest likelihood."""
     announced = np.clip(scores, 1e-3, 1 - 1e-3)
     rate = float(np.clip(labels[-found.n_labels :].mean(), 1e-3, 1 - 1e-3))
     suspect = 1 - announced if found.is_exchanged else np.full(len(labels), rate)
     gains = np.where(labels == 1, np.log(suspect / announced), np.log((1 - suspect) / (1 - announced)))
-    starts = np.flatnonzero(np.concatenate([[True], received_at[1:] != received_at[:-1]]))
     gain_from = np.cumsum(gains[::-1])[::-1][starts]
     return len(labels) - int(starts[np.argmax(gain_from)])
 
@@ -271,19 +276,34 @@ def _tested(
         p_reversed = float(norm.cdf(_auc_z(y, s)))
     if history is None or len(history) >= MIN_HISTORY:
         p_jumped = _jump_p(y, s, history)
-    if p_reversed < SURE:
-        reasons.append(f"the scores rank {n:,} of them the wrong way round (AUC-ROC {roc_auc(y, s):.2f})")
+    is_turned = p_reversed < SURE and 1.0 - roc_auc(y, s) >= MIRRORED_AUC
+    is_jump = p_jumped < SURE
+    is_exchanged = is_turned and (_jump_p(1 - y, s, None) > SURE if is_jump else n >= MIN_EXCHANGED and _fits(1 - y, s))
+    if is_exchanged:
+        auc = f"AUC-ROC {roc_auc(y, s):.2f}"
+        reasons.append(
+            f"the scores rank {n:,} of them the wrong way round ({auc}), inverted they would be as announced"
+        )
     if p_jumped < SURE:
         then = "" if history is None else f", {history.mean():.1%} of those before"
         reasons.append(f"{y.mean():.1%} of {n:,} are 1{then}, and the scores announce {s.mean():.1%}")
     if reasons:
-        is_mirrored = is_ranked and 1.0 - roc_auc(y, s) >= MIRRORED_AUC and _jump_p(1 - y, s, None) > SURE
-        is_exchanged = is_mirrored and (p_jumped < SURE or _jump_p(y, s, None) < SURE)
         yield _Finding(n, min(p_reversed, p_jumped), tuple(reasons), is_exchanged)
 
 
 MIRRORED_AUC = 0.6
 """AUC of inverted labels from which on they are taken for the true ones."""
+
+MIN_EXCHANGED = 480
+"""Labels from which on their rate tells exchanged classes from a ranking that has turned, where it does not jump."""
+
+FITS_Z = 3.0
+"""Standard errors within which the rate of inverted labels is as announced."""
+
+
+def _fits(labels: IntArray, scores: FloatArray) -> bool:
+    """Return whether the rate of the labels is what the scores announce."""
+    return abs(float((labels - scores).sum())) < FITS_Z * float(np.sqrt((scores * (1 - scores)).sum()))
 
 
 def _auc_z(labels: IntArray, scores: FloatArray) -> float:

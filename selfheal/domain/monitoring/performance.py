@@ -98,7 +98,7 @@ def performance_report(
 
     Args:
         current: the window's rows: `inputs` and `probability`.
-        labelled: labelled rows, with `true_label` too: those of `matured`, or of the window if maturity is unknown.
+        labelled: labelled rows, with `true_label` too, of `matured`; if maturity is unknown they show nothing, and are not used.
         reference: the champion's metrics on the rows it was judged on.
         calibration_rows: the champion's frozen reference: `inputs`, `probability`, `true_label`.
         inputs: names of the raw inputs.
@@ -111,7 +111,7 @@ def performance_report(
     realised = excess = low = None
     intervals: dict[str, Interval] = {}
     rows = PreparedRows.of(calibration_rows)
-    if len(labelled) >= MIN_LABELLED_ROWS:
+    if matured is not None and len(labelled) >= MIN_LABELLED_ROWS:
         labels = labelled[TRUE_LABEL].to_numpy(dtype=np.int64)
         probabilities = labelled["probability"].to_numpy(dtype=np.float64)
         realised = score_metrics(labels, probabilities, threshold)
@@ -140,7 +140,16 @@ def performance_report(
         concept_drift_p_value=p_value,
         concept_drift_rows=0 if p_value is None else len(labelled),
         label_check=label_check,
+        withheld=_withheld(window, label_delay) if matured is None else (),
     )
+
+
+def _withheld(window: Window, delay: LabelDelay | None) -> tuple[str, ...]:
+    """Say why there are no realised metrics although there are labels."""
+    if window.n_labels == 0:
+        return ()
+    why = "how long labels take is unknown" if delay is None else delay.reason
+    return (f"realised metrics, gates and probation are withheld: when labels are complete is {why}",)
 
 
 def concept_drift(p_value: float | None) -> ConceptDrift:

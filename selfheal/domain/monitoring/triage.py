@@ -21,6 +21,9 @@ from selfheal.kit.durations import span
 INSPECT_DRIFT_RATIO = 0.2
 MANY_FEATURES = 5
 
+LABELS_SELECTED = "labels_selected"
+"""Kind of the alert that labels are seen not to be random, so that realised metrics are withheld."""
+
 SEE_REPORT = "See the drift report for the columns and the direction."
 
 
@@ -61,6 +64,7 @@ def triage(
             (
                 *shift,
                 "no loss is shown by labels or estimated without them",
+                *performance.withheld,
                 *_length_of(drift.window),
             ),
         )
@@ -145,6 +149,8 @@ def _unknown(performance: PerformanceReport) -> tuple[str, ...]:
     """List what a stable window leaves unknown."""
     if performance.concept_drift is not ConceptDrift.NOT_IDENTIFIABLE:
         return ()
+    if performance.withheld:
+        return performance.withheld
     return ("whether the relation between inputs and outcome has changed is unknown: too few labels have matured",)
 
 
@@ -168,6 +174,10 @@ def _alerts(
     alerts: list[Alert] = []
     if performance.label_check is not None and (suspect := alert_of(performance.label_check)) is not None:
         alerts.append(suspect)
+    delay = performance.label_delay
+    if delay is not None and delay.is_selected and performance.withheld:
+        message = f"{performance.withheld[0].capitalize()}. Find out who gets a label; say it in label_policy of the contract."
+        alerts.append(Alert(LABELS_SELECTED, Severity.WARNING, message))
     if verdict is Verdict.BROKEN_FEED:
         message = f"The feed is broken: {'; '.join(reasons)}. Nothing sent meanwhile is trained on; check the sender."
         alerts.append(Alert("broken_feed", Severity.CRITICAL, message, metrics))

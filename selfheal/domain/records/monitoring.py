@@ -209,6 +209,8 @@ class LabelDelay:
     """Age in seconds by which 95 % of the labels of a class (`0`, `1`) that have come had come."""
     coverage: ClassCoverage | None = None
     """Of the predictions that have reached that age."""
+    is_selected: bool = False
+    """Whether labels that came are seen not to be like those that did not; `reason` says in what."""
 
     @property
     def is_identifiable(self) -> bool:

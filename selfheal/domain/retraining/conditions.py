@@ -211,9 +211,9 @@ def _labels(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
 
 
 def _matured(signals: RetrainingSignals, limits: RetrainingLimits) -> Condition:
-    """Require matured labels, because early ones may be of one class only; if maturity is unknown, require enough labels."""
+    """Require matured labels, because early ones may be of one class only; while maturity is unknown nothing is learned."""
     if signals.matured is None:
-        return Condition("matured_samples", True, f"when labels have matured is {signals.maturity}")
+        return Condition("matured_samples", signals.n_labels == 0, f"when labels have matured is {signals.maturity}")
     have, want = signals.matured.n_labels, limits.wanted_labels(signals.onset)
     sentence = f"{have:,} labels of matured predictions, {want:,} wanted ({signals.matured.reason})"
     return Condition("matured_samples", have >= want, sentence)

@@ -17,6 +17,7 @@ from selfheal.domain.monitoring.label_delay import (
     IS_REPLACED,
     MIN_LABELS_PER_CLASS,
     MIN_OLDEST_ROWS,
+    SCORE,
     delay_curve,
     label_delay,
     matured_period,
@@ -29,7 +30,9 @@ from tests.times import T0
 HOUR_S = 3_600.0
 
 
-def sample_of(ages_s: FloatArray, delays_s: FloatArray, labels: npt.NDArray[np.int64]) -> pd.DataFrame:
+def sample_of(
+    ages_s: FloatArray, delays_s: FloatArray, labels: npt.NDArray[np.int64], scores: FloatArray | None = None
+) -> pd.DataFrame:
     """Rows as they are seen: a label that takes longer than the row is old has not come."""
     has_come = delays_s <= ages_s
     return pd.DataFrame(
@@ -38,6 +41,7 @@ def sample_of(ages_s: FloatArray, delays_s: FloatArray, labels: npt.NDArray[np.i
             DELAY: np.where(has_come, delays_s, np.nan),
             TRUE_LABEL: np.where(has_come, labels, np.nan),
             IS_REPLACED: False,
+            SCORE: labels.mean() if scores is None else scores,
         }
     )
 
@@ -47,10 +51,11 @@ def traffic(
 ) -> pd.DataFrame:
     """Rows spread over `hours`, a fifth of them of class 1; labels of class 0 and 1 take up to `delay_h` each."""
     rng = np.random.default_rng(1)
-    labels = (rng.random(n_rows) < 0.2).astype(np.int64)
+    scores = rng.beta(0.6, 2.4, n_rows)
+    labels = (rng.random(n_rows) < scores).astype(np.int64)
     delays_s = rng.uniform(0.0, np.where(labels == 1, delay_h[1], delay_h[0])) * HOUR_S
     delays_s[rng.random(n_rows) >= labelled_share] = np.inf
-    return sample_of(rng.uniform(0, hours, n_rows) * HOUR_S, delays_s, labels)
+    return sample_of(rng.uniform(0, hours, n_rows) * HOUR_S, delays_s, labels, scores)
 
 
 # The curve
@@ -118,10 +123,17 @@ def test_rows_that_are_never_labelled_do_not_keep_the_others_from_maturing() -> 
 
 
 def test_while_labels_are_still_coming_in_maturity_is_not_identifiable() -> None:
-    delay = label_delay(traffic(delay_h=(72.0, 72.0)))
+    delay = label_delay(traffic(1_000, delay_h=(72.0, 72.0)))
     assert delay.matured_after_s is None
     assert "still coming in" in delay.reason
     assert delay.expected_coverage_pct is None
+
+
+def test_labels_that_are_still_coming_in_count_if_they_are_like_a_random_share() -> None:
+    same = label_delay(traffic(8_000, delay_h=(72.0, 72.0)))
+    assert same.matured_after_s == pytest.approx(12 * HOUR_S, rel=0.05)
+    assert "like a random share" in same.reason
+    assert label_delay(traffic(8_000, delay_h=(72.0, 20.0))).matured_after_s is None
 
 
 def test_one_batch_of_labels_for_all_that_is_there_tells_no_age() -> None:

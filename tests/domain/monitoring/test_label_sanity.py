@@ -55,8 +55,14 @@ def test_right_labels_are_not_suspect(seed: int) -> None:
 
 @pytest.mark.parametrize(
     "after",
-    [unrelated(900, 0.07), unrelated(900, 0.24), right(900, 3, odds=5.0), right(900, 3, odds=1 / 3)],
-    ids=["relation gone", "rate fourfold without relation", "odds fivefold", "odds a third"],
+    [
+        unrelated(900, 0.07),
+        unrelated(900, 0.24),
+        right(900, 3, odds=5.0),
+        right(900, 3, odds=1 / 3),
+        reversed_ranking(900),
+    ],
+    ids=["relation gone", "rate fourfold without relation", "odds fivefold", "odds a third", "ranking turned"],
 )
 def test_a_drift_is_not_suspect(after: pd.DataFrame) -> None:
     found = [check_labels(labels(right(CALM), after[:n]), [], 1).open for n in (50, 100, 300, 900)]
@@ -91,6 +97,20 @@ def test_labels_of_one_sender_are_withheld_and_those_of_others_are_not() -> None
     assert found.is_exchanged
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_inverted_labels_are_withheld_where_both_classes_are_as_frequent(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.beta(1, 1.3, 1_600)
+    outcomes = (rng.random(1_600) < scores).astype(np.int64)
+    rows = pd.DataFrame(
+        {"probability": scores, "true_label": np.where(np.arange(1_600) < CALM, outcomes, 1 - outcomes)}
+    )
+    (found,) = check_labels(labels(rows), [], 1).open
+    assert found.is_exchanged
+    assert abs((found.started_at - START) / MINUTE - CALM) <= 10
+    assert "inverted they would be as announced" in found.reasons[0]
+
+
 def test_a_broken_feed_begins_nothing() -> None:
     assert check_labels(labels(right(CALM), inverted(400)), [], 1, is_feed_broken=True).open == ()
 
@@ -120,8 +140,8 @@ def test_what_was_withheld_is_no_reason_to_withhold_what_follows() -> None:
     assert check_labels(rows, [ended], 1).changed == ()
 
 
-def test_a_ranking_that_has_turned_is_released_by_consistency() -> None:
-    rows = labels(right(CALM), reversed_ranking(900))
+def test_a_jump_that_stays_is_released_by_consistency() -> None:
+    rows = labels(right(CALM), unrelated(900, 0.75))
     (found,) = check_labels(rows, [], 1).open
     assert not found.is_exchanged
     later = rows.assign(received_at=rows["received_at"] + RELEASE_AFTER)

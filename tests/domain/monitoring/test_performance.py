@@ -123,7 +123,8 @@ def report_of(current: pd.DataFrame, labelled: pd.DataFrame, **changes: Any) -> 
 
 def test_a_report_holds_realised_and_estimated_metrics() -> None:
     rows = rows_of(300, seed=4)
-    report = report_of(rows, rows.iloc[:100])
+    report = report_of(rows, rows.iloc[:100], matured=window(n_predictions=300, n_labels=100))
+    assert report.withheld == ()
     labels, scores = rows[TRUE_LABEL].to_numpy()[:100], rows["probability"].to_numpy()[:100]
     assert report.realised == score_metrics(labels, scores, THRESHOLD)
     assert report.realised_intervals == metric_intervals(labels, scores, THRESHOLD)
@@ -132,6 +133,27 @@ def test_a_report_holds_realised_and_estimated_metrics() -> None:
     assert report.estimated_auc_roc == report.estimate.values["auc_roc"]
     assert report.label_coverage_pct == pytest.approx(100 / 3)
     assert report.reference == score()
+
+
+def test_while_nobody_knows_when_labels_are_complete_they_show_nothing_and_the_report_says_why() -> None:
+    rows = rows_of(300, seed=4)
+    delay = LabelDelay(300, 100, None, "not identifiable: labels are not random")
+    report = report_of(rows, rows.iloc[:100], label_delay=delay)
+    assert (report.realised, report.brier_excess) == (None, None)
+    assert "withheld" in report.withheld[0]
+    assert "labels are not random" in report.withheld[0]
+
+
+def test_reference_rows_without_a_label_are_no_calibration_rows() -> None:
+    rows = rows_of(600, seed=4)
+    unlabelled = rows_of(2_000, seed=8).assign(**{TRUE_LABEL: np.nan})
+    mixed = pd.concat([CALIBRATION_ROWS, unlabelled]).sample(frac=1.0, random_state=1)
+    labelled = mixed[mixed[TRUE_LABEL].notna()].reset_index(drop=True)
+    matured = window(n_predictions=600, n_labels=600)
+    found, alone = (report_of(rows, rows, matured=matured, calibration_rows=given) for given in (mixed, labelled))
+    assert found == alone
+    assert found.estimate is not None
+    assert found.estimate.n_calibration_rows == len(CALIBRATION_ROWS)
 
 
 def test_too_few_labels_leave_the_realised_metrics_unknown() -> None:

@@ -31,6 +31,8 @@ ATTEMPTED = (decision(n_labels=12_048),)
 
 ENOUGH = (PartCounts(TRAIN, 700, 10), PartCounts(EVALUATION, 300, 290))
 
+MATURED = MaturedLabels(1_000, 667, None, "known")
+
 AUTOMATIC = (Trigger.DRIFT, Trigger.PERFORMANCE, Trigger.SCHEDULE)
 
 
@@ -46,8 +48,10 @@ def signals(**changes: Any) -> RetrainingSignals:
         "n_known_labels": 800,
         "parts": ENOUGH,
     }
-    values |= changes
-    return RetrainingSignals(**({"last_attempt": next(iter(values["attempts"][-1:]), None)} | values))
+    known = {**values, **changes}
+    values["matured"] = MaturedLabels(known["n_predictions"], known["n_labels"], None, "at least 95% are labelled")
+    values["last_attempt"] = next(iter(known["attempts"][-1:]), None)
+    return RetrainingSignals(**(values | changes))
 
 
 def conditions(now: Any = NOW, **changes: Any) -> tuple[Condition, ...]:
@@ -79,7 +83,7 @@ def test_where_all_conditions_are_met_a_retraining_may_start(trigger: Trigger) -
         ),
         (
             "labelled_samples",
-            {"n_labels": 666, "n_predictions": 1_000, "attempts": ()},
+            {"n_labels": 666, "n_predictions": 1_000, "attempts": (), "matured": MATURED},
             "666 labelled predictions, 667",
         ),
         (
@@ -92,7 +96,7 @@ def test_where_all_conditions_are_met_a_retraining_may_start(trigger: Trigger) -
             {"parts": (PartCounts(TRAIN, 700, 691), ENOUGH[1])},
             "the 700 rows to fit and tune on need 1 more of class 0 (there are 9): at least 10 of each are needed",
         ),
-        ("label_coverage", {"n_predictions": 3_400}, "29 % of the predictions are labelled, 30 % wanted"),
+        ("label_coverage", {"n_predictions": 3_400}, "29 % of the matured predictions are labelled, 30 % wanted"),
         ("sound_feed", {"is_feed_broken": True}, "repair it before training on it"),
         ("sound_labels", {"suspect_labels": "labels are withheld"}, "labels are withheld"),
         ("sound_feed", {"is_feed_broken": None}, "too little of the champion's traffic"),
@@ -139,10 +143,11 @@ def test_every_unmet_condition_is_told() -> None:
     assert [condition.name for condition in found if not condition.is_met] == [
         "cooldown",
         "labelled_samples",
+        "matured_samples",
         "label_coverage",
         "sound_feed",
     ]
-    assert unmet(found).count(";") == 3
+    assert unmet(found).count("; ") == 4
 
 
 def test_without_predictions_nothing_is_covered() -> None:
@@ -174,9 +179,10 @@ def test_labels_of_predictions_that_have_not_matured_do_not_count() -> None:
     assert is_allowed(conditions(matured=replace(young, n_labels=667), attempts=()))
 
 
-def test_where_maturity_is_not_identifiable_the_sentence_says_so_and_nothing_waits_for_it() -> None:
-    found = {c.name: c for c in conditions(maturity="not identifiable: labels are still coming in at 2 hours")}
-    assert found["matured_samples"].is_met
+def test_while_maturity_is_not_identifiable_nothing_is_learned_and_the_sentence_says_why() -> None:
+    unknown = "not identifiable: labels are still coming in at 2 hours"
+    found = {c.name: c for c in conditions(matured=None, maturity=unknown)}
+    assert [name for name, one in found.items() if not one.is_met] == ["matured_samples"]
     assert "when labels have matured is not identifiable: labels are still" in found["matured_samples"].reason
 
 
@@ -193,7 +199,7 @@ def test_coverage_and_back_off_are_of_matured_predictions_where_these_are_known(
 def test_the_names_of_what_is_unmet_stay_while_the_sentences_change() -> None:
     early, later = (conditions(n_labels=n, n_predictions=10 * n, attempts=()) for n in (100, 101))
     assert unmet(early) != unmet(later)
-    assert names_of_unmet(early) == names_of_unmet(later) == ("labelled_samples", "label_coverage")
+    assert names_of_unmet(early) == names_of_unmet(later) == ("labelled_samples", "matured_samples", "label_coverage")
 
 
 def test_the_next_attempt_waits_for_a_quarter_more_labels_than_the_last_one_had() -> None:
@@ -217,7 +223,7 @@ def test_a_person_need_not_wait_for_cooldown_coverage_or_attempts() -> None:
     ("name", "changes"),
     [
         ("champion", {"champion": None}),
-        ("labelled_samples", {"n_labels": 666}),
+        ("labelled_samples", {"n_labels": 666, "matured": MATURED}),
         ("class_counts", {"parts": (PartCounts(TRAIN, 700, 0), ENOUGH[1])}),
         ("sound_feed", {"is_feed_broken": True}),
     ],

@@ -62,6 +62,7 @@ def answers(traffic: Any, lived: Deployment) -> dict[str, Any]:
     traffic.record_label_quarantine(other)
     traffic.record_label_quarantine(replace(other, released_at=None, released_by=None))
     return {
+        "sound_rows_of_version": traffic.sound_rows(1, later, now, 200),
         "newest_labels": traffic.newest_labels(1, now, 30),
         "earlier_labels": traffic.newest_labels(1, now - timedelta(hours=9), 10_000),
         "quarantines": (list(traffic.label_quarantines(1)), list(traffic.label_quarantines(2))),

@@ -213,11 +213,19 @@ class MemoryTraffic:
                 "delay_s": delay,
                 TRUE_LABEL: np.where(is_known, view.log.stream.label[rows].astype(np.float64), np.nan),
                 "is_replaced": np.zeros(len(rows), dtype=np.bool_),
+                "probability": view.probability[rows],
             }
         )
 
     def record_spoiled_period(self, tick_id: str, period: SpoiledPeriod) -> None:
         self._spoiled.setdefault(tick_id, period)
+
+    def sound_rows(self, model_version: int, since: datetime, until: datetime, max_rows: int) -> pd.DataFrame:
+        rows = self._rows(model_version, since, until)
+        rows = rows[self._is_sound(rows)][-max_rows:]
+        frame = self._predictions(rows).drop(columns=["probability", "prediction"])
+        frame.insert(0, "prediction_id", _ids(rows))
+        return self._usable(frame)
 
     def newest_labels(self, model_version: int, until: datetime, n_labels: int) -> pd.DataFrame:
         import pandas as pd

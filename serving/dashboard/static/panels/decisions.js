@@ -9,6 +9,7 @@ const TONES = {
   promote: "good",
   force_promote: "warning",
   rollback: "warning",
+  release_labels: "warning",
   reject: "bad",
   inconclusive: "unknown",
   train: "plain",
