@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfheal.adapters.postgres.lock_keys import Lock
 from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.monitoring.window import TICK
 from selfheal.domain.records import Action, Decision, GateVerdict, ModelVersion, Onset, ShadowModel, Trigger
 from selfheal.domain.retraining.class_counts import EVALUATION
 from selfheal.domain.retraining.conditions import (
@@ -33,7 +34,7 @@ from selfheal.domain.retraining.fitting import Parallelism
 from selfheal.domain.retraining.gate_spec import COMMON_LIMITS
 from selfheal.domain.retraining.gates import GATES, limits_of
 from selfheal.domain.retraining.judging import evaluate_gates
-from selfheal.domain.retraining.training import Progress, train
+from selfheal.domain.retraining.training import MAX_REFERENCE_ROWS, Progress, reference_part, train
 from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import IntegrityError, InvalidDataError, MissingArtifactError, TrainingFailedError
 from selfheal.kit.serialization import digest_of
@@ -48,6 +49,8 @@ from selfheal.services.retraining_signals import (
 from selfheal.services.scoring import try_scores
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from selfheal.adapters.datasets import Dataset
     from selfheal.services.repositories import LoopPlatform
     from selfheal.settings import Settings
@@ -262,7 +265,7 @@ def train_shadow(
         return known
     run_id = open_run(None)
     with _recording_failure(platform, decision.decision_id, now):
-        trained = train(rows, contract, seed, parallelism(platform.settings), on_fits)
+        trained = train(rows, contract, seed, parallelism(platform.settings), on_fits, _unlabelled(platform, rows))
     return platform.registry.log_shadow(
         trained,
         rows,
@@ -272,6 +275,17 @@ def train_shadow(
         now=now,
         run_id=run_id,
     )
+
+
+def _unlabelled(platform: LoopPlatform, rows: TrainingSet) -> pd.DataFrame | None:
+    """Return the champion's predictions of the reference's time that are not in the training set; None for rows of a file."""
+    newest = reference_part(rows)
+    if newest.empty or newest["prediction_id"].isna().any():
+        return None
+    first, last = (newest["created_at"].iloc[place].to_pydatetime() for place in (0, -1))
+    version = int(newest["model_version"].iloc[-1])
+    found = platform.traffic.sound_rows(version, first - TICK, last, MAX_REFERENCE_ROWS)
+    return found[~found["prediction_id"].isin(newest["prediction_id"])]
 
 
 def judge(platform: LoopPlatform, shadow: ShadowModel, rows: TrainingSet, now: datetime) -> GateVerdict:

@@ -46,6 +46,9 @@ MORE_ITERATIONS = 10
 
 MIN_REFERENCE_ROWS, MAX_REFERENCE_ROWS = 1_000, 15_000
 
+MIN_UNLABELLED_SHARE = 0.05
+"""Share of the traffic without a label from which on it is in the reference: fewer cannot make the labelled ones another mix."""
+
 LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "skops", "joblib")
 
 NOT_NEEDED = "not needed"
@@ -61,7 +64,8 @@ class TrainedModel:
     """A fitted pipeline, what is needed to use it, and what it learned from.
 
     `reference` is the frozen reference stored with the model: the newest rows of the training set with all features,
-    `probability` (never from a model that saw the row) and `true_label`. `record` describes the training.
+    `probability` (never from a model that saw the row) and `true_label`; where a part of the traffic has no label, its rows
+    are among them, with a missing one. `record` describes the training.
     """
 
     pipeline: Pipeline
@@ -89,12 +93,17 @@ def train(
     seed: int,
     parallelism: Parallelism | None = None,
     on_fits: Progress | None = None,
+    unlabelled: pd.DataFrame | None = None,
 ) -> TrainedModel:
     """Train a model: grid search by cross-validation, calibration and F1-optimal threshold out of fold, then metrics.
 
     The metrics are on the evaluation rows. Original rows are used for learning in every fold, with their weight, and never
     predicted: parameters, calibration and threshold are tuned for the recent population. The same rows, seed, code and
     libraries give the same model bit for bit, whatever the parallelism.
+
+    Args:
+        unlabelled: predictions of the time of the reference that are not in the training set: all features and `created_at`.
+            The reference is drawn from all traffic, since who has a label may be chosen.
 
     Raises:
         TrainingFailedError: if the contract builds no pipeline, no candidate can be fitted, the best one does not converge even
@@ -125,7 +134,12 @@ def train(
         threshold=threshold,
         params=params,
         metrics=score_metrics(y_judge, judged, threshold),
-        reference=_reference(training_set.frame, contract, np.concatenate([out_of_fold, judged]), len(judge)),
+        reference=_with_unlabelled(
+            *_reference(training_set.frame, contract, np.concatenate([out_of_fold, judged]), len(judge)),
+            unlabelled,
+            pipeline,
+            contract,
+        ),
         record=TrainingRecord(
             seed=seed,
             code_version=code_version(),
@@ -312,13 +326,46 @@ def _notes(more_iterations: Mapping[str, Any], check: Calibration, how: str) -> 
 # The reference
 
 
+def reference_part(training_set: TrainingSet) -> pd.DataFrame:
+    """Return the labelled rows of a training set that the reference is made of: the newest."""
+    recent = training_set.frame[training_set.frame[ORIGIN] != ORIGINAL]
+    n_evaluation = len(training_set.part(EVALUATION))
+    return recent.iloc[-min(max(n_evaluation, MIN_REFERENCE_ROWS), MAX_REFERENCE_ROWS, len(recent)) :]
+
+
 def _reference(
     frame: pd.DataFrame, contract: ModelContract, probabilities: FloatArray, n_evaluation: int
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.Series[Any]]:
+    """Return the labelled rows of the reference, and their times."""
     recent = frame[frame[ORIGIN] != ORIGINAL]
     n_rows = min(max(n_evaluation, MIN_REFERENCE_ROWS), MAX_REFERENCE_ROWS, len(recent))
     newest = recent[[*contract.feature_names, TRUE_LABEL]].assign(probability=probabilities).iloc[-n_rows:]
-    return newest.reset_index(drop=True)
+    return newest.reset_index(drop=True), recent["created_at"].iloc[-n_rows:].reset_index(drop=True)
+
+
+def _with_unlabelled(
+    labelled: pd.DataFrame,
+    times: pd.Series[Any],
+    unlabelled: pd.DataFrame | None,
+    pipeline: Pipeline,
+    contract: ModelContract,
+) -> pd.DataFrame:
+    """Return the reference: labelled rows, and those without a label, by time, unless nearly all are labelled."""
+    import pandas as pd
+
+    if unlabelled is not None:
+        unlabelled = unlabelled[
+            (unlabelled["created_at"] >= times.iloc[0]) & (unlabelled["created_at"] <= times.iloc[-1])
+        ]
+    if unlabelled is None or len(unlabelled) < MIN_UNLABELLED_SHARE * (len(unlabelled) + len(labelled)):
+        return labelled
+    features = list(contract.feature_names)
+    others = unlabelled[features].assign(
+        **{TRUE_LABEL: np.nan, "probability": _probabilities(pipeline, contract, _matrix(unlabelled, contract))}
+    )
+    both = pd.concat([labelled.astype({TRUE_LABEL: "float64"}), others], ignore_index=True)
+    order = np.argsort(pd.concat([times, unlabelled["created_at"]]).to_numpy(dtype="datetime64[us]"), kind="stable")
+    return both.iloc[order[-MAX_REFERENCE_ROWS:]].reset_index(drop=True)
 
 
 def _unheard(n_done: int, n_fits: int) -> None:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal.adapters.postgres import model_versions
+from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.model.content import canonical_content, differences
+from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.records import Reproduction, TrainingRecord
 from selfheal.domain.retraining.dataset import rows_digest
 from selfheal.domain.retraining.training import grid_as_text, library_versions, train
@@ -107,8 +109,24 @@ def _other_differences(
     for name in ("threshold", "params", "metrics"):
         if not is_same(recorded[name], again[name], tolerance):
             yield f"{name}: {recorded[name]} and {again[name]}"
-    if not _is_same_reference(platform.registry.reference(shadow), trained.reference, tolerance):
+    recorded_reference = platform.registry.reference(shadow)
+    reference = _drawn_again(recorded_reference, trained, platform.contract)
+    if not _is_same_reference(recorded_reference, reference, tolerance):
         yield "reference: its rows or their probabilities differ"
+
+
+def _drawn_again(recorded: pd.DataFrame, trained: TrainedModel, contract: ModelContract) -> pd.DataFrame:
+    """Return the reference of a repeated training. Rows without a label are as recorded, but scored again."""
+    is_labelled = recorded[TRUE_LABEL].notna().to_numpy()
+    if is_labelled.all():
+        return trained.reference
+    again = recorded.copy()
+    labelled = trained.reference.iloc[len(trained.reference) - int(is_labelled.sum()) :]
+    columns = [*contract.feature_names, TRUE_LABEL, "probability"]
+    again.loc[is_labelled, columns] = labelled[columns].to_numpy(dtype=np.float64)
+    rows = recorded.loc[~is_labelled, list(contract.feature_names)].to_numpy(dtype=np.float64)
+    again.loc[~is_labelled, "probability"] = served_scoring(trained.pipeline, contract)(rows)
+    return again
 
 
 def _is_same_reference(recorded: pd.DataFrame, again: pd.DataFrame, tolerance: float) -> bool:

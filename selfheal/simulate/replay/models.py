@@ -18,7 +18,7 @@ from selfheal.domain.retraining.dataset import training_set
 from selfheal.domain.retraining.fitting import build_pipeline, fit, fold_probabilities
 from selfheal.domain.retraining.training import FOLDS, f1_optimal_threshold, train
 from selfheal.kit.errors import TrainingFailedError
-from selfheal.simulate.replay.stream import IntArray, LabelArray
+from selfheal.simulate.replay.stream import UNKNOWN, IntArray, LabelArray
 
 if TYPE_CHECKING:
     from selfheal.domain.retraining.dataset import TrainingSet
@@ -155,7 +155,7 @@ def model_of(training: Training, contract: ModelContract, seed: int) -> Model:
     newest = trained.reference.iloc[-MAX_REFERENCE_ROWS:]
     rows = Rows(
         {name: newest[name].to_numpy(dtype=np.float64) for name in contract.input_names},
-        newest[TRUE_LABEL].to_numpy(dtype=np.int8),
+        newest[TRUE_LABEL].fillna(UNKNOWN).to_numpy(dtype=np.int8),
     )
     return Model(
         contract,

@@ -48,6 +48,7 @@ from selfheal.domain.retraining.training import (
     train,
 )
 from selfheal.kit.errors import ConfigurationError, TrainingFailedError
+from selfheal.services.verification.reproduction import _drawn_again
 from tests.domain.retraining.rows import FEATURES, labelled, shifted, split
 from tests.toy_use_case import contract
 
@@ -104,6 +105,28 @@ def test_metrics_are_measured_on_evaluation_rows(halves: TrainingSet, trained: T
     later = halves.part(EVALUATION)
     expected = score_metrics(later[TRUE_LABEL].to_numpy(), probabilities(trained, later), trained.threshold)
     assert trained.metrics == expected
+
+
+def test_the_reference_is_of_all_traffic_where_a_part_has_no_label() -> None:
+    """Labels of light loads only: as from approved applicants. The reference shows both, its outcomes where they are known."""
+    rows = labelled(3_000)
+    times = pd.date_range("2026-03-02", periods=len(rows), freq="min", tz="UTC")
+    is_known = (rows["load_ratio"] < 0.9).to_numpy()
+    logged = rows.assign(created_at=times, prediction_id=[str(n) for n in range(len(rows))], model_version=1)
+    known = split(logged[is_known])
+    model = train(known, contract, seed=3, unlabelled=logged[~is_known])
+    reference = model.reference
+    assert reference["load_ratio"].max() > 1.0
+    assert reference[TRUE_LABEL].notna().mean() == pytest.approx(is_known.mean(), abs=0.05)
+    assert (reference.loc[reference[TRUE_LABEL].isna(), "load_ratio"] >= 0.9).all()
+    assert reference["probability"].between(0, 1).all()
+    alone = train(known, contract, seed=3)
+    assert alone.reference["load_ratio"].max() < 0.9
+    labelled_part = reference[reference[TRUE_LABEL].notna()].reset_index(drop=True)
+    pd.testing.assert_frame_equal(labelled_part, alone.reference, check_dtype=False)
+    pd.testing.assert_frame_equal(_drawn_again(reference, alone, contract), reference)
+    few = train(known, contract, seed=3, unlabelled=logged[~is_known].iloc[:20])
+    pd.testing.assert_frame_equal(few.reference, alone.reference)
 
 
 def test_the_threshold_is_tuned_on_probabilities_of_folds_that_did_not_see_the_row(
