@@ -2,6 +2,10 @@
 
 Belongs here: changes that a faulty sender makes and a population does not: limits, missing values, constants, units, swapped
 columns, repeated rows.
+
+A slice of the population (the customers of one Monday, more students than retired) also makes columns constant and flags exchange
+their shares. Such values are usual ones of the column, so that they are a fault only if the other columns say so
+(`selfheal.domain.monitoring.relations`); otherwise they are a shift at most, which the drift tests report.
 """
 
 from __future__ import annotations
@@ -14,6 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
+from selfheal.domain.monitoring.relations import (
+    MIN_SLICE_ROWS,
+    have_exchanged_relations,
+    keeps_no_relation,
+    slice_size,
+)
 from selfheal.domain.monitoring.shift import Sample, column_shift, share_p_value
 from selfheal.domain.records import DriftReport, SpoiledPeriod
 
@@ -43,6 +53,18 @@ ALIKE = 1e-4
 
 ALIKE_EFFECT = 0.1
 
+MAX_CODES = 53
+"""Largest number of distinct values of a column of codes, each of which is a usual one: the weeks of a year, the longest calendar
+field that a row carries."""
+
+USUAL_SHARE = 0.05
+"""Share of the reference's rows from which a value of any other column is a usual one."""
+
+DISTINCT_SHARE = 0.01
+MAX_ALIKE_SHAPES = 5
+"""Number of values that at least `DISTINCT_SHARE` of the reference's rows have, up to which two columns' shapes match by chance:
+a flag has but one share."""
+
 MIN_ROWS = 50
 """Smallest number of rows from which a feed is judged."""
 
@@ -65,10 +87,10 @@ def feed_problems(
         checks = (
             _outside_limits(name, now.values(name), feature.lower, feature.upper),
             _missing_jump(name, now.sample(name), then.sample(name)),
-            _became_constant(name, now.sample(name), then.sample(name)),
             _unit_jump(name, now, then),
         )
         problems.extend(problem for problem in checks if problem is not None)
+    problems.extend(_stuck(now, then, contract.input_names))
     problems.extend(_swapped(now, then, contract.input_names))
     repeated = _repeated(now, then, contract.input_names)
     return (*problems, *(() if repeated is None else (repeated,)))
@@ -117,14 +139,45 @@ def _missing_jump(name: str, now: Sample, then: Sample) -> str | None:
     return f"{name}: {now_pct:.0f} % missing, {then_pct:.0f} % in the reference"
 
 
-def _became_constant(name: str, now: Sample, then: Sample) -> str | None:
-    """Return a sentence if a column became constant that varies too much in the reference for that to be chance."""
+def _stuck(current: PreparedRows, reference: PreparedRows, names: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence for each column that a fault made constant, rather than a slice of the population."""
+    constant = {
+        name: float(current.sample(name).values[0])
+        for name in names
+        if _became_constant(current.sample(name), reference.sample(name))
+        and not _was_constant(reference.values(name), current.sample(name))
+    }
+    usual = {name: value for name, value in constant.items() if _is_usual(value, reference.sample(name))}
+    is_one_slice = slice_size(reference, usual) >= MIN_SLICE_ROWS if usual else False
+    slices = [usual] if is_one_slice else [{name: value} for name, value in usual.items()]
+    filled = {name for one in slices if keeps_no_relation(current, reference, one, names) for name in one}
+    for name, value in constant.items():
+        if name not in usual:
+            yield f"{name}: always {value:g}, of many values in the reference"
+        elif name in filled:
+            yield f"{name}: always {value:g}, in rows whose other columns are those of all values"
+
+
+def _became_constant(now: Sample, then: Sample) -> bool:
+    """Return whether a column is constant that varies too much in the reference for that to be chance."""
     if now.n_known < MIN_ROWS or not then.n_known or len(now.values) > 1:
-        return None
+        return False
     usual_share = float(then.counts.max()) / then.n_known
-    if usual_share**now.n_known > 1e-6:
-        return None
-    return f"{name}: always {now.values[0]:g}, of many values in the reference"
+    return usual_share**now.n_known <= SURE
+
+
+def _was_constant(reference: FloatArray, now: Sample) -> bool:
+    """Return whether the reference, in chronological order, has as many rows in succession with this value."""
+    known = reference[~np.isnan(reference)]
+    others = np.flatnonzero(known != now.values[0])
+    longest = int(np.diff(others, prepend=-1, append=len(known)).max()) - 1
+    return longest >= now.n_known
+
+
+def _is_usual(value: float, reference: Sample) -> bool:
+    """Return whether the reference has the value often enough for customers to have nothing else."""
+    count = float(reference.counts[reference.values == value].sum())
+    return count >= MIN_SLICE_ROWS and (len(reference.values) <= MAX_CODES or count >= USUAL_SHARE * reference.n_known)
 
 
 def _unit_jump(name: str, current: PreparedRows, reference: PreparedRows) -> str | None:
@@ -165,13 +218,23 @@ def _are_alike(now: FloatArray | Sample, then: FloatArray | Sample) -> bool:
 
 
 def _swapped(current: PreparedRows, reference: PreparedRows, names: Sequence[str]) -> Iterator[str]:
-    """Yield a sentence for each pair of columns that differ from their own reference and match each other's."""
+    """Yield a sentence for each pair of columns that differ from their own reference and match each other's.
+
+    Shapes of few values match by chance, so that the relations to the other columns must have been exchanged too.
+    """
     now, then = ({name: rows.sample(name) for name in names} for rows in (current, reference))
     moved = [name for name in names if current.distances(name, reference).p_value < SURE]
     for first, second in combinations(moved, 2):
         pairs = ((now[first], then[second]), (now[second], then[first]))
-        if all(min(known.n_known for known in pair) >= MIN_ROWS and _are_alike(*pair) for pair in pairs):
+        is_match = all(min(known.n_known for known in pair) >= MIN_ROWS and _are_alike(*pair) for pair in pairs)
+        is_by_shape = is_match and max(_n_distinct(then[first]), _n_distinct(then[second])) > MAX_ALIKE_SHAPES
+        if is_match and (is_by_shape or have_exchanged_relations(current, reference, (first, second), names)):
             yield f"{first} and {second}: each looks like the other in the reference; have they been swapped?"
+
+
+def _n_distinct(reference: Sample) -> int:
+    """Return how many values are not rare."""
+    return int((reference.counts >= DISTINCT_SHARE * reference.n_known).sum())
 
 
 def _repeated(current: PreparedRows, reference: PreparedRows, names: Sequence[str]) -> str | None:

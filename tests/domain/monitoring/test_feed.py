@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from selfheal.domain.contract import Feature, FloatArray, Label, ModelContract
 from selfheal.domain.monitoring.feed import MIN_ROWS, FeedCheck, feed_problems, spoiled_period
 from tests import builders
 from tests.toy_use_case import contract
@@ -148,6 +149,81 @@ def test_rows_that_are_often_the_same_in_a_sound_feed_may_be_so(reference: pd.Da
     few_kinds = reference.iloc[np.arange(len(reference)) % 30].reset_index(drop=True)
     now = few_kinds.sample(N_ROWS, random_state=1).reset_index(drop=True)
     assert feed_problems(now, few_kinds, contract) == ()
+
+
+# What a slice of the population explains
+
+WEEKDAYS = tuple(f"day_{day}" for day in ("mon", "tue", "wed", "thu", "fri"))
+
+
+def contract_of(*inputs: Feature) -> ModelContract:
+    return ModelContract("shop", "orders", Label("y", "bought"), inputs=inputs)
+
+
+def flag(name: str) -> Feature:
+    return Feature(name, "int", 0, 1, "", name, 0)
+
+
+SHOP = contract_of(
+    Feature("amount", "float", 0, 1_000, "", "Amount", 10),
+    Feature("hour", "int", 0, 23, "", "Hour", 12),
+    *(flag(name) for name in WEEKDAYS),
+)
+PEOPLE = contract_of(flag("student"), flag("retired"), Feature("age", "int", 16, 99, "", "Age", 40))
+
+
+def orders(n_rows: int, seed: int, day: int | None = None, hour: int | None = None) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    days = rng.integers(0, 5, n_rows) if day is None else np.full(n_rows, day)
+    hours = rng.integers(8, 20, n_rows) if hour is None else np.full(n_rows, hour)
+    columns: dict[str, FloatArray] = {"amount": rng.gamma(2, 20 + 5 * days), "hour": hours.astype(np.float64)}
+    return pd.DataFrame(columns | {name: (days == i).astype(np.float64) for i, name in enumerate(WEEKDAYS)})
+
+
+def people(n_rows: int, seed: int, student: float = 0.05, retired: float = 0.15) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(3, n_rows, p=[student, retired, 1 - student - retired])
+    age = np.choose(kind, [rng.integers(18, 30, n_rows), rng.integers(60, 90, n_rows), rng.integers(25, 65, n_rows)])
+    return pd.DataFrame({"student": kind == 0, "retired": kind == 1, "age": age}).astype(np.float64)
+
+
+@pytest.mark.parametrize(("n_rows", "hour"), [(500, None), (500, 14), (50, None)])
+def test_calm_rows_of_one_day_or_hour_are_no_fault(n_rows: int, hour: int | None) -> None:
+    assert feed_problems(orders(n_rows, 1, day=0, hour=hour), orders(5_000, 2), SHOP) == ()
+
+
+def test_a_stretch_of_the_reference_with_the_same_value_explains_a_constant() -> None:
+    """The value is too rare to be a usual one, but time explains it: the reference is in chronological order."""
+    reference = orders(5_000, 2)
+    stuck = orders(100, 3).assign(amount=77.0)
+    (problem, *_) = feed_problems(stuck, reference, SHOP)
+    assert problem == "amount: always 77, of many values in the reference"
+    reference.loc[1_000:1_100, "amount"] = 77.0
+    assert not [problem for problem in feed_problems(stuck, reference, SHOP) if problem.startswith("amount")]
+
+
+def test_a_usual_value_that_is_filled_in_for_all_customers_is_a_fault() -> None:
+    everybody = people(500, 1, retired=0.5)
+    (problem,) = feed_problems(everybody.assign(retired=1.0), people(5_000, 2, retired=0.5), PEOPLE)
+    assert problem == "retired: always 1, in rows whose other columns are those of all values"
+
+
+def test_customers_who_all_have_a_usual_value_are_no_fault() -> None:
+    assert feed_problems(people(500, 1, student=0.0, retired=1.0), people(5_000, 2, retired=0.5), PEOPLE) == ()
+
+
+@pytest.mark.parametrize(("student", "retired"), [(0.15, 0.05), (0.20, 0.08)])
+def test_flags_whose_shares_exchange_are_no_fault(student: float, retired: float) -> None:
+    now = people(500, 1, student, retired)
+    assert feed_problems(now, people(5_000, 2), PEOPLE) == ()
+    assert feed_problems(now.drop(columns="age"), people(5_000, 2), contract_of(flag("student"), flag("retired"))) == ()
+
+
+def test_flags_that_were_swapped_are_a_fault_if_another_column_shows_it() -> None:
+    now = people(500, 1)
+    swapped = now.assign(student=now["retired"], retired=now["student"])
+    (problem,) = feed_problems(swapped, people(5_000, 2), PEOPLE)
+    assert problem.startswith("student and retired: ")
 
 
 # What must not be learned from
