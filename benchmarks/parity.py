@@ -209,10 +209,23 @@ class Sender:
         times = [format_time(as_datetime(time)) for time in self._deployment.stream.event_time[start:stop]]
         flagged = (probability >= champion.threshold).astype(int).tolist()
         meta = zip(range(start, stop), times, flagged, probability.tolist(), strict=True)
+        entity = self._deployment.stream.entity
+        key = (lambda row: (f"e{entity[row]}",)) if contract.has_entity_key else (lambda _: ())
         self._append(
             prediction_journal(contract),
             [
-                (prediction_id_of(row), at, champion.version, flag, p, champion.threshold, "parity", 1.0, *inputs)
+                (
+                    prediction_id_of(row),
+                    at,
+                    champion.version,
+                    flag,
+                    p,
+                    champion.threshold,
+                    "parity",
+                    1.0,
+                    *key(row),
+                    *inputs,
+                )
                 for (row, at, flag, p), *inputs in zip(meta, *values, strict=True)
             ],
         )

@@ -269,6 +269,11 @@ class Settings(BaseSettings):
         le=60,
         description="seconds between two copies of the journal to Postgres",
     )
+    entity_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="secret of the pseudonyms of entities, one for all hosts that share Postgres; absent: made in DATA_DIR",
+    )
     api_keys: SecretStr = Field(
         SecretStr(""),
         description="API keys, comma-separated, as `selfheal api-key` prints them or plain; none: loopback only; the pages of "

@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from selfheal.adapters.alerting.channels import check_channels
+from selfheal.adapters.entity_secret import entity_secret
 from selfheal.adapters.journal import LABEL_JOURNAL, Journal, JournalKind, prediction_journal
 from selfheal.domain.contract import ModelContract, load_contract
 from selfheal.services.platform import open_platform
@@ -105,7 +106,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await asyncio.to_thread(stop_tracing, telemetry)
 
     telemetry = tracing(in_force)
-    parser = RequestParser(contract)
+    parser = RequestParser(contract, lambda: entity_secret(in_force))
     app = FastAPIOffline(  # FastAPI whose /docs pages load nothing from another host
         title=f"selfheal: {contract.name}",
         summary=contract.description,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,3 +105,6 @@ contract = ModelContract(
     segments=(Segment("load_ratio", (0.6,), "light and heavy load"),),
     scenarios=(Scenario("overheating", "a hot summer", overheating),),
 )
+
+keyed = replace(contract, entity="machine", entity_is_required=True)
+"""The same use case, whose requests say which machine a row is about."""

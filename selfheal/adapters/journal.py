@@ -28,6 +28,7 @@ from typing import BinaryIO, Literal, TypeAlias, cast
 import numpy as np
 import orjson
 
+from selfheal.domain.clusters import ENTITY
 from selfheal.domain.contract import FloatArray, ModelContract
 from selfheal.kit.atomic_file import atomic_file, sync_folder, write_once
 from selfheal.kit.errors import InvalidDataError, JournalUnavailableError
@@ -92,7 +93,8 @@ class JournalKind:
 
 def prediction_journal(contract: ModelContract) -> JournalKind:
     """Return the journal of predictions under this contract."""
-    return JournalKind("predictions", (*PREDICTION_META_COLUMNS, *contract.feature_names))
+    entity = (ENTITY,) if contract.has_entity_key else ()
+    return JournalKind("predictions", (*PREDICTION_META_COLUMNS, *entity, *contract.feature_names))
 
 
 LABEL_JOURNAL = JournalKind("labels", LABEL_COLUMNS)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from selfheal.adapters.journal import LABEL_JOURNAL, JournalKind, prediction_journal, read_chunk
 from selfheal.adapters.postgres.logged_rows import LABEL_KNOWN_AT
+from selfheal.domain.clusters import ENTITY
 from selfheal.domain.contract import TRUE_LABEL, ModelContract
 from selfheal.kit.errors import InvalidDataError
 
@@ -79,10 +80,11 @@ def _predictions(
 ) -> pd.DataFrame:
     import pandas as pd
 
-    wanted = (ID, CREATED, *contract.feature_names)
+    entity = (ENTITY,) if contract.has_entity_key else ()
+    wanted = (ID, CREATED, *contract.feature_names, *entity)
     found: list[pd.DataFrame] = []
     n_rows = 0
-    for frame in _frames(prediction_journal(contract), data_dir, wanted):
+    for frame in _frames(prediction_journal(contract), data_dir, wanted, may_lack=entity):
         frame[CREATED] = pd.to_datetime(frame[CREATED], format="ISO8601", utc=True)
         is_wanted = frame[CREATED] <= until if since is None else (frame[CREATED] > since) & (frame[CREATED] <= until)
         found.append(frame[is_wanted].astype(dict.fromkeys(contract.feature_names, "float64")))
@@ -144,5 +146,6 @@ def _frames(
                     float_precision="round_trip",
                     na_values=[""],
                     keep_default_na=False,
+                    dtype={ENTITY: "object"} if ENTITY in columns else None,
                 )
                 yield frame.reindex(columns=list(columns))

@@ -54,7 +54,7 @@ TAKEN_NAMES = frozenset(
             "request_source",
             "journal_segment",
         ),
-        *("latency_ms", "explain", "split", "origin", "weight"),
+        *("latency_ms", "explain", "split", "origin", "weight", "_entity"),
     }
 )
 """Names of columns and fields beside the features, in requests, journal, tables and training sets: reserved."""
@@ -210,6 +210,9 @@ class ModelContract(Forgiving):
     True (the default) if they are the same case, which must not be both learned from and judged on; False if inputs are
     so coarse that different cases look alike.
     `label_policy` says which outcomes ever become known, if that is known.
+    `entity` is the name of a key that is sent with each request and says who or what the row is about (a customer, a machine):
+    text or a whole number. It is no input, unless it is the name of one. All rows of an entity count as one unit wherever rows
+    count as evidence (`selfheal.domain.clusters`); `entity_is_required` refuses requests without it.
     `default_csv` is the file's name in DATA_DIR; by default the contract's name and `.csv`.
     """
 
@@ -228,13 +231,15 @@ class ModelContract(Forgiving):
     segments: tuple[Segment, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
     label_policy: LabelPolicy | None = None
+    entity: str = ""
+    entity_is_required: bool = False
 
     def __post_init__(self) -> None:
         self._refuse_wrong_arguments()
         self._refuse_double_names()
         self._refuse_ambiguous_reasons()
         problems = [*_problems_of_inputs(self.inputs), *self._problems_of_names(), *self._problems_of_slices()]
-        too_wide = row_problem([self.kinds[name] for name in self.feature_names])
+        too_wide = row_problem([self.kinds[name] for name in self.feature_names], has_entity_key=self.has_entity_key)
         if too_wide is not None:
             problems.append(too_wide)
         if problems:
@@ -304,6 +309,19 @@ class ModelContract(Forgiving):
                 if fold_name(alias) in REQUEST_FIELDS:
                     yield f"{alias!r} is a field of every request and no alias of {feature.name!r}; choose another alias"
 
+        if self.entity and self.entity not in self.input_names:
+            yield from self._problems_of_entity(self.entity)
+        if self.entity_is_required and not self.entity:
+            yield "entity_is_required without an entity; name the key of an entity, or leave it out"
+
+    def _problems_of_entity(self, name: str) -> Iterator[str]:
+        if not FEATURE_NAME.fullmatch(name):
+            yield f"{name!r} cannot name an entity: use a letter, then lower-case letters, digits and _, 63 at most"
+        if name in TAKEN_NAMES:
+            yield f"{name!r} is a name of the platform's own; name the entity otherwise"
+        if name in self.feature_names or self.canonical_name(name) is not None or self.is_label_name(name):
+            yield f"the entity {name!r} is also the name of a feature, an alias or the label; name the entity otherwise"
+
     def _problems_of_slices(self) -> Iterator[str]:
         for segment in self.segments:
             if segment.feature not in self.feature_names:
@@ -328,6 +346,11 @@ class ModelContract(Forgiving):
     def kinds(self) -> dict[str, Literal["float", "int"]]:
         """Return the kind of each feature, raw or derived, by name."""
         return {f.name: f.kind for f in self.inputs} | {f.name: f.kind for f in self.derived}
+
+    @property
+    def has_entity_key(self) -> bool:
+        """Return whether a key that is no input is sent with the rows."""
+        return bool(self.entity) and self.entity not in self.input_names
 
     @cached_property
     def adverse_reasons(self) -> tuple[AdverseReason, ...]:
@@ -422,7 +445,7 @@ class ModelContract(Forgiving):
     def hash(self) -> str:
         """Return the sha256 of the declarations that decide what the model sees, and of the derivation's results.
 
-        Prose (descriptions, examples, adverse reasons) is not hashed. The derivation is hashed by its results on fixed
+        Prose (descriptions, examples, adverse reasons) is not hashed, nor is the entity's key, which no model sees. The derivation is hashed by its results on fixed
         probe rows, not by its source. They are rounded to 9 significant digits, because platforms differ in the last bits.
         """
         declared = {

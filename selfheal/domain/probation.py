@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
+from selfheal.domain.clusters import Clusters, cluster_sums, design_effect, worth
 from selfheal.domain.contract import FloatArray
 from selfheal.domain.records import Alert, ModelVersion, ProbationOutcome, ProbationReport, Severity
 
@@ -61,7 +62,7 @@ class PairedScores:
     """Labelled rows that the new version served, with both versions' probabilities; shape (n,) each.
 
     `shortcoming` says why the rows cannot be judged; `previous_probabilities` is None then. `is_blind`: the old version cannot
-    score them.
+    score them. `clusters`: the entity of each row; None if every row is its own.
     """
 
     labels: npt.NDArray[np.int64]
@@ -69,6 +70,7 @@ class PairedScores:
     previous_probabilities: FloatArray | None
     shortcoming: str | None = None
     is_blind: bool = False
+    clusters: Clusters = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +102,11 @@ def judge_probation(
     assert scores.previous_probabilities is not None, "nothing is lacking"
     labels = scores.labels
     paired = (scores.probabilities - labels) ** 2 - (scores.previous_probabilities - labels) ** 2
-    change, low = float(paired.mean()), lower_bound(paired)
+    effect = design_effect(paired, scores.clusters)
+    change, low = float(paired.mean()), lower_bound(paired, effect=effect)
     word = "worse" if change > 0 else "better"
     reason = f"Brier score {abs(change):.4f} {word} than version {version.previous_version} on {n_rows:,} rows"
+    reason += worth(n_rows, scores.clusters, effect)
     outcome = None
     if low > 0:
         outcome = ProbationOutcome.FAILED
@@ -116,18 +120,19 @@ def not_on_probation(version: ModelVersion) -> ProbationReport:
     return _report(version, 0, f"version {version.version} is not on probation")
 
 
-def lower_bound(differences: FloatArray, level: float = NOMINAL_LEVEL) -> float:
+def lower_bound(differences: FloatArray, level: float = NOMINAL_LEVEL, effect: float = 1.0) -> float:
     """Return a one-sided lower confidence sequence for the mean.
 
     With probability 1 - `level` it is below the true mean at all sample sizes at once:
     mean - s sqrt(2 (n r + 1) / (n^2 r) log(1 + sqrt(n r + 1) / (2 level))) with s the standard deviation, and
     r = (log(1 - 2 log(2 level)) - 2 log(2 level)) / `TIGHTEST_AT_ROWS`. It is asymptotic in the first n that is evaluated;
-    n >= 1. It depends only on the number, mean and standard deviation of the rows, not on their order.
+    n >= 1. It depends only on the number, mean and standard deviation of the rows, not on their order. Rows of one entity count as
+    n / `effect` independent ones, with the design effect of their sums by entity (Rao and Scott, 1992, Biometrics 48).
 
     Source: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), "Time-uniform central limit theory and asymptotic
     confidence sequences", Annals of Statistics 52, appendix on one-sided sequences.
     """
-    n = len(differences)
+    n = len(differences) / effect
     log_level = -2 * math.log(2 * level)
     r = (log_level + math.log(1 + log_level)) / TIGHTEST_AT_ROWS
     width = math.sqrt(2 * (n * r + 1) / (n * n * r) * math.log(1 + math.sqrt(n * r + 1) / (2 * level)))
@@ -239,6 +244,19 @@ def _shortcoming(scores: PairedScores, limits: ProbationLimits) -> str | None:
         return f"{n_rows:,} labels so far, {limits.min_labels:,} wanted"
     if min(n_events, n_rows - n_events) < MIN_LABELS_PER_CLASS:
         return f"{n_events:,} of {n_rows:,} labels are 1, at least {MIN_LABELS_PER_CLASS} of each are wanted"
+    return None if scores.clusters is None else _too_few_entities(scores.labels, scores.clusters, limits)
+
+
+def _too_few_entities(
+    labels: npt.NDArray[np.int64], clusters: npt.NDArray[np.int64], limits: ProbationLimits
+) -> str | None:
+    """Return why rows that recur do not suffice: an entity's labels count as what they are worth, and once for its class."""
+    effect = design_effect(labels.astype(np.float64), clusters)
+    if len(labels) / effect < limits.min_labels:
+        return f"{len(labels):,} labels so far{worth(len(labels), clusters, effect)}, {limits.min_labels:,} wanted"
+    with_event, without = (int(np.count_nonzero(cluster_sums(side, clusters))) for side in (labels == 1, labels == 0))
+    if min(with_event, without) < MIN_LABELS_PER_CLASS:
+        return f"{with_event:,} entities have a label of 1, {without:,} one of 0, at least {MIN_LABELS_PER_CLASS} of each are wanted"
     return None
 
 

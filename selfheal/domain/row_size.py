@@ -43,7 +43,12 @@ OWN_COLUMNS = (
     FLOAT,  # latency_ms
     INT,  # journal_segment
 )
-"""The columns of `prediction_logs` beside the features."""
+"""The columns of `prediction_logs` that every row has beside the features."""
+
+ENTITY_COLUMN = ColumnSize(33, 1)
+"""`_entity`: 32 characters and their length, where the contract declares a key; else null, which takes no room."""
+
+NULL = ColumnSize(0, 1)
 
 
 def row_bytes(columns: Sequence[ColumnSize]) -> int:
@@ -58,16 +63,18 @@ def row_bytes(columns: Sequence[ColumnSize]) -> int:
     return _aligned(end, ALIGNMENT)
 
 
-def row_problem(kinds: Sequence[str]) -> str | None:
+def row_problem(kinds: Sequence[str], *, has_entity_key: bool = False) -> str | None:
     """Return why a row of features of these kinds does not fit, with counts and remedy; None if it does."""
-    columns = [*OWN_COLUMNS, *(SIZES[kind] for kind in kinds if kind in SIZES)]
-    n_bytes = row_bytes(columns)
-    if len(columns) <= MAX_COLUMNS and n_bytes <= MAX_ROW_BYTES:
+    own = [*OWN_COLUMNS, ENTITY_COLUMN] if has_entity_key else list(OWN_COLUMNS)
+    columns = [*own, *(SIZES[kind] for kind in kinds if kind in SIZES)]
+    stored = columns if has_entity_key else [*columns, NULL]
+    n_bytes = row_bytes(stored)
+    if len(stored) <= MAX_COLUMNS and n_bytes <= MAX_ROW_BYTES:
         return None
-    room = MAX_ROW_BYTES - row_bytes(OWN_COLUMNS)
+    room = MAX_ROW_BYTES - row_bytes(own)
     return (
         f"its {len(kinds):,} features need {len(columns):,} columns and {n_bytes:,} bytes in a row of Postgres, which holds "
-        f"{MAX_COLUMNS:,} columns and {MAX_ROW_BYTES:,} bytes (a float takes 8, an int 4, our own {len(OWN_COLUMNS)} columns "
+        f"{MAX_COLUMNS:,} columns and {MAX_ROW_BYTES:,} bytes (a float takes 8, an int 4, our own {len(own)} columns "
         f"{MAX_ROW_BYTES - room:,}): leave out or combine features, some {room * 8 // 65:,} floats fit"
     )
 

@@ -199,7 +199,7 @@ def _notes_on(rows: TrainingSet, settings: Settings) -> Iterator[Finding]:
     if copied > MANY_COPIES:
         yield Finding(
             "note",
-            f"{100 * copied:.0f} % of the earlier rows are left out of training: a later row has the very same inputs. Right "
+            f"{100 * copied:.0f} % of the earlier rows are left out of training: a later row has the same inputs, or nearly. Right "
             f"for the same case twice; {ALIKE}",
         )
     rarer_pct = min(min(rate, 100 - rate) for rate in rates)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from selfheal.domain.clusters import Clusters
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
 
 if TYPE_CHECKING:
@@ -23,13 +24,19 @@ class PreparedReferences:
         self._prepared: OrderedDict[Hashable, PreparedRows] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, key: Hashable, read: Callable[[], pd.DataFrame]) -> PreparedRows:
+    def get(
+        self,
+        key: Hashable,
+        read: Callable[[], pd.DataFrame],
+        clusters_of: Callable[[pd.DataFrame], Clusters] = lambda _: None,
+    ) -> PreparedRows:
         """Return the prepared rows of this key, which names their content; read them if they are not there."""
         with self._lock:
             if key in self._prepared:
                 self._prepared.move_to_end(key)
                 return self._prepared[key]
-        rows = PreparedRows(read())
+        found = read()
+        rows = PreparedRows(found, clusters_of(found))
         with self._lock:
             self._prepared[key] = rows
             while len(self._prepared) > MAX_REFERENCES:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal.adapters.postgres import probations
+from selfheal.domain.clusters import row_clusters
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.drift import PROBABILITY
 from selfheal.domain.monitoring.label_delay import matured_period, observed_until
@@ -142,7 +143,7 @@ def _paired_scores(platform: LoopPlatform, champion: ModelVersion) -> PairedScor
     except (ModelRefusedError, IntegrityError) as error:
         problem = f"version {champion.previous_version} cannot score these rows: {error}"
         return PairedScores(labels, probabilities, None, problem, is_blind=True)
-    return PairedScores(labels, probabilities, scores.probabilities)
+    return PairedScores(labels, probabilities, scores.probabilities, clusters=row_clusters(rows, platform.contract))
 
 
 def _matured_rows(platform: LoopPlatform, champion: ModelVersion) -> tuple[pd.DataFrame | None, str]:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from selfheal.adapters.postgres import alerts
+from selfheal.domain.clusters import ENTITY, row_clusters
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.drift import PROBABILITY, RECENT_ROWS, DriftLimits, detect_drift
 from selfheal.domain.monitoring.feed import MIN_ROWS as MIN_FEED_ROWS
@@ -56,11 +57,12 @@ def compare(platform: LoopPlatform, window: Window) -> DriftReport:
     max_rows = platform.settings.monitoring_max_rows
     sampled = platform.traffic.window_rows(window, max_rows, usable_only=False)
     current, unusable = platform.contract.without_unusable(sampled)
-    recent = PreparedRows(platform.traffic.newest_rows(window, RECENT_ROWS))
+    newest = platform.traffic.newest_rows(window, RECENT_ROWS)
+    recent = PreparedRows(newest, row_clusters(newest, platform.contract))
     baseline = platform.traffic.baseline()
     found = detect_drift(
         window,
-        current.reset_index(drop=True),
+        PreparedRows(current.reset_index(drop=True), row_clusters(current, platform.contract)),
         reference,
         features=platform.contract.feature_names,
         reference_version=champion.version,
@@ -89,16 +91,18 @@ def measure(platform: LoopPlatform, window: Window, *, is_for_verdict_only: bool
     since, until = period or (window.start, window.end)
     matured = None if period is None else platform.traffic.window_of(window.model_version, since, until)
     check = _check_labels(platform, window)
+    current = platform.traffic.window_rows(window, max_rows)
+    labelled = platform.traffic.labelled_rows(
+        since=since,
+        until=until,
+        model_version=window.model_version,
+        max_rows=max_rows,
+        received_before=min((one.started_at for one in check.changed if one.is_open), default=None),
+    )
     return performance_report(
         window,
-        platform.traffic.window_rows(window, max_rows),
-        platform.traffic.labelled_rows(
-            since=since,
-            until=until,
-            model_version=window.model_version,
-            max_rows=max_rows,
-            received_before=min((one.started_at for one in check.changed if one.is_open), default=None),
-        ),
+        current,
+        labelled,
         from_dict(ScoreMetrics, champion.metrics),
         champion.threshold,
         calibration_rows=_reference(platform, champion),
@@ -108,6 +112,8 @@ def measure(platform: LoopPlatform, window: Window, *, is_for_verdict_only: bool
         seed=platform.settings.random_seed,
         decides_at_auc=platform.settings.harm_min_auc if is_for_verdict_only else None,
         label_check=check,
+        clusters=row_clusters(current, platform.contract),
+        labelled_clusters=row_clusters(labelled, platform.contract),
     )
 
 
@@ -217,8 +223,12 @@ def _current_window(platform: LoopPlatform, champion: ModelVersion, now: datetim
 def _reference(platform: LoopPlatform, champion: ModelVersion) -> PreparedRows:
     """Return the champion's frozen reference. A feature that its contract did not have is missing in every row."""
     columns = [*platform.contract.feature_names, PROBABILITY, TRUE_LABEL]
+    if platform.contract.has_entity_key:
+        columns.append(ENTITY)
     return platform.prepared_references.get(
-        champion.reference_sha256, lambda: platform.registry.reference(champion).reindex(columns=columns)
+        champion.reference_sha256,
+        lambda: platform.registry.reference(champion).reindex(columns=columns),
+        lambda rows: row_clusters(rows, platform.contract),
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,14 +152,18 @@ async def traffic_to(
 
 
 def request_bodies(rows: pd.DataFrame, contract: ModelContract) -> list[tuple[dict[str, Any], int]]:
-    """Return each row as a request body (whole numbers as ints, missing values as null), with its true label."""
+    """Return each row as a request body (whole numbers as ints, missing values as null), with its true label.
+
+    Where the contract declares a key, each row is of an entity of its own: which rows are of one is not in the data set.
+    """
     columns: list[list[Any]] = []
     for feature in contract.inputs:
         values = rows[feature.name].to_numpy(dtype=np.float64)
         kept = [None if np.isnan(v) else (int(v) if feature.kind == "int" else float(v)) for v in values]
         columns.append(kept)
     labels = rows[TRUE_LABEL].astype(int).tolist()
+    key: Callable[[], dict[str, Any]] = (lambda: {contract.entity: token_hex(8)}) if contract.has_entity_key else dict
     return [
-        (dict(zip(contract.input_names, values, strict=True)), label)
+        (dict(zip(contract.input_names, values, strict=True)) | key(), label)
         for values, label in zip(zip(*columns, strict=True), labels, strict=True)
     ]

@@ -23,10 +23,14 @@ from pydantic import (
     create_model,
 )
 
+from selfheal.domain.entity_key import MAX_KEY_CHARACTERS, MAX_KEY_NUMBER
 from serving.schemas.explanations import Explanation
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import Feature, ModelContract
+
+ENTITY_ATTRIBUTE = "entity_key"
+"""The model's attribute for the entity's key."""
 
 MAX_BATCH_ROWS = 10_000
 MAX_LABELS = 10_000
@@ -57,8 +61,10 @@ class RowBase(BaseModel):
 def row_model(contract: ModelContract) -> type[RowBase]:
     """Return the request model of one row, derived from the contract. It refuses unknown fields by name."""
     fields: dict[str, Any] = {attribute_of(feature.name): _field(feature) for feature in contract.inputs}
+    if contract.has_entity_key:
+        fields[ENTITY_ATTRIBUTE] = _entity_field(contract)
     model: type[RowBase] = create_model("PredictRequest", __base__=RowBase, __doc__=contract.description, **fields)
-    model.model_config["json_schema_extra"] = {"examples": [dict[str, Any](example_row(contract))]}
+    model.model_config["json_schema_extra"] = {"examples": [example_request(contract)]}
     model.model_rebuild(force=True)
     return model
 
@@ -74,6 +80,25 @@ def attribute_of(input_name: str) -> str:
 def example_row(contract: ModelContract) -> dict[str, float | int]:
     """Return the contract's example of each input."""
     return {f.name: int(f.example) if f.kind == "int" else f.example for f in contract.inputs}
+
+
+def example_request(contract: ModelContract) -> dict[str, Any]:
+    """Return the contract's example of each input, and of its key."""
+    key: dict[str, Any] = {contract.entity: "A-1"} if contract.has_entity_key else {}
+    return example_row(contract) | key
+
+
+def _entity_field(contract: ModelContract) -> tuple[Any, Any]:
+    text: Any = Annotated[str, Field(min_length=1, max_length=MAX_KEY_CHARACTERS)]
+    number: Any = Annotated[int, Field(ge=-MAX_KEY_NUMBER, le=MAX_KEY_NUMBER)]
+    spellings = dict.fromkeys((contract.entity, contract.entity.replace("_", "-")))
+    is_required = contract.entity_is_required
+    return text | number if is_required else text | number | None, Field(
+        default=... if is_required else None,
+        description="key of whom or what the row is about: rows of one are one unit of evidence; stored as a pseudonym, and no input",
+        validation_alias=AliasChoices(*spellings),
+        serialization_alias=contract.entity,
+    )
 
 
 def _field(feature: Feature) -> tuple[Any, Any]:

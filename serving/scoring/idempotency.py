@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfheal.adapters.journal import TAIL_LINES, JournalKind, last_lines
 from selfheal.adapters.postgres.predictions import stored_predictions
+from selfheal.domain.clusters import ENTITY
 from selfheal.kit.errors import InvalidDataError
 from serving.schemas.problems import ProblemError
 from serving.scoring.micro_batcher import Answer, Outcome, Row
@@ -139,7 +140,8 @@ class IdempotencyKeys:
             "model_name": self._contract.name,
             "model_version": int(str(fields["model_version"])),
         }
-        return Row(values, str(fields["request_source"]), prediction_id), answer
+        entity = str(fields.get(ENTITY) or "") or None
+        return Row(values, str(fields["request_source"]), prediction_id, entity=entity), answer
 
     def _remember(self, row: Row, answer: Answer) -> None:
         self._remembered[answer["prediction_id"]] = (row, answer)
@@ -154,7 +156,7 @@ def _is_first(row: Row, first_rows: Mapping[str, Row], known: Mapping[str, objec
 
 
 def _same_answer(row: Row, first: Row, outcome: Outcome) -> Outcome | ProblemError:
-    if row.values == first.values and row.request_source == first.request_source:
+    if (row.values, row.request_source, row.entity) == (first.values, first.request_source, first.entity):
         return dict(outcome) if isinstance(outcome, dict) else outcome
     detail = f"prediction_id {row.prediction_id} was used for another row; choose a new id for each row"
     return ProblemError(409, "prediction_id_conflict", detail)

@@ -58,12 +58,16 @@ Outcome: TypeAlias = Answer | Refused
 
 
 class Row(NamedTuple):
-    """One validated row: the raw inputs in the contract's order (None if missing), its sender, and the client's id."""
+    """One validated row: the raw inputs in the contract's order (None if missing), its sender, and the client's id.
+
+    `entity` is the pseudonym of whom or what it is about; None if no key was sent.
+    """
 
     values: tuple[float | int | None, ...]
     request_source: str
     prediction_id: str | None = None
     is_explained: bool = False
+    entity: str | None = None
 
 
 @dataclass(slots=True)
@@ -154,6 +158,7 @@ class MicroBatcher:
 
     def __init__(self, contract: ModelContract, holder: ChampionHolder, log: JournalWriter) -> None:
         self._contract = contract
+        self._has_entity_key = contract.has_entity_key
         self._kinds = [contract.kinds[name] for name in contract.feature_names]
         self._holder = holder
         self._log = log
@@ -349,7 +354,7 @@ class MicroBatcher:
         created_at, now = format_time(datetime.now(UTC)), time.perf_counter()
         latencies_ms = [round(1000 * (now - waiting.arrived_at), 3) for waiting in group]
         senders = [
-            (row.request_source, latency_ms)
+            (row.request_source, latency_ms, row.entity) if self._has_entity_key else (row.request_source, latency_ms)
             for waiting, latency_ms in zip(group, latencies_ms, strict=True)
             for row in waiting.rows
         ]

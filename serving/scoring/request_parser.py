@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, GetJsonSchemaHandler, create_model
 
+from selfheal.domain.entity_key import pseudonym
 from serving.schemas.problems import NOT_WHOLE, invalid_request
 from serving.schemas.reading import ObjectReader, Refused
-from serving.schemas.requests import MAX_BATCH_ROWS, BatchBase, RowBase, attribute_of, example_row, row_model
+from serving.schemas.requests import (
+    ENTITY_ATTRIBUTE,
+    MAX_BATCH_ROWS,
+    BatchBase,
+    RowBase,
+    attribute_of,
+    example_request,
+    row_model,
+)
 from serving.scoring.micro_batcher import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from selfheal.domain.contract import ModelContract
 
 
 class RequestParser:
-    """Parses and validates requests of one contract."""
+    """Parses and validates requests of one contract.
 
-    def __init__(self, contract: ModelContract) -> None:
+    Args:
+        secret: returns the secret of entities' pseudonyms; it is asked for once a row has a key.
+    """
+
+    def __init__(self, contract: ModelContract, secret: Callable[[], bytes] | None = None) -> None:
+        assert secret is not None or not contract.has_entity_key, "a key is stored as a pseudonym"
+        self._secret = None if secret is None else cache(secret)
         self.row_model = row_model(contract)
         self.batch_model = batch_model(contract, self.row_model)
         self._reader = ObjectReader(self.row_model)
@@ -63,14 +79,18 @@ class RequestParser:
             fields["request_source"],
             None if prediction_id is None else str(prediction_id),
             fields["explain"],
+            self._entity(fields.get(ENTITY_ATTRIBUTE)),
         )
+
+    def _entity(self, key: str | int | None) -> str | None:
+        return None if key is None or self._secret is None else pseudonym(key, self._secret())
 
 
 def batch_model(contract: ModelContract, row: Any) -> type[BatchBase]:
     """Return the request model of many rows, as `instances`."""
     instances: Any = (list[Annotated[row, _OrAnythingElse()]], Field(min_length=1, max_length=MAX_BATCH_ROWS))
     model: type[BatchBase] = create_model("BatchRequest", __base__=BatchBase, instances=instances)
-    model.model_config["json_schema_extra"] = {"examples": [dict[str, Any](instances=[example_row(contract)] * 2)]}
+    model.model_config["json_schema_extra"] = {"examples": [dict[str, Any](instances=[example_request(contract)] * 2)]}
     model.model_rebuild(force=True)
     return model
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.trust.entity_worlds import MOVED, Population, rows_of
 from benchmarks.trust.figures import Figure, Target, at_least, at_most, between, mean, median, rate
 from benchmarks.trust.worlds import all_worlds
+from selfheal.credit_risk import contract as credit_contract
+from selfheal.domain.contract import TRUE_LABEL
 
 
 def test_a_rate_meets_a_target_only_with_the_tries_that_its_bound_needs() -> None:
@@ -61,3 +65,25 @@ def test_a_target_is_written_as_people_write_it() -> None:
 
 def test_each_world_is_declared_once_and_named_by_its_number() -> None:
     assert all(name.removeprefix("W").isdigit() for name in all_worlds())
+
+
+# Customers that recur
+
+
+def test_a_customer_that_recurs_keeps_its_outcome_and_whole_numbers() -> None:
+    inputs = credit_contract.synthesize(300, 1)
+    population = Population(inputs[list(credit_contract.input_names)], inputs[TRUE_LABEL].to_numpy(dtype=np.int64), ())
+    found, labels, visits = population.recurring(200, 5, MOVED, np.random.default_rng(1))
+    assert np.bincount(visits).tolist() == [5] * 40
+    assert all(len(set(labels[visits == one])) == 1 for one in range(40))
+    whole = [feature.name for feature in credit_contract.inputs if feature.kind == "int"]
+    assert (found[whole].dropna() % 1 == 0).all().all()
+    assert found.duplicated().mean() < 0.1
+    copies, _, _ = population.recurring(200, 5, 0.0, np.random.default_rng(1))
+    assert copies.duplicated().sum() >= 160  # of 40 customers, drawn with replacement
+
+
+def test_seeds_of_choosing_draw_from_other_rows_than_those_of_judging(tmp_path: Path) -> None:
+    credit_contract.synthesize(400, 1).to_csv(tmp_path / "rows.csv", index=False)
+    first, second = (rows_of(tmp_path / "rows.csv", seed)[0] for seed in (100, 1))
+    assert not set(first.index) & set(second.index)

@@ -27,7 +27,7 @@ from selfheal.domain.contract import (
     load_contract,
 )
 from selfheal.kit.errors import ConfigurationError
-from tests.toy_use_case import contract, derive
+from tests.toy_use_case import contract, derive, keyed
 
 Change = Callable[[ModelContract], ModelContract]
 
@@ -418,3 +418,32 @@ def test_a_module_that_does_not_load_is_told_in_one_line_with_its_place(
     with pytest.raises(ConfigurationError, match=told) as caught:
         load_contract(f"{name}:contract")
     assert "\n" not in str(caught.value)
+
+
+# The key of an entity
+
+
+def test_a_key_is_no_part_of_what_a_model_sees() -> None:
+    assert keyed.hash == contract.hash
+    assert keyed.input_names == contract.input_names
+    assert (contract.has_entity_key, keyed.has_entity_key) == (False, True)
+    assert not dataclasses.replace(contract, entity="restarts").has_entity_key
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Machine", "cannot name an entity"),
+        ("prediction_id", "a name of the platform's own"),
+        ("strain", "also the name of a feature"),
+        ("failed", "alias or the label"),
+    ],
+)
+def test_a_key_has_a_name_of_its_own(name: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        dataclasses.replace(contract, entity=name)
+
+
+def test_a_key_is_not_required_without_a_name() -> None:
+    with pytest.raises(ConfigurationError, match="entity_is_required without an entity"):
+        dataclasses.replace(contract, entity_is_required=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from selfheal.adapters.csv_files import check_file
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.labelled_file.columns import likely_delimiter, match_columns
 from selfheal.domain.labelled_file.data_format import DELIMITERS, DataFormat
@@ -108,3 +111,14 @@ def test_blank_indexes_are_no_duplicates() -> None:
     tally = IndexTally()
     tally.add(["", "", "7", "7"], [2, 3, 4, 5])
     assert (tally.doubles.n_rows, tally.first_double) == (1, "7")
+
+
+def test_a_file_whose_rows_recur_says_what_they_are_worth(tmp_path: Path) -> None:
+    rows = contract.synthesize(300, 1)
+    path = tmp_path / "machines.csv"
+    pd.concat([rows] * 3, ignore_index=True).to_csv(path, index=False)
+    notes = [one.sentence for one in check_file(path, contract, DataFormat()).report.findings if one.level == "note"]
+    assert any("900 rows are of 300 cases" in note and "worth 300 independent rows" in note for note in notes)
+    rows.to_csv(path, index=False)
+    found = check_file(path, contract, DataFormat()).report.findings
+    assert not any("are of" in one.sentence for one in found)

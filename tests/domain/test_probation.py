@@ -287,3 +287,43 @@ def test_the_times_of_a_probation_are_utc() -> None:
     ends_at = judged().ends_at
     assert isinstance(ends_at, datetime)
     assert ends_at.utcoffset() == timedelta(0)
+
+
+# Rows of one entity
+
+
+def recurring(times: int, n_entities: int = 100, seed: int = 5) -> tuple[PairedScores, PairedScores]:
+    """Two versions that differ by noise alone, on labels that recur: without and with the entities."""
+    rng = np.random.default_rng(seed)
+    true = rng.beta(0.8, 2.0, n_entities)
+    labels = (rng.random(n_entities) < true).astype(np.int64)
+    new, old = (np.clip(true + 0.15 * rng.normal(size=n_entities), 0.01, 0.99) for _ in range(2))
+    who = np.repeat(np.arange(n_entities), times)
+    arrays = labels[who], new[who], old[who]
+    return PairedScores(*arrays), PairedScores(*arrays, clusters=who)
+
+
+def test_a_chance_difference_that_recurs_rolls_nothing_back() -> None:
+    limits = ProbationLimits(min_labels=200, max_duration=LONGEST)
+    found = [recurring(10, n_entities=220, seed=seed) for seed in range(60)]
+    by_rows, by_entity = (
+        sum(judge_probation(ON_PROBATION, side, limits, T0).is_harmful for side in sides)
+        for sides in zip(*found, strict=True)
+    )
+    assert by_rows > 3
+    assert by_entity == 0
+
+
+def test_a_worse_version_is_found_among_entities_too() -> None:
+    who = np.repeat(np.arange(400), 3)
+    scores_of_rows = PairedScores(LABELS[who], TURNED[who], TRUE[who], clusters=who)
+    report = judge_probation(ON_PROBATION, scores_of_rows, LIMITS, T0)
+    assert report.is_harmful
+    assert "1,200 rows of 400 entities, worth" in report.reason
+
+
+def test_labels_of_few_entities_are_too_few() -> None:
+    _, by_entity = recurring(10)
+    report = judge_probation(ON_PROBATION, by_entity, LIMITS, T0)
+    assert report.outcome is None
+    assert "1,000 labels so far (1,000 rows of 100 entities, worth" in report.reason

@@ -10,8 +10,11 @@ from sqlalchemy.schema import CreateTable
 
 from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.adapters.postgres.tables import build_tables
+from selfheal.domain.clusters import ENTITY
 from selfheal.domain.contract import Feature, Label, ModelContract
+from selfheal.domain.entity_key import PSEUDONYM_CHARACTERS
 from selfheal.domain.row_size import (
+    ENTITY_COLUMN,
     FLOAT,
     MAX_COLUMNS,
     MAX_ROW_BYTES,
@@ -43,8 +46,15 @@ def test_the_platforms_own_columns_are_those_of_the_table() -> None:
         Text: ColumnSize(65, 1),
     }
     columns = build_tables(contract_of(["float"])).prediction_logs.columns
-    own = [sizes.get(type(column.type), SIZES["float"]) for column in columns if column.name != "input_0"]
+    own = [sizes.get(type(column.type), SIZES["float"]) for column in columns if column.name not in {"input_0", ENTITY}]
     assert tuple(own) == OWN_COLUMNS
+
+
+def test_the_key_of_an_entity_takes_room_only_where_there_is_one() -> None:
+    kinds = ["float"] * most(["float"])
+    assert row_problem(kinds) is None
+    assert row_problem(kinds, has_entity_key=True) is not None
+    assert ENTITY_COLUMN.n_bytes == PSEUDONYM_CHARACTERS + 1
 
 
 @pytest.mark.parametrize("kinds", [["float"], ["int"], ["int", "float"]], ids="-".join)

@@ -210,9 +210,9 @@ class JournalCheck:
 
     def _is_different(self, columns: tuple[str, ...]) -> str:
         """Return the condition that line and row differ: in what the file has, or in a column that it does not have yet."""
-        declared = (
+        declared = [
             column.name for column in self._store.tables.prediction_logs.columns if column.name != "journal_segment"
-        )
+        ]
         line, row = (
             ", ".join(f'{prefix}."{name}"' for name in dict.fromkeys((*columns, *declared))) for prefix in ("i", "p")
         )

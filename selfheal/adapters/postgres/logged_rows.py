@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from selfheal.adapters.postgres.predictions import read_frame
+from selfheal.adapters.postgres.frames import columns_of, read_frame
 from selfheal.adapters.postgres.spoiled_periods import IS_SOUND
 
 if TYPE_CHECKING:
@@ -25,13 +25,12 @@ COUNTED_SINCE = """
 def logged_rows(store: Store, *, since: datetime | None, until: datetime, max_rows: int) -> pd.DataFrame:
     """Return the newest predictions of all versions made in (since, until], labelled or not, in chronological order.
 
-    Columns: `prediction_id`, `created_at`, features, `true_label` as it counts now (blank: unknown), `LABEL_KNOWN_AT`.
+    Columns: `prediction_id`, `created_at`, features, the entity if the contract declares a key, `true_label` as it counts now (blank: unknown), `LABEL_KNOWN_AT`.
     """
     import pandas as pd
 
-    features = ", ".join(f'p."{name}"' for name in store.contract.feature_names)
     query = f"""
-        SELECT p.prediction_id, p.created_at, {features}, l.true_label, {COUNTED_SINCE} AS {LABEL_KNOWN_AT}
+        SELECT p.prediction_id, p.created_at, {columns_of(store, "p.")}, l.true_label, {COUNTED_SINCE} AS {LABEL_KNOWN_AT}
         FROM (SELECT * FROM prediction_logs
               WHERE created_at > coalesce(%(since)s, '-infinity'::timestamptz) AND created_at <= %(until)s
               ORDER BY created_at DESC, prediction_id DESC LIMIT %(max_rows)s) p

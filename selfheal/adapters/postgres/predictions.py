@@ -19,9 +19,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, func, select, text
 
+from selfheal.adapters.postgres.frames import columns_of, copy_out, entity_column, entity_dtype, read_frame
 from selfheal.adapters.postgres.label_quarantines import COUNT_WITHHELD, IS_TRUSTED
 from selfheal.adapters.postgres.spoiled_periods import COUNT_SPOILED, IS_SOUND
 from selfheal.adapters.postgres.tables import HOUR_OF_PREDICTION, ROLLUP_BUCKET, SAMPLING_HASH
+from selfheal.domain.clusters import ENTITY
 from selfheal.domain.contract import IS_LABELLED
 from selfheal.domain.records import ProxyMetrics, Window
 
@@ -134,7 +136,7 @@ def _rows_of_smallest_hash(store: Store, window: Window, max_rows: int, share: f
     hour and hash, also on a table without statistics, where the planner would otherwise read the whole window by time.
     """
     query = f"""
-        SELECT created_at, {_columns(store)}, probability, prediction FROM (
+        SELECT created_at, {columns_of(store)}, probability, prediction FROM (
             SELECT chosen.*
             FROM generate_series(date_trunc('hour', %(start)s::timestamptz, 'UTC'), %(end)s, '1 hour') hours(_hour)
             CROSS JOIN LATERAL (
@@ -154,7 +156,7 @@ def _rows_of_smallest_hash(store: Store, window: Window, max_rows: int, share: f
 def newest_rows(store: Store, window: Window, n_rows: int) -> pd.DataFrame:
     """Return the newest `n_rows` predictions of the window: features, `probability`, `prediction`, oldest first."""
     query = f"""
-        SELECT created_at, {_columns(store)}, probability, prediction FROM prediction_logs
+        SELECT created_at, {columns_of(store)}, probability, prediction FROM prediction_logs
         WHERE model_version = %(version)s AND created_at > %(start)s AND created_at <= %(end)s
         ORDER BY created_at DESC, prediction_id DESC LIMIT %(n_rows)s
     """
@@ -168,7 +170,7 @@ def newest_of_version(store: Store, model_version: int, max_rows: int) -> pd.Dat
     Columns: `prediction_id`, `created_at`, features, `probability`, `prediction`, `IS_LABELLED` (0 or 1).
     """
     query = f"""
-        SELECT p.prediction_id, p.created_at, {_columns(store, "p.")}, p.probability, p.prediction,
+        SELECT p.prediction_id, p.created_at, {columns_of(store, "p.")}, p.probability, p.prediction,
                (l.prediction_id IS NOT NULL)::int AS {IS_LABELLED}
         FROM (SELECT * FROM prediction_logs WHERE model_version = %(version)s
               ORDER BY created_at DESC, prediction_id DESC LIMIT %(max_rows)s) p
@@ -200,7 +202,7 @@ def labelled_rows(
     """
     is_sound = IS_SOUND.format(row="labelled", time="predicted_at") if sound_only else "true"
     query = f"""
-        SELECT p.prediction_id, p.created_at, {_columns(store, "p.")}, p.probability, p.prediction, p.model_version,
+        SELECT p.prediction_id, p.created_at, {columns_of(store, "p.")}, p.probability, p.prediction, p.model_version,
                l.true_label
         FROM (SELECT prediction_id, true_label FROM label_store labelled
               WHERE {is_sound} AND {IS_TRUSTED.format(row="labelled")}
@@ -223,14 +225,16 @@ def labelled_keys(
     """Return time, label and a key of the inputs of the newest labelled, sound predictions, in chronological order.
 
     These are the rows of `labelled_rows`, without their features: `created_at`, `true_label`, `inputs_key`. Rows with equal
-    inputs have equal keys (64 bits); the key is null where the contract says that equal inputs are different cases.
+    inputs have equal keys (64 bits); the key is null where the contract says that equal inputs are different cases. With the
+    column of the entity if the contract declares a key.
     """
     import pandas as pd
 
     inputs = ", ".join(f'p."{name}"' for name in store.contract.input_names)
     key = f"hash_record_extended(ROW({inputs}), 0)" if store.contract.equal_inputs_are_one_case else "NULL::bigint"
+    entity = f', p."{of_entity}"' if (of_entity := entity_column(store)) else ""
     query = f"""
-        SELECT p.created_at, l.true_label, {key} AS inputs_key
+        SELECT p.created_at, l.true_label, {key} AS inputs_key{entity}
         FROM (SELECT prediction_id, true_label FROM label_store labelled
               WHERE {IS_SOUND.format(row="labelled", time="predicted_at")} AND {IS_TRUSTED.format(row="labelled")}
                 AND predicted_at > coalesce(%(since)s, '-infinity'::timestamptz)
@@ -240,8 +244,10 @@ def labelled_keys(
         ORDER BY p.created_at, p.prediction_id
     """
     with store.engine.connect() as connection:
-        data = _copy_out(connection, query, {"since": since, "until": until, "max_rows": max_rows})
-    frame = pd.read_csv(io.BytesIO(data), dtype={"inputs_key": "Int64"})
+        data = copy_out(connection, query, {"since": since, "until": until, "max_rows": max_rows})
+    frame = pd.read_csv(io.BytesIO(data), dtype={"inputs_key": "Int64"} | entity_dtype(store))
+    if of_entity not in {None, ENTITY}:
+        frame = frame.rename(columns={of_entity: ENTITY})
     frame["created_at"] = pd.to_datetime(frame["created_at"], format="ISO8601", utc=True)
     return frame
 
@@ -466,10 +472,6 @@ def _bucket_start(moment: datetime) -> datetime:
     return utc.replace(second=0, microsecond=0)
 
 
-def _columns(store: Store, prefix: str = "") -> str:
-    return ", ".join(f'{prefix}"{name}"' for name in store.contract.feature_names)
-
-
 def _usable(store: Store, rows: pd.DataFrame) -> pd.DataFrame:
     usable, _ = store.contract.without_unusable(rows)
     return usable if len(usable) == len(rows) else usable.reset_index(drop=True)
@@ -477,22 +479,3 @@ def _usable(store: Store, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _bounds(window: Window) -> dict[str, Any]:
     return {"version": window.model_version, "start": window.start, "end": window.end}
-
-
-def read_frame(store: Store, query: str, parameters: dict[str, Any]) -> pd.DataFrame:
-    """Return the rows of a query, read by COPY: an order of magnitude faster than row objects."""
-    import pandas as pd
-
-    with store.engine.connect() as connection:
-        data = _copy_out(connection, query, parameters)
-    # pandas' default float parser is sometimes off by the last bit; a score must be read back exactly.
-    frame = pd.read_csv(io.BytesIO(data), float_precision="round_trip", na_values=[""], keep_default_na=False)
-    # Postgres omits a fraction of zero, so the times of one column have two formats.
-    frame["created_at"] = pd.to_datetime(frame["created_at"], format="ISO8601", utc=True)
-    return frame.astype(dict.fromkeys(store.contract.feature_names, "float64"))
-
-
-def _copy_out(connection: Connection, query: str, parameters: dict[str, Any]) -> bytes:
-    cursor = connection.connection.cursor()
-    with cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)", parameters) as copy:
-        return b"".join(copy)

@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from selfheal.domain.clusters import ENTITY
 from selfheal.domain.records import Action, ProbationOutcome, Severity, Stage, Verdict
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def _prediction_logs(metadata: MetaData, contract: ModelContract) -> Table:
         Column("request_source", Text, nullable=False),
         Column("latency_ms", Double, nullable=False),
         _segment(),
+        Column(ENTITY, Text),
         *feature_columns(contract),
         CheckConstraint("probability BETWEEN 0 AND 1", name="prediction_logs_probability_is_one"),
         _by_segment("prediction_logs"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from selfheal.domain.clusters import copies_effect, n_entities, row_clusters
 from selfheal.domain.contract import TRUE_LABEL, ModelContract
 from selfheal.domain.labelled_file.column_findings import (
     DataFinding,
@@ -76,6 +77,7 @@ def report_on(
         *_of_absent(found, contract),
         *_of_misfits(found),
         *_of_classes(then),
+        *_of_recurrence(then, contract),
     )
     return DataReport(source, len(found.lines), findings, settings_of(wanted, given))
 
@@ -117,6 +119,25 @@ def _of_classes(then: FileTally) -> Iterator[DataFinding]:
     else:
         remedy = "a training needs 10 of each among its earlier rows and 10 among its later ones"
         yield DataFinding("note", (), text, remedy)
+
+
+def _of_recurrence(then: FileTally, contract: ModelContract) -> Iterator[DataFinding]:
+    """Yield how many rows recur, if they are so many that the rows are worth clearly fewer."""
+    import pandas as pd
+
+    values = then.values_by_name
+    if any(name not in values for name in contract.input_names):
+        return
+    clusters = row_clusters(pd.DataFrame({name: values[name] for name in contract.input_names}), contract)
+    if clusters is None:
+        return
+    n_rows, n_cases = len(clusters), n_entities(clusters)
+    text = (
+        f"{rows(n_rows)} are of {n_cases:,} cases: inputs recur, equal or nearly so, and together are worth "
+        f"{n_rows / copies_effect(clusters):,.0f} independent rows"
+    )
+    remedy = "name the key of whom they are about in the contract (entity), or say so if different cases look alike: equal_inputs_are_one_case=False"
+    yield DataFinding("note", (), text, remedy)
 
 
 # The columns

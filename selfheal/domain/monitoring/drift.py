@@ -97,7 +97,9 @@ def detect_drift(
     if len(now) >= limits.min_rows:
         thresholds = derive_thresholds(then, names, limits.n_ticks)
         columns = drift_of_columns(names, now, then, recent, thresholds, limits)
-        domain = domain_check(now, then, features, seed) if len(then) >= limits.min_rows else None
+        once, once_then = now.newest_of_each_entity(), then.newest_of_each_entity()
+        is_enough = min(len(once), len(once_then)) >= limits.min_rows
+        domain = domain_check(once, once_then, features, seed) if is_enough else None
         level = thresholds.level
     return drift_report(
         window,
@@ -226,7 +228,8 @@ class _Comparison:
 
 
 def _missing_p_value(current: Sample, reference: Sample) -> float:
-    return share_p_value(current.n_missing, current.n_rows, reference.n_missing, reference.n_rows)
+    worth = [n / side.copies for side in (current, reference) for n in (side.n_missing, side.n_rows)]
+    return share_p_value(*worth)
 
 
 def _column_drift(

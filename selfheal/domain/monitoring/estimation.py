@@ -17,7 +17,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
+from selfheal.domain.clusters import Clusters, cluster_sums, n_entities
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.monitoring.intervals import INTERVAL_LEVEL
 from selfheal.domain.monitoring.mixture import Mixture, Overlap
@@ -119,6 +121,7 @@ def estimate_performance(
     threshold: float,
     seed: int,
     harmful_below_auc: float | None = None,
+    clusters: Clusters = None,
 ) -> Estimate:
     """Estimate what the labels of the window's rows will show, with 95 % prediction intervals.
 
@@ -129,9 +132,10 @@ def estimate_performance(
         inputs: raw inputs, by which the reference is weighted to the window's mix.
         harmful_below_auc: leave out the intervals, nearly all of the cost, where the AUC's certainly does not lie below this:
             they then decide nothing (`selfheal.domain.monitoring.triage.harm_reasons`). None: always give them.
+        clusters: the entity of each of the window's rows, which share one outcome; None if every row is its own.
     """
     scores, rows = current["probability"].to_numpy(dtype=np.float64), with_outcomes(PreparedRows.of(reference))
-    simulation = _Simulation(scores, threshold, seed, harmful_below_auc)
+    simulation = _Simulation(scores, threshold, seed, harmful_below_auc, clusters)
     known = outcomes(rows)
     if _fewest_events(known, np.ones(len(known))) < MIN_EVENTS:
         reason = f"not calibrated: the reference has fewer than {MIN_EVENTS} outcomes of a class, scores are taken as they are"
@@ -145,7 +149,9 @@ def estimate_performance(
         {},
         is_identifiable=problem is None,
         is_calibrated=problem is None,
-        reason=problem or f"calibrated on {len(known):,} rows with known outcome, worth {effective:,.0f} in this mix",
+        reason=problem
+        or f"calibrated on {len(known):,} rows with known outcome, worth {effective:,.0f} in this mix"
+        f"{_shared(len(scores), clusters)}",
         n_calibration_rows=len(known),
         effective_calibration_rows=effective,
         uncovered_pct=overlap.uncovered_pct,
@@ -154,7 +160,10 @@ def estimate_performance(
 
 
 def relation_p_value(
-    labelled: pd.DataFrame, reference: pd.DataFrame | PreparedRows, inputs: Sequence[str]
+    labelled: pd.DataFrame,
+    reference: pd.DataFrame | PreparedRows,
+    inputs: Sequence[str],
+    clusters: Clusters = None,
 ) -> float | None:
     """Return the p-value of the labels if score and outcome are related as in the reference; None if not identifiable.
 
@@ -162,9 +171,11 @@ def relation_p_value(
     U = sum (y - p) (1, log-odds of the score) has mean 0 and covariance C = G + G_c V G_c', where V is the calibration's own
     uncertainty; U' C^-1 U is chi-square with two degrees of freedom (Cox and Hinkley, Theoretical Statistics, 1974, 9.3).
     The result is None if either side has too few events of a class, or if the reference has no rows like the labelled ones.
+    Rows of one entity share one outcome: their parts of U are added before they are squared in C, and count once as events.
 
     Args:
         labelled: `inputs`, `probability` and `true_label` of matured rows, so that both outcomes have had time to arrive.
+        clusters: the entity of each of them; None if every row is its own.
     """
     rows = with_outcomes(PreparedRows.of(reference))
     known = outcomes(rows)
@@ -176,13 +187,18 @@ def relation_p_value(
     calibration = _curve_rows(rows).fit(overlap.weights)
     scores, labels = (labelled[name].to_numpy(dtype=np.float64) for name in ("probability", TRUE_LABEL))
     expected = calibration.probabilities(scores)
-    if min(expected.sum(), (1 - expected).sum()) < MIN_EVENTS / 2:
+    once = 1.0 if clusters is None else 1.0 / np.bincount(clusters)[clusters]
+    if min((once * expected).sum(), (once * (1 - expected)).sum()) < MIN_EVENTS / 2:
         return None
     curve = _curve_basis(_log_odds(scores), calibration.knots)
     direction = curve[:, :2]  # level and slope
     information = direction * (expected * (1 - expected))[:, None]
     to_curve = information.T @ curve
-    covariance = information.T @ direction + to_curve @ calibration.covariance @ to_curve.T
+    of_labels = information.T @ direction
+    if clusters is not None:
+        shared = cluster_sums(direction * np.sqrt(expected * (1 - expected))[:, None], clusters)
+        of_labels = shared.T @ shared
+    covariance = of_labels + to_curve @ calibration.covariance @ to_curve.T
     shift = direction.T @ (labels - expected)
     statistic = float(shift @ np.linalg.pinv(covariance) @ shift)
     return math.exp(-max(0.0, statistic) / 2)
@@ -198,7 +214,8 @@ def overlap_of(current: pd.DataFrame, reference: pd.DataFrame | PreparedRows, in
 def fit_calibration(scores: FloatArray, labels: FloatArray, weights: FloatArray) -> Calibration:
     """Fit the curve from scores to outcomes on weighted rows.
 
-    Its covariance is the sandwich estimator H^-1 (sum w^2 (y - p)^2 x x') H^-1 (Huber, 1967; White, 1982).
+    Its covariance is the sandwich estimator H^-1 (sum w^2 (y - p)^2 x x') H^-1 (Huber, 1967; White, 1982), for clustered rows with
+    the parts w (y - p) x of each cluster added before they are squared (Liang and Zeger, 1986, Biometrika 73).
     """
     return _CurveRows.of(scores, labels).fit(weights)
 
@@ -211,12 +228,13 @@ class _CurveRows:
     log_odds: FloatArray
     knots: FloatArray
     basis: FloatArray
+    clusters: Clusters = None
 
     @classmethod
-    def of(cls, scores: FloatArray, labels: FloatArray) -> _CurveRows:
+    def of(cls, scores: FloatArray, labels: FloatArray, clusters: Clusters = None) -> _CurveRows:
         log_odds = _log_odds(scores)
         knots = np.unique(np.quantile(log_odds, KNOT_LEVELS).round(6))
-        return cls(labels, log_odds, knots, _curve_basis(log_odds, knots))
+        return cls(labels, log_odds, knots, _curve_basis(log_odds, knots), clusters)
 
     def fit(self, weights: FloatArray) -> Calibration:
         penalties = np.full(self.basis.shape[1], CURVE_PENALTY)
@@ -225,11 +243,22 @@ class _CurveRows:
         residuals = weights * (self.labels - probability(self.log_odds + self.basis @ coefficients))
         inverse = np.linalg.pinv(hessian)
         spread = self.basis * residuals[:, None]
+        if self.clusters is not None:
+            spread = cluster_sums(spread, self.clusters)
         return Calibration(self.knots, coefficients, inverse @ (spread.T @ spread) @ inverse)
 
 
 def _curve_rows(reference: PreparedRows) -> _CurveRows:
-    return reference.once(("calibration",), lambda: _CurveRows.of(reference.values("probability"), outcomes(reference)))
+    return reference.once(
+        ("calibration",),
+        lambda: _CurveRows.of(reference.values("probability"), outcomes(reference), reference.clusters),
+    )
+
+
+def _shared(n_rows: int, clusters: Clusters) -> str:
+    if clusters is None:
+        return ""
+    return f"; the {n_rows:,} rows are of {n_entities(clusters):,} entities, with one outcome each"
 
 
 def simulate_metrics(
@@ -246,9 +275,17 @@ def simulate_metrics(
 
 
 def simulate_unless(
-    scores: FloatArray, calibration: Calibration, threshold: float, seed: int, enough_auc: float
+    scores: FloatArray,
+    calibration: Calibration,
+    threshold: float,
+    seed: int,
+    enough_auc: float,
+    clusters: Clusters = None,
 ) -> dict[str, FloatArray] | None:
-    """Return `simulate_metrics`; None as soon as `ENOUGH_DRAWS_ABOVE` draws have an AUC of at least `enough_auc`."""
+    """Return `simulate_metrics`; None as soon as `ENOUGH_DRAWS_ABOVE` draws have an AUC of at least `enough_auc`.
+
+    Rows of one cluster share the variate that decides their labels.
+    """
     rng = np.random.default_rng(seed)
     n, predicted = len(scores), scores >= threshold
     of_positives = np.column_stack([np.ones(n), predicted, _midranks(scores) / n, 1 - 2 * scores]).astype(np.float32)
@@ -260,13 +297,20 @@ def simulate_unless(
     n_above = 0
     for block in np.array_split(np.arange(N_DRAWS), math.ceil(N_DRAWS * n / MAX_CELLS_PER_BLOCK)):
         chance = probability((log_odds + curves[block] @ basis.T).astype(np.float32))
-        is_positive = rng.random(chance.shape, dtype=np.float32) < chance
+        is_positive = _variates(rng, chance.shape, clusters) < chance
         sums[block] = is_positive.astype(np.float32) @ of_positives
         aucs = _metrics_of_sums(sums[block], n, n_predicted, squared_scores)["auc_roc"]
         n_above += int(np.count_nonzero((aucs >= enough_auc) & np.isfinite(aucs)))  # an undefined one does not count
         if n_above >= ENOUGH_DRAWS_ABOVE:
             return None
     return _metrics_of_sums(sums, n, n_predicted, squared_scores)
+
+
+def _variates(rng: np.random.Generator, shape: tuple[int, ...], clusters: Clusters) -> npt.NDArray[np.float32]:
+    """Return uniform variates, shape (draws, rows), one for each cluster of rows."""
+    if clusters is None:
+        return rng.random(shape, dtype=np.float32)
+    return rng.random((shape[0], int(clusters.max()) + 1), dtype=np.float32)[:, clusters]
 
 
 def prediction_interval(draws: FloatArray) -> Interval | None:
@@ -296,6 +340,7 @@ class _Simulation:
     threshold: float
     seed: int
     harmful_below_auc: float | None
+    clusters: Clusters = None
 
     def added_to(self, basis: Estimate, calibration: Calibration) -> Estimate:
         """Add the expected metrics and their intervals to the estimate; omit a metric that most draws do not define."""
@@ -305,7 +350,7 @@ class _Simulation:
         values["positive_rate"] = float(probabilities.mean())
         known = {name: value for name, value in values.items() if value is not None}
         enough = math.inf if self.harmful_below_auc is None else self.harmful_below_auc
-        draws = simulate_unless(self.scores, calibration, self.threshold, self.seed, enough)
+        draws = simulate_unless(self.scores, calibration, self.threshold, self.seed, enough, self.clusters)
         if draws is None:
             return replace(basis, values=known)
         found = {name: prediction_interval(draws[name]) for name in known}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfheal.domain.clusters import Clusters, design_effect
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.monitoring.estimation import estimate_performance, relation_p_value
 from selfheal.domain.monitoring.intervals import IntArray, metric_intervals
@@ -93,6 +94,8 @@ def performance_report(
     seed: int,
     decides_at_auc: float | None = None,
     label_check: LabelCheck | None = None,
+    clusters: Clusters = None,
+    labelled_clusters: Clusters = None,
 ) -> PerformanceReport:
     """Report realised and estimated quality of the champion in one window.
 
@@ -107,6 +110,7 @@ def performance_report(
         decides_at_auc: `HarmLimits.min_auc`, if only the verdict is wanted (`triage`): leave out the intervals that cannot
             change it, most of the cost. None: the whole report.
         label_check: what the newest labels are like; `labelled` is without those that are suspect.
+        clusters, labelled_clusters: the entity of each row of `current` and `labelled`; None if every row is its own.
     """
     realised = excess = low = None
     intervals: dict[str, Interval] = {}
@@ -115,12 +119,16 @@ def performance_report(
         labels = labelled[TRUE_LABEL].to_numpy(dtype=np.int64)
         probabilities = labelled["probability"].to_numpy(dtype=np.float64)
         realised = score_metrics(labels, probabilities, threshold)
-        intervals = {} if decides_at_auc is not None else metric_intervals(labels, probabilities, threshold)
-        excess, low = brier_excess(labels, probabilities)
-    estimate = estimate_performance(current, rows, inputs, threshold, seed, decides_at_auc) if len(current) else None
+        intervals = (
+            {} if decides_at_auc is not None else metric_intervals(labels, probabilities, threshold, labelled_clusters)
+        )
+        excess, low = brier_excess(labels, probabilities, labelled_clusters)
+    estimate = (
+        estimate_performance(current, rows, inputs, threshold, seed, decides_at_auc, clusters) if len(current) else None
+    )
     estimated = {} if estimate is None else estimate.values
     # Early labels may be of one class only, so they cannot test the relation.
-    p_value = None if matured is None else relation_p_value(labelled, rows, inputs)
+    p_value = None if matured is None else relation_p_value(labelled, rows, inputs, labelled_clusters)
     return PerformanceReport(
         window=window,
         reference=reference,
@@ -159,7 +167,7 @@ def concept_drift(p_value: float | None) -> ConceptDrift:
     return ConceptDrift.SHOWN if p_value < CONCEPT_DRIFT_LEVEL else ConceptDrift.NONE_SHOWN
 
 
-def brier_excess(labels: IntArray, probabilities: FloatArray) -> tuple[float, float]:
+def brier_excess(labels: IntArray, probabilities: FloatArray, clusters: Clusters = None) -> tuple[float, float]:
     """Return the realised minus the predicted Brier score, mean of (y - p)^2 - p(1 - p), and its one-sided lower bound.
 
     This is the statistic of Spiegelhalter (1986, Statistics in Medicine 5): its expectation is 0 while the probabilities are
@@ -167,7 +175,7 @@ def brier_excess(labels: IntArray, probabilities: FloatArray) -> tuple[float, fl
     """
     excess = (labels - probabilities) ** 2 - probabilities * (1 - probabilities)
     mean = float(excess.mean())
-    error = float(excess.std(ddof=1)) / math.sqrt(len(excess))
+    error = float(excess.std(ddof=1)) / math.sqrt(len(excess) / design_effect(excess, clusters))
     return mean, mean - NormalDist().inv_cdf(1 - HARM_LEVEL) * error
 
 

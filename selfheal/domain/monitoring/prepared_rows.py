@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from selfheal.domain.clusters import Clusters, copies_effect
 from selfheal.domain.monitoring.shift import Distances, Sample, distances
 
 if TYPE_CHECKING:
@@ -32,10 +33,11 @@ class PreparedRows:
 
     Args:
         rows: in chronological order.
+        clusters: the entity of each row; None if every row is its own.
     """
 
-    def __init__(self, rows: pd.DataFrame) -> None:
-        self.rows = rows
+    def __init__(self, rows: pd.DataFrame, clusters: Clusters = None) -> None:
+        self.rows, self.clusters = rows, clusters
         self._limit = max(MAX_REMEMBERED, MAX_REMEMBERED_PER_COLUMN * len(rows.columns))
         self._remembered: dict[Hashable, Any] = {}
 
@@ -59,8 +61,21 @@ class PreparedRows:
         return self.once(("matrix", *names), lambda: np.column_stack([self.values(name) for name in names]))
 
     def sample(self, name: str) -> Sample:
-        """Return a column sorted."""
-        return self.once(("sample", name), lambda: Sample.of(self.values(name)))
+        """Return a column sorted; rows of one entity count as copies of each other."""
+        copies = 1.0 if self.clusters is None else copies_effect(self.clusters)
+        return self.once(("sample", name), lambda: Sample.of(self.values(name), copies))
+
+    def newest_of_each_entity(self) -> PreparedRows:
+        """Return one row of each entity, its newest; these rows themselves if each is its own."""
+        if self.clusters is None:
+            return self
+        clusters = self.clusters
+
+        def compute() -> PreparedRows:
+            from_end = np.unique(clusters[::-1], return_index=True)[1]
+            return PreparedRows(self.rows.iloc[np.sort(len(clusters) - 1 - from_end)])
+
+        return self.once(("newest of each entity",), compute)
 
     def distances(self, name: str, reference: PreparedRows) -> Distances:
         """Return how far a column is from the same column of a reference."""

@@ -38,9 +38,11 @@ class Sample(NamedTuple):
     counts: FloatArray
     n_known: int
     n_missing: int
+    copies: float = 1.0
+    """Design effect of rows that recur (`selfheal.domain.clusters.copies_effect`): n rows are worth n / `copies` independent ones."""
 
     @classmethod
-    def of(cls, column: FloatArray | Sample) -> Sample:
+    def of(cls, column: FloatArray | Sample, copies: float = 1.0) -> Sample:
         """Sort a column, shape (n,); return a sample as it is."""
         if isinstance(column, Sample):
             return column
@@ -50,7 +52,7 @@ class Sample(NamedTuple):
         starts = np.flatnonzero(known[1:] != known[:-1]) + 1
         starts = np.concatenate([[0], starts]) if len(known) else starts
         counts = np.diff(starts, append=len(known)).astype(np.float64)
-        return cls(known[starts], counts, len(known), n_missing)
+        return cls(known[starts], counts, len(known), n_missing, copies)
 
     @property
     def n_rows(self) -> int:
@@ -111,7 +113,8 @@ class Distances:
         """Return the p-value of both tests together, twice the smaller one; 1 without any value on one side."""
         if self.ranks is None:
             return 1.0
-        by_shape = ks_p_value(self.ks_distance, self.current.n_known, self.reference.n_known)
+        now, then = self.current, self.reference
+        by_shape = ks_p_value(self.ks_distance, now.n_known / now.copies, then.n_known / then.copies)
         smaller = min(by_shape, self.ranks.p_value())
         return min(1.0, 2 * smaller)
 
@@ -122,7 +125,10 @@ def distances(current: FloatArray | Sample, reference: FloatArray | Sample) -> D
     if not now.n_known or not then.n_known:
         return Distances(now, then, 0.0, None)
     counts = _counts(now, then)
-    return Distances(now, then, _ks_distance(counts), _RankSum.of(counts))
+    ranks = _RankSum.of(counts)
+    if max(now.copies, then.copies) > 1:
+        ranks = ranks.worth(now, then)
+    return Distances(now, then, _ks_distance(counts), ranks)
 
 
 def column_shift(current: FloatArray | Sample, reference: FloatArray | Sample) -> Shift:
@@ -152,7 +158,7 @@ def ks_distance(current: FloatArray | Sample, reference: FloatArray | Sample) ->
     return _ks_distance(_counts(now, then)) if now.n_known and then.n_known else 0.0
 
 
-def ks_p_value(distance: float, n_current: int, n_reference: int) -> float:
+def ks_p_value(distance: float, n_current: float, n_reference: float) -> float:
     """Return the two-sided p-value of a KS distance, by the asymptotic distribution (Kolmogorov, 1933).
 
     It is conservative for few rows and for ties.
@@ -162,7 +168,7 @@ def ks_p_value(distance: float, n_current: int, n_reference: int) -> float:
     return float(kolmogorov(distance * math.sqrt(n_current * n_reference / (n_current + n_reference))))
 
 
-def share_p_value(k_current: int, n_current: int, k_reference: int, n_reference: int) -> float:
+def share_p_value(k_current: float, n_current: float, k_reference: float, n_reference: float) -> float:
     """Return the two-sided p-value for equal shares, such as two missing rates: the rank-sum test of two values.
 
     >>> share_p_value(0, 100, 0, 100)
@@ -236,6 +242,12 @@ class _RankSum(NamedTuple):
             step=gap / (2 * n_current),
             shift=2 * mean_score * n_total / n_reference,
         )
+
+    def worth(self, current: Sample, reference: Sample) -> _RankSum:
+        """Return the test for rows that recur: with as many draws as give the variance of their effective counts."""
+        share = reference.n_known / (current.n_known + reference.n_known)
+        variance = current.copies / current.n_known + reference.copies / reference.n_known
+        return self._replace(n_draws=1 / (share**2 * variance))
 
     def p_value(self) -> float:
         """Return the two-sided p-value."""

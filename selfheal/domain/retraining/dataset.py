@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from selfheal.domain.clusters import ENTITY, Clusters, key_clusters, recurs_in
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.records import Onset, TrainingSetInfo
 from selfheal.domain.retraining.class_counts import EVALUATION, TRAIN, PartCounts, shortfall
@@ -86,9 +87,10 @@ def training_set(
 ) -> TrainingSet:
     """Split labelled rows in time: the last 30 % (after a change 50 %), but at least `min_evaluation_rows`, are for evaluation.
 
-    Predictions made at the same moment stay together: all of them are for evaluation. Training rows whose inputs occur among
-    the evaluation rows too are dropped, because a model could have memorised them, unless the contract says that they are
-    different cases (`equal_inputs_are_one_case`). Original rows join the training part with the weight that `choose_weight`
+    Predictions made at the same moment stay together: all of them are for evaluation. So do the rows of an entity that the
+    contract has a key of: the entities with the newest rows are for evaluation, with all their rows. Without a key, training rows whose inputs occur among
+    the evaluation rows too, or nearly so where such rows recur, are dropped, because a model could have memorised them, unless
+    the contract says that they are different cases (`equal_inputs_are_one_case`). Original rows join the training part with the weight that `choose_weight`
     finds; with weight 0 they are omitted.
 
     Args:
@@ -103,13 +105,13 @@ def training_set(
         InvalidDataError: if a part would have too few rows of a class, or if a feature leaks the label.
     """
     unique = _without_repeated_predictions(rows)
-    learn, judge = _cut(unique, min_evaluation_rows, evaluation_share(onset))
-    is_copied = _copies_of(judge, learn, contract)
+    learn, judge = _cut(unique, min_evaluation_rows, evaluation_share(onset), key_clusters(unique, contract))
+    is_copied = recurs_in(learn, judge, contract)
     refuse_few(_counts(learn, judge, is_copied), rows)
     learn = learn[~is_copied]
     _refuse_give_away(learn, contract)
 
-    old = None if original is None else original.frame[~_copies_of(judge, original.frame, contract)]
+    old = None if original is None else original.frame[~recurs_in(original.frame, judge, contract)]
     choice = None if old is None else choose_weight(learn, old, contract, seed)
     is_mixed = choice is not None and choice.weight > 0
     frames = [_labelled(learn, contract, TRAIN), _labelled(judge, contract, EVALUATION)]
@@ -202,18 +204,22 @@ def part_counts(rows: pd.DataFrame, min_evaluation_rows: int, share: float) -> t
 
     Args:
         rows: `created_at`, `true_label` and `inputs_key` of labelled predictions, oldest first. The key is equal for equal
-            inputs; None where equal inputs are different cases.
+            inputs; None where equal inputs are different cases. `ENTITY` too if the contract declares a key.
         share: of the rows that are for evaluation (`evaluation_share`).
     """
-    learn, judge = _cut(rows, min_evaluation_rows, share)
-    keys = judge[INPUTS_KEY].dropna()
-    return _counts(learn, judge, np.asarray(learn[INPUTS_KEY].isin(keys)))
+    learn, judge = _cut(rows, min_evaluation_rows, share, key_clusters(rows))
+    is_copied = learn[INPUTS_KEY].isin(judge[INPUTS_KEY].dropna())
+    if ENTITY in rows.columns:
+        unkeyed = judge.loc[judge[ENTITY].isna(), INPUTS_KEY].dropna()
+        by_key = learn[ENTITY].isin(judge[ENTITY].dropna())
+        is_copied = by_key.where(learn[ENTITY].notna(), learn[INPUTS_KEY].isin(unkeyed))
+    return _counts(learn, judge, np.asarray(is_copied, dtype=np.bool_))
 
 
 def parts_of(rows: pd.DataFrame, contract: ModelContract, min_evaluation_rows: int) -> tuple[PartCounts, PartCounts]:
     """Count the classes in the parts that `training_set` would make of rows with all inputs and `true_label`."""
-    learn, judge = _cut(rows, min_evaluation_rows, EVALUATION_SHARE)
-    return _counts(learn, judge, _copies_of(judge, learn, contract))
+    learn, judge = _cut(rows, min_evaluation_rows, EVALUATION_SHARE, key_clusters(rows, contract))
+    return _counts(learn, judge, recurs_in(learn, judge, contract))
 
 
 def rows_digest(frame: pd.DataFrame) -> str:
@@ -250,10 +256,29 @@ def _without_repeated_predictions(rows: pd.DataFrame) -> pd.DataFrame:
     return rows if "prediction_id" not in rows.columns else rows.drop_duplicates("prediction_id")
 
 
-def _cut(rows: pd.DataFrame, min_evaluation_rows: int, share: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows to learn from and, strictly later, those for evaluation."""
-    n_evaluation = _n_evaluation(rows, max(round(len(rows) * share), min_evaluation_rows))
+def _cut(
+    rows: pd.DataFrame, min_evaluation_rows: int, share: float, clusters: Clusters
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows to learn from and those for evaluation: strictly later, or of the entities that came last."""
+    wanted = max(round(len(rows) * share), min_evaluation_rows)
+    if clusters is not None:
+        is_newest = _of_newest_entities(rows, min(wanted, len(rows)), clusters)
+        return rows[~is_newest], rows[is_newest]
+    n_evaluation = _n_evaluation(rows, wanted)
     return rows.iloc[: len(rows) - n_evaluation], rows.iloc[len(rows) - n_evaluation :]
+
+
+def _of_newest_entities(rows: pd.DataFrame, wanted: int, clusters: npt.NDArray[np.int64]) -> BoolArray:
+    """Return which rows are of the entities with the newest rows, which have at least `wanted`."""
+    who = np.unique(clusters, return_inverse=True)[1]
+    last = np.zeros(int(who.max()) + 1, dtype=np.int64)
+    last[who] = np.arange(len(rows))  # the last of several assignments stays
+    newest_first = np.argsort(-last)
+    n_entities = int(np.searchsorted(np.cumsum(np.bincount(who)[newest_first]), wanted)) + 1
+    since = last[newest_first[n_entities - 1]]
+    if "created_at" in rows.columns:  # entities whose newest rows are of one moment stay together
+        since = int((rows["created_at"] < rows["created_at"].iloc[since]).sum())
+    return np.asarray(last[who] >= since)
 
 
 def _counts(learn: pd.DataFrame, judge: pd.DataFrame, is_copied: BoolArray) -> tuple[PartCounts, PartCounts]:
@@ -273,17 +298,6 @@ def _n_evaluation(rows: pd.DataFrame, wanted: int) -> int:
 
 
 # What is refused or dropped
-
-
-def _copies_of(judge: pd.DataFrame, rows: pd.DataFrame, contract: ModelContract) -> BoolArray:
-    """Return which rows have the same inputs as a row of `judge`; shape (n,), bool."""
-    import pandas as pd
-
-    if not contract.equal_inputs_are_one_case:
-        return np.zeros(len(rows), dtype=np.bool_)
-    inputs = list(contract.input_names)
-    keys = [pd.util.hash_pandas_object(part[inputs].astype("float64") + 0.0, index=False) for part in (rows, judge)]
-    return np.asarray(keys[0].isin(set(keys[1])))
 
 
 def refuse_few(parts: Sequence[PartCounts], rows: pd.DataFrame) -> None:
@@ -320,7 +334,7 @@ def _refuse_give_away(learn: pd.DataFrame, contract: ModelContract) -> None:
 
 
 def _labelled(rows: pd.DataFrame, contract: ModelContract, split: str) -> pd.DataFrame:
-    kept = [name for name in LOG_COLUMNS if name in rows.columns]
+    kept = [name for name in (*LOG_COLUMNS, ENTITY) if name in rows.columns]
     origin = LOGGED if "created_at" in rows.columns else DATASET
     frame = rows[[*contract.feature_names, TRUE_LABEL, *kept]].copy()
     frame[SPLIT], frame[ORIGIN], frame[WEIGHT] = split, origin, 1.0
@@ -339,7 +353,9 @@ def _joined(frames: list[pd.DataFrame], contract: ModelContract) -> pd.DataFrame
 
     features = list(contract.feature_names)
     together = pd.concat(frames, ignore_index=True)
-    together = together.reindex(columns=[*features, TRUE_LABEL, SPLIT, ORIGIN, WEIGHT, *LOG_COLUMNS])
+    together = together.reindex(
+        columns=[*features, TRUE_LABEL, SPLIT, ORIGIN, WEIGHT, *LOG_COLUMNS, *_entity_column(frames)]
+    )
     ids = [None if pd.isna(value) else str(value) for value in together["prediction_id"]]
     return together.assign(
         prediction_id=pd.Series(ids, index=together.index, dtype="object"),
@@ -347,3 +363,7 @@ def _joined(frames: list[pd.DataFrame], contract: ModelContract) -> pd.DataFrame
     ).astype(
         dict.fromkeys((*features, WEIGHT, "probability"), "float64") | {TRUE_LABEL: "int64", "model_version": "Int64"}
     )
+
+
+def _entity_column(frames: list[pd.DataFrame]) -> tuple[str, ...]:
+    return (ENTITY,) if any(ENTITY in frame.columns for frame in frames) else ()

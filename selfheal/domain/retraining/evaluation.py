@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from selfheal.domain.clusters import Clusters, design_effect, row_clusters, within, worth
 from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract, Segment
 from selfheal.domain.records import GateStatus, SegmentDifference
 from selfheal.domain.retraining.class_counts import EVALUATION
@@ -21,9 +22,9 @@ from selfheal.domain.retraining.evidence import (
     CHALLENGER_SAYS_SO,
     CHAMPION_SAYS_SO,
     IntArray,
+    counts_worth,
     f1,
     f1_difference_bounds,
-    kind_counts,
 )
 from selfheal.kit.errors import ModelRefusedError
 
@@ -77,6 +78,7 @@ class Evaluation:
         label_coverage_pct: percentage of the champion's predictions with a label; None if rows are not logged predictions.
         n_labels: number of the champion's labelled predictions, of which the rows are a part.
         bands: which rows are in each segment's band, by its name (`segment_bands`).
+        clusters: the entity of each row; None if every row is its own.
     """
 
     labels: IntArray
@@ -85,11 +87,28 @@ class Evaluation:
     label_coverage_pct: float | None = None
     n_labels: int = 0
     bands: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    clusters: Clusters = None
 
     @property
     def n_rows(self) -> int:
         """Return how many rows the models are judged on."""
         return len(self.labels)
+
+    @property
+    def n_independent_rows(self) -> float:
+        """Return how many independent rows they are worth, by how alike the outcomes of an entity are."""
+        return self.n_rows / design_effect(self.labels.astype(np.float64), self.clusters)
+
+    @property
+    def worth(self) -> str:
+        """Return what the rows are worth, for a sentence; empty if every row is its own."""
+        return worth(self.n_rows, self.clusters, self.n_rows / self.n_independent_rows)
+
+    @property
+    def kinds(self) -> IntArray:
+        """Return each row's kind (`selfheal.domain.retraining.evidence`); there must be a champion."""
+        assert self.champion is not None, "kinds of row compare two models"
+        return self.labels * 4 + self.challenger.predictions * 2 + self.champion.predictions
 
     @property
     def problem(self) -> tuple[GateStatus, str] | None:
@@ -116,6 +135,7 @@ def evaluation_on(
         label_coverage_pct=rows.info.label_coverage_pct,
         n_labels=n_labels,
         bands=segment_bands(evaluation, contract.segments),
+        clusters=row_clusters(evaluation, contract),
     )
 
 
@@ -156,14 +176,15 @@ def segment_differences(evaluation: Evaluation, seed: int) -> tuple[SegmentDiffe
     if champion is None or evaluation.problem is not None:
         return ()
     level = SEGMENTS_LEVEL / (2 * max(1, len(evaluation.bands)))
-    kinds = (evaluation.labels, evaluation.challenger.predictions, champion.predictions)
+    kinds = evaluation.kinds
     return tuple(
-        _segment_difference(name, kind_counts(*(values[is_within] for values in kinds)), level, seed)
+        _segment_difference(name, kinds[is_within], within(evaluation.clusters, is_within), level, seed)
         for name, is_within in evaluation.bands.items()
     )
 
 
-def _segment_difference(name: str, counts: IntArray, level: float, seed: int) -> SegmentDifference:
+def _segment_difference(name: str, kinds: IntArray, clusters: Clusters, level: float, seed: int) -> SegmentDifference:
+    counts = counts_worth(kinds, clusters)
     champion, challenger = (float(f1(counts, says_so)) for says_so in (CHAMPION_SAYS_SO, CHALLENGER_SAYS_SO))
     bounds = f1_difference_bounds(counts, level, seed)
-    return SegmentDifference(name, int(counts.sum()), champion, challenger, bounds.low, bounds.high)
+    return SegmentDifference(name, len(kinds), champion, challenger, bounds.low, bounds.high)

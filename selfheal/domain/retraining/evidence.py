@@ -4,7 +4,8 @@ Two models on the same rows give 8 kinds of row, by true label and both predicti
 occurs. The shares of the kinds have Jeffreys' prior, a Dirichlet of 1/2 each. Draws from the posterior, by independent gamma
 variates, give the posterior of the difference (Goutte and Gaussier, 2005, ECIR). Its quantiles are the bounds. They hold as
 confidence bounds at small levels and with few positives. Resampling rows does not, because it ignores kinds of row that did
-not occur. `benchmarks.gates` measures both. The gates decide; this module only computes.
+not occur. `benchmarks.gates` measures both. Rows of one entity count as the independent rows that they are worth (`worth_of_counts`).
+The gates decide; this module only computes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from selfheal.domain.clusters import Clusters, design_effect
 from selfheal.domain.contract import FloatArray
 from selfheal.domain.records import Interval
 
@@ -45,7 +47,7 @@ DRAWS_AT_ONCE = 100_000
 """Draws computed at once, which bounds their memory."""
 
 
-def level_of_verdict(level: float, verdict_number: int, n_rows: int, *, has_brier_risen: bool) -> float:
+def level_of_verdict(level: float, verdict_number: int, n_rows: float, *, has_brier_risen: bool) -> float:
     """Return the part of the total `level` that one verdict spends (alpha spending).
 
     It is level x 6 / (pi verdict_number)^2. With fewer than `FULL_LEVEL_ROWS` rows it is multiplied by
@@ -62,7 +64,7 @@ def level_of_verdict(level: float, verdict_number: int, n_rows: int, *, has_brie
     Args:
         level: the probability of an error over all verdicts.
         verdict_number: the ordinal number of the verdict on this champion, from 1.
-        n_rows: the number of rows it rests on.
+        n_rows: the number of independent rows it rests on.
         has_brier_risen: whether the challenger's Brier score on these rows is above the champion's.
 
     >>> [round(level_of_verdict(0.05, number, 1_500, has_brier_risen=True), 4) for number in (1, 2, 10)]
@@ -81,6 +83,32 @@ def kind_counts(labels: IntArray, challenger_says: IntArray, champion_says: IntA
     return np.bincount(labels * 4 + challenger_says * 2 + champion_says, minlength=8)
 
 
+def counts_worth(kinds: IntArray, clusters: Clusters) -> IntArray | FloatArray:
+    """Return the counts of the 8 kinds, each divided by the design effect of the difference of F1 (Rao and Scott, 1992).
+
+    The difference is linearised: a row of a kind counts by its derivative, (2 hit - F1 (positives + predicted)) over their mean
+    number per row, of the challenger less that of the champion. With `clusters` None these are the counts themselves.
+
+    Args:
+        kinds: each row's kind, 0 to 7, shape (n,).
+    """
+    counts = np.bincount(kinds, minlength=8)
+    if clusters is None:
+        return counts
+    return np.asarray(counts / design_effect(_derivatives(counts)[kinds], clusters), dtype=np.float64)
+
+
+def _derivatives(counts: IntArray) -> FloatArray:
+    """Return what one more row of each kind changes in the difference of F1, up to a constant factor; shape (8,)."""
+    found = np.zeros(8)
+    for says_so, sign in ((CHALLENGER_SAYS_SO, 1.0), (CHAMPION_SAYS_SO, -1.0)):
+        total = float(counts[IS_POSITIVE].sum() + counts[says_so].sum())
+        if total > 0:
+            sides = IS_POSITIVE.astype(np.float64) + says_so
+            found += sign * (2.0 * (IS_POSITIVE & says_so) - float(f1(counts, says_so)) * sides) / total
+    return found
+
+
 def f1(counts: npt.NDArray[np.number], says_so: npt.NDArray[np.bool_]) -> FloatArray:
     """Return F1, shape (...,), from counts of kinds, shape (..., 8), of the model whose positives are `says_so`.
 
@@ -96,7 +124,7 @@ def f1_difference(counts: npt.NDArray[np.number]) -> FloatArray:
     return f1(counts, CHALLENGER_SAYS_SO) - f1(counts, CHAMPION_SAYS_SO)
 
 
-def f1_difference_bounds(counts: IntArray, level: float, seed: int) -> Interval:
+def f1_difference_bounds(counts: IntArray | FloatArray, level: float, seed: int) -> Interval:
     """Return a lower and an upper bound of the true difference, each missed with probability `level` (one-sided).
 
     The same counts, level and seed give the same bounds. If the level is too small even for `MAX_DRAWS`, the bounds are -1
@@ -111,7 +139,7 @@ def f1_difference_bounds(counts: IntArray, level: float, seed: int) -> Interval:
     return Interval(float(differences[n_beyond - 1]), float(differences[n_draws - n_beyond]))
 
 
-def posterior_differences(counts: IntArray, n_draws: int, seed: int) -> FloatArray:
+def posterior_differences(counts: IntArray | FloatArray, n_draws: int, seed: int) -> FloatArray:
     """Return draws of the difference, shape (n_draws,).
 
     The shares of the kinds are gamma variates divided by their sum; F1 does not depend on the sum.
@@ -126,7 +154,7 @@ def posterior_differences(counts: IntArray, n_draws: int, seed: int) -> FloatArr
 
 
 def more_rows_for_certainty(
-    n_rows: int, difference: float, low: float, level: float, next_level: Callable[[int], float]
+    n_rows: float, difference: float, low: float, level: float, next_level: Callable[[float], float]
 ) -> int | None:
     """Return how many rows beyond `n_rows` (at least 1) raise the lower bound above 0 at the next verdict.
 
@@ -149,15 +177,15 @@ def more_rows_for_certainty(
         return None
     spread = (difference - low) / -NormalDist().inv_cdf(level) * math.sqrt(n_rows)
 
-    def is_certain(rows: int) -> bool:
+    def is_certain(rows: float) -> bool:
         return difference + NormalDist().inv_cdf(next_level(rows)) * spread / math.sqrt(rows) > 0
 
     if is_certain(n_rows + 1):
         return 1
     if not is_certain(MAX_ROWS_ASKED_FOR):
         return None
-    too_few, enough = n_rows + 1, MAX_ROWS_ASKED_FOR
+    too_few, enough = math.floor(n_rows) + 1, MAX_ROWS_ASKED_FOR
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
         too_few, enough = (too_few, middle) if is_certain(middle) else (middle, enough)
-    return enough - n_rows
+    return enough - math.floor(n_rows)

@@ -58,6 +58,9 @@ class Limit:
         return self.default is not None
 
 
+RECURRING_ROWS = "recurring_rows"
+"""Limit that says how rows of one entity count, in all gates: `one_unit`, or `independent` as in verdicts without it."""
+
 COMMON_LIMITS = (Limit("seed", setting="random_seed"),)
 """Limits that every verdict stores: `seed` is that of the draws behind the bounds of F1."""
 

@@ -7,14 +7,14 @@ gate that cannot be measured does not pass. The gates themselves are in `selfhea
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from selfheal.domain.monitoring.performance import score_metrics
 from selfheal.domain.records import Action, GateResult, GateStatus, ScoreMetrics, SegmentDifference, ShadowScoring
 from selfheal.domain.retraining.evaluation import Evaluation, Scores, segment_differences
 from selfheal.domain.retraining.evidence import IntArray
-from selfheal.domain.retraining.gate_spec import COMMON_LIMITS, GateCase, GateLimits, GateSpec, Limit
+from selfheal.domain.retraining.gate_spec import COMMON_LIMITS, RECURRING_ROWS, GateCase, GateLimits, GateSpec, Limit
 from selfheal.domain.retraining.gates import GATES, limits_of
 from selfheal.kit.errors import InvalidDataError, PermanentError
 
@@ -65,6 +65,8 @@ def evaluate_gates(
     """
     if evaluation.n_rows == 0:
         raise InvalidDataError("no labelled row to judge the challenger on: wait for labels")
+    if limits.get(RECURRING_ROWS) == "independent":
+        evaluation = replace(evaluation, clusters=None)
     case = GateCase(
         evaluation,
         challenger=_metrics(evaluation.labels, evaluation.challenger),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import platform as machine
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from selfheal.domain.clusters import ENTITY, Clusters, row_clusters
 from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract
 from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.monitoring.performance import score_metrics
@@ -78,13 +79,17 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The training rows, the champion's own first. `folds` split the recent ones; each fold is predicted by the others."""
+    """The training rows, the champion's own first. `folds` split the recent ones; each fold is predicted by the others.
+
+    With `clusters` no model predicts a row of an entity that it has learned from.
+    """
 
     x: FloatArray
     y: IntArray
     weights: FloatArray
     folds: list[tuple[IntArray, IntArray]]
     n_original: int
+    clusters: Clusters = None
 
 
 def train(
@@ -120,7 +125,7 @@ def train(
         best = _search(rows, contract, seed, lambda n_done: told(n_done, n_fits))
         pipeline, more_iterations = _fitted(build_pipeline(contract, seed).set_params(**best), rows)
         told(n_searched + 1, n_fits)
-        out_of_fold = _out_of_fold(pipeline, rows)
+        out_of_fold = _out_of_fold(pipeline, rows, seed)
         told(n_fits, n_fits)
         before = check_calibration(rows.y[rows.n_original :], out_of_fold)
         pipeline, out_of_fold, how = _recalibrated(pipeline, out_of_fold, before, rows, seed)
@@ -199,14 +204,37 @@ def grid_as_text(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
 
 
 def _rows(learn: pd.DataFrame, contract: ModelContract, seed: int) -> _Rows:
-    from sklearn.model_selection import StratifiedKFold
-
     y = learn[TRUE_LABEL].to_numpy(dtype=np.int64)
     n_original = int((learn[ORIGIN] == ORIGINAL).sum())
+    clusters = row_clusters(learn, contract)
     original, recent = np.arange(n_original), np.arange(n_original, len(learn))
-    cut = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(recent, y[recent])
+    if clusters is not None:
+        _refuse_few_entities(y[recent], clusters[recent])
+    cut = _cut(y[recent], None if clusters is None else clusters[recent], seed)
     folds = [(np.concatenate([original, recent[others]]), recent[fold]) for others, fold in cut]
-    return _Rows(_matrix(learn, contract), y, learn[WEIGHT].to_numpy(dtype=np.float64), folds, n_original)
+    if clusters is not None:
+        folds = [(others[~np.isin(clusters[others], clusters[fold])], fold) for others, fold in folds]
+    return _Rows(_matrix(learn, contract), y, learn[WEIGHT].to_numpy(dtype=np.float64), folds, n_original, clusters)
+
+
+def _refuse_few_entities(y: IntArray, clusters: IntArray) -> None:
+    for label in (0, 1):
+        n = len(np.unique(clusters[y == label]))
+        if n < FOLDS:
+            raise TrainingFailedError(
+                f"the {int((y == label).sum()):,} recent training rows of class {label} are of {n} entities, and {FOLDS} are needed to "
+                "tune on: production is untouched; wait for labels of others, or say in the contract whom rows are about (entity)"
+            )
+
+
+def _cut(y: IntArray, clusters: Clusters, seed: int) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield the other rows and the rows of each fold; an entity's rows are all in one."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    rows = np.arange(len(y))
+    if clusters is None:
+        return iter(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(rows, y))
+    return iter(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(rows, y, clusters))
 
 
 def _matrix(rows: pd.DataFrame, contract: ModelContract) -> FloatArray:
@@ -255,18 +283,31 @@ def _fitted(pipeline: Pipeline, rows: _Rows) -> tuple[Pipeline, dict[str, Any]]:
     return pipeline, more
 
 
-def _out_of_fold(pipeline: Pipeline, rows: _Rows) -> FloatArray:
+def _out_of_fold(pipeline: Pipeline, rows: _Rows, seed: int) -> FloatArray:
     """Return the probabilities of the recent training rows, in order, each from a copy that did not see the row."""
     from joblib import Parallel, delayed
 
     parts = Parallel()(
-        delayed(fold_probabilities)(pipeline, rows.x, rows.y, rows.weights, learn, predict)
+        delayed(fold_probabilities)(
+            _for_fold(pipeline, rows, learn, seed), rows.x, rows.y, rows.weights, learn, predict
+        )
         for learn, predict in rows.folds
     )
     found = np.full(len(rows.y), np.nan)
     for (_, predict), probabilities in zip(rows.folds, parts, strict=True):
         found[predict] = probabilities
     return _finite(found[rows.n_original :], pipeline)
+
+
+def _for_fold(pipeline: Pipeline, rows: _Rows, learn: IntArray, seed: int) -> Pipeline:
+    """Return the pipeline for a fold's learning rows: a calibration by folds of entities has folds of its own there."""
+    from sklearn.base import clone
+
+    if rows.clusters is None or "cv" not in pipeline.get_params(deep=False):
+        return pipeline
+    folds = list(_cut(rows.y[learn], rows.clusters[learn], seed))
+    found: Pipeline = clone(pipeline).set_params(cv=folds)
+    return found
 
 
 def _probabilities(pipeline: Pipeline, contract: ModelContract, x: FloatArray) -> FloatArray:
@@ -306,10 +347,10 @@ def _recalibrated(
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.model_selection import StratifiedKFold
 
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed) if rows.clusters is None else rows.folds
     wrapped = CalibratedClassifierCV(pipeline, method="sigmoid", cv=folds, ensemble=False)
     fit(wrapped, rows.x, rows.y, rows.weights)
-    out_of_fold = _out_of_fold(wrapped, rows)
+    out_of_fold = _out_of_fold(wrapped, rows, seed)
     wrapped.set_params(cv=FOLDS)  # a fitted model needs no splitter, whose type no model file may hold
     return wrapped, out_of_fold, WRAPPED
 
@@ -339,7 +380,8 @@ def _reference(
     """Return the labelled rows of the reference, and their times."""
     recent = frame[frame[ORIGIN] != ORIGINAL]
     n_rows = min(max(n_evaluation, MIN_REFERENCE_ROWS), MAX_REFERENCE_ROWS, len(recent))
-    newest = recent[[*contract.feature_names, TRUE_LABEL]].assign(probability=probabilities).iloc[-n_rows:]
+    columns = [*contract.feature_names, TRUE_LABEL, *((ENTITY,) if ENTITY in recent.columns else ())]
+    newest = recent[columns].assign(probability=probabilities).iloc[-n_rows:]
     return newest.reset_index(drop=True), recent["created_at"].iloc[-n_rows:].reset_index(drop=True)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfheal.domain.clusters import recurs_in, row_clusters
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.retraining.fitting import build_pipeline, can_weigh, fit
 from selfheal.domain.retraining.search import PreparedFold, prepare, split_before
@@ -56,6 +57,7 @@ def choose_weight(recent: pd.DataFrame, original: pd.DataFrame, contract: ModelC
     """
     n_later = round(len(recent) * INNER_SHARE)
     earlier, later = recent.iloc[: len(recent) - n_later], recent.iloc[len(recent) - n_later :]
+    earlier, original = _of_others(earlier, later, contract), _of_others(original, later, contract)
     if len(original) == 0 or n_later == 0:
         return WeightChoice(0.0, {}, "there are no original rows to weigh")
     pipeline = build_pipeline(contract, seed)
@@ -68,6 +70,15 @@ def choose_weight(recent: pd.DataFrame, original: pd.DataFrame, contract: ModelC
         f"the later {n_later:,} of {len(recent):,} recent training rows"
     )
     return WeightChoice(best, {f"{w:g}": loss for w, loss in losses.items()}, reason)
+
+
+def _of_others(rows: pd.DataFrame, later: pd.DataFrame, contract: ModelContract) -> pd.DataFrame:
+    """Return the rows of entities that are not among the later rows, where entities recur: these would be remembered."""
+    import pandas as pd
+
+    if row_clusters(pd.concat([rows, later], ignore_index=True), contract) is None:
+        return rows
+    return rows[~recurs_in(rows, later, contract)]
 
 
 def _later_log_losses(

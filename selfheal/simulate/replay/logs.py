@@ -21,6 +21,7 @@ from selfheal.adapters.journal_rows import journal_rows
 from selfheal.adapters.postgres import model_versions
 from selfheal.adapters.postgres.logged_rows import LABEL_KNOWN_AT, logged_rows
 from selfheal.adapters.postgres.promotions import production_at
+from selfheal.domain.clusters import entity_keys
 from selfheal.domain.contract import TRUE_LABEL, ModelContract
 from selfheal.domain.retraining.training import TrainedModel
 from selfheal.kit.errors import (
@@ -170,9 +171,13 @@ def _times(column: pd.Series) -> TimeArray:
 
 
 def _entities(rows: pd.DataFrame, contract: ModelContract) -> IntArray:
-    """Return whom each row is about: equal inputs are one case, unless the contract says otherwise."""
+    """Return whom each row is about: by the key; else equal inputs are one case, unless the contract says otherwise."""
     import pandas as pd
 
+    keyed = entity_keys(rows, contract)
+    if keyed is not None:
+        own = np.arange(len(rows)) + keyed.max() + 1
+        return np.asarray(np.unique(np.where(keyed < 0, own, keyed), return_inverse=True)[1], dtype=np.int64)
     if not contract.equal_inputs_are_one_case:
         return np.arange(len(rows))
     keys = pd.util.hash_pandas_object(rows[list(contract.input_names)], index=False)

@@ -37,6 +37,7 @@ LANDED = {
     "0014_first_labels": "8c023e3af1e3b4bb82fbd5b3ef2d5bc4b173f61af6f4a2cc7826424df1309bde",
     "0015_onset": "06b55e9eb051194e5e0c9994bc1562bdc396be0ac0dc6211f0eb3b0dbd95c34d",
     "0016_label_quarantines": "3fa4f773a535dbe7e650c50046f9664fa217d562c572982bab2c6e3fff99037b",
+    "0017_entities": "0697aa1e9934f297c37558703bd27a014ea0a5f4bdca5485b91a100df7df2dfb",
 }
 """SHA-256 of each migration's file. A new one gets a line; a line that is here never changes."""
 

@@ -15,6 +15,7 @@ from selfheal.domain.monitoring.drift import (
     column_drift,
     detect_drift,
 )
+from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.monitoring.shift import column_shift
 from selfheal.domain.monitoring.thresholds import derive_thresholds
 from selfheal.domain.records import ColumnDrift, DriftReport
@@ -30,7 +31,9 @@ def scored(inputs: pd.DataFrame) -> pd.DataFrame:
     return features.assign(probability=1 / (1 + np.exp(2.0 - features["load_ratio"] - features["restarts"] / 2)))
 
 
-def detected(current: pd.DataFrame, reference: pd.DataFrame, baseline: pd.DataFrame | None = None) -> DriftReport:
+def detected(
+    current: pd.DataFrame | PreparedRows, reference: pd.DataFrame, baseline: pd.DataFrame | None = None
+) -> DriftReport:
     return detect_drift(
         window(),
         current,
@@ -228,3 +231,16 @@ def test_what_columns_are_called_changes_nothing(reference: pd.DataFrame) -> Non
     found = [dataclasses.replace(one, column=back.get(one.column, one.column)) for one in renamed.columns]
     assert found == list(usual.columns)
     assert "load_ratio" in usual.drifted_features
+
+
+def test_machines_that_send_ten_rows_each_have_not_drifted(reference: pd.DataFrame) -> None:
+    """Their rows as if alone differ from the reference in most windows, and a classifier remembers them."""
+    is_drifted = {"entities": 0, "rows": 0}
+    for seed in range(10, 20):
+        visits = np.random.default_rng(seed).permutation(np.repeat(np.arange(40), 50))
+        rows = scored(contract.synthesize(40, seed)).iloc[visits].reset_index(drop=True)
+        is_drifted["rows"] += bool(detected(rows, reference).drifted_features)
+        report = detected(PreparedRows(rows, visits), reference)
+        is_drifted["entities"] += bool(report.drifted_features) or report.is_multivariate_drifted
+    assert is_drifted["rows"] > 5
+    assert is_drifted["entities"] == 0

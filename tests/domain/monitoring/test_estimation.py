@@ -331,3 +331,49 @@ def test_any_window_however_odd_is_estimated_or_refused(n_rows: int, seed: int) 
     found = estimate_of(current, rows_of(400, seed=1))
     assert found.reason
     assert all(np.isfinite(v) for v in found.values.values())
+
+
+# Rows of one entity
+
+
+def recurring_window(seed: int) -> tuple[pd.DataFrame, npt.NDArray[np.int64]]:
+    who = np.random.default_rng(seed).permutation(np.repeat(np.arange(200), 5))
+    return rows_of(200, seed).iloc[who].reset_index(drop=True), who
+
+
+def test_an_estimate_of_recurring_rows_covers_what_their_labels_show() -> None:
+    reference = rows_of(4_000, 1)
+    covered = {"entities": 0, "rows": 0}
+    for seed in range(100, 220):
+        current, who = recurring_window(seed)
+        shown = score_metrics(current[TRUE_LABEL].to_numpy(), current["probability"].to_numpy(), THRESHOLD).f1
+        for name, clusters in (("entities", who), ("rows", None)):
+            interval = estimate_performance(current, reference, INPUTS, THRESHOLD, 3, clusters=clusters).intervals["f1"]
+            covered[name] += interval.low <= shown <= interval.high
+    assert covered["entities"] / 120 > 0.9
+    assert covered["rows"] / 120 < 0.8
+
+
+def test_no_concept_drift_is_shown_because_rows_recur() -> None:
+    reference = rows_of(4_000, 1)
+    p_values = {"entities": [], "rows": []}
+    for seed in range(100, 220):
+        current, who = recurring_window(seed)
+        for name, clusters in (("entities", who), ("rows", None)):
+            p_values[name].append(relation_p_value(current, reference, INPUTS, clusters))
+    assert np.mean(np.array(p_values["entities"]) < 0.05) < 0.11
+    assert np.mean(np.array(p_values["rows"]) < 0.001) > 0.05
+
+
+def test_a_changed_relation_is_shown_among_recurring_rows_too() -> None:
+    current, who = recurring_window(3)
+    turned = current.assign(**{TRUE_LABEL: 1 - current[TRUE_LABEL]})
+    found = relation_p_value(turned, rows_of(4_000, 1), INPUTS, who)
+    assert found is not None
+    assert found < 1e-6
+
+
+def test_an_estimate_says_that_its_rows_recur() -> None:
+    current, who = recurring_window(3)
+    found = estimate_performance(current, rows_of(4_000, 1), INPUTS, THRESHOLD, 3, clusters=who)
+    assert "the 1,000 rows are of 200 entities" in found.reason

@@ -168,3 +168,42 @@ def test_each_interval_is_within_the_metric_s_range_and_about_its_value(rows: li
         value = getattr(metrics, name)
         assert 0 <= interval.low <= value + 1e-9, name
         assert value - 1e-9 <= interval.high <= 1, name
+
+
+# Rows of one entity
+
+
+def recurring(seed: int, times: int, n_entities: int) -> tuple[IntArray, FloatArray, IntArray]:
+    rng = np.random.default_rng(seed)
+    scores = rng.beta(1.0, 3.0, n_entities)
+    labels = (rng.random(n_entities) < scores).astype(np.int64)
+    who = np.repeat(np.arange(n_entities), times)
+    return labels[who], scores[who], who
+
+
+def test_intervals_of_recurring_rows_cover_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(9)
+    everyone = rng.beta(1.0, 3.0, 400_000)
+    truth = score_metrics((rng.random(400_000) < everyone).astype(np.int64), everyone, 0.4)
+    covered: dict[str, list[bool]] = {}
+    for seed in range(300):
+        labels, scores, who = recurring(seed, 5, 200)
+        for name, interval in metric_intervals(labels, scores, 0.4, who).items():
+            covered.setdefault(name, []).append(interval.low <= getattr(truth, name) <= interval.high)
+    shares = {name: float(np.mean(hits)) for name, hits in covered.items()}
+    assert shares.keys() == {"f1", "precision", "recall", "auc_roc", "brier"}
+    assert min(shares.values()) > 0.91, shares
+    assert max(shares.values()) < 0.985, shares
+
+
+def test_intervals_of_entities_with_one_row_each_are_nearly_those_of_rows() -> None:
+    labels, scores, who = recurring(1, 1, 1_000)
+    by_rows, by_entity = metric_intervals(labels, scores, 0.4), metric_intervals(labels, scores, 0.4, who)
+    for name, interval in by_rows.items():
+        assert ends(by_entity[name]) == pytest.approx(ends(interval), abs=0.01)
+
+
+def test_a_metric_without_a_trial_has_no_interval_among_entities_either() -> None:
+    labels, scores, who = recurring(1, 5, 40)
+    found = metric_intervals(np.zeros_like(labels), scores, 2.0, who)
+    assert found.keys() == {"brier"}

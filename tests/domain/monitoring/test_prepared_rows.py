@@ -93,3 +93,13 @@ def test_a_sample_holds_each_distinct_value_once(column: list[float]) -> None:
     assert (sample.n_known, sample.n_missing, sample.n_rows) == (len(known), len(values) - len(known), len(values))
     other = np.array([1.0, 2.0, 3.0])
     assert column_shift(sample, Sample.of(other)) == column_shift(values, other)
+
+
+def test_of_each_entity_the_newest_row_is_taken_once() -> None:
+    rows = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0]})
+    prepared = PreparedRows(rows, np.array([0, 1, 0, 2]))
+    assert list(prepared.newest_of_each_entity().values("x")) == [2.0, 3.0, 4.0]
+    assert prepared.sample("x").copies == 1.5
+    alone = PreparedRows(rows)
+    assert alone.newest_of_each_entity() is alone
+    assert alone.sample("x").copies == 1.0

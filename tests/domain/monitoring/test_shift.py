@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import hypergeom, ks_2samp, mannwhitneyu
 
-from selfheal.domain.monitoring.shift import NO_SHIFT, Shift, column_shift, ks_distance, ks_p_value, share_p_value
+from selfheal.domain.monitoring.shift import (
+    NO_SHIFT,
+    Sample,
+    Shift,
+    column_shift,
+    ks_distance,
+    ks_p_value,
+    share_p_value,
+)
 
 numbers = st.lists(
     st.floats(-1e6, 1e6).map(lambda value: round(value, 6)) | st.integers(0, 3).map(float), min_size=1, max_size=60
@@ -131,3 +139,23 @@ def test_the_order_of_the_rows_says_nothing() -> None:
     current, reference = rng.normal(size=700), rng.normal(0.1, size=900).round(1)
     shuffled = column_shift(rng.permutation(current), rng.permutation(reference))
     assert shuffled == column_shift(current, reference), "to the bit"
+
+
+# Rows of one entity
+
+
+def test_copies_of_rows_are_no_more_evidence_than_the_rows() -> None:
+    rng = np.random.default_rng(1)
+    current, reference = rng.normal(0.2, size=100), rng.normal(size=2_000)
+    once = column_shift(current, reference)
+    copied = column_shift(Sample.of(np.repeat(current, 5), 5.0), Sample.of(reference))
+    assert copied.ks_distance == pytest.approx(once.ks_distance)
+    assert copied.p_value == pytest.approx(once.p_value, rel=0.15)
+    assert column_shift(np.repeat(current, 5), reference).p_value < once.p_value / 10
+
+
+def test_calm_rows_that_recur_seldom_seem_to_have_shifted() -> None:
+    rng = np.random.default_rng(2)
+    reference = rng.normal(size=5_000)
+    found = [Sample.of(np.repeat(rng.normal(size=200), 5), 5.0) for _ in range(400)]
+    assert np.mean([column_shift(sample, reference).p_value < 0.05 for sample in found]) < 0.08

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfheal.domain.clusters import ENTITY
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.retraining.class_counts import EVALUATION, MIN_ROWS_PER_CLASS, PURPOSES, TRAIN
 from selfheal.domain.retraining.dataset import (
@@ -23,12 +24,13 @@ from selfheal.domain.retraining.dataset import (
     SPLIT,
     WEIGHT,
     OriginalRows,
+    part_counts,
     rows_digest,
 )
 from selfheal.domain.retraining.weighting import CANDIDATE_WEIGHTS
 from selfheal.kit.errors import InvalidDataError
 from tests.domain.retraining.rows import FEATURES, labelled, shifted, split
-from tests.toy_use_case import contract
+from tests.toy_use_case import contract, keyed
 
 # The cut in time
 
@@ -245,3 +247,65 @@ def test_the_digest_sees_every_column(column: str, value: object) -> None:
     assert rows_digest(changed) != rows_digest(frame)
     assert rows_digest(frame[frame.columns[::-1]]) != rows_digest(frame)
     assert rows_digest(frame.copy()) == rows_digest(frame)
+
+
+# Entities
+
+
+def of_machines(n_rows: int, n_machines: int, seed: int = 1) -> pd.DataFrame:
+    """Rows with times and the key of a machine, which come in any order."""
+    rows = labelled(n_rows, seed)
+    who = np.random.default_rng(seed).integers(n_machines, size=n_rows)
+    return rows.assign(**{ENTITY: [f"m{one}" for one in who]})
+
+
+def test_the_rows_of_an_entity_are_all_on_one_side_and_the_newest_entities_decide() -> None:
+    rows = of_machines(900, 150)
+    halves = split(rows, use_case=keyed)
+    learn, judge = halves.part(TRAIN), halves.part(EVALUATION)
+    assert not set(learn[ENTITY]) & set(judge[ENTITY])
+    assert len(learn) + len(judge) == 900
+    assert 270 <= len(judge) < 300
+    newest = rows.groupby(ENTITY)["created_at"].max()
+    assert newest[learn[ENTITY].unique()].max() < newest[judge[ENTITY].unique()].min()
+
+
+def test_a_row_without_a_key_is_split_in_time_as_its_own() -> None:
+    rows = of_machines(400, 40)
+    alone = rows.assign(**{ENTITY: rows[ENTITY].where(np.arange(400) < 1, None)})
+    halves = split(alone, use_case=keyed)
+    assert halves.part(TRAIN)["created_at"].max() < halves.part(EVALUATION)["created_at"].min()
+
+
+def test_the_champions_rows_of_evaluated_entities_are_not_learned_from() -> None:
+    rows = of_machines(600, 100)
+    old = of_machines(300, 100, seed=2).assign(**{WEIGHT: 1.0})
+    halves = split(rows, use_case=keyed, original=OriginalRows(old, "before"))
+    kept = halves.part(TRAIN)
+    assert not set(kept.loc[kept[ORIGIN] == ORIGINAL, ENTITY]) & set(halves.part(EVALUATION)[ENTITY])
+
+
+def test_a_training_set_without_keys_has_no_column_for_them() -> None:
+    assert ENTITY not in split(labelled(500)).frame.columns
+
+
+def test_rows_that_recur_with_moved_inputs_are_not_both_learned_from_and_judged_on() -> None:
+    rng = np.random.default_rng(3)
+    once = labelled(200, seed=3)
+    visits = rng.permutation(np.repeat(np.arange(200), 4))
+    rows = once.iloc[visits].reset_index(drop=True).assign(created_at=labelled(800)["created_at"], who=visits)
+    for name in ("temperature_c", "load_ratio"):
+        rows[name] *= np.exp(0.001 * rng.normal(size=800))
+    halves = split(rows.drop(columns="who"), min_evaluation_rows=80)
+    who = dict(zip(rows["load_ratio"], visits, strict=True))
+    learned, judged = ({who[value] for value in halves.part(part)["load_ratio"]} for part in (TRAIN, EVALUATION))
+    assert len(learned & judged) < 5
+    assert halves.info.n_copied_inputs > 300
+
+
+def test_counts_of_parts_are_those_of_the_split_by_entity() -> None:
+    rows = of_machines(900, 150)
+    halves = split(rows, use_case=keyed)
+    keys = rows[["created_at", TRUE_LABEL, ENTITY]].assign(inputs_key=pd.array(range(900), dtype="Int64"))
+    learn, judge = part_counts(keys, 100)
+    assert (learn.n_rows, judge.n_rows) == (halves.info.n_train, halves.info.n_evaluation)

@@ -493,3 +493,43 @@ def test_a_gate_says_in_a_sentence_with_its_settings_what_it_asks_for() -> None:
         for limit in spec.limits:
             if limit.name != "level":  # it belongs to the bound, which the sentence calls chance
                 assert limit.setting_name.upper() in spec.description, spec.name
+
+
+# Rows of one entity
+
+
+def recurring(times: int, limits: GateLimits = LIMITS) -> GateOutcome:
+    """The first rows of the world, each so often, as of one entity."""
+    rows = np.repeat(np.arange(N_ROWS // times), times)
+    new, old = Scores(GOOD[rows], 0.4), Scores(WORSE[rows], 0.4)
+    return evaluate_gates(Evaluation(LABELS[rows], new, old, 40.0, 5_000, clusters=rows), limits, 1)
+
+
+def test_rows_that_recur_are_judged_as_what_they_are_worth() -> None:
+    outcome = recurring(10)
+    assert not_passed(outcome) == {
+        "f1_improvement": GateStatus.INCONCLUSIVE,
+        "labelled_samples": GateStatus.INCONCLUSIVE,
+    }
+    samples = gate(outcome, "labelled_samples")
+    assert samples.value is not None
+    assert 100 <= samples.value <= 150
+    assert f"{N_ROWS:,} rows of 150 entities, worth" in samples.sentence
+    assert f"{N_ROWS:,} rows of 150 entities, worth" in gate(outcome, "f1_improvement").sentence
+
+
+def test_intervals_of_rows_that_recur_are_wider() -> None:
+    by_entity, by_row = recurring(10), recurring(10, {**LIMITS, "recurring_rows": "independent"})
+    for name in ("f1_improvement", "brier_degradation", "recall", "auc_roc"):
+        widths = []
+        for outcome in (by_entity, by_row):
+            low, high = gate(outcome, name).interval_low, gate(outcome, name).interval_high
+            assert low is not None
+            assert high is not None
+            widths.append(high - low)
+        assert widths[0] > 1.5 * widths[1], name
+
+
+def test_entities_with_one_row_each_and_rows_taken_for_independent_are_judged_as_without_entities() -> None:
+    assert recurring(10, {**LIMITS, "recurring_rows": "independent"}).action is Action.PROMOTE
+    assert recurring(1).action is Action.PROMOTE

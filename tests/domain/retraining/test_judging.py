@@ -20,6 +20,7 @@ LIMITS = {
     "min_auc": 0.72,
     "level": 0.05,
     "segments": "report",
+    "recurring_rows": "one_unit",
     "seed": 20,
 }
 """As a verdict stored them."""
@@ -66,3 +67,8 @@ def test_a_limit_of_which_nothing_is_known_makes_a_verdict_unverifiable() -> Non
 def test_a_verdict_of_a_gate_that_is_not_here_is_unverifiable_and_names_it() -> None:
     with pytest.raises(PermanentError, match="there is no gate calm here, so it cannot be computed again"):
         gates_of_verdict({**LIMITS, "max_calm": 0.5}, (*NAMES, "calm"))
+
+
+def test_a_verdict_of_an_earlier_release_took_rows_for_independent() -> None:
+    stored = {name: value for name, value in LIMITS.items() if name != "recurring_rows"}
+    assert gates_of_verdict(stored, NAMES)[1] == {**stored, "recurring_rows": "independent"}

@@ -16,12 +16,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from selfheal.domain.clusters import ENTITY
 from selfheal.domain.contract import TRUE_LABEL, ModelContract
 from selfheal.domain.model.explanation import build_explainer
 from selfheal.domain.model.file import load_trusted
@@ -32,10 +34,11 @@ from selfheal.domain.retraining.dataset import (
     ORIGIN,
     ORIGINAL,
     SPLIT,
+    WEIGHT,
     OriginalRows,
     TrainingSet,
 )
-from selfheal.domain.retraining.fitting import Parallelism
+from selfheal.domain.retraining.fitting import Parallelism, build_pipeline
 from selfheal.domain.retraining.search import SCORING
 from selfheal.domain.retraining.training import (
     FOLDED,
@@ -44,13 +47,15 @@ from selfheal.domain.retraining.training import (
     NOT_NEEDED,
     WRAPPED,
     TrainedModel,
+    _out_of_fold,
+    _rows,
     f1_optimal_threshold,
     train,
 )
 from selfheal.kit.errors import ConfigurationError, TrainingFailedError
 from selfheal.services.verification.reproduction import _drawn_again
 from tests.domain.retraining.rows import FEATURES, labelled, shifted, split
-from tests.toy_use_case import contract
+from tests.toy_use_case import contract, keyed
 
 
 def with_last_step(estimator: Any, **grid: Any) -> ModelContract:
@@ -390,3 +395,54 @@ def test_equal_scores_for_all_rows_are_a_model_whose_calibration_is_not_known() 
     model = train(split(labelled(600)), with_last_step(EqualClassifier()), seed=3)
     assert model.metrics.auc_roc == 0.5
     assert model.record.out_of_fold.slope is None  # type: ignore[union-attr]
+
+
+# Entities
+
+
+def test_no_fold_predicts_an_entity_that_it_has_learned_from() -> None:
+    rows = labelled(600).assign(**{ENTITY: [f"m{number % 90}" for number in range(600)]})
+    learn = split(rows, use_case=keyed).part(TRAIN)
+    found = _rows(learn, keyed, seed=1)
+    who = learn[ENTITY].to_numpy()
+    assert found.clusters is not None
+    assert sorted(np.concatenate([fold for _, fold in found.folds])) == list(range(len(learn)))
+    for others, fold in found.folds:
+        assert not set(who[others]) & set(who[fold])
+        assert abs(len(fold) - len(learn) / FOLDS) < 12
+
+
+def test_what_remembers_entities_is_not_trusted_in_its_own_folds() -> None:
+    """Labels that belong to the machine alone: who has seen the machine knows them, in other folds nobody does."""
+    rng = np.random.default_rng(1)
+    fate = rng.random(120) < 0.4
+    who = rng.permutation(np.repeat(np.arange(120), 5))
+    rows = labelled(120).iloc[who].reset_index(drop=True).assign(created_at=labelled(600)["created_at"])
+    rows = rows.assign(**{TRUE_LABEL: fate[who].astype(np.int64), ENTITY: [f"m{one}" for one in who]})
+    memory = with_last_step(KNeighborsClassifier(5), n_neighbors=[5])
+    aucs = []
+    for use_case, frame in ((replace(memory, entity="machine"), rows), (memory, rows.drop(columns=ENTITY))):
+        found = _rows(
+            frame.assign(**{ORIGIN: "logged", WEIGHT: 1.0}), replace(use_case, equal_inputs_are_one_case=False), 1
+        )
+        pipeline = build_pipeline(use_case, 1)
+        aucs.append(roc_auc_score(found.y, _out_of_fold(pipeline, found, 1)))
+    by_entity, by_row = aucs
+    assert by_entity < 0.65
+    assert by_row > 0.75
+
+
+def test_a_calibration_by_folds_has_folds_of_entities_too() -> None:
+    rows = labelled(600).assign(**{ENTITY: [f"m{number % 90}" for number in range(600)]})
+    use_case = replace(with_last_step(GaussianNB(), var_smoothing=[1e-9]), entity="machine")
+    trained = train(split(rows, use_case=use_case), use_case, seed=1)
+    assert np.isfinite(trained.reference["probability"]).all()
+    assert list(trained.reference.columns).count(ENTITY) == 1
+
+
+def test_a_class_of_too_few_entities_is_refused_with_the_remedy() -> None:
+    rows = labelled(600)
+    who = np.where(rows[TRUE_LABEL] == 1, np.arange(600) % 3, 3 + np.arange(600) % 200)
+    learn = rows.assign(**{ENTITY: [f"m{one}" for one in who], ORIGIN: "logged", WEIGHT: 1.0})
+    with pytest.raises(TrainingFailedError, match="of class 1 are of 3 entities, and 5 are needed"):
+        _rows(learn, keyed, seed=1)

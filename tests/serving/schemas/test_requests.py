@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.credit_risk import contract as credit_risk
 from selfheal.domain.contract import TRUE_LABEL, Feature, ModelContract
+from selfheal.domain.entity_key import pseudonym
 from serving.champion.holder import ready_champion
 from serving.schemas.problems import NOT_WHOLE, ProblemError
 from serving.schemas.reading import Refused
@@ -24,6 +26,7 @@ from tests.builders import model_version
 from tests.conftest import settings_for
 from tests.serving.running import Api, api_in_thread, journal_rows
 from tests.serving.scoring.test_explanations import holder_of
+from tests.toy_use_case import contract, keyed
 
 CONTRACTS = (credit_risk, toy_use_case.contract)
 CreditRow = row_model(credit_risk)
@@ -163,3 +166,42 @@ def test_the_documentation_names_what_else_a_feature_may_be_called(credit_api: A
     for name, feature in zip(KAGGLE_ROW, credit_risk.inputs, strict=True):
         if name != feature.name:
             assert f"`{name}`" in properties[feature.name]["description"]
+
+
+# The key of an entity
+
+SECRET = b"a secret of the tests"
+KEYED = RequestParser(keyed, lambda: SECRET)
+MACHINE = dict(example_row(keyed))
+
+
+def entity_of(key: Any, parser: RequestParser = KEYED) -> str | None:
+    return parser.row(json.dumps(MACHINE | {"machine": key}).encode()).entity
+
+
+def test_a_key_is_text_or_a_whole_number_and_kept_as_its_pseudonym() -> None:
+    assert entity_of("A-1") == pseudonym("A-1", SECRET)
+    assert entity_of(17) == entity_of("17") == pseudonym(17, SECRET)
+    assert len({entity_of(key) for key in ("A-1", "A-2", 17)}) == 3
+
+
+@pytest.mark.parametrize("key", ["", "x" * 65, 2**63, True, 1.5, None, ["A-1"]])
+def test_a_key_of_another_kind_or_size_is_refused(key: Any) -> None:
+    with pytest.raises(ProblemError) as refused:
+        entity_of(key)
+    assert all("machine" in problem["field"] for problem in refused.value.extra["errors"])
+
+
+def test_a_key_is_demanded_only_where_the_contract_requires_it() -> None:
+    row = json.dumps(MACHINE).encode()
+    with pytest.raises(ProblemError):
+        KEYED.row(row)
+    optional = RequestParser(replace(keyed, entity_is_required=False), lambda: SECRET)
+    assert optional.row(row).entity is None
+
+
+def test_a_contract_without_a_key_knows_no_field_for_it() -> None:
+    with pytest.raises(ProblemError):
+        RequestParser(contract).row(json.dumps(MACHINE | {"machine": "A-1"}).encode())
+    assert "machine" not in row_model(contract).model_json_schema()["properties"]
+    assert "machine" in row_model(keyed).model_json_schema()["properties"]

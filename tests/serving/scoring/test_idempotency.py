@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -11,8 +12,14 @@ from uuid import uuid4
 import httpx
 import psycopg
 import pytest
+from pydantic import SecretStr
 
+from selfheal.adapters.journal import prediction_journal
 from selfheal.adapters.postgres.embedded import EmbeddedServer
+from selfheal.adapters.postgres.ingest import ingest
+from selfheal.adapters.postgres.predictions import stored_predictions
+from selfheal.domain.entity_key import pseudonym
+from selfheal.services.platform import open_platform
 from selfheal.settings import Settings
 from serving.ingest.worker import IngestWorker
 from serving.scoring import idempotency
@@ -279,3 +286,32 @@ def test_a_postgres_that_hangs_holds_up_ids_of_ones_own_for_a_moment_and_nothing
         assert api.post("/predict?explain=true", ROW).status_code == 200
         assert [one.result().status_code for one in waiting] == [200] * 40
     eventually(lambda: len(logged_probabilities(api.settings)) == 45, "the journal is copied")
+
+
+# The key of an entity
+
+
+def test_a_key_is_journaled_and_stored_as_its_pseudonym_and_an_id_is_of_one_entity(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings(use_case="tests.toy_use_case:keyed", entity_secret=SecretStr("a secret of the tests"))
+    prediction_id, expected = new_id(), pseudonym("A-1", b"a secret of the tests")
+    with api_in_thread(settings) as api:
+        first = answered(api.post("/predict", own(prediction_id, machine="A-1")))
+        assert answered(api.post("/predict", own(prediction_id, machine="A-1"))) == first
+        assert refused(api.post("/predict", own(prediction_id, machine="A-2")), prediction_id)
+    (row,) = [row for row in journal_rows(settings) if row["prediction_id"] == prediction_id]
+    assert row["_entity"] == expected
+    assert not [path for path in settings.data_dir.rglob("*.csv") if "A-1" in path.read_text()]
+    platform = open_platform(settings)
+    try:
+        ingest(platform.store, prediction_journal(platform.contract), settings.data_dir)
+        (stored,) = stored_predictions(platform.store, [prediction_id])
+        assert stored["_entity"] == expected
+        version = platform.versions.champion()
+        assert list(platform.traffic.newest_of_version(version.version, 10)["_entity"]) == [expected]
+    finally:
+        platform.close()
+    with api_in_thread(settings) as api:  # from the journal's end or Postgres
+        assert answered(api.post("/predict", own(prediction_id, machine="A-1"))) == first
+        assert refused(api.post("/predict", own(prediction_id, machine="A-2")), prediction_id)

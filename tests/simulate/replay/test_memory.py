@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.parity import Sender
 from selfheal.domain.records import LabelQuarantine, SpoiledPeriod
-from selfheal.services.platform import Platform
-from selfheal.settings import default_settings
+from selfheal.services.platform import Platform, open_platform
+from selfheal.settings import Settings, default_settings
 from selfheal.simulate.replay.deployment import Deployment, Selection
 from selfheal.simulate.replay.engine import replay
 from selfheal.simulate.replay.memory.platform import MemoryPlatform
@@ -22,6 +22,7 @@ from selfheal.simulate.replay.memory.traffic import as_datetime, prediction_id_o
 from selfheal.simulate.replay.ours import install
 from selfheal.simulate.replay.policy import Keep, View
 from tests.simulate.replay.small import CHANGED, DAY, deployment
+from tests.toy_use_case import keyed
 
 pytestmark = pytest.mark.integration
 
@@ -75,7 +76,7 @@ def answers(traffic: Any, lived: Deployment) -> dict[str, Any]:
         "newest_of_version": traffic.newest_of_version(1, 70),
         "labelled_rows": traffic.labelled_rows(since=later, until=now, model_version=1, max_rows=40),
         "sound_rows": traffic.labelled_rows(since=start, max_rows=10_000, sound_only=True, usable_only=False),
-        "labelled_times": traffic.labelled_keys(since=start, max_rows=10_000)[["created_at", "true_label"]],
+        "labelled_times": traffic.labelled_keys(since=start, max_rows=10_000).drop(columns="inputs_key"),
         "counts": [traffic.count_labels(since=since, sound_only=sound) for since in (None, later) for sound in (0, 1)],
         "received_after": traffic.count_labels_received_after(later, since=start, until=now),
         "delays": traffic.label_delay_sample(1, start, now).sort_values("age_s", ignore_index=True),
@@ -99,6 +100,23 @@ def test_every_question_has_the_same_answer_in_memory_and_in_postgres(
             pd.testing.assert_frame_equal(in_memory[name], expected, check_exact=True, obj=name)
         else:
             assert in_memory[name] == expected, name
+
+
+def test_a_key_has_the_same_answer_in_memory_and_in_postgres(settings: Settings) -> None:
+    lived = deployment(SMALL)
+    lived = replace(lived, stream=replace(lived.stream, contract=keyed, entity=lived.stream.entity // 3))
+    found: list[dict[str, Any]] = []
+    replay(lived, Looking(lived.start + HOURS, lambda p: found.append(answers(p.traffic, lived))))
+    platform = open_platform(settings.model_copy(update={"use_case": "tests.toy_use_case:keyed"}))
+    try:
+        install(platform, lived.champion, as_datetime(lived.start))
+        Sender(lived, platform).send(lived.start + HOURS)
+        (in_memory,), in_postgres = found, answers(platform.traffic, lived)
+    finally:
+        platform.close()
+    for name in ("window_rows", "newest_rows", "newest_of_version", "labelled_rows", "sound_rows", "labelled_times"):
+        assert in_postgres[name]["_entity"].nunique() > 5, name
+        pd.testing.assert_frame_equal(in_memory[name], in_postgres[name], check_exact=True, obj=name)
 
 
 def test_rows_of_equal_inputs_have_equal_keys_and_others_have_not() -> None:

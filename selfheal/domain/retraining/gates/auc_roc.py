@@ -18,7 +18,7 @@ def judge(case: GateCase, limits: GateLimits) -> Measurement:
         return Measurement(GateStatus.INCONCLUSIVE, None, wanted, sentence, evaluation.n_rows)
     status = GateStatus.PASS if new.auc_roc >= wanted else GateStatus.FAIL
     sentence = f"AUC-ROC {new.auc_roc:.3f}, {wanted:g} wanted"
-    interval = auc_interval(evaluation.labels, evaluation.challenger.probabilities)
+    interval = auc_interval(evaluation.labels, evaluation.challenger.probabilities, evaluation.clusters)
     return Measurement(status, new.auc_roc, wanted, sentence, evaluation.n_rows, interval)
 
 

@@ -17,6 +17,7 @@ from selfheal.domain.retraining.gate_spec import (
 )
 
 if TYPE_CHECKING:
+    from selfheal.domain.clusters import Clusters
     from selfheal.domain.contract import FloatArray
 
 
@@ -33,17 +34,19 @@ def judge(case: GateCase, limits: GateLimits) -> Measurement:
     losses = [
         (scores.probabilities - evaluation.labels) ** 2 for scores in (evaluation.challenger, evaluation.champion)
     ]
-    interval = _change_interval(losses[0] - losses[1], change)
+    interval = _change_interval(losses[0] - losses[1], change, evaluation.clusters)
     return Measurement(status, change, allowed, sentence, evaluation.n_rows, interval)
 
 
-def _change_interval(differences: FloatArray, change: float) -> Interval:
+def _change_interval(differences: FloatArray, change: float, clusters: Clusters) -> Interval:
     """Return the 95 % interval of a mean difference; the mean alone for a single row or equal differences."""
     import numpy as np
 
+    from selfheal.domain.clusters import design_effect
     from selfheal.domain.monitoring.intervals import Z
 
-    half = Z * float(np.std(differences, ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    n_independent = len(differences) / design_effect(differences, clusters)
+    half = Z * float(np.std(differences, ddof=1)) / math.sqrt(n_independent) if len(differences) > 1 else 0.0
     return Interval(change - half, change + half)
 
 

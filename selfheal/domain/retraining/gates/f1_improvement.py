@@ -23,10 +23,11 @@ def judge(case: GateCase, limits: GateLimits) -> Measurement:
     `level` is the probability that a champion is ever replaced by a model that is not better; this verdict spends a share of
     it (`level_of_verdict`).
     """
+    from selfheal.domain.clusters import worth
     from selfheal.domain.retraining.evidence import (
+        counts_worth,
         f1_difference,
         f1_difference_bounds,
-        kind_counts,
         level_of_verdict,
         more_rows_for_certainty,
     )
@@ -37,21 +38,23 @@ def judge(case: GateCase, limits: GateLimits) -> Measurement:
     if new is None or old is None:
         return not_scored(case, wanted)
     n_rows = evaluation.n_rows
-    counts = kind_counts(evaluation.labels, evaluation.challenger.predictions, evaluation.champion.predictions)
+    counts = counts_worth(evaluation.kinds, evaluation.clusters)
+    n_independent = n_rows if evaluation.clusters is None else float(counts.sum())
     level_at = partial(level_of_verdict, limits["level"], has_brier_risen=new.brier > old.brier)
-    level = level_at(case.verdict_number, n_rows)
+    level = level_at(case.verdict_number, n_independent)
     bounds = f1_difference_bounds(counts, level, limits["seed"])
+    rows = worth(n_rows, evaluation.clusters, n_rows / n_independent)
     improvement_pct = _percent_of(old.f1, new.f1 - old.f1)
     measured = f"F1 {old.f1:.3f} -> {new.f1:.3f} ({improvement_pct:+.1f} %, {wanted:g} % wanted)"
     if improvement_pct < wanted:
         status, sentence = GateStatus.FAIL, measured
     elif bounds.low <= 0:
         at_next_verdict = partial(level_at, case.verdict_number + 1)
-        more = more_rows_for_certainty(n_rows, float(f1_difference(counts)), bounds.low, level, at_next_verdict)
+        more = more_rows_for_certainty(n_independent, float(f1_difference(counts)), bounds.low, level, at_next_verdict)
         chance = f"the difference may be chance: it could be as low as {bounds.low:+.3f}"
-        status, sentence = GateStatus.INCONCLUSIVE, f"{measured}, but {chance}{_advice(more)}"
+        status, sentence = GateStatus.INCONCLUSIVE, f"{measured}, but {chance}{rows}{_advice(more)}"
     else:
-        status, sentence = GateStatus.PASS, f"{measured}, at least {bounds.low:+.3f}"
+        status, sentence = GateStatus.PASS, f"{measured}, at least {bounds.low:+.3f}{rows}"
     interval = None if old.f1 == 0 else Interval(100 * bounds.low / old.f1, 100 * bounds.high / old.f1)
     return Measurement(status, improvement_pct, wanted, sentence, n_rows, interval)
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 from selfheal.domain.records import GateStatus
-from selfheal.domain.retraining.gate_spec import GateCase, GateLimits, GateSpec, Limit, Measurement, labels_for
+from selfheal.domain.retraining.gate_spec import (
+    RECURRING_ROWS,
+    GateCase,
+    GateLimits,
+    GateSpec,
+    Limit,
+    Measurement,
+    labels_for,
+)
 
 
 def judge(case: GateCase, limits: GateLimits) -> Measurement:
-    """Return the number of evaluation rows; too few are inconclusive, and the sentence says how many labels are missing."""
-    n_rows, wanted = case.evaluation.n_rows, limits["min_samples"]
+    """Return the number of evaluation rows; too few are inconclusive, and the sentence says how many labels are missing.
+
+    Rows of one entity count as the independent rows that they are worth.
+    """
+    n_rows, wanted = math.floor(case.evaluation.n_independent_rows), limits["min_samples"]
     missing = wanted - n_rows
-    sentence = f"{n_rows:,} labelled evaluation rows, {wanted:,} wanted"
+    sentence = f"{n_rows:,} labelled evaluation rows{case.evaluation.worth}, {wanted:,} wanted"
     if missing > 0:
         sentence += f": {missing:,} more needed, {labels_for(missing)}"
     status = GateStatus.PASS if missing <= 0 else GateStatus.INCONCLUSIVE
@@ -20,8 +34,19 @@ def judge(case: GateCase, limits: GateLimits) -> Measurement:
 SPEC = GateSpec(
     name="labelled_samples",
     rule=judge,
-    limits=(Limit("min_samples", setting="min_samples_for_decision"),),
-    description="Both models are judged on at least `MIN_SAMPLES_FOR_DECISION` labelled rows.",
+    limits=(
+        Limit("min_samples", setting="min_samples_for_decision"),
+        Limit(
+            RECURRING_ROWS,
+            setting="gate_recurring_rows",
+            default="one_unit",
+            type=Literal["one_unit", "independent"],
+            description="rows of one entity count as one unit, or as independent rows",
+            before="independent",
+        ),
+    ),
+    description="Both models are judged on at least `MIN_SAMPLES_FOR_DECISION` labelled rows; `GATE_RECURRING_ROWS` says how "
+    "rows of one entity count.",
     passes_if="there are so many evaluation rows",
     order=30,
     unit="rows",

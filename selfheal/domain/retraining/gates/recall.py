@@ -8,7 +8,7 @@ from selfheal.domain.retraining.gate_spec import GateCase, GateLimits, GateSpec,
 
 def judge(case: GateCase, limits: GateLimits) -> Measurement:
     """Return the challenger's recall; without a true event it is unknown."""
-    from selfheal.domain.monitoring.intervals import wilson
+    from selfheal.domain.monitoring.intervals import recall_interval
 
     wanted, new = limits["min_recall"], case.challenger
     if new is None:
@@ -18,7 +18,7 @@ def judge(case: GateCase, limits: GateLimits) -> Measurement:
         return Measurement(GateStatus.INCONCLUSIVE, None, wanted, sentence, 0)
     status = GateStatus.PASS if new.recall >= wanted else GateStatus.FAIL
     sentence = f"recall {new.recall:.3f} of {new.n_positive:,} true events, {wanted:g} wanted"
-    interval = wilson(round(new.recall * new.n_positive), new.n_positive)
+    interval = recall_interval(case.evaluation.labels, case.evaluation.challenger.predictions, case.evaluation.clusters)
     return Measurement(status, new.recall, wanted, sentence, new.n_positive, interval)
 
 

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import numpy as np
 
+from selfheal.domain.clusters import ENTITY
 from selfheal.domain.contract import IS_LABELLED, TRUE_LABEL
 from selfheal.domain.monitoring.label_delay import ROWS_PER_SLICE, sample_slices
 from selfheal.domain.records import ProxyMetrics, Window
@@ -168,13 +169,16 @@ class MemoryTraffic:
         stream = self._now().log.stream
         keys = _keys([stream.columns[name][rows] for name in self._contract.input_names])
         has_keys = self._contract.equal_inputs_are_one_case
-        return pd.DataFrame(
+        found = pd.DataFrame(
             {
                 "created_at": self._times(rows),
                 TRUE_LABEL: stream.label[rows].astype(np.int64),
                 INPUTS_KEY: pd.array(keys if has_keys else [None] * len(rows), dtype="Int64"),
             }
         )
+        if self._contract.entity in self._contract.input_names:
+            return found.assign(**{ENTITY: stream.columns[self._contract.entity][rows]})
+        return self._with_entity(found, rows)
 
     def count_labels(self, *, since: datetime | None = None, sound_only: bool = False) -> tuple[int, int]:
         rows = self._all_rows(since, None)
@@ -346,9 +350,16 @@ class MemoryTraffic:
         view = self._now()
         frame = pd.DataFrame(view.log.stream.features_at(rows), columns=list(self._contract.feature_names))
         frame.insert(0, "created_at", self._times(rows))
+        frame = self._with_entity(frame, rows)
         frame["probability"] = view.probability[rows]
         frame["prediction"] = self._flagged(rows).astype(np.int64)
         return frame
+
+    def _with_entity(self, frame: pd.DataFrame, rows: IntArray) -> pd.DataFrame:
+        """Add the key of each row's entity, if the contract declares one."""
+        if not self._contract.has_entity_key:
+            return frame
+        return frame.assign(**{ENTITY: [f"e{one}" for one in self._now().log.stream.entity[rows].tolist()]})
 
     def _usable(self, frame: pd.DataFrame) -> pd.DataFrame:
         usable, _ = self._contract.without_unusable(frame)
