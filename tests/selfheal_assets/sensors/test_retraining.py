@@ -83,7 +83,7 @@ def test_what_fails_outside_of_the_model_is_tried_again_after_a_while_on_the_sam
 
 
 def test_harm_without_enough_labels_is_told_and_not_trained_on(dagster: Dagster) -> None:
-    serve(dagster.platform, toy_rows(1_000, scenario="overheating"), labelled_share=0.35)
+    serve(dagster.platform, toy_rows(350, scenario="overheating"))
     assert dagster.run("monitoring_job").success
     for _ in range(3):
         message = skip_message(evaluate(dagster, "drift_sensor"))

@@ -234,17 +234,20 @@ class MemoryTraffic:
     def newest_labels(self, model_version: int, until: datetime, n_labels: int) -> pd.DataFrame:
         import pandas as pd
 
-        rows = self._rows(model_version)
-        arrivals = self._arrivals(rows)
-        is_known = arrivals <= as_moment(until)
-        rows, arrivals = rows[is_known], arrivals[is_known]
-        is_sound = self._is_sound(rows)
-        rows, arrivals = rows[is_sound], arrivals[is_sound]
-        newest = np.lexsort((rows, arrivals))[-n_labels:]
-        rows, view = rows[newest], self._now()
+        view, index = self._now(), self._index_of(model_version)
+        known = view.log.by_arrival[: np.searchsorted(view.log.arrivals, as_moment(until), side="right")]
+        n_looked_at = 2 * n_labels
+        while True:
+            rows = known[-n_looked_at:]
+            rows = rows[rows < view.n_rows]
+            rows = rows[(view.served_by[rows] == index) & ~np.isnat(self._arrivals(rows))]
+            rows = rows[self._is_sound(rows)][-n_labels:]
+            if len(rows) == n_labels or n_looked_at >= len(known):
+                break
+            n_looked_at *= 4
         return pd.DataFrame(
             {
-                "received_at": pd.DatetimeIndex(arrivals[newest]).tz_localize("UTC"),
+                "received_at": pd.DatetimeIndex(self._arrivals(rows)).tz_localize("UTC"),
                 "probability": view.probability[rows],
                 TRUE_LABEL: view.log.stream.label[rows].astype(np.int64),
                 "label_source": np.full(len(rows), LABEL_SOURCE, dtype=object),
