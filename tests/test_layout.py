@@ -24,6 +24,7 @@ ELSEWHERE: dict[str, str] = {
     "selfheal.adapters.postgres.probations": "tests/domain/test_probation.py",
     "selfheal.adapters.postgres.retention": "tests/services/test_maintenance.py",
     "selfheal_assets.__main__": "tests/test_end_to_end.py",
+    "serving.schemas.label_quarantines": "tests/serving/routes/test_label_quarantines.py",
     "selfheal_assets.schedules": "tests/selfheal_assets/test_assets.py",
     "serving.security.report_responses": "tests/serving/routes/test_reports.py",
     "serving.database.command_pool": "tests/serving/routes/test_promotions.py",

@@ -76,6 +76,9 @@ KINDS = "yes and no are an int of 0 to 1, a category becomes one such input per 
 PROBE_ROWS = 16
 """Number of probe rows: enough for both limits, three missing values, and some values between."""
 
+MIN_SHARE = 0.02
+"""Smallest share of predictions that get a label by which labels are weighted: a floor, or single rows would decide."""
+
 CALM = "calm"
 """The scenario that every contract has: nothing changes."""
 
@@ -146,10 +149,31 @@ class LabelPolicy(Forgiving):
     `all`: every prediction gets its label in the end, however late; labels that have ceased to come are then late, not missing.
     `random`: a random share gets one, whatever score and outcome; nothing is compared then. `approved_only` and
     `flagged_only`: only predictions below, or only those at or above the threshold; the quality on all of the traffic is then
-    not identifiable, and realised metrics, gates and probation are withheld.
+    not identifiable, and realised metrics, gates and probation are withheld. `random_share`: a random share `of_flagged` of
+    the predictions at or above the threshold and `of_others`, as they are accepted on purpose to learn of them; realised
+    metrics are weighted by the inverse share, gates and probation, which do not weigh, are withheld.
     """
 
-    labelled: Literal["all", "random", "approved_only", "flagged_only"]
+    labelled: Literal["all", "random", "random_share", "approved_only", "flagged_only"]
+    of_flagged: float = 1.0
+    of_others: float = 1.0
+
+    def weights(self, is_flagged: npt.NDArray[np.int64]) -> FloatArray | None:
+        """Return how many predictions each label stands for, 1 / `MIN_SHARE` at most; None if each stands for itself.
+
+        Args:
+            is_flagged: 1 for each labelled prediction at or above the threshold that it was served with.
+        """
+        if self.labelled != "random_share":
+            return None
+        shares = np.where(is_flagged == 1, self.of_flagged, self.of_others)
+        return np.asarray(1.0 / np.maximum(shares, MIN_SHARE))
+
+    def why_not_judged(self) -> str:
+        """Return why no model may be judged by these labels, although they show its quality; empty if it may."""
+        if self.labelled != "random_share":
+            return ""
+        return "not identifiable without weights, which gates and probation do not know: label_policy says random_share"
 
     def why_not_identifiable(self, is_complete: bool) -> str:
         """Return why labelled rows do not show the quality on all rows; empty if nothing declared says so.
@@ -328,6 +352,9 @@ class ModelContract(Forgiving):
                 yield f"segment {segment.description!r} cuts {segment.feature!r}, which is no feature"
             if not segment.edges or list(segment.edges) != sorted(set(segment.edges)):
                 yield f"the edges of segment {segment.description!r} are {segment.edges}; they must rise"
+        policy = self.label_policy
+        if policy is not None and not all(0 < share <= 1 for share in (policy.of_flagged, policy.of_others)):
+            yield f"label_policy has the shares {policy.of_flagged:g} and {policy.of_others:g}; use shares above 0, at most 1"
         names = [CALM, *(scenario.name for scenario in self.scenarios)]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"the scenario {name!r} is there already; give it another name"

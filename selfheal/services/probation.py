@@ -32,7 +32,7 @@ from selfheal.domain.probation import (
 )
 from selfheal.domain.records import ModelVersion, ProbationReport, Trigger
 from selfheal.kit.errors import IntegrityError, ModelRefusedError, PermanentError, UnknownVersionError
-from selfheal.services.label_maturity import delay_of_labels
+from selfheal.services.label_maturity import delay_for_judging
 from selfheal.services.promotion.going_live import rollback
 from selfheal.services.scoring import try_scores
 
@@ -156,7 +156,7 @@ def _matured_rows(platform: LoopPlatform, champion: ModelVersion) -> tuple[pd.Da
     window = platform.traffic.window_of(champion.version, since)
     if window is None:
         return None, "it has served nothing yet"
-    delay = delay_of_labels(platform, champion.version, since, observed_until(window))
+    delay = delay_for_judging(platform, champion.version, since, observed_until(window))
     period = matured_period(window, delay, since)
     if period is None:
         return None, f"{window.n_labels:,} labels so far; when rows have matured is {delay.reason}"

@@ -17,7 +17,7 @@ from selfheal.domain.monitoring.onset import onset_of
 from selfheal.domain.records import JUDGED, Action, Decision, ModelVersion, Onset, Trigger
 from selfheal.domain.retraining.conditions import MaturedLabels, RetrainingLimits, RetrainingSignals
 from selfheal.domain.retraining.dataset import EVALUATION_SHARE, evaluation_share, part_counts, parts_of
-from selfheal.services.label_maturity import delay_of_labels
+from selfheal.services.label_maturity import delay_for_judging
 from selfheal.services.tick import last_feed_check
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def matured_labels(
     if window is None:
         return None, "not identifiable: there is no traffic"
     observed = observed_until(window)
-    delay = delay_of_labels(platform, champion.version, since, observed)
+    delay = delay_for_judging(platform, champion.version, since, observed)
     if delay.matured_after_s is None:
         return None, delay.reason
     until = observed - timedelta(seconds=delay.matured_after_s)

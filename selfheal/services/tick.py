@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from selfheal.adapters.postgres import alerts
 from selfheal.domain.clusters import ENTITY, row_clusters
 from selfheal.domain.contract import TRUE_LABEL
@@ -99,6 +101,7 @@ def measure(platform: LoopPlatform, window: Window, *, is_for_verdict_only: bool
         max_rows=max_rows,
         received_before=min((one.started_at for one in check.changed if one.is_open), default=None),
     )
+    policy = platform.contract.label_policy
     return performance_report(
         window,
         current,
@@ -114,6 +117,7 @@ def measure(platform: LoopPlatform, window: Window, *, is_for_verdict_only: bool
         label_check=check,
         clusters=row_clusters(current, platform.contract),
         labelled_clusters=row_clusters(labelled, platform.contract),
+        weights=None if policy is None else policy.weights(labelled["prediction"].to_numpy(dtype=np.int64)),
     )
 
 

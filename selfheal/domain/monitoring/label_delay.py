@@ -166,7 +166,7 @@ def _selected(sample: pd.DataFrame, found: _MaturedAge, share: float, policy: La
     is_complete = share >= MATURED_SHARE
     if policy is not None and (declared := policy.why_not_identifiable(is_complete)):
         return declared
-    if is_complete or (policy is not None and policy.labelled == "random"):
+    if is_complete or (policy is not None and policy.labelled in {"random", "random_share"}):
         return ""
     return selection(*_of_age(sample, found.age_s, is_in_time=not found.is_declared))
 

@@ -13,6 +13,7 @@ from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.monitoring.estimation import estimate_performance, relation_p_value
 from selfheal.domain.monitoring.intervals import IntArray, metric_intervals
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
+from selfheal.domain.monitoring.weighted_metrics import weighted_brier_excess, weighted_score_metrics
 from selfheal.domain.records import (
     ConceptDrift,
     Interval,
@@ -96,6 +97,7 @@ def performance_report(
     label_check: LabelCheck | None = None,
     clusters: Clusters = None,
     labelled_clusters: Clusters = None,
+    weights: FloatArray | None = None,
 ) -> PerformanceReport:
     """Report realised and estimated quality of the champion in one window.
 
@@ -109,6 +111,8 @@ def performance_report(
         seed: of the estimate's simulation.
         decides_at_auc: `HarmLimits.min_auc`, if only the verdict is wanted (`triage`): leave out the intervals that cannot
             change it, most of the cost. None: the whole report.
+        weights: how many predictions each labelled row stands for; None: itself. With weights there are no intervals, and
+            the relation is not tested.
         label_check: what the newest labels are like; `labelled` is without those that are suspect.
         clusters, labelled_clusters: the entity of each row of `current` and `labelled`; None if every row is its own.
     """
@@ -118,17 +122,25 @@ def performance_report(
     if matured is not None and len(labelled) >= MIN_LABELLED_ROWS:
         labels = labelled[TRUE_LABEL].to_numpy(dtype=np.int64)
         probabilities = labelled["probability"].to_numpy(dtype=np.float64)
-        realised = score_metrics(labels, probabilities, threshold)
-        intervals = (
-            {} if decides_at_auc is not None else metric_intervals(labels, probabilities, threshold, labelled_clusters)
-        )
-        excess, low = brier_excess(labels, probabilities, labelled_clusters)
+        if weights is not None:
+            realised = weighted_score_metrics(labels, probabilities, threshold, weights)
+            excess, low = weighted_brier_excess(labels, probabilities, weights, HARM_LEVEL)
+        else:
+            realised = score_metrics(labels, probabilities, threshold)
+            intervals = (
+                {}
+                if decides_at_auc is not None
+                else metric_intervals(labels, probabilities, threshold, labelled_clusters)
+            )
+            excess, low = brier_excess(labels, probabilities, labelled_clusters)
     estimate = (
         estimate_performance(current, rows, inputs, threshold, seed, decides_at_auc, clusters) if len(current) else None
     )
     estimated = {} if estimate is None else estimate.values
     # Early labels may be of one class only, so they cannot test the relation.
-    p_value = None if matured is None else relation_p_value(labelled, rows, inputs, labelled_clusters)
+    p_value = (
+        None if matured is None or weights is not None else relation_p_value(labelled, rows, inputs, labelled_clusters)
+    )
     return PerformanceReport(
         window=window,
         reference=reference,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -11,7 +13,7 @@ down_revision = "0015"
 branch_labels = None
 depends_on = None
 
-ACTIONS = ("skip", "train", "promote", "reject", "inconclusive", "rollback", "force_promote")
+RELEASE = "release_labels"
 
 
 def upgrade() -> None:
@@ -32,16 +34,22 @@ def upgrade() -> None:
         ),
     )
     op.create_index("label_quarantines_by_time", "label_quarantines", ["model_version", "started_at"])
-    _allow((*ACTIONS, "release_labels"))
+    _allow([*_allowed(), RELEASE])
 
 
 def downgrade() -> None:
     op.drop_table("label_quarantines")
-    op.execute("UPDATE retraining_decisions SET action = 'skip' WHERE action = 'release_labels'")
-    _allow(ACTIONS)
+    op.execute(f"UPDATE retraining_decisions SET action = 'skip' WHERE action = '{RELEASE}'")
+    _allow([action for action in _allowed() if action != RELEASE])
 
 
-def _allow(actions: tuple[str, ...]) -> None:
+def _allowed() -> list[str]:
+    """Return the actions that the constraint allows now: other migrations may have added some."""
+    query = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'retraining_decisions_action'"
+    return re.findall(r"'(\w+)'", op.get_bind().execute(sa.text(query)).scalar_one())
+
+
+def _allow(actions: list[str]) -> None:
     op.drop_constraint("retraining_decisions_action", "retraining_decisions")
     allowed = ", ".join(f"'{action}'" for action in actions)
     op.create_check_constraint("retraining_decisions_action", "retraining_decisions", f"action IN ({allowed})")
