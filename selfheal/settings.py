@@ -170,8 +170,24 @@ class Settings(BaseSettings):
         description="realised minus announced Brier score from which on a loss is harm; independent of MAX_BRIER_DEGRADATION",
     )
 
+    primary_metric: Literal["f1", "log_loss", "brier", "auc", "expected_cost"] = Field(
+        "f1", description="metric that must improve for a promotion; F1 must then not be lost, if it is another"
+    )
     min_f1_improvement_pct: float = Field(2.0, ge=0, le=100, description="percent by which F1 must improve")
+    max_f1_degradation_pct: float = Field(
+        10.0, ge=0, le=100, description="percent by which F1 may fall where another PRIMARY_METRIC improves"
+    )
+    cost_of_false_alarm: float = Field(
+        1.0, gt=0, le=1e9, description="cost of a false alarm, for PRIMARY_METRIC=expected_cost; any unit"
+    )
+    cost_of_miss: float = Field(1.0, gt=0, le=1e9, description="cost of a missed event, in the same unit")
     max_brier_degradation: float = Field(0.01, ge=0, le=1, description="by how much the Brier score may rise")
+    max_skill_loss_pct: float = Field(
+        25.0,
+        ge=0,
+        le=1_000,
+        description="percent of the champion's skill (Brier score of the base rate minus its own) that a rise may cost",
+    )
     min_samples_for_decision: int = Field(
         200, ge=30, le=1_000_000, description="labelled rows on which both models are compared"
     )

@@ -153,8 +153,8 @@ def auc_interval(labels: IntArray, scores: FloatArray, clusters: Clusters = None
     positive, negative = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
     if not (len(positive) and len(negative)):
         return None
-    wins = _share_below(negative, positive)  # of each positive over the negatives
-    losses = 1 - _share_below(positive, negative)
+    wins = share_below(negative, positive)  # of each positive over the negatives
+    losses = 1 - share_below(positive, negative)
     auc = float(wins.mean())
     if min(len(positive), len(negative)) < MIN_DELONG_ROWS or not 0 < auc < 1:
         return _newcombe(auc, len(positive), len(negative))
@@ -262,7 +262,7 @@ def _hall_inverse(value: float, skewness: float, n: int) -> float:
     return float(3 / skewness * (np.cbrt(1 + skewness * shifted) - 1))
 
 
-def _share_below(sorted_others: FloatArray, values: FloatArray) -> FloatArray:
+def share_below(sorted_others: FloatArray, values: FloatArray) -> FloatArray:
     """Return the share of the others that is below each value, a tie counting half."""
     below = np.searchsorted(sorted_others, values, "left") + np.searchsorted(sorted_others, values, "right")
     return np.asarray(below / (2 * len(sorted_others)), dtype=np.float64)

@@ -7,7 +7,7 @@ Belongs here: both models' scores of the evaluation rows, overall and within eac
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,6 +98,24 @@ class Evaluation:
     def n_independent_rows(self) -> float:
         """Return how many independent rows they are worth, by how alike the outcomes of an entity are."""
         return self.n_rows / design_effect(self.labels.astype(np.float64), self.clusters)
+
+    def one_row_of_each_entity(self) -> Evaluation:
+        """Return the evaluation on the newest row of each entity: what has no bound for recurring rows is judged on those."""
+        if self.clusters is None:
+            return self
+        newest = np.sort(len(self.clusters) - 1 - np.unique(self.clusters[::-1], return_index=True)[1])
+
+        def of(scores: Scores) -> Scores:
+            return replace(scores, probabilities=scores.probabilities[newest])
+
+        return replace(
+            self,
+            labels=self.labels[newest],
+            challenger=of(self.challenger),
+            champion=None if self.champion is None else of(self.champion),
+            bands={name: is_within[newest] for name, is_within in self.bands.items()},
+            clusters=None,
+        )
 
     @property
     def worth(self) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from statistics import NormalDist
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from selfheal.domain.contract import FloatArray
 from selfheal.domain.records import Interval
 
 IntArray = npt.NDArray[np.int64]
+DifferenceOfKinds: TypeAlias = Callable[[npt.NDArray[np.number]], FloatArray]
+"""Challenger minus champion, or the reverse, shape (...,), from counts of kinds, shape (..., 8)."""
 
 KINDS = np.arange(8)
 IS_POSITIVE, CHALLENGER_SAYS_SO, CHAMPION_SAYS_SO = (np.asarray(KINDS & bit, dtype=bool) for bit in (4, 2, 1))
@@ -125,31 +128,40 @@ def f1_difference(counts: npt.NDArray[np.number]) -> FloatArray:
 
 
 def f1_difference_bounds(counts: IntArray | FloatArray, level: float, seed: int) -> Interval:
+    """Return a lower and an upper bound of the true difference of F1, as `posterior_bounds`."""
+    return posterior_bounds(counts, level, seed, f1_difference)
+
+
+def posterior_bounds(
+    counts: IntArray | FloatArray, level: float, seed: int, difference: DifferenceOfKinds, extreme: float = 1.0
+) -> Interval:
     """Return a lower and an upper bound of the true difference, each missed with probability `level` (one-sided).
 
-    The same counts, level and seed give the same bounds. If the level is too small even for `MAX_DRAWS`, the bounds are -1
-    and 1: nothing is known.
+    The same counts, level and seed give the same bounds. If the level is too small even for `MAX_DRAWS`, the bounds are
+    `-extreme` and `extreme`, between which every difference lies: nothing is known.
     """
     n_draws = int(np.clip(math.ceil(TAIL_DRAWS / level), MIN_DRAWS, MAX_DRAWS))
     n_beyond = math.floor(level * (n_draws + 1))
     if n_beyond == 0:
-        return Interval(-1.0, 1.0)
-    differences = posterior_differences(counts, n_draws, seed)
+        return Interval(-extreme, extreme)
+    differences = posterior_differences(counts, n_draws, seed, difference)
     differences.partition((n_beyond - 1, n_draws - n_beyond))
     return Interval(float(differences[n_beyond - 1]), float(differences[n_draws - n_beyond]))
 
 
-def posterior_differences(counts: IntArray | FloatArray, n_draws: int, seed: int) -> FloatArray:
+def posterior_differences(
+    counts: IntArray | FloatArray, n_draws: int, seed: int, difference: DifferenceOfKinds = f1_difference
+) -> FloatArray:
     """Return draws of the difference, shape (n_draws,).
 
-    The shares of the kinds are gamma variates divided by their sum; F1 does not depend on the sum.
+    The shares of the kinds are gamma variates divided by their sum; `difference` may not depend on the sum.
     """
     rng = np.random.default_rng(seed)
     shape = counts + PRIOR_ROWS
     found = np.empty(n_draws)
     for start in range(0, n_draws, DRAWS_AT_ONCE):
         stop = min(start + DRAWS_AT_ONCE, n_draws)
-        found[start:stop] = f1_difference(rng.standard_gamma(shape, size=(stop - start, len(shape))))
+        found[start:stop] = difference(rng.standard_gamma(shape, size=(stop - start, len(shape))))
     return found
 
 

@@ -9,9 +9,13 @@ from sklearn.linear_model import LogisticRegression
 
 from selfheal.domain.records import Calibration
 from selfheal.domain.retraining.calibration import (
+    OFF_DEVIANCE,
+    OFF_INTERCEPT,
+    calibration_line,
     check_calibration,
     corrected,
     folded_into_linear_step,
+    is_off,
     needs_recalibration,
 )
 from tests.domain.retraining.rows import FEATURES, labelled
@@ -93,3 +97,41 @@ def test_the_line_in_the_coefficients_gives_the_corrected_probabilities_and_leav
     assert folded is not None
     np.testing.assert_allclose(folded.predict_proba(x)[:, 1], corrected(before, check), rtol=1e-12)
     np.testing.assert_array_equal(pipeline.predict_proba(x)[:, 1], before)
+
+
+# The line with its errors, for the Brier gate
+
+
+def test_the_errors_of_intercept_and_slope_are_their_spread_over_samples() -> None:
+    found = [calibration_line(*scored(600, 0.0, 1.0, seed)) for seed in range(300)]
+    lines = [line for line in found if line is not None]
+    assert len(lines) == 300
+    for of, error in (("intercept", "intercept_error"), ("slope", "slope_error")):
+        values, errors = (np.array([getattr(line, name) for line in lines]) for name in (of, error))
+        assert values.std() == pytest.approx(errors.mean(), rel=0.15)
+    assert sum(line.deviance > OFF_DEVIANCE for line in lines) <= 3, "one in a thousand"
+
+
+def test_odds_that_are_overstated_have_their_logarithm_as_intercept_and_a_slope_of_one() -> None:
+    labels, p = scored(20_000, 0.0, 1.0, 3)
+    found = calibration_line(labels, 2.7 * p / (1 - p + 2.7 * p))
+    assert found is not None
+    assert found.intercept == pytest.approx(-np.log(2.7), abs=4 * found.intercept_error)
+    assert found.slope == pytest.approx(1.0, abs=4 * found.slope_error)
+    assert is_off(found)
+
+
+def test_a_material_error_that_may_be_chance_and_a_sure_one_that_is_small_are_not_off() -> None:
+    few, many = calibration_line(*scored(40, 0.8, 1.0, 4)), calibration_line(*scored(60_000, 0.1, 1.0, 5))
+    assert few is not None
+    assert many is not None
+    assert abs(few.intercept) > OFF_INTERCEPT
+    assert many.deviance > OFF_DEVIANCE
+    assert not is_off(few)
+    assert not is_off(many)
+
+
+def test_without_two_classes_or_different_scores_there_is_no_line() -> None:
+    _, p = scored(100, 0.0, 1.0, 6)
+    assert calibration_line(np.zeros(100, dtype=np.int64), p) is None
+    assert calibration_line(np.tile([0, 1], 50), np.full(100, 0.3)) is None

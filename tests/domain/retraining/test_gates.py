@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from selfheal.domain.contract import FloatArray, Segment
 from selfheal.domain.monitoring.performance import score_metrics
+from selfheal.domain.probation import lower_bound
 from selfheal.domain.records import Action, GateResult, GateStatus, Interval, ShadowScoring
 from selfheal.domain.retraining.evaluation import Evaluation, Scores, segment_bands
 from selfheal.domain.retraining.gate_spec import GateLimits
@@ -163,6 +164,160 @@ def test_each_limit_itself_passes() -> None:
         "min_auc": values["auc_roc"],
     }
     assert not_passed(judged(limits=exact)) == {}
+
+
+# The primary metric
+
+
+OTHERS = ("log_loss", "brier", "auc", "expected_cost")
+
+
+def with_primary(metric: str, **limits: float) -> GateLimits:
+    return {**LIMITS, "primary_metric": metric, "cost_of_miss": 3.0, **limits}
+
+
+@pytest.mark.parametrize("metric", OTHERS)
+def test_a_model_that_is_better_by_the_declared_metric_passes_all_six(metric: str) -> None:
+    outcome = judged(limits=with_primary(metric))
+    assert tuple(statuses(outcome)) == SIX
+    assert not_passed(outcome) == {}
+    found = gate(outcome, "f1_improvement")
+    assert found.threshold == 0.0
+    assert found.value is not None and found.interval_low is not None
+    assert 0 < found.interval_low < found.value
+
+
+def same_decisions(scores: FloatArray) -> FloatArray:
+    """Scores that rank nothing within the positives and within the negatives of the threshold 0.4."""
+    return np.where(scores >= 0.4, scores[scores >= 0.4].mean(), scores[scores < 0.4].mean())
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "brier", "auc"])
+def test_better_scores_with_the_same_decisions_are_promoted_by_a_declared_metric_and_not_by_f1(metric: str) -> None:
+    champion = same_decisions(GOOD)
+    assert statuses(judged(champion=champion))["f1_improvement"] is GateStatus.FAIL
+    assert judged(champion=champion, limits=with_primary(metric)).action is Action.PROMOTE
+    equal_cost = judged(champion=champion, limits=with_primary("expected_cost"))
+    assert statuses(equal_cost)["f1_improvement"] is GateStatus.FAIL, "the decisions cost the same"
+
+
+@pytest.mark.parametrize("metric", OTHERS)
+def test_a_model_that_is_no_better_by_the_declared_metric_fails_alone(metric: str) -> None:
+    outcome = judged(challenger=WORSE, limits=with_primary(metric))
+    assert not_passed(outcome) == {"f1_improvement": GateStatus.FAIL}
+    assert "no better" in outcome.reason
+
+
+def test_a_gain_in_the_declared_metric_that_may_be_chance_is_inconclusive_and_says_how_many_labels_tell() -> None:
+    labels, good, worse = LABELS[:250], GOOD[:250], WORSE[:250]
+    mixed = np.where(np.arange(250) % 6 == 0, good, worse)
+    outcome = judged(labels=labels, challenger=mixed, champion=worse, limits=with_primary("brier"))
+    assert not_passed(outcome) == {"f1_improvement": GateStatus.INCONCLUSIVE}
+    assert "may be chance" in outcome.reason
+    assert "more labels" in outcome.reason
+
+
+def test_too_much_f1_lost_over_another_metric_rejects() -> None:
+    """The better ranking is used at a threshold that nothing reaches."""
+    outcome = judged(challenger_threshold=0.99, limits=with_primary("auc", min_recall=0.0))
+    assert not_passed(outcome) == {"f1_improvement": GateStatus.FAIL}
+    assert "a loss of 10 % allowed" in outcome.reason
+    lost = judged(challenger_threshold=0.99, limits=with_primary("auc", min_recall=0.0, max_f1_degradation_pct=100.0))
+    assert lost.action is Action.PROMOTE
+
+
+@pytest.mark.parametrize("metric", OTHERS)
+def test_a_later_verdict_asks_the_declared_metric_for_more_evidence(metric: str) -> None:
+    lows = [
+        gate(judged(limits=with_primary(metric), verdict_number=number), "f1_improvement").interval_low or 0.0
+        for number in (1, 2, 10)
+    ]
+    assert lows[0] > lows[1] > lows[2]
+
+
+def test_with_too_few_events_the_gain_in_a_declared_metric_is_unknown_and_does_not_pass() -> None:
+    labels = (np.arange(300) < 5).astype(np.int64)
+    outcome = judged(labels=labels, challenger=labels * 0.9, champion=np.full(300, 0.1), limits=with_primary("auc"))
+    found = gate(outcome, "f1_improvement")
+    assert (found.status, found.value) == (GateStatus.INCONCLUSIVE, None)
+
+
+# Brier score, skill and calibration
+
+
+def times_odds(scores: FloatArray, factor: float | FloatArray) -> FloatArray:
+    return scores * factor / (1 - scores + scores * factor)
+
+
+def rare(n_rows: int, seed: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """Labels and a calibrated model's scores where one row in fifteen is an event: its skill is small."""
+    rng = np.random.default_rng(seed)
+    scores = 1 / (1 + np.exp(-rng.normal(-3.7, 1.4, n_rows)))
+    return (rng.random(n_rows) < scores).astype(np.int64), scores
+
+
+def of_brier(
+    labels: npt.NDArray[np.int64], challenger: FloatArray, champion: FloatArray, **limits: float
+) -> GateResult:
+    return gate(
+        judged(labels=labels, challenger=challenger, champion=champion, limits={**LIMITS, **limits}),
+        "brier_degradation",
+    )
+
+
+@pytest.mark.parametrize("n_rows", [500, 2_000])
+def test_overstated_odds_fail_though_the_brier_score_rises_by_less_than_the_absolute_limit(n_rows: int) -> None:
+    labels, scores = rare(n_rows, 3)
+    found = of_brier(labels, times_odds(scores, 2.7), scores)
+    assert found.value is not None
+    assert 0 < found.value < 0.01
+    assert found.status is GateStatus.FAIL
+    assert "calibration intercept -" in found.sentence
+    before = of_brier(labels, times_odds(scores, 2.7), scores, max_skill_loss_pct=np.inf)
+    assert before.status is GateStatus.PASS, "as a verdict of the time before the limit is judged again"
+    assert before.sentence.endswith("(+0.01 allowed)")
+
+
+def test_a_provable_rise_fails_by_the_share_of_skill_that_it_costs() -> None:
+    """Calibrated but blurred: the ranks of every other row are lost."""
+    labels, scores = rare(4_000, 4)
+    blurred = np.where(np.arange(4_000) % 2 == 0, scores.mean(), scores)
+    found = of_brier(labels, blurred, scores)
+    assert found.status is GateStatus.FAIL
+    assert "25 % of the champion's skill" in found.sentence
+    assert found.threshold is not None and found.value is not None
+    assert found.threshold < found.value < 0.01
+    assert of_brier(labels, blurred, scores, max_skill_loss_pct=100.0).status is GateStatus.PASS
+
+
+def test_probabilities_that_are_off_do_not_fail_a_challenger_that_lowers_the_brier_score() -> None:
+    labels, scores = rare(4_000, 5)
+    found = of_brier(labels, times_odds(scores, 1.6), times_odds(scores, 4.0))
+    assert found.value is not None and found.value < 0
+    assert found.status is GateStatus.PASS
+
+
+@pytest.mark.parametrize("blur", np.linspace(0.05, 1.0, 6))
+def test_what_probation_rolls_back_on_the_same_rows_fails_the_brier_gate(blur: float) -> None:
+    """Whatever share of skill the rise costs."""
+    labels, scores = rare(20_000, 6)
+    noise = np.random.default_rng(7).normal(0, blur, len(labels))
+    worse = times_odds(scores, np.exp(noise))
+    is_rolled_back = lower_bound((worse - labels) ** 2 - (scores - labels) ** 2) > 0
+    found = of_brier(labels, worse, scores, max_skill_loss_pct=1_000.0)
+    assert is_rolled_back <= (found.status is GateStatus.FAIL)
+    assert is_rolled_back or blur < 0.5, "it is what is tested"
+
+
+def test_a_challenger_without_harm_seldom_fails_by_skill_or_calibration() -> None:
+    """Two noisy copies of the true odds, equally good: 100 tries, and 5 % may fail (13 or more with a chance of 0.2 %)."""
+    n_failed = 0
+    for seed in range(100):
+        labels, scores = rare(500, seed)
+        noise = np.random.default_rng([seed, 1]).normal(0, 0.3, (2, 500))
+        new, old = (times_odds(scores, np.exp(one)) for one in noise)
+        n_failed += of_brier(labels, new, old).status is GateStatus.FAIL
+    assert n_failed < 13
 
 
 # What cannot be measured
@@ -418,7 +573,7 @@ def test_enforced_a_segment_that_gets_worse_rejects() -> None:
 
 def test_enforced_segments_alone_reject() -> None:
     """Better overall, far worse for a few."""
-    is_few = np.arange(N_ROWS) % 18 == 0
+    is_few = np.arange(N_ROWS) % 30 == 0
     outcome = judged(
         challenger=np.where(is_few, 1 - GOOD, GOOD),
         champion=WORSE,
@@ -533,3 +688,15 @@ def test_intervals_of_rows_that_recur_are_wider() -> None:
 def test_entities_with_one_row_each_and_rows_taken_for_independent_are_judged_as_without_entities() -> None:
     assert recurring(10, {**LIMITS, "recurring_rows": "independent"}).action is Action.PROMOTE
     assert recurring(1).action is Action.PROMOTE
+
+
+def test_another_primary_metric_is_judged_on_one_row_of_each_entity_the_newest() -> None:
+    new, old = Scores(np.array([0.1, 0.2, 0.3, 0.4]), 0.5), Scores(np.array([0.5, 0.6, 0.7, 0.8]), 0.5)
+    evaluation = Evaluation(np.array([0, 1, 0, 1]), new, old, clusters=np.array([0, 1, 0, 2]))
+    one = evaluation.one_row_of_each_entity()
+    assert one.labels.tolist() == [1, 0, 1]
+    assert one.challenger.probabilities.tolist() == [0.2, 0.3, 0.4]
+    assert one.champion is not None
+    assert one.champion.probabilities.tolist() == [0.6, 0.7, 0.8]
+    assert one.clusters is None
+    assert one.one_row_of_each_entity() is one

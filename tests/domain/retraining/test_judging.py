@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from selfheal.domain.retraining.gate_spec import GateSpec, Limit
@@ -23,7 +25,15 @@ LIMITS = {
     "recurring_rows": "one_unit",
     "seed": 20,
 }
-"""As a verdict stored them."""
+"""As a verdict stored them that was reached when F1 was what had to improve, and the Brier score had one limit."""
+ADDED = {
+    "primary_metric": "f1",
+    "max_f1_degradation_pct": 100.0,
+    "cost_of_false_alarm": 1.0,
+    "cost_of_miss": 1.0,
+    "max_skill_loss_pct": math.inf,
+}
+"""What limits that were added since were then."""
 
 
 def with_gate(name: str, *limits: Limit) -> tuple[GateSpec, ...]:
@@ -35,7 +45,7 @@ def with_gate(name: str, *limits: Limit) -> tuple[GateSpec, ...]:
 def test_a_gate_that_was_added_since_has_no_part_in_a_verdict() -> None:
     gates, limits = gates_of_verdict(LIMITS, NAMES, with_gate("calm", Limit("max_calm")))
     assert tuple(gate.name for gate in gates) == (*SIX, SEGMENTS)
-    assert limits == LIMITS
+    assert limits == LIMITS | ADDED
 
 
 def test_a_gate_whose_limit_a_verdict_stored_has_a_part_even_if_its_result_was_taken_out() -> None:
@@ -52,9 +62,9 @@ def test_a_limit_that_was_added_to_a_gate_since_counts_as_it_did_before() -> Non
     added = Limit("max_recall", before=1.0)
     gates, limits = gates_of_verdict(LIMITS, NAMES, with_gate("recall", Limit("min_recall"), added))
     assert "recall" in {gate.name for gate in gates}
-    assert limits == {**LIMITS, "max_recall": 1.0}
+    assert limits == {**LIMITS, **ADDED, "max_recall": 1.0}
     stored = {**LIMITS, "max_recall": 0.9}
-    assert gates_of_verdict(stored, NAMES, with_gate("recall", Limit("min_recall"), added))[1] == stored
+    assert gates_of_verdict(stored, NAMES, with_gate("recall", Limit("min_recall"), added))[1] == stored | ADDED
 
 
 def test_a_limit_of_which_nothing_is_known_makes_a_verdict_unverifiable() -> None:

@@ -7,12 +7,22 @@ from datetime import timedelta
 
 import pytest
 
+from selfheal.domain.retraining.gates import GATES
 from selfheal.kit.errors import ConfigurationError
+from selfheal.services.retraining import gate_limits
 from selfheal.settings import load_settings
 from selfheal.simulate.replay.peers.calendar import Never
 from selfheal.simulate.replay.plans import chosen_policies
 from selfheal.simulate.replay.policies import OURS, POLICIES, PolicyEntry, PolicyFactory, policy_named, policy_rank
-from selfheal.simulate.replay.policy_spec import MAX_COMBINATIONS, PolicySpec, parse_policy, short_names, sweep
+from selfheal.simulate.replay.policy_spec import (
+    DECIDING,
+    MAX_COMBINATIONS,
+    PolicySpec,
+    parse_policy,
+    short_names,
+    sweep,
+    with_settings_of,
+)
 from tests.simulate.replay.small import CALM, deployment
 
 made_with: list[Mapping[str, str]] = []
@@ -44,6 +54,11 @@ def test_a_sweep_is_every_combination_in_the_order_given() -> None:
         (["PROMOTION_COOLDOWN_DAY=1"], "no setting PROMOTION_COOLDOWN_DAY; did you mean PROMOTION_COOLDOWN_DAYS"),
         (["PROMOTION_COOLDOWN_DAYS=soon"], "PROMOTION_COOLDOWN_DAYS=soon: .*valid number"),
         (["GATE_LEVEL=0.05,0.9"], "GATE_LEVEL=0.9: .*less than 0.5"),
+        (
+            ["PRIMARY_METRIC=f1,accuracy"],
+            "PRIMARY_METRIC=accuracy: .*'f1', 'log_loss', 'brier', 'auc' or 'expected_cost'",
+        ),
+        (["COST_OF_MISS=0"], "COST_OF_MISS=0: .*greater than 0"),
         (["GATE_LEVEL"], "'GATE_LEVEL' is no setting with a value"),
         (["GATE_LEVEL=,"], "no value; write for example"),
         (["GATE_LEVEL=0.1", "GATE_LEVEL=0.2"], "GATE_LEVEL is given twice"),
@@ -53,6 +68,21 @@ def test_a_sweep_is_every_combination_in_the_order_given() -> None:
 def test_a_sweep_of_what_the_settings_refuse_is_refused(options: list[str], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         sweep(PolicySpec(OURS), options)
+
+
+def test_the_settings_in_force_that_a_gate_judges_by_are_those_of_its_replay() -> None:
+    """A verdict of a replay that took one of them from the defaults would be another gate's."""
+    limits = [limit for spec in GATES for limit in spec.limits if not limit.brings_setting]
+    assert {limit.setting_name for limit in limits} <= set(DECIDING)
+
+
+def test_the_primary_metric_can_be_swept_and_reaches_the_gates() -> None:
+    swept = ["PRIMARY_METRIC=f1,brier,expected_cost", "COST_OF_MISS=8"]
+    found = [gate_limits(load_settings(**spec.overrides)) for spec in sweep(PolicySpec(OURS), swept)]  # type: ignore[arg-type]
+    assert [limits["primary_metric"] for limits in found] == ["f1", "brier", "expected_cost"]
+    assert {limits["cost_of_miss"] for limits in found} == {8.0}
+    in_force = with_settings_of(OURS, load_settings(primary_metric="auc", max_f1_degradation_pct=5.0))
+    assert str(in_force) == "ours PRIMARY_METRIC=auc MAX_F1_DEGRADATION_PCT=5.0"
 
 
 def test_a_variant_is_made_with_its_settings_and_named_with_them(ours: None) -> None:
