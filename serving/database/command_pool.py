@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from selfheal.adapters.postgres.refusals import refusal
 from selfheal.adapters.postgres.store import with_own_connections
@@ -28,8 +28,9 @@ from serving.database.bulkhead import Bulkhead, BulkheadFullError, BulkheadTimeo
 from serving.database.read_pool import OUTAGES, StoreUnavailableError
 from serving.schemas.problems import ProblemError
 
+T = TypeVar("T")
+
 if TYPE_CHECKING:
-    from selfheal.domain.records import ModelVersion
     from selfheal.services.platform import Platform
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ class CommandPool:
         self._platform = replace(platform, store=store, server_lease=None)
         self._bulkhead = Bulkhead(1, MAX_OPEN_COMMANDS, runs_abandoned_calls=True)
 
-    async def run(self, command: Callable[[Platform], ModelVersion]) -> ModelVersion:
-        """Return the version that is in production after the command.
+    async def run(self, command: Callable[[Platform], T]) -> T:
+        """Return what the command does: the version that is in production then, or the labels that were released.
 
         Raises:
             ProblemError: 404 for a version that is not registered, 409 if the current state does not allow the command, 503
@@ -80,7 +81,7 @@ class CommandPool:
         self._platform.store.close()
 
 
-def _run(command: Callable[[Platform], ModelVersion], platform: Platform) -> ModelVersion:
+def _run(command: Callable[[Platform], T], platform: Platform) -> T:
     try:
         return command(platform)
     except Exception as error:  # also for a command whose caller has left

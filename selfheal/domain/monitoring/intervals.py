@@ -183,8 +183,8 @@ def _clustered_auc(labels: IntArray, scores: FloatArray, clusters: IntArray) -> 
     positive, negative = np.sort(scores[is_positive]), np.sort(scores[~is_positive])
     if not (len(positive) and len(negative)):
         return None
-    wins = _share_below(negative, scores[is_positive])
-    losses = 1 - _share_below(positive, scores[~is_positive])
+    wins = share_below(negative, scores[is_positive])
+    losses = 1 - share_below(positive, scores[~is_positive])
     auc = float(wins.mean())
     of_positive, of_negative = clusters[is_positive], clusters[~is_positive]
     n_positive = len(wins) / design_effect(wins, of_positive)

@@ -104,8 +104,8 @@ def check_labels(
     now = {one.quarantine_id: one for one in (*known, *changed)}
     if not any(one.released_at is not None and one.label_source is None for one in now.values()):
         changed += _begun(labels, list(now.values()), model_version)
-    after = {one.quarantine_id: one for one in (*known, *changed)}
-    return LabelCheck(len(labels), tuple(changed), tuple(one for one in after.values() if one.is_open))
+    now |= {one.quarantine_id: one for one in changed}
+    return LabelCheck(len(labels), tuple(changed), tuple(one for one in now.values() if one.is_open))
 
 
 def alert_of(check: LabelCheck) -> Alert | None:
@@ -147,7 +147,7 @@ def _remedy(one: LabelQuarantine) -> str:
 def _begun(labels: pd.DataFrame, known: Sequence[LabelQuarantine], version: int) -> list[LabelQuarantine]:
     """Return the quarantines that begin: of all labels, or of the sources that alone are suspect."""
     free = labels[~_is_withheld(labels, known)]
-    sources = free[SOURCE].value_counts().index[:MAX_SOURCES] if free[SOURCE].nunique() > 1 else []
+    sources = list(free[SOURCE].value_counts().index[:MAX_SOURCES]) if free[SOURCE].nunique() > 1 else []
     vouched = {one.label_source for one in known if one.released_at is not None}
     guilty = [
         (str(source), rows, found)

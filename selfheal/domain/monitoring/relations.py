@@ -96,7 +96,7 @@ def _varies(rows: PreparedRows, name: str) -> bool:
 
 
 def _is_slice(reference: PreparedRows, values: Mapping[str, float]) -> FloatArray:
-    return np.logical_and.reduce([reference.values(name) == value for name, value in values.items()])
+    return np.asarray(np.logical_and.reduce([reference.values(name) == value for name, value in values.items()]))
 
 
 def _thinned(n_rows: int) -> FloatArray:
