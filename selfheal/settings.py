@@ -509,6 +509,9 @@ def default_settings() -> Settings:
     return _settings_with_gates().model_construct()
 
 
+WITH_GATES = "SettingsWithGates"
+
+
 @cache
 def _settings_with_gates() -> type[Settings]:
     """Return `Settings` with the fields of gates that declare a setting; `Settings` itself if none does.
@@ -528,7 +531,14 @@ def _settings_with_gates() -> type[Settings]:
             if limit.brings_setting:
                 field = Field(limit.default, ge=limit.at_least, le=limit.at_most, description=limit.description)
                 brought[name] = (limit.type, field)
-    return create_model(Settings.__name__, __base__=Settings, __module__=__name__, **brought) if brought else Settings
+    return create_model(WITH_GATES, __base__=Settings, __module__=__name__, **brought) if brought else Settings
+
+
+def __getattr__(name: str) -> Any:
+    """Return the class of settings with those of gates, by which they can be sent to another process."""
+    if name == WITH_GATES:
+        return _settings_with_gates()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _problem(name: str, value: Any, message: str) -> str:

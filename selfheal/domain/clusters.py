@@ -60,7 +60,7 @@ MIN_INFORMATIVE_CLUSTERS = 20
 """Clusters that differ from the mean at all, from which their spread is known; with fewer, rows count as whole copies."""
 
 FAR = 1e6
-"""Place of a missing value: far from every other, and equal to itself."""
+"""Place of a missing or infinite value: far from every other, and equal to itself."""
 
 
 def row_clusters(rows: pd.DataFrame, contract: ModelContract) -> Clusters:
@@ -289,5 +289,5 @@ def _places(values: FloatArray, is_whole: Sequence[bool] | npt.NDArray[np.bool_]
         known = np.abs(column[~np.isnan(column) & (column != 0)])
         smallest = 1.0 if whole or not len(known) else float(np.quantile(known, 0.05))
         place = np.arcsinh(column / smallest)
-        columns.append(np.where(np.isnan(place), FAR, place))
+        columns.append(np.nan_to_num(place, nan=FAR, posinf=FAR, neginf=-FAR))
     return np.column_stack(columns)

@@ -93,10 +93,11 @@ def test_a_row_arrives_with_the_values_that_were_journaled(store: Store, data_di
     ingest(store, PREDICTIONS, data_dir)
     stored = {row[0]: row[1:] for row in all_rows(store, "prediction_logs")}
     for i, prediction_id in enumerate(sent.prediction_ids):
-        meta, features = stored[prediction_id][:7], stored[prediction_id][7:]
+        meta, entity, features = stored[prediction_id][:7], stored[prediction_id][7], stored[prediction_id][8:]
         assert meta == (sent.created_at[i], 1, sent.predictions[i], sent.probabilities[i], 0.5, "test", 1.5)
         expected = [None if np.isnan(value) else value for value in sent.features.iloc[i]]
         assert list(features) == expected
+        assert entity is None, "this contract has no key"
 
 
 def test_lines_that_come_later_are_copied_from_where_the_last_pass_ended(store: Store, data_dir: Path) -> None:
