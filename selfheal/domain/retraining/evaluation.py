@@ -17,7 +17,7 @@ from selfheal.domain.clusters import Clusters, design_effect, row_clusters, with
 from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract, Segment
 from selfheal.domain.records import GateStatus, SegmentDifference
 from selfheal.domain.retraining.class_counts import EVALUATION
-from selfheal.domain.retraining.dataset import TrainingSet
+from selfheal.domain.retraining.dataset import EVALUATION_SHARE, EVALUATION_SHARE_AFTER_CHANGE, TrainingSet
 from selfheal.domain.retraining.evidence import (
     CHALLENGER_SAYS_SO,
     CHAMPION_SAYS_SO,
@@ -79,6 +79,7 @@ class Evaluation:
         n_labels: number of the champion's labelled predictions, of which the rows are a part.
         bands: which rows are in each segment's band, by its name (`segment_bands`).
         clusters: the entity of each row; None if every row is its own.
+        share: of the labels that are for evaluation.
     """
 
     labels: IntArray
@@ -88,6 +89,7 @@ class Evaluation:
     n_labels: int = 0
     bands: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     clusters: Clusters = None
+    share: float = EVALUATION_SHARE
 
     @property
     def n_rows(self) -> int:
@@ -154,6 +156,7 @@ def evaluation_on(
         n_labels=n_labels,
         bands=segment_bands(evaluation, contract.segments),
         clusters=row_clusters(evaluation, contract),
+        share=EVALUATION_SHARE if rows.info.changed_at is None else EVALUATION_SHARE_AFTER_CHANGE,
     )
 
 

@@ -160,8 +160,6 @@ def not_scored(case: GateCase, threshold: float) -> Measurement:
     return Measurement(problem[0], None, threshold, problem[1], case.evaluation.n_rows)
 
 
-def labels_for(n_evaluation_rows: int) -> str:
-    """Return how many labels are needed for `n_evaluation_rows`, as text: most labels go to training."""
-    from selfheal.domain.retraining.dataset import EVALUATION_SHARE
-
-    return f"about {math.ceil(n_evaluation_rows / EVALUATION_SHARE):,} more labels"
+def labels_for(n_evaluation_rows: int, share: float) -> str:
+    """Return how many labels are needed for `n_evaluation_rows`, as text: that share of the labels is for evaluation."""
+    return f"about {math.ceil(n_evaluation_rows / share):,} more labels"

@@ -81,4 +81,4 @@ def test_a_verdict_of_a_gate_that_is_not_here_is_unverifiable_and_names_it() -> 
 
 def test_a_verdict_of_an_earlier_release_took_rows_for_independent() -> None:
     stored = {name: value for name, value in LIMITS.items() if name != "recurring_rows"}
-    assert gates_of_verdict(stored, NAMES)[1] == {**stored, "recurring_rows": "independent"}
+    assert gates_of_verdict(stored, NAMES)[1] == {**stored, **ADDED, "recurring_rows": "independent"}

@@ -59,7 +59,7 @@ def _judge_f1(case: GateCase, limits: GateLimits) -> Measurement:
         at_next_verdict = partial(level_at, case.verdict_number + 1)
         more = more_rows_for_certainty(n_independent, float(f1_difference(counts)), bounds.low, level, at_next_verdict)
         chance = f"the difference may be chance: it could be as low as {bounds.low:+.3f}"
-        status, sentence = GateStatus.INCONCLUSIVE, f"{measured}, but {chance}{rows}{_advice(more)}"
+        status, sentence = GateStatus.INCONCLUSIVE, f"{measured}, but {chance}{rows}{_advice(more, evaluation.share)}"
     else:
         status, sentence = GateStatus.PASS, f"{measured}, at least {bounds.low:+.3f}{rows}"
     interval = None if old.f1 == 0 else Interval(100 * bounds.low / old.f1, 100 * bounds.high / old.f1)
@@ -92,7 +92,7 @@ def _judge_other(case: GateCase, limits: GateLimits) -> Measurement:
     elif low <= 0:
         more = more_rows_for_certainty(n_rows, found.gain, low, level, partial(level_at, case.verdict_number + 1))
         chance = f"the difference may be chance: the gain could be as low as {low:+.4f}"
-        status, sentence = GateStatus.INCONCLUSIVE, f"{measured}, but {chance}{_advice(more)}"
+        status, sentence = GateStatus.INCONCLUSIVE, f"{measured}, but {chance}{_advice(more, evaluation.share)}"
     else:
         status, sentence = GateStatus.PASS, f"{measured}, a gain of at least {low:+.4f}"
     status = GateStatus.FAIL if is_f1_lost else status
@@ -117,10 +117,10 @@ def _percent_of(before: float, change: float) -> float:
     return 100.0 * change / before if before > 0 else 100.0 * (change > 0)
 
 
-def _advice(more: int | None) -> str:
+def _advice(more: int | None, share: float) -> str:
     if more is None:
         return ""
-    return f"; about {more:,} more evaluation rows would tell, if it stays as it is: {labels_for(more)}"
+    return f"; about {more:,} more evaluation rows would tell, if it stays as it is: {labels_for(more, share)}"
 
 
 SPEC = GateSpec(

@@ -26,7 +26,7 @@ def judge(case: GateCase, limits: GateLimits) -> Measurement:
     missing = wanted - n_rows
     sentence = f"{n_rows:,} labelled evaluation rows{case.evaluation.worth}, {wanted:,} wanted"
     if missing > 0:
-        sentence += f": {missing:,} more needed, {labels_for(missing)}"
+        sentence += f": {missing:,} more needed, {labels_for(missing, case.evaluation.share)}"
     status = GateStatus.PASS if missing <= 0 else GateStatus.INCONCLUSIVE
     return Measurement(status, float(n_rows), float(wanted), sentence, n_rows)
 
