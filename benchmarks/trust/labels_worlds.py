@@ -8,6 +8,7 @@ Belongs here: which deployments, and what is counted. Does not belong here: any 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -21,10 +22,11 @@ from selfheal.domain.contract import load_contract
 from selfheal.domain.monitoring.performance import roc_auc
 from selfheal.domain.records import Action, Verdict
 from selfheal.settings import default_settings
-from selfheal.simulate.replay.build import Source, build, source_of
+from selfheal.simulate.replay.build import CHANGE_AT, Source, build, source_of
 from selfheal.simulate.replay.catalogue import APPROVED, LATE_GOOD, MORE_DEFAULTS
 from selfheal.simulate.replay.deployment import Kind
 from selfheal.simulate.replay.engine import Replay, What, replay
+from selfheal.simulate.replay.memory.traffic import as_moment
 from selfheal.simulate.replay.ours import Ours
 from selfheal.simulate.replay.replay_settings import settings_of_replay
 from selfheal.simulate.replay.worlds import Labels, World
@@ -38,6 +40,8 @@ NEVER = at_most(0.1)
 
 ALWAYS = at_least(0.9)
 
+POISONED_DAYS = 7.0
+
 _CALM = World("trust_labels", "nothing changes", Kind.HARMLESS, champion_age_days=0.0)
 LATE = replace(_CALM, name="trust_late", days_after=45.0, labels=LATE_GOOD)
 """45 days: long after the defaults, long before the good loans."""
@@ -45,7 +49,11 @@ LATE = replace(_CALM, name="trust_late", days_after=45.0, labels=LATE_GOOD)
 MORE = replace(_CALM, name="trust_more_defaults", days_after=28.0, labels=MORE_DEFAULTS)
 ACCEPTED = replace(_CALM, name="trust_approved", days_after=28.0, labels=APPROVED)
 POISONED = replace(
-    _CALM, name="trust_poisoned", champion_age_days=7.0, days_after=14.0, labels=Labels(poisoned=(0.0, 7.0, 1.0))
+    _CALM,
+    name="trust_poisoned",
+    champion_age_days=7.0,
+    days_after=14.0,
+    labels=Labels(poisoned=(0.0, POISONED_DAYS, 1.0)),
 )
 
 
@@ -60,8 +68,11 @@ class _Lived:
     def is_promoted(self) -> bool:
         return len(self.replay.models) > 1
 
-    def has_verdict(self, verdict: Verdict) -> bool:
-        return any(tick.verdict == verdict for tick in self.ours.ticks)
+    def is_called_harmful(self, days: float = math.inf) -> bool:
+        """Return whether a tick called the model harmful, within so many days of the change."""
+        until = CHANGE_AT + np.timedelta64(round(min(days, 3_650) * 24), "h")
+        ends = [tick.window_end for tick in self.ours.ticks if tick.verdict == Verdict.HARMFUL_SHIFT]
+        return any(days == math.inf or CHANGE_AT <= as_moment(end) <= until for end in ends)
 
     def share_of(self, verdicts: Sequence[Verdict]) -> float:
         ticks = self.ours.ticks
@@ -105,7 +116,7 @@ def _share(hits: Sequence[bool]) -> tuple[int, int]:
 
 def _calm_figures(lived: Sequence[_Lived], *words: str) -> dict[str, Figure]:
     return {
-        "called_harmful": rate(*_share([one.has_verdict(Verdict.HARMFUL_SHIFT) for one in lived]), NEVER),
+        "called_harmful": rate(*_share([one.is_called_harmful() for one in lived]), NEVER),
         "promoted": rate(*_share([one.is_promoted for one in lived]), NEVER),
         "says_why": rate(*_share([one.says(*words) for one in lived]), ALWAYS),
     }
@@ -132,7 +143,7 @@ def measure_poisoned(given: Given) -> Figures:
     """Measure W8: all labels of one week are inverted; the champion is a week old."""
     lived = _live(POISONED, given)
     return {
-        "called_harmful": rate(*_share([one.has_verdict(Verdict.HARMFUL_SHIFT) for one in lived]), NEVER),
+        "called_harmful": rate(*_share([one.is_called_harmful(POISONED_DAYS + 2) for one in lived]), NEVER),
         "promoted_below_half": rate(*_share([one.lowest_auc < 0.5 for one in lived]), NEVER),
         "says_why": rate(*_share([one.says("are withheld") for one in lived]), ALWAYS),
     }

@@ -235,7 +235,8 @@ def _finding(rows: pd.DataFrame, *, has_history: bool = True, others: IntArray |
     """
     labels, scores = _arrays(rows)
     starts = _batches(rows)
-    sizes = sorted({len(labels) - int(starts[starts <= len(labels) - n].max()) for n in SUFFIXES if n <= len(labels)})
+    wanted = [n for n in (*SUFFIXES, min(len(labels), SUFFIXES[-1])) if SUFFIXES[0] <= n <= len(labels)]
+    sizes = sorted({len(labels) - int(starts[starts <= len(labels) - n].max()) for n in wanted})
     found = [one for n in sizes for one in _tested(labels, scores, n, has_history, others)]
     clearest = min(found, key=lambda one: one.p_value, default=None)
     if clearest is None:
@@ -276,9 +277,9 @@ def _tested(
         p_reversed = float(norm.cdf(_auc_z(y, s)))
     if history is None or len(history) >= MIN_HISTORY:
         p_jumped = _jump_p(y, s, history)
-    is_turned = p_reversed < SURE and 1.0 - roc_auc(y, s) >= MIRRORED_AUC
-    is_jump = p_jumped < SURE
-    is_exchanged = is_turned and (_jump_p(1 - y, s, None) > SURE if is_jump else n >= MIN_EXCHANGED and _fits(1 - y, s))
+    is_far = _jump_p(y, s, None) < SURE
+    is_turned = p_reversed < (FAR_LEVEL if is_far else SURE) and 1.0 - roc_auc(y, s) >= MIRRORED_AUC
+    is_exchanged = is_turned and (_jump_p(1 - y, s, None) > SURE if is_far else n >= MIN_EXCHANGED and _fits(1 - y, s))
     if is_exchanged:
         auc = f"AUC-ROC {roc_auc(y, s):.2f}"
         reasons.append(
@@ -290,6 +291,9 @@ def _tested(
     if reasons:
         yield _Finding(n, min(p_reversed, p_jumped), tuple(reasons), is_exchanged)
 
+
+FAR_LEVEL = 0.001
+"""Level of the ranking where the odds are far from those announced: the two together need no history of a version."""
 
 MIRRORED_AUC = 0.6
 """AUC of inverted labels from which on they are taken for the true ones."""

@@ -81,6 +81,15 @@ def test_inverted_labels_are_withheld_from_the_first_one_on(n_wrong: int) -> Non
         assert n_missed <= 0
 
 
+@pytest.mark.parametrize("n_wrong", [250, 400])
+def test_the_first_labels_of_a_version_may_be_inverted(n_wrong: int) -> None:
+    """A version that has just gone live has no labels before: what is learned of it would be the fault."""
+    for seed in range(5):
+        (found,) = check_labels(labels(inverted(n_wrong, seed)), [], 1).open
+        assert found.is_exchanged
+        assert found.started_at <= START + 5 * MINUTE
+
+
 def test_one_class_only_is_withheld_if_both_came_before() -> None:
     ones = right(120, 5).assign(true_label=1)
     assert check_labels(labels(right(CALM), ones), [], 1).open
