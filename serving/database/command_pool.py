@@ -28,10 +28,10 @@ from serving.database.bulkhead import Bulkhead, BulkheadFullError, BulkheadTimeo
 from serving.database.read_pool import OUTAGES, StoreUnavailableError
 from serving.schemas.problems import ProblemError
 
-T = TypeVar("T")
-
 if TYPE_CHECKING:
     from selfheal.services.platform import Platform
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +54,11 @@ class CommandPool:
         self._platform = replace(platform, store=store, server_lease=None)
         self._bulkhead = Bulkhead(1, MAX_OPEN_COMMANDS, runs_abandoned_calls=True)
 
-    async def run(self, command: Callable[[Platform], T]) -> T:
-        """Return what the command does: the version that is in production then, or the labels that were released.
+    async def run(self, command: Callable[[Platform], Result]) -> Result:
+        """Return what the command came to: the version that is in production after it, the quarantine that it released.
 
         Raises:
-            ProblemError: 404 for a version that is not registered, 409 if the current state does not allow the command, 503
+            ProblemError: 404 for a version or quarantine that is not registered, 409 if the current state does not allow the command, 503
                 if Postgres does not respond or the command takes too long.
         """
         try:
@@ -81,7 +81,7 @@ class CommandPool:
         self._platform.store.close()
 
 
-def _run(command: Callable[[Platform], T], platform: Platform) -> T:
+def _run(command: Callable[[Platform], Result], platform: Platform) -> Result:
     try:
         return command(platform)
     except Exception as error:  # also for a command whose caller has left

@@ -23,6 +23,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import binom, norm
 
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
@@ -33,6 +34,8 @@ from selfheal.kit.serialization import digest_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+BoolArray = npt.NDArray[np.bool_]
 
 RECEIVED_AT, SOURCE, PROBABILITY = "received_at", "label_source", "probability"
 """Columns of the newest labels, beside `true_label`."""
@@ -98,14 +101,13 @@ def check_labels(
     """
     if is_feed_broken or labels.empty:
         return LabelCheck(len(labels), open=tuple(one for one in known if one.is_open))
-    changed = [
-        after for one in known if one.is_open and (after := _continued(one, _withheld_by(one, labels))) is not None
-    ]
+    continued = (_continued(one, _withheld_by(one, labels)) for one in known if one.is_open)
+    changed = [one for one in continued if one is not None]
     now = {one.quarantine_id: one for one in (*known, *changed)}
     if not any(one.released_at is not None and one.label_source is None for one in now.values()):
         changed += _begun(labels, list(now.values()), model_version)
-    now |= {one.quarantine_id: one for one in changed}
-    return LabelCheck(len(labels), tuple(changed), tuple(one for one in now.values() if one.is_open))
+    found = {one.quarantine_id: one for one in (*known, *changed)}
+    return LabelCheck(len(labels), tuple(changed), tuple(one for one in found.values() if one.is_open))
 
 
 def alert_of(check: LabelCheck) -> Alert | None:
@@ -147,7 +149,8 @@ def _remedy(one: LabelQuarantine) -> str:
 def _begun(labels: pd.DataFrame, known: Sequence[LabelQuarantine], version: int) -> list[LabelQuarantine]:
     """Return the quarantines that begin: of all labels, or of the sources that alone are suspect."""
     free = labels[~_is_withheld(labels, known)]
-    sources = list(free[SOURCE].value_counts().index[:MAX_SOURCES]) if free[SOURCE].nunique() > 1 else []
+    by_number: list[str] = free[SOURCE].value_counts().index.tolist()[:MAX_SOURCES]
+    sources = by_number if len(by_number) > 1 else []
     vouched = {one.label_source for one in known if one.released_at is not None}
     guilty = [
         (str(source), rows, found)
@@ -199,7 +202,7 @@ def _n_right(rows: pd.DataFrame) -> int:
     return 0
 
 
-def _is_withheld(labels: pd.DataFrame, known: Iterable[LabelQuarantine]) -> np.ndarray:
+def _is_withheld(labels: pd.DataFrame, known: Iterable[LabelQuarantine]) -> BoolArray:
     is_withheld = np.zeros(len(labels), dtype=np.bool_)
     for one in known:
         if one.released_at is None:
@@ -211,7 +214,7 @@ def _withheld_by(one: LabelQuarantine, labels: pd.DataFrame) -> pd.DataFrame:
     return labels[_is_of(one, labels)]
 
 
-def _is_of(one: LabelQuarantine, labels: pd.DataFrame) -> np.ndarray:
+def _is_of(one: LabelQuarantine, labels: pd.DataFrame) -> BoolArray:
     times = labels[RECEIVED_AT]
     is_within = times >= one.started_at
     if one.ended_at is not None:

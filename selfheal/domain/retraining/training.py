@@ -402,8 +402,8 @@ def _with_unlabelled(
     if unlabelled is None or len(unlabelled) < MIN_UNLABELLED_SHARE * (len(unlabelled) + len(labelled)):
         return labelled
     features = list(contract.feature_names)
-    probabilities = _probabilities(pipeline, contract, _matrix(unlabelled, contract))
-    others = unlabelled[features].assign(probability=probabilities).assign(**{TRUE_LABEL: np.nan})
+    others = unlabelled[features].assign(**{TRUE_LABEL: np.nan})
+    others["probability"] = _probabilities(pipeline, contract, _matrix(unlabelled, contract))
     both = pd.concat([labelled.astype({TRUE_LABEL: "float64"}), others], ignore_index=True)
     order = np.argsort(pd.concat([times, unlabelled["created_at"]]).to_numpy(dtype="datetime64[us]"), kind="stable")
     return both.iloc[order[-MAX_REFERENCE_ROWS:]].reset_index(drop=True)
