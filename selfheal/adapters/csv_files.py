@@ -22,7 +22,7 @@ from selfheal.domain.labelled_file.columns import ColumnMatch, likely_delimiter,
 from selfheal.domain.labelled_file.data_format import DELIMITERS, DataFormat
 from selfheal.domain.labelled_file.mending import mended_format
 from selfheal.domain.labelled_file.report import DataReport, report_on
-from selfheal.domain.labelled_file.tally import ColumnTally, FileTally, IndexTally, Tally, TimeTally
+from selfheal.domain.labelled_file.tally import ColumnTally, FileTally, IndexTally, KeyTally, Tally, TimeTally
 from selfheal.kit.errors import InvalidDataError
 
 GZIP = b"\x1f\x8b"
@@ -90,7 +90,8 @@ def _tallies(match: ColumnMatch, data_format: DataFormat) -> dict[int, Tally]:
         for position, name in match.inputs.items()
     }
     others = {position: TimeTally() for position in (*match.ignored, *match.unknown)}
-    return {**of_numbers, **others, **{position: IndexTally() for position in match.index}}
+    keys: dict[int, Tally] = {} if match.entity is None else {match.entity: KeyTally()}
+    return {**of_numbers, **others, **keys, **{position: IndexTally() for position in match.index}}
 
 
 def _sorted_out(reader: Any, n_columns: int, tally: FileTally) -> Iterator[tuple[int, list[str]]]:

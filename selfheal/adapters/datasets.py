@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from selfheal.adapters.csv_files import CheckedFile, check_file
+from selfheal.adapters.entity_secret import entity_secret
+from selfheal.domain.clusters import ENTITY
 from selfheal.domain.contract import TRUE_LABEL, Feature, ModelContract
+from selfheal.domain.entity_key import pseudonym
 from selfheal.domain.labelled_file.data_format import DataFormat
-from selfheal.domain.labelled_file.tally import MAX_LISTED
+from selfheal.domain.labelled_file.tally import MAX_LISTED, KeyTally
 from selfheal.kit.errors import InvalidDataError, UnfitFileError
 from selfheal.kit.word_lists import parse_words
 
@@ -32,7 +35,10 @@ SYNTHETIC: Origin = "synthetic"
 
 @dataclass(frozen=True)
 class Dataset:
-    """Validated labelled rows: the contract's raw inputs and `true_label`, in the order of the file."""
+    """Validated labelled rows: the contract's raw inputs and `true_label`, in the order of the file.
+
+    With the column `ENTITY`, if the file has the contract's key.
+    """
 
     frame: pd.DataFrame
     origin: Origin
@@ -50,7 +56,7 @@ def load_dataset(settings: Settings, contract: ModelContract, *, all_rows: bool 
     """Load the configured data set: `DATA` if set, else the contract's file in DATA_DIR, else the synthetic stand-in.
 
     Args:
-        all_rows: ignore `DATA_ROWS` (a simulation's traffic consists of rows not used for training).
+        all_rows: ignore `DATA_ROWS` (a simulation's traffic consists of rows not used for training), and the entities' key.
 
     Raises:
         UnfitFileError: if the file violates the contract; the message is the report on all of it.
@@ -80,6 +86,8 @@ def inspect_dataset(
         if report.problems:
             return report, None
         frame, origin, source = _frame_of(checked, contract), REAL, path.name
+        if checked.tally.keys is not None and not all_rows:
+            frame[ENTITY] = _pseudonyms(checked.tally.keys, settings)
     elif contract.synthesize is None:
         raise InvalidDataError(
             f"there is no data for {contract.name!r}: name a labelled CSV in DATA, or put it at {default}"
@@ -140,6 +148,13 @@ def input_schema(contract: ModelContract) -> pa.DataFrameSchema:
     columns = {feature.name: column(feature) for feature in contract.inputs}
     columns[TRUE_LABEL] = pa.Column("float64", pa.Check.isin([0, 1]))
     return pa.DataFrameSchema(columns, strict=True, ordered=False)
+
+
+def _pseudonyms(keys: KeyTally, settings: Settings) -> list[str | None]:
+    """Return the pseudonym of each row's key, as the API would store it; None where it is blank."""
+    secret = entity_secret(settings)
+    known = [pseudonym(text, secret) for text in keys.texts]
+    return [None if code < 0 else known[code] for code in keys.codes]
 
 
 def _unfit(report: DataReport) -> UnfitFileError:

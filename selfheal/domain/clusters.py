@@ -7,8 +7,8 @@ Nothing is divided then, so such rows are judged to the same bits as without thi
 
 Without a key, equal inputs are one entity, and so are nearly equal ones where the rows show that they recur:
 
-- Equal inputs mean nothing where inputs are so coarse that different cases are equal by chance. Their number by chance is that
-  of pairs times the product of the columns' own chances (Fellegi and Sunter, 1969, JASA 64).
+- Equal inputs mean nothing where inputs are so coarse that different cases look alike: with fewer than two columns in which most
+  distinct rows have values of their own, rows count as their own.
 - The number of pairs within a distance r grows like r^d in data of dimension d (correlation sum; Grassberger and Procaccia,
   1983, Physica D 9). Where it does not even double from r to 2 r, the pairs are recurrences and no neighbours by chance.
 """
@@ -36,10 +36,6 @@ ENTITY = "_entity"
 MATERIAL_DESIGN_EFFECT = 1.05
 """Design effect of whole copies from which rows are clustered: below, an interval would be wider by 2.5 % at most."""
 
-CHANCE_FACTOR = 10.0
-"""Equal pairs per pair expected by chance from which equal inputs mean the same case: the columns' chances multiply as if
-the columns were independent, which they are not."""
-
 RADII = (0.01, 0.02, 0.04, 0.08, 0.16)
 """Relative distances within which pairs are counted; each is twice the one before. Rows farther apart than 8 % in any input are
 never one entity."""
@@ -47,8 +43,8 @@ never one entity."""
 MAX_GROWTH = 2.0
 """Growth of the number of pairs from a radius to its double, at most, of recurring rows; in data of two dimensions chance gives 4."""
 
-MIN_FINE_COLUMNS, FINE_SHARE = 2, 0.1
-"""Columns needed to tell neighbours from recurrences, and the share of distinct values from which a column is fine."""
+MIN_FINE_COLUMNS, FINE_SHARE = 2, 0.5
+"""Columns in which an equal value is no coincidence that are needed, and the number of their distinct values per distinct row."""
 
 MAX_COUNTED_ROWS = 800
 """Rows in which pairs are counted, evenly spaced, so that a tick's cost is bounded (4 ms)."""
@@ -137,7 +133,10 @@ def _by_inputs(rows: pd.DataFrame, contract: ModelContract) -> Clusters:
         return None
     values = rows[list(contract.input_names)].to_numpy(dtype=np.float64) + 0.0  # -0 is 0
     whole = np.array([contract.kinds[name] == "int" for name in contract.input_names])
-    found = _near(values, whole, _equal(values))
+    ids = _input_ids(values)
+    if _n_fine(values[np.unique(ids, return_index=True)[1]]) < MIN_FINE_COLUMNS:
+        return None
+    found = _near(values, whole, ids)
     return found if copies_effect(found) >= MATERIAL_DESIGN_EFFECT else None
 
 
@@ -210,31 +209,12 @@ def _sizes(clusters: IntArray) -> FloatArray:
 # Entities without a key
 
 
-def _equal(values: FloatArray) -> IntArray:
-    """Return equal ids for rows with equal inputs, unless as many are equal by chance."""
-    own = np.arange(len(values))
-    ids = _input_ids(values)
-    sizes = _sizes(ids)
-    n_pairs = float((sizes * (sizes - 1)).sum() / 2)
-    return ids if n_pairs > CHANCE_FACTOR * _pairs_by_chance(values) else own
-
-
 def _input_ids(values: FloatArray) -> IntArray:
     """Return equal ids for rows with equal inputs, a missing value being equal to another."""
     import pandas as pd
 
     keys = pd.util.hash_pandas_object(pd.DataFrame(values), index=False).to_numpy()
     return np.unique(keys, return_inverse=True)[1].astype(np.int64)
-
-
-def _pairs_by_chance(values: FloatArray) -> float:
-    """Return how many pairs of rows would be equal in all columns if the columns were independent."""
-    n = len(values)
-    pairs = n * (n - 1) / 2
-    for column in values.T:
-        counts = np.unique(column, return_counts=True)[1].astype(np.float64)
-        pairs *= float((counts * (counts - 1)).sum()) / (n * (n - 1))
-    return pairs
 
 
 def _near(values: FloatArray, is_whole: npt.NDArray[np.bool_], ids: IntArray) -> IntArray:
@@ -245,8 +225,6 @@ def _near(values: FloatArray, is_whole: npt.NDArray[np.bool_], ids: IntArray) ->
 
     first = np.unique(ids, return_index=True)[1]  # one row of each id; ids are its order
     places = _places(values[first], is_whole)
-    if _n_fine(values[first]) < MIN_FINE_COLUMNS:
-        return ids
     radius = _radius(places)
     if radius is None:
         return ids
@@ -274,7 +252,7 @@ def _radius(places: FloatArray) -> float | None:
 
 
 def _n_fine(values: FloatArray) -> int:
-    """Return how many columns have so many distinct values that neighbours are rare in them."""
+    """Return in how many columns most of these distinct rows have values of their own."""
     least = FINE_SHARE * len(values)
     return sum(len(np.unique(column[~np.isnan(column)])) >= least for column in values.T)
 
@@ -288,6 +266,7 @@ def _places(values: FloatArray, is_whole: Sequence[bool] | npt.NDArray[np.bool_]
     for column, whole in zip(values.T, is_whole, strict=True):
         known = np.abs(column[~np.isnan(column) & (column != 0)])
         smallest = 1.0 if whole or not len(known) else float(np.quantile(known, 0.05))
-        place = np.arcsinh(column / smallest)
-        columns.append(np.nan_to_num(place, nan=FAR, posinf=FAR, neginf=-FAR))
+        with np.errstate(over="ignore", invalid="ignore"):  # a value that no contract allows is as far as can be
+            place = np.clip(np.arcsinh(column / smallest), -FAR / 2, FAR / 2)
+        columns.append(np.where(np.isnan(place), FAR, place))
     return np.column_stack(columns)

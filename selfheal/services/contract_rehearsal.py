@@ -175,9 +175,10 @@ def _check_scenarios(contract: ModelContract, dataset: Dataset) -> Iterator[Find
     from selfheal.adapters.datasets import input_schema
     from selfheal.domain.scenarios import scenario_rows
 
+    names = [*contract.input_names, TRUE_LABEL]
     for scenario in contract.scenarios:
         try:
-            changed = scenario_rows(dataset.frame.iloc[:2_000], contract, scenario.name, seed=0)
+            changed = scenario_rows(dataset.frame.iloc[:2_000][names], contract, scenario.name, seed=0)
             input_schema(contract).validate(changed.astype("float64"))
         except Exception as error:  # user code may raise anything; the schema's own message is a page long
             why = str(error).strip().splitlines()[0]

@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.label_delay import MATURED_SHARE, observed_until
 from selfheal.domain.monitoring.label_sanity import withheld
 from selfheal.domain.monitoring.onset import onset_of
@@ -85,8 +84,7 @@ def find_onset(platform: LoopPlatform, champion: ModelVersion, until: datetime |
 
 def bootstrap_parts(settings: Settings, contract: ModelContract, dataset: Dataset) -> tuple[PartCounts, ...]:
     """Return the class counts of the parts that a bootstrap would make of these labelled rows."""
-    rows = dataset.frame[list(contract.input_names)].assign(**{TRUE_LABEL: dataset.frame[TRUE_LABEL]})
-    return parts_of(rows, contract, settings.min_samples_for_decision)
+    return parts_of(dataset.frame, contract, settings.min_samples_for_decision)
 
 
 def matured_labels(

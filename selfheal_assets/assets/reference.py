@@ -28,8 +28,9 @@ def training_data(platform: PlatformResource) -> dg.Output[Dataset]:
 
     opened = platform.open()
     dataset = load_dataset(opened.settings, opened.contract)
-    quantiles = dataset.frame.quantile([0.05, 0.5, 0.95]).T.round(3)
-    quantiles["missing_pct"] = (100 * dataset.frame.isna().mean()).round(1)
+    numbers = dataset.frame.select_dtypes("number")
+    quantiles = numbers.quantile([0.05, 0.5, 0.95]).T.round(3)
+    quantiles["missing_pct"] = (100 * numbers.isna().mean()).round(1)
     return dg.Output(
         dataset,
         metadata=plain(

@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
-from selfheal.adapters.datasets import frame_digest, load_csv, load_dataset
+from selfheal.adapters.datasets import frame_digest, inspect_dataset, load_csv, load_dataset
+from selfheal.domain.clusters import ENTITY
 from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.entity_key import pseudonym
 from selfheal.domain.labelled_file.tally import MAX_LISTED
-from selfheal.kit.errors import InvalidDataError
-from selfheal.settings import load_settings
-from tests.toy_use_case import contract
+from selfheal.domain.retraining.dataset import bootstrap_training_set
+from selfheal.kit.errors import InvalidDataError, UnfitFileError
+from selfheal.settings import default_settings, load_settings
+from tests.toy_use_case import contract, keyed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -294,3 +298,36 @@ def test_without_a_file_and_without_a_stand_in_there_is_no_data(settings_here: S
         match=r"no data for 'machine_failure': name a labelled CSV in DATA, or put it at .*machines\.csv",
     ):
         load_dataset(settings_here, dataclasses.replace(contract, synthesize=None))
+
+
+# The key of an entity
+
+
+def test_a_file_s_key_parts_its_rows_by_entity_and_is_kept_as_pseudonyms(tmp_path: Path) -> None:
+    rows = contract.synthesize(600, 1)
+    who = np.random.default_rng(1).integers(100, size=600)
+    path = tmp_path / "machines.csv"
+    rows.assign(machine=[f"M-{one}" for one in who]).to_csv(path, index=False)
+    settings = default_settings().model_copy(
+        update={"data": path, "data_dir": tmp_path, "entity_secret": SecretStr("a secret of the tests")}
+    )
+    report, dataset = inspect_dataset(settings, keyed)
+    assert report is not None
+    assert dataset is not None
+    sentences = [one.sentence for one in report.findings]
+    assert any("the key of 100 entities, which is no input" in one for one in sentences)
+    assert any("600 rows are of 100 cases: entities recur" in one for one in sentences)
+    assert dataset.frame[ENTITY].iloc[0] == pseudonym(f"M-{who[0]}", b"a secret of the tests")
+    halves = bootstrap_training_set(dataset.frame, keyed, source="rows", min_evaluation_rows=100)
+    learned, judged = (set(halves.part(part)[ENTITY]) for part in ("train", "evaluation"))
+    assert not learned & judged
+    assert len(learned | judged) == 100
+
+
+def test_a_simulation_reads_no_key_and_a_contract_without_one_refuses_the_column(tmp_path: Path) -> None:
+    path = tmp_path / "machines.csv"
+    contract.synthesize(50, 1).assign(machine="M-1").to_csv(path, index=False)
+    settings = default_settings().model_copy(update={"data": path, "data_dir": tmp_path})
+    assert ENTITY not in load_dataset(settings, keyed, all_rows=True).frame
+    with pytest.raises(UnfitFileError, match="machine"):
+        load_dataset(settings, contract)

@@ -182,3 +182,10 @@ def test_a_sentence_says_what_rows_are_worth() -> None:
     clusters = np.repeat(np.arange(100), 5)
     assert worth(500, clusters, 5.0) == " (500 rows of 100 entities, worth 100 independent rows)"
     assert worth(500, None, 1.0) == ""
+
+
+def test_values_that_no_contract_allows_are_no_error() -> None:
+    rows, _ = machines(200, 2)
+    rows.loc[:5, "temperature_c"] = np.inf
+    rows.loc[6:8, "load_ratio"] = -np.inf
+    assert row_clusters(rows, contract) is not None

@@ -22,7 +22,7 @@ class ColumnMatch:
 
     `inputs` maps a position to the canonical name (`true_label` for the label). `doubles` maps the position of a column to
     the canonical name that an earlier column stands for already. `lookalikes` maps an unknown column to the missing name
-    that it resembles.
+    that it resembles. `entity` is the position of the key that says whom a row is about, if the contract has one.
     """
 
     headers: tuple[str, ...]
@@ -33,6 +33,7 @@ class ColumnMatch:
     doubles: Mapping[int, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     lookalikes: Mapping[int, str] = field(default_factory=dict)
+    entity: int | None = None
 
 
 def match_columns(headers: Sequence[str], contract: ModelContract, ignored_columns: Iterable[str]) -> ColumnMatch:
@@ -43,10 +44,13 @@ def match_columns(headers: Sequence[str], contract: ModelContract, ignored_colum
     index: list[int] = []
     ignored: list[int] = []
     unknown: list[int] = []
+    entity: int | None = None
     for position, header in enumerate(headers):
         name = canonical_name(header, contract)
         if fold_name(header) in to_ignore:
             ignored.append(position)
+        elif contract.has_entity_key and entity is None and fold_name(header) == fold_name(contract.entity):
+            entity = position
         elif name is None:
             (index if is_index(header) else unknown).append(position)
         elif name in inputs.values():
@@ -63,6 +67,7 @@ def match_columns(headers: Sequence[str], contract: ModelContract, ignored_colum
         doubles=doubles,
         missing=missing,
         lookalikes=_lookalikes({position: headers[position] for position in unknown}, missing, contract),
+        entity=entity,
     )
 
 

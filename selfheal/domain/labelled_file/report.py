@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from selfheal.domain.clusters import copies_effect, n_entities, row_clusters
+import numpy as np
+
+from selfheal.domain.clusters import ENTITY, copies_effect, n_entities, row_clusters
 from selfheal.domain.contract import TRUE_LABEL, ModelContract
 from selfheal.domain.labelled_file.column_findings import (
     DataFinding,
@@ -22,7 +24,7 @@ from selfheal.domain.labelled_file.column_findings import (
 from selfheal.domain.labelled_file.columns import accepted_names
 from selfheal.domain.labelled_file.data_format import DELIMITER_NAMES, DataFormat
 from selfheal.domain.labelled_file.mending import settings_of
-from selfheal.domain.labelled_file.tally import MAX_LISTED, ColumnTally, FileTally, IndexTally, TimeTally
+from selfheal.domain.labelled_file.tally import MAX_LISTED, ColumnTally, FileTally, IndexTally, KeyTally, TimeTally
 from selfheal.domain.labelled_file.wording import lines_shown, rows, setting
 
 FEW_OF_A_CLASS = 20
@@ -128,14 +130,21 @@ def _of_recurrence(then: FileTally, contract: ModelContract) -> Iterator[DataFin
     values = then.values_by_name
     if any(name not in values for name in contract.input_names):
         return
-    clusters = row_clusters(pd.DataFrame({name: values[name] for name in contract.input_names}), contract)
+    frame = pd.DataFrame({name: values[name] for name in contract.input_names})
+    if then.keys is not None:
+        frame[ENTITY] = np.where(np.array(then.keys.codes) < 0, np.nan, np.array(then.keys.codes))
+    clusters = row_clusters(frame, contract)
     if clusters is None:
         return
     n_rows, n_cases = len(clusters), n_entities(clusters)
+    why = "inputs recur, equal or nearly so," if then.keys is None else "entities recur,"
     text = (
-        f"{rows(n_rows)} are of {n_cases:,} cases: inputs recur, equal or nearly so, and together are worth "
+        f"{rows(n_rows)} are of {n_cases:,} cases: {why} and together are worth at least "
         f"{n_rows / copies_effect(clusters):,.0f} independent rows"
     )
+    if then.keys is not None:
+        yield DataFinding("note", (), text)
+        return
     remedy = "name the key of whom they are about in the contract (entity), or say so if different cases look alike: equal_inputs_are_one_case=False"
     yield DataFinding("note", (), text, remedy)
 
@@ -160,6 +169,8 @@ def _of_columns(
             yield from wrong or (of_sound_column(header, name, after.values),)
         elif isinstance(before, IndexTally):
             yield _of_index(header, before)
+        elif isinstance(before, KeyTally):
+            yield DataFinding("ok", (header,), f"the key of {len(before.texts):,} entities, which is no input")
         elif position in match.doubles:
             text = f"stands for {match.doubles[position]!r}, which is there already"
             yield DataFinding("problem", (header,), text, "remove one of the two columns")

@@ -125,7 +125,20 @@ class IndexTally:
             self._seen.add(text)
 
 
-Tally = ColumnTally | TimeTally | IndexTally
+@dataclass(slots=True)
+class KeyTally:
+    """The key of whom each row is about: the number of its text, -1 where it is blank. Each text is in memory once."""
+
+    texts: dict[str, int] = field(default_factory=dict)
+    codes: array[int] = field(default_factory=lambda: array("q"))
+
+    def add(self, fields: Sequence[str], lines: Sequence[int]) -> None:  # noqa: ARG002  (one signature for all tallies)
+        """Record the number of each of the next rows' keys."""
+        for text in map(str.strip, fields):
+            self.codes.append(self.texts.setdefault(text, len(self.texts)) if text else -1)
+
+
+Tally = ColumnTally | TimeTally | IndexTally | KeyTally
 
 
 @dataclass(slots=True)
@@ -159,6 +172,12 @@ class FileTally:
             if known == name and isinstance(tally, ColumnTally):
                 return tally
         return None
+
+    @property
+    def keys(self) -> KeyTally | None:
+        """Return the column with the key of whom a row is about; None if there is none."""
+        tally = None if self.match.entity is None else self.columns[self.match.entity]
+        return tally if isinstance(tally, KeyTally) else None
 
     @property
     def values_by_name(self) -> dict[str, FloatArray]:

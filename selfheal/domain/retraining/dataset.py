@@ -179,8 +179,9 @@ def bootstrap_training_set(
         InvalidDataError: as `training_set`.
     """
     rows, left_out = contract.without_unusable(contract.feature_frame(labelled))
+    beside = [name for name in (TRUE_LABEL, ENTITY) if name in labelled.columns]
     return training_set(
-        rows.assign(**{TRUE_LABEL: labelled[TRUE_LABEL]}),
+        rows.assign(**{name: labelled[name] for name in beside}),
         contract,
         source=source_without(source, left_out),
         min_evaluation_rows=min_evaluation_rows,
