@@ -273,6 +273,7 @@ def test_overstated_odds_fail_though_the_brier_score_rises_by_less_than_the_abso
     assert 0 < found.value < 0.01
     assert found.status is GateStatus.FAIL
     assert "calibration intercept -" in found.sentence
+    assert "the rise comes with probabilities that are off" in found.sentence
     before = of_brier(labels, times_odds(scores, 2.7), scores, max_skill_loss_pct=np.inf)
     assert before.status is GateStatus.PASS, "as a verdict of the time before the limit is judged again"
     assert before.sentence.endswith("(+0.01 allowed)")
