@@ -18,7 +18,7 @@ from selfheal.settings import Settings, load_settings, secret_names
 from selfheal.simulate.demo import settings_environment
 from tests.environment import forget_settings
 
-SECRET = "s3cr3t-value"
+SECRET = "s3cr3t-value-long-enough"
 VALUES = {"database_url": f"postgresql://u:{SECRET}@h/d"} | dict.fromkeys(
     ("notify_urls", "notify_urls_critical", "notify_urls_warning", "notify_urls_info"), f"json://h/{SECRET}"
 )
