@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from selfheal.domain.clusters import Clusters, cluster_sums, n_entities
+from selfheal.domain.clusters import Clusters, cluster_sums, n_entities, within
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.monitoring.intervals import INTERVAL_LEVEL
 from selfheal.domain.monitoring.mixture import Mixture, Overlap
@@ -397,7 +397,12 @@ def with_outcomes(reference: PreparedRows) -> PreparedRows:
     if TRUE_LABEL not in reference or not np.isnan(reference.values(TRUE_LABEL)).any():
         return reference
     is_known = ~np.isnan(reference.values(TRUE_LABEL))
-    return reference.once(("with outcomes",), lambda: PreparedRows(reference.rows[is_known].reset_index(drop=True)))
+    return reference.once(
+        ("with outcomes",),
+        lambda: PreparedRows(
+            reference.rows[is_known].reset_index(drop=True), clusters=within(reference.clusters, is_known)
+        ),
+    )
 
 
 def outcomes(reference: PreparedRows) -> FloatArray:

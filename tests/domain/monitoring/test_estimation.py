@@ -25,6 +25,7 @@ from selfheal.domain.monitoring.estimation import (
     simulate_metrics,
 )
 from selfheal.domain.monitoring.performance import score_metrics
+from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.records import Estimate
 
 THRESHOLD = 0.4
@@ -377,3 +378,15 @@ def test_an_estimate_says_that_its_rows_recur() -> None:
     current, who = recurring_window(3)
     found = estimate_performance(current, rows_of(4_000, 1), INPUTS, THRESHOLD, 3, clusters=who)
     assert "the 1,000 rows are of 200 entities" in found.reason
+
+
+def test_a_reference_recurs_as_much_if_some_of_its_outcomes_are_unknown() -> None:
+    """Copies of a row without outcome must not let the others count as independent."""
+    reference, who = recurring_window(1)
+    lacking = reference.assign(**{TRUE_LABEL: np.where(who < 2, np.nan, reference[TRUE_LABEL])})
+    is_known = who >= 2
+    current = rows_of(1_000, 3)
+    partly = relation_p_value(current, PreparedRows(lacking, who), INPUTS)
+    known = reference[is_known].reset_index(drop=True)
+    assert partly == relation_p_value(current, PreparedRows(known, who[is_known]), INPUTS)
+    assert partly != relation_p_value(current, known, INPUTS)
