@@ -10,6 +10,9 @@ import sys
 PR_SET_PDEATHSIG = 1
 """From <sys/prctl.h>; Python has no name for it."""
 
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+"""Loaded here: between fork and exec a library should not be."""
+
 
 def end_with_parent(parent_pid: int, signum: signal.Signals = signal.SIGTERM) -> None:
     """Have the kernel send `signum` to this process once the thread that started it has ended.
@@ -19,8 +22,8 @@ def end_with_parent(parent_pid: int, signum: signal.Signals = signal.SIGTERM) ->
     Args:
         parent_pid: the parent as it knows itself; if it has died before this call, the signal is sent at once.
     """
-    if sys.platform != "linux":
+    if _LIBC is None:
         return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signum))
+    _LIBC.prctl(PR_SET_PDEATHSIG, int(signum))
     if os.getppid() != parent_pid:
         os.kill(os.getpid(), signum)

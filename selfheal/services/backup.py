@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from selfheal.adapters.postgres.store import DAGSTER_DATABASE, MLFLOW_DATABASE, 
 from selfheal.kit.atomic_file import sync_folder, write_atomic
 from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import ConfigurationError, IntegrityError, ServiceUnavailableError
+from selfheal.kit.parent_death import end_with_parent
 from selfheal.kit.serialization import from_dict, to_json
 from selfheal.services.platform import RESTORING, Platform, open_platform
 
@@ -244,7 +246,7 @@ def _load(dump: Path, url: str, settings: Settings) -> None:
 
 
 def _run(program: str, arguments: list[str], url: str, settings: Settings) -> None:
-    """Run one of Postgres' programs.
+    """Run one of Postgres' programs, which ends with this process: it would write on in a backup that nobody finishes.
 
     Raises:
         ConfigurationError: if there is none that is new enough for the server.
@@ -252,7 +254,10 @@ def _run(program: str, arguments: list[str], url: str, settings: Settings) -> No
     """
     environment = environment_for(settings, url)
     command = [program_for(program, environment, url), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    ends = partial(end_with_parent, os.getpid())
+    done = subprocess.run(  # noqa: S603
+        command, env=environment, capture_output=True, text=True, check=False, preexec_fn=ends
+    )
     if done.returncode:
         said = " ".join(done.stderr.split())[-500:]
         raise ServiceUnavailableError(f"{program} of database {environment.get('PGDATABASE')} failed: {said}")

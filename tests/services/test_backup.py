@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import text
 
@@ -250,6 +253,33 @@ def test_a_damaged_backup_restores_nothing_and_names_the_file(
             restore(empty, tmp_path / "backup", quiet)
         path.write_bytes(data)
     assert not empty.data_dir.exists()
+
+
+def test_what_a_killed_backup_was_running_ends_with_it(platform: Platform, tmp_path: Path) -> None:
+    """A dump that waits for a lock would have hours to write into a backup that nobody finishes."""
+    context = multiprocessing.get_context("spawn")
+    backup = context.Process(target=_back_up_elsewhere, args=(platform.settings, tmp_path / "backup"))
+    with platform.store.engine.begin() as connection:
+        connection.execute(text("LOCK TABLE prediction_logs IN ACCESS EXCLUSIVE MODE"))
+        backup.start()
+        dump = _child_named(psutil.Process(backup.pid), "pg_dump")
+        backup.kill()
+        ended, left = psutil.wait_procs([dump], timeout=10)
+    backup.join()
+    assert (ended, left) == ([dump], [])
+
+
+def _back_up_elsewhere(settings: Settings, folder: Path) -> None:
+    back_up(open_platform(settings), folder, quiet)
+
+
+def _child_named(parent: psutil.Process, name: str) -> psutil.Process:
+    for _ in range(600):
+        for child in parent.children(recursive=True):
+            if child.name() == name:
+                return child
+        time.sleep(0.1)
+    raise AssertionError(f"{name} was not started")
 
 
 def test_a_restore_overwrites_no_database(platform: Platform, tmp_path: Path) -> None:
