@@ -1,7 +1,7 @@
 """W16, W17, W18, W22: whole deployments, replayed under our policy and the oracle's.
 
 The worlds are those of `selfheal.simulate.replay`, cut off when what is asked is known. A time that did not come counts as infinite, so
-medians are taken.
+medians are taken. Rows are those that judge (`halves`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ import numpy as np
 
 from benchmarks.measured import at_least as at_least_so_many
 from benchmarks.trust.figures import NO_TARGET, Figure, at_most, exact, mean, median
-from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld
-from selfheal.adapters.datasets import load_csv
+from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld, halves
 from selfheal.credit_risk import contract
 from selfheal.simulate.replay.build import build, source_of
 from selfheal.simulate.replay.catalogue import WORLDS as REPLAY_WORLDS
@@ -50,7 +49,7 @@ class Case:
     def replayed(self) -> Replay:
         """Replay it."""
         world = replace(REPLAY_WORLDS[self.world], champion_age_days=self.champion_age_days, days_after=self.days_after)
-        deployment = build(world, source_of(load_csv(self.data, contract), contract, self.data.name), self.seed)
+        deployment = build(world, source_of(halves(self.data)[1], contract, self.data.name), self.seed)
         return policy_named(self.policy).run(deployment, INTERVAL, self.seed)
 
 

@@ -24,8 +24,7 @@ from benchmarks.gates import LIMITS, MAX_DIFFERENCE
 from benchmarks.probation import LIMITS as PROBATION_LIMITS
 from benchmarks.probation import NOW, VERSION, Case
 from benchmarks.trust.figures import Figure, at_most, between, mean, rate
-from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld
-from selfheal.adapters.datasets import load_csv
+from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld, halves
 from selfheal.credit_risk import contract as credit_contract
 from selfheal.domain.clusters import ENTITY, Clusters, row_clusters
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
@@ -111,9 +110,8 @@ def clusters_of(inputs: pd.DataFrame, identity: str, visits: IntArray) -> Cluste
 @lru_cache(maxsize=2)
 def rows_of(data: Path, seed: int) -> tuple[pd.DataFrame, IntArray]:
     """Return inputs and labels of the half of the file that a seed draws from."""
-    frame = load_csv(data, credit_contract)
-    half = len(frame) // 2
-    part = frame.iloc[:half] if seed >= CHOOSING_SEEDS else frame.iloc[half:]
+    chosen_on, judging = halves(data)
+    part = chosen_on if seed >= CHOOSING_SEEDS else judging
     return part[list(credit_contract.input_names)], part[TRUE_LABEL].to_numpy(dtype=np.int64)
 
 

@@ -32,8 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.gates import is_hopeless as is_hopeless_for_f1
 from benchmarks.probation import labels_until_rollback
 from benchmarks.trust.figures import Figure, Target, at_least, at_most, mean, rate
-from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld
-from selfheal.adapters.datasets import load_csv
+from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld, halves
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.monitoring.performance import roc_auc
@@ -94,8 +93,7 @@ class Pair:
 
 def models_and_labels(given: Given) -> tuple[list[Scores], IntArray]:
     """Return the scores of models, each trained on rows of its own, on the population, and its labels."""
-    frame = load_csv(given.data, contract)
-    frame = frame.iloc[len(frame) // 2 :]
+    frame = halves(given.data)[1]
     features = contract.feature_frame(frame)[list(contract.feature_names)].to_numpy(dtype=np.float64)
     labels, rng = frame[TRUE_LABEL].to_numpy(dtype=np.int64), np.random.default_rng([given.seed, 19])
     learn, population = np.split(rng.permutation(len(frame)), [round(LEARN_SHARE * len(frame))])

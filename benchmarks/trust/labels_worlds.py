@@ -16,9 +16,8 @@ from datetime import timedelta
 import numpy as np
 
 from benchmarks.trust.figures import Figure, at_least, at_most, mean, rate
-from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld
-from selfheal.adapters.datasets import load_csv
-from selfheal.domain.contract import load_contract
+from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld, halves
+from selfheal.credit_risk import contract
 from selfheal.domain.monitoring.performance import roc_auc
 from selfheal.domain.records import Action, Verdict
 from selfheal.settings import default_settings
@@ -31,7 +30,6 @@ from selfheal.simulate.replay.ours import Ours
 from selfheal.simulate.replay.replay_settings import settings_of_replay
 from selfheal.simulate.replay.worlds import Labels, World
 
-USE_CASE = "selfheal.credit_risk:contract"
 INTERVAL = timedelta(hours=6)
 TRIES, QUICK_TRIES = 40, 2
 
@@ -94,9 +92,7 @@ class _Lived:
 
 
 def _source(given: Given) -> Source:
-    contract = load_contract(USE_CASE)
-    rows = load_csv(given.data, contract)
-    return source_of(rows.iloc[len(rows) // 2 :], contract, given.data.name)
+    return source_of(halves(given.data)[1], contract, given.data.name)
 
 
 def _live(world: World, given: Given) -> list[_Lived]:

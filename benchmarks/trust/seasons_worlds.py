@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import combinations
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.trust.figures import Figure, Target, at_least, at_most, rate
-from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld
-from selfheal.adapters.datasets import load_dataset
+from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld, halves
 from selfheal.credit_risk import contract as credit
 from selfheal.domain.contract import Feature, Label, ModelContract
 from selfheal.domain.monitoring.feed import feed_problems
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
-from selfheal.settings import load_settings
 
 Generator: TypeAlias = np.random.Generator
 
@@ -31,12 +28,6 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 USUAL_SHARE = 0.03
 """Share of the rows from which customers may have nothing but a value, or a sender may fill it in."""
-
-
-def judged_rows(data: Path) -> pd.DataFrame:
-    """Return the second half of the rows; parameters were chosen on the first."""
-    frame = load_dataset(load_settings(data=data), credit).frame
-    return frame.iloc[len(frame) // 2 :].reset_index(drop=True)
 
 
 def drawn(rows: pd.DataFrame, n_rows: int, rng: Generator) -> pd.DataFrame:
@@ -103,7 +94,7 @@ def calm_feeds(given: Given) -> Figures:
     rng = np.random.default_rng([given.seed, 15])
     n_tries = given.tries(400, 40)
     bound = at_most(0.01 if n_tries >= 400 else 0.1)
-    rows = judged_rows(given.data)[list(credit.input_names)]
+    rows = halves(given.data)[1][list(credit.input_names)]
     reference = drawn(rows, REFERENCE_ROWS, rng)
     values = usual_values(rows)
     pairs = list(combinations(credit.input_names, 2))

@@ -1,6 +1,6 @@
 """The worlds: what each one is, which half it belongs to, and what measures it.
 
-Belongs here: the list. Does not belong here: building a world (one module of this folder for each kind).
+Belongs here: the list, and the rows that worlds are made of. Does not belong here: building a world (one module of this folder for each kind).
 """
 
 from __future__ import annotations
@@ -9,8 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.trust.figures import Figure
+from selfheal.adapters.datasets import load_csv
+from selfheal.credit_risk import contract
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Half(StrEnum):
@@ -39,6 +45,13 @@ class Given:
     def tries(self, full: int, quick: int) -> int:
         """Return how often to try."""
         return quick if self.is_quick else full
+
+
+def halves(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows on which parameters of the loop are chosen, and those that judge them: the file's halves, in its order."""
+    frame = load_csv(data, contract)
+    middle = len(frame) // 2
+    return frame.iloc[:middle], frame.iloc[middle:]
 
 
 Figures = Mapping[str, Figure]
