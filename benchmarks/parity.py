@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from selfheal.adapters.journal import LABEL_JOURNAL, Journal, column_values, for
 from selfheal.adapters.postgres import decisions as decision_queries
 from selfheal.adapters.postgres.ingest import ingest
 from selfheal.adapters.postgres.ticks import recent_ticks
+from selfheal.domain.contract import load_contract
 from selfheal.domain.records import Decision
 from selfheal.kit.serialization import to_dict
 from selfheal.services.platform import Platform
@@ -93,11 +94,13 @@ def compare_deployment(
     """Live through a deployment on both sides; return what was compared.
 
     Args:
-        use_case: of the deployment's contract, as `package.module:contract`.
+        use_case: of the deployment's contract, as `package.module:contract`; both sides judge by it as it is declared, equal rows
+            included.
         folder: for the platform's data.
         overrides: settings of both sides.
         where: settings that say where Postgres and MLflow are; None: embedded, below `folder`.
     """
+    deployment = replace(deployment, stream=replace(deployment.stream, contract=load_contract(use_case)))
     ours = Ours(settings_of_replay(default_settings(), interval, seed, overrides))
     replay(deployment, ours, interval=interval, seed=seed)
     settings = {"use_case": use_case, "data_dir": str(folder)} | dict(where or {})

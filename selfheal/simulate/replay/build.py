@@ -2,7 +2,8 @@
 
 The rows of the data are shuffled by the seed alone and divided: the champion's, and a pool from which the traffic is drawn with
 replacement. A row that is drawn again differs a little in its continuous inputs (`JITTER`), since in a real stream two cases are never
-equal to the last digit; values that many rows share (codes, limits, zeros) remain. Customers who return are equal on purpose.
+equal to the last digit; values that many rows share (codes, limits, zeros) remain. Such rows are different cases, and the contract
+says so (`equal_inputs_are_one_case`). Customers who return, and rows that are sent again, are equal on purpose.
 
 Two limits follow. The pool is the whole population: its difference from the champion's rows is the same all the time, which shows more
 easily than that of ever new rows. And a row that is drawn again has its old outcome, so a model that memorises gains by it.
@@ -97,7 +98,7 @@ def build(world: World, source: Source, seed: int) -> Deployment:
     if world.feed is not None:
         break_feed(traffic.columns, contract, world.feed, hours, pool, rng)
     stream = Stream(
-        contract=contract,
+        contract=contract if _repeats(world) else replace(contract, equal_inputs_are_one_case=False),
         columns=traffic.columns,
         event_time=times,
         entity=entity,
@@ -117,6 +118,11 @@ def build(world: World, source: Source, seed: int) -> Deployment:
         regime=_regimes(world, hours),
         selection=world.labels.selection,
     )
+
+
+def _repeats(world: World) -> bool:
+    """Return whether a row of the world may be the same case as another, rather than drawn like it."""
+    return world.customers is not None or world.resent_share > 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfheal.domain.clusters import row_clusters
 from selfheal.kit.errors import InvalidDataError
 from selfheal.simulate.replay.build import CHANGE_AT, build, event_times, recurring_customers, source_of
 from selfheal.simulate.replay.worlds import Burst, Customers, GroupShift, InputAwakens, Outage
@@ -43,6 +45,19 @@ def test_a_row_that_is_drawn_again_differs_in_its_continuous_inputs_only() -> No
     values = columns["load_ratio"]
     assert len(np.unique(values)) == len(values)
     assert set(columns["restarts"].tolist()) <= set(pool["restarts"].tolist())
+
+
+def test_rows_count_as_one_case_only_where_the_world_repeats_cases() -> None:
+    """Else a pool of few rows would look like few customers, and every interval would be too wide."""
+    busy = replace(CALM, per_day=2_000.0)
+    for world, repeats in (
+        (busy, False),
+        (replace(busy, name="c", customers=Customers(5, 5)), True),
+        (replace(busy, name="r", resent_share=0.3), True),
+    ):
+        stream = build(world, source(), seed=1).stream
+        clusters = row_clusters(pd.DataFrame(stream.columns), stream.contract)
+        assert (clusters is not None) == repeats, world.name
 
 
 def test_the_change_is_where_the_world_says_and_the_rows_are_as_many() -> None:
