@@ -132,7 +132,8 @@ def _parts(platform: LoopPlatform, signals: RetrainingSignals) -> tuple[PartCoun
     until = None if signals.matured is None else signals.matured.until
     since = first_moment(champion, signals.onset)
     rows = platform.traffic.labelled_keys(since=since, until=until, max_rows=settings.training_max_rows)
-    return part_counts(rows, settings.min_samples_for_decision, evaluation_share(signals.onset))
+    share = evaluation_share(is_after_change=signals.onset is not None)
+    return part_counts(rows, settings.min_samples_for_decision, share)
 
 
 def _last_attempt(

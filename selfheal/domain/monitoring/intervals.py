@@ -250,12 +250,15 @@ def mean_interval(values: FloatArray, clusters: Clusters = None) -> Interval | N
     if spread == 0:
         return Interval(mean, mean)
     skewness = float((((values - mean) / spread) ** 3).mean())
-    ends = [mean - spread * _hall_inverse(sign * Z / math.sqrt(n), skewness, n) for sign in (1, -1)]
+    ends = [mean - spread * hall_inverse(sign * Z / math.sqrt(n), skewness, n) for sign in (1, -1)]
     return Interval(max(0.0, ends[0]), min(1.0, ends[1]))
 
 
-def _hall_inverse(value: float, skewness: float, n: int) -> float:
-    """Return the T at which Hall's cubic takes `value`."""
+def hall_inverse(value: float, skewness: float, n: int) -> float:
+    """Return the T at which Hall's cubic takes `value`.
+
+    With g the skewness, the cubic is T + g T^2 / 3 + g^2 T^3 / 27 + g / (6 n); it is monotone (`mean_interval`).
+    """
     shifted = value - skewness / (6 * n)
     if abs(skewness) < 1e-6:
         return shifted

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
+from selfheal.domain.monitoring.shift import standardised, standardised_ranks
 from selfheal.domain.records import Onset
 
 if TYPE_CHECKING:
@@ -113,27 +114,11 @@ def _coordinates(rows: pd.DataFrame, inputs: Sequence[str]) -> tuple[list[str], 
     """Return the names and, shape (rows, coordinates), the values whose means are constant in a steady relation."""
     p = np.clip(rows["probability"].to_numpy(dtype=np.float64), EPSILON, 1 - EPSILON)
     residual = rows[TRUE_LABEL].to_numpy(dtype=np.float64) - p
-    log_odds = _standardised(np.log(p / (1 - p)))
-    by_rank = {name: _ranks(rows[name].to_numpy(dtype=np.float64)) for name in inputs}
+    log_odds = standardised(np.log(p / (1 - p)))
+    by_rank = {name: standardised_ranks(rows[name].to_numpy(dtype=np.float64)) for name in inputs}
     related = sorted(by_rank, key=lambda name: -abs(float(np.mean(by_rank[name] * log_odds))))[:MAX_INPUTS]
     factors = [np.ones(len(p)), log_odds, *(by_rank[name] for name in related)]
     return ["outcome", "score", *related], residual[:, None] * np.column_stack(factors)
-
-
-def _ranks(values: FloatArray) -> FloatArray:
-    """Return standardised ranks; a missing value is in the middle."""
-    from scipy.stats import rankdata
-
-    known = ~np.isnan(values)
-    ranks = np.zeros(len(values))
-    if known.any():
-        ranks[known] = _standardised(rankdata(values[known]))
-    return ranks
-
-
-def _standardised(values: FloatArray) -> FloatArray:
-    spread = float(values.std())
-    return np.zeros(len(values)) if spread == 0 else (values - values.mean()) / spread
 
 
 Found = tuple[int, int, int, float, int]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
-from selfheal.domain.monitoring.shift import column_shift
+from selfheal.domain.monitoring.shift import column_shift, standardised_ranks
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray
@@ -84,8 +84,8 @@ def have_exchanged_relations(
     if is_known.sum() < MIN_SLICE_ROWS:
         return False
     rows = current.matrix(others)[is_known]
-    seen = np.subtract(*(_standardised(column) for column in values[is_known].T))
-    predicted = np.subtract(*(_standardised(model.predict(rows)) for model in models))
+    seen = np.subtract(*(standardised_ranks(column) for column in values[is_known].T))
+    predicted = np.subtract(*(standardised_ranks(model.predict(rows)) for model in models))
     products = (seen - seen.mean()) * (predicted - predicted.mean())
     error = float(products.std()) / math.sqrt(len(products))
     return error > 0 and float(products.mean()) / error < -SWAPPED_ERRORS
@@ -131,15 +131,6 @@ def _expected(reference: PreparedRows, name: str, others: Sequence[str]) -> Any:
         model = HistGradientBoostingRegressor(
             max_iter=30, max_leaf_nodes=8, min_samples_leaf=20, early_stopping=False, random_state=0
         )
-        return model.fit(rows[is_known], _standardised(values[is_known]))
+        return model.fit(rows[is_known], standardised_ranks(values[is_known]))
 
     return reference.once(("expected", name, *others), compute)
-
-
-def _standardised(values: FloatArray) -> FloatArray:
-    """Return the mid-ranks with mean 0 and variance 1; zeros if they are all the same."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(values)
-    spread = float(ranks.std())
-    return (ranks - ranks.mean()) / spread if spread else np.zeros(len(ranks))

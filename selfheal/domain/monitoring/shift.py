@@ -131,6 +131,23 @@ def distances(current: FloatArray | Sample, reference: FloatArray | Sample) -> D
     return Distances(now, then, _ks_distance(counts), ranks)
 
 
+def standardised(values: FloatArray) -> FloatArray:
+    """Return the values, shape (n,), with mean 0 and variance 1; zeros if they are all the same."""
+    spread = float(values.std())
+    return (values - values.mean()) / spread if spread else np.zeros(len(values))
+
+
+def standardised_ranks(values: FloatArray) -> FloatArray:
+    """Return the mid-ranks of the known values, shape (n,), with mean 0 and variance 1; 0 for a missing value."""
+    from scipy.stats import rankdata
+
+    is_known = ~np.isnan(values)
+    ranks = np.zeros(len(values))
+    if is_known.any():
+        ranks[is_known] = standardised(rankdata(values[is_known]))
+    return ranks
+
+
 def column_shift(current: FloatArray | Sample, reference: FloatArray | Sample) -> Shift:
     """Measure the shift of `current` from `reference` (shapes (n,) and (m,)); missing values are ignored.
 

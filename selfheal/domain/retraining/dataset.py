@@ -88,10 +88,10 @@ def training_set(
     """Split labelled rows in time: the last 30 % (after a change 50 %), but at least `min_evaluation_rows`, are for evaluation.
 
     Predictions made at the same moment stay together: all of them are for evaluation. So do the rows of an entity that the
-    contract has a key of: the entities with the newest rows are for evaluation, with all their rows. Without a key, training rows whose inputs occur among
-    the evaluation rows too, or nearly so where such rows recur, are dropped, because a model could have memorised them, unless
-    the contract says that they are different cases (`equal_inputs_are_one_case`). Original rows join the training part with the weight that `choose_weight`
-    finds; with weight 0 they are omitted.
+    contract has a key of: the entities with the newest rows are for evaluation, with all their rows. Without a key, training
+    rows whose inputs occur among the evaluation rows too, or nearly so where such rows recur, are dropped, because a model could
+    have memorised them, unless the contract says that they are different cases (`equal_inputs_are_one_case`). Original rows join
+    the training part with the weight that `choose_weight` finds; with weight 0 they are omitted.
 
     Args:
         rows: all features and `true_label`, oldest first; with `created_at` if the rows are logged predictions.
@@ -105,7 +105,8 @@ def training_set(
         InvalidDataError: if a part would have too few rows of a class, or if a feature leaks the label.
     """
     unique = _without_repeated_predictions(rows)
-    learn, judge = _cut(unique, min_evaluation_rows, evaluation_share(onset), key_clusters(unique, contract))
+    share = evaluation_share(is_after_change=onset is not None)
+    learn, judge = _cut(unique, min_evaluation_rows, share, key_clusters(unique, contract))
     is_copied = recurs_in(learn, judge, contract)
     refuse_few(_counts(learn, judge, is_copied), rows)
     learn = learn[~is_copied]
@@ -195,9 +196,9 @@ def source_without(source: str, left_out: str) -> str:
     return f"{source}; left out: {left_out}" if left_out else source
 
 
-def evaluation_share(onset: Onset | None) -> float:
+def evaluation_share(*, is_after_change: bool) -> float:
     """Return the share of the recent rows that are for evaluation."""
-    return EVALUATION_SHARE if onset is None else EVALUATION_SHARE_AFTER_CHANGE
+    return EVALUATION_SHARE_AFTER_CHANGE if is_after_change else EVALUATION_SHARE
 
 
 def part_counts(rows: pd.DataFrame, min_evaluation_rows: int, share: float) -> tuple[PartCounts, PartCounts]:

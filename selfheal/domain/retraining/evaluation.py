@@ -17,7 +17,7 @@ from selfheal.domain.clusters import Clusters, design_effect, row_clusters, with
 from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract, Segment
 from selfheal.domain.records import GateStatus, SegmentDifference
 from selfheal.domain.retraining.class_counts import EVALUATION
-from selfheal.domain.retraining.dataset import EVALUATION_SHARE, EVALUATION_SHARE_AFTER_CHANGE, TrainingSet
+from selfheal.domain.retraining.dataset import EVALUATION_SHARE, TrainingSet, evaluation_share
 from selfheal.domain.retraining.evidence import (
     CHALLENGER_SAYS_SO,
     CHAMPION_SAYS_SO,
@@ -25,6 +25,7 @@ from selfheal.domain.retraining.evidence import (
     counts_worth,
     f1,
     f1_difference_bounds,
+    kinds_of,
 )
 from selfheal.kit.errors import ModelRefusedError
 
@@ -128,7 +129,7 @@ class Evaluation:
     def kinds(self) -> IntArray:
         """Return each row's kind (`selfheal.domain.retraining.evidence`); there must be a champion."""
         assert self.champion is not None, "kinds of row compare two models"
-        return self.labels * 4 + self.challenger.predictions * 2 + self.champion.predictions
+        return kinds_of(self.labels, self.challenger.predictions, self.champion.predictions)
 
     @property
     def problem(self) -> tuple[GateStatus, str] | None:
@@ -156,7 +157,7 @@ def evaluation_on(
         n_labels=n_labels,
         bands=segment_bands(evaluation, contract.segments),
         clusters=row_clusters(evaluation, contract),
-        share=EVALUATION_SHARE if rows.info.changed_at is None else EVALUATION_SHARE_AFTER_CHANGE,
+        share=evaluation_share(is_after_change=rows.info.changed_at is not None),
     )
 
 

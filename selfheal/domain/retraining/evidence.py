@@ -4,7 +4,7 @@ Two models on the same rows give 8 kinds of row, by true label and both predicti
 occurs. The shares of the kinds have Jeffreys' prior, a Dirichlet of 1/2 each. Draws from the posterior, by independent gamma
 variates, give the posterior of the difference (Goutte and Gaussier, 2005, ECIR). Its quantiles are the bounds. They hold as
 confidence bounds at small levels and with few positives. Resampling rows does not, because it ignores kinds of row that did
-not occur. `benchmarks.gates` measures both. Rows of one entity count as the independent rows that they are worth (`worth_of_counts`).
+not occur. `benchmarks.gates` measures both. Rows of one entity count as the independent rows that they are worth (`counts_worth`).
 The gates decide; this module only computes.
 """
 
@@ -81,9 +81,14 @@ def level_of_verdict(level: float, verdict_number: int, n_rows: float, *, has_br
     return level / (SPENDING_SUM * verdict_number**2) * min(1.0, n_rows / full) ** 2
 
 
+def kinds_of(labels: IntArray, challenger_says: IntArray, champion_says: IntArray) -> IntArray:
+    """Return each row's kind, 0 to 7 (`KINDS`); the arguments are arrays of 0 and 1, shape (n,)."""
+    return labels * 4 + challenger_says * 2 + champion_says
+
+
 def kind_counts(labels: IntArray, challenger_says: IntArray, champion_says: IntArray) -> IntArray:
     """Return how many rows there are of each of the 8 kinds; the arguments are arrays of 0 and 1, shape (n,)."""
-    return np.bincount(labels * 4 + challenger_says * 2 + champion_says, minlength=8)
+    return np.bincount(kinds_of(labels, challenger_says, champion_says), minlength=8)
 
 
 def counts_worth(kinds: IntArray, clusters: Clusters) -> IntArray | FloatArray:

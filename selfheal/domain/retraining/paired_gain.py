@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 import numpy as np
 
 from selfheal.domain.contract import FloatArray
-from selfheal.domain.monitoring.intervals import share_below
+from selfheal.domain.monitoring.intervals import hall_inverse, share_below
 from selfheal.domain.monitoring.performance import roc_auc
 from selfheal.domain.records import Interval
 from selfheal.domain.retraining.class_counts import MIN_ROWS_PER_CLASS
@@ -186,14 +186,8 @@ def _mirrored(spread: Spread) -> Spread:
 
 
 def _hall_quantile(skewness: float, level: float) -> float:
-    """Return the studentised distance t of a lower bound, at which Hall's cubic takes the normal quantile.
-
-    With g the skewness of the estimate, t + g t^2 / 3 + g^2 t^3 / 27 + g / 6 is nearly standard normal, and it is monotone.
-    """
-    shifted = NormalDist().inv_cdf(1 - level) - skewness / 6
-    if abs(skewness) < 1e-8:
-        return shifted
-    return float(3 / skewness * (np.cbrt(1 + skewness * shifted) - 1))
+    """Return the studentised distance of a lower bound, given the skewness of the estimate itself (`hall_inverse` with n = 1)."""
+    return hall_inverse(NormalDist().inv_cdf(1 - level), skewness, n=1)
 
 
 def _log_losses(probabilities: FloatArray) -> FloatArray:

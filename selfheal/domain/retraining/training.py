@@ -369,8 +369,12 @@ def _notes(more_iterations: Mapping[str, Any], check: Calibration, how: str) -> 
 
 def reference_part(training_set: TrainingSet) -> pd.DataFrame:
     """Return the labelled rows of a training set that the reference is made of: the newest."""
-    recent = training_set.frame[training_set.frame[ORIGIN] != ORIGINAL]
-    n_evaluation = len(training_set.part(EVALUATION))
+    return _newest(training_set.frame, len(training_set.part(EVALUATION)))
+
+
+def _newest(frame: pd.DataFrame, n_evaluation: int) -> pd.DataFrame:
+    """Return the recent rows that a reference has: as many as are for evaluation, within its limits."""
+    recent = frame[frame[ORIGIN] != ORIGINAL]
     return recent.iloc[-min(max(n_evaluation, MIN_REFERENCE_ROWS), MAX_REFERENCE_ROWS, len(recent)) :]
 
 
@@ -378,11 +382,9 @@ def _reference(
     frame: pd.DataFrame, contract: ModelContract, probabilities: FloatArray, n_evaluation: int
 ) -> tuple[pd.DataFrame, pd.Series[Any]]:
     """Return the labelled rows of the reference, and their times."""
-    recent = frame[frame[ORIGIN] != ORIGINAL]
-    n_rows = min(max(n_evaluation, MIN_REFERENCE_ROWS), MAX_REFERENCE_ROWS, len(recent))
-    columns = [*contract.feature_names, TRUE_LABEL, *((ENTITY,) if ENTITY in recent.columns else ())]
-    newest = recent[columns].assign(probability=probabilities).iloc[-n_rows:]
-    return newest.reset_index(drop=True), recent["created_at"].iloc[-n_rows:].reset_index(drop=True)
+    newest = _newest(frame, n_evaluation).reset_index(drop=True)
+    columns = [*contract.feature_names, TRUE_LABEL, *((ENTITY,) if ENTITY in newest.columns else ())]
+    return newest[columns].assign(probability=probabilities[-len(newest) :]), newest["created_at"]
 
 
 def _with_unlabelled(
