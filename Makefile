@@ -26,7 +26,7 @@ PROFILES ?= admin
 COMPOSE = SELFHEAL_IMAGE=$(IMAGE) $(DOCKER) compose --file deploy/compose.yaml $(if $(filter s3,$(PROFILES)),$(S3))
 S3 := --file deploy/compose.s3.yaml
 
-.PHONY: help demo up test test-quick test-newest manifests coverage docs site imports screenshots lint format requirements build image compose-up compose-demo compose-down containers containers-try clean
+.PHONY: help demo up test test-long test-quick test-newest manifests coverage docs site imports screenshots lint format requirements build image compose-up compose-demo compose-down containers containers-try clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,9 +37,12 @@ demo: $(VENV)/.run ## The whole loop on this machine, with real processes (DATA=
 up: $(VENV)/.run ## Run the platform until Ctrl-C: Dagster, API, MLflow
 	@$(BIN)/selfheal up
 
-test test-quick coverage docs: export OMP_NUM_THREADS ?= 1
-test: $(VENV)/.dev ## All tests, against the real thing (ARGS="tests/adapters -k alerts")
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+test test-long test-quick coverage docs: export OMP_NUM_THREADS ?= 1
+test: $(VENV)/.dev ## The tests, against the real thing, in 10 minutes (ARGS="tests/adapters -k alerts")
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not long" $(ARGS)
+
+test-long: $(VENV)/.dev ## The others, which watch the whole loop for minutes: the demo, and servers that are elsewhere
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m long $(ARGS)
 
 test-quick: $(VENV)/.dev ## The tests that start no server
 	@$(BIN)/python -m pytest -m "not integration and not e2e" $(ARGS)

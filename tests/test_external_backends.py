@@ -31,7 +31,7 @@ from tests.serving.running import Api, api_in_thread, bodies, environment_of, fr
 from tests.traffic import serve, toy_rows
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 NAME = "external"
 HOUR = timedelta(hours=1)

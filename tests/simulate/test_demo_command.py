@@ -31,7 +31,7 @@ from tests.processes import running_with, selfheal, start, stop
 from tests.waiting import eventually
 
 expect.set_options(timeout=PATIENCE_MS)
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(500)]
 
 KEY = "selfheal_a-plain-key-may-do-everything"
 START_SECONDS, HEAL_SECONDS = 200, 300
