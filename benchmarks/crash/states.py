@@ -25,11 +25,12 @@ import psutil
 import psycopg
 
 from selfheal.adapters.journal import LABEL_JOURNAL, Journal, column_values, format_time, prediction_journal
-from selfheal.adapters.postgres import model_versions
+from selfheal.adapters.postgres import model_versions, ticks
 from selfheal.adapters.postgres.embedded import EmbeddedServer, ensure_running
 from selfheal.adapters.postgres.ingest import ingest
 from selfheal.adapters.postgres.migrate import ensure_database
 from selfheal.domain.contract import CALM, TRUE_LABEL
+from selfheal.domain.records import Verdict
 from selfheal.kit.ids import new_id
 from selfheal.services.platform import Platform, open_platform
 from selfheal.settings import Settings, load_settings
@@ -260,7 +261,7 @@ def serving(trial: Trial) -> None:
 
     bootstrap(trial)
     trial.now = T0 + SECOND
-    trial.send(260)
+    trial.send(260, labelled_share=1.0)  # else the labels of what follows would not be known to be complete
     trial.ingest()
     tick(trial)
 
@@ -273,6 +274,8 @@ def drifted(trial: Trial) -> None:
     trial.ingest()
     trial.now += HOUR
     trial.extra = tick(trial)
+    found = ticks.latest_tick(trial.platform.store)
+    assert found is not None and found.verdict == Verdict.HARMFUL_SHIFT, f"{found.verdict}: {found.reasons}"
 
 
 def judged(trial: Trial) -> None:

@@ -9,17 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.progress import Progress
 
 from benchmarks.crash import operations, trying
 from benchmarks.crash.forks import Ended, Pipe, forked
 from benchmarks.crash.operations import Flavour, nothing
 from benchmarks.crash.outcome import QUICK, outcome_of, shortfalls
-from benchmarks.crash.points import TRIES, Found, Results, another_try, first_plan
+from benchmarks.crash.points import TRIES, Found, Results, another_try, first_plan, make_states
 from benchmarks.crash.resuming import PointsFile
-from benchmarks.crash.states import Trial
+from benchmarks.crash.states import Trial, drop_databases, roomy_folder
 from benchmarks.crash.steps import END, Step, Watch
 from benchmarks.crash.trying import RANDOM_MOMENT, Point, Tried, begin_lane, run_point
 from selfheal.adapters.journal import LABEL_JOURNAL, Journal
+from selfheal.adapters.postgres.embedded import EmbeddedServer
 from selfheal.kit.atomic_file import write_atomic
 from selfheal.kit.errors import InvalidDataError
 from selfheal.services.maintenance import _delete
@@ -97,6 +99,20 @@ def test_files_of_others_are_nobodys_step(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     ended = steps_of(tmp_path / "own", lambda: (tmp_path / "elsewhere").write_text("x"))
     assert ended.messages("step") == []
+
+
+# States
+
+
+def test_the_states_are_made_and_in_the_drifted_one_a_retraining_is_asked_for(server: EmbeddedServer) -> None:
+    url, results = server.url("postgres"), Results()
+    chosen = {"retraining": operations.OPERATIONS["retraining"]}
+    with roomy_folder("selfheal-test-") as folder, Progress(disable=True) as progress:
+        states = make_states(url, folder, chosen, progress, results)
+    for name in states:
+        drop_databases(url, name)
+    assert results.errors == []
+    assert states["drifted"].extra is not None, "the episode"
 
 
 # Points
