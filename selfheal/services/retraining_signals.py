@@ -20,6 +20,8 @@ from selfheal.services.label_maturity import delay_for_judging
 from selfheal.services.tick import last_feed_check
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from selfheal.adapters.datasets import Dataset
     from selfheal.domain.contract import ModelContract
     from selfheal.domain.retraining.class_counts import PartCounts
@@ -146,6 +148,8 @@ def _last_attempt(
     if onset is None:
         return attempts[-1] if attempts else None
     since_change = platform.decisions.newest_verdict(champion.version, onset.at)
+    if since_change is not None and _is_gone_on_with(platform, since_change):
+        since_change = None
     made = [one for one in (*attempts[-1:], since_change) if one is not None]
     return max(made, key=lambda one: one.created_at, default=None)
 
@@ -168,19 +172,14 @@ def _known_labels(platform: LoopPlatform, signals: RetrainingSignals) -> int:
 def _attempts(platform: LoopPlatform, episode_id: str | None) -> tuple[Decision, ...]:
     """Return what was tried in this episode: the verdicts, and the trainings that failed for what was trained.
 
-    A training that is under way, or failed for anything else, is none: more labels would not help it. Nor is a verdict to
-    promote that nobody has carried out: the repeated run goes on with it, unless the model was refused (`SKIP` with its run).
+    A training that is under way, or failed for anything else, is none: more labels would not help it. Nor is a verdict that a
+    repeated run goes on with.
     """
     if episode_id is None:
         return ()
     actions = (Action.TRAIN, Action.SKIP, *JUDGED)
     recorded = platform.decisions.attempts_of(episode_id, actions=actions)
-    refused = {one.mlflow_run_id for one in recorded if one.action is Action.SKIP and one.mlflow_run_id is not None}
-    made = [
-        one
-        for one in recorded
-        if one.action is not Action.SKIP and (one.mlflow_run_id in refused or not _awaits_its_promotion(platform, one))
-    ]
+    made = [one for one in recorded if one.action is not Action.SKIP and not _is_gone_on_with(platform, one, recorded)]
     judged = {decision.attempt for decision in made if decision.action is not Action.TRAIN}
     failed = platform.decisions.failed_trainings([one.decision_id for one in made if one.action is Action.TRAIN])
     return tuple(
@@ -190,9 +189,20 @@ def _attempts(platform: LoopPlatform, episode_id: str | None) -> tuple[Decision,
     )
 
 
-def _awaits_its_promotion(platform: LoopPlatform, verdict: Decision) -> bool:
-    """Return whether a process has died between this verdict and the promotion: its champion is still in production."""
+def _is_gone_on_with(platform: LoopPlatform, verdict: Decision, recorded: Sequence[Decision] | None = None) -> bool:
+    """Return whether a repeated run goes on with this verdict: to promote, and nobody has carried it out.
+
+    A process has died between verdict and promotion if its champion is still in production, and the model was not refused.
+
+    Args:
+        recorded: the decisions of its episode; None: they are looked up.
+    """
     if verdict.action is not Action.PROMOTE or platform.versions.has_taken_effect(verdict.decision_id):
         return False
     live = platform.versions.production()
-    return live is not None and live.version == verdict.champion_version
+    if live is None or live.version != verdict.champion_version:
+        return False
+    if recorded is None and verdict.episode_id is not None:
+        recorded = platform.decisions.attempts_of(verdict.episode_id, actions=(Action.SKIP,))
+    refused = {one.mlflow_run_id for one in recorded or () if one.action is Action.SKIP}
+    return verdict.mlflow_run_id not in refused

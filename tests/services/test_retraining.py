@@ -405,11 +405,16 @@ def test_the_same_training_is_run_and_judged_once_even_after_its_promotion(platf
     assert judge(platform, shadow, rows, now + HOUR).decision == verdict.decision, "it was compared with version 1"
 
 
-def test_a_run_that_was_killed_before_the_promotion_of_its_verdict_is_gone_on_with(platform: Platform) -> None:
-    sent = serve(platform, toy_rows(N_ROWS, scenario="overheating"))
+@pytest.mark.parametrize("n_before", [0, 500], ids=["changed since the promotion", "changed later"])
+def test_a_run_that_was_killed_before_the_promotion_of_its_verdict_is_gone_on_with(
+    platform: Platform, n_before: int
+) -> None:
+    start = T0 + SECOND if not n_before else serve(platform, toy_rows(n_before)).last_at + SECOND
+    sent = serve(platform, toy_rows(N_ROWS, scenario="overheating"), start=start)
     now = sent.last_at + HOUR
     tick(platform, now)
     decision = decide(platform, Trigger.PERFORMANCE, now, "e1")
+    assert (decision.onset is None) == (n_before == 0)
     verdict = retrain(platform, decision, now)
     assert verdict.decision.action is Action.PROMOTE
     assert decide(platform, Trigger.PERFORMANCE, now + HOUR, "e1") == decision, "as before the verdict"
@@ -418,11 +423,13 @@ def test_a_run_that_was_killed_before_the_promotion_of_its_verdict_is_gone_on_wi
     assert decide(platform, Trigger.PERFORMANCE, now + 2 * HOUR, "e1").attempt == 2
 
 
+@pytest.mark.parametrize("n_before", [0, 500], ids=["changed since the promotion", "changed later"])
 def test_a_model_that_is_refused_after_its_verdict_has_spent_its_attempt(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, n_before: int
 ) -> None:
     """Else each label that comes in would train the next one that is refused."""
-    sent = serve(platform, toy_rows(N_ROWS, scenario="overheating"))
+    start = T0 + SECOND if not n_before else serve(platform, toy_rows(n_before)).last_at + SECOND
+    sent = serve(platform, toy_rows(N_ROWS, scenario="overheating"), start=start)
     now = sent.last_at + HOUR
     tick(platform, now)
     verdict = retrain(platform, decide(platform, Trigger.PERFORMANCE, now, "e1"), now)
@@ -433,7 +440,8 @@ def test_a_model_that_is_refused_after_its_verdict_has_spent_its_attempt(
     monkeypatch.setattr("selfheal.services.promotion.going_live.validate", refuse)
     with pytest.raises(ModelRefusedError):
         promote(platform, verdict, now)
-    assert decide(platform, Trigger.PERFORMANCE, now + HOUR, "e1").attempt == 2
+    again = decide(platform, Trigger.PERFORMANCE, now + HOUR, "e1")
+    assert (again.attempt, unmet(again)) == (2, {"back_off"})
 
 
 def test_rows_gathered_for_a_decision_nobody_recorded_are_not_trained_on(platform: Platform) -> None:
