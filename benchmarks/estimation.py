@@ -34,9 +34,9 @@ from benchmarks.measured import at_least, exactly
 from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
-from selfheal.domain.monitoring.estimation import relation_p_value
 from selfheal.domain.monitoring.intervals import metric_intervals
 from selfheal.domain.monitoring.performance import concept_drift, performance_report, score_metrics
+from selfheal.domain.monitoring.relation import relation_p_value
 from selfheal.domain.records import ConceptDrift, Estimate, PerformanceReport, ScoreMetrics, Window
 from selfheal.domain.retraining.training import f1_optimal_threshold
 from selfheal.kit.errors import InvalidDataError

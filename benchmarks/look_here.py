@@ -19,7 +19,7 @@ import selfheal
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.drift import RECENT_ROWS, DriftLimits, detect_drift
-from selfheal.domain.monitoring.estimation import estimate_performance, relation_p_value
+from selfheal.domain.monitoring.estimation import estimate_performance
 from selfheal.domain.monitoring.feed import feed_problems
 from selfheal.domain.monitoring.multivariate import domain_check
 from selfheal.domain.monitoring.performance import performance_report, score_metrics
@@ -35,6 +35,11 @@ except ImportError:  # a build before it
         """Return the rows as they are."""
         return rows
 
+
+try:
+    from selfheal.domain.monitoring.relation import relation_p_value
+except ImportError:  # a build before it
+    from selfheal.domain.monitoring.estimation import relation_p_value  # type: ignore[attr-defined, no-redef]
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 LIMITS = DriftLimits(n_ticks=90 * 288.0, min_effect=0.05, min_rows=200)

@@ -7,7 +7,7 @@ Shift Without Labels" (arXiv:2401.08348). The intervals are predictive: they pre
 show, so they include the randomness of each outcome and the uncertainty of the calibration.
 
 The estimate assumes that inputs and outcome are related as in the reference (no concept drift). Only labels can test that:
-`relation_p_value` does so with the labels that have arrived. An estimate never proves that the model is healthy.
+`selfheal.domain.monitoring.relation` does so with the labels that have arrived. An estimate never proves that the model is healthy.
 """
 
 from __future__ import annotations
@@ -19,12 +19,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from selfheal.domain.clusters import Clusters, cluster_sums, n_entities, within
-from selfheal.domain.contract import TRUE_LABEL, FloatArray
+from selfheal.domain.clusters import Clusters, copies_effect, n_entities
+from selfheal.domain.contract import FloatArray
 from selfheal.domain.monitoring.intervals import INTERVAL_LEVEL
 from selfheal.domain.monitoring.mixture import Mixture, Overlap
-from selfheal.domain.monitoring.newton import fit_logistic, probability
+from selfheal.domain.monitoring.newton import probability
+from selfheal.domain.monitoring.outcome_curve import (
+    MIN_EVENTS,
+    UNCALIBRATED,
+    Calibration,
+    curve_basis,
+    curve_rows,
+    effective_rows,
+    fewest_events,
+    log_odds_of,
+    outcomes,
+    with_outcomes,
+)
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
+from selfheal.domain.monitoring.prior_shift import MIN_Z, Curve, PriorShift, Side, drawn_curves, prior_shift
 from selfheal.domain.records import Estimate, Interval, ScoreMetrics
 
 if TYPE_CHECKING:
@@ -35,15 +48,15 @@ if TYPE_CHECKING:
 N_DRAWS = 1_000
 """Number of simulated label sets; the interval's coverage is then uncertain by half a percentage point at each end."""
 
+N_SECOND_DRAWS = 400
+"""Number of label sets under a second assumption, where there is one: its ends are uncertain by 0.8 points, and cost less."""
+
 MAX_CELLS_PER_BLOCK = 65_536
 """Draws x rows simulated at once (256 kB per array), so that a block stays in the processor's cache, whatever the window."""
 
 ENOUGH_DRAWS_ABOVE = 51
 """Draws at or above a limit from which the upper end of their interval is certainly not below it, whatever the others show: the
 51st of 1,000 from the top is inside the central 95 %, and so is a tie of so many."""
-
-MIN_EVENTS = 20
-"""Smallest effective number of calibration rows of either class, after weighting, that determines a calibration curve."""
 
 MAX_UNCOVERED_PCT = 10.0
 """Largest percentage of uncovered rows: with more, the estimate would be about rows without any known outcome."""
@@ -52,36 +65,8 @@ MAX_MIXTURE_GAP = 0.2
 """Largest KS distance of an input between the window and the weighted reference, less what chance explains. Above it the
 weighting has not reproduced the window's mix (a column stuck at one value, say)."""
 
-CURVE_PENALTY = 1.0
-"""Ridge penalty of the calibration curve's distance from the model's own scores, which hold unless rows contradict them."""
-
-KNOT_LEVELS = (0.05, 0.35, 0.65, 0.95)
-"""Quantiles of the scores at which the calibration curve may bend (Harrell, Regression Modeling Strategies, 2015, 2.4.6)."""
-
-SMALLEST_PROBABILITY = 1e-4
-"""Scores are clipped to this distance from 0 and 1 before taking log-odds, which would otherwise be infinite."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The calibration log-odds(outcome) = log-odds(score) + curve(log-odds(score)), and the uncertainty of the curve.
-
-    The curve is a restricted cubic spline, linear beyond its outer knots, so that it stays moderate where there are no rows.
-    `coefficients` has shape (k,), `covariance` (k, k).
-    """
-
-    knots: FloatArray
-    coefficients: FloatArray
-    covariance: FloatArray
-
-    def probabilities(self, scores: FloatArray) -> FloatArray:
-        """Return the calibrated probability of class 1 for each score."""
-        log_odds = _log_odds(scores)
-        return probability(log_odds + _curve_basis(log_odds, self.knots) @ self.coefficients)
-
-
-UNCALIBRATED = Calibration(knots=np.array([]), coefficients=np.zeros(2), covariance=np.zeros((2, 2)))
-"""Scores unchanged, without uncertainty."""
+KS_AT_1_IN_10_000 = 2.23
+"""Divided by the root of the number of rows: the KS distance that one sample in 10,000 exceeds. Each of many inputs is compared."""
 
 
 def cbpe(probabilities: FloatArray, threshold: float, scores: FloatArray | None = None) -> ScoreMetrics:
@@ -137,13 +122,13 @@ def estimate_performance(
     scores, rows = current["probability"].to_numpy(dtype=np.float64), with_outcomes(PreparedRows.of(reference))
     simulation = _Simulation(scores, threshold, seed, harmful_below_auc, clusters)
     known = outcomes(rows)
-    if _fewest_events(known, np.ones(len(known))) < MIN_EVENTS:
+    if fewest_events(known, np.ones(len(known))) < MIN_EVENTS:
         reason = f"not calibrated: the reference has fewer than {MIN_EVENTS} outcomes of a class, scores are taken as they are"
         basis = Estimate({}, {}, is_identifiable=True, is_calibrated=False, reason=reason, n_calibration_rows=0)
         return simulation.added_to(basis, UNCALIBRATED)
     overlap = overlap_of(current, rows, inputs)
-    problem = _why_not_identifiable(known, overlap)
-    effective = _effective_rows(overlap.weights)
+    problem = why_not_identifiable(known, overlap)
+    effective = effective_rows(overlap.weights)
     basis = Estimate(
         {},
         {},
@@ -156,103 +141,47 @@ def estimate_performance(
         effective_calibration_rows=effective,
         uncovered_pct=overlap.uncovered_pct,
     )
-    return basis if problem is not None else simulation.added_to(basis, _curve_rows(rows).fit(overlap.weights))
+    if problem is not None:
+        return basis
+    moved = _moved_base_rate(current, rows, inputs, clusters)
+    return simulation.added_to(basis, curve_rows(rows).fit(overlap.weights), moved)
 
 
-def relation_p_value(
-    labelled: pd.DataFrame,
-    reference: pd.DataFrame | PreparedRows,
-    inputs: Sequence[str],
-    clusters: Clusters = None,
-) -> float | None:
-    """Return the p-value of the labels if score and outcome are related as in the reference; None if not identifiable.
-
-    This is the score test for a changed level or slope of the calibration. Under the old relation,
-    U = sum (y - p) (1, log-odds of the score) has mean 0 and covariance C = G + G_c V G_c', where V is the calibration's own
-    uncertainty; U' C^-1 U is chi-square with two degrees of freedom (Cox and Hinkley, Theoretical Statistics, 1974, 9.3).
-    The result is None if either side has too few events of a class, or if the reference has no rows like the labelled ones.
-    Rows of one entity share one outcome: their parts of U are added before they are squared in C, and count once as events.
-
-    Args:
-        labelled: `inputs`, `probability` and `true_label` of matured rows, so that both outcomes have had time to arrive.
-        clusters: the entity of each of them; None if every row is its own.
-    """
-    rows = with_outcomes(PreparedRows.of(reference))
-    known = outcomes(rows)
-    if labelled.empty or _fewest_events(known, np.ones(len(known))) < MIN_EVENTS:
+def _moved_base_rate(
+    current: pd.DataFrame, rows: PreparedRows, inputs: Sequence[str], clusters: Clusters
+) -> tuple[PriorShift, Curve] | None:
+    """Return the prior shift that the window's inputs allow beside a covariate shift; None if there is none worth mentioning."""
+    before = rows.once(("calibration, all rows alike",), lambda: curve_rows(rows).fit(np.ones(len(rows))))
+    known = curve_rows(rows)
+    now = log_odds_of(current["probability"].to_numpy(dtype=np.float64))
+    curve = Curve(
+        before.coefficients,
+        before.covariance,
+        window=Side(now, curve_basis(now, before.knots), _n_independent(len(now), clusters)),
+        reference=Side(known.log_odds, known.basis, _n_independent(len(rows), rows.clusters)),
+    )
+    found = prior_shift(curve)
+    n_rarer = len(current) * min(found.base_rate, 1 - found.base_rate)
+    if abs(found.z) < MIN_Z or n_rarer < MIN_EVENTS / 2:
         return None
-    overlap = overlap_of(labelled, rows, inputs)
-    if _why_not_identifiable(known, overlap) is not None:
-        return None
-    calibration = _curve_rows(rows).fit(overlap.weights)
-    scores, labels = (labelled[name].to_numpy(dtype=np.float64) for name in ("probability", TRUE_LABEL))
-    expected = calibration.probabilities(scores)
-    once = 1.0 if clusters is None else 1.0 / np.bincount(clusters)[clusters]
-    if min((once * expected).sum(), (once * (1 - expected)).sum()) < MIN_EVENTS / 2:
-        return None
-    curve = _curve_basis(_log_odds(scores), calibration.knots)
-    direction = curve[:, :2]  # level and slope
-    information = direction * (expected * (1 - expected))[:, None]
-    to_curve = information.T @ curve
-    of_labels = information.T @ direction
-    if clusters is not None:
-        shared = cluster_sums(direction * np.sqrt(expected * (1 - expected))[:, None], clusters)
-        of_labels = shared.T @ shared
-    covariance = of_labels + to_curve @ calibration.covariance @ to_curve.T
-    shift = direction.T @ (labels - expected)
-    statistic = float(shift @ np.linalg.pinv(covariance) @ shift)
-    return math.exp(-max(0.0, statistic) / 2)
+    columns = [current[name].to_numpy(dtype=np.float64) for name in inputs]
+    distance = _mixture(rows, inputs).distance(columns, found.class_weights(known.labels))
+    by_chance = KS_AT_1_IN_10_000 * math.sqrt(1 / curve.window.n_independent + 1 / curve.reference.n_independent)
+    return (found, curve) if distance <= by_chance else None
+
+
+def _n_independent(n_rows: int, clusters: Clusters) -> float:
+    return float(n_rows) if clusters is None else n_rows / copies_effect(clusters)
 
 
 def overlap_of(current: pd.DataFrame, reference: pd.DataFrame | PreparedRows, inputs: Sequence[str]) -> Overlap:
     """Weight the reference to the window's mix of these inputs (`selfheal.domain.monitoring.mixture`)."""
-    rows = PreparedRows.of(reference)
-    mixture = rows.once(("mixture", *inputs), lambda: Mixture.of(rows, inputs))
-    return mixture.overlap([current[name].to_numpy(dtype=np.float64) for name in inputs])
+    columns = [current[name].to_numpy(dtype=np.float64) for name in inputs]
+    return _mixture(PreparedRows.of(reference), inputs).overlap(columns)
 
 
-def fit_calibration(scores: FloatArray, labels: FloatArray, weights: FloatArray) -> Calibration:
-    """Fit the curve from scores to outcomes on weighted rows.
-
-    Its covariance is the sandwich estimator H^-1 (sum w^2 (y - p)^2 x x') H^-1 (Huber, 1967; White, 1982), for clustered rows with
-    the parts w (y - p) x of each cluster added before they are squared (Liang and Zeger, 1986, Biometrika 73).
-    """
-    return _CurveRows.of(scores, labels).fit(weights)
-
-
-@dataclass(frozen=True, eq=False)
-class _CurveRows:
-    """Rows to fit a calibration curve on, with any weights."""
-
-    labels: FloatArray
-    log_odds: FloatArray
-    knots: FloatArray
-    basis: FloatArray
-    clusters: Clusters = None
-
-    @classmethod
-    def of(cls, scores: FloatArray, labels: FloatArray, clusters: Clusters = None) -> _CurveRows:
-        log_odds = _log_odds(scores)
-        knots = np.unique(np.quantile(log_odds, KNOT_LEVELS).round(6))
-        return cls(labels, log_odds, knots, _curve_basis(log_odds, knots), clusters)
-
-    def fit(self, weights: FloatArray) -> Calibration:
-        penalties = np.full(self.basis.shape[1], CURVE_PENALTY)
-        penalties[0] = 0.0
-        coefficients, hessian = fit_logistic(self.basis, self.labels, weights, self.log_odds, penalties)
-        residuals = weights * (self.labels - probability(self.log_odds + self.basis @ coefficients))
-        inverse = np.linalg.pinv(hessian)
-        spread = self.basis * residuals[:, None]
-        if self.clusters is not None:
-            spread = cluster_sums(spread, self.clusters)
-        return Calibration(self.knots, coefficients, inverse @ (spread.T @ spread) @ inverse)
-
-
-def _curve_rows(reference: PreparedRows) -> _CurveRows:
-    return reference.once(
-        ("calibration",),
-        lambda: _CurveRows.of(reference.values("probability"), outcomes(reference), reference.clusters),
-    )
+def _mixture(rows: PreparedRows, inputs: Sequence[str]) -> Mixture:
+    return rows.once(("mixture", *inputs), lambda: Mixture.of(rows, inputs))
 
 
 def _shared(n_rows: int, clusters: Clusters) -> str:
@@ -287,15 +216,29 @@ def simulate_unless(
     Rows of one cluster share the variate that decides their labels.
     """
     rng = np.random.default_rng(seed)
+    curves = rng.multivariate_normal(calibration.coefficients, calibration.covariance, size=N_DRAWS, method="eigh")
+    return _simulate(scores, calibration.knots, curves, threshold, rng, enough_auc, clusters)
+
+
+def _simulate(
+    scores: FloatArray,
+    knots: FloatArray,
+    curves: FloatArray,
+    threshold: float,
+    rng: np.random.Generator,
+    enough_auc: float = math.inf,
+    clusters: Clusters = None,
+) -> dict[str, FloatArray] | None:
+    """Simulate a label set for each of the `curves`, shape (n_draws, k)."""
     n, predicted = len(scores), scores >= threshold
     of_positives = np.column_stack([np.ones(n), predicted, _midranks(scores) / n, 1 - 2 * scores]).astype(np.float32)
-    log_odds = _log_odds(scores)
-    basis = _curve_basis(log_odds, calibration.knots)
-    curves = rng.multivariate_normal(calibration.coefficients, calibration.covariance, size=N_DRAWS, method="eigh")
-    sums = np.empty((N_DRAWS, 4))
+    log_odds = log_odds_of(scores)
+    basis = curve_basis(log_odds, knots)
+    n_draws = len(curves)
+    sums = np.empty((n_draws, 4))
     n_predicted, squared_scores = int(predicted.sum()), float((scores**2).sum())
     n_above = 0
-    for block in np.array_split(np.arange(N_DRAWS), math.ceil(N_DRAWS * n / MAX_CELLS_PER_BLOCK)):
+    for block in np.array_split(np.arange(n_draws), math.ceil(n_draws * n / MAX_CELLS_PER_BLOCK)):
         chance = probability((log_odds + curves[block] @ basis.T).astype(np.float32))
         is_positive = _variates(rng, chance.shape, clusters) < chance
         sums[block] = is_positive.astype(np.float32) @ of_positives
@@ -311,6 +254,22 @@ def _variates(rng: np.random.Generator, shape: tuple[int, ...], clusters: Cluste
     if clusters is None:
         return rng.random(shape, dtype=np.float32)
     return rng.random((shape[0], int(clusters.max()) + 1), dtype=np.float32)[:, clusters]
+
+
+def interval_under_each(*assumed: FloatArray) -> Interval | None:
+    """Return the interval that holds the central 95 % of the draws under each assumption about what has shifted.
+
+    Args:
+        assumed: draws of the metric, one array for each assumption.
+
+    Returns:
+        None if most draws of one do not define the metric.
+    """
+    found = [prediction_interval(draws) for draws in assumed]
+    known = [interval for interval in found if interval is not None]
+    if len(known) < len(assumed):
+        return None
+    return Interval(min(one.low for one in known), max(one.high for one in known))
 
 
 def prediction_interval(draws: FloatArray) -> Interval | None:
@@ -342,20 +301,51 @@ class _Simulation:
     harmful_below_auc: float | None
     clusters: Clusters = None
 
-    def added_to(self, basis: Estimate, calibration: Calibration) -> Estimate:
-        """Add the expected metrics and their intervals to the estimate; omit a metric that most draws do not define."""
-        probabilities = calibration.probabilities(self.scores)
-        expected = cbpe(probabilities, self.threshold, self.scores)
-        values = {name: getattr(expected, name) for name in ("f1", "precision", "recall", "auc_roc", "brier")}
-        values["positive_rate"] = float(probabilities.mean())
-        known = {name: value for name, value in values.items() if value is not None}
+    def added_to(
+        self, basis: Estimate, calibration: Calibration, moved: tuple[PriorShift, Curve] | None = None
+    ) -> Estimate:
+        """Add the expected metrics and their intervals to the estimate; omit a metric that most draws do not define.
+
+        Args:
+            moved: a prior shift that the inputs allow, too: values are between what the two assumptions expect, and intervals
+                hold under both.
+        """
+        known = self._expected(calibration.probabilities(self.scores))
+        if moved is not None:
+            shift, curve = moved
+            of_rows = curve.window.offsets + curve.window.basis @ curve.coefficients
+            under_shift = self._expected(probability(of_rows + shift.log_odds_shift))
+            basis = replace(basis, reason=f"{basis.reason}; {_two_assumptions(known, under_shift)}")
+            known = {name: (known[name] + under_shift[name]) / 2 for name in known.keys() & under_shift.keys()}
         enough = math.inf if self.harmful_below_auc is None else self.harmful_below_auc
         draws = simulate_unless(self.scores, calibration, self.threshold, self.seed, enough, self.clusters)
         if draws is None:
             return replace(basis, values=known)
-        found = {name: prediction_interval(draws[name]) for name in known}
+        assumed = [draws]
+        if moved is not None:
+            rng = np.random.default_rng([self.seed, 1])
+            curves = drawn_curves(moved[1], moved[0], N_SECOND_DRAWS, rng)
+            shifted = _simulate(self.scores, calibration.knots, curves, self.threshold, rng, clusters=self.clusters)
+            assert shifted is not None, "no AUC is infinite"
+            assumed.append(shifted)
+        found = {name: interval_under_each(*(draws[name] for draws in assumed)) for name in known}
         intervals = {name: interval for name, interval in found.items() if interval is not None}
         return replace(basis, values={name: known[name] for name in intervals}, intervals=intervals)
+
+    def _expected(self, probabilities: FloatArray) -> dict[str, float]:
+        """Return the expected metrics by name, of those that are defined."""
+        expected = cbpe(probabilities, self.threshold, self.scores)
+        values = {name: getattr(expected, name) for name in ("f1", "precision", "recall", "auc_roc", "brier")}
+        values["positive_rate"] = float(probabilities.mean())
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def _two_assumptions(unchanged: dict[str, float], moved: dict[str, float]) -> str:
+    return (
+        f"the inputs allow two readings, and the intervals hold under both: their mix has changed (events: "
+        f"{100 * unchanged['positive_rate']:.1f} %), or the base rate has moved to {100 * moved['positive_rate']:.1f} % with the "
+        "same inputs in each class"
+    )
 
 
 def _metrics_of_sums(sums: FloatArray, n: int, n_predicted: int, squared_scores: float) -> dict[str, FloatArray]:
@@ -372,7 +362,7 @@ def _metrics_of_sums(sums: FloatArray, n: int, n_predicted: int, squared_scores:
         }
 
 
-def _why_not_identifiable(known: FloatArray, overlap: Overlap) -> str | None:
+def why_not_identifiable(known: FloatArray, overlap: Overlap) -> str | None:
     """Return why the window cannot be estimated from the reference; None if it can."""
     if overlap.uncovered_pct > MAX_UNCOVERED_PCT:
         return (
@@ -383,7 +373,7 @@ def _why_not_identifiable(known: FloatArray, overlap: Overlap) -> str | None:
         return (
             "not identifiable: no weighting of the reference, whose outcomes are known, has the window's mix of inputs"
         )
-    events = _fewest_events(known, overlap.weights)
+    events = fewest_events(known, overlap.weights)
     if events < MIN_EVENTS:
         return (
             f"not identifiable: the reference, mixed like the window, is worth {events:.0f} rows of the rarer class, "
@@ -392,58 +382,9 @@ def _why_not_identifiable(known: FloatArray, overlap: Overlap) -> str | None:
     return None
 
 
-def with_outcomes(reference: PreparedRows) -> PreparedRows:
-    """Return the reference rows whose outcome is known: a part of the traffic may have no label."""
-    if TRUE_LABEL not in reference or not np.isnan(reference.values(TRUE_LABEL)).any():
-        return reference
-    is_known = ~np.isnan(reference.values(TRUE_LABEL))
-    return reference.once(
-        ("with outcomes",),
-        lambda: PreparedRows(
-            reference.rows[is_known].reset_index(drop=True), clusters=within(reference.clusters, is_known)
-        ),
-    )
-
-
-def outcomes(reference: PreparedRows) -> FloatArray:
-    """Return the known outcomes of the reference rows; empty if it was frozen without outcomes."""
-    return reference.values(TRUE_LABEL) if TRUE_LABEL in reference else np.array([])
-
-
-def _fewest_events(labels: FloatArray, weights: FloatArray) -> float:
-    """Return the effective number of rows of the rarer class."""
-    return min(_effective_rows(weights[labels == 1]), _effective_rows(weights[labels == 0]))
-
-
-def _effective_rows(weights: FloatArray) -> float:
-    """Return the effective sample size (sum w)^2 / sum w^2 (Kish, 1965)."""
-    return float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0
-
-
-def _curve_basis(log_odds: FloatArray, knots: FloatArray) -> FloatArray:
-    """Return the columns 1, x and, with three or more knots, the restricted cubic terms (Harrell, 2015, equation 2.25)."""
-    columns = [np.ones_like(log_odds), log_odds]
-    if len(knots) >= 3:
-        last, before_last = knots[-1], knots[-2]
-
-        def cubed(knot: float) -> FloatArray:
-            return np.maximum(log_odds - knot, 0.0) ** 3
-
-        for knot in knots[:-2]:
-            share = (last - knot) / (last - before_last)
-            bend = cubed(knot) - cubed(before_last) * share + cubed(last) * (share - 1)
-            columns.append(bend / (last - knots[0]) ** 2)
-    return np.column_stack(columns)
-
-
 def _midranks(scores: FloatArray) -> FloatArray:
     """Return each score's rank, from 1; ties share their mean rank."""
     from scipy.stats import rankdata
 
     ranks: FloatArray = rankdata(scores)
     return ranks
-
-
-def _log_odds(scores: FloatArray) -> FloatArray:
-    cut = np.clip(scores, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-    return np.asarray(np.log(cut / (1 - cut)), dtype=np.float64)

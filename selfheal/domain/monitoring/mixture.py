@@ -153,6 +153,15 @@ class Mixture:
             gap=largest - KS_AT_1_PCT / math.sqrt(n_now),
         )
 
+    def distance(self, window: Sequence[FloatArray], weights: FloatArray) -> float:
+        """Return the largest KS distance of an input between a window and the reference with other weights.
+
+        Args:
+            window: the values of each input, shape (n,).
+        """
+        pairs = zip(self._inputs, window, strict=True)
+        return max(one.distance(one.place(values), weights) for one, values in pairs)
+
     def _design(self, placed: Sequence[_Placed], n_now: int) -> FloatArray:
         """Return the standardised columns of reference and window rows, after a column of ones; omit what does not vary."""
         n_then, n_used = self._n_rows, 0

@@ -10,9 +10,10 @@ import numpy as np
 
 from selfheal.domain.clusters import Clusters, design_effect
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
-from selfheal.domain.monitoring.estimation import estimate_performance, relation_p_value
+from selfheal.domain.monitoring.estimation import estimate_performance
 from selfheal.domain.monitoring.intervals import IntArray, metric_intervals
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
+from selfheal.domain.monitoring.relation import relation_p_value
 from selfheal.domain.monitoring.weighted_metrics import weighted_brier_excess, weighted_score_metrics
 from selfheal.domain.records import (
     ConceptDrift,
