@@ -169,6 +169,12 @@ class Settings(BaseSettings):
         le=1,
         description="realised minus announced Brier score from which on a loss is harm; independent of MAX_BRIER_DEGRADATION",
     )
+    harm_min_loss_pct: float = Field(
+        10.0,
+        ge=1,
+        le=100,
+        description="percent of F1, or of AUC-ROC above one half, that labels must show to be lost before it is harm",
+    )
 
     primary_metric: Literal["f1", "log_loss", "brier", "auc", "expected_cost"] = Field(
         "f1", description="metric that must improve for a promotion; F1 must then not be lost, if it is another"

@@ -15,7 +15,10 @@ from selfheal.domain.records import (
     Interval,
     ModelVersion,
     PerformanceReport,
+    Regret,
     ScoreMetrics,
+    ScorePart,
+    Shortfall,
     Stage,
     Trigger,
     Window,
@@ -91,6 +94,20 @@ def estimate(auc_low: float, auc_high: float) -> Estimate:
     )
 
 
+def regret(**changes: Any) -> Regret:
+    """Nothing is lost."""
+    values: dict[str, Any] = {
+        "n_rows": 400,
+        "skill": 0.02,
+        "relation_p_value": 0.4,
+        "f1": Shortfall(0.59, 0.6, 0.4),
+        "auc_roc": Shortfall(0.84, 0.85, 0.3),
+        "miscalibration": ScorePart(0.002, 0.0018, 0.4),
+        "discrimination": ScorePart(0.021, 0.022, 0.4),
+    }
+    return Regret(**(values | changes))
+
+
 def performance(**changes: Any) -> PerformanceReport:
     """Labels and estimate agree that all is well."""
     values: dict[str, Any] = {
@@ -105,6 +122,7 @@ def performance(**changes: Any) -> PerformanceReport:
         "label_coverage_pct": 40.0,
         "estimate": estimate(0.80, 0.88),
         "concept_drift": ConceptDrift.NONE_SHOWN,
+        "regret": regret(),
     }
     return PerformanceReport(**(values | changes))
 

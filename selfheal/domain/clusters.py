@@ -187,6 +187,13 @@ def n_entities(clusters: IntArray) -> int:
     return int(np.count_nonzero(_sizes(clusters)))
 
 
+def uniform_variates(rng: np.random.Generator, shape: tuple[int, int], clusters: Clusters) -> npt.NDArray[np.float32]:
+    """Return uniform variates, shape (draws, rows), in which the rows of an entity share theirs: its outcome is one."""
+    if clusters is None:
+        return rng.random(shape, dtype=np.float32)
+    return rng.random((shape[0], int(clusters.max()) + 1), dtype=np.float32)[:, clusters]
+
+
 def within(clusters: Clusters, is_within: npt.NDArray[np.bool_]) -> Clusters:
     """Return the clusters of a part of the rows; None if each of them is its own."""
     if clusters is None:

@@ -187,7 +187,7 @@ def window_limits(settings: Settings) -> WindowLimits:
 
 def harm_limits(settings: Settings) -> HarmLimits:
     """Return the limits of harm; they are separate settings, so that loosening a gate does not affect the monitor."""
-    return HarmLimits(min_brier_excess=settings.harm_min_brier_excess, min_auc=settings.harm_min_auc)
+    return HarmLimits(settings.harm_min_brier_excess, settings.harm_min_auc, settings.harm_min_loss_pct)
 
 
 def _assess(

@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from selfheal.domain.clusters import Clusters, copies_effect, n_entities
+from selfheal.domain.clusters import Clusters, copies_effect, n_entities, uniform_variates
 from selfheal.domain.contract import FloatArray
 from selfheal.domain.monitoring.intervals import INTERVAL_LEVEL
 from selfheal.domain.monitoring.mixture import Mixture, Overlap
@@ -240,20 +239,13 @@ def _simulate(
     n_above = 0
     for block in np.array_split(np.arange(n_draws), math.ceil(n_draws * n / MAX_CELLS_PER_BLOCK)):
         chance = probability((log_odds + curves[block] @ basis.T).astype(np.float32))
-        is_positive = _variates(rng, chance.shape, clusters) < chance
+        is_positive = uniform_variates(rng, chance.shape, clusters) < chance
         sums[block] = is_positive.astype(np.float32) @ of_positives
         aucs = _metrics_of_sums(sums[block], n, n_predicted, squared_scores)["auc_roc"]
         n_above += int(np.count_nonzero((aucs >= enough_auc) & np.isfinite(aucs)))  # an undefined one does not count
         if n_above >= ENOUGH_DRAWS_ABOVE:
             return None
     return _metrics_of_sums(sums, n, n_predicted, squared_scores)
-
-
-def _variates(rng: np.random.Generator, shape: tuple[int, ...], clusters: Clusters) -> npt.NDArray[np.float32]:
-    """Return uniform variates, shape (draws, rows), one for each cluster of rows."""
-    if clusters is None:
-        return rng.random(shape, dtype=np.float32)
-    return rng.random((shape[0], int(clusters.max()) + 1), dtype=np.float32)[:, clusters]
 
 
 def interval_under_each(*assumed: FloatArray) -> Interval | None:

@@ -13,7 +13,8 @@ from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.monitoring.estimation import estimate_performance
 from selfheal.domain.monitoring.intervals import IntArray, metric_intervals
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
-from selfheal.domain.monitoring.relation import relation_p_value
+from selfheal.domain.monitoring.regret import regret
+from selfheal.domain.monitoring.relation import Relation
 from selfheal.domain.monitoring.weighted_metrics import weighted_brier_excess, weighted_score_metrics
 from selfheal.domain.records import (
     ConceptDrift,
@@ -139,9 +140,9 @@ def performance_report(
     )
     estimated = {} if estimate is None else estimate.values
     # Early labels may be of one class only, so they cannot test the relation.
-    p_value = (
-        None if matured is None or weights is not None else relation_p_value(labelled, rows, inputs, labelled_clusters)
-    )
+    is_judged = matured is not None and weights is None
+    relation = Relation.of(labelled, rows, inputs, labelled_clusters) if is_judged else None
+    p_value = None if relation is None else relation.p_value()
     return PerformanceReport(
         window=window,
         reference=reference,
@@ -162,6 +163,7 @@ def performance_report(
         concept_drift_rows=0 if p_value is None else len(labelled),
         label_check=label_check,
         withheld=_withheld(window, label_delay) if matured is None else (),
+        regret=None if relation is None else regret(relation, threshold, seed),
     )
 
 
@@ -174,7 +176,7 @@ def _withheld(window: Window, delay: LabelDelay | None) -> tuple[str, ...]:
 
 
 def concept_drift(p_value: float | None) -> ConceptDrift:
-    """Judge by labels whether the relation between score and outcome changed; `p_value` is from `relation_p_value`."""
+    """Judge by labels whether the relation between score and outcome changed; `p_value` is from `Relation`."""
     if p_value is None:
         return ConceptDrift.NOT_IDENTIFIABLE
     return ConceptDrift.SHOWN if p_value < CONCEPT_DRIFT_LEVEL else ConceptDrift.NONE_SHOWN

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 NEAR_THE_MEAN, MAX_SADDLE_STEPS, SADDLE_TOLERANCE = 2.0, 30, 1e-9
 """Standard errors within which a tail is the normal one, because nothing is decided there; and when the search ends."""
 
+ANGLES = tuple(eighth * math.pi / 4 for eighth in range(4))
+"""Directions between level and slope: none lies farther than a sixteenth of a turn from one of them or its opposite."""
+
 SMALLEST_WEIGHT, LARGEST_EXPONENT = 1e-12, 500.0
 """Keep quotients and exponentials finite."""
 
@@ -103,14 +106,19 @@ class Relation:
     def p_value_of_tails(self) -> float:
         """Return the p-value for a changed level or slope by the exact tails of `lower_tail`, which hold at small levels, too.
 
-        It is Bonferroni's: four times the smallest of the tails of level and slope, the slope being orthogonal to the level. With
-        rare events the chi-square of `p_value` is far out ten times as often as it says at a level of 1e-5.
+        It is Bonferroni's over the two sides of level, slope and what lies between them, made uncorrelated by their covariance.
+        With rare events the chi-square of `p_value` is far out ten times as often as it says at a level of 1e-5.
         """
-        spread = self.expected * (1 - self.expected)
-        log_odds = self.basis[:, 1]
-        slope = log_odds - float(spread @ log_odds) / float(spread.sum())
-        directions = (np.ones_like(slope), slope)
-        return min(1.0, 4 * min(self.lower_tail(sign * one) for one in directions for sign in (1.0, -1.0)))
+        line = self.basis[:, :2]
+        values, vectors = np.linalg.eigh(self._along(line)[1])
+        known = values > SMALLEST_WEIGHT * max(values.max(), SMALLEST_WEIGHT)
+        axes = line @ (vectors[:, known] / np.sqrt(values[known]))
+        if axes.shape[1] < 2:
+            directions = axes.T
+        else:
+            directions = np.array([math.cos(turn) * axes[:, 0] + math.sin(turn) * axes[:, 1] for turn in ANGLES])
+        tails = [self.lower_tail(sign * one) for one in directions for sign in (1.0, -1.0)]
+        return min(1.0, len(tails) * min(tails))
 
     def lower_tail(self, direction: FloatArray) -> float:
         """Return the probability of a sum (y - p) x at most as large as the realised one, for a direction x, shape (n,).
@@ -123,11 +131,12 @@ class Relation:
         spread = self.expected * (1 - self.expected)
         to_curve = (weights * spread) @ self.basis
         value = float(weights @ (self.labels - self.expected))
-        chances = self.expected
-        if self.clusters is not None:
-            sizes = np.maximum(1, np.bincount(self.clusters))
-            weights, chances = np.bincount(self.clusters, weights), np.bincount(self.clusters, chances) / sizes
-        return _upper_tail(value, weights, chances, max(0.0, float(to_curve @ self.calibration.covariance @ to_curve)))
+        of_curve = max(0.0, float(to_curve @ self.calibration.covariance @ to_curve))
+        if self.clusters is None:
+            return _upper_tail(value, weights, self.expected, of_curve)
+        n_rows = np.maximum(1, np.bincount(self.clusters))
+        chances = cluster_sums(self.expected, self.clusters) / n_rows
+        return _upper_tail(value, cluster_sums(weights, self.clusters), chances, of_curve)
 
     def drawn_expectations(self, n_draws: int, rng: np.random.Generator) -> FloatArray:
         """Return what curves drawn from the distribution of the reference's curve let expect, shape (n_draws, n)."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from selfheal.domain.monitoring.label_sanity import alert_of, sentence_of
+from selfheal.domain.monitoring.regret import PART_LEVEL, REGRET_LEVEL
 from selfheal.domain.records import (
     Alert,
     ColumnDrift,
     ConceptDrift,
     DriftReport,
     PerformanceReport,
+    Regret,
     Severity,
     Triage,
     Verdict,
@@ -29,10 +31,18 @@ SEE_REPORT = "See the drift report for the columns and the direction."
 
 @dataclass(frozen=True, slots=True)
 class HarmLimits:
-    """Limits of harm: a Brier score `min_brier_excess` above the predicted one, or an estimated AUC below `min_auc`."""
+    """From where on a loss is harm.
+
+    Args:
+        min_brier_excess: realised Brier score above the announced one.
+        min_auc: an estimated AUC-ROC below it is harm.
+        min_loss_pct: loss in percent of what the model is expected to be worth: of F1, of AUC-ROC above one half, and of the Brier
+            score's skill.
+    """
 
     min_brier_excess: float
     min_auc: float
+    min_loss_pct: float = 10.0
 
 
 def triage(
@@ -95,13 +105,15 @@ def harm_reasons(
     """Return why the model is worse than it should be; empty if nothing shows it. Unknown values show nothing.
 
     Realised and estimated loss count only if their whole interval is beyond the limit; the estimate, which rests on the inputs
-    alone, also needs enough rows.
+    alone, also needs enough rows. A changed relation that is certain is a reason, too: only a retraining fits it again, whichever
+    metric it has reached yet.
     """
     reasons: list[str] = []
     excess, low = performance.brier_excess, performance.brier_excess_low
     if excess is not None and low is not None and low > 0 and excess >= limits.min_brier_excess:
         n = performance.realised.n_rows if performance.realised else 0
         reasons.append(f"realised Brier score is {excess:.3f} worse than announced (at least {low:.3f}, {n:,} labels)")
+    reasons += _regret_reasons(performance, limits.min_loss_pct / 100)
     estimate = performance.estimate
     interval = None if estimate is None else estimate.intervals.get("auc_roc")
     auc = performance.estimated_auc_roc if is_estimate_sufficient else None
@@ -110,6 +122,40 @@ def harm_reasons(
     if is_worse and interval is not None and interval.high < limits.min_auc:
         reasons.append(f"AUC-ROC is estimated at {auc:.3f} (at most {interval.high:.3f}), below {limits.min_auc:g}")
     return tuple(reasons)
+
+
+def _regret_reasons(performance: PerformanceReport, min_share: float) -> list[str]:
+    """List what the labels show of a loss, against what the reference lets expect of the same rows."""
+    found = performance.regret
+    if found is None:
+        return []
+    metrics = (("F1", found.f1, 0.0), ("AUC-ROC", found.auc_roc, 0.5))
+    reasons = [
+        f"realised {name} is {loss.realised:.3f} where the reference lets expect {loss.expected:.3f} of these inputs "
+        f"(p = {loss.p_value:.1g}, {found.n_rows:,} labels)"
+        for name, loss, worthless in metrics
+        if loss is not None and loss.p_value < REGRET_LEVEL and loss.share_above(worthless) >= min_share
+    ]
+    if performance.concept_drift is ConceptDrift.SHOWN and found.relation_p_value < REGRET_LEVEL:
+        lost = _lost_skill(found, min_share)
+        reasons.append(
+            f"score and outcome are no longer related as in the reference{lost}: only a retraining fits them again"
+        )
+    return reasons
+
+
+def _lost_skill(found: Regret, min_share: float) -> str:
+    """Say which part of the score the loss lies in, if it is material."""
+    parts = (
+        ("miscalibration", found.miscalibration, found.miscalibration.value - found.miscalibration.by_chance),
+        ("discrimination", found.discrimination, found.discrimination.by_chance - found.discrimination.value),
+    )
+    material = [
+        f"{lost / found.skill:.0%} of the Brier score's skill is lost to {name}"
+        for name, part, lost in parts
+        if found.skill > 0 and lost >= min_share * found.skill and part.p_value < PART_LEVEL
+    ]
+    return f" ({' and '.join(material)})" if material else ""
 
 
 def _shift_reasons(drift: DriftReport) -> tuple[str, ...]:
@@ -183,7 +229,7 @@ def _alerts(
         alerts.append(Alert("broken_feed", Severity.CRITICAL, message, metrics))
     if verdict is Verdict.HARMFUL_SHIFT:
         metrics_of_harm = metrics | {"brier_excess": performance.brier_excess}
-        message = f"Model performance has degraded: {reasons[0]}. A retraining starts once its conditions are met."
+        message = f"The champion does harm: {reasons[0]}. A retraining starts once its conditions are met."
         alerts.append(Alert("harmful_shift", Severity.CRITICAL, message, metrics_of_harm))
     if ratio is not None and ratio > INSPECT_DRIFT_RATIO:
         message = f"{ratio:.0%} of the features have drifted: {', '.join(drift.drifted_features)}. {SEE_REPORT}"

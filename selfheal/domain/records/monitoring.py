@@ -254,6 +254,47 @@ class LabelCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Shortfall:
+    """A realised metric beside the one to expect, and the p-value, one-sided, if nothing but chance has lowered it."""
+
+    realised: float
+    expected: float
+    p_value: float
+
+    def share_above(self, worthless: float) -> float:
+        """Return the shortfall as a share of what is expected beyond the value of a model that knows nothing."""
+        worth = self.expected - worthless
+        return (self.expected - self.realised) / worth if worth > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePart:
+    """Miscalibration or discrimination of a Brier score, its mean in label sets by chance, and the p-value for a worse one."""
+
+    value: float
+    by_chance: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Regret:
+    """Realised quality of labelled rows against the one that the reference lets expect of them, both with their variance.
+
+    `relation_p_value` is the one if score and outcome are related as in the reference, with tails that hold at small levels, too;
+    `skill` is by how much the forecast's Brier score is expected to beat that of a constant one; parts of the score are judged
+    relative to it.
+    """
+
+    n_rows: int
+    skill: float
+    relation_p_value: float
+    f1: Shortfall | None
+    auc_roc: Shortfall | None
+    miscalibration: ScorePart
+    discrimination: ScorePart
+
+
+@dataclass(frozen=True, slots=True)
 class PerformanceReport:
     """Realised metrics on labelled rows and CBPE's estimate on all rows; either may be unknown.
 
@@ -287,6 +328,7 @@ class PerformanceReport:
     label_check: LabelCheck | None = None
     withheld: tuple[str, ...] = ()
     """Why no realised metric is given, or not on all labels."""
+    regret: Regret | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,9 @@ class RetrainingNeed:
 def retraining_need(tick: LatestTick | None) -> RetrainingNeed:
     """Decide whether the tick requires a retraining.
 
-    Only a harmful shift does: a benign one costs nothing, and training on a broken feed would learn its faults. Harm with
-    drifted inputs is for the drift sensor; harm without is for the performance sensor (the relation has changed).
+    Only a harmful shift does, which includes a relation of score and outcome that has certainly changed: a benign one costs
+    nothing, and training on a broken feed would learn its faults. Harm with drifted inputs is for the drift sensor; harm without
+    is for the performance sensor (the relation has changed).
     """
     if tick is None:
         return RetrainingNeed(None, "no monitoring tick has seen the champion's traffic yet")

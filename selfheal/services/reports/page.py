@@ -243,6 +243,14 @@ def _quality_notes(performance: Any) -> list[str]:
     concept = getattr(performance, "concept_drift", None)
     if concept is not None:
         notes.append(f"Concept drift (a changed relation of inputs and outcome): {str(concept).replace('_', ' ')}.")
+    regret = getattr(performance, "regret", None)
+    if regret is not None:
+        notes += [
+            f"Of these inputs the reference lets expect {title} {loss.expected:.3f}: realised {loss.realised:.3f} "
+            f"(p = {loss.p_value:.1g})."
+            for title, loss in (("F1", regret.f1), ("AUC-ROC", regret.auc_roc))
+            if loss is not None
+        ]
     return notes
 
 

@@ -23,6 +23,7 @@ DECIDING = (
     *("monitoring_lookback", "monitoring_max_lookback", "monitoring_max_rows", "min_drift_rows"),
     *("false_alarm_budget_days", "min_drift_effect", "harm_min_auc", "harm_min_brier_excess"),
     *("primary_metric", "max_f1_degradation_pct", "cost_of_false_alarm", "cost_of_miss", "max_skill_loss_pct"),
+    "harm_min_loss_pct",
     *("min_f1_improvement_pct", "max_brier_degradation", "min_samples_for_decision", "min_coverage_pct", "min_recall"),
     *("min_auc", "gate_level", "gate_segments", "training_max_rows", "promotion_cooldown_days"),
     *("max_attempts_per_episode", "probation_hours", "min_probation_labels", "probation_max_hours"),

@@ -248,6 +248,20 @@ def test_a_report_that_only_decides_gives_the_same_reasons_of_harm_at_any_limit(
         )
 
 
+def riskiest_average(scores: FloatArray) -> FloatArray:
+    return np.where(scores >= np.quantile(scores, 0.8), scores.mean(), scores)
+
+
+def test_harm_is_called_where_the_riskiest_became_average_although_the_loss_is_below_the_announced_one() -> None:
+    limits = HarmLimits(0.01, 0.5)
+    for relation, is_harmful in ((riskiest_average, True), (lambda p: p, False)):
+        rows = rows_of(1_440, seed=8, relation=relation)
+        report = report_of(rows, rows, matured=window())
+        assert report.brier_excess is not None
+        assert report.brier_excess < 0.01
+        assert bool(harm_reasons(report, limits, is_estimate_sufficient=True)) is is_harmful
+
+
 def test_a_report_that_only_decides_leaves_out_the_intervals_that_cannot_change_the_verdict() -> None:
     current = rows_of(600, seed=6)
     deciding = report_of(current, current, decides_at_auc=0.5)

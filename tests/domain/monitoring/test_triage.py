@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from selfheal.domain.monitoring.regret import REGRET_LEVEL
 from selfheal.domain.monitoring.triage import HarmLimits, triage
-from selfheal.domain.records import ConceptDrift, Severity, Triage, Verdict
-from tests.builders import column_drift, drift_report, estimate, performance, score, window
+from selfheal.domain.records import ConceptDrift, ScorePart, Severity, Shortfall, Triage, Verdict
+from tests.builders import column_drift, drift_report, estimate, performance, regret, score, window
 
 LIMITS = HarmLimits(min_brier_excess=0.01, min_auc=0.72)
 
@@ -33,6 +34,7 @@ NOTHING_KNOWN: dict[str, Any] = {
     "estimated_auc_roc": None,
     "estimate": None,
     "concept_drift": ConceptDrift.NOT_IDENTIFIABLE,
+    "regret": None,
     "estimated_brier": None,
     "label_coverage_pct": None,
 }
@@ -78,12 +80,52 @@ def test_a_column_that_moved_as_a_whole_is_told_with_its_direction(rank_shift: f
     assert concluded({"columns": (column,)}).reasons[0] == f"load_ratio drifted ({told})"
 
 
-def test_a_changed_relation_alone_is_a_benign_shift_and_never_stable() -> None:
-    outcome = concluded(
-        seen={"concept_drift": ConceptDrift.SHOWN, "concept_drift_p_value": 1e-5, "concept_drift_rows": 1_200}
-    )
+def changed_relation(p_value: float, **lost: Any) -> dict[str, Any]:
+    return {
+        "concept_drift": ConceptDrift.SHOWN,
+        "concept_drift_p_value": p_value,
+        "concept_drift_rows": 1_200,
+        "regret": regret(relation_p_value=p_value, **lost),
+    }
+
+
+def test_a_changed_relation_alone_is_a_shift_and_never_stable() -> None:
+    outcome = concluded(seen=changed_relation(9e-4))
     assert outcome.verdict is Verdict.BENIGN_SHIFT
-    assert outcome.reasons[0] == "the relation between inputs and outcome has changed (p = 1e-05, 1,200 labels)"
+    assert outcome.reasons[0] == "the relation between inputs and outcome has changed (p = 0.0009, 1,200 labels)"
+
+
+def test_a_relation_that_has_certainly_changed_asks_for_a_retraining() -> None:
+    """Whether the signed loss has risen or not: the riskiest may have become average."""
+    outcome = concluded(seen=changed_relation(1e-6) | {"brier_excess": -0.01, "brier_excess_low": -0.02})
+    assert outcome.verdict is Verdict.HARMFUL_SHIFT
+    assert outcome.reasons[0] == (
+        "score and outcome are no longer related as in the reference: only a retraining fits them again"
+    )
+    assert outcome.reasons[1].startswith("the relation between inputs and outcome has changed (p = 1e-06")
+
+
+def test_a_changed_relation_says_in_which_part_of_the_score_the_loss_lies() -> None:
+    lost = {"miscalibration": ScorePart(0.008, 0.002, 0.005), "discrimination": ScorePart(0.012, 0.022, 0.005)}
+    outcome = concluded(seen=changed_relation(1e-6, **lost))
+    assert outcome.reasons[0] == (
+        "score and outcome are no longer related as in the reference (30% of the Brier score's skill is lost to miscalibration "
+        "and 50% of the Brier score's skill is lost to discrimination): only a retraining fits them again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        ({"f1": Shortfall(0.3, 0.6, 1e-7)}, "realised F1 is 0.300 where the reference lets expect 0.600"),
+        ({"auc_roc": Shortfall(0.7, 0.85, 1e-7)}, "realised AUC-ROC is 0.700 where the reference lets expect 0.850"),
+    ],
+    ids=["F1", "AUC"],
+)
+def test_a_realised_loss_of_decisions_or_of_ranking_alone_is_a_harmful_shift(lost: dict[str, Any], told: str) -> None:
+    outcome = concluded(seen={"regret": regret(**lost)})
+    assert outcome.verdict is Verdict.HARMFUL_SHIFT
+    assert outcome.reasons == (f"{told} of these inputs (p = 1e-07, 400 labels)",)
 
 
 def test_a_stable_window_says_what_it_cannot_know() -> None:
@@ -139,6 +181,12 @@ def test_too_few_rows_are_insufficient() -> None:
         pytest.param({"brier_excess": -0.05, "brier_excess_low": -0.08}, id="better than announced"),
         pytest.param({"brier_excess": 0.05, "brier_excess_low": None}, id="bound unknown"),
         pytest.param({"brier_excess": None, "brier_excess_low": None}, id="no labels"),
+        pytest.param({"regret": regret(f1=Shortfall(0.3, 0.6, REGRET_LEVEL))}, id="a loss of F1 that may be chance"),
+        pytest.param({"regret": regret(f1=Shortfall(0.55, 0.6, 1e-9))}, id="F1 lower by less than a tenth"),
+        pytest.param(
+            {"regret": regret(auc_roc=Shortfall(0.82, 0.85, 1e-9))}, id="AUC lower by less than a tenth of its worth"
+        ),
+        pytest.param({"regret": None}, id="regret unknown"),
         pytest.param({"estimated_auc_roc": 0.70, "estimate": estimate(0.68, 0.72)}, id="AUC may be at the limit"),
         pytest.param({"estimated_auc_roc": None, "estimate": estimate(0.60, 0.70)}, id="not enough rows to estimate"),
         pytest.param({"estimated_auc_roc": 0.65, "estimate": None}, id="no interval"),
