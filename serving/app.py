@@ -77,6 +77,7 @@ SCOPES_OF_BODIES = {
     "/promotions": Scope.ADMIN,
     "/rollbacks": Scope.ADMIN,
     "/retrainings": Scope.ADMIN,
+    "/declarations": Scope.ADMIN,
 }
 """A caller without the scope is refused before the body is read. `FastPath` does the same for rows and labels."""
 

@@ -34,6 +34,7 @@ EVIDENCE_TABLES = frozenset(
         "probations",
         "spoiled_periods",
         "label_quarantines",
+        "season_memories",
         "model_metadata",
         "reference_data",
     }

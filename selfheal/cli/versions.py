@@ -14,6 +14,7 @@ from rich.markup import escape
 from selfheal.cli import completion
 from selfheal.cli.app import JsonFlag, Reason, app, console, opened_platform
 from selfheal.cli.printing import fit_progress, print_json, print_table, step_progress
+from selfheal.domain.monitoring.declarations import Declared
 from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
@@ -106,6 +107,26 @@ def release_labels(
     console.print(
         f"The labels of version {found.model_version} received since {found.started_at:%Y-%m-%d %H:%M} UTC count again."
     )
+
+
+@app.command(rich_help_panel="Change what serves")
+def declare(
+    what: Annotated[Declared, typer.Argument(help="seasonal or sound; not_seasonal and not_sound withdraw it.")],
+    column: Annotated[str, typer.Argument(help="A feature; for sound: an input, or `rows` for repeated rows.")],
+    reason: Reason,
+    as_json: JsonFlag = False,
+) -> None:
+    """Declare that a column moves with the season, or that what the feed check finds in it is no fault."""
+    from selfheal.kit.serialization import to_dict
+    from selfheal.services import declarations
+
+    with opened_platform(load_settings()) as platform:
+        now = datetime.now(UTC)
+        decision = declarations.declare(platform, what, column, reason=reason, actor=getpass.getuser(), now=now)
+    if as_json:
+        print_json(to_dict(decision))
+        return
+    console.print(f"{escape(column)} is declared {what} from the next tick on (decision {decision.decision_id}).")
 
 
 @app.command(rich_help_panel="Change what serves")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         PerformanceReport,
         ProbationReport,
         ProxyMetrics,
+        SeasonMemory,
         ShadowModel,
         SpoiledPeriod,
         Stage,
@@ -229,6 +230,9 @@ class TickRepository(Protocol):
 
     def latest(self, model_version: int, min_predictions: int = 0) -> TickRow | None:
         """Return the version's newest tick (with at least `min_predictions`), or None."""
+
+    def season_memory(self, model_version: int) -> SeasonMemory | None:
+        """Return what the version's ticks have learned of its seasons; None before the first."""
 
 
 class AlertRow(Protocol):

@@ -13,11 +13,12 @@ from selfheal.domain.clusters import ENTITY, row_clusters
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.drift import PROBABILITY, RECENT_ROWS, DriftLimits, detect_drift
 from selfheal.domain.monitoring.feed import MIN_ROWS as MIN_FEED_ROWS
-from selfheal.domain.monitoring.feed import FeedCheck, feed_problems, spoiled_period
+from selfheal.domain.monitoring.feed import FeedCheck, check_feed, spoiled_period
 from selfheal.domain.monitoring.label_delay import matured_period, observed_until
 from selfheal.domain.monitoring.label_sanity import MAX_LABELS, check_labels
 from selfheal.domain.monitoring.performance import performance_report
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
+from selfheal.domain.monitoring.seasons import Calm
 from selfheal.domain.monitoring.silence import TRAFFIC_SILENT, Pulse, traffic_alert, traffic_pulse
 from selfheal.domain.monitoring.triage import HarmLimits, triage
 from selfheal.domain.monitoring.unusable_values import UNUSABLE_VALUES, left_out_of_window
@@ -30,6 +31,7 @@ from selfheal.domain.records import (
     PerformanceReport,
     ProxyMetrics,
     ScoreMetrics,
+    SeasonMemory,
     Triage,
     Verdict,
     Window,
@@ -37,11 +39,13 @@ from selfheal.domain.records import (
 from selfheal.domain.retraining.requests import LatestTick
 from selfheal.kit.errors import NoProductionModelError
 from selfheal.kit.serialization import from_dict
+from selfheal.services.declarations import declarations
 from selfheal.services.label_maturity import delay_of_labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from selfheal.domain.monitoring.declarations import Declarations
     from selfheal.services.repositories import LoopPlatform, TickRow
     from selfheal.settings import Settings
 
@@ -62,6 +66,8 @@ def compare(platform: LoopPlatform, window: Window) -> DriftReport:
     newest = platform.traffic.newest_rows(window, RECENT_ROWS)
     recent = PreparedRows(newest, row_clusters(newest, platform.contract))
     baseline = platform.traffic.baseline()
+    declared = declarations(platform)
+    feed = check_feed(recent, reference, platform.contract, declared.sound)
     found = detect_drift(
         window,
         PreparedRows(current.reset_index(drop=True), row_clusters(current, platform.contract)),
@@ -71,11 +77,12 @@ def compare(platform: LoopPlatform, window: Window) -> DriftReport:
         limits=drift_limits(platform.settings),
         recent=recent,
         baseline=None if baseline is None else _usable_features(platform, baseline),
-        feed_problems=feed_problems(recent, reference, platform.contract),
+        feed_problems=feed.problems,
         feed_checked_since=recent.rows["created_at"].iloc[0].to_pydatetime() if len(recent) >= MIN_FEED_ROWS else None,
         seed=platform.settings.random_seed,
+        calm=_calm(platform, window, declared),
     )
-    return replace(found, unusable_rows=unusable)
+    return replace(found, unusable_rows=unusable, explained=(*found.explained, *feed.accepted))
 
 
 def measure(platform: LoopPlatform, window: Window, *, is_for_verdict_only: bool = False) -> PerformanceReport:
@@ -234,6 +241,13 @@ def _reference(platform: LoopPlatform, champion: ModelVersion) -> PreparedRows:
         lambda: platform.registry.reference(champion).reindex(columns=columns),
         lambda rows: row_clusters(rows, platform.contract),
     )
+
+
+def _calm(platform: LoopPlatform, window: Window, declared: Declarations) -> Calm:
+    """Return what is known of the version's traffic before this window's tick."""
+    memory = platform.ticks.season_memory(window.model_version) or SeasonMemory(window.end)
+    previous = platform.ticks.latest(window.model_version)
+    return Calm(memory, None if previous is None else Verdict(previous.verdict), declared.seasonal)
 
 
 def _usable_features(platform: LoopPlatform, inputs: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""`/model/promotions`, `/promotions`, `/rollbacks`, `/retrainings`: past promotions, and commands by people."""
+"""`/model/promotions`, `/promotions`, `/rollbacks`, `/retrainings`, `/declarations`: past promotions, and commands by people."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from fastapi import APIRouter, Depends, Query
 from selfheal.adapters.postgres.promotions import promotions_since
 from selfheal.adapters.postgres.retraining_requests import add_request
 from selfheal.kit.errors import TooManyRequestsError
+from selfheal.services.declarations import declare
 from selfheal.services.promotion.going_live import force_promote, rollback
 from serving.dependencies import ServiceDependency
 from serving.schemas.problems import ProblemError, documented
 from serving.schemas.responses import (
+    DeclarationRecorded,
+    DeclarationRequest,
     LimitParameters,
     ModelVersionSummary,
     PromotionInfo,
@@ -27,7 +30,7 @@ from serving.schemas.responses import (
 from serving.security.auth import Caller, Scope, requires
 
 if TYPE_CHECKING:
-    from selfheal.domain.records import ModelVersion
+    from selfheal.domain.records import Decision, ModelVersion
     from selfheal.services.platform import Platform
 
 router = APIRouter(tags=["promotions"], responses=documented(401, 403, 422, 429, 503))
@@ -84,6 +87,29 @@ async def post_rollback(service: ServiceDependency, caller: Admin, request: Roll
         )
 
     return ModelVersionSummary.model_validate(await service.command_pool.run(go_back))
+
+
+@router.post("/declarations", summary="Declare a column seasonal or sound", responses=documented(409, 413, 415))
+async def post_declaration(
+    service: ServiceDependency, caller: Admin, request: DeclarationRequest
+) -> DeclarationRecorded:
+    """Declare that a column moves with the season, or that what the feed check finds in it is no fault.
+
+    The name of the key and the reason are recorded in the chain of decisions. Harm that labels show is heard as ever.
+    """
+
+    def record(platform: Platform) -> Decision:
+        return declare(
+            platform,
+            request.declared,
+            request.column,
+            reason=request.reason,
+            actor=caller.name,
+            now=datetime.now(UTC),
+        )
+
+    decision = await service.command_pool.run(record)
+    return DeclarationRecorded(decision_id=decision.decision_id, declared=decision.declared or "")
 
 
 @router.post("/retrainings", status_code=202, summary="Request a retraining", responses=documented(409, 413, 415))

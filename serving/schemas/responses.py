@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from selfheal.domain.monitoring.declarations import Declared
 from selfheal.domain.records import Action, GateStatus, Severity, Stage, Verdict
 from selfheal.domain.records.decisions import MAX_REASON_CHARACTERS
 from selfheal.domain.retraining.gates import GATES_BY_NAME
@@ -150,6 +151,25 @@ class RollbackRequest(VersionChangeRequest):
     model_version: VersionNumber | None = Field(
         None, description="an earlier version; absent: the one that the present version replaced"
     )
+
+
+class DeclarationRequest(ReasonedRequest):
+    """Declare that a column is seasonal, or that what the feed check finds in it is no fault; or withdraw that."""
+
+    declared: Declared = Field(description="`not_seasonal` and `not_sound` withdraw an earlier declaration")
+    column: str = Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00]+$",
+        description="a feature; for `sound` an input, or `rows` for repeated rows",
+    )
+
+
+class DeclarationRecorded(BaseModel):
+    """The declaration is in the chain of decisions and counts from the next tick on."""
+
+    decision_id: str
+    declared: str = Field(description="what was declared, and the column, such as `seasonal:age`")
 
 
 class RetrainingRequest(ReasonedRequest):

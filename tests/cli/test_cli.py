@@ -43,6 +43,7 @@ COMMANDS = [
     "reproduce",
     "promote",
     "rollback",
+    "declare",
     "verify",
     "history",
     "replay",
@@ -276,6 +277,17 @@ def test_a_rollback_without_a_predecessor_names_the_remedy(cli: Callable[..., Re
     result = cli("rollback", "--reason", "test")
     assert result.exit_code != 0
     assert "name the version to go back to" in str(result.exception)
+
+
+@pytest.mark.integration
+def test_a_column_is_declared_seasonal_by_a_person_with_a_reason(cli: Callable[..., Result]) -> None:
+    result = cli("declare", "seasonal", "load_ratio", "--reason", "inventory week")
+    assert "load_ratio is declared seasonal from the next tick on" in " ".join(result.output.split())
+    platform = open_platform(cli.settings)  # type: ignore[attr-defined]
+    (newest,) = decisions.recent(platform.store, 1)
+    platform.close()
+    assert (newest.action, newest.declared, newest.reason) == (Action.DECLARE, "seasonal:load_ratio", "inventory week")
+    assert "there is no column 'nonsense'" in str(cli("declare", "sound", "nonsense", "--reason", "test").exception)
 
 
 @pytest.mark.integration

@@ -51,7 +51,7 @@ NEEDS_AN_ID = {
 }
 """An id or a name that is made up is not found, nor is a report where none was written."""
 
-NOT_DONE = {"POST /promotions", "POST /rollbacks", "POST /retrainings"}
+NOT_DONE = {"POST /promotions", "POST /rollbacks", "POST /retrainings", "POST /declarations"}
 """There is no version here that could be gone to; and a retraining is only promised."""
 
 SCORE = {"POST /predict", "POST /predict/batch"}
@@ -73,7 +73,7 @@ READ = {
     "GET /monitoring/stats",
     "GET /overview",
 }
-N_OPERATIONS = 28
+N_OPERATIONS = 29
 
 
 @dataclass

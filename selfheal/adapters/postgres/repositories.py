@@ -26,6 +26,7 @@ from selfheal.adapters.postgres import (
     predictions,
     probations,
     promotions,
+    season_memories,
     spoiled_periods,
     ticks,
     training_failures,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         PerformanceReport,
         ProbationReport,
         ProxyMetrics,
+        SeasonMemory,
         SpoiledPeriod,
         Triage,
         Window,
@@ -218,6 +220,9 @@ class PostgresTicks:
 
     def latest(self, model_version: int, min_predictions: int = 0) -> Row[Any] | None:
         return ticks.latest_tick(self.store, model_version, min_predictions)
+
+    def season_memory(self, model_version: int) -> SeasonMemory | None:
+        return season_memories.season_memory(self.store, model_version)
 
 
 @dataclass(frozen=True)

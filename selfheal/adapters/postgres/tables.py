@@ -56,6 +56,7 @@ class Tables:
     monitoring_metrics: Table
     spoiled_periods: Table
     label_quarantines: Table
+    season_memories: Table
     retraining_decisions: Table
     retraining_requests: Table
     training_failures: Table
@@ -80,6 +81,7 @@ def build_tables(contract: ModelContract) -> Tables:
         monitoring_metrics=_monitoring_metrics(metadata),
         spoiled_periods=_spoiled_periods(metadata),
         label_quarantines=_label_quarantines(metadata),
+        season_memories=_season_memories(metadata),
         retraining_decisions=_retraining_decisions(metadata),
         retraining_requests=_retraining_requests(metadata),
         training_failures=_training_failures(metadata),
@@ -308,6 +310,19 @@ def _label_quarantines(metadata: MetaData) -> Table:
     )
 
 
+def _season_memories(metadata: MetaData) -> Table:
+    """Return the table of what each version's ticks have learned of its seasons, one row per version."""
+    return Table(
+        "season_memories",
+        metadata,
+        Column("model_name", Text, primary_key=True),
+        Column("model_version", Integer, primary_key=True),
+        Column("tick_id", Text, nullable=False),
+        _time("updated_at", required=True),
+        Column("memory", JSONB, nullable=False),
+    )
+
+
 def _retraining_decisions(metadata: MetaData) -> Table:
     return Table(
         "retraining_decisions",
@@ -336,6 +351,7 @@ def _retraining_decisions(metadata: MetaData) -> Table:
         Column("gate_config_sha256", Text),
         Column("code_version", Text),
         Column("onset", JSONB(none_as_null=True)),
+        Column("declared", Text),
         Column("prev_hash", Text, nullable=False),
         Column("hash", Text, nullable=False, unique=True),
         _one_of("action", Action, "retraining_decisions_action"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Row, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from selfheal.adapters.postgres import season_memories
 from selfheal.domain.records import DriftReport, PerformanceReport, ProxyMetrics, Triage
 from selfheal.kit.serialization import to_dict
 
@@ -30,7 +31,10 @@ def record_tick(
         if before is not None:
             values["created_at"] = max(now, before + timedelta(microseconds=1))
         statement = insert(table).values(**values).on_conflict_do_nothing().returning(table.c.tick_id)
-        return connection.execute(statement).first() is not None
+        is_new = connection.execute(statement).first() is not None
+        if is_new and drift.seasons is not None:  # in one transaction, so that a tick is learned from exactly once
+            season_memories.record_on(store, connection, triage.window, drift.seasons, now)
+    return is_new
 
 
 def tick_values(

@@ -10,11 +10,13 @@ dominates the look-back, and detect its end before the last shifted row has left
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from selfheal.domain.monitoring.multivariate import MATERIAL_AUC, DomainCheck, domain_check
+from selfheal.domain.monitoring.multivariate import MATERIAL_AUC, MAX_DOMAIN_ROWS, DomainCheck, domain_check
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
+from selfheal.domain.monitoring.seasons import ALL_COLUMNS, Calm, Explained, Kind, Move, Position, explain, margin
 from selfheal.domain.monitoring.shift import Distances, Sample, column_shift, distances, ks_distance, share_p_value
 from selfheal.domain.monitoring.thresholds import Thresholds, derive_thresholds
 from selfheal.domain.records import ColumnDrift, DriftReport, Window
@@ -39,6 +41,17 @@ DATASET_DRIFT_SHARE = 0.5
 
 MATERIAL_MISSING_POINTS = 5.0
 """Smallest material change of a missing rate, in percentage points: a significant change of 0.1 does not matter."""
+
+LOOKBACK, NEWEST = "look-back", "newest rows"
+"""Names of the two windows in what is remembered of seasons."""
+
+MISSING = MORE_MISSING, FEWER_MISSING = "more missing", "fewer missing"
+"""Directions in which a missing rate moves."""
+
+TOGETHER = Kind(ALL_COLUMNS, LOOKBACK, "apart")
+"""What the domain classifier finds to have moved."""
+
+NOTHING_EXPLAINED = Explained()
 
 LONG_TERM_DISTANCE = 0.1
 """KS distance from the first baseline that is reported to people; it decides nothing."""
@@ -75,6 +88,7 @@ def detect_drift(
     feed_problems: tuple[str, ...] = (),
     feed_checked_since: datetime | None = None,
     seed: int = 0,
+    calm: Calm | None = None,
 ) -> DriftReport:
     """Compare the window's rows with the serving version's reference (decides) and the first baseline (informs).
 
@@ -88,22 +102,32 @@ def detect_drift(
         feed_problems: what `selfheal.domain.monitoring.feed` found, passed on to triage.
         feed_checked_since: time of the oldest row in which the feed was checked.
         seed: of the domain classifier.
+        calm: what is known of the version's traffic before; None explains nothing and remembers nothing.
     """
     domain: DomainCheck | None = None
     level = 0.0
     columns: tuple[ColumnDrift, ...] = ()
+    found = Explained(memory=None if calm is None else calm.memory)
     names = [*features, PROBABILITY]
     now, then = PreparedRows.of(current), PreparedRows.of(reference)
     if len(now) >= limits.min_rows:
         thresholds = derive_thresholds(then, names, limits.n_ticks)
-        columns = drift_of_columns(names, now, then, recent, thresholds, limits)
+        compared = compare_columns(names, now, then, recent, thresholds, limits)
         once, once_then = now.newest_of_each_entity(), then.newest_of_each_entity()
         is_enough = min(len(once), len(once_then)) >= limits.min_rows
         domain = domain_check(once, once_then, features, seed) if is_enough else None
         level = thresholds.level
+        if calm is not None:
+            moves = [move for one in compared for move in one.moves()]
+            if domain is not None and _is_apart(domain, level):
+                moves.append(_moved_together(domain, level, len(once), len(once_then)))
+            found = explain(moves, calm, window.end, [position for one in compared for position in one.positions()])
+        columns = tuple(one.drift(found.sentences) for one in compared)
     return drift_report(
         window,
         columns,
+        found=found,
+        copies=now.copies,
         n_current=len(now),
         n_reference=len(then),
         n_features=len(features),
@@ -135,16 +159,26 @@ def drift_of_columns(
     limits: DriftLimits,
 ) -> tuple[ColumnDrift, ...]:
     """Apply `column_drift` to each name."""
+    compared = compare_columns(names, current, reference, recent, thresholds, limits)
+    return tuple(one.drift() for one in compared)
+
+
+def compare_columns(
+    names: Sequence[str],
+    current: pd.DataFrame | PreparedRows,
+    reference: pd.DataFrame | PreparedRows,
+    recent: pd.DataFrame | PreparedRows | None,
+    thresholds: Thresholds,
+    limits: DriftLimits,
+) -> tuple[ComparedColumn, ...]:
+    """Compare each of these columns of the window and of its newest rows with the reference, before seasons explain anything."""
     now, then = PreparedRows.of(current), PreparedRows.of(reference)
     has_more = recent is not None and limits.min_rows <= len(recent) < len(now)
     newest = PreparedRows.of(recent) if has_more and recent is not None else None
     return tuple(
-        _column_drift(
-            name,
-            now.distances(name, then),
-            None if newest is None else newest.distances(name, then),
-            thresholds,
-            limits,
+        ComparedColumn.of(
+            _Comparison.of(name, now.distances(name, then), thresholds, limits),
+            None if newest is None else _Comparison.of(name, newest.distances(name, then), thresholds, limits),
         )
         for name in names
     )
@@ -164,8 +198,16 @@ def drift_report(
     baseline_drifted_features: tuple[str, ...] = (),
     domain: DomainCheck | None = None,
     domain_level: float = 0.0,
+    found: Explained = NOTHING_EXPLAINED,
+    copies: float = 1.0,
 ) -> DriftReport:
-    """Combine the columns into one report. `domain_level` is the level of the test of all columns at once."""
+    """Combine the columns into one report.
+
+    Args:
+        domain_level: level of the test of all columns at once.
+        found: which of the shifts are no drift, and what is remembered.
+        copies: as in the report.
+    """
     is_sufficient = n_current >= limits.min_rows
     n_drifted = sum(1 for c in columns if c.column != PROBABILITY and (c.is_drifted or c.is_missing_rate_drifted))
     ratio = n_drifted / n_features if is_sufficient else None
@@ -183,7 +225,32 @@ def drift_report(
         baseline_drifted_features=baseline_drifted_features,
         domain_auc=None if domain is None else domain.auc,
         domain_p_value=None if domain is None else domain.p_value,
-        is_multivariate_drifted=domain is not None and domain.p_value < domain_level and domain.auc >= MATERIAL_AUC,
+        is_multivariate_drifted=domain is not None
+        and _is_apart(domain, domain_level)
+        and TOGETHER not in found.sentences,
+        explained=_explained(columns, found.sentences),
+        seasons=found.memory,
+        copies=copies,
+    )
+
+
+def _is_apart(domain: DomainCheck, level: float) -> bool:
+    """Return whether the domain classifier tells the window from the reference."""
+    return domain.p_value < level and domain.auc >= MATERIAL_AUC
+
+
+def _moved_together(domain: DomainCheck, level: float, n_current: int, n_reference: int) -> Move:
+    """Return the move of all columns together, from the rows that each side gave the classifier."""
+    n_now, n_then = (min(n, MAX_DOMAIN_ROWS) / 2 for n in (n_current, n_reference))
+    return Move(TOGETHER, 2 * domain.auc - 1, margin(n_now, n_then, level))
+
+
+def _explained(columns: Sequence[ColumnDrift], sentences: Mapping[Kind, str]) -> tuple[str, ...]:
+    """Return a sentence for each shift that is no drift."""
+    together = sentences.get(TOGETHER)
+    return (
+        *(f"{one.column} has moved {one.explained}" for one in columns if one.explained),
+        *(() if together is None else (f"the columns together have moved {together}",)),
     )
 
 
@@ -199,32 +266,74 @@ def column_drift(
 
     A shift in either counts as drift, unless the newest rows show that the window's shift is over.
     """
+    return compared_column(name, current, reference, recent, thresholds, limits).drift()
+
+
+def compared_column(
+    name: str,
+    current: FloatArray,
+    reference: FloatArray,
+    recent: FloatArray | None,
+    thresholds: Thresholds,
+    limits: DriftLimits,
+) -> ComparedColumn:
+    """Compare as `column_drift` does, before seasons explain anything."""
     then = Sample.of(reference)
-    newest = None if recent is None else distances(recent, then)
-    return _column_drift(name, distances(current, then), newest, thresholds, limits)
+    whole = _Comparison.of(name, distances(current, then), thresholds, limits)
+    newest = None if recent is None else _Comparison.of(name, distances(recent, then), thresholds, limits)
+    return ComparedColumn.of(whole, newest)
 
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
     """One column in one window. A p-value is computed only where the effect is material."""
 
+    name: str
     distances: Distances
+    threshold: float
+    missing_threshold: float
     is_drifted: bool
     is_missing_drifted: bool
 
     @classmethod
     def of(cls, name: str, found: Distances, thresholds: Thresholds, limits: DriftLimits) -> _Comparison:
         points = abs(found.current.missing_pct - found.reference.missing_pct)
+        threshold, missing_threshold = thresholds.of_values[name], thresholds.of_missing_rates[name]
         return cls(
+            name,
             found,
-            is_drifted=found.effect >= limits.min_effect and found.p_value < thresholds.of_values[name],
+            threshold,
+            missing_threshold,
+            is_drifted=found.effect >= limits.min_effect and found.p_value < threshold,
             is_missing_drifted=points >= MATERIAL_MISSING_POINTS
-            and _missing_p_value(found.current, found.reference) < thresholds.of_missing_rates[name],
+            and _missing_p_value(found.current, found.reference) < missing_threshold,
         )
 
     @property
     def missing_pct(self) -> float:
         return self.distances.current.missing_pct
+
+    def move(self, window: str) -> Move:
+        """Return how far the values have moved."""
+        direction = "higher" if self.distances.rank_shift > 0 else "lower"
+        return Move(Kind(self.name, window, direction), self.distances.effect, self._margin(self.threshold))
+
+    def missing_move(self, window: str) -> Move:
+        """Return how far the missing rate has moved."""
+        points = self.missing_pct - self.distances.reference.missing_pct
+        direction = MORE_MISSING if points > 0 else FEWER_MISSING
+        return Move(Kind(self.name, window, direction), abs(points) / 100.0, self._margin(self.missing_threshold))
+
+    def position(self, window: str) -> Position | None:
+        """Return where the known values lie; None if there are none."""
+        now = self.distances.current
+        if not now.n_known:
+            return None
+        return Position(self.name, window, self.distances.rank_shift, now.copies / (3 * now.n_known))
+
+    def _margin(self, threshold: float) -> float:
+        now, then = self.distances.current, self.distances.reference
+        return margin(now.n_rows / now.copies, then.n_rows / then.copies, threshold)
 
 
 def _missing_p_value(current: Sample, reference: Sample) -> float:
@@ -232,30 +341,69 @@ def _missing_p_value(current: Sample, reference: Sample) -> float:
     return share_p_value(*worth)
 
 
-def _column_drift(
-    name: str, current: Distances, recent: Distances | None, thresholds: Thresholds, limits: DriftLimits
-) -> ColumnDrift:
-    then = current.reference
-    reference_missing_pct = 100.0 * (then.n_missing / then.n_rows)
-    whole = _Comparison.of(name, current, thresholds, limits)
-    newest = whole if recent is None else _Comparison.of(name, recent, thresholds, limits)
-    is_drifted = whole.is_drifted and (recent is None or not _has_returned(whole, newest))
-    is_missing_drifted = whole.is_missing_drifted and not _has_returned_missing(whole, newest, reference_missing_pct)
-    shown = newest if newest.is_drifted and not is_drifted else whole
-    return ColumnDrift(
-        column=name,
-        method=METHOD,
-        p_value=shown.distances.p_value,
-        threshold=thresholds.of_values[name],
-        effect=shown.distances.effect,
-        is_drifted=is_drifted or newest.is_drifted,
-        reference_missing_pct=reference_missing_pct,
-        current_missing_pct=newest.missing_pct if newest.is_missing_drifted else whole.missing_pct,
-        is_missing_rate_drifted=is_missing_drifted or newest.is_missing_drifted,
-        ks_distance=shown.distances.ks_distance,
-        rank_shift=shown.distances.rank_shift,
-        n_rows=shown.distances.current.n_rows,
-    )
+@dataclass(frozen=True, slots=True)
+class ComparedColumn:
+    """One column in both windows, before seasons explain anything.
+
+    A shift of the look-back counts unless the newest rows show that it is over. `newest` is None if the window has no more rows.
+    """
+
+    whole: _Comparison
+    newest: _Comparison | None
+    is_whole_drifted: bool
+    is_whole_missing_drifted: bool
+
+    @classmethod
+    def of(cls, whole: _Comparison, newest: _Comparison | None) -> ComparedColumn:
+        """Decide whether the look-back's shift is over."""
+        return cls(
+            whole,
+            newest,
+            is_whole_drifted=whole.is_drifted and not (newest is not None and _has_returned(whole, newest)),
+            is_whole_missing_drifted=whole.is_missing_drifted
+            and not (newest is not None and _has_returned_missing(whole, newest)),
+        )
+
+    def moves(self) -> Iterator[Move]:
+        """Yield what has shifted: values before missing rates, the look-back before the newest rows."""
+        whole, newest = self.whole, self.newest
+        if self.is_whole_drifted:
+            yield whole.move(LOOKBACK)
+        if newest is not None and newest.is_drifted:
+            yield newest.move(NEWEST)
+        if self.is_whole_missing_drifted:
+            yield whole.missing_move(LOOKBACK)
+        if newest is not None and newest.is_missing_drifted:
+            yield newest.missing_move(NEWEST)
+
+    def positions(self) -> Iterator[Position]:
+        """Yield where the column lies in each window, drifted or not."""
+        at = [self.whole.position(LOOKBACK), None if self.newest is None else self.newest.position(NEWEST)]
+        yield from (one for one in at if one is not None)
+
+    def drift(self, explained: Mapping[Kind, str] | None = None) -> ColumnDrift:
+        """Return the column's drift: what has shifted and is not explained."""
+        sentences = explained or {}
+        kinds = [move.kind for move in self.moves()]
+        drifted = {(kind.window, kind.direction in MISSING) for kind in kinds if kind not in sentences}
+        newest = self.newest or self.whole
+        shown = newest if (NEWEST, False) in drifted and (LOOKBACK, False) not in drifted else self.whole
+        missing = newest if (NEWEST, True) in drifted else self.whole
+        return ColumnDrift(
+            column=self.whole.name,
+            method=METHOD,
+            p_value=shown.distances.p_value,
+            threshold=shown.threshold,
+            effect=shown.distances.effect,
+            is_drifted=any(not is_missing for _, is_missing in drifted),
+            reference_missing_pct=self.whole.distances.reference.missing_pct,
+            current_missing_pct=missing.missing_pct,
+            is_missing_rate_drifted=any(is_missing for _, is_missing in drifted),
+            ks_distance=shown.distances.ks_distance,
+            rank_shift=shown.distances.rank_shift,
+            n_rows=shown.distances.current.n_rows,
+            explained="; ".join(f"{kind.direction} {sentences[kind]}" for kind in kinds if kind in sentences),
+        )
 
 
 def _has_returned(whole: _Comparison, newest: _Comparison) -> bool:
@@ -263,6 +411,7 @@ def _has_returned(whole: _Comparison, newest: _Comparison) -> bool:
     return is_closer and column_shift(newest.distances.current, whole.distances.current).p_value < RETURN_LEVEL
 
 
-def _has_returned_missing(whole: _Comparison, newest: _Comparison, reference_pct: float) -> bool:
+def _has_returned_missing(whole: _Comparison, newest: _Comparison) -> bool:
+    reference_pct = whole.distances.reference.missing_pct
     is_closer = abs(newest.missing_pct - reference_pct) < abs(whole.missing_pct - reference_pct) / 2
     return is_closer and _missing_p_value(newest.distances.current, whole.distances.current) < RETURN_LEVEL

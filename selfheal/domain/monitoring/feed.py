@@ -1,7 +1,7 @@
 """Broken-feed detection: signs that the sender has changed rather than the population.
 
 Belongs here: changes that a faulty sender makes and a population does not: limits, missing values, constants, units, swapped
-columns, repeated rows.
+columns, repeated rows. What a person has declared sound (`selfheal.domain.monitoring.declarations`) is named, and no fault.
 
 A slice of the population (the customers of one Monday, more students than retired) also makes columns constant and flags exchange
 their shares. Such values are usual ones of the column, so that they are a fault only if the other columns say so
@@ -10,13 +10,14 @@ their shares. Such values are usual ones of the column, so that they are a fault
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from selfheal.domain.monitoring.declarations import ROWS
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.monitoring.relations import (
     MIN_SLICE_ROWS,
@@ -79,10 +80,47 @@ def feed_problems(
         current: the newest rows only, so that a repaired feed counts as sound as soon as possible.
         reference: rows of a sound feed.
     """
+    return check_feed(current, reference, contract, {}).problems
+
+
+class FeedFindings(NamedTuple):
+    """What a check found: `problems`, and with who and why those that a person has declared to be none (`accepted`)."""
+
+    problems: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+
+
+def check_feed(
+    current: pd.DataFrame | PreparedRows,
+    reference: pd.DataFrame | PreparedRows,
+    contract: ModelContract,
+    sound: Mapping[str, str],
+) -> FeedFindings:
+    """Return what looks broken in the raw inputs (`feed_problems`), and what of it is declared sound.
+
+    Args:
+        sound: inputs (or `ROWS`) in which no finding is a fault, each with who declared it, and why. One about two columns is a
+            fault unless both are.
+    """
     if len(current) < MIN_ROWS or len(reference) < MIN_ROWS:
-        return ()
-    now, then = PreparedRows.of(current), PreparedRows.of(reference)
-    problems: list[str] = []
+        return FeedFindings()
+    problems, accepted = [], []
+    for columns, sentence in _findings(PreparedRows.of(current), PreparedRows.of(reference), contract):
+        if all(name in sound for name in columns):
+            accepted.append(f"{sentence} ({'; '.join(sound[name] for name in columns)})")
+        else:
+            problems.append(sentence)
+    return FeedFindings(tuple(problems), tuple(accepted))
+
+
+class _Finding(NamedTuple):
+    """A sign of a fault, and the inputs that show it; `ROWS` if whole rows do."""
+
+    columns: tuple[str, ...]
+    sentence: str
+
+
+def _findings(now: PreparedRows, then: PreparedRows, contract: ModelContract) -> Iterator[_Finding]:
     for feature in contract.inputs:
         name = feature.name
         checks = (
@@ -90,11 +128,12 @@ def feed_problems(
             _missing_jump(name, now.sample(name), then.sample(name)),
             _unit_jump(name, now, then),
         )
-        problems.extend(problem for problem in checks if problem is not None)
-    problems.extend(_stuck(now, then, contract.input_names))
-    problems.extend(_swapped(now, then, contract.input_names))
+        yield from (_Finding((name,), sentence) for sentence in checks if sentence is not None)
+    yield from _stuck(now, then, contract.input_names)
+    yield from _swapped(now, then, contract.input_names)
     repeated = _repeated(now, then, contract.input_names)
-    return (*problems, *(() if repeated is None else (repeated,)))
+    if repeated is not None:
+        yield _Finding((ROWS,), repeated)
 
 
 class FeedCheck(NamedTuple):
@@ -140,8 +179,8 @@ def _missing_jump(name: str, now: Sample, then: Sample) -> str | None:
     return f"{name}: {now_pct:.0f} % missing, {then_pct:.0f} % in the reference"
 
 
-def _stuck(current: PreparedRows, reference: PreparedRows, names: Sequence[str]) -> Iterator[str]:
-    """Yield a sentence for each column that a fault made constant, rather than a slice of the population."""
+def _stuck(current: PreparedRows, reference: PreparedRows, names: Sequence[str]) -> Iterator[_Finding]:
+    """Yield each column that a fault made constant, rather than a slice of the population."""
     constant = {
         name: float(current.sample(name).values[0])
         for name in names
@@ -154,9 +193,9 @@ def _stuck(current: PreparedRows, reference: PreparedRows, names: Sequence[str])
     filled = {name for one in slices if keeps_no_relation(current, reference, one, names) for name in one}
     for name, value in constant.items():
         if name not in usual:
-            yield f"{name}: always {value:g}, of many values in the reference"
+            yield _Finding((name,), f"{name}: always {value:g}, of many values in the reference")
         elif name in filled:
-            yield f"{name}: always {value:g}, in rows whose other columns are those of all values"
+            yield _Finding((name,), f"{name}: always {value:g}, in rows whose other columns are those of all values")
 
 
 def _became_constant(now: Sample, then: Sample) -> bool:
@@ -218,8 +257,8 @@ def _are_alike(now: FloatArray | Sample, then: FloatArray | Sample) -> bool:
     return shift.p_value > ALIKE or shift.effect < ALIKE_EFFECT
 
 
-def _swapped(current: PreparedRows, reference: PreparedRows, names: Sequence[str]) -> Iterator[str]:
-    """Yield a sentence for each pair of columns that differ from their own reference and match each other's.
+def _swapped(current: PreparedRows, reference: PreparedRows, names: Sequence[str]) -> Iterator[_Finding]:
+    """Yield each pair of columns that differ from their own reference and match each other's.
 
     Shapes of few values match by chance, so that the relations to the other columns must have been exchanged too.
     """
@@ -230,7 +269,8 @@ def _swapped(current: PreparedRows, reference: PreparedRows, names: Sequence[str
         is_match = all(min(known.n_known for known in pair) >= MIN_ROWS and _are_alike(*pair) for pair in pairs)
         is_by_shape = is_match and max(_n_distinct(then[first]), _n_distinct(then[second])) > MAX_ALIKE_SHAPES
         if is_match and (is_by_shape or have_exchanged_relations(current, reference, (first, second), names)):
-            yield f"{first} and {second}: each looks like the other in the reference; have they been swapped?"
+            sentence = f"{first} and {second}: each looks like the other in the reference; have they been swapped?"
+            yield _Finding((first, second), sentence)
 
 
 def _n_distinct(reference: Sample) -> int:

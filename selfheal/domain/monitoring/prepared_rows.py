@@ -62,8 +62,13 @@ class PreparedRows:
 
     def sample(self, name: str) -> Sample:
         """Return a column sorted; rows of one entity count as copies of each other."""
-        copies = 1.0 if self.clusters is None else copies_effect(self.clusters)
-        return self.once(("sample", name), lambda: Sample.of(self.values(name), copies))
+        return self.once(("sample", name), lambda: Sample.of(self.values(name), self.copies))
+
+    @property
+    def copies(self) -> float:
+        """Return the design effect of rows that recur, as if those of one entity were copies of each other."""
+        clusters = self.clusters
+        return 1.0 if clusters is None else self.once(("copies",), lambda: copies_effect(clusters))
 
     def newest_of_each_entity(self) -> PreparedRows:
         """Return one row of each entity, its newest; these rows themselves if each is its own."""

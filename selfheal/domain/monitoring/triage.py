@@ -25,6 +25,8 @@ MANY_FEATURES = 5
 
 LABELS_SELECTED = "labels_selected"
 """Kind of the alert that labels are seen not to be random, so that realised metrics are withheld."""
+MAX_EXPLAINED = 5
+"""Number of shifts that are no drift in the reasons of a verdict; the tick's record has all of them."""
 
 SEE_REPORT = "See the drift report for the columns and the direction."
 
@@ -50,14 +52,15 @@ def triage(
 ) -> Triage:
     """Decide the verdict of the window, with every reason.
 
-    A broken feed outranks everything else, because no measurement on it is valid. Harm shown by labels outranks the number of
-    rows; harm estimated without labels does not. Too few rows are `insufficient`, never `stable`. Consecutive shifted ticks
-    share one episode; `insufficient` neither opens nor closes one.
+    A broken feed outranks everything else, because no measurement on it is valid; harm that labels prove is named beside it,
+    since the feed may be sound after all. Harm shown by labels outranks the number of rows; harm estimated without labels does
+    not. Too few rows are `insufficient`, never `stable`. Consecutive shifted ticks share one episode; `insufficient` neither
+    opens nor closes one.
     """
     harm = harm_reasons(performance, limits, is_estimate_sufficient=drift.is_sufficient)
     shift = (*_shift_reasons(drift), *_relation_reasons(performance))
     if drift.feed_problems:
-        verdict, reasons = Verdict.BROKEN_FEED, drift.feed_problems
+        verdict, reasons = Verdict.BROKEN_FEED, (*drift.feed_problems, *_harm_by_labels(performance, limits))
     elif harm:
         verdict, reasons = Verdict.HARMFUL_SHIFT, (*harm, *shift, *_length_of(drift.window))
     elif not drift.is_sufficient:
@@ -73,6 +76,7 @@ def triage(
             Verdict.BENIGN_SHIFT,
             (
                 *shift,
+                *drift.explained[:MAX_EXPLAINED],
                 "no loss is shown by labels or estimated without them",
                 *performance.withheld,
                 *_length_of(drift.window),
@@ -83,6 +87,8 @@ def triage(
             Verdict.STABLE,
             (
                 f"no column has drifted in {drift.n_current:,} predictions",
+                *drift.explained[:MAX_EXPLAINED],
+                *_worth_of(drift),
                 *_unknown(performance),
                 *_length_of(drift.window),
             ),
@@ -158,6 +164,12 @@ def _lost_skill(found: Regret, min_share: float) -> str:
     return f" ({' and '.join(material)})" if material else ""
 
 
+def _harm_by_labels(performance: PerformanceReport, limits: HarmLimits) -> tuple[str, ...]:
+    """Return the harm that labels prove, as it is named beside a broken feed."""
+    found = harm_reasons(performance, limits, is_estimate_sufficient=False)
+    return tuple(f"labels show harm nevertheless: {reason}" for reason in found)
+
+
 def _shift_reasons(drift: DriftReport) -> tuple[str, ...]:
     """List what has shifted, strongest first."""
     reasons = [
@@ -189,6 +201,13 @@ def _length_of(window: Window) -> tuple[str, ...]:
     return (
         f"the window reaches back {span(window.length)}: the look-back of {span(lookback)} has too few predictions",
     )
+
+
+def _worth_of(drift: DriftReport) -> tuple[str, ...]:
+    """Say what the window is worth if rows recur: customers who come again, or rows that are sent again."""
+    if drift.copies == 1.0:
+        return ()
+    return (f"rows recur: the window is worth {drift.n_current / drift.copies:,.0f} independent predictions",)
 
 
 def _unknown(performance: PerformanceReport) -> tuple[str, ...]:

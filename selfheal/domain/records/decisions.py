@@ -28,6 +28,7 @@ class Action(StrEnum):
     ROLLBACK = "rollback"
     FORCE_PROMOTE = "force_promote"
     RELEASE_LABELS = "release_labels"
+    DECLARE = "declare"
 
 
 JUDGED = (Action.PROMOTE, Action.REJECT, Action.INCONCLUSIVE)
@@ -92,6 +93,8 @@ class Decision:
     """The gates' limits in force at the verdict."""
     onset: Onset | None = None
     """The change since which rows count, as it was seen at the decision; None: none was shown, or none was looked for."""
+    declared: str | None = None
+    """What a person has declared (`selfheal.domain.monitoring.declarations`)."""
 
     @property
     def failed_gates(self) -> tuple[str, ...]:

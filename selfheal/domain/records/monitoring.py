@@ -110,6 +110,56 @@ class ColumnDrift:
     ks_distance: float = 0.0
     rank_shift: float = 0.0
     n_rows: int = 0
+    explained: str = ""
+    """Why the column's shift is no drift (`selfheal.domain.monitoring.seasons`); empty if it is, or nothing has shifted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excursions:
+    """How one window of a column leaves the reference in one direction and returns: this time, and what is remembered of it.
+
+    `since`, `until` and the largest `effect` are those of the excursion under way, or of the last one if `is_over`. `is_reported`:
+    it counted as drift. `is_spoiled`: harm or a broken feed was seen meanwhile. `known_effect` and `known_seconds` are the largest
+    of the earlier ones that returned, `n_known` in number.
+    """
+
+    column: str
+    window: str
+    direction: str
+    since: datetime
+    until: datetime
+    effect: float = 0.0
+    is_over: bool = False
+    is_reported: bool = False
+    is_spoiled: bool = False
+    n_known: int = 0
+    known_effect: float = 0.0
+    known_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How one window of a column has varied over `n_ticks` calm ticks: means of its signed rank shift and of the shift's square.
+
+    `sampling_variance` is the mean of the variance that the number of rows alone explains.
+    """
+
+    column: str
+    window: str
+    n_ticks: int = 0
+    mean: float = 0.0
+    mean_square: float = 0.0
+    sampling_variance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SeasonMemory:
+    """What a version's own traffic has shown to come and go from `since` to `until`, the end of the last compared window."""
+
+    since: datetime
+    until: datetime | None = None
+    excursions: tuple[Excursions, ...] = ()
+    spreads: tuple[Spread, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +185,12 @@ class DriftReport:
     is_multivariate_drifted: bool = False
     unusable_rows: str = ""
     """What is wrong with rows of the window that were left out (`DerivedValues.summary`); empty if none was."""
+    explained: tuple[str, ...] = ()
+    """Shifts that are no drift, each with the reason."""
+    seasons: SeasonMemory | None = None
+    """What is remembered after this tick; None if nothing was before and after."""
+    copies: float = 1.0
+    """Design effect of rows that recur (`selfheal.domain.clusters.copies_effect`): the window is worth n / `copies` rows."""
 
     @property
     def drifted_features(self) -> tuple[str, ...]:

@@ -248,7 +248,11 @@ def _sound_feed(is_broken: bool | None) -> Condition:
             "sound_feed", False, "too little of the champion's traffic has been looked at to trust the feed"
         )
     if is_broken:
-        return Condition("sound_feed", False, "the feed is broken: repair it before training on it")
+        return Condition(
+            "sound_feed",
+            False,
+            "the feed is broken: repair it before training on it, or declare the column sound (`selfheal declare`)",
+        )
     return Condition("sound_feed", True, "the feed was sound when it was last looked at")
 
 

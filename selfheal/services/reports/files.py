@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.metadata import version as installed_version
@@ -194,8 +194,9 @@ def results_folder(data_dir: Path) -> Path:
 
 
 def save_tick(tick: TickRecord, folder: Path) -> Path:
-    """Write the tick's file."""
-    return write_atomic(_tick_path(folder, tick.triage.window.end, tick.triage.window.tick_id), to_json(tick))
+    """Write the tick's file, without what the version has learned of its seasons, which is in Postgres once."""
+    content = replace(tick, drift=replace(tick.drift, seasons=None))
+    return write_atomic(_tick_path(folder, tick.triage.window.end, tick.triage.window.tick_id), to_json(content))
 
 
 def read_tick(folder: Path, window_end: datetime, tick_id: str) -> TickRecord | None:

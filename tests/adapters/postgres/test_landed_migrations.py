@@ -38,6 +38,7 @@ LANDED = {
     "0015_onset": "06b55e9eb051194e5e0c9994bc1562bdc396be0ac0dc6211f0eb3b0dbd95c34d",
     "0016_label_quarantines": "306d5e6cf84eb194c682e1605f4a1bb97e5b7383e82061239cea829e93f57b6f",
     "0017_entities": "0697aa1e9934f297c37558703bd27a014ea0a5f4bdca5485b91a100df7df2dfb",
+    "0018_seasons": "2460dbc86604a76397bc805a9b7683a341b727618c3fd96c693716207220e1c6",
 }
 """SHA-256 of each migration's file. A new one gets a line; a line that is here never changes."""
 

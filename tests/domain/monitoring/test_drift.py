@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from selfheal.domain.clusters import row_clusters
 from selfheal.domain.monitoring.drift import (
     PROBABILITY,
     DriftLimits,
@@ -16,9 +19,10 @@ from selfheal.domain.monitoring.drift import (
     detect_drift,
 )
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
+from selfheal.domain.monitoring.seasons import Calm
 from selfheal.domain.monitoring.shift import column_shift
 from selfheal.domain.monitoring.thresholds import derive_thresholds
-from selfheal.domain.records import ColumnDrift, DriftReport
+from selfheal.domain.records import ColumnDrift, DriftReport, SeasonMemory
 from tests.builders import window
 from tests.toy_use_case import contract, overheating
 
@@ -244,3 +248,41 @@ def test_machines_that_send_ten_rows_each_have_not_drifted(reference: pd.DataFra
         is_drifted["entities"] += bool(report.drifted_features) or report.is_multivariate_drifted
     assert is_drifted["rows"] > 5
     assert is_drifted["entities"] == 0
+
+
+def test_what_came_and_went_before_is_no_drift_and_stays_in_the_report(reference: pd.DataFrame) -> None:
+    rows = contract.synthesize(1_000, 2)
+    shifted = scored(rows.assign(load_ratio=rows["load_ratio"] + 0.5))
+    end = window().end
+    first = calm_report(shifted, reference, Calm(SeasonMemory(end - timedelta(days=40))))
+    assert first.drifted_features
+    assert first.seasons is not None
+    known = replace(
+        first.seasons,
+        excursions=tuple(
+            replace(one, is_over=True, n_known=1, known_effect=one.effect, known_seconds=3_600.0)
+            for one in first.seasons.excursions
+        ),
+    )
+    again = calm_report(shifted, reference, Calm(known))
+    assert (again.drifted_features, again.feature_drift_ratio, again.is_multivariate_drifted) == ((), 0.0, False)
+    assert len(again.explained) >= len(first.drifted_features)
+
+
+def test_the_report_says_what_rows_that_were_sent_again_are_worth(reference: pd.DataFrame) -> None:
+    rows = scored(contract.synthesize(700, 2))
+    once, again = rows, pd.concat([rows, rows.head(300)], ignore_index=True)
+    found = [detected(PreparedRows(sent, row_clusters(sent, contract)), reference).copies for sent in (once, again)]
+    assert found == [1.0, pytest.approx(1.6)]
+
+
+def calm_report(current: pd.DataFrame, reference: pd.DataFrame, calm: Calm) -> DriftReport:
+    return detect_drift(
+        window(),
+        current,
+        reference,
+        features=contract.feature_names,
+        reference_version=3,
+        limits=LIMITS,
+        calm=calm,
+    )

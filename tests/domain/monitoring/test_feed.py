@@ -9,7 +9,15 @@ import pandas as pd
 import pytest
 
 from selfheal.domain.contract import Feature, FloatArray, Label, ModelContract
-from selfheal.domain.monitoring.feed import MIN_ROWS, FeedCheck, feed_problems, spoiled_period
+from selfheal.domain.monitoring.declarations import ROWS
+from selfheal.domain.monitoring.feed import (
+    MIN_ROWS,
+    FeedCheck,
+    FeedFindings,
+    check_feed,
+    feed_problems,
+    spoiled_period,
+)
 from tests import builders
 from tests.toy_use_case import contract
 
@@ -231,6 +239,36 @@ def test_flags_that_were_swapped_are_a_fault_if_another_column_shows_it() -> Non
     swapped = now.assign(student=now["retired"], retired=now["student"])
     (problem,) = feed_problems(swapped, people(5_000, 2), PEOPLE)
     assert problem.startswith("student and retired: ")
+
+
+# What people have declared
+
+
+def checked(now: pd.DataFrame, sound: dict[str, str]) -> FeedFindings:
+    return check_feed(now, orders(5_000, 2), SHOP, sound)
+
+
+def test_what_is_declared_sound_is_named_with_who_and_why() -> None:
+    broken = orders(500, 1).assign(hour=-1.0, amount=lambda rows: -1.0 - rows["amount"])
+    found = checked(broken, {"hour": "declared sound by ann: new shop"})
+    assert {problem.partition(":")[0] for problem in found.problems} == {"amount"}
+    assert "hour: 500 values outside 0 to 23 (declared sound by ann: new shop)" in found.accepted
+
+
+def test_two_columns_are_no_swap_only_if_both_are_declared_sound() -> None:
+    swapped = orders(500, 1).rename(columns={"hour": "amount", "amount": "hour"})
+    both = {"hour": "declared sound by ann: new shop", "amount": "declared sound by bob: euros"}
+    (problem,) = checked(swapped, {"hour": both["hour"]}).problems[-1:]
+    assert "swapped" in problem
+    found = checked(swapped, both)
+    assert found.problems == ()
+    assert found.accepted[-1] == f"{problem} ({both['amount']}; {both['hour']})"
+
+
+def test_repeated_rows_are_declared_sound_as_rows() -> None:
+    stale = orders(20, 1).iloc[np.arange(500) % 20].reset_index(drop=True)
+    assert len(checked(stale, {}).problems) == 1
+    assert checked(stale, {ROWS: "declared sound by ann: replay"}).problems == ()
 
 
 # What must not be learned from

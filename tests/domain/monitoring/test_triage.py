@@ -163,6 +163,25 @@ def test_a_feed_problem_alone_is_a_broken_feed() -> None:
     assert outcome.reasons == BROKEN["feed_problems"]
 
 
+def test_harm_that_labels_prove_is_named_beside_a_broken_feed() -> None:
+    outcome = concluded(BROKEN, {"brier_excess": 0.02, "brier_excess_low": 0.012})
+    assert outcome.verdict is Verdict.BROKEN_FEED
+    assert outcome.reasons[0] == BROKEN["feed_problems"][0]
+    assert outcome.reasons[1].startswith("labels show harm nevertheless: realised Brier score is 0.020 worse")
+
+
+def test_a_stable_window_says_what_rows_that_recur_are_worth() -> None:
+    outcome = concluded({"n_current": 1_000, "copies": 1.6})
+    assert "rows recur: the window is worth 625 independent predictions" in outcome.reasons
+    assert not [reason for reason in concluded({"n_current": 1_000}).reasons if "recur" in reason]
+
+
+def test_a_shift_that_is_explained_is_stable_and_says_why() -> None:
+    outcome = concluded({"explained": ("load_ratio has moved higher as 3 times before",)})
+    assert outcome.verdict is Verdict.STABLE
+    assert "load_ratio has moved higher as 3 times before" in outcome.reasons
+
+
 def test_too_few_rows_are_insufficient() -> None:
     outcome = concluded(FEW_ROWS)
     assert outcome.verdict is Verdict.INSUFFICIENT

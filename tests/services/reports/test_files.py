@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from selfheal.domain.records import ProxyMetrics, TickRecord, Triage, Verdict
+from selfheal.domain.records import ProxyMetrics, SeasonMemory, TickRecord, Triage, Verdict
 from selfheal.services.reports.files import prune, read_tick, save_tick, should_render
 from tests.builders import drift_report, performance, window
 from tests.times import T0
@@ -49,6 +49,12 @@ def test_saving_a_tick_twice_leaves_the_newer_content_and_nothing_else(tmp_path:
     path = save_tick(newer, folder)
     assert read_tick(folder, window().end, window().tick_id) == newer
     assert list(folder.iterdir()) == [path]
+
+
+def test_a_tick_s_file_says_what_was_explained_and_not_all_that_is_remembered(tmp_path: Path) -> None:
+    seen = tick(explained=("age has moved",), seasons=SeasonMemory(window().start))
+    save_tick(seen, tmp_path)
+    assert read_tick(tmp_path, window().end, window().tick_id) == tick(explained=("age has moved",))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[]", b'{"verdict": "stable"}', b"\xff"])

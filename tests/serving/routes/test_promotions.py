@@ -1,4 +1,4 @@
-"""`/model/promotions`, `/promotions`, `/rollbacks` and `/retrainings`: a person's word over the API, with its name, and what it may not do."""
+"""`/model/promotions`, `/promotions`, `/rollbacks`, `/retrainings`, `/declarations`: a person's word over the API, with its name, and what it may not do."""
 
 from __future__ import annotations
 
@@ -189,3 +189,14 @@ def test_a_wish_for_a_retraining_is_written_down_with_its_name_and_they_do_not_p
     for _ in range(MAX_OPEN_REQUESTS - 1):
         assert two.post("/retrainings", WORD).status_code == 202
     assert assert_problem(two.post("/retrainings", WORD), 409)["type"] == "too_many_waiting"
+
+
+def test_a_declaration_is_recorded_in_the_chain_with_the_name_of_the_key(two: Api) -> None:
+    asked = two.post("/declarations", WORD | {"declared": "seasonal", "column": "load_ratio"})
+    assert asked.status_code == 200, asked.text
+    decided = decision_of(two, asked)
+    assert (decided["action"], decided["actor"], decided["reason"]) == ("declare", "ada", WORD["reason"])
+    stored = query(two.settings, "SELECT declared FROM retraining_decisions WHERE action = 'declare'")
+    assert stored == [("seasonal:load_ratio",)]
+    assert_problem(two.post("/declarations", WORD | {"declared": "sound", "column": "nonsense"}), 409)
+    assert_problem(two.post("/declarations", WORD | {"declared": "fine", "column": "load_ratio"}), 422)

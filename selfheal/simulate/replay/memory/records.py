@@ -20,6 +20,7 @@ from selfheal.domain.records import (
     DriftReport,
     PerformanceReport,
     ProxyMetrics,
+    SeasonMemory,
     Triage,
     Verdict,
 )
@@ -91,6 +92,7 @@ class MemoryTicks:
 
     def __init__(self) -> None:
         self._ticks: dict[int, dict[str, MemoryTick]] = {}
+        self._seasons: dict[int, SeasonMemory] = {}
 
     @property
     def all(self) -> tuple[MemoryTick, ...]:
@@ -109,6 +111,8 @@ class MemoryTicks:
         ticks = self._ticks.setdefault(window.model_version, {})
         if window.tick_id in ticks:
             return False
+        if drift.seasons is not None:
+            self._seasons[window.model_version] = drift.seasons
         ticks[window.tick_id] = MemoryTick(
             window.tick_id,
             triage.verdict.value,
@@ -122,6 +126,9 @@ class MemoryTicks:
     def latest(self, model_version: int, min_predictions: int = 0) -> MemoryTick | None:
         ticks = self._ticks.get(model_version, {})
         return next((tick for tick in reversed(ticks.values()) if tick.n_predictions >= min_predictions), None)
+
+    def season_memory(self, model_version: int) -> SeasonMemory | None:
+        return self._seasons.get(model_version)
 
 
 @dataclass(frozen=True, slots=True)

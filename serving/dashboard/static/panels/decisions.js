@@ -14,6 +14,7 @@ const TONES = {
   inconclusive: "unknown",
   train: "plain",
   skip: "plain",
+  declare: "plain",
 };
 const JUDGED = ["promote", "reject", "inconclusive"];
 

@@ -1,0 +1,244 @@
+"""Seasonal null: a move that the version's own calm traffic has made before, and come back from, is no drift.
+
+By weekday, by day and night, by month and with each campaign the mix of customers moves further than chance among independent
+rows would move it. The null of a column's test is therefore not "no move" but "no further, and no longer, than before". A move is
+drift if its distance beyond that is significant at the level of the test itself. What "before" is, is learned in two ways:
+
+- Excursions: the time during which one window of one column is beyond its thresholds in one direction. One is remembered only if it
+  was reported as drift, came back by itself, and nothing was harmful or broken meanwhile: the largest of them is the limit of the
+  next (a nonparametric prediction limit over blocks of time: Hahn and Meeker, 1991, chapter 5). A campaign once seen is known. What
+  repeats it within the limits neither is reported nor widens them, so that a slow drift cannot raise its own limit.
+- Variance between blocks of time: what the signed rank shift of a window varies more over the days than the sampling of its rows
+  explains (the between-block component of a one-way random-effects model: Searle, Casella and McCulloch, 1992). A cycle with that
+  standard deviation has an amplitude of the square root of 2 times as much. It explains short moves only, and only if it is sure.
+
+Belongs here: what is remembered, and what it explains. Thresholds for independent rows are in
+`selfheal.domain.monitoring.thresholds`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from selfheal.domain.records import Excursions, SeasonMemory, Spread, Verdict
+from selfheal.kit.durations import span
+
+LONGER = 1.5
+"""How much longer than the longest remembered excursion one may last: weekends with a holiday, slower traffic in a window."""
+
+SLACK = timedelta(hours=1)
+"""How much longer it may always last: ticks near a threshold flicker."""
+
+SHORTEST_PAUSE, PAUSE_SHARE, LONGEST_PAUSE = timedelta(hours=4), 0.2, timedelta(days=1)
+"""Longest pause within an excursion: this share of its length so far, within these bounds. If it stays away longer, it came back."""
+
+SHORT = timedelta(days=1)
+"""How long a move may last that only the variance between blocks explains: a cycle's peak, not a new state."""
+
+MIN_LEARNING, SURE_STANDARD_ERRORS = timedelta(days=7), 3.0
+"""Shortest time of traffic from which the variance between blocks is used, and the standard errors by which it must exceed that of
+sampling; a block is a day, the length of the longer window."""
+
+MAX_WEIGHT_TICKS = 25_920
+"""Number of ticks over which means are taken, the newest: 90 days of 5 minutes."""
+
+REMEMBERED_FOR = timedelta(days=400)
+"""How long an excursion is remembered that does not repeat: a year, and a month for its date to move."""
+
+MAX_REMEMBERED = 2_000
+"""Number of kinds of excursions that are remembered, the latest: those of 250 columns that move in every way."""
+
+ALL_COLUMNS = "all columns together"
+"""Stands for a column where the domain classifier tests all of them."""
+
+
+class Kind(NamedTuple):
+    """What moves: a column, in which window, in which direction."""
+
+    column: str
+    window: str
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One window of one column beyond its thresholds.
+
+    Args:
+        effect: distance from the reference, 0 to 1.
+        margin: distance that is significant at the level of the test.
+    """
+
+    kind: Kind
+    effect: float
+    margin: float
+
+
+class Position(NamedTuple):
+    """Where one window of a column lies, drifted or not.
+
+    Args:
+        rank_shift: from the reference, -1 to 1.
+        sampling_variance: of the rank shift, from the number of the window's rows alone.
+    """
+
+    column: str
+    window: str
+    rank_shift: float
+    sampling_variance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Which moves of a tick are no drift, with a sentence on each; and what is remembered after the tick."""
+
+    sentences: Mapping[Kind, str] = field(default_factory=dict)
+    memory: SeasonMemory | None = None
+
+
+def margin(n_current: float, n_reference: float, threshold: float) -> float:
+    """Return the Kolmogorov-Smirnov distance of two samples whose p-value is `threshold` (its asymptotic tail).
+
+    >>> round(margin(500, 6_000, 0.001), 3)
+    0.091
+    """
+    if not n_current or not n_reference or threshold <= 0:
+        return 1.0
+    return min(1.0, math.sqrt(math.log(2 / threshold) / 2 * (1 / n_current + 1 / n_reference)))
+
+
+@dataclass(frozen=True, slots=True)
+class Calm:
+    """What is known before a tick of the version's traffic.
+
+    Args:
+        memory: what its ticks have remembered so far.
+        previous: the verdict of its tick before; None if this is the first.
+        declared: columns that a person has declared seasonal, each with who and why.
+    """
+
+    memory: SeasonMemory
+    previous: Verdict | None = None
+    declared: Mapping[str, str] = field(default_factory=dict)
+
+
+def explain(moves: Sequence[Move], calm: Calm, now: datetime, positions: Iterable[Position] = ()) -> Explained:
+    """Return which moves are explained by what is remembered, and the memory after this tick.
+
+    Args:
+        now: end of the tick's window.
+        positions: of all columns, from which the variance between blocks is learned unless they have drifted.
+    """
+    memory = calm.memory
+    spreads = {(one.column, one.window): one for one in memory.spreads}
+    is_spoiled = calm.previous in {Verdict.HARMFUL_SHIFT, Verdict.BROKEN_FEED}
+    known = {_kind_of(one): _settled(one, memory, now, is_spoiled=is_spoiled) for one in memory.excursions}
+    sentences: dict[Kind, str] = {}
+    for move in moves:
+        under_way = _begun(known.get(move.kind), move.kind, now)
+        sentence = calm.declared.get(move.kind.column) or _sentence(
+            under_way, move, now, _amplitude(spreads.get(move.kind[:2]), now - memory.since)
+        )
+        if sentence:
+            sentences[move.kind] = sentence
+        known[move.kind] = replace(
+            under_way,
+            until=now,
+            effect=max(under_way.effect, move.effect),
+            is_reported=under_way.is_reported or not sentence,
+        )
+    kept = [one for one in known.values() if now - one.until <= REMEMBERED_FOR]
+    kept = sorted(kept, key=lambda one: one.until)[-MAX_REMEMBERED:]
+    drifted = {move.kind[:2] for move in moves if move.kind not in sentences}
+    for one in positions:
+        if (one.column, one.window) not in drifted and not is_spoiled:
+            spreads[one.column, one.window] = _widened(spreads.get((one.column, one.window)), one)
+    return Explained(
+        sentences,
+        replace(
+            memory,
+            until=now,
+            excursions=tuple(sorted(kept, key=_kind_of)),
+            spreads=tuple(spreads.values()),
+        ),
+    )
+
+
+def _widened(spread: Spread | None, at: Position) -> Spread:
+    """Return the running means with one position more."""
+    before = spread or Spread(at.column, at.window)
+    n = before.n_ticks + 1
+    weight = 1.0 / min(n, MAX_WEIGHT_TICKS)
+    return Spread(
+        at.column,
+        at.window,
+        n,
+        before.mean + weight * (at.rank_shift - before.mean),
+        before.mean_square + weight * (at.rank_shift**2 - before.mean_square),
+        before.sampling_variance + weight * (at.sampling_variance - before.sampling_variance),
+    )
+
+
+def _amplitude(spread: Spread | None, learned_for: timedelta) -> float:
+    """Return how far a cycle moves the column with the variance between blocks; 0 unless there surely is some."""
+    if spread is None or learned_for < MIN_LEARNING or spread.sampling_variance <= 0:
+        return 0.0
+    variance = max(0.0, spread.mean_square - spread.mean**2)
+    n_blocks = learned_for / timedelta(days=1)
+    if variance < spread.sampling_variance * (1 + SURE_STANDARD_ERRORS * math.sqrt(2 / n_blocks)):
+        return 0.0
+    return math.sqrt(2 * (variance - spread.sampling_variance)) + abs(spread.mean)
+
+
+def _kind_of(one: Excursions) -> Kind:
+    return Kind(one.column, one.window, one.direction)
+
+
+def _settled(one: Excursions, memory: SeasonMemory, now: datetime, *, is_spoiled: bool) -> Excursions:
+    """Return an excursion that stays away as over; its limits are learned if it was reported and is no harm and no fault.
+
+    One that the tick before has seen does not stay away, however long ago that tick was.
+    """
+    if one.is_over:
+        return one
+    one = replace(one, is_spoiled=one.is_spoiled or is_spoiled)
+    length = one.until - one.since
+    is_seen_by_last_tick = memory.until is None or one.until >= memory.until
+    if is_seen_by_last_tick or now - one.until <= min(max(SHORTEST_PAUSE, PAUSE_SHARE * length), LONGEST_PAUSE):
+        return one
+    if one.is_spoiled:
+        return replace(one, is_over=True)
+    if not one.is_reported:
+        return replace(one, is_over=True, n_known=one.n_known + 1)
+    return replace(
+        one,
+        is_over=True,
+        n_known=one.n_known + 1,
+        known_effect=max(one.known_effect, one.effect),
+        known_seconds=max(one.known_seconds, length.total_seconds()),
+    )
+
+
+def _begun(one: Excursions | None, kind: Kind, now: datetime) -> Excursions:
+    """Return the excursion that is under way, or a new one that remembers those before."""
+    if one is None:
+        return Excursions(*kind, since=now, until=now)
+    if not one.is_over:
+        return one
+    return replace(one, since=now, until=now, effect=0.0, is_over=False, is_spoiled=False, is_reported=False)
+
+
+def _sentence(one: Excursions, move: Move, now: datetime, amplitude: float) -> str | None:
+    """Return why the move is no drift; None if it is one."""
+    longest, length = timedelta(seconds=one.known_seconds), now - one.since
+    if one.known_effect > 0 and length <= LONGER * longest + SLACK:
+        if move.effect <= max(one.known_effect, amplitude) + move.margin:
+            times = "once" if one.n_known == 1 else f"{one.n_known} times"
+            return f"as {times} before, by up to {one.known_effect:.2f} and for up to {span(max(longest, SLACK))}"
+    elif amplitude > 0 and length <= SHORT and move.effect <= amplitude + move.margin:
+        return f"within its calm variation from day to day, by {amplitude:.2f}"
+    return None

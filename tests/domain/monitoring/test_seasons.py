@@ -1,0 +1,167 @@
+"""Rules of the seasonal null: what came and went is no drift when it comes again, and whatever goes further or stays is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from selfheal.domain.monitoring.seasons import (
+    MAX_REMEMBERED,
+    REMEMBERED_FOR,
+    Calm,
+    Kind,
+    Move,
+    Position,
+    explain,
+)
+from selfheal.domain.records import SeasonMemory, Verdict
+
+BEGAN = datetime(2026, 1, 5, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+HIGHER = Kind("age", "newest rows", "higher")
+CAMPAIGN = range(10, 13)
+"""Hours of the day."""
+
+
+def move(effect: float = 0.2, kind: Kind = HIGHER, margin: float = 0.05) -> Move:
+    return Move(kind, effect, margin)
+
+
+def lived(
+    moved: dict[int, Move], hours: Iterable[int], calm: Calm | None = None, verdict: Verdict = Verdict.BENIGN_SHIFT
+) -> tuple[Calm, list[int]]:
+    """Live through hourly ticks; return what is known then, and the hours at which a move counted as drift."""
+    calm, drifted = calm or Calm(SeasonMemory(BEGAN)), []
+    for hour in hours:
+        moves = [moved[hour]] if hour in moved else []
+        found = explain(moves, calm, BEGAN + hour * HOUR)
+        assert found.memory is not None
+        if len(found.sentences) < len(moves):
+            drifted.append(hour)
+        calm = Calm(found.memory, verdict if hour in drifted else Verdict.STABLE)
+    return calm, drifted
+
+
+def campaign(day: int, effect: float = 0.2, hours: Iterable[int] = CAMPAIGN) -> dict[int, Move]:
+    return {24 * day + hour: move(effect) for hour in hours}
+
+
+def test_a_campaign_is_drift_once_and_known_from_then_on() -> None:
+    _, drifted = lived(campaign(1) | campaign(3) | campaign(5), range(24 * 7))
+    assert drifted == [34, 35, 36]
+
+
+def test_what_is_known_is_said_in_plain_words() -> None:
+    calm, _ = lived(campaign(1), range(24 * 3))
+    found = explain([move()], calm, BEGAN + 3 * DAY)
+    assert found.sentences == {HIGHER: "as once before, by up to 0.20 and for up to 2 h"}
+
+
+@pytest.mark.parametrize(
+    ("again", "is_drift"),
+    [
+        (campaign(3, 0.25), False),
+        (campaign(3, 0.26), True),
+        (campaign(3, hours=range(10, 15)), False),
+        (campaign(3, hours=range(10, 20)), True),
+        ({24 * 3: move(kind=HIGHER._replace(direction="lower"))}, True),
+        ({24 * 3: move(kind=HIGHER._replace(window="look-back"))}, True),
+        ({24 * 3: move(kind=HIGHER._replace(column="income"))}, True),
+    ],
+    ids=[
+        "within the margin",
+        "further",
+        "a little longer",
+        "longer",
+        "other direction",
+        "other window",
+        "other column",
+    ],
+)
+def test_only_the_same_move_within_its_limits_is_known(again: dict[int, Move], is_drift: bool) -> None:
+    calm, _ = lived(campaign(1), range(24 * 3))
+    assert bool(lived(again, range(24 * 3, 24 * 4), calm)[1]) == is_drift
+
+
+def test_a_shift_that_stays_is_reported_as_soon_as_it_is_longer_than_any_before() -> None:
+    calm, _ = lived(campaign(1), range(24 * 3))
+    stays = {hour: move() for hour in range(24 * 3, 24 * 9)}
+    _, drifted = lived(stays, range(24 * 3, 24 * 9), calm)
+    assert drifted == list(range(24 * 3 + 5, 24 * 9))
+
+
+def test_a_shift_that_flickers_does_not_explain_itself() -> None:
+    """Two days of drift with a tick below the threshold now and then are one excursion, which has not come back."""
+    flickering = {hour: move() for hour in range(24, 72) if hour % 7}
+    _, drifted = lived(flickering, range(24 * 4))
+    assert drifted == list(flickering)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.HARMFUL_SHIFT, Verdict.BROKEN_FEED])
+def test_what_was_harmful_or_broken_is_not_learned(verdict: Verdict) -> None:
+    _, drifted = lived(campaign(1) | campaign(3), range(24 * 5), verdict=verdict)
+    assert drifted == [34, 35, 36, 82, 83, 84]
+
+
+def test_a_slow_drift_does_not_raise_its_own_limit() -> None:
+    """Each campaign is a little stronger than the one before, always within its margin."""
+    stronger = {hour: one for day in range(1, 40, 2) for hour, one in campaign(day, 0.2 + 0.005 * day).items()}
+    _, drifted = lived(stronger, range(24 * 40))
+    assert next(hour // 24 for hour in drifted if hour // 24 > 1) <= 13
+
+
+def test_a_campaign_is_forgotten_after_more_than_a_year() -> None:
+    calm, _ = lived(campaign(1), range(24 * 3))
+    for later, is_known in ((REMEMBERED_FOR - DAY, True), (REMEMBERED_FOR + 3 * DAY, False)):
+        after = explain([], calm, BEGAN + later).memory
+        assert after is not None
+        assert bool(explain([move()], Calm(after), BEGAN + later + HOUR).sentences) == is_known
+
+
+def test_memory_is_bounded() -> None:
+    calm = Calm(SeasonMemory(BEGAN))
+    moves = [move(kind=Kind(f"column_{i}", "newest rows", "higher")) for i in range(MAX_REMEMBERED + 10)]
+    memory = explain(moves, calm, BEGAN + HOUR).memory
+    assert memory is not None
+    assert len(memory.excursions) == MAX_REMEMBERED
+
+
+def test_a_declared_column_is_no_drift_and_says_who_declared_it() -> None:
+    calm = Calm(SeasonMemory(BEGAN), None, {"age": "declared seasonal by ann on 2026-01-05: school holidays"})
+    found = explain([move(0.9)], calm, BEGAN + HOUR)
+    assert found.sentences == {HIGHER: "declared seasonal by ann on 2026-01-05: school holidays"}
+
+
+def test_the_same_tick_twice_learns_nothing_more() -> None:
+    calm, _ = lived(campaign(1), range(24 * 3))
+    once = explain([move()], calm, BEGAN + 3 * DAY).memory
+    assert once is not None
+    again = explain([move()], Calm(once), BEGAN + 3 * DAY).memory
+    assert again == once
+
+
+def test_nothing_is_explained_before_anything_is_known() -> None:
+    assert explain([move()], Calm(SeasonMemory(BEGAN)), BEGAN + HOUR).sentences == {}
+
+
+@pytest.mark.parametrize(("amplitude", "is_explained"), [(0.0, False), (0.1, True)])
+def test_a_cycle_below_the_threshold_explains_a_short_move_just_above_it(amplitude: float, is_explained: bool) -> None:
+    rng = np.random.default_rng(1)
+    calm = Calm(SeasonMemory(BEGAN))
+    for hour in range(24 * 20):
+        at = amplitude * np.sin(2 * np.pi * hour / 24) + rng.normal(0, 0.02)
+        memory = explain([], calm, BEGAN + hour * HOUR, [Position("age", "newest rows", at, 0.02**2)]).memory
+        assert memory is not None
+        calm = Calm(memory)
+    found = explain([move(0.13, margin=0.05)], calm, BEGAN + 20 * DAY)
+    assert bool(found.sentences) == is_explained
+    assert not explain([move(0.2, margin=0.05)], calm, BEGAN + 20 * DAY).sentences
+
+
+def test_ticks_that_are_far_apart_do_not_end_what_each_of_them_sees() -> None:
+    """Else each tick of a shift that stays would be an excursion, and the first would explain all others."""
+    stays = {hour: move() for hour in range(48, 480, 12)}
+    assert lived(stays, range(0, 480, 12))[1] == list(stays)

@@ -1,0 +1,87 @@
+"""Declarations by people: who may declare what, that it counts in the next tick, and that it is in the chain."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from selfheal.domain.monitoring.declarations import ROWS, Declared
+from selfheal.domain.records import SeasonMemory, Verdict
+from selfheal.kit.errors import PermanentError
+from selfheal.services.declarations import declarations, declare
+from selfheal.services.platform import Platform
+from selfheal.services.tick import collect, compare
+from selfheal.services.verification.decided import check_chain
+from tests import builders
+from tests.services.steps import tick, whole_tick
+from tests.times import T0
+from tests.traffic import serve, toy_rows
+
+HOUR = timedelta(hours=1)
+WHY = {"reason": "inventory week", "actor": "ann"}
+
+
+def test_a_declaration_counts_until_it_is_withdrawn(platform: Platform) -> None:
+    declare(platform, Declared.SEASONAL, "load_ratio", now=T0, **WHY)
+    declare(platform, Declared.SOUND, "restarts", now=T0 + HOUR, **WHY)
+    assert declarations(platform).seasonal == {
+        "load_ratio": f"declared seasonal by ann on {T0:%Y-%m-%d}: inventory week"
+    }
+    assert set(declarations(platform).sound) == {"restarts"}
+    declare(platform, Declared.NOT_SEASONAL, "load_ratio", now=T0 + 2 * HOUR, **WHY)
+    assert declarations(platform).seasonal == {}
+    assert check_chain(platform, None).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("what", "column", "reason", "named"),
+    [
+        (Declared.SEASONAL, "nonsense", "because", "there is no column 'nonsense'"),
+        (Declared.SEASONAL, ROWS, "because", "there is no column 'rows'"),
+        (Declared.SOUND, "strain", "because", "there is no column 'strain'"),
+        (Declared.SOUND, "load_ratio", " ", "a reason"),
+        (Declared.NOT_SOUND, "load_ratio", "because", "nothing to withdraw"),
+    ],
+)
+def test_a_wrong_declaration_is_refused_by_name(
+    platform: Platform, what: Declared, column: str, reason: str, named: str
+) -> None:
+    with pytest.raises(PermanentError, match=named):
+        declare(platform, what, column, reason=reason, actor="ann", now=T0)
+
+
+def test_what_a_person_declares_sound_is_no_broken_feed_and_says_so(platform: Platform) -> None:
+    rows = toy_rows(300).assign(load_ratio=0.7)
+    sent = serve(platform, rows, labelled_share=0)
+    assert whole_tick(platform, sent.last_at).verdict is Verdict.BROKEN_FEED
+    declare(platform, Declared.SOUND, "load_ratio", now=sent.last_at, **WHY)
+    proxy = collect(platform, sent.last_at)
+    assert proxy is not None
+    report = compare(platform, proxy.window)
+    assert report.feed_problems == ()
+    assert any("declared sound by ann" in sentence for sentence in report.explained)
+
+
+def test_a_tick_learns_from_the_one_before_it_and_stores_that_with_the_version(platform: Platform) -> None:
+    rows = toy_rows(300)
+    rows["load_ratio"] = np.minimum(5.0, rows["load_ratio"] + 1.0)
+    sent = serve(platform, rows, labelled_share=0)
+    assert whole_tick(platform, sent.last_at).verdict.is_shift
+    version = platform.versions.champion().version
+    memory = platform.ticks.season_memory(version)
+    assert memory is not None
+    assert {one.column for one in memory.excursions} >= {"load_ratio"}
+    assert all(one.since == sent.last_at and one.is_reported for one in memory.excursions)
+    assert platform.ticks.season_memory(version + 1) is None
+
+
+def test_a_repeated_tick_does_not_replace_what_was_learned(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(300), labelled_share=0)
+    version = platform.versions.champion().version
+    first, second = SeasonMemory(T0), SeasonMemory(T0 + HOUR)
+    tick(platform, sent.last_at, seasons=first)
+    tick(platform, sent.last_at, seasons=second)
+    assert platform.ticks.season_memory(version) == first
+    assert builders.drift_report().seasons is None
