@@ -112,7 +112,7 @@ def release_labels(
 @app.command(rich_help_panel="Change what serves")
 def declare(
     what: Annotated[Declared, typer.Argument(help="seasonal or sound; not_seasonal and not_sound withdraw it.")],
-    column: Annotated[str, typer.Argument(help="A feature; for sound: an input, or `rows` for repeated rows.")],
+    column: Annotated[str, typer.Argument(help="A feature; for sound: an input, or `_rows` for repeated rows.")],
     reason: Reason,
     as_json: JsonFlag = False,
 ) -> None:

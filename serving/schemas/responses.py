@@ -161,7 +161,7 @@ class DeclarationRequest(ReasonedRequest):
         min_length=1,
         max_length=200,
         pattern=r"^[^\x00]+$",
-        description="a feature; for `sound` an input, or `rows` for repeated rows",
+        description="a feature; for `sound` an input, or `_rows` for repeated rows",
     )
 
 

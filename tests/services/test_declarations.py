@@ -39,7 +39,7 @@ def test_a_declaration_counts_until_it_is_withdrawn(platform: Platform) -> None:
     ("what", "column", "reason", "named"),
     [
         (Declared.SEASONAL, "nonsense", "because", "there is no column 'nonsense'"),
-        (Declared.SEASONAL, ROWS, "because", "there is no column 'rows'"),
+        (Declared.SEASONAL, ROWS, "because", "there is no column '_rows'"),
         (Declared.SOUND, "strain", "because", "there is no column 'strain'"),
         (Declared.SOUND, "load_ratio", " ", "a reason"),
         (Declared.NOT_SOUND, "load_ratio", "because", "nothing to withdraw"),

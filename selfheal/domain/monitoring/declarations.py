@@ -14,8 +14,8 @@ from enum import StrEnum
 
 from selfheal.domain.records import Action, Decision
 
-ROWS = "rows"
-"""Stands for a column where whole rows are declared sound, although they are copies of others."""
+ROWS = "_rows"
+"""Stands for a column where whole rows are declared sound, although they are copies of others; no feature's name begins with `_`."""
 
 MAX_DECLARATIONS = 1_000
 """Number of newest declarations that are read."""
