@@ -25,6 +25,7 @@ MANY_FEATURES = 5
 
 LABELS_SELECTED = "labels_selected"
 """Kind of the alert that labels are seen not to be random, so that realised metrics are withheld."""
+
 MAX_EXPLAINED = 5
 """Number of shifts that are no drift in the reasons of a verdict; the tick's record has all of them."""
 
