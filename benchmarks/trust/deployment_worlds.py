@@ -1,4 +1,4 @@
-"""W16, W17, W18, W22: whole deployments, replayed under our policy and the oracle's.
+"""W16, W17, W18, W21, W22: whole deployments, replayed under our policy and the oracle's.
 
 The worlds are those of `selfheal.simulate.replay`, cut off when what is asked is known. A time that did not come counts as infinite, so
 medians are taken. Rows are those that judge (`halves`).
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -23,33 +23,32 @@ from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld, halves
 from selfheal.credit_risk import contract
 from selfheal.simulate.replay.build import build, source_of
 from selfheal.simulate.replay.catalogue import WORLDS as REPLAY_WORLDS
-from selfheal.simulate.replay.engine import INTERVAL, Replay, What
+from selfheal.simulate.replay.engine import INTERVAL, Event, Replay, What
 from selfheal.simulate.replay.natural import natural_deployment, read_named, recognised
 from selfheal.simulate.replay.policies import ORACLE, OURS, policy_named
+from selfheal.simulate.replay.worlds import Change, FromScenario, Later, RiskiestChange, Sudden, World
 
 if TYPE_CHECKING:
     from selfheal.simulate.replay.deployment import Deployment
 
 DEPLOYMENTS, DEPLOYMENTS_QUICK = 40, 1
 DAY = np.timedelta64(1, "D")
+Found = TypeVar("Found")
 ELEC2_BRIER = 0.175
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A world of the replay with another age of the champion or number of days after the change, under a policy."""
+    """A world of the replay under a policy."""
 
-    world: str
+    world: World
     seed: int
     policy: str
     data: Path
-    champion_age_days: float
-    days_after: float
 
     def replayed(self) -> Replay:
         """Replay it."""
-        world = replace(REPLAY_WORLDS[self.world], champion_age_days=self.champion_age_days, days_after=self.days_after)
-        deployment = build(world, source_of(halves(self.data)[1], contract, self.data.name), self.seed)
+        deployment = build(self.world, source_of(halves(self.data)[1], contract, self.data.name), self.seed)
         return policy_named(self.policy).run(deployment, INTERVAL, self.seed)
 
 
@@ -99,41 +98,34 @@ def _first_row_after_change(deployment: Deployment) -> int:
 
 
 def healings(cases: Sequence[Case]) -> list[Healing]:
-    """Replay the cases, as many at once as there are processors."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(os.cpu_count() or 1, get_context("spawn")) as pool:
-        return list(pool.map(_healing_of, cases))
+    """Replay the cases and say how each was healed."""
+    return _of_each(cases, _healing_of)
 
 
 def _healing_of(case: Case) -> Healing:
     return healing(case.replayed())
 
 
+def _of_each(cases: Sequence[Case], work: Callable[[Case], Found]) -> list[Found]:
+    """Do the work on each case, on as many at once as there are processors."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with ProcessPoolExecutor(os.cpu_count() or 1, get_context("spawn")) as pool:
+        return list(pool.map(work, cases))
+
+
 def _cases(
-    given: Given, world: str, policy: str, *, age: float | None = None, days_after: float | None = None
+    given: Given, world: World, policy: str, full: int = DEPLOYMENTS, quick: int = DEPLOYMENTS_QUICK
 ) -> list[Case]:
-    declared = REPLAY_WORLDS[world]
-    n_seeds = given.tries(DEPLOYMENTS, DEPLOYMENTS_QUICK)
-    return [
-        Case(
-            world,
-            1_000 * given.seed + number,
-            policy,
-            given.data,
-            declared.champion_age_days if age is None else age,
-            declared.days_after if days_after is None else days_after,
-        )
-        for number in range(n_seeds)
-    ]
+    first = 1_000 * given.seed
+    return [Case(world, first + number, policy, given.data) for number in range(given.tries(full, quick))]
 
 
 def against_oracle(
     given: Given, world: str, *, age: float, days_after: float, prefix: str
 ) -> Iterator[tuple[str, Figure]]:
     """Yield healing times of ours and of the oracle, their ratio, and the share of the oracle's points that was gained."""
-    named = {
-        policy: healings(_cases(given, world, policy, age=age, days_after=days_after)) for policy in (OURS, ORACLE)
-    }
+    changed = replace(REPLAY_WORLDS[world], champion_age_days=age, days_after=days_after)
+    named = {policy: healings(_cases(given, changed, policy)) for policy in (OURS, ORACLE)}
     days = {policy: [one.days for one in found] for policy, found in named.items()}
     yield f"{prefix}.days", median(days[OURS])
     yield f"{prefix}.days_oracle", median(days[ORACLE])
@@ -170,9 +162,48 @@ def partial_changes(given: Given) -> Figures:
     found: dict[str, Figure] = {}
     for world, gain in GAINS.items():
         for labels, name, days_after in (("labels_1440", world, 40.0), ("labels_144", f"{world}_few_labels", 130.0)):
-            days = [one.days for one in healings(_cases(given, name, OURS, days_after=days_after))]
+            changed = replace(REPLAY_WORLDS[name], days_after=days_after)
+            days = [one.days for one in healings(_cases(given, changed, OURS))]
             found[f"{labels}.{gain}.days"] = median(days, at_most(MOST_DAYS[labels][gain]))
     return found
+
+
+TURNS: tuple[Change, ...] = (
+    FromScenario(when=Sudden(days=3.0)),
+    RiskiestChange(0.5, "inverted", when=Later(days=9.0)),
+)
+"""A spell of three days, in which one version is promoted; once the cooldown is over, another one learns the world between; then the
+second change makes both wrong, and in part of the deployments probation takes the last one back."""
+
+ROLLBACK_DEPLOYMENTS, ROLLBACK_DEPLOYMENTS_QUICK = 160, 4
+"""So many that about 40 of them, and one, roll back."""
+
+
+def after_a_rollback(given: Given) -> Figures:
+    """W21: days from an automatic rollback to the next training while the version that serves again does harm, too."""
+    turning = replace(REPLAY_WORLDS["sudden"], changes=TURNS, champion_age_days=7.0, days_after=40.0)
+    waits = _of_each(_cases(given, turning, OURS, ROLLBACK_DEPLOYMENTS, ROLLBACK_DEPLOYMENTS_QUICK), _wait_of)
+    days = [wait for found in waits for wait in found]
+    return {
+        "rollbacks": exact(float(len(days))),
+        "days_to_next_attempt": median(days, at_most(14.0)),
+        "longest_days_to_next_attempt": exact(max(days, default=math.nan)),
+    }
+
+
+def _wait_of(case: Case) -> list[float]:
+    return waits_after_rollbacks(case.replayed().events)
+
+
+def waits_after_rollbacks(events: Iterable[Event]) -> list[float]:
+    """Return, for each rollback, the days until the next training; infinite if there was none."""
+    found = list(events)
+    trained = [event.time for event in found if event.what is What.TRAINED]
+    return [
+        min((float((time - event.time) / DAY) for time in trained if time > event.time), default=math.inf)
+        for event in found
+        if event.what is What.ROLLED_BACK
+    ]
 
 
 def elec2(given: Given) -> Figures:
@@ -194,5 +225,6 @@ WORLDS = (
     TrustWorld("W16", "a champion of 7, 30, 90 days, everything changes", Half.JUDGED, aged_champions),
     TrustWorld("W17", "a champion of 180 days, 144 labels a day", Half.CHOSEN, old_champion),
     TrustWorld("W18", "gains of 2, 5, 14 points", Half.JUDGED, partial_changes),
+    TrustWorld("W21", "an automatic rollback to a version that does harm, too", Half.CHOSEN, after_a_rollback),
     TrustWorld("W22", "Elec2 in its real order", Half.JUDGED, elec2),
 )

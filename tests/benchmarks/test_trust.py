@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.trust.deployment_worlds import waits_after_rollbacks
 from benchmarks.trust.entity_worlds import MOVED, Population, rows_of
 from benchmarks.trust.figures import Figure, Target, at_least, at_most, between, mean, median, rate
 from benchmarks.trust.worlds import all_worlds
 from selfheal.credit_risk import contract as credit_contract
 from selfheal.domain.contract import TRUE_LABEL
+from selfheal.simulate.replay.engine import Event, What
 
 
 def test_a_rate_meets_a_target_only_with_the_tries_that_its_bound_needs() -> None:
@@ -65,6 +67,14 @@ def test_a_target_is_written_as_people_write_it() -> None:
 
 def test_each_world_is_declared_once_and_named_by_its_number() -> None:
     assert all(name.removeprefix("W").isdigit() for name in all_worlds())
+
+
+def test_a_rollback_waits_for_the_next_training_and_for_ever_if_there_is_none() -> None:
+    def event(day: int, what: What) -> Event:
+        return Event(np.datetime64("2026-03-01") + np.timedelta64(day, "D"), 0, what, 1)
+
+    events = [(1, What.TRAINED), (3, What.ROLLED_BACK), (10, What.TRAINED), (12, What.TRAINED), (20, What.ROLLED_BACK)]
+    assert waits_after_rollbacks(event(day, what) for day, what in events) == [7.0, math.inf]
 
 
 # Customers that recur

@@ -32,6 +32,17 @@ class Sudden:
 
 
 @dataclass(frozen=True)
+class Later:
+    """Intensity 1 from `days` after the change on: a second change."""
+
+    days: float
+
+    def intensity(self, hours: FloatArray) -> FloatArray:
+        """Return the intensity at each time, in hours since the change."""
+        return (hours >= self.days * HOURS_PER_DAY).astype(np.float64)
+
+
+@dataclass(frozen=True)
 class Gradual:
     """Intensity that rises linearly from 0 at the change to 1 after `days`, and stays there."""
 
@@ -78,7 +89,7 @@ class Campaign:
         return (np.mod(hours, self.every_hours) < self.hours).astype(np.float64)
 
 
-When: TypeAlias = Sudden | Gradual | Seasonal | Recurring | Campaign
+When: TypeAlias = Sudden | Later | Gradual | Seasonal | Recurring | Campaign
 
 # What: changes of the population (who comes), of the inputs (what is measured), of the relation (what comes of it)
 

@@ -14,6 +14,7 @@ from selfheal.simulate.replay.worlds import (
     Gradual,
     GroupShift,
     Labels,
+    Later,
     Recurring,
     Seasonal,
     Sudden,
@@ -31,6 +32,7 @@ HOURS = np.array([-5.0, 0.0, 12.0, 24.0, 36.0, 48.0])
     [
         (Sudden(), [0, 1, 1, 1, 1, 1]),
         (Sudden(days=1), [0, 1, 1, 0, 0, 0]),
+        (Later(1.0), [0, 0, 0, 1, 1, 1]),
         (Gradual(2.0), [0, 0, 0.25, 0.5, 0.75, 1]),
         (Recurring(2.0, 1.0), [0, 1, 1, 0, 0, 1]),
         (Campaign(48.0, 3.0), [0, 1, 0, 0, 0, 1]),
