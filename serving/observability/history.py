@@ -9,10 +9,12 @@ from selfheal.adapters.postgres.decisions import onsets_since
 from selfheal.adapters.postgres.promotions import promotions_since
 from selfheal.adapters.postgres.tick_history import Step, step_for, steps_between
 from selfheal.domain.monitoring.drift import PROBABILITY
+from selfheal.domain.monitoring.label_sanity import sentence_of
 from selfheal.services.reports.figures import PastTick
-from selfheal.services.reports.files import read_tick_values
+from selfheal.services.reports.files import read_tick, read_tick_values
 from selfheal.services.reports.writer import past_tick
-from serving.schemas.dashboard import DriftRow, History, HistoryStep, MetricWithInterval
+from selfheal.services.status import labels_sentence
+from serving.schemas.dashboard import DriftRow, History, HistoryStep, LabelsOfClass, LabelState, MetricWithInterval
 from serving.schemas.responses import OnsetInfo, PromotionInfo
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from selfheal.adapters.postgres.store import Store
+    from selfheal.domain.records import TickRecord
 
 METRICS = ("auc_roc", "f1", "precision", "recall", "brier")
 MAX_PROMOTIONS, MAX_CHANGES = 100, 20
@@ -42,7 +45,37 @@ def history(store: Store, now: datetime, period: timedelta, max_points: int, fol
         drift=_drift_rows(store.contract.feature_names, steps, tick_values),
         promotions=[PromotionInfo.model_validate(row) for row in promotions_since(store, now - period, MAX_PROMOTIONS)],
         changes=[OnsetInfo.model_validate(onset) for onset in onsets_since(store, now - period, MAX_CHANGES)],
+        labels=label_state(_newest_tick(folder, steps)),
     )
+
+
+def label_state(tick: TickRecord | None) -> LabelState | None:
+    """Return what a tick says of the labels; None if it is unknown."""
+    if tick is None:
+        return None
+    delay, check = tick.performance.label_delay, tick.performance.label_check
+    ages = {} if delay is None else delay.matured_after_by_class_s
+    coverage = None if delay is None else delay.coverage
+    shares = {} if coverage is None else {0: coverage.negative, 1: coverage.positive}
+    suspect = () if check is None or not check.open else (sentence_of(check.open),)
+    return LabelState(
+        sentence=labels_sentence(tick),
+        matured_after_seconds=None if delay is None else delay.matured_after_s,
+        classes=[
+            LabelsOfClass(
+                label=label,
+                mostly_after_seconds=ages.get(str(label)),
+                labelled_pct=100 * shares[label] if label in shares else None,
+            )
+            for label in (0, 1)
+        ],
+        withheld=[*tick.performance.withheld, *suspect],
+    )
+
+
+def _newest_tick(folder: Path, steps: Sequence[Step]) -> TickRecord | None:
+    newest = steps[-1].newest if steps else None
+    return None if newest is None else read_tick(folder, newest.window_end, newest.tick_id)
 
 
 def _tick_values(folder: Path, step: Step) -> TickValues:

@@ -114,6 +114,28 @@ class DriftRow(BaseModel):
     )
 
 
+class LabelsOfClass(BaseModel):
+    """How the labels of one class come."""
+
+    label: int
+    mostly_after_seconds: float | None = Field(
+        description="age by which 95 % of this class's labels that have come had come; null if unknown"
+    )
+    labelled_pct: float | None = Field(
+        description="percent of this class's matured predictions that have a label, as the scores count the classes; by chance it "
+        "may exceed 100; null if unknown"
+    )
+
+
+class LabelState(BaseModel):
+    """How complete the labels are, and what is withheld because of them, by the newest tick."""
+
+    sentence: str = Field(description="from which age on labels are complete, or why that is unknown")
+    matured_after_seconds: float | None = Field(description="that age; null if unknown")
+    classes: list[LabelsOfClass]
+    withheld: list[str] = Field(description="what is not shown or not decided, and why, one sentence each")
+
+
 class History(BaseModel):
     """The monitor's results over a period."""
 
@@ -128,6 +150,9 @@ class History(BaseModel):
     promotions: list[PromotionInfo] = Field(description="in the period, the newest first")
     changes: list[OnsetInfo] = Field(
         description="changes of the relation between score and outcome that decisions of the period saw, the newest first"
+    )
+    labels: LabelState | None = Field(
+        description="of the period's newest tick; null if there is none, or this host does not have its file"
     )
 
 

@@ -137,6 +137,33 @@ def test_a_change_of_the_relation_is_marked_over_time_and_said_in_the_decision(r
     expect(panel(reading, "Decisions")).to_contain_text("best seen by load ratio); labels count since then")
 
 
+def test_how_complete_the_labels_are_is_told_by_class_and_so_is_what_is_withheld(
+    browser: Browser, keyed_api: Api
+) -> None:
+    state = {
+        "sentence": "not identifiable: labels of class 1 come first",
+        "matured_after_seconds": None,
+        "classes": [
+            {"label": 0, "mostly_after_seconds": 7_776_000, "labelled_pct": 38.4},
+            {"label": 1, "mostly_after_seconds": None, "labelled_pct": None},
+        ],
+        "withheld": ["realised metrics, gates and probation are withheld: labels of class 1 come first"],
+    }
+
+    def tell(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"labels": state})
+
+    with well_behaved_page(browser) as page:
+        page.route("**/monitoring/history*", tell)
+        quality = opened(page, keyed_api, READER).locator("#quality")
+        expect(quality.get_by_role("row", name="Class 0 90 d 38 %")).to_be_visible()
+        expect(quality.get_by_role("row", name="Class 1 unknown unknown")).to_be_visible()
+        expect(quality).to_contain_text("withheld realised metrics, gates and probation are withheld")
+        assert overflow_px(page) == 0
+        assert serious_findings(page) == []
+
+
 def test_every_chart_has_its_numbers_as_a_table(reading: Page) -> None:
     for region in ("drift", "distribution", "quality", "proxies"):
         reading.locator(f"#{region} summary", has_text="As a table").click()

@@ -1,8 +1,8 @@
 // Estimated and realised performance with their intervals, and where another version went live.
 import { byVersion, draw, lineWithBand, overTime } from "../charts.js";
-import { el, tableOf } from "../dom.js";
+import { el, tableOf, tag } from "../dom.js";
 import { empty } from "../panel.js";
-import { fixed, METRICS, moment } from "../format.js";
+import { fixed, METRICS, moment, span, UNKNOWN } from "../format.js";
 
 const SHOWN = ["auc_roc", "f1", "brier"];
 
@@ -17,6 +17,7 @@ export function showQuality(body, { history, evaluation }, aside) {
       empty(
         "The quality in this period is unknown: it needs labels (POST /labels), or enough predictions for an estimate.",
       ),
+      ...labels(history.labels),
     );
     return;
   }
@@ -41,6 +42,7 @@ export function showQuality(body, { history, evaluation }, aside) {
     ),
     legend(),
     table(history),
+    ...labels(history.labels),
   );
   for (const [name, place] of places) {
     const lines = (side) =>
@@ -74,6 +76,43 @@ function latest({ steps }, name) {
 
 const withInterval = ({ value, low, high }) =>
   low === null ? fixed(value) : `${fixed(value)} (${fixed(low)} to ${fixed(high)})`;
+
+/** How complete the labels are by class, and what is withheld because of them; nothing if the newest tick does not tell. */
+function labels(state) {
+  if (!state) return [];
+  const titles = ["", "95 % come within", "labelled, if mature"];
+  const row = ({ label, mostly_after_seconds: age, labelled_pct: share }) =>
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row", text: `Class ${label}` }),
+      el("td", { class: "number", text: age === null ? UNKNOWN : span(age) }),
+      el("td", { class: "number", text: share === null ? UNKNOWN : `${Math.round(share)} %` }),
+    );
+  const parts = [
+    el("h4", { text: "Labels" }),
+    ...state.withheld.map((text) => el("p", {}, tag("withheld", "warning"), ` ${text}.`)),
+    state.withheld.some((text) => text.includes(state.sentence))
+      ? null
+      : el("p", { class: "soft", text: `${state.sentence}.` }),
+    el(
+      "table",
+      { class: "small" },
+      el("caption", { class: "unseen", text: "Labels by class" }),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          titles.map((text) => el("th", { scope: "col", class: text ? "number" : null, text })),
+        ),
+      ),
+      el("tbody", {}, state.classes.map(row)),
+    ),
+  ];
+  return parts.filter(Boolean);
+}
 
 function legend() {
   const entry = (swatch, text) => el("span", {}, el("span", { class: `swatch ${swatch}` }), text);
