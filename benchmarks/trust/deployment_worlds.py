@@ -1,4 +1,4 @@
-"""W16, W17, W18, W21, W22: whole deployments, replayed under our policy and the oracle's.
+"""W11, W16, W17, W18, W21, W22: whole deployments, replayed under our policy and the oracle's.
 
 The worlds are those of `selfheal.simulate.replay`, cut off when what is asked is known. A time that did not come counts as infinite, so
 medians are taken. Rows are those that judge (`halves`).
@@ -18,15 +18,25 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from benchmarks.measured import at_least as at_least_so_many
-from benchmarks.trust.figures import NO_TARGET, Figure, at_most, exact, mean, median
+from benchmarks.trust.figures import NO_TARGET, Figure, at_least, at_most, exact, mean, median, rate
 from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld, halves
 from selfheal.credit_risk import contract
+from selfheal.domain.retraining.training import f1_optimal_threshold
 from selfheal.simulate.replay.build import build, source_of
 from selfheal.simulate.replay.catalogue import WORLDS as REPLAY_WORLDS
 from selfheal.simulate.replay.engine import INTERVAL, Event, Replay, What
 from selfheal.simulate.replay.natural import natural_deployment, read_named, recognised
 from selfheal.simulate.replay.policies import ORACLE, OURS, policy_named
-from selfheal.simulate.replay.worlds import Change, FromScenario, Later, RiskiestChange, Sudden, World
+from selfheal.simulate.replay.worlds import (
+    Change,
+    FromScenario,
+    Gradual,
+    InputShift,
+    Later,
+    RiskiestChange,
+    Sudden,
+    World,
+)
 
 if TYPE_CHECKING:
     from selfheal.simulate.replay.deployment import Deployment
@@ -168,6 +178,56 @@ def partial_changes(given: Given) -> Figures:
     return found
 
 
+RISING: tuple[Change, ...] = (InputShift(factor=3.0, n_inputs=3, when=Gradual(60.0)),)
+WINDOW, EVERY_DAYS = 7 * DAY, 5
+"""A refit learns from every other row within a week before and after, and is judged on the others; such a refit is made so often."""
+
+GAIN_POINTS = 2.0
+
+
+def rising_inputs(given: Given) -> Figures:
+    """W11: the strongest inputs rise slowly. Days from when a refit would gain two points of F1 to the next training.
+
+    Trainings that the calendar asks for count as well: they are part of the loop.
+    """
+    rising = replace(REPLAY_WORLDS["rising_input"], changes=RISING, days_after=75.0)
+    found = _of_each(_cases(given, rising, OURS), _asked_after_gain)
+    waits = [wait for _, wait in found]
+    return {
+        "days_until_a_refit_gains_2_points": median([day for day, _ in found]),
+        "days_to_retraining": median(waits, at_most(30.0)),
+        "within_30_days": rate(sum(wait <= 30 for wait in waits), len(waits), at_least(0.9)),
+    }
+
+
+def _asked_after_gain(case: Case) -> tuple[float, float]:
+    found = case.replayed()
+    day = _day_of_gain(found, case.seed)
+    if day is None:
+        return math.inf, math.inf
+    assert found.deployment.change is not None
+    moment = found.deployment.change + np.timedelta64(day, "D")
+    return float(day), wait_for(moment, [event.time for event in found.events if event.what is What.TRAINED])
+
+
+def _day_of_gain(found: Replay, seed: int) -> int | None:
+    """Return the first day after the change on which a refit would gain so many points on rows of that time; None if none does."""
+    stream, change = found.deployment.stream, found.deployment.change
+    assert change is not None
+    for day in range(0, int((stream.event_time[-1] - change) / DAY) - 7, EVERY_DAYS):
+        middle = change + np.timedelta64(day, "D")
+        low, high = np.searchsorted(stream.event_time, [middle - WINDOW, middle + WINDOW])
+        features, truth = stream.features(low, high), stream.true_label[low:high].astype(np.int64)
+        refit = contract.build_estimator(seed).fit(features[::2], truth[::2])
+        threshold = f1_optimal_threshold(truth[::2], refit.predict_proba(features[::2])[:, 1])
+        champion = found.models[0]
+        now = _quality(champion.score(features[1::2]), champion.threshold, truth[1::2])
+        refitted = _quality(refit.predict_proba(features[1::2])[:, 1], threshold, truth[1::2])
+        if 100 * (refitted.f1 - now.f1) >= GAIN_POINTS:
+            return day
+    return None
+
+
 TURNS: tuple[Change, ...] = (
     FromScenario(when=Sudden(days=3.0)),
     RiskiestChange(0.5, "inverted", when=Later(days=9.0)),
@@ -199,11 +259,12 @@ def waits_after_rollbacks(events: Iterable[Event]) -> list[float]:
     """Return, for each rollback, the days until the next training; infinite if there was none."""
     found = list(events)
     trained = [event.time for event in found if event.what is What.TRAINED]
-    return [
-        min((float((time - event.time) / DAY) for time in trained if time > event.time), default=math.inf)
-        for event in found
-        if event.what is What.ROLLED_BACK
-    ]
+    return [wait_for(event.time, trained) for event in found if event.what is What.ROLLED_BACK]
+
+
+def wait_for(moment: np.datetime64, times: Iterable[np.datetime64]) -> float:
+    """Return the days from a moment to the next of these times; infinite if there is none."""
+    return min((float((time - moment) / DAY) for time in times if time > moment), default=math.inf)
 
 
 def elec2(given: Given) -> Figures:
@@ -222,6 +283,7 @@ def elec2(given: Given) -> Figures:
 
 
 WORLDS = (
+    TrustWorld("W11", "the strongest inputs rise slowly", Half.CHOSEN, rising_inputs),
     TrustWorld("W16", "a champion of 7, 30, 90 days, everything changes", Half.JUDGED, aged_champions),
     TrustWorld("W17", "a champion of 180 days, 144 labels a day", Half.CHOSEN, old_champion),
     TrustWorld("W18", "gains of 2, 5, 14 points", Half.JUDGED, partial_changes),
