@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.trust.figures import NO_TARGET
-from benchmarks.trust.worlds import Figures, Given, TrustWorld, all_worlds
+from benchmarks.trust.worlds import Figures, Given, TrustWorld, all_worlds, measured
 
 
 def main(
@@ -23,6 +25,8 @@ def main(
     world: Annotated[list[str] | None, typer.Option(help="Only this world, such as W9; repeatable.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few tries: a look, not a figure.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Worlds at once; default: one a core.")] = os.cpu_count()
+    or 1,
 ) -> None:
     """Measure the loop in worlds in which it can go wrong. Exit code 1 if a target is missed."""
     worlds, console = all_worlds(), Console()
@@ -33,12 +37,15 @@ def main(
         )
     chosen = [worlds[name] for name in sorted(set(world or worlds), key=_place)]
     given = Given(data, tuple(stream or ()), quick, seed)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # many threads in each of many processes wait for each other
     found: dict[str, dict[str, Any]] = {}
-    for one in track(chosen, description="worlds", console=console):
-        began = time.monotonic()
-        figures = one.measure(given)
-        found[one.name] = _as_json(one, figures) | {"wall_s": round(time.monotonic() - began, 1)}
-        console.print(_table(one, figures))
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        waiting = {pool.submit(measured, one.name, given): one for one in chosen}
+        for done in track(as_completed(waiting), description="worlds", console=console, total=len(chosen)):
+            one, (figures, seconds) = waiting[done], done.result()
+            found[one.name] = _as_json(one, figures) | {"wall_s": round(seconds, 1)}
+            console.print(_table(one, figures))
+    found = {one.name: found[one.name] for one in chosen}
     if json_file is not None:
         about = {"data": data.name, "streams": [path.name for path in given.streams], "quick": quick, "seed": seed}
         json_file.write_text(json.dumps(about | {"worlds": found}, indent=2) + "\n", encoding="utf-8")

@@ -132,20 +132,18 @@ def calm_feeds(given: Given) -> Figures:
 
     days, kinds = orders(REFERENCE_ROWS, rng), people(REFERENCE_ROWS, rng)
     return {
-        "W15.one_day_called_broken": share_broken(
+        "one_day_called_broken": share_broken(
             n_tries, days, SHOP, lambda i: orders(WINDOW_ROWS, rng, day=i % len(DAYS)), bound
         ),
-        "W15.exchanged_shares_called_broken": share_broken(
+        "exchanged_shares_called_broken": share_broken(
             n_tries, kinds, PEOPLE, lambda _: people(WINDOW_ROWS, rng, 0.15, 0.05), bound
         ),
-        "W15.slices_called_broken": share_broken(n_tries, reference, credit, slice_of, bound),
-        "W15.calm_called_broken": share_broken(
-            n_tries, reference, credit, lambda _: drawn(rows, WINDOW_ROWS, rng), bound
-        ),
-        "W15.one_value_found": share_broken(n_tries, reference, credit, one_value, at_least(0.9)),
-        "W15.usual_value_filled_found": share_broken(n_tries, reference, credit, filled, Target()),
-        "W15.swap_found": share_broken(n_tries, reference, credit, swapped, at_least(0.85)),
-        "W15.swapped_flags_found": share_broken(n_tries, kinds, PEOPLE, swapped_flags, at_least(0.9)),
+        "slices_called_broken": share_broken(n_tries, reference, credit, slice_of, bound),
+        "calm_called_broken": share_broken(n_tries, reference, credit, lambda _: drawn(rows, WINDOW_ROWS, rng), bound),
+        "one_value_found": share_broken(n_tries, reference, credit, one_value, at_least(0.9)),
+        "usual_value_filled_found": share_broken(n_tries, reference, credit, filled, Target()),
+        "swap_found": share_broken(n_tries, reference, credit, swapped, at_least(0.85)),
+        "swapped_flags_found": share_broken(n_tries, kinds, PEOPLE, swapped_flags, at_least(0.9)),
     }
 
 
@@ -332,14 +330,14 @@ def seasonal_mixes(given: Given) -> Figures:
     for number, (name, tilt) in enumerate(SEASONS.items()):
         rngs = [np.random.default_rng([given.seed, 13, number, i]) for i in range(n_tries)]
         calm = [deployment(population, tilt, rng).episodes(LEARNING_DAYS) for rng in rngs]
-        figures[f"W13.{name}.episodes_after_day_28"] = look(calm, 1.0) if given.is_quick else mean(calm, at_most(1.0))
+        figures[f"{name}.episodes_after_day_28"] = look(calm, 1.0) if given.is_quick else mean(calm, at_most(1.0))
     mixes = {"day_and_night": day_and_night} if given.is_quick else {"still": still, **SEASONS}
     for number, (kind, (change, most)) in enumerate(CHANGES.items()):
         for mix, tilt in mixes.items():
             rngs = [np.random.default_rng([given.seed, 113, number, i]) for i in range(given.tries(20, 1))]
             days = [deployment(population, tilt, rng, change=change).days_until_drift(CHANGE_DAY) for rng in rngs]
             found = look(days, most) if given.is_quick else median(days, at_most(most))
-            figures[f"W13.{kind}_in_{mix}_found_after_days"] = found
+            figures[f"{kind}_in_{mix}_found_after_days"] = found
     return figures
 
 
@@ -364,7 +362,7 @@ def sent_again(given: Given) -> Figures:
         rngs = [np.random.default_rng([given.seed, 14, number, i]) for i in range(n_tries)]
         lived = [deployment(population, still, rng, sent_again=share) for rng in rngs]
         broken = [one for each in lived for one in each.is_broken]
-        name = f"W14.share_{round(share * 100)}"
+        name = f"share_{round(share * 100)}"
         n_episodes = [one.episodes() for one in lived]
         figures[f"{name}.episodes"] = look(n_episodes, 1.0) if given.is_quick else mean(n_episodes, at_most(1.0))
         figures[f"{name}.called_broken"] = rate(sum(broken), len(broken), at_most(0.02 if given.is_quick else 0.01))

@@ -5,6 +5,7 @@ Belongs here: the list, and the rows that worlds are made of. Does not belong he
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -72,3 +73,9 @@ def all_worlds() -> dict[str, TrustWorld]:
     from benchmarks.trust import modules
 
     return {world.name: world for module in modules() for world in module.WORLDS}
+
+
+def measured(name: str, given: Given) -> tuple[Figures, float]:
+    """Return a world's figures and the seconds that they took; for a process of its own."""
+    began = time.monotonic()
+    return dict(all_worlds()[name].measure(given)), time.monotonic() - began
