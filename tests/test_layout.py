@@ -30,7 +30,6 @@ ELSEWHERE: dict[str, str] = {
     "serving.database.command_pool": "tests/serving/routes/test_promotions.py",
     "serving.observability.distributions": "tests/serving/routes/test_overview.py",
     "serving.observability.overview": "tests/serving/routes/test_overview.py",
-    "serving.observability.history": "tests/serving/routes/test_overview.py",
     "serving.routes.dashboard": "tests/serving/dashboard/test_files.py",
     "serving.routes.labels": "tests/serving/ingest/test_labels.py",
     "serving.routes.live": "tests/serving/observability/test_live.py",

@@ -36,7 +36,7 @@ def declare(platform: LoopPlatform, what: Declared, column: str, *, reason: str,
         )
     contract = platform.contract
     known = contract.feature_names if what.subject is Declared.SEASONAL else (*contract.input_names, ROWS)
-    if column not in known:
+    if column not in known and not what.is_withdrawal:  # what was declared of a column that is gone can be withdrawn
         raise PermanentError(f"there is no column {column!r} to declare {what.subject}; name one of {', '.join(known)}")
     present = declarations(platform)
     of_kind = present.seasonal if what.subject is Declared.SEASONAL else present.sound

@@ -524,6 +524,9 @@ class DecisionDetail(DecisionInfo):
     """One decision of the loop, with everything it is based on."""
 
     onset: OnsetInfo | None = Field(description="the change since which labels count; null if none was shown")
+    declared: str | None = Field(
+        description="what a person declared of a column, such as `seasonal:age`; null if it is no declaration"
+    )
     conditions: list[ConditionInfo]
     gates: list[GateInfo]
     data_sha256: str | None = Field(description="digest of the training set")

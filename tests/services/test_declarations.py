@@ -52,6 +52,15 @@ def test_a_wrong_declaration_is_refused_by_name(
         declare(platform, what, column, reason=reason, actor="ann", now=T0)
 
 
+def test_what_was_declared_of_a_column_that_is_gone_can_be_withdrawn(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(platform, Declared.SEASONAL, "load_ratio", now=T0, **WHY)
+    monkeypatch.setattr(type(platform.contract), "feature_names", ("restarts",))
+    declare(platform, Declared.NOT_SEASONAL, "load_ratio", now=T0 + HOUR, **WHY)
+    assert declarations(platform).seasonal == {}
+
+
 def test_what_a_person_declares_sound_is_no_broken_feed_and_says_so(platform: Platform) -> None:
     rows = toy_rows(300).assign(load_ratio=0.7)
     sent = serve(platform, rows, labelled_share=0)

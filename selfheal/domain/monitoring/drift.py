@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING
 
 from selfheal.domain.monitoring.multivariate import MATERIAL_AUC, MAX_DOMAIN_ROWS, DomainCheck, domain_check
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
-from selfheal.domain.monitoring.seasons import ALL_COLUMNS, Calm, Explained, Kind, Move, Position, explain, margin
+from selfheal.domain.monitoring.seasons import (
+    ALL_COLUMNS,
+    FEWER_MISSING,
+    MISSING,
+    MORE_MISSING,
+    Calm,
+    Explained,
+    Kind,
+    Move,
+    Position,
+    explain,
+    margin,
+)
 from selfheal.domain.monitoring.shift import Distances, Sample, column_shift, distances, ks_distance, share_p_value
 from selfheal.domain.monitoring.thresholds import Thresholds, derive_thresholds
 from selfheal.domain.records import ColumnDrift, DriftReport, Window
@@ -44,9 +56,6 @@ MATERIAL_MISSING_POINTS = 5.0
 
 LOOKBACK, NEWEST = "look-back", "newest rows"
 """Names of the two windows in what is remembered of seasons."""
-
-MISSING = MORE_MISSING, FEWER_MISSING = "more missing", "fewer missing"
-"""Directions in which a missing rate moves."""
 
 TOGETHER = Kind(ALL_COLUMNS, LOOKBACK, "apart")
 """What the domain classifier finds to have moved."""

@@ -101,31 +101,35 @@ def score_parts(relation: Relation, seed: int) -> tuple[float, ScorePart, ScoreP
     """
     order = np.argsort(relation.expected, kind="stable")
     forecast, labels = relation.expected[order], relation.labels[order]
-    found = _parts(forecast, labels)
+    ties = np.unique(forecast, return_index=True)[1]
+    found = _parts(forecast, labels, ties)
     rng = np.random.default_rng(seed)
-    drawn = _drawn_parts(relation, order, N_FIRST_DRAWS, rng)
+    drawn = _drawn_parts(relation, order, ties, N_FIRST_DRAWS, rng)
     n_further_out = (drawn[:, 0] >= found[0]).sum(), (drawn[:, 1] <= found[1]).sum()
     if min(n_further_out) < UNREMARKABLE:
-        drawn = np.concatenate([drawn, _drawn_parts(relation, order, N_DRAWS - N_FIRST_DRAWS, rng)])
+        drawn = np.concatenate([drawn, _drawn_parts(relation, order, ties, N_DRAWS - N_FIRST_DRAWS, rng)])
     rate = float(forecast.mean())
     skill = rate * (1 - rate) - float((forecast * (1 - forecast)).mean())
     return skill, _part(found[0], drawn[:, 0], is_upper=True), _part(found[1], drawn[:, 1], is_upper=False)
 
 
-def _drawn_parts(relation: Relation, order: np.ndarray, n_draws: int, rng: np.random.Generator) -> FloatArray:
+def _drawn_parts(
+    relation: Relation, order: np.ndarray, ties: np.ndarray, n_draws: int, rng: np.random.Generator
+) -> FloatArray:
     """Return miscalibration and discrimination of label sets by chance, shape (n_draws, 2)."""
     forecast, chances = relation.expected[order], relation.drawn_expectations(n_draws, rng)[:, order]
     clusters = None if relation.clusters is None else relation.clusters[order]
     sets = uniform_variates(rng, chances.shape, clusters) < chances
-    return np.array([_parts(forecast, one) for one in sets.astype(np.float64)])
+    return np.array([_parts(forecast, one, ties) for one in sets.astype(np.float64)])
 
 
-def _parts(forecast: FloatArray, labels: FloatArray) -> tuple[float, float]:
-    """Return miscalibration and discrimination of an ascending forecast."""
+def _parts(forecast: FloatArray, labels: FloatArray, ties: np.ndarray) -> tuple[float, float]:
+    """Return miscalibration and discrimination of an ascending forecast; `ties` are the places at which each value begins."""
     from scipy.optimize import isotonic_regression
 
-    fitted = isotonic_regression(labels).x
-    squares = float(fitted @ fitted)  # of a fit by blocks, fit'y = fit'fit
+    sizes = np.diff(ties, append=len(labels)).astype(np.float64)
+    fitted = isotonic_regression(np.add.reduceat(labels, ties) / sizes, weights=sizes).x
+    squares = float(sizes @ fitted**2)  # of a fit by blocks, fit'y = fit'fit
     n, total = len(labels), float(labels.sum())
     score = float(forecast @ forecast) - 2 * float(forecast @ labels) + total
     return (score - (total - squares)) / n, (squares - total * total / n) / n

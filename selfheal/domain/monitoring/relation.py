@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-NEAR_THE_MEAN, MAX_SADDLE_STEPS, SADDLE_TOLERANCE = 2.0, 30, 1e-9
+NEAR_THE_MEAN, MAX_SADDLE_STEPS, SADDLE_TOLERANCE = 2.0, 100, 1e-9
 """Standard errors within which a tail is the normal one, because nothing is decided there; and when the search ends."""
 
 ANGLES = tuple(eighth * math.pi / 4 for eighth in range(4))
@@ -166,20 +166,31 @@ def _upper_tail(value: float, weights: FloatArray, chances: FloatArray, normal_v
     z = value / math.sqrt(variance)
     if abs(z) < NEAR_THE_MEAN:
         return 1 - normal.cdf(z)
-    point = value / variance
+    # Newton's method within a bracket: one entity of many rows makes the slope a staircase, on which it would jump to and fro.
+    side = math.copysign(1.0, value)
+    distance, low, high = abs(value) / variance, 0.0, math.inf
+    is_found = False
     for _ in range(MAX_SADDLE_STEPS):
-        tilted, _ = _tilted(point * weights, chances)
-        slope = float(weights @ tilted) - mean + normal_variance * point
-        curvature = float((weights**2 * tilted * (1 - tilted)).sum()) + normal_variance
-        step = min(1.0, max(-1.0, (value - slope) / curvature))
-        point += step
-        if abs(step) < SADDLE_TOLERANCE:
+        tilted, _ = _tilted(side * distance * weights, chances)
+        beyond = side * (float(weights @ tilted) - mean - value) + normal_variance * distance
+        low, high = (low, distance) if beyond > 0 else (distance, high)
+        step = beyond / (float((weights**2 * tilted * (1 - tilted)).sum()) + normal_variance + SMALLEST_WEIGHT)
+        following = distance - step
+        if not low < following < high:
+            following = 2 * distance if math.isinf(high) else (low + high) / 2
+        is_found = abs(following - distance) <= SADDLE_TOLERANCE * distance
+        distance = following
+        if is_found:
             break
+    point = side * distance
     tilted, cumulant = _tilted(point * weights, chances)
     curvature = float((weights**2 * tilted * (1 - tilted)).sum()) + normal_variance
-    exponent = point * (value + mean) - cumulant - normal_variance * point**2 / 2
-    root = math.copysign(math.sqrt(max(SMALLEST_WEIGHT, 2 * exponent)), point)
-    return 1 - normal.cdf(root + math.log(point * math.sqrt(curvature) / root) / root)
+    exponent = max(0.0, point * (value + mean) - cumulant - normal_variance * point**2 / 2)
+    if not is_found or exponent == 0 or curvature <= 0:
+        return math.exp(-exponent) if side > 0 else 1.0  # Chernoff's bound holds at any point
+    root = math.copysign(math.sqrt(2 * exponent), point)
+    tail = 1 - normal.cdf(root + math.log(point * math.sqrt(curvature) / root) / root)
+    return min(tail, math.exp(-exponent)) if side > 0 else tail
 
 
 def _tilted(exponents: FloatArray, chances: FloatArray) -> tuple[FloatArray, float]:

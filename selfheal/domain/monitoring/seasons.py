@@ -52,6 +52,9 @@ REMEMBERED_FOR = timedelta(days=400)
 MAX_REMEMBERED = 2_000
 """Number of kinds of excursions that are remembered, the latest: those of 250 columns that move in every way."""
 
+MISSING = MORE_MISSING, FEWER_MISSING = "more missing", "fewer missing"
+"""Directions in which a missing rate moves."""
+
 ALL_COLUMNS = "all columns together"
 """Stands for a column where the domain classifier tests all of them."""
 
@@ -140,9 +143,9 @@ def explain(moves: Sequence[Move], calm: Calm, now: datetime, positions: Iterabl
     sentences: dict[Kind, str] = {}
     for move in moves:
         under_way = _begun(known.get(move.kind), move.kind, now)
-        sentence = calm.declared.get(move.kind.column) or _sentence(
-            under_way, move, now, _amplitude(spreads.get(move.kind[:2]), now - memory.since)
-        )
+        declared = None if move.kind.direction in MISSING else calm.declared.get(move.kind.column)
+        amplitude = _amplitude(spreads.get(move.kind[:2]), now - memory.since)
+        sentence = declared or _sentence(under_way, move, now, amplitude)
         if sentence:
             sentences[move.kind] = sentence
         known[move.kind] = replace(
@@ -201,11 +204,13 @@ def _kind_of(one: Excursions) -> Kind:
 def _settled(one: Excursions, memory: SeasonMemory, now: datetime, *, is_spoiled: bool) -> Excursions:
     """Return an excursion that stays away as over; its limits are learned if it was reported and is no harm and no fault.
 
-    One that the tick before has seen does not stay away, however long ago that tick was.
+    One that the tick before has seen does not stay away, however long ago that tick was; but if nobody has looked for long,
+    how long it lasted is unknown, and nothing is learned from it.
     """
     if one.is_over:
         return one
-    one = replace(one, is_spoiled=one.is_spoiled or is_spoiled)
+    is_unwatched = memory.until is not None and now - memory.until > LONGEST_PAUSE
+    one = replace(one, is_spoiled=one.is_spoiled or is_spoiled or is_unwatched)
     length = one.until - one.since
     is_seen_by_last_tick = memory.until is None or one.until >= memory.until
     if is_seen_by_last_tick or now - one.until <= min(max(SHORTEST_PAUSE, PAUSE_SHARE * length), LONGEST_PAUSE):

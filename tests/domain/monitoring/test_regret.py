@@ -130,6 +130,33 @@ def test_nothing_is_lost_because_rows_recur() -> None:
     assert shares["rows"] >= 0.1
 
 
+@pytest.mark.parametrize("n_rows", [60, 200])
+def test_one_entity_of_many_rows_shows_no_loss(n_rows: int) -> None:
+    """The sum has one large step then, on which the search for the tail must not jump to and fro."""
+    found = []
+    for seed in range(100, 400):
+        own = rows_of(1_440 - n_rows, seed)
+        one = rows_of(1, seed + 1_000)
+        rows = pd.concat([own, *[one] * n_rows], ignore_index=True)
+        who = np.concatenate([np.arange(len(own)), np.full(n_rows, len(own))])
+        relation = Relation.of(rows, REFERENCE, ["load"], who)
+        assert relation is not None
+        directions = (np.ones(len(rows)), relation.basis[:, 1])
+        found += [relation.lower_tail(sign * direction) for direction in directions for sign in (1.0, -1.0)]
+    assert min(found) >= REGRET_LEVEL
+    assert np.mean(np.array(found) < 0.01) <= 0.02
+
+
+def test_the_parts_do_not_depend_on_the_order_of_rows_with_one_score() -> None:
+    rows = rows_of(1_200, 7).round({"probability": 1}).clip(lower=0.05)
+    parts = []
+    for ordered in (rows.sort_values(TRUE_LABEL), rows.sort_values(TRUE_LABEL, ascending=False)):
+        scores, labels = (ordered[name].to_numpy(dtype=np.float64) for name in ("probability", TRUE_LABEL))
+        _, miscalibration, discrimination = score_parts(certain_relation(scores, labels), seed=1)
+        parts.append((miscalibration.value, discrimination.value))
+    assert parts[0] == pytest.approx(parts[1], abs=1e-12)
+
+
 def test_a_small_reference_makes_the_same_loss_less_certain() -> None:
     rows, few = rows_of(1_440, 4, gone), PreparedRows(rows_of(700, seed=3))
     relation = Relation.of(rows, few, ["load"])

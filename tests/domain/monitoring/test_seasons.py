@@ -10,6 +10,7 @@ import pytest
 
 from selfheal.domain.monitoring.seasons import (
     MAX_REMEMBERED,
+    MORE_MISSING,
     REMEMBERED_FOR,
     Calm,
     Kind,
@@ -133,6 +134,19 @@ def test_a_declared_column_is_no_drift_and_says_who_declared_it() -> None:
     calm = Calm(SeasonMemory(BEGAN), None, {"age": "declared seasonal by ann on 2026-01-05: school holidays"})
     found = explain([move(0.9)], calm, BEGAN + HOUR)
     assert found.sentences == {HIGHER: "declared seasonal by ann on 2026-01-05: school holidays"}
+
+
+def test_a_declared_column_that_goes_missing_is_drift_as_ever() -> None:
+    gone = HIGHER._replace(direction=MORE_MISSING)
+    found = explain([move(kind=gone)], Calm(SeasonMemory(BEGAN), declared={"age": "declared seasonal by ann"}), BEGAN)
+    assert found.sentences == {}
+
+
+def test_time_in_which_nobody_looked_is_not_learned_as_a_length() -> None:
+    moved = {34: move()} | {34 + 24 * 90: move()}
+    calm, _ = lived(moved, [*range(35), *range(34 + 24 * 90, 24 * 93)])
+    (one,) = calm.memory.excursions
+    assert (one.known_effect, one.known_seconds) == (0.0, 0.0)
 
 
 def test_the_same_tick_twice_learns_nothing_more() -> None:

@@ -196,6 +196,7 @@ def test_a_declaration_is_recorded_in_the_chain_with_the_name_of_the_key(two: Ap
     assert asked.status_code == 200, asked.text
     decided = decision_of(two, asked)
     assert (decided["action"], decided["actor"], decided["reason"]) == ("declare", "ada", WORD["reason"])
+    assert decided["declared"] == "seasonal:load_ratio"
     stored = query(two.settings, "SELECT declared FROM retraining_decisions WHERE action = 'declare'")
     assert stored == [("seasonal:load_ratio",)]
     assert_problem(two.post("/declarations", WORD | {"declared": "sound", "column": "nonsense"}), 409)

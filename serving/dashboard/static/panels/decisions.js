@@ -126,6 +126,7 @@ function content(decision) {
       ["decided by", decision.actor],
       ["labels known", count(decision.n_labels)],
       ["relation changed", decision.onset ? changed(decision.onset) : null],
+      ["declared", decision.declared?.replace(":", ": ") ?? null],
       ["attempt", decision.attempt ? `${decision.attempt} of episode ${decision.episode_id ?? "–"}` : null],
     ]),
     el(
