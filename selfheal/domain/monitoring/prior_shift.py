@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from selfheal.domain.monitoring.newton import probability
+from selfheal.domain.monitoring.outcome_curve import SMALLEST_PROBABILITY, log_odds_of
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray
@@ -26,8 +27,8 @@ MIN_Z = 0.67
 """Standard errors from which the base rate counts as moved. Half of the calm windows pass, and some get a wider interval;
 a stricter limit would leave the interval too narrow in windows whose base rate has moved by a few standard errors."""
 
-N_STEPS, CONVERGED, SMALLEST_RATE = 20, 1e-7, 1e-4
-"""Newton steps for the likelihood, which is concave in the rate, and the last one; the rate is kept so far from 0 and 1."""
+N_STEPS, CONVERGED = 20, 1e-7
+"""Newton steps for the likelihood, which is concave in the rate, and how small the last one is."""
 
 N_BINS = 32
 """Bins of equally many scores, each with the mean of its log-odds, in which the bootstrap draws rows."""
@@ -44,7 +45,8 @@ class PriorShift:
     @property
     def log_odds_shift(self) -> float:
         """Return what to add to each row's log-odds."""
-        return log_odds(self.base_rate) - log_odds(self.reference_rate)
+        moved, before = log_odds_of(np.array([self.base_rate, self.reference_rate]))
+        return float(moved - before)
 
     def class_weights(self, labels: FloatArray) -> FloatArray:
         """Return the reference rows' weights under the new base rate, with mean about 1."""
@@ -88,7 +90,7 @@ def prior_shift(curve: Curve) -> PriorShift:
     # The derivative of the log-odds of `rate` by the coefficients.
     to_rate = (before * (1 - before)) @ basis / len(before) / (rate * (1 - rate))
     offsets, basis, n_now = curve.window
-    ratios = np.exp(offsets + basis @ curve.coefficients - log_odds(rate))
+    ratios = np.exp(offsets + basis @ curve.coefficients - log_odds_of(np.array(rate)))
     found = float(_most_likely(ratios[None, :], np.full((1, len(ratios)), 1 / len(ratios)), rate)[0])
     mixed = 1 + found * (ratios - 1)
     information = float((((ratios - 1) / mixed) ** 2).mean())
@@ -119,18 +121,11 @@ def drawn_curves(curve: Curve, shift: PriorShift, n_draws: int, rng: np.random.G
         counts = rng.multinomial(n_drawn, sizes / sizes.sum(), size=n_draws)
         drawn.append((counts / n_drawn, offsets + curves @ basis.T))
     (in_window, window), (in_reference, reference) = drawn
-    rates = np.clip((in_reference * probability(reference)).sum(axis=1), SMALLEST_RATE, 1 - SMALLEST_RATE)
-    before = np.log(rates / (1 - rates))
+    before = log_odds_of((in_reference * probability(reference)).sum(axis=1))
     found = _most_likely(np.exp(window - before[:, None]), in_window, shift.base_rate)
     shifted = curves.copy()
-    shifted[:, 0] += np.log(found / (1 - found)) - before
+    shifted[:, 0] += log_odds_of(found) - before
     return shifted
-
-
-def log_odds(rate: float) -> float:
-    """Return the log-odds of a rate, kept from 0 and 1."""
-    cut = min(max(rate, SMALLEST_RATE), 1 - SMALLEST_RATE)
-    return math.log(cut / (1 - cut))
 
 
 def _most_likely(ratios: FloatArray, weights: FloatArray, start: float) -> FloatArray:
@@ -147,7 +142,7 @@ def _most_likely(ratios: FloatArray, weights: FloatArray, start: float) -> Float
         rates = moved
         if is_found:
             break
-    return np.asarray(np.clip(rates, SMALLEST_RATE, 1 - SMALLEST_RATE), dtype=np.float64)
+    return np.asarray(np.clip(rates, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY), dtype=np.float64)
 
 
 def _binned(offsets: FloatArray, basis: FloatArray) -> tuple[IntArray, FloatArray, FloatArray]:
