@@ -17,7 +17,6 @@ from selfheal.domain.records import (
     PerformanceReport,
     Regret,
     ScoreMetrics,
-    ScorePart,
     Shortfall,
     Stage,
     Trigger,
@@ -98,12 +97,10 @@ def regret(**changes: Any) -> Regret:
     """Nothing is lost."""
     values: dict[str, Any] = {
         "n_rows": 400,
-        "skill": 0.02,
         "relation_p_value": 0.4,
         "f1": Shortfall(0.59, 0.6, 0.4),
         "auc_roc": Shortfall(0.84, 0.85, 0.3),
-        "miscalibration": ScorePart(0.002, 0.0018, 0.4),
-        "discrimination": ScorePart(0.021, 0.022, 0.4),
+        "parts": None,
     }
     return Regret(**(values | changes))
 

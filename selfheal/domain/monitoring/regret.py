@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal.domain.clusters import uniform_variates
-from selfheal.domain.records import Regret, ScorePart, Shortfall
+from selfheal.domain.records import Regret, ScorePart, ScoreParts, Shortfall
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray
@@ -28,11 +28,8 @@ REGRET_LEVEL = 5e-5
 PART_LEVEL = 0.01
 """Level at which a part of the score is named beside a changed relation, which has a stricter test of its own."""
 
-N_FIRST_DRAWS, N_DRAWS = 19, 199
-"""Simulated label sets: enough to see that a part of the score is as expected, and enough for `PART_LEVEL`."""
-
-UNREMARKABLE = 2
-"""Among `N_FIRST_DRAWS` label sets, so many that are at least as far out end the simulation (Besag and Clifford, 1991)."""
+N_DRAWS = 199
+"""Simulated label sets, enough for `PART_LEVEL`."""
 
 
 def regret(relation: Relation, threshold: float, seed: int) -> Regret:
@@ -43,15 +40,13 @@ def regret(relation: Relation, threshold: float, seed: int) -> Regret:
         threshold: from which probability on the champion decides for class 1.
         seed: of the simulated labels.
     """
-    skill, miscalibration, discrimination = score_parts(relation, seed)
+    p_value = relation.p_value_of_tails()
     return Regret(
         n_rows=len(relation.labels),
-        skill=skill,
-        relation_p_value=relation.p_value_of_tails(),
+        relation_p_value=p_value,
         f1=f1_shortfall(relation, threshold),
         auc_roc=auc_shortfall(relation),
-        miscalibration=miscalibration,
-        discrimination=discrimination,
+        parts=score_parts(relation, seed) if p_value < REGRET_LEVEL else None,
     )
 
 
@@ -91,7 +86,7 @@ def auc_shortfall(relation: Relation) -> Shortfall | None:
     return Shortfall(realised, expected, relation.lower_tail(below - above - expected * (negatives - positives)))
 
 
-def score_parts(relation: Relation, seed: int) -> tuple[float, ScorePart, ScorePart]:
+def score_parts(relation: Relation, seed: int) -> ScoreParts:
     """Return the expected skill, and the miscalibration and discrimination of the Brier score against label sets by chance.
 
     The Brier score is miscalibration - discrimination + uncertainty, by the isotonic fit (CORP: Dimitriadis, Gneiting and Jordan,
@@ -104,13 +99,10 @@ def score_parts(relation: Relation, seed: int) -> tuple[float, ScorePart, ScoreP
     ties = np.unique(forecast, return_index=True)[1]
     found = _parts(forecast, labels, ties)
     rng = np.random.default_rng(seed)
-    drawn = _drawn_parts(relation, order, ties, N_FIRST_DRAWS, rng)
-    n_further_out = (drawn[:, 0] >= found[0]).sum(), (drawn[:, 1] <= found[1]).sum()
-    if min(n_further_out) < UNREMARKABLE:
-        drawn = np.concatenate([drawn, _drawn_parts(relation, order, ties, N_DRAWS - N_FIRST_DRAWS, rng)])
+    drawn = _drawn_parts(relation, order, ties, N_DRAWS, rng)
     rate = float(forecast.mean())
     skill = rate * (1 - rate) - float((forecast * (1 - forecast)).mean())
-    return skill, _part(found[0], drawn[:, 0], is_upper=True), _part(found[1], drawn[:, 1], is_upper=False)
+    return ScoreParts(skill, _part(found[0], drawn[:, 0], is_upper=True), _part(found[1], drawn[:, 1], is_upper=False))
 
 
 def _drawn_parts(

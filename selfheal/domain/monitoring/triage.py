@@ -12,7 +12,7 @@ from selfheal.domain.records import (
     ConceptDrift,
     DriftReport,
     PerformanceReport,
-    Regret,
+    ScoreParts,
     Severity,
     Triage,
     Verdict,
@@ -144,14 +144,14 @@ def _regret_reasons(performance: PerformanceReport, min_share: float) -> list[st
         if loss is not None and loss.p_value < REGRET_LEVEL and loss.share_above(worthless) >= min_share
     ]
     if performance.concept_drift is ConceptDrift.SHOWN and found.relation_p_value < REGRET_LEVEL:
-        lost = _lost_skill(found, min_share)
+        lost = "" if found.parts is None else _lost_skill(found.parts, min_share)
         reasons.append(
             f"score and outcome are no longer related as in the reference{lost}: only a retraining fits them again"
         )
     return reasons
 
 
-def _lost_skill(found: Regret, min_share: float) -> str:
+def _lost_skill(found: ScoreParts, min_share: float) -> str:
     """Say which part of the score the loss lies in, if it is material."""
     parts = (
         ("miscalibration", found.miscalibration, found.miscalibration.value - found.miscalibration.by_chance),

@@ -333,21 +333,27 @@ class ScorePart:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreParts:
+    """Parts of the Brier score. They are judged relative to `skill`: by how much it is expected to beat that of a constant forecast."""
+
+    skill: float
+    miscalibration: ScorePart
+    discrimination: ScorePart
+
+
+@dataclass(frozen=True, slots=True)
 class Regret:
     """Realised quality of labelled rows against the one that the reference lets expect of them, both with their variance.
 
     `relation_p_value` is the one if score and outcome are related as in the reference, with tails that hold at small levels, too;
-    `skill` is by how much the forecast's Brier score is expected to beat that of a constant one; parts of the score are judged
-    relative to it.
+    `parts` are those of the Brier score; None unless the relation has certainly changed, since nothing else asks for them.
     """
 
     n_rows: int
-    skill: float
     relation_p_value: float
     f1: Shortfall | None
     auc_roc: Shortfall | None
-    miscalibration: ScorePart
-    discrimination: ScorePart
+    parts: ScoreParts | None
 
 
 @dataclass(frozen=True, slots=True)

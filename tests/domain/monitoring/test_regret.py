@@ -57,7 +57,8 @@ def test_a_loss_of_ranking_is_shown_where_the_inputs_say_nothing_in_many_rows() 
     assert found.auc_roc is not None
     assert found.auc_roc.p_value < REGRET_LEVEL
     assert found.auc_roc.share_above(0.5) > 0.2
-    assert found.discrimination.value < found.discrimination.by_chance
+    assert found.parts is not None
+    assert found.parts.discrimination.value < found.parts.discrimination.by_chance
 
 
 def test_a_loss_of_decisions_is_shown_where_the_brier_score_is_better_than_announced() -> None:
@@ -69,8 +70,9 @@ def test_a_loss_of_decisions_is_shown_where_the_brier_score_is_better_than_annou
     assert found.f1 is not None
     assert found.f1.p_value < REGRET_LEVEL
     assert found.f1.share_above(0.0) > 0.3
-    assert found.miscalibration.value > 2 * found.miscalibration.by_chance
-    assert found.miscalibration.p_value < 0.01
+    assert found.parts is not None
+    assert found.parts.miscalibration.value > 2 * found.parts.miscalibration.by_chance
+    assert found.parts.miscalibration.p_value < 0.01
 
 
 @pytest.mark.parametrize("shape", [(0.5, 5.0), (0.8, 4.0)], ids=["as before", "a riskier mix"])
@@ -152,8 +154,8 @@ def test_the_parts_do_not_depend_on_the_order_of_rows_with_one_score() -> None:
     parts = []
     for ordered in (rows.sort_values(TRUE_LABEL), rows.sort_values(TRUE_LABEL, ascending=False)):
         scores, labels = (ordered[name].to_numpy(dtype=np.float64) for name in ("probability", TRUE_LABEL))
-        _, miscalibration, discrimination = score_parts(certain_relation(scores, labels), seed=1)
-        parts.append((miscalibration.value, discrimination.value))
+        found = score_parts(certain_relation(scores, labels), seed=1)
+        parts.append((found.miscalibration.value, found.discrimination.value))
     assert parts[0] == pytest.approx(parts[1], abs=1e-12)
 
 
@@ -170,7 +172,8 @@ def test_a_small_reference_makes_the_same_loss_less_certain() -> None:
 def test_the_parts_add_up_to_the_brier_score_and_a_perfect_forecast_has_some_miscalibration() -> None:
     rows = rows_of(1_000, 7)
     scores, labels = (rows[name].to_numpy(dtype=np.float64) for name in ("probability", TRUE_LABEL))
-    skill, miscalibration, discrimination = score_parts(certain_relation(scores, labels), seed=1)
+    found = score_parts(certain_relation(scores, labels), seed=1)
+    skill, miscalibration, discrimination = found.skill, found.miscalibration, found.discrimination
     brier, rate = float(np.mean((scores - labels) ** 2)), float(labels.mean())
     assert miscalibration.value - discrimination.value + rate * (1 - rate) == pytest.approx(brier, abs=1e-12)
     assert miscalibration.by_chance > 0
@@ -188,5 +191,6 @@ def test_metrics_that_nothing_defines_are_unknown() -> None:
 def test_the_relation_is_certainly_changed_only_where_it_is() -> None:
     found = np.array([regret_of(rows_of(1_000, seed)).relation_p_value for seed in range(100, 160)])
     assert found.min() >= REGRET_LEVEL
+    assert regret_of(rows_of(1_000, 100)).parts is None, "nothing asks where a loss lies that is none"
     assert (found < 0.05).mean() <= 0.15
     assert regret_of(rows_of(1_440, 4, gone)).relation_p_value < REGRET_LEVEL

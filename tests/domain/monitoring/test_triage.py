@@ -8,7 +8,7 @@ import pytest
 
 from selfheal.domain.monitoring.regret import REGRET_LEVEL
 from selfheal.domain.monitoring.triage import HarmLimits, triage
-from selfheal.domain.records import ConceptDrift, ScorePart, Severity, Shortfall, Triage, Verdict
+from selfheal.domain.records import ConceptDrift, ScorePart, ScoreParts, Severity, Shortfall, Triage, Verdict
 from tests.builders import column_drift, drift_report, estimate, performance, regret, score, window
 
 LIMITS = HarmLimits(min_brier_excess=0.01, min_auc=0.72)
@@ -106,8 +106,8 @@ def test_a_relation_that_has_certainly_changed_asks_for_a_retraining() -> None:
 
 
 def test_a_changed_relation_says_in_which_part_of_the_score_the_loss_lies() -> None:
-    lost = {"miscalibration": ScorePart(0.008, 0.002, 0.005), "discrimination": ScorePart(0.012, 0.022, 0.005)}
-    outcome = concluded(seen=changed_relation(1e-6, **lost))
+    lost = ScoreParts(0.02, ScorePart(0.008, 0.002, 0.005), ScorePart(0.012, 0.022, 0.005))
+    outcome = concluded(seen=changed_relation(1e-6, parts=lost))
     assert outcome.reasons[0] == (
         "score and outcome are no longer related as in the reference (30% of the Brier score's skill is lost to miscalibration "
         "and 50% of the Brier score's skill is lost to discrimination): only a retraining fits them again"
