@@ -58,7 +58,7 @@ from selfheal.domain.monitoring.shift import column_shift, ks_distance, ks_p_val
 from selfheal.domain.monitoring.thresholds import Thresholds, derive_thresholds
 from selfheal.domain.monitoring.triage import HarmLimits, triage
 from selfheal.domain.records import SeasonMemory, Verdict, Window
-from selfheal.domain.retraining.training import f1_optimal_threshold
+from selfheal.domain.retraining.threshold import f1_optimal_threshold
 from selfheal.settings import load_settings
 
 IntArray: TypeAlias = npt.NDArray[np.int64]

@@ -38,7 +38,7 @@ from selfheal.domain.monitoring.intervals import metric_intervals
 from selfheal.domain.monitoring.performance import concept_drift, performance_report, score_metrics
 from selfheal.domain.monitoring.relation import relation_p_value
 from selfheal.domain.records import ConceptDrift, Estimate, PerformanceReport, ScoreMetrics, Window
-from selfheal.domain.retraining.training import f1_optimal_threshold
+from selfheal.domain.retraining.threshold import f1_optimal_threshold
 from selfheal.kit.errors import InvalidDataError
 
 TRAIN_SHARE, CALIBRATION_SHARE = 0.2, 0.3

@@ -59,7 +59,7 @@ from selfheal.domain.retraining.evidence import (
     level_of_verdict,
 )
 from selfheal.domain.retraining.judging import evaluate_gates
-from selfheal.domain.retraining.training import f1_optimal_threshold
+from selfheal.domain.retraining.threshold import f1_optimal_threshold
 from selfheal.kit.errors import InvalidDataError
 from selfheal.services.retraining import gate_limits
 from selfheal.settings import default_settings

@@ -42,7 +42,7 @@ from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.probation import FALSE_ROLLBACK_LEVEL, PairedScores, ProbationLimits, judge_probation
 from selfheal.domain.records import ModelVersion, Stage
-from selfheal.domain.retraining.training import f1_optimal_threshold
+from selfheal.domain.retraining.threshold import f1_optimal_threshold
 from selfheal.kit.errors import InvalidDataError
 from selfheal.settings import Settings
 

@@ -220,6 +220,10 @@ class Settings(BaseSettings):
     training_backend: Literal["loky", "threading", "dask"] = Field(
         "loky", description="where the fits of a training run: processes, threads, or the cluster of DASK_SCHEDULER"
     )
+    repairs: Literal["cheapest", "retraining"] = Field(
+        "cheapest",
+        description="what a retraining may end in: the cheapest repair that is as good, or always a newly fitted model",
+    )
     gate_level: float = Field(
         0.05, gt=0, lt=0.5, description="probability that a version is ever replaced by a model that is no better"
     )

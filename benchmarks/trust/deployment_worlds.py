@@ -21,7 +21,7 @@ from benchmarks.measured import at_least as at_least_so_many
 from benchmarks.trust.figures import NO_TARGET, Figure, at_least, at_most, exact, mean, median, rate
 from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld, halves
 from selfheal.credit_risk import contract
-from selfheal.domain.retraining.training import f1_optimal_threshold
+from selfheal.domain.retraining.threshold import f1_optimal_threshold
 from selfheal.simulate.replay.build import build, source_of
 from selfheal.simulate.replay.catalogue import WORLDS as REPLAY_WORLDS
 from selfheal.simulate.replay.engine import INTERVAL, Event, Replay, What

@@ -35,7 +35,8 @@ from selfheal.domain.retraining.class_counts import EVALUATION
 from selfheal.domain.retraining.dataset import training_set
 from selfheal.domain.retraining.evaluation import Evaluation, Scores, evaluation_on
 from selfheal.domain.retraining.judging import evaluate_gates
-from selfheal.domain.retraining.training import f1_optimal_threshold, train
+from selfheal.domain.retraining.threshold import f1_optimal_threshold
+from selfheal.domain.retraining.training import train
 from selfheal.kit.errors import InvalidDataError, TrainingFailedError
 
 if TYPE_CHECKING:

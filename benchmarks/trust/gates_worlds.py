@@ -45,7 +45,7 @@ from selfheal.domain.retraining.evidence import CHALLENGER_SAYS_SO as SAYS_SO
 from selfheal.domain.retraining.evidence import f1, kind_counts, level_of_verdict
 from selfheal.domain.retraining.gates import GATES_BY_NAME
 from selfheal.domain.retraining.judging import evaluate_gates
-from selfheal.domain.retraining.training import f1_optimal_threshold
+from selfheal.domain.retraining.threshold import f1_optimal_threshold
 from selfheal.services.retraining import gate_limits
 from selfheal.settings import Settings, default_settings
 

@@ -28,7 +28,7 @@ from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.monitoring.triage import harm_reasons, triage
 from selfheal.domain.records import PerformanceReport, ScoreMetrics, Triage, Window
 from selfheal.domain.retraining.requests import LatestTick, retraining_need
-from selfheal.domain.retraining.training import f1_optimal_threshold
+from selfheal.domain.retraining.threshold import f1_optimal_threshold
 from selfheal.services.tick import drift_limits, harm_limits
 from selfheal.settings import default_settings
 from selfheal.simulate.replay.changes import Traffic, apply_changes, choose_rows

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from selfheal.adapters.postgres.lock_keys import Lock
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.monitoring.window import TICK
-from selfheal.domain.records import Action, Decision, GateVerdict, ModelVersion, Onset, ShadowModel, Trigger
+from selfheal.domain.records import Action, Decision, GateVerdict, ModelVersion, Onset, Repair, ShadowModel, Trigger
 from selfheal.domain.retraining.class_counts import EVALUATION
 from selfheal.domain.retraining.conditions import (
     evaluate_conditions,
@@ -39,6 +39,7 @@ from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import IntegrityError, InvalidDataError, MissingArtifactError, TrainingFailedError
 from selfheal.kit.serialization import digest_of
 from selfheal.services.live_traffic import score_live_traffic
+from selfheal.services.repairs import ladder_for
 from selfheal.services.retraining_signals import (
     bootstrap_parts,
     first_moment,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from selfheal.adapters.datasets import Dataset
+    from selfheal.domain.retraining.judging import GateOutcome
     from selfheal.services.repositories import LoopPlatform
     from selfheal.settings import Settings
 
@@ -265,7 +267,15 @@ def train_shadow(
         return known
     run_id = open_run(None)
     with _recording_failure(platform, decision.decision_id, now):
-        trained = train(rows, contract, seed, parallelism(platform.settings), on_fits, _unlabelled(platform, rows))
+        trained = train(
+            rows,
+            contract,
+            seed,
+            parallelism(platform.settings),
+            on_fits,
+            _unlabelled(platform, rows),
+            ladder_for(platform, decision),
+        )
     return platform.registry.log_shadow(
         trained,
         rows,
@@ -318,7 +328,7 @@ def _judge(platform: LoopPlatform, shadow: ShadowModel, rows: TrainingSet, now: 
         model_name=shadow.model_name,
         trigger_reason=shadow.trigger_reason,
         action=outcome.action,
-        reason=outcome.reason,
+        reason=_reason(outcome, shadow),
         actor=training_decision.actor,
         champion_version=None if champion is None else champion.version,
         mlflow_run_id=shadow.mlflow_run_id,
@@ -344,6 +354,14 @@ def _judge(platform: LoopPlatform, shadow: ShadowModel, rows: TrainingSet, now: 
         shadow_scoring=scoring,
         worth_labelling=live.disputed if live is not None and kept.action is Action.INCONCLUSIVE else (),
     )
+
+
+def _reason(outcome: GateOutcome, shadow: ShadowModel) -> str:
+    """Return why, and what the challenger is if it is no retraining."""
+    choice = None if shadow.record is None else shadow.record.repair
+    if choice is None or choice.repair is Repair.RETRAINING:
+        return outcome.reason
+    return f"{outcome.reason} (the challenger is {choice.reason})"
 
 
 def evaluation_of(

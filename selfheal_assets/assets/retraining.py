@@ -170,8 +170,8 @@ def _what_was_dropped(info: TrainingSetInfo) -> Facts:
     kinds={"scikitlearn", "mlflow"},
     tags=ON_REQUEST,
     description=described(
-        "A candidate: tuned by grid search, calibrated, its threshold chosen, all on training rows; its metrics come from the "
-        "later evaluation rows. Logged to MLflow with everything needed to judge it and to train it again; not registered yet.",
+        "A candidate: tuned by grid search, calibrated, its threshold chosen, all on training rows, or a cheaper repair that is as "
+        "good (`repair`); its metrics come from the later evaluation rows. Logged to MLflow with everything needed to judge it and to train it again; not registered yet.",
         runs="after each `training_set`.",
         red="The estimator cannot be fitted or does not converge: the message says what to change. Production is untouched.",
     ),
@@ -199,6 +199,7 @@ def shadow_model(
                 "mlflow_run": links.mlflow_run(opened, shadow.mlflow_run_id),
                 "model_sha256": shadow.artifact_sha256,
                 **_calibration(shadow.record),
+                **_repair(shadow.record),
             }
         ),
     )
@@ -215,6 +216,15 @@ def _calibration(record: TrainingRecord | None) -> Facts:
         "recalibration": record.recalibration,
         **({"notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in record.notes))} if record.notes else {}),
     }
+
+
+def _repair(record: TrainingRecord | None) -> Facts:
+    """Return which repair the challenger is, and what it was chosen from."""
+    choice = None if record is None else record.repair
+    if choice is None:
+        return {}
+    rungs = table(map(to_dict, choice.rungs))
+    return {"repair": choice.repair.value, "repair_reason": choice.reason, "repairs_compared": rungs}
 
 
 def _shown(check: Calibration) -> dict[str, str | int | float]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TRUSTED_TYPES = (
     "numpy.dtype",
+    "selfheal.domain.model.recalibrated.RecalibratedClassifier",
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",

@@ -9,6 +9,8 @@ requests are scored in groups of whatever has arrived, an answer would depend on
 - Any other pipeline is called as it is: on the rows as they come if it ends in trees, which compare and never multiply,
   else on blocks that always have the same number of rows, so that BLAS takes the same path each time.
 
+A recalibrated model is the plain function of its classifier and then the correction, element by element.
+
 Belongs here: arithmetic that a scikit-learn class documents. Does not belong here: a model of our own.
 """
 
@@ -17,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from selfheal.domain.contract import FloatArray, ModelContract
+    from selfheal.domain.model.recalibrated import RecalibratedClassifier
 
 Step: TypeAlias = "Callable[[FloatArray], FloatArray]"
 
@@ -62,6 +65,9 @@ def plain_scoring(pipeline: Pipeline, probe: FloatArray) -> Step:
     Args:
         probe: feature rows on which the plain function must agree with the pipeline; if not, the pipeline itself is used.
     """
+    if _is_recalibrated(pipeline):
+        inner, correction = plain_scoring(pipeline.classifier, probe), pipeline.correction
+        return lambda matrix: correction(inner(matrix))
     plain = _composed(pipeline)
     try:
         if plain is not None and _agree(plain(probe), _predict(pipeline, probe), TOLERANCE):
@@ -69,6 +75,12 @@ def plain_scoring(pipeline: Pipeline, probe: FloatArray) -> Step:
         return _called(pipeline, probe)
     except Exception:  # a model's own code may raise anything on rows of the probe; it says so when it is called
         return _in_blocks(pipeline, BLOCK_ROWS[:1])
+
+
+def _is_recalibrated(pipeline: Any) -> TypeGuard[RecalibratedClassifier]:
+    from selfheal.domain.model.recalibrated import RecalibratedClassifier
+
+    return isinstance(pipeline, RecalibratedClassifier)
 
 
 def _agree(one: FloatArray, other: FloatArray, tolerance: float) -> bool:

@@ -307,7 +307,7 @@ class _Simulation:
             shift, curve = moved
             of_rows = curve.window.offsets + curve.window.basis @ curve.coefficients
             under_shift = self._expected(probability(of_rows + shift.log_odds_shift))
-            basis = replace(basis, reason=f"{basis.reason}; {_two_assumptions(known, under_shift)}")
+            basis = replace(basis, reason=f"{basis.reason}; {_two_assumptions(known, under_shift, shift)}")
             known = {name: (known[name] + under_shift[name]) / 2 for name in known.keys() & under_shift.keys()}
         enough = math.inf if self.harmful_below_auc is None else self.harmful_below_auc
         draws = simulate_unless(self.scores, calibration, self.threshold, self.seed, enough, self.clusters)
@@ -332,11 +332,12 @@ class _Simulation:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def _two_assumptions(unchanged: dict[str, float], moved: dict[str, float]) -> str:
+def _two_assumptions(unchanged: dict[str, float], moved: dict[str, float], shift: PriorShift) -> str:
     return (
         f"the inputs allow two readings, and the intervals hold under both: their mix has changed (events: "
         f"{100 * unchanged['positive_rate']:.1f} %), or the base rate has moved to {100 * moved['positive_rate']:.1f} % with the "
-        "same inputs in each class"
+        f"same inputs in each class (then {shift.log_odds_shift:+.2f} on the log-odds corrects the scores: a proposal, which labels "
+        "have to prove)"
     )
 
 

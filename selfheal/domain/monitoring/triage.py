@@ -112,7 +112,7 @@ def harm_reasons(
     """Return why the model is worse than it should be; empty if nothing shows it. Unknown values show nothing.
 
     Realised and estimated loss count only if their whole interval is beyond the limit; the estimate, which rests on the inputs
-    alone, also needs enough rows. A changed relation that is certain is a reason, too: only a retraining fits it again, whichever
+    alone, also needs enough rows. A changed relation that is certain is a reason, too: only a repair fits it again, whichever
     metric it has reached yet.
     """
     reasons: list[str] = []
@@ -146,7 +146,7 @@ def _regret_reasons(performance: PerformanceReport, min_share: float) -> list[st
     if performance.concept_drift is ConceptDrift.SHOWN and found.relation_p_value < REGRET_LEVEL:
         lost = "" if found.parts is None else _lost_skill(found.parts, min_share)
         reasons.append(
-            f"score and outcome are no longer related as in the reference{lost}: only a retraining fits them again"
+            f"score and outcome are no longer related as in the reference{lost}: only a repair fits them again"
         )
     return reasons
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from selfheal.domain.records.monitoring import ScoreMetrics
 
@@ -106,6 +106,51 @@ class Calibration:
     spiegelhalter_z: float | None
 
 
+class Repair(StrEnum):
+    """What a challenger is made by, the cheapest first."""
+
+    THRESHOLD = "threshold"
+    """The champion with another decision threshold."""
+    PRIOR_SHIFT = "prior_shift"
+    """The champion with a constant added to its log-odds, for another base rate."""
+    PLATT = "platt"
+    """The champion with a line of its log-odds (Platt scaling)."""
+    BETA = "beta"
+    """The champion with beta calibration, if its score is not a logistic function."""
+    RETURN = "return"
+    """An archived version as it was, with a threshold of today."""
+    RETRAINING = "retraining"
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A repair that was compared, on training rows that it had not been fitted to.
+
+    `version` is the registered version that it keeps the fit of; None: a new fit. `f1` is at thresholds of the other folds.
+    """
+
+    repair: Repair
+    version: int | None
+    log_loss: float
+    f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class RepairChoice:
+    """Which repair a challenger is, why, and what it was chosen from (`selfheal.domain.retraining.repairs`).
+
+    `metric` is the primary metric that it had to improve; the costs count if that is the expected cost.
+    """
+
+    repair: Repair
+    version: int | None
+    reason: str
+    rungs: tuple[Rung, ...]
+    metric: Literal["f1", "log_loss", "brier", "auc", "expected_cost"] = "f1"
+    cost_of_false_alarm: float = 1.0
+    cost_of_miss: float = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
     """What is needed to train the same model again, bit for bit, and the results of its training.
@@ -123,6 +168,8 @@ class TrainingRecord:
     recalibrated: Calibration | None
     evaluation: Calibration
     notes: tuple[str, ...] = ()
+    repair: RepairChoice | None = None
+    """None: nothing but a retraining was considered."""
 
 
 @dataclass(frozen=True, slots=True)

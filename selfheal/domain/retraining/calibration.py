@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from selfheal.domain.model.correction import SMALLEST, Correction
 from selfheal.domain.records import Calibration
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ shipped data, or log-odds stretched by a quarter."""
 OFF_DEVIANCE = -2 * math.log(0.001)
 """Deviance from which on an error of calibration is more than chance: the 99.9 % quantile of chi-squared, 2 degrees of freedom."""
 
-SMALLEST = 1e-12
 NEWTON_STEPS, HALVINGS = 50, 30
 
 
@@ -59,7 +59,7 @@ def check_calibration(labels: IntArray, probabilities: FloatArray) -> Calibratio
     p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
     variance = float(((1 - 2 * p) ** 2 * p * (1 - p)).sum())
     z = float(((labels - p) * (1 - 2 * p)).sum()) / math.sqrt(variance) if variance > 0 else None
-    line = _fitted_line(labels, _logit(p))
+    line = fitted_line(labels, _logit(p))
     if line is None:
         return Calibration(len(labels), None, None, None, z)
     gained = _log_likelihood(labels, line[0] + line[1] * _logit(p)) - _log_likelihood(labels, _logit(p))
@@ -103,7 +103,7 @@ def calibration_line(labels: IntArray, probabilities: FloatArray) -> Calibration
     (Cox, 1958, Biometrika 45; Van Calster et al., 2016, J. Clin. Epidemiol. 74). Errors are those of the information matrix.
     """
     logits = _logit(np.clip(probabilities, SMALLEST, 1 - SMALLEST))
-    line, shift = _fitted_line(labels, logits), _fitted_shift(labels, logits)
+    line, shift = fitted_line(labels, logits), fitted_shift(labels, logits)
     if line is None or shift is None:
         return None
     design = np.column_stack([np.ones_like(logits), logits])
@@ -119,38 +119,52 @@ def is_off(line: CalibrationLine) -> bool:
     return is_material and line.deviance > OFF_DEVIANCE
 
 
-def corrected(probabilities: FloatArray, check: Calibration) -> FloatArray:
-    """Return the corrected probabilities expit(a + b logit p)."""
+def correction_of(check: Calibration) -> Correction:
+    """Return the correction that a fitted calibration line is."""
     assert check.intercept is not None and check.slope is not None, "only a line that was fitted corrects"
-    p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
-    return _expit(check.intercept + check.slope * _logit(p))
+    return Correction(check.intercept, check.slope, check.slope)
 
 
-def folded_into_linear_step(pipeline: Pipeline, check: Calibration, x: FloatArray) -> Pipeline | None:
-    """Return a copy of a pipeline with the calibration line folded into its logistic step; None if it has no such step.
+def folded_into_linear_step(pipeline: Pipeline, line: Correction, x: FloatArray) -> Pipeline | None:
+    """Return a copy of a pipeline with a line of the log-odds folded into its logistic step; None if it has no such step.
 
     a + b (intercept + coefficients . z) is again a logistic model: same class, same explanation, same speed. The result is
     tested on the rows `x`, not inferred from the name of the step.
     """
-    assert check.intercept is not None and check.slope is not None, "only a line that was fitted corrects"
+    assert line.is_line, "only a line of the log-odds can be folded in"
     copy = deepcopy(pipeline)
-    last: Any = copy.steps[-1][1]
+    last: Any = copy.steps[-1][1] if hasattr(copy, "steps") else None
     coefficients, intercept = getattr(last, "coef_", None), getattr(last, "intercept_", None)
     if coefficients is None or intercept is None or np.shape(coefficients)[:1] != (1,) or np.size(intercept) != 1:
         return None
-    last.coef_ = coefficients * check.slope
-    last.intercept_ = intercept * check.slope + check.intercept
-    wanted = corrected(pipeline.predict_proba(x)[:, 1], check)
+    last.coef_ = coefficients * line.of_event
+    last.intercept_ = intercept * line.of_event + line.intercept
+    wanted = line(pipeline.predict_proba(x)[:, 1])
     found = copy.predict_proba(x)[:, 1]
     return copy if np.allclose(found, wanted, rtol=1e-6, atol=1e-9) else None
 
 
-def _fitted_line(labels: IntArray, logits: FloatArray) -> tuple[float, float] | None:
-    """Maximise the likelihood by Newton's method from (0, 1), halving steps until they go uphill; None without a maximum."""
-    if len(set(labels.tolist())) < 2 or np.ptp(logits) < 1e-9:
+def fitted_line(labels: IntArray, logits: FloatArray) -> tuple[float, float] | None:
+    """Return intercept and slope of the most likely line; None without a maximum."""
+    if np.ptp(logits) < 1e-9:
         return None
-    design = np.column_stack([np.ones_like(logits), logits])
-    line = np.array([0.0, 1.0])
+    found = most_likely(labels, np.column_stack([np.ones_like(logits), logits]), np.array([0.0, 1.0]))
+    return None if found is None else (float(found[0]), float(found[1]))
+
+
+def most_likely(labels: IntArray, design: FloatArray, start: FloatArray) -> FloatArray | None:
+    """Return the coefficients of the most likely log-odds `design @ coefficients`; None without a maximum.
+
+    Newton's method; steps are halved until they go uphill.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        design: shape (n, k).
+        start: the coefficients to start from, shape (k,).
+    """
+    if len(set(labels.tolist())) < 2:
+        return None
+    line = start
     for _ in range(NEWTON_STEPS):
         p = _expit(design @ line)
         hessian = design.T @ (design * (p * (1 - p))[:, None])
@@ -167,11 +181,11 @@ def _fitted_line(labels: IntArray, logits: FloatArray) -> tuple[float, float] | 
             step = step / 2
         line = line + step
         if np.abs(step).max() < 1e-10:
-            return float(line[0]), float(line[1])
+            return line
     return None
 
 
-def _fitted_shift(labels: IntArray, logits: FloatArray) -> tuple[float, float] | None:
+def fitted_shift(labels: IntArray, logits: FloatArray) -> tuple[float, float] | None:
     """Return the best constant to add to the log-odds, and its standard error; None without a finite one."""
     if len(set(labels.tolist())) < 2:
         return None

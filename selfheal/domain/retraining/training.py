@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform as machine
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,10 @@ from selfheal.domain.clusters import ENTITY, Clusters, row_clusters
 from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract
 from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.monitoring.performance import score_metrics
-from selfheal.domain.records import Calibration, ScoreMetrics, TrainingRecord
+from selfheal.domain.records import Calibration, Repair, RepairChoice, ScoreMetrics, TrainingRecord
 from selfheal.domain.retraining.calibration import (
     check_calibration,
-    corrected,
+    correction_of,
     folded_into_linear_step,
     needs_recalibration,
 )
@@ -33,7 +33,10 @@ from selfheal.domain.retraining.fitting import (
     fold_probabilities,
     iteration_limits,
 )
+from selfheal.domain.retraining.repairs import NAMES as REPAIR_NAMES
+from selfheal.domain.retraining.repairs import Candidate, Ladder, RecentRows, choose_repair
 from selfheal.domain.retraining.search import SCORING, grid_scores
+from selfheal.domain.retraining.threshold import f1_optimal_threshold
 from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import TrainingFailedError
 
@@ -91,6 +94,31 @@ class _Rows:
     n_original: int
     clusters: Clusters = None
 
+    @property
+    def recent_y(self) -> IntArray:
+        """Return the labels of the recent rows."""
+        return self.y[self.n_original :]
+
+    @property
+    def recent(self) -> RecentRows:
+        """Return the recent rows alone, with the same folds."""
+        n = self.n_original
+        folds = [(learn[learn >= n] - n, predict - n) for learn, predict in self.folds]
+        return RecentRows(self.x[n:], self.recent_y, folds, None if self.clusters is None else self.clusters[n:])
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model before its threshold: out-of-fold `probabilities` of the recent rows, and its calibration before a correction."""
+
+    pipeline: Pipeline
+    probabilities: FloatArray
+    params: dict[str, Any]
+    uncorrected: Calibration
+    correction: str
+    notes: tuple[str, ...]
+    repair: RepairChoice | None = None
+
 
 def train(
     training_set: TrainingSet,
@@ -99,6 +127,7 @@ def train(
     parallelism: Parallelism | None = None,
     on_fits: Progress | None = None,
     unlabelled: pd.DataFrame | None = None,
+    ladder: Ladder | None = None,
 ) -> TrainedModel:
     """Train a model: grid search by cross-validation, calibration and F1-optimal threshold out of fold, then metrics.
 
@@ -109,6 +138,7 @@ def train(
     Args:
         unlabelled: predictions of the time of the reference that are not in the training set: all features and `created_at`.
             The reference is drawn from all traffic, since who has a label may be chosen.
+        ladder: versions of which a cheaper repair may come (`selfheal.domain.retraining.repairs`); None: a new fit.
 
     Raises:
         TrainingFailedError: if the contract builds no pipeline, no candidate can be fitted, the best one does not converge even
@@ -118,31 +148,22 @@ def train(
     judge = training_set.part(EVALUATION)
     rows = _rows(training_set.part(TRAIN), contract, seed)
     x_judge, y_judge = _matrix(judge, contract), judge[TRUE_LABEL].to_numpy(dtype=np.int64)
-    n_searched = math.prod(map(len, contract.param_grid.values())) * FOLDS
-    n_fits = n_searched + 1 + FOLDS
-    told = on_fits or _unheard
-    with (parallelism or Parallelism()).in_force():
-        best = _search(rows, contract, seed, lambda n_done: told(n_done, n_fits))
-        pipeline, more_iterations = _fitted(build_pipeline(contract, seed).set_params(**best), rows)
-        told(n_searched + 1, n_fits)
-        out_of_fold = _out_of_fold(pipeline, rows, seed)
-        told(n_fits, n_fits)
-        before = check_calibration(rows.y[rows.n_original :], out_of_fold)
-        pipeline, out_of_fold, how = _recalibrated(pipeline, out_of_fold, before, rows, seed)
-    threshold = f1_optimal_threshold(rows.y[rows.n_original :], out_of_fold)
-    judged = _probabilities(pipeline, contract, x_judge)
-    params = {**best, **more_iterations, "threshold": threshold, "folds": FOLDS, "scoring": SCORING, "seed": seed}
+    model = _new_fit(rows, contract, seed, parallelism or Parallelism(), on_fits or _unheard)
     if training_set.info.original_weight is not None:
-        params["original_weight"] = training_set.info.original_weight
+        model.params["original_weight"] = training_set.info.original_weight
+    if ladder is not None:
+        model = _cheapest_repair(ladder, model, rows, contract, seed)
+    threshold = f1_optimal_threshold(rows.recent_y, model.probabilities)
+    judged = _probabilities(model.pipeline, contract, x_judge)
     return TrainedModel(
-        pipeline=pipeline,
+        pipeline=model.pipeline,
         threshold=threshold,
-        params=params,
+        params=model.params | {"threshold": threshold, "folds": FOLDS, "scoring": SCORING, "seed": seed},
         metrics=score_metrics(y_judge, judged, threshold),
         reference=_with_unlabelled(
-            *_reference(training_set.frame, contract, np.concatenate([out_of_fold, judged]), len(judge)),
+            *_reference(training_set.frame, contract, np.concatenate([model.probabilities, judged]), len(judge)),
             unlabelled,
-            pipeline,
+            model.pipeline,
             contract,
         ),
         record=TrainingRecord(
@@ -150,24 +171,52 @@ def train(
             code_version=code_version(),
             libraries=library_versions(),
             param_grid=grid_as_text(contract.param_grid),
-            out_of_fold=before,
-            recalibration=how,
-            recalibrated=None if how == NOT_NEEDED else check_calibration(rows.y[rows.n_original :], out_of_fold),
+            out_of_fold=model.uncorrected,
+            recalibration=model.correction,
+            recalibrated=None
+            if model.correction == NOT_NEEDED
+            else check_calibration(rows.recent_y, model.probabilities),
             evaluation=check_calibration(y_judge, judged),
-            notes=_notes(more_iterations, before, how),
+            notes=model.notes,
+            repair=model.repair,
         ),
     )
 
 
-def f1_optimal_threshold(labels: IntArray, probabilities: FloatArray) -> float:
-    """Return the threshold with the highest F1, halfway to the next lower probability so that no row equals it."""
-    from sklearn.metrics import precision_recall_curve
+def _new_fit(rows: _Rows, contract: ModelContract, seed: int, parallelism: Parallelism, told: Progress) -> _Model:
+    """Tune, fit and calibrate a new model."""
+    n_searched = math.prod(map(len, contract.param_grid.values())) * FOLDS
+    n_fits = n_searched + 1 + FOLDS
+    with parallelism.in_force():
+        best = _search(rows, contract, seed, lambda n_done: told(n_done, n_fits))
+        pipeline, more_iterations = _fitted(build_pipeline(contract, seed).set_params(**best), rows)
+        told(n_searched + 1, n_fits)
+        out_of_fold = _out_of_fold(pipeline, rows, seed)
+        told(n_fits, n_fits)
+        before = check_calibration(rows.recent_y, out_of_fold)
+        pipeline, out_of_fold, how = _recalibrated(pipeline, out_of_fold, before, rows, seed)
+    notes = _notes(more_iterations, before, how)
+    return _Model(pipeline, out_of_fold, {**best, **more_iterations}, before, how, notes)
 
-    precision, recall, thresholds = precision_recall_curve(labels, probabilities)
-    f1 = 2 * precision[:-1] * recall[:-1] / np.maximum(precision[:-1] + recall[:-1], 1e-12)
-    best = int(np.argmax(f1))
-    below = thresholds[best - 1] if best else 0.0
-    return float((thresholds[best] + below) / 2)
+
+def _cheapest_repair(ladder: Ladder, new: _Model, rows: _Rows, contract: ModelContract, seed: int) -> _Model:
+    """Return the model that the ladder of repairs ends at; the new fit if nothing cheaper will do."""
+    fit = Candidate(Repair.RETRAINING, None, new.probabilities, new.probabilities, lambda: new.pipeline)
+    found = choose_repair(ladder, fit, rows.recent, contract, seed)
+    if found is None:
+        return replace(new, notes=(*new.notes, f"version {ladder.champion.version} does not score the training rows"))
+    candidate, choice = found
+    if choice.repair is Repair.RETRAINING:
+        return replace(new, repair=choice)
+    return _Model(
+        pipeline=candidate.build(),
+        probabilities=candidate.probabilities,
+        params={"repair": choice.repair.value, "repaired_version": choice.version},
+        uncorrected=check_calibration(rows.recent_y, candidate.uncorrected),
+        correction=NOT_NEEDED if candidate.uncorrected is candidate.probabilities else REPAIR_NAMES[choice.repair],
+        notes=(choice.reason,),
+        repair=choice,
+    )
 
 
 def library_versions() -> dict[str, str]:
@@ -339,9 +388,10 @@ def _recalibrated(
     """
     if not needs_recalibration(check):
         return pipeline, out_of_fold, NOT_NEEDED
-    folded = folded_into_linear_step(pipeline, check, rows.x)
+    line = correction_of(check)
+    folded = folded_into_linear_step(pipeline, line, rows.x)
     if folded is not None:
-        return folded, corrected(out_of_fold, check), FOLDED
+        return folded, line(out_of_fold), FOLDED
     if rows.n_original:
         return pipeline, out_of_fold, "not possible: this estimator's sigmoid cannot be fitted to weighted rows"
     from sklearn.calibration import CalibratedClassifierCV

@@ -23,6 +23,7 @@ from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import PermanentError
 from selfheal.kit.same_numbers import is_same
 from selfheal.kit.serialization import to_dict
+from selfheal.services.repairs import ladder_of_record
 from selfheal.services.retraining import parallelism
 
 if TYPE_CHECKING:
@@ -58,7 +59,15 @@ def reproduce(platform: Platform, version: int, on_fits: Progress | None = None)
         )
     recorded = platform.registry.model_bytes(registered)
     rows = platform.registry.training_set(shadow)
-    trained = train(rows, platform.contract, shadow.record.seed, parallelism(platform.settings), on_fits)
+    trained = train(
+        rows,
+        platform.contract,
+        shadow.record.seed,
+        parallelism(platform.settings),
+        on_fits,
+        None,
+        ladder_of_record(platform, shadow.record.repair),
+    )
     changes = changed_since(shadow.record, platform.contract)
 
     def differing(tolerance: float) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract
 from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.retraining.dataset import training_set
 from selfheal.domain.retraining.fitting import build_pipeline, fit, fold_probabilities
-from selfheal.domain.retraining.training import FOLDS, f1_optimal_threshold, train
+from selfheal.domain.retraining.threshold import f1_optimal_threshold
+from selfheal.domain.retraining.training import FOLDS, train
 from selfheal.kit.errors import TrainingFailedError
 from selfheal.simulate.replay.stream import UNKNOWN, IntArray, LabelArray
 

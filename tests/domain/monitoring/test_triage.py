@@ -100,7 +100,7 @@ def test_a_relation_that_has_certainly_changed_asks_for_a_retraining() -> None:
     outcome = concluded(seen=changed_relation(1e-6) | {"brier_excess": -0.01, "brier_excess_low": -0.02})
     assert outcome.verdict is Verdict.HARMFUL_SHIFT
     assert outcome.reasons[0] == (
-        "score and outcome are no longer related as in the reference: only a retraining fits them again"
+        "score and outcome are no longer related as in the reference: only a repair fits them again"
     )
     assert outcome.reasons[1].startswith("the relation between inputs and outcome has changed (p = 1e-06")
 
@@ -110,7 +110,7 @@ def test_a_changed_relation_says_in_which_part_of_the_score_the_loss_lies() -> N
     outcome = concluded(seen=changed_relation(1e-6, parts=lost))
     assert outcome.reasons[0] == (
         "score and outcome are no longer related as in the reference (30% of the Brier score's skill is lost to miscalibration "
-        "and 50% of the Brier score's skill is lost to discrimination): only a retraining fits them again"
+        "and 50% of the Brier score's skill is lost to discrimination): only a repair fits them again"
     )
 
 

@@ -7,13 +7,14 @@ import pytest
 from scipy.stats import chi2
 from sklearn.linear_model import LogisticRegression
 
+from selfheal.domain.model.correction import Correction
 from selfheal.domain.records import Calibration
 from selfheal.domain.retraining.calibration import (
     OFF_DEVIANCE,
     OFF_INTERCEPT,
     calibration_line,
     check_calibration,
-    corrected,
+    correction_of,
     folded_into_linear_step,
     is_off,
     needs_recalibration,
@@ -41,7 +42,7 @@ def test_the_line_is_scikit_learns_unpenalised_regression_on_the_logit() -> None
 def test_the_test_is_the_likelihood_ratio_with_two_degrees_of_freedom() -> None:
     labels, p = scored(500, 0.1, 1.0, 2)
     found = check_calibration(labels, p)
-    better = corrected(p, found)
+    better = correction_of(found)(p)
     likelihoods = [float(np.log(np.where(labels == 1, q, 1 - q)).sum()) for q in (p, better)]
     assert found.p_value == pytest.approx(chi2.sf(2 * (likelihoods[1] - likelihoods[0]), 2), rel=1e-6)
 
@@ -92,10 +93,10 @@ def test_the_line_in_the_coefficients_gives_the_corrected_probabilities_and_leav
     x, y = rows[FEATURES].to_numpy(), rows["true_label"].to_numpy()
     pipeline = contract.build_estimator(0).fit(x, y)
     before = pipeline.predict_proba(x)[:, 1]
-    check = Calibration(400, -0.7, 1.6, 0.001, 3.0)
-    folded = folded_into_linear_step(pipeline, check, x)
+    line = Correction(-0.7, 1.6, 1.6)
+    folded = folded_into_linear_step(pipeline, line, x)
     assert folded is not None
-    np.testing.assert_allclose(folded.predict_proba(x)[:, 1], corrected(before, check), rtol=1e-12)
+    np.testing.assert_allclose(folded.predict_proba(x)[:, 1], line(before), rtol=1e-12)
     np.testing.assert_array_equal(pipeline.predict_proba(x)[:, 1], before)
 
 

@@ -40,6 +40,7 @@ from selfheal.domain.retraining.dataset import (
 )
 from selfheal.domain.retraining.fitting import Parallelism, build_pipeline
 from selfheal.domain.retraining.search import SCORING
+from selfheal.domain.retraining.threshold import f1_optimal_threshold
 from selfheal.domain.retraining.training import (
     FOLDED,
     FOLDS,
@@ -49,7 +50,6 @@ from selfheal.domain.retraining.training import (
     TrainedModel,
     _out_of_fold,
     _rows,
-    f1_optimal_threshold,
     train,
 )
 from selfheal.kit.errors import ConfigurationError, TrainingFailedError
