@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray
 
 
-class RecalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  (scikit-learn has no types)
+class RecalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A fitted classifier and the correction of its probabilities.
 
     Args:

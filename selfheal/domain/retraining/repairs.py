@@ -16,6 +16,7 @@ Belongs here: the rungs, and the choice. Does not belong here: fitting a new mod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -137,7 +138,8 @@ def choose_repair(
         return None
     cheap = [*_of_champion(champion, as_is, rows), *_of_archive(ladder.archived, rows, contract)]
     compared = [_Compared.of(one, rows) for one in (*cheap, retraining)]
-    before = _Compared(as_is, as_is >= champion.threshold, _log_losses(rows.y, as_is))
+    decided = (as_is >= champion.threshold).astype(np.float64)
+    before = _Compared(as_is, decided, _log_losses(rows.y, as_is))
     best = min(compared, key=lambda one: one.log_loss)
     gain = partial(_shows_gain, ladder, rows, seed)
     chosen = next(
@@ -276,7 +278,7 @@ def _is_lower(one: _Compared, other: _Compared, clusters: Clusters) -> bool:
     differences = other.losses - one.losses
     n = len(differences)
     variance = float(differences.var()) / n * design_effect(differences, clusters)
-    return float(differences.mean()) > np.sqrt(variance)
+    return float(differences.mean()) > math.sqrt(variance)
 
 
 def _shows_gain(ladder: Ladder, rows: RecentRows, seed: int, new: _Compared, old: _Compared) -> bool:
@@ -285,8 +287,10 @@ def _shows_gain(ladder: Ladder, rows: RecentRows, seed: int, new: _Compared, old
         kinds = rows.y * 4 + new.decisions.astype(np.int64) * 2 + old.decisions.astype(np.int64)
         return f1_difference_bounds(counts_worth(kinds, rows.clusters), LEVEL, seed).low > 0
     rests_on_decisions = ladder.metric == "expected_cost"
-    scores = [Scores(one.decisions if rests_on_decisions else one.probabilities, 0.5) for one in (new, old)]
-    evaluation = Evaluation(rows.y, *scores, clusters=rows.clusters).one_row_of_each_entity()
+    challenger, champion = (
+        Scores(one.decisions if rests_on_decisions else one.probabilities, 0.5) for one in (new, old)
+    )
+    evaluation = Evaluation(rows.y, challenger, champion, clusters=rows.clusters).one_row_of_each_entity()
     found = paired_gain(ladder.metric, evaluation, LEVEL, ladder.costs, seed)
     return found is not None and found.bounds.low > 0
 
