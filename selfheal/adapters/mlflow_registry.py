@@ -29,6 +29,7 @@ from selfheal.domain.model.file import TRUSTED_TYPES, check_size, load_trusted
 from selfheal.domain.model.requirements import model_requirements
 from selfheal.domain.records import ModelVersion, ShadowModel, Stage, TrainingRecord
 from selfheal.domain.retraining import snapshot
+from selfheal.domain.retraining.cross_fitting import CrossFitted
 from selfheal.kit.errors import MissingArtifactError, ModelRefusedError, ServiceUnavailableError
 from selfheal.kit.serialization import from_dict, to_dict, to_json
 
@@ -48,6 +49,7 @@ DAGSTER_RUN_TAG = "dagster_run_id"
 """dagster-mlflow's tag of an MLflow run: the Dagster run that it belongs to."""
 
 MODEL_FILE = mlflow_repairs.MODEL_FILE
+CROSS_FITTED_FILE = "cross_fitted.parquet"
 
 
 class Registry:
@@ -104,8 +106,8 @@ class Registry:
     ) -> ShadowModel:
         """Log parameters, metrics, the model (skops) and its files as one run; return what was logged.
 
-        Run artifacts: metrics.json, params.json, metadata.json, requirements.txt, reference.parquet, and training_set.parquet
-        with the training and evaluation rows.
+        Run artifacts: metrics.json, params.json, metadata.json, requirements.txt, reference.parquet, training_set.parquet
+        with the training and evaluation rows, and cross_fitted.parquet with what it is judged by, if these are the same.
 
         Args:
             run_id: the active run of this process, which its opener ends; None starts and ends a new one.
@@ -113,6 +115,7 @@ class Registry:
         mlflow = self._mlflow()
         requirements = list(model_requirements())
         reference = to_parquet(trained.reference)
+        cross_fitted = None if trained.cross_fitted is None else to_parquet(trained.cross_fitted.to_frame())
         with self._run(run_id, f"{trigger_reason} {now:%Y-%m-%d %H:%M}") as mlflow_run_id:
             mlflow.log_params(trained.params | {"n_train": training_set.info.n_train, "data": training_set.info.source})
             measured = to_dict(trained.metrics) | _calibration_metrics(trained.record)
@@ -138,6 +141,7 @@ class Registry:
                 trigger_reason=trigger_reason,
                 decision_id=decision_id,
                 record=trained.record,
+                cross_fitted_sha256=None if cross_fitted is None else hashlib.sha256(cross_fitted).hexdigest(),
             )
             files = {
                 "metrics.json": to_json(trained.metrics),
@@ -146,7 +150,7 @@ class Registry:
                 "requirements.txt": "\n".join(requirements).encode(),
                 "reference.parquet": reference,
                 snapshot.FILE_NAME: snapshot.to_parquet(training_set),
-            }
+            } | ({} if cross_fitted is None else {CROSS_FITTED_FILE: cross_fitted})
             with tempfile.TemporaryDirectory() as folder:
                 for name, data in files.items():
                     (Path(folder) / name).write_bytes(data)
@@ -323,6 +327,19 @@ class Registry:
         shadow = model if isinstance(model, ShadowModel) else self.shadow_of_run(model.mlflow_run_id)
         uri = f"runs:/{model.mlflow_run_id}/{snapshot.FILE_NAME}"
         return snapshot.from_parquet(self._run_file(uri), uri, shadow.training_set.sha256)
+
+    def cross_fitted(self, model: ModelVersion | ShadowModel) -> CrossFitted | None:
+        """Return what the model was judged by; None if its evaluation rows are no training rows.
+
+        Raises:
+            MissingArtifactError: if its run has no such file.
+            IntegrityError: if the file's digest is not the recorded one.
+        """
+        shadow = model if isinstance(model, ShadowModel) else self.shadow_of_run(model.mlflow_run_id)
+        if shadow.cross_fitted_sha256 is None:
+            return None
+        uri = f"runs:/{model.mlflow_run_id}/{CROSS_FITTED_FILE}"
+        return CrossFitted.from_frame(from_parquet(self._fetch(uri, shadow.cross_fitted_sha256, "parquet")))
 
     def stored_model(self, model: ModelVersion | ShadowModel) -> bytes:
         """Download the model's file from the artifact store, bypassing this machine's cache, without a check.

@@ -128,6 +128,27 @@ def recurs_in(rows: pd.DataFrame, others: pd.DataFrame, contract: ModelContract)
     return found
 
 
+def fold_groups(rows: pd.DataFrame, contract: ModelContract, clusters: Clusters) -> Clusters:
+    """Return which rows may not be on both sides of a fold: those of an entity, and those with equal inputs if that is one case.
+
+    Args:
+        clusters: the entity of each row (`row_clusters`).
+    """
+    if not contract.equal_inputs_are_one_case:
+        return clusters
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ids = _input_ids(rows[list(contract.input_names)].to_numpy(dtype=np.float64) + 0.0)
+    if clusters is None:
+        return ids
+    n_ids = int(ids.max()) + 1
+    size = n_ids + int(clusters.max()) + 1
+    links = coo_array((np.ones(len(ids)), (ids, n_ids + clusters)), shape=(size, size))
+    joined: IntArray = connected_components(links, directed=False)[1].astype(np.int64)
+    return joined[ids]
+
+
 def _by_inputs(rows: pd.DataFrame, contract: ModelContract) -> Clusters:
     if not contract.equal_inputs_are_one_case or len(rows) < 2:
         return None

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Triage,
         Window,
     )
+    from selfheal.domain.retraining.cross_fitting import CrossFitted
     from selfheal.domain.retraining.dataset import TrainingSet
     from selfheal.domain.retraining.training import TrainedModel
     from selfheal.services.prepared_references import PreparedReferences
@@ -288,6 +289,9 @@ class ModelRegistry(Protocol):
         Raises:
             MissingArtifactError: if they were not stored.
         """
+
+    def cross_fitted(self, model: ModelVersion | ShadowModel) -> CrossFitted | None:
+        """Return what the model was judged by; None if its evaluation rows are no training rows."""
 
     def find_shadow(self, shadow_key: str) -> ShadowModel | None:
         """Return the model that an earlier run of the same training logged, or None."""

@@ -29,7 +29,7 @@ from selfheal.domain.retraining.dataset import (
     training_set,
     with_rows_before,
 )
-from selfheal.domain.retraining.evaluation import Evaluation, evaluation_on
+from selfheal.domain.retraining.evaluation import Evaluation, Scores, evaluation_on
 from selfheal.domain.retraining.fitting import Parallelism
 from selfheal.domain.retraining.gate_spec import COMMON_LIMITS
 from selfheal.domain.retraining.gates import GATES, limits_of
@@ -373,14 +373,19 @@ def evaluation_of(
 ) -> Evaluation:
     """Return both models' scores of a training set's evaluation rows, which `evaluate_gates` judges, now or years later.
 
+    Where the challenger has learned from these rows, its scores are those of models of its making that have not.
+
     Raises:
         ModelRefusedError, IntegrityError: if a model does not load.
     """
     evaluation = rows.part(EVALUATION)
+    by_others = platform.registry.cross_fitted(challenger) if rows.is_cross_fitted else None
     return evaluation_on(
         rows,
         platform.contract,
-        challenger=try_scores(platform, challenger, evaluation),
+        challenger=try_scores(platform, challenger, evaluation)
+        if by_others is None
+        else Scores(by_others.probabilities, challenger.threshold, decisions=by_others.decisions),
         champion=None if champion is None else try_scores(platform, champion, evaluation),
         n_labels=n_labels,
     )

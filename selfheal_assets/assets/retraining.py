@@ -112,8 +112,8 @@ def retraining_decision(
     deps=[training_data, prediction_logs, label_store],
     tags=ON_REQUEST,
     description=described(
-        "The rows to learn from and, strictly later, the rows to be judged on: labelled predictions beside the champion's own "
-        "rows, which count as much as the recent ones say; or `training_data` at bootstrap. Gives nothing if the decision is "
+        "The rows to learn from and, strictly later, the rows to be judged on (after a change each row is both, in turn): labelled "
+        "predictions beside the champion's own rows, which count as much as the recent ones say; or `training_data` at bootstrap. Gives nothing if the decision is "
         "to skip.",
         runs="after each `retraining_decision` to train.",
         red="Too few rows of a class: wait for labels. A feature gives the label away: the message names it.",

@@ -41,18 +41,23 @@ MIN_LABELLED_ROWS = 30
 """Smallest number of labelled rows with realised metrics: with fewer, the bound's normal approximation does not hold."""
 
 
-def score_metrics(labels: IntArray, probabilities: FloatArray, threshold: float) -> ScoreMetrics:
+def score_metrics(
+    labels: IntArray, probabilities: FloatArray, threshold: float, decisions: IntArray | None = None
+) -> ScoreMetrics:
     """Compute the quality of `probabilities` for the true `labels` (both shape (n,)) at a decision threshold.
 
     AUC is None if there is only one class. Brier is the mean squared error of the probability (Brier, 1950). A share of nothing
     is 0: precision without a predicted positive, recall without a positive.
+
+    Args:
+        decisions: 0 or 1, in place of those at the threshold.
 
     Raises:
         ValueError: if a probability is not a finite number.
     """
     if not np.isfinite(probabilities).all():
         raise ValueError("a probability is not a finite number: the model's output is unusable")
-    predicted = probabilities >= threshold
+    predicted = probabilities >= threshold if decisions is None else decisions == 1
     true_positive, n_predicted, n_positive = (int(n) for n in (labels[predicted].sum(), predicted.sum(), labels.sum()))
     return ScoreMetrics(
         n_rows=len(labels),

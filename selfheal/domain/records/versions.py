@@ -70,6 +70,7 @@ class TrainingSetInfo:
 
     `decision_id` is the decision to train. `n_original` of the training rows are the champion's own, with `original_weight`
     each; `weight_log_losses` has each candidate weight's log loss (`selfheal.domain.retraining.weighting`).
+    `n_both` rows are counted in `n_train` and in `n_evaluation`: they were cross-fitted.
     `n_before_change` of the `n_original` rows are labelled predictions from before the change at `changed_at`.
     `n_copied_inputs` rows were dropped from training because their inputs occur among the evaluation rows,
     `n_repeated_predictions` because the same prediction occurred twice.
@@ -93,6 +94,12 @@ class TrainingSetInfo:
     n_copied_inputs: int = 0
     changed_at: datetime | None = None
     n_before_change: int = 0
+    n_both: int = 0
+
+    @property
+    def n_rows(self) -> int:
+        """Return the number of rows."""
+        return self.n_train + self.n_evaluation - self.n_both
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +197,8 @@ class ShadowModel:
     trigger_reason: str
     decision_id: str
     record: TrainingRecord | None = None
+    cross_fitted_sha256: str | None = None
+    """Of what it was judged by, if its rows were cross-fitted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-TRAIN, EVALUATION = "train", "evaluation"
+TRAIN, EVALUATION, CROSS_FITTED = "train", "evaluation", "cross_fitted"
+"""Parts of a training set; a cross-fitted one has one part, which is both."""
 
 MIN_ROWS_PER_CLASS = 10
 """Smallest number of rows of each class in each part: five folds with two of each, on which fitting and tuning take turns."""
 
 ALIKE = "if different cases look alike, say so in the contract: equal_inputs_are_one_case=False"
 
-PURPOSES = {TRAIN: "to fit and tune on", EVALUATION: "to be judged on (the newest)"}
+PURPOSES = {
+    TRAIN: "to fit and tune on",
+    EVALUATION: "to be judged on (the newest)",
+    CROSS_FITTED: "to fit, tune and be judged on in turn",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class PartCounts:
-    """Rows of one part (`TRAIN` or `EVALUATION`), and how many of them are of class 1.
+    """Rows of one part (`TRAIN`, `EVALUATION` or `CROSS_FITTED`), and how many of them are of class 1.
 
     `n_copied` more rows were dropped from it because their inputs occur among the evaluation rows.
     """

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from selfheal.domain.clusters import ENTITY, Clusters, key_clusters, recurs_in
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.records import Onset, TrainingSetInfo
-from selfheal.domain.retraining.class_counts import EVALUATION, TRAIN, PartCounts, shortfall
+from selfheal.domain.retraining.class_counts import CROSS_FITTED, EVALUATION, TRAIN, PartCounts, shortfall
 from selfheal.domain.retraining.weighting import choose_weight
 from selfheal.kit.errors import InvalidDataError
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 BoolArray = npt.NDArray[np.bool_]
 
 EVALUATION_SHARE = 0.3
-EVALUATION_SHARE_AFTER_CHANGE = 0.5
-"""Of the rows since a change: older ones are learned from as well, and more of the few can show what was gained."""
+CROSS_FITTED_SHARE = 1.0
+"""Of the rows since a change, which are few: all of them teach and judge (`selfheal.domain.retraining.cross_fitting`)."""
 
 SPLIT = "split"
 
@@ -52,7 +52,7 @@ credit data reach 0.8."""
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """All features, `true_label`, `split` (`train`, `evaluation`), `origin`, `weight` and `LOG_COLUMNS`, oldest first.
+    """All features, `true_label`, `split` (`train`, `evaluation` or both), `origin`, `weight` and `LOG_COLUMNS`, oldest first.
 
     `ORIGINAL` rows come first, are for training only and count by their `weight`; all others have weight 1.
     """
@@ -61,8 +61,13 @@ class TrainingSet:
     info: TrainingSetInfo
 
     def part(self, split: str) -> pd.DataFrame:
-        """Return the rows of one split (`TRAIN` or `EVALUATION`)."""
-        return self.frame[self.frame[SPLIT] == split]
+        """Return the rows of one part (`TRAIN` or `EVALUATION`)."""
+        return self.frame[self.frame[SPLIT].isin([split, CROSS_FITTED])]
+
+    @property
+    def is_cross_fitted(self) -> bool:
+        """Return whether the recent rows are both learned from and judged on."""
+        return bool((self.frame[SPLIT] == CROSS_FITTED).any())
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,15 @@ def training_set(
     seed: int = 0,
     onset: Onset | None = None,
 ) -> TrainingSet:
-    """Split labelled rows in time: the last 30 % (after a change 50 %), but at least `min_evaluation_rows`, are for evaluation.
+    """Split labelled rows in time: the last 30 %, but at least `min_evaluation_rows`, are for evaluation; after a change all are.
 
-    Predictions made at the same moment stay together: all of them are for evaluation. So do the rows of an entity that the
-    contract has a key of: the entities with the newest rows are for evaluation, with all their rows. Without a key, training
-    rows whose inputs occur among the evaluation rows too, or nearly so where such rows recur, are dropped, because a model could
-    have memorised them, unless the contract says that they are different cases (`equal_inputs_are_one_case`). Original rows join
-    the training part with the weight that `choose_weight` finds; with weight 0 they are omitted.
+    After a change rows are few, and are cross-fitted: each is learned from, and judged by a model that was fitted without its
+    block of time (`selfheal.domain.retraining.cross_fitting`). Else predictions made at the same moment stay together: all of them
+    are for evaluation. So do the rows of an entity that the contract has a key of: the entities with the newest rows are for
+    evaluation, with all their rows. Without a key, training rows whose inputs occur among the evaluation rows too, or nearly so
+    where such rows recur, are dropped, because a model could have memorised them, unless the contract says that they are different
+    cases (`equal_inputs_are_one_case`). Original rows join the training part with the weight that `choose_weight` finds; with weight
+    0 they are omitted.
 
     Args:
         rows: all features and `true_label`, oldest first; with `created_at` if the rows are logged predictions.
@@ -105,17 +112,25 @@ def training_set(
         InvalidDataError: if a part would have too few rows of a class, or if a feature leaks the label.
     """
     unique = _without_repeated_predictions(rows)
-    share = evaluation_share(is_after_change=onset is not None)
-    learn, judge = _cut(unique, min_evaluation_rows, share, key_clusters(unique, contract))
-    is_copied = recurs_in(learn, judge, contract)
-    refuse_few(_counts(learn, judge, is_copied), rows)
-    learn = learn[~is_copied]
+    is_cross_fitted = onset is not None
+    if is_cross_fitted:
+        learn, judge, n_copied = unique, unique, 0
+        refuse_few((_all_counts(unique),), rows)
+    else:
+        learn, judge = _cut(unique, min_evaluation_rows, EVALUATION_SHARE, key_clusters(unique, contract))
+        is_copied = recurs_in(learn, judge, contract)
+        refuse_few(_counts(learn, judge, is_copied), rows)
+        learn, n_copied = learn[~is_copied], int(is_copied.sum())
     _refuse_give_away(learn, contract)
 
     old = None if original is None else original.frame[~recurs_in(original.frame, judge, contract)]
     choice = None if old is None else choose_weight(learn, old, contract, seed)
     is_mixed = choice is not None and choice.weight > 0
-    frames = [_labelled(learn, contract, TRAIN), _labelled(judge, contract, EVALUATION)]
+    frames = (
+        [_labelled(unique, contract, CROSS_FITTED)]
+        if is_cross_fitted
+        else [_labelled(learn, contract, TRAIN), _labelled(judge, contract, EVALUATION)]
+    )
     if old is not None and choice is not None and is_mixed:
         frames.insert(0, _original(old, contract, choice.weight))
     frame = _joined(frames, contract)
@@ -125,8 +140,9 @@ def training_set(
         TrainingSetInfo(
             source=source,
             sha256=rows_digest(frame),
-            n_train=int((frame[SPLIT] == TRAIN).sum()),
+            n_train=int((frame[SPLIT] != EVALUATION).sum()),
             n_evaluation=len(judge),
+            n_both=len(unique) if is_cross_fitted else 0,
             n_positive=int(frame[TRUE_LABEL].sum()),
             window_start=recent_times[0].to_pydatetime() if recent_times else None,
             window_end=recent_times[1].to_pydatetime() if recent_times else None,
@@ -138,7 +154,7 @@ def training_set(
             weight_log_losses={} if choice is None else choice.log_losses,
             weight_reason="" if choice is None else choice.reason,
             n_repeated_predictions=len(rows) - len(unique),
-            n_copied_inputs=int(is_copied.sum()),
+            n_copied_inputs=n_copied,
             changed_at=None if onset is None else onset.at,
             n_before_change=0 if onset is None else int(frame.loc[frame[ORIGIN] == ORIGINAL, "prediction_id"].count()),
         ),
@@ -198,10 +214,10 @@ def source_without(source: str, left_out: str) -> str:
 
 def evaluation_share(*, is_after_change: bool) -> float:
     """Return the share of the recent rows that are for evaluation."""
-    return EVALUATION_SHARE_AFTER_CHANGE if is_after_change else EVALUATION_SHARE
+    return CROSS_FITTED_SHARE if is_after_change else EVALUATION_SHARE
 
 
-def part_counts(rows: pd.DataFrame, min_evaluation_rows: int, share: float) -> tuple[PartCounts, PartCounts]:
+def part_counts(rows: pd.DataFrame, min_evaluation_rows: int, share: float) -> tuple[PartCounts, ...]:
     """Count the classes in the parts that `training_set` would make of these rows, without reading their features.
 
     Args:
@@ -209,6 +225,8 @@ def part_counts(rows: pd.DataFrame, min_evaluation_rows: int, share: float) -> t
             inputs; None where equal inputs are different cases. `ENTITY` too if the contract declares a key.
         share: of the rows that are for evaluation (`evaluation_share`).
     """
+    if share == CROSS_FITTED_SHARE:
+        return (_all_counts(rows),)
     learn, judge = _cut(rows, min_evaluation_rows, share, key_clusters(rows))
     is_copied = learn[INPUTS_KEY].isin(judge[INPUTS_KEY].dropna())
     if ENTITY in rows.columns:
@@ -289,6 +307,10 @@ def _counts(learn: pd.DataFrame, judge: pd.DataFrame, is_copied: BoolArray) -> t
         PartCounts(TRAIN, len(kept), int(kept.sum()), int(is_copied.sum())),
         PartCounts(EVALUATION, len(judge), int(judge[TRUE_LABEL].sum())),
     )
+
+
+def _all_counts(rows: pd.DataFrame) -> PartCounts:
+    return PartCounts(CROSS_FITTED, len(rows), int(rows[TRUE_LABEL].sum()))
 
 
 def _n_evaluation(rows: pd.DataFrame, wanted: int) -> int:

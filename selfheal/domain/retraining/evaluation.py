@@ -46,12 +46,14 @@ SEGMENTS_LEVEL = 0.05
 class Scores:
     """One model's probabilities, shape (n,), and its decision threshold. NaN: the model does not score that row.
 
-    `failure` says why a failed model scores no row at all.
+    `failure` says why a failed model scores no row at all. `decisions`, 0 or 1, are those of a cross-fitted challenger, whose
+    threshold is another one for each block of rows.
     """
 
     probabilities: FloatArray
     threshold: float
     failure: str | None = None
+    decisions: IntArray | None = None
 
     @property
     def problem(self) -> str | None:
@@ -65,6 +67,8 @@ class Scores:
     @property
     def predictions(self) -> IntArray:
         """Return 1 where the probability reaches the threshold, else 0; shape (n,)."""
+        if self.decisions is not None:
+            return self.decisions
         return (self.probabilities >= self.threshold).astype(np.int64)
 
 
@@ -109,7 +113,8 @@ class Evaluation:
         newest = np.sort(len(self.clusters) - 1 - np.unique(self.clusters[::-1], return_index=True)[1])
 
         def of(scores: Scores) -> Scores:
-            return replace(scores, probabilities=scores.probabilities[newest])
+            decisions = None if scores.decisions is None else scores.decisions[newest]
+            return replace(scores, probabilities=scores.probabilities[newest], decisions=decisions)
 
         return replace(
             self,
@@ -157,7 +162,7 @@ def evaluation_on(
         n_labels=n_labels,
         bands=segment_bands(evaluation, contract.segments),
         clusters=row_clusters(evaluation, contract),
-        share=evaluation_share(is_after_change=rows.info.changed_at is not None),
+        share=evaluation_share(is_after_change=rows.is_cross_fitted),
     )
 
 

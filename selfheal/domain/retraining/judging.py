@@ -127,4 +127,4 @@ def _result(spec: GateSpec, case: GateCase, limits: GateLimits) -> GateResult:
 def _metrics(labels: IntArray, scores: Scores | None) -> ScoreMetrics | None:
     if scores is None or scores.problem is not None:
         return None
-    return score_metrics(labels, scores.probabilities, scores.threshold)
+    return score_metrics(labels, scores.probabilities, scores.threshold, scores.decisions)

@@ -30,6 +30,7 @@ from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.records import Repair, RepairChoice, Rung
 from selfheal.domain.retraining.calibration import folded_into_linear_step
 from selfheal.domain.retraining.corrections import beta_correction, platt_correction, prior_shift_correction
+from selfheal.domain.retraining.cross_fitting import Folds, decisions_of_others
 from selfheal.domain.retraining.evaluation import Evaluation, Scores
 from selfheal.domain.retraining.evidence import (
     CHALLENGER_SAYS_SO,
@@ -38,9 +39,9 @@ from selfheal.domain.retraining.evidence import (
     f1,
     f1_difference_bounds,
     kind_counts,
+    kinds_of,
 )
 from selfheal.domain.retraining.paired_gain import Costs, GainMetric, paired_gain
-from selfheal.domain.retraining.threshold import f1_optimal_threshold
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -98,7 +99,7 @@ class RecentRows(NamedTuple):
 
     x: FloatArray
     y: IntArray
-    folds: Sequence[tuple[IntArray, IntArray]]
+    folds: Folds
     clusters: Clusters
 
 
@@ -114,10 +115,11 @@ class Candidate:
 
 
 class Chosen(NamedTuple):
-    """The chosen rung, and the record of the choice."""
+    """The chosen rung, the record of the choice, and each row's probability and decision by the rung that the other folds choose."""
 
     candidate: Candidate
     choice: RepairChoice
+    by_others: tuple[FloatArray, IntArray]
 
 
 def choose_repair(
@@ -136,29 +138,34 @@ def choose_repair(
     as_is = _scored(champion, rows, contract)
     if as_is is None:
         return None
-    cheap = [*_of_champion(champion, as_is, rows), *_of_archive(ladder.archived, rows, contract)]
-    compared = [_Compared.of(one, rows) for one in (*cheap, retraining)]
+    candidates = (
+        *_of_champion(champion, as_is, rows),
+        *_of_archive(ladder.archived, rows, contract),
+        retraining,
+    )
     decided = (as_is >= champion.threshold).astype(np.float64)
     before = _Compared(as_is, decided, _log_losses(rows.y, as_is))
-    best = min(compared, key=lambda one: one.log_loss)
-    gain = partial(_shows_gain, ladder, rows, seed)
-    chosen = next(
-        (
-            place
-            for place, one in enumerate(compared[:-1])
-            if not _is_lower(best, one, rows.clusters) and gain(one, before) and not gain(compared[-1], one)
-        ),
-        len(cheap),
-    )
-    candidates = (*cheap, retraining)
+    all_rows = _Comparison(rows.y, rows.clusters, before, tuple(_Compared.of(one, rows) for one in candidates))
+    chosen = all_rows.chosen(ladder, seed)
     rungs = tuple(
         Rung(candidate.repair, candidate.version, one.log_loss, one.f1(rows.y))
-        for candidate, one in zip(candidates, compared, strict=True)
+        for candidate, one in zip(candidates, all_rows.rungs, strict=True)
     )
     candidate = candidates[chosen]
     reason = _reason(rungs, chosen, (before.log_loss, before.f1(rows.y)), len(rows.y))
     asked = (ladder.metric, ladder.costs.false_alarm, ladder.costs.miss)
-    return Chosen(candidate, RepairChoice(candidate.repair, candidate.version, reason, rungs, *asked))
+    choice = RepairChoice(candidate.repair, candidate.version, reason, rungs, *asked)
+    return Chosen(candidate, choice, _by_others(all_rows, rows.folds, ladder, seed))
+
+
+def _by_others(all_rows: _Comparison, folds: Folds, ladder: Ladder, seed: int) -> tuple[FloatArray, IntArray]:
+    """Return each row's probability and decision by the rung that the other folds choose: a choice is not judged by its own rows."""
+    probabilities, decisions = np.empty(len(all_rows.y)), np.empty(len(all_rows.y), dtype=np.int64)
+    for learn, predict in folds:
+        rung = all_rows.rungs[all_rows.within(learn).chosen(ladder, seed)]
+        probabilities[predict] = rung.probabilities[predict]
+        decisions[predict] = rung.decisions[predict]
+    return probabilities, decisions
 
 
 # The rungs
@@ -254,10 +261,12 @@ class _Compared:
 
     @classmethod
     def of(cls, candidate: Candidate, rows: RecentRows) -> _Compared:
-        p, decisions = candidate.probabilities, np.zeros(len(rows.y))
-        for learn, predict in rows.folds:
-            decisions[predict] = p[predict] >= f1_optimal_threshold(rows.y[learn], p[learn])
+        p = candidate.probabilities
+        decisions = decisions_of_others(rows.y, p, rows.folds).astype(np.float64)
         return cls(p, decisions, _log_losses(rows.y, p))
+
+    def at(self, rows: IntArray) -> _Compared:
+        return _Compared(self.probabilities[rows], self.decisions[rows], self.losses[rows])
 
     @property
     def log_loss(self) -> float:
@@ -268,31 +277,52 @@ class _Compared:
         return float(f1(kind_counts(labels, says_so, says_so), CHALLENGER_SAYS_SO))
 
 
+@dataclass(frozen=True)
+class _Comparison:
+    """All rungs on the same rows, the cheapest first, a retraining last; and the champion as it is."""
+
+    y: IntArray
+    clusters: Clusters
+    before: _Compared
+    rungs: tuple[_Compared, ...]
+
+    def within(self, rows: IntArray) -> _Comparison:
+        """Return the comparison on a part of the rows."""
+        clusters = None if self.clusters is None else self.clusters[rows]
+        return _Comparison(self.y[rows], clusters, self.before.at(rows), tuple(one.at(rows) for one in self.rungs))
+
+    def chosen(self, ladder: Ladder, seed: int) -> int:
+        """Return the place of the first rung that is as good as a retraining and better than the champion as it is."""
+        best, retraining = min(self.rungs, key=lambda one: one.log_loss), self.rungs[-1]
+        gain = partial(self._is_gain, ladder, seed)
+        for place, one in enumerate(self.rungs[:-1]):
+            if not self._is_lower(best, one) and gain(one, self.before) and not gain(retraining, one):
+                return place
+        return len(self.rungs) - 1
+
+    def _is_lower(self, one: _Compared, other: _Compared) -> bool:
+        """Return whether a log loss is lower by more than the standard error of the difference."""
+        differences = other.losses - one.losses
+        variance = float(differences.var()) / len(differences) * design_effect(differences, self.clusters)
+        return float(differences.mean()) > math.sqrt(variance)
+
+    def _is_gain(self, ladder: Ladder, seed: int, new: _Compared, old: _Compared) -> bool:
+        """Return whether the primary metric is better, at `LEVEL`."""
+        if ladder.metric == "f1":
+            kinds = kinds_of(self.y, new.decisions.astype(np.int64), old.decisions.astype(np.int64))
+            return f1_difference_bounds(counts_worth(kinds, self.clusters), LEVEL, seed).low > 0
+        rests_on_decisions = ladder.metric == "expected_cost"
+        challenger, champion = (
+            Scores(one.decisions if rests_on_decisions else one.probabilities, 0.5) for one in (new, old)
+        )
+        evaluation = Evaluation(self.y, challenger, champion, clusters=self.clusters).one_row_of_each_entity()
+        found = paired_gain(ladder.metric, evaluation, LEVEL, ladder.costs, seed)
+        return found is not None and found.bounds.low > 0
+
+
 def _log_losses(labels: IntArray, probabilities: FloatArray) -> FloatArray:
     p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
     return np.asarray(-np.log(np.where(labels == 1, p, 1 - p)), dtype=np.float64)
-
-
-def _is_lower(one: _Compared, other: _Compared, clusters: Clusters) -> bool:
-    """Return whether a log loss is lower by more than the standard error of the difference."""
-    differences = other.losses - one.losses
-    n = len(differences)
-    variance = float(differences.var()) / n * design_effect(differences, clusters)
-    return float(differences.mean()) > math.sqrt(variance)
-
-
-def _shows_gain(ladder: Ladder, rows: RecentRows, seed: int, new: _Compared, old: _Compared) -> bool:
-    """Return whether the primary metric is shown to be better, at `LEVEL`."""
-    if ladder.metric == "f1":
-        kinds = rows.y * 4 + new.decisions.astype(np.int64) * 2 + old.decisions.astype(np.int64)
-        return f1_difference_bounds(counts_worth(kinds, rows.clusters), LEVEL, seed).low > 0
-    rests_on_decisions = ladder.metric == "expected_cost"
-    challenger, champion = (
-        Scores(one.decisions if rests_on_decisions else one.probabilities, 0.5) for one in (new, old)
-    )
-    evaluation = Evaluation(rows.y, challenger, champion, clusters=rows.clusters).one_row_of_each_entity()
-    found = paired_gain(ladder.metric, evaluation, LEVEL, ladder.costs, seed)
-    return found is not None and found.bounds.low > 0
 
 
 def _reason(rungs: Sequence[Rung], chosen: int, before: tuple[float, float], n_rows: int) -> str:

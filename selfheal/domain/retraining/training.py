@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfheal.domain.clusters import ENTITY, Clusters, row_clusters
+from selfheal.domain.clusters import ENTITY, Clusters, fold_groups, row_clusters
 from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract
 from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.monitoring.performance import score_metrics
@@ -23,6 +23,7 @@ from selfheal.domain.retraining.calibration import (
     needs_recalibration,
 )
 from selfheal.domain.retraining.class_counts import EVALUATION, TRAIN
+from selfheal.domain.retraining.cross_fitting import CrossFitted, blocks_of_time, decisions_of_others
 from selfheal.domain.retraining.dataset import ORIGIN, ORIGINAL, WEIGHT, TrainingSet
 from selfheal.domain.retraining.fitting import (
     IntArray,
@@ -78,6 +79,8 @@ class TrainedModel:
     metrics: ScoreMetrics
     reference: pd.DataFrame
     record: TrainingRecord | None = None
+    cross_fitted: CrossFitted | None = None
+    """What it is judged by, if its training set is cross-fitted."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,8 @@ class _Model:
     correction: str
     notes: tuple[str, ...]
     repair: RepairChoice | None = None
+    by_others: tuple[FloatArray, IntArray] | None = None
+    """Each row's probability and decision by the repair that the other folds choose; None: nothing was chosen."""
 
 
 def train(
@@ -146,25 +151,26 @@ def train(
         ConfigurationError: if the requested parallelism is not available.
     """
     judge = training_set.part(EVALUATION)
-    rows = _rows(training_set.part(TRAIN), contract, seed)
+    rows = _rows(training_set, contract, seed)
     x_judge, y_judge = _matrix(judge, contract), judge[TRUE_LABEL].to_numpy(dtype=np.int64)
     model = _new_fit(rows, contract, seed, parallelism or Parallelism(), on_fits or _unheard)
     if training_set.info.original_weight is not None:
         model.params["original_weight"] = training_set.info.original_weight
-    if ladder is not None:
-        model = _cheapest_repair(ladder, model, rows, contract, seed)
+    model = model if ladder is None else _cheapest_repair(ladder, model, rows, contract, seed)
     threshold = f1_optimal_threshold(rows.recent_y, model.probabilities)
-    judged = _probabilities(model.pipeline, contract, x_judge)
+    served = _probabilities(model.pipeline, contract, x_judge)
+    cross_fitted = None
+    if training_set.is_cross_fitted:
+        cross_fitted = CrossFitted(*(model.by_others or _by_others(model, rows)), served=served)
+    judged, decisions = (served, None) if cross_fitted is None else (cross_fitted.probabilities, cross_fitted.decisions)
+    labelled = model.probabilities if cross_fitted is not None else np.concatenate([model.probabilities, judged])
     return TrainedModel(
         pipeline=model.pipeline,
         threshold=threshold,
         params=model.params | {"threshold": threshold, "folds": FOLDS, "scoring": SCORING, "seed": seed},
-        metrics=score_metrics(y_judge, judged, threshold),
+        metrics=score_metrics(y_judge, judged, threshold, decisions),
         reference=_with_unlabelled(
-            *_reference(training_set.frame, contract, np.concatenate([model.probabilities, judged]), len(judge)),
-            unlabelled,
-            model.pipeline,
-            contract,
+            *_reference(training_set.frame, contract, labelled, len(judge)), unlabelled, model.pipeline, contract
         ),
         record=TrainingRecord(
             seed=seed,
@@ -180,7 +186,14 @@ def train(
             notes=model.notes,
             repair=model.repair,
         ),
+        cross_fitted=cross_fitted,
     )
+
+
+def _by_others(model: _Model, rows: _Rows) -> tuple[FloatArray, IntArray]:
+    """Return each recent row's probability out of fold, and the decision at the threshold of the other folds."""
+    recent = rows.recent
+    return model.probabilities, decisions_of_others(recent.y, model.probabilities, recent.folds)
 
 
 def _new_fit(rows: _Rows, contract: ModelContract, seed: int, parallelism: Parallelism, told: Progress) -> _Model:
@@ -205,9 +218,9 @@ def _cheapest_repair(ladder: Ladder, new: _Model, rows: _Rows, contract: ModelCo
     found = choose_repair(ladder, fit, rows.recent, contract, seed)
     if found is None:
         return replace(new, notes=(*new.notes, f"version {ladder.champion.version} does not score the training rows"))
-    candidate, choice = found
+    candidate, choice = found.candidate, found.choice
     if choice.repair is Repair.RETRAINING:
-        return replace(new, repair=choice)
+        return replace(new, repair=choice, by_others=found.by_others)
     return _Model(
         pipeline=candidate.build(),
         probabilities=candidate.probabilities,
@@ -216,6 +229,7 @@ def _cheapest_repair(ladder: Ladder, new: _Model, rows: _Rows, contract: ModelCo
         correction=NOT_NEEDED if candidate.uncorrected is candidate.probabilities else REPAIR_NAMES[choice.repair],
         notes=(choice.reason,),
         repair=choice,
+        by_others=found.by_others,
     )
 
 
@@ -252,14 +266,20 @@ def grid_as_text(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
 # The rows
 
 
-def _rows(learn: pd.DataFrame, contract: ModelContract, seed: int) -> _Rows:
+def _rows(training_set: TrainingSet, contract: ModelContract, seed: int) -> _Rows:
+    learn = training_set.part(TRAIN)
     y = learn[TRUE_LABEL].to_numpy(dtype=np.int64)
     n_original = int((learn[ORIGIN] == ORIGINAL).sum())
     clusters = row_clusters(learn, contract)
     original, recent = np.arange(n_original), np.arange(n_original, len(learn))
     if clusters is not None:
         _refuse_few_entities(y[recent], clusters[recent])
-    cut = _cut(y[recent], None if clusters is None else clusters[recent], seed)
+    recent_clusters = None if clusters is None else clusters[recent]
+    blocks = None
+    if training_set.is_cross_fitted:
+        groups = fold_groups(learn.iloc[n_original:], contract, recent_clusters)
+        blocks = blocks_of_time(y[recent], FOLDS, groups)
+    cut = _cut(y[recent], recent_clusters, seed) if blocks is None else iter(blocks)
     folds = [(np.concatenate([original, recent[others]]), recent[fold]) for others, fold in cut]
     if clusters is not None:
         folds = [(others[~np.isin(clusters[others], clusters[fold])], fold) for others, fold in folds]

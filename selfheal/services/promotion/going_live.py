@@ -237,7 +237,7 @@ def _as_version(shadow: ShadowModel, number: int, decision: Decision, now: datet
         contract_hash=shadow.contract_hash,
         threshold=shadow.threshold,
         metrics={name: getattr(shadow.metrics, name) for name in shadow.metrics.__slots__},
-        n_samples=info.n_train + info.n_evaluation,
+        n_samples=info.n_rows,
         previous_version=decision.champion_version,
         decision_id=decision.decision_id,
         training_window_start=info.window_start,

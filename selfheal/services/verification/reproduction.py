@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from selfheal.domain.contract import ModelContract
     from selfheal.domain.records import ShadowModel
+    from selfheal.domain.retraining.cross_fitting import CrossFitted
     from selfheal.domain.retraining.training import Progress, TrainedModel
     from selfheal.services.platform import Platform
 
@@ -118,10 +119,19 @@ def _other_differences(
     for name in ("threshold", "params", "metrics"):
         if not is_same(recorded[name], again[name], tolerance):
             yield f"{name}: {recorded[name]} and {again[name]}"
+    if not _is_judged_alike(platform.registry.cross_fitted(shadow), trained.cross_fitted, tolerance):
+        yield "cross-fitted scores: what it was judged by differs"
     recorded_reference = platform.registry.reference(shadow)
     reference = _drawn_again(recorded_reference, trained, platform.contract)
     if not _is_same_reference(recorded_reference, reference, tolerance):
         yield "reference: its rows or their probabilities differ"
+
+
+def _is_judged_alike(recorded: CrossFitted | None, again: CrossFitted | None, tolerance: float) -> bool:
+    if recorded is None or again is None:
+        return recorded is again
+    one, other = recorded.to_frame().to_numpy(), again.to_frame().to_numpy()
+    return one.shape == other.shape and bool(np.allclose(one, other, rtol=tolerance, atol=tolerance))
 
 
 def _drawn_again(recorded: pd.DataFrame, trained: TrainedModel, contract: ModelContract) -> pd.DataFrame:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from selfheal.domain.contract import ModelContract
+    from selfheal.domain.retraining.cross_fitting import CrossFitted
     from selfheal.domain.retraining.dataset import TrainingSet
     from selfheal.domain.retraining.training import TrainedModel
 
@@ -58,6 +59,9 @@ class MemoryRegistry:
     def training_set(self, model: ModelVersion | ShadowModel) -> TrainingSet:
         return self._run(model).rows
 
+    def cross_fitted(self, model: ModelVersion | ShadowModel) -> CrossFitted | None:
+        return self._run(model).trained.cross_fitted
+
     def find_shadow(self, shadow_key: str) -> ShadowModel | None:
         return next((run.shadow for run in self._runs.values() if run.key == shadow_key), None)
 
@@ -88,6 +92,7 @@ class MemoryRegistry:
             trigger_reason=trigger_reason,
             decision_id=decision_id,
             record=trained.record,
+            cross_fitted_sha256=None if trained.cross_fitted is None else digest_of("cross-fitted", shadow_key),
         )
         reference = trained.reference.reset_index(drop=True)  # as a Parquet file gives it back
         self._runs[run] = _Run(shadow, shadow_key, trained, training_set, reference)

@@ -1,0 +1,59 @@
+"""After a change every label teaches and judges; the verdict, its repetition and the promotion rest on what is stored of that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from selfheal.domain.records import Action, Trigger
+from selfheal.domain.retraining.class_counts import EVALUATION
+from selfheal.kit.errors import ModelRefusedError
+from selfheal.services.platform import Platform
+from selfheal.services.promotion import final_validation
+from selfheal.services.promotion.going_live import promote
+from selfheal.services.retraining import gather_training_set, judge, train_shadow
+from selfheal.services.verification.reproduction import reproduce
+from selfheal.services.verification.verdicts import verdict_differences
+from tests.services.steps import decide, tick
+from tests.traffic import SECOND, serve, toy_rows
+
+HOUR = timedelta(hours=1)
+
+
+def test_a_verdict_after_a_change_rests_on_all_labels_and_can_be_reached_again(platform: Platform) -> None:
+    before = serve(platform, toy_rows(1_500))
+    after = serve(platform, toy_rows(700, seed=5, scenario="overheating"), start=before.last_at + HOUR)
+    tick(platform, after.last_at + SECOND)
+    now = after.last_at + HOUR
+    decision = decide(platform, Trigger.DRIFT, now, "e1")
+    assert decision.onset is not None
+    rows = gather_training_set(platform, decision, None, now)
+    assert rows.is_cross_fitted
+    assert len(rows.part(EVALUATION)) == decision.n_labels
+
+    shadow = train_shadow(platform, rows, now)
+    found = platform.registry.cross_fitted(shadow)
+    assert found is not None
+    assert len(found.probabilities) == decision.n_labels
+    verdict = judge(platform, shadow, rows, now)
+    assert verdict.decision.action is Action.PROMOTE
+    assert {gate.n_rows for gate in verdict.decision.gates if gate.name == "f1_improvement"} == {decision.n_labels}
+    assert verdict_differences(platform, verdict.decision) == []
+
+    with pytest.MonkeyPatch.context() as patched:
+        others = replace(found, decisions=1 - found.decisions)
+        patched.setattr(platform.registry, "cross_fitted", lambda _: others)
+        assert any(one.startswith("f1_improvement") for one in verdict_differences(platform, verdict.decision))
+        foreign = replace(found, served=np.clip(found.served + 0.01, 0, 1))
+        patched.setattr(platform.registry, "cross_fitted", lambda _: foreign)
+        with pytest.raises(ModelRefusedError, match="scores differently from training"):
+            final_validation.validate(platform, shadow)
+
+    live = promote(platform, verdict, now)
+    assert live.n_samples == rows.info.n_rows
+    again = reproduce(platform, live.version)
+    assert again.differences == ()
+    assert again.is_identical
