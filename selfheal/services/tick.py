@@ -11,6 +11,7 @@ import numpy as np
 from selfheal.adapters.postgres import alerts
 from selfheal.domain.clusters import ENTITY, row_clusters
 from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.monitoring.declared_moves import followers
 from selfheal.domain.monitoring.drift import PROBABILITY, RECENT_ROWS, DriftLimits, detect_drift
 from selfheal.domain.monitoring.feed import MIN_ROWS as MIN_FEED_ROWS
 from selfheal.domain.monitoring.feed import FeedCheck, check_feed, spoiled_period
@@ -247,7 +248,12 @@ def _calm(platform: LoopPlatform, window: Window, declared: Declarations) -> Cal
     """Return what is known of the version's traffic before this window's tick."""
     memory = platform.ticks.season_memory(window.model_version) or SeasonMemory(window.end)
     previous = platform.ticks.latest(window.model_version)
-    return Calm(memory, None if previous is None else Verdict(previous.verdict), declared.seasonal)
+    return Calm(
+        memory,
+        None if previous is None else Verdict(previous.verdict),
+        declared.seasonal,
+        followers(platform.contract, declared.seasonal),
+    )
 
 
 def _usable_features(platform: LoopPlatform, inputs: pd.DataFrame) -> pd.DataFrame:

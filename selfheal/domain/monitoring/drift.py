@@ -11,9 +11,10 @@ dominates the look-back, and detect its end before the last shifted row has left
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeGuard
 
+from selfheal.domain.monitoring.declared_moves import DeclaredMoves, explain_with
 from selfheal.domain.monitoring.multivariate import MATERIAL_AUC, MAX_DOMAIN_ROWS, DomainCheck, domain_check
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.monitoring.seasons import (
@@ -26,7 +27,6 @@ from selfheal.domain.monitoring.seasons import (
     Kind,
     Move,
     Position,
-    explain,
     margin,
 )
 from selfheal.domain.monitoring.shift import Distances, Sample, column_shift, distances, ks_distance, share_p_value
@@ -122,15 +122,11 @@ def detect_drift(
     if len(now) >= limits.min_rows:
         thresholds = derive_thresholds(then, names, limits.n_ticks)
         compared = compare_columns(names, now, then, recent, thresholds, limits)
-        once, once_then = now.newest_of_each_entity(), then.newest_of_each_entity()
-        is_enough = min(len(once), len(once_then)) >= limits.min_rows
-        domain = domain_check(once, once_then, features, seed) if is_enough else None
         level = thresholds.level
+        check = _DomainTest(now.newest_of_each_entity(), then.newest_of_each_entity(), level, seed)
+        domain = check.of(features) if check.n_rows >= limits.min_rows else None
         if calm is not None:
-            moves = [move for one in compared for move in one.moves()]
-            if domain is not None and _is_apart(domain, level):
-                moves.append(_moved_together(domain, level, len(once), len(once_then)))
-            found = explain(moves, calm, window.end, [position for one in compared for position in one.positions()])
+            domain, found = _explain(compared, features, calm, window.end, domain, check)
         columns = tuple(one.drift(found.sentences) for one in compared)
     return drift_report(
         window,
@@ -150,6 +146,58 @@ def detect_drift(
         if baseline is None or not columns
         else _moved_since(now, PreparedRows.of(baseline), features),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _DomainTest:
+    """The domain classifier on one row of each entity of both sides."""
+
+    current: PreparedRows
+    reference: PreparedRows
+    level: float
+    seed: int
+
+    @property
+    def n_rows(self) -> int:
+        """Return the number of rows of the smaller side."""
+        return min(len(self.current), len(self.reference))
+
+    def of(self, columns: Sequence[str]) -> DomainCheck:
+        return domain_check(self.current, self.reference, columns, self.seed)
+
+    def is_apart(self, domain: DomainCheck | None) -> TypeGuard[DomainCheck]:
+        return domain is not None and _is_apart(domain, self.level)
+
+    def move(self, domain: DomainCheck) -> Move:
+        """Return the move of all columns together, from the rows that each side gave the classifier."""
+        n_now, n_then = (min(len(side), MAX_DOMAIN_ROWS) / 2 for side in (self.current, self.reference))
+        return Move(TOGETHER, 2 * domain.auc - 1, margin(n_now, n_then, self.level))
+
+
+def _explain(
+    compared: Sequence[ComparedColumn],
+    features: Sequence[str],
+    calm: Calm,
+    now: datetime,
+    domain: DomainCheck | None,
+    test: _DomainTest,
+) -> tuple[DomainCheck | None, Explained]:
+    """Explain what has moved. Where a declared column has, the classifier is asked again without what is computed from it."""
+    moved = [one.name for one in compared if one.name in calm.declared and one.has_moved]
+    declared = DeclaredMoves.of(calm, moved, PROBABILITY)
+    together: dict[Kind, str] = {}
+    if declared.moved and test.is_apart(domain):
+        others = declared.others(features)
+        rest = test.of(others) if others else None
+        if not test.is_apart(rest):
+            together = {TOGETHER: declared.together(None if rest is None else rest.auc)}
+        domain = rest or domain
+    moves = [move for one in compared for move in one.moves()]
+    if test.is_apart(domain) and not together:
+        moves.append(test.move(domain))
+    positions = [position for one in compared for position in one.positions()]
+    found = explain_with(declared, moves, calm, now, positions)
+    return domain, replace(found, sentences={**found.sentences, **together})
 
 
 def _moved_since(current: PreparedRows, baseline: PreparedRows, features: Sequence[str]) -> tuple[str, ...]:
@@ -246,12 +294,6 @@ def drift_report(
 def _is_apart(domain: DomainCheck, level: float) -> bool:
     """Return whether the domain classifier tells the window from the reference."""
     return domain.p_value < level and domain.auc >= MATERIAL_AUC
-
-
-def _moved_together(domain: DomainCheck, level: float, n_current: int, n_reference: int) -> Move:
-    """Return the move of all columns together, from the rows that each side gave the classifier."""
-    n_now, n_then = (min(n, MAX_DOMAIN_ROWS) / 2 for n in (n_current, n_reference))
-    return Move(TOGETHER, 2 * domain.auc - 1, margin(n_now, n_then, level))
 
 
 def _explained(columns: Sequence[ColumnDrift], sentences: Mapping[Kind, str]) -> tuple[str, ...]:
@@ -373,6 +415,17 @@ class ComparedColumn:
             and not (newest is not None and _has_returned_missing(whole, newest)),
         )
 
+    @property
+    def name(self) -> str:
+        """Return the column's name."""
+        return self.whole.name
+
+    @property
+    def has_moved(self) -> bool:
+        """Return whether the values of a window differ significantly from the reference's, materially or not."""
+        windows = (self.whole,) if self.newest is None else (self.whole, self.newest)
+        return any(one.distances.p_value < one.threshold for one in windows)
+
     def moves(self) -> Iterator[Move]:
         """Yield what has shifted: values before missing rates, the look-back before the newest rows."""
         whole, newest = self.whole, self.newest
@@ -399,7 +452,7 @@ class ComparedColumn:
         shown = newest if (NEWEST, False) in drifted and (LOOKBACK, False) not in drifted else self.whole
         missing = newest if (NEWEST, True) in drifted else self.whole
         return ColumnDrift(
-            column=self.whole.name,
+            column=self.name,
             method=METHOD,
             p_value=shown.distances.p_value,
             threshold=shown.threshold,
@@ -411,7 +464,9 @@ class ComparedColumn:
             ks_distance=shown.distances.ks_distance,
             rank_shift=shown.distances.rank_shift,
             n_rows=shown.distances.current.n_rows,
-            explained="; ".join(f"{kind.direction} {sentences[kind]}" for kind in kinds if kind in sentences),
+            explained="; ".join(
+                dict.fromkeys(f"{kind.direction} {sentences[kind]}" for kind in kinds if kind in sentences)
+            ),
         )
 
 

@@ -122,11 +122,13 @@ class Calm:
         memory: what its ticks have remembered so far.
         previous: the verdict of its tick before; None if this is the first.
         declared: columns that a person has declared seasonal, each with who and why.
+        followers: features that are computed from declared ones, each with those (`declared_moves.followers`).
     """
 
     memory: SeasonMemory
     previous: Verdict | None = None
     declared: Mapping[str, str] = field(default_factory=dict)
+    followers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def explain(moves: Sequence[Move], calm: Calm, now: datetime, positions: Iterable[Position] = ()) -> Explained:
