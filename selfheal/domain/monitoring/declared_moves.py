@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from selfheal.domain.derivation import inputs_of_derived
-from selfheal.domain.monitoring.seasons import MISSING, Calm, Explained, Move, Position, explain
+from selfheal.domain.monitoring.seasons import MISSING, Calm, Channel, Explained, Move, Position, explain
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -69,13 +69,18 @@ class DeclaredMoves:
 
 
 def explain_with(
-    declared: DeclaredMoves, moves: Sequence[Move], calm: Calm, now: datetime, positions: Sequence[Position]
+    declared: DeclaredMoves,
+    moves: Sequence[Move],
+    calm: Calm,
+    now: datetime,
+    positions: Sequence[Position],
+    compared: Collection[Channel],
 ) -> Explained:
     """Explain the moves (`seasons.explain`), among them those that follow a declared column if nothing else is left."""
-    found = explain(moves, calm, now, positions)
+    found = explain(moves, calm, now, positions, compared)
     left = [move.kind for move in moves if move.kind not in found.sentences]
     is_followed = all(kind.column in declared.sources and kind.direction not in MISSING for kind in left)
     if not left or not is_followed:
         return found
     following = {kind.column: declared.followed(kind.column) for kind in left}
-    return explain(moves, replace(calm, declared={**calm.declared, **following}), now, positions)
+    return explain(moves, replace(calm, declared={**calm.declared, **following}), now, positions, compared)

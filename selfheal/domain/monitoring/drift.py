@@ -23,6 +23,7 @@ from selfheal.domain.monitoring.seasons import (
     MISSING,
     MORE_MISSING,
     Calm,
+    Channel,
     Explained,
     Kind,
     Move,
@@ -196,7 +197,9 @@ def _explain(
     if test.is_apart(domain) and not together:
         moves.append(test.move(domain))
     positions = [position for one in compared for position in one.positions()]
-    found = explain_with(declared, moves, calm, now, positions)
+    channels = {channel for one in compared for channel in one.channels()}
+    channels |= set() if domain is None or together else {TOGETHER.channel}
+    found = explain_with(declared, moves, calm, now, positions, channels)
     return domain, replace(found, sentences={**found.sentences, **together})
 
 
@@ -437,6 +440,14 @@ class ComparedColumn:
             yield whole.missing_move(LOOKBACK)
         if newest is not None and newest.is_missing_drifted:
             yield newest.missing_move(NEWEST)
+
+    def channels(self) -> Iterator[Channel]:
+        """Yield what was compared: values only where some are known."""
+        for window, one in ((LOOKBACK, self.whole), (NEWEST, self.newest)):
+            if one is not None:
+                yield Channel(self.name, window, is_missing_rate=True)
+                if one.distances.current.n_known:
+                    yield Channel(self.name, window)
 
     def positions(self) -> Iterator[Position]:
         """Yield where the column lies in each window, drifted or not."""

@@ -19,7 +19,7 @@ Belongs here: what is remembered, and what it explains. Thresholds for independe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -59,12 +59,25 @@ ALL_COLUMNS = "all columns together"
 """Stands for a column where the domain classifier tests all of them."""
 
 
+class Channel(NamedTuple):
+    """What a tick compares: the values of a column in a window, or its missing rate."""
+
+    column: str
+    window: str
+    is_missing_rate: bool = False
+
+
 class Kind(NamedTuple):
     """What moves: a column, in which window, in which direction."""
 
     column: str
     window: str
     direction: str
+
+    @property
+    def channel(self) -> Channel:
+        """Return what has to be compared to see it."""
+        return Channel(self.column, self.window, self.direction in MISSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +144,27 @@ class Calm:
     followers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def explain(moves: Sequence[Move], calm: Calm, now: datetime, positions: Iterable[Position] = ()) -> Explained:
+def explain(
+    moves: Sequence[Move],
+    calm: Calm,
+    now: datetime,
+    positions: Iterable[Position] = (),
+    compared: Collection[Channel] | None = None,
+) -> Explained:
     """Return which moves are explained by what is remembered, and the memory after this tick.
 
     Args:
         now: end of the tick's window.
         positions: of all columns, from which the variance between blocks is learned unless they have drifted.
+        compared: what the tick has compared: whatever else is remembered neither lasts nor returns. None: all.
     """
     memory = calm.memory
     spreads = {(one.column, one.window): one for one in memory.spreads}
     is_spoiled = calm.previous in {Verdict.HARMFUL_SHIFT, Verdict.BROKEN_FEED}
-    known = {_kind_of(one): _settled(one, memory, now, is_spoiled=is_spoiled) for one in memory.excursions}
+    known = {}
+    for past in memory.excursions:
+        kind, seen = _kind_of(past), replace(past, is_spoiled=past.is_spoiled or (is_spoiled and not past.is_over))
+        known[kind] = _settled(seen, memory, now) if compared is None or kind.channel in compared else seen
     sentences: dict[Kind, str] = {}
     for move in moves:
         under_way = _begun(known.get(move.kind), move.kind, now)
@@ -203,19 +226,20 @@ def _kind_of(one: Excursions) -> Kind:
     return Kind(one.column, one.window, one.direction)
 
 
-def _settled(one: Excursions, memory: SeasonMemory, now: datetime, *, is_spoiled: bool) -> Excursions:
+def _settled(one: Excursions, memory: SeasonMemory, now: datetime) -> Excursions:
     """Return an excursion that stays away as over; its limits are learned if it was reported and is no harm and no fault.
 
-    One that the tick before has seen does not stay away, however long ago that tick was; but if nobody has looked for long,
-    how long it lasted is unknown, and nothing is learned from it.
+    One that the last comparison has seen does not stay away, however long ago that was; but if nothing was compared for long,
+    how long it lasted is unknown, and nothing is learned from it. The same window compared again changes nothing.
     """
-    if one.is_over:
+    last = one.compared_at or memory.until
+    if one.is_over or (last is not None and now <= last):
         return one
-    is_unwatched = memory.until is not None and now - memory.until > LONGEST_PAUSE
-    one = replace(one, is_spoiled=one.is_spoiled or is_spoiled or is_unwatched)
+    is_unwatched = last is not None and now - last > LONGEST_PAUSE
+    one = replace(one, compared_at=now, is_spoiled=one.is_spoiled or is_unwatched)
     length = one.until - one.since
-    is_seen_by_last_tick = memory.until is None or one.until >= memory.until
-    if is_seen_by_last_tick or now - one.until <= min(max(SHORTEST_PAUSE, PAUSE_SHARE * length), LONGEST_PAUSE):
+    is_seen_by_last = last is None or one.until >= last
+    if is_seen_by_last or now - one.until <= min(max(SHORTEST_PAUSE, PAUSE_SHARE * length), LONGEST_PAUSE):
         return one
     if one.is_spoiled:
         return replace(one, is_over=True)
@@ -233,10 +257,11 @@ def _settled(one: Excursions, memory: SeasonMemory, now: datetime, *, is_spoiled
 def _begun(one: Excursions | None, kind: Kind, now: datetime) -> Excursions:
     """Return the excursion that is under way, or a new one that remembers those before."""
     if one is None:
-        return Excursions(*kind, since=now, until=now)
+        return Excursions(*kind, since=now, until=now, compared_at=now)
     if not one.is_over:
         return one
-    return replace(one, since=now, until=now, effect=0.0, is_over=False, is_spoiled=False, is_reported=False)
+    fresh = replace(one, is_over=False, is_spoiled=False, is_reported=False)
+    return replace(fresh, since=now, until=now, effect=0.0, compared_at=now)
 
 
 def _sentence(one: Excursions, move: Move, now: datetime, amplitude: float) -> str | None:

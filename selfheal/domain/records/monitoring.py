@@ -120,7 +120,7 @@ class Excursions:
 
     `since`, `until` and the largest `effect` are those of the excursion under way, or of the last one if `is_over`. `is_reported`:
     it counted as drift. `is_spoiled`: harm or a broken feed was seen meanwhile. `known_effect` and `known_seconds` are the largest
-    of the earlier ones that returned, `n_known` in number.
+    of the earlier ones that returned, `n_known` in number. `compared_at` is the end of the last window that was compared.
     """
 
     column: str
@@ -135,6 +135,7 @@ class Excursions:
     n_known: int = 0
     known_effect: float = 0.0
     known_seconds: float = 0.0
+    compared_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ import pytest
 
 from selfheal.domain.clusters import row_clusters
 from selfheal.domain.monitoring.drift import (
+    LOOKBACK,
+    NEWEST,
     PROBABILITY,
     DriftLimits,
     column_drift,
@@ -22,7 +24,7 @@ from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.monitoring.seasons import Calm
 from selfheal.domain.monitoring.shift import column_shift
 from selfheal.domain.monitoring.thresholds import derive_thresholds
-from selfheal.domain.records import ColumnDrift, DriftReport, SeasonMemory
+from selfheal.domain.records import ColumnDrift, DriftReport, Excursions, SeasonMemory
 from tests.builders import window
 from tests.toy_use_case import contract, overheating
 
@@ -286,3 +288,24 @@ def calm_report(current: pd.DataFrame, reference: pd.DataFrame, calm: Calm) -> D
         limits=LIMITS,
         calm=calm,
     )
+
+
+def test_the_newest_rows_are_not_remembered_as_calm_where_they_are_the_only_ones(reference: pd.DataFrame) -> None:
+    """With 500 rows or fewer the look-back alone is compared, and a window without a known value only for missing ones."""
+    end = window().end
+    begun = tuple(
+        Excursions(name, of, "higher", end - timedelta(hours=20), end - timedelta(hours=12), is_reported=True)
+        for name in ("load_ratio", "restarts")
+        for of in (LOOKBACK, NEWEST)
+    )
+    calm = Calm(SeasonMemory(end - timedelta(days=40), end - timedelta(hours=1), begun))
+    rows = scored(contract.synthesize(400, 2)).assign(restarts=np.nan)
+    found = calm_report(rows, reference, calm).seasons
+    assert found is not None
+    is_over = {(one.column, one.window): one.is_over for one in found.excursions if one.direction == "higher"}
+    assert is_over == {
+        ("load_ratio", LOOKBACK): True,
+        ("load_ratio", NEWEST): False,
+        ("restarts", LOOKBACK): False,
+        ("restarts", NEWEST): False,
+    }

@@ -13,6 +13,7 @@ from selfheal.domain.monitoring.seasons import (
     MORE_MISSING,
     REMEMBERED_FOR,
     Calm,
+    Channel,
     Kind,
     Move,
     Position,
@@ -179,3 +180,43 @@ def test_ticks_that_are_far_apart_do_not_end_what_each_of_them_sees() -> None:
     """Else each tick of a shift that stays would be an excursion, and the first would explain all others."""
     stays = {hour: move() for hour in range(48, 480, 12)}
     assert lived(stays, range(0, 480, 12))[1] == list(stays)
+
+
+NOT_COMPARED: tuple[Channel, ...] = (Channel("age", "look-back"), HIGHER.channel._replace(is_missing_rate=True))
+"""What a tick with few rows compares: its newest rows are its only ones, and have no known age."""
+
+
+def passed(calm: Calm, hours: Iterable[int], verdict: Verdict = Verdict.STABLE) -> Calm:
+    """Let hourly ticks pass that do not compare the newest rows of the column."""
+    for hour in hours:
+        memory = explain([], calm, BEGAN + hour * HOUR, compared=NOT_COMPARED).memory
+        assert memory is not None
+        calm = Calm(memory, verdict)
+    return calm
+
+
+def test_a_window_that_was_not_compared_has_not_come_back() -> None:
+    """Else a night of little traffic would end a shift that stays, and it would be known as a season from then on."""
+    calm, drifted = lived({hour: move() for hour in range(10, 13)}, range(13))
+    calm, later = lived({hour: move() for hour in range(21, 40)}, range(21, 40), passed(calm, range(13, 21)))
+    assert (drifted, later) == ([10, 11, 12], list(range(21, 40)))
+    (one,) = calm.memory.excursions
+    assert (one.since, one.known_effect) == (BEGAN + 10 * HOUR, 0.0)
+
+
+def test_what_was_not_compared_for_a_day_is_not_learned() -> None:
+    calm, _ = lived(campaign(1), range(24, 37))
+    calm, _ = lived({}, range(70, 120), passed(calm, range(37, 70)))
+    assert [(one.is_over, one.known_effect) for one in calm.memory.excursions] == [(True, 0.0)]
+
+
+def test_harm_seen_while_a_window_is_not_compared_spoils_what_is_under_way_in_it() -> None:
+    calm, _ = lived(campaign(1), range(24, 37))
+    calm, _ = lived({}, range(40, 70), passed(calm, range(37, 40), Verdict.HARMFUL_SHIFT))
+    assert [one.known_effect for one in calm.memory.excursions] == [0.0]
+
+
+def test_a_short_pause_of_comparison_leaves_a_campaign_to_be_learned() -> None:
+    calm, _ = lived(campaign(1), range(24, 37))
+    calm, _ = lived({}, range(40, 70), passed(calm, range(37, 40)))
+    assert [one.known_effect for one in calm.memory.excursions] == [0.2]
