@@ -22,7 +22,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from selfheal.domain.records import Excursions, SeasonMemory, Spread, Verdict
 from selfheal.kit.durations import span
@@ -39,9 +39,9 @@ SHORTEST_PAUSE, PAUSE_SHARE, LONGEST_PAUSE = timedelta(hours=4), 0.2, timedelta(
 SHORT = timedelta(days=1)
 """How long a move may last that only the variance between blocks explains: a cycle's peak, not a new state."""
 
-MIN_LEARNING, SURE_STANDARD_ERRORS = timedelta(days=7), 3.0
-"""Shortest time of traffic from which the variance between blocks is used, and the standard errors by which it must exceed that of
-sampling; a block is a day, the length of the longer window."""
+MIN_DAYS, SURE_STANDARD_ERRORS = 7, 3.0
+"""Smallest number of days with traffic from which the variance between blocks is used, and the standard errors by which it must
+exceed that of sampling; a block is a day, the length of the longer window."""
 
 MAX_WEIGHT_TICKS = 25_920
 """Number of ticks over which means are taken, the newest: 90 days of 5 minutes."""
@@ -50,13 +50,16 @@ REMEMBERED_FOR = timedelta(days=400)
 """How long an excursion is remembered that does not repeat: a year, and a month for its date to move."""
 
 MAX_REMEMBERED = 2_000
-"""Number of kinds of excursions that are remembered, the latest: those of 250 columns that move in every way."""
+"""Number of kinds of excursions that are remembered, the latest: those of 250 columns that move in every way. As many spreads."""
 
 MISSING = MORE_MISSING, FEWER_MISSING = "more missing", "fewer missing"
 """Directions in which a missing rate moves."""
 
 ALL_COLUMNS = "all columns together"
 """Stands for a column where the domain classifier tests all of them."""
+
+
+Remembered = TypeVar("Remembered", Excursions, Spread)
 
 
 class Channel(NamedTuple):
@@ -169,7 +172,7 @@ def explain(
     for move in moves:
         under_way = _begun(known.get(move.kind), move.kind, now)
         declared = None if move.kind.direction in MISSING else calm.declared.get(move.kind.column)
-        amplitude = _amplitude(spreads.get(move.kind[:2]), now - memory.since)
+        amplitude = _amplitude(spreads.get(move.kind[:2]))
         sentence = declared or _sentence(under_way, move, now, amplitude)
         if sentence:
             sentences[move.kind] = sentence
@@ -179,26 +182,33 @@ def explain(
             effect=max(under_way.effect, move.effect),
             is_reported=under_way.is_reported or not sentence,
         )
-    kept = [one for one in known.values() if now - one.until <= REMEMBERED_FOR]
-    kept = sorted(kept, key=lambda one: one.until)[-MAX_REMEMBERED:]
     drifted = {move.kind[:2] for move in moves if move.kind not in sentences}
     for one in positions:
         if (one.column, one.window) not in drifted and not is_spoiled:
-            spreads[one.column, one.window] = _widened(spreads.get((one.column, one.window)), one)
+            spreads[one.column, one.window] = _widened(spreads.get((one.column, one.window)), one, now)
     return Explained(
         sentences,
         replace(
             memory,
             until=now,
-            excursions=tuple(sorted(kept, key=_kind_of)),
-            spreads=tuple(spreads.values()),
+            excursions=tuple(sorted(_latest(known.values(), now), key=_kind_of)),
+            spreads=tuple(_latest(spreads.values(), now)),
         ),
     )
 
 
-def _widened(spread: Spread | None, at: Position) -> Spread:
-    """Return the running means with one position more."""
+def _latest(remembered: Iterable[Remembered], now: datetime) -> list[Remembered]:
+    """Return what is not forgotten, the latest last."""
+    dated = [(one.until or now, one) for one in remembered]
+    kept = [(until, one) for until, one in dated if now - until <= REMEMBERED_FOR]
+    return [one for _, one in sorted(kept, key=lambda pair: pair[0])[-MAX_REMEMBERED:]]
+
+
+def _widened(spread: Spread | None, at: Position, now: datetime) -> Spread:
+    """Return the running means with one position more; those of a window that is in them already remain."""
     before = spread or Spread(at.column, at.window)
+    if before.until is not None and now <= before.until:
+        return before
     n = before.n_ticks + 1
     weight = 1.0 / min(n, MAX_WEIGHT_TICKS)
     return Spread(
@@ -208,15 +218,21 @@ def _widened(spread: Spread | None, at: Position) -> Spread:
         before.mean + weight * (at.rank_shift - before.mean),
         before.mean_square + weight * (at.rank_shift**2 - before.mean_square),
         before.sampling_variance + weight * (at.sampling_variance - before.sampling_variance),
+        n_days=before.n_days + (before.until is None or now.date() > before.until.date()),
+        since=before.since or now,
+        until=now,
     )
 
 
-def _amplitude(spread: Spread | None, learned_for: timedelta) -> float:
-    """Return how far a cycle moves the column with the variance between blocks; 0 unless there surely is some."""
-    if spread is None or learned_for < MIN_LEARNING or spread.sampling_variance <= 0:
+def _amplitude(spread: Spread | None) -> float:
+    """Return how far a cycle moves the column with the variance between blocks; 0 unless there surely is some.
+
+    Days without traffic are no blocks, and ticks beyond those over which means are taken add none.
+    """
+    if spread is None or spread.n_days < MIN_DAYS or spread.sampling_variance <= 0:
         return 0.0
     variance = max(0.0, spread.mean_square - spread.mean**2)
-    n_blocks = learned_for / timedelta(days=1)
+    n_blocks = spread.n_days * min(1.0, MAX_WEIGHT_TICKS / spread.n_ticks)
     if variance < spread.sampling_variance * (1 + SURE_STANDARD_ERRORS * math.sqrt(2 / n_blocks)):
         return 0.0
     return math.sqrt(2 * (variance - spread.sampling_variance)) + abs(spread.mean)
@@ -243,8 +259,8 @@ def _settled(one: Excursions, memory: SeasonMemory, now: datetime) -> Excursions
         return one
     if one.is_spoiled:
         return replace(one, is_over=True)
-    if not one.is_reported:
-        return replace(one, is_over=True, n_known=one.n_known + 1)
+    if not one.is_reported:  # explained: it counts if what is known explains it rather than a declaration
+        return replace(one, is_over=True, n_known=one.n_known + (one.known_effect > 0))
     return replace(
         one,
         is_over=True,

@@ -142,7 +142,8 @@ class Excursions:
 class Spread:
     """How one window of a column has varied over `n_ticks` calm ticks: means of its signed rank shift and of the shift's square.
 
-    `sampling_variance` is the mean of the variance that the number of rows alone explains.
+    `sampling_variance` is the mean of the variance that the number of rows alone explains. The ticks were on `n_days` days (UTC)
+    from `since` to `until`, ends of windows.
     """
 
     column: str
@@ -151,6 +152,9 @@ class Spread:
     mean: float = 0.0
     mean_square: float = 0.0
     sampling_variance: float = 0.0
+    n_days: int = 0
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -162,18 +163,64 @@ def test_nothing_is_explained_before_anything_is_known() -> None:
     assert explain([move()], Calm(SeasonMemory(BEGAN)), BEGAN + HOUR).sentences == {}
 
 
-@pytest.mark.parametrize(("amplitude", "is_explained"), [(0.0, False), (0.1, True)])
-def test_a_cycle_below_the_threshold_explains_a_short_move_just_above_it(amplitude: float, is_explained: bool) -> None:
+def varied(hours: Iterable[int], amplitude: float, calm: Calm | None = None) -> Calm:
+    """Live through hourly ticks of a daily cycle that stays below the threshold."""
     rng = np.random.default_rng(1)
-    calm = Calm(SeasonMemory(BEGAN))
-    for hour in range(24 * 20):
+    calm = calm or Calm(SeasonMemory(BEGAN))
+    for hour in hours:
         at = amplitude * np.sin(2 * np.pi * hour / 24) + rng.normal(0, 0.02)
         memory = explain([], calm, BEGAN + hour * HOUR, [Position("age", "newest rows", at, 0.02**2)]).memory
         assert memory is not None
         calm = Calm(memory)
-    found = explain([move(0.13, margin=0.05)], calm, BEGAN + 20 * DAY)
-    assert bool(found.sentences) == is_explained
-    assert not explain([move(0.2, margin=0.05)], calm, BEGAN + 20 * DAY).sentences
+    return calm
+
+
+def is_explained(effect: float, calm: Calm, hour: int) -> bool:
+    return bool(explain([move(effect, margin=0.05)], calm, BEGAN + hour * HOUR).sentences)
+
+
+@pytest.mark.parametrize(("amplitude", "is_known"), [(0.0, False), (0.1, True)])
+def test_a_cycle_below_the_threshold_explains_a_short_move_just_above_it(amplitude: float, is_known: bool) -> None:
+    calm = varied(range(24 * 20), amplitude)
+    assert is_explained(0.13, calm, 24 * 20) == is_known
+    assert not is_explained(0.2, calm, 24 * 20)
+
+
+def test_days_without_traffic_are_no_blocks_of_time() -> None:
+    """A cycle that was seen on six days is not known better after a month without traffic."""
+    calm = varied(range(24 * 6), 0.1)
+    assert not is_explained(0.13, calm, 24 * 40)
+    assert is_explained(0.13, varied(range(24 * 40, 24 * 41), 0.1, calm), 24 * 41)
+
+
+def test_a_window_that_is_compared_again_is_in_the_means_once() -> None:
+    """Labels that arrive make another tick of the same rows."""
+    once = varied([*range(24), 24], 0.1).memory.spreads
+    assert varied([*range(24), 24, 24, 24], 0.1).memory.spreads == once
+    assert [(one.n_ticks, one.n_days, one.since, one.until) for one in once] == [(25, 2, BEGAN, BEGAN + DAY)]
+
+
+def test_spreads_of_columns_that_are_gone_are_forgotten() -> None:
+    calm = varied([0], 0.1)
+    after = [explain([], calm, BEGAN + later).memory for later in (REMEMBERED_FOR, REMEMBERED_FOR + HOUR)]
+    assert [len(memory.spreads) for memory in after if memory is not None] == [1, 0]
+    places = [Position(f"column_{i}", "newest rows", 0.1, 0.01) for i in range(MAX_REMEMBERED + 10)]
+    memory = explain([], calm, BEGAN + HOUR, places).memory
+    assert memory is not None
+    assert len(memory.spreads) == MAX_REMEMBERED
+    assert "age" not in {one.column for one in memory.spreads}
+
+
+def test_a_move_that_a_declaration_explains_counts_as_no_known_one() -> None:
+    """Else its limits, which nobody has seen, would seem to rest on it once the declaration is withdrawn."""
+    declared = Calm(SeasonMemory(BEGAN), None, {"age": "declared seasonal by ann"})
+    for hour in range(24 * 2):
+        moves = [campaign(1)[hour]] if hour in campaign(1) else []
+        memory = explain(moves, declared, BEGAN + hour * HOUR).memory
+        assert memory is not None
+        declared = replace(declared, memory=memory)
+    calm, _ = lived(campaign(3), range(24 * 2, 24 * 5), Calm(declared.memory))
+    assert [one.n_known for one in calm.memory.excursions] == [1]
 
 
 def test_ticks_that_are_far_apart_do_not_end_what_each_of_them_sees() -> None:
