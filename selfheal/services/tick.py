@@ -19,9 +19,9 @@ from selfheal.domain.monitoring.label_delay import matured_period, observed_unti
 from selfheal.domain.monitoring.label_sanity import MAX_LABELS, check_labels
 from selfheal.domain.monitoring.performance import performance_report
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
-from selfheal.domain.monitoring.seasons import Calm
+from selfheal.domain.monitoring.seasons import Calm, unlearned
 from selfheal.domain.monitoring.silence import TRAFFIC_SILENT, Pulse, traffic_alert, traffic_pulse
-from selfheal.domain.monitoring.triage import HarmLimits, triage
+from selfheal.domain.monitoring.triage import HarmLimits, harmed_period, triage
 from selfheal.domain.monitoring.unusable_values import UNUSABLE_VALUES, left_out_of_window
 from selfheal.domain.monitoring.window import HOUR, WindowLimits, longer_start, window_start
 from selfheal.domain.records import (
@@ -140,6 +140,7 @@ def conclude(
     """Decide the verdict (`assess`), record the tick and its alerts; also return the newly opened alerts."""
     version = drift.window.model_version
     outcome = _assess(platform, drift, performance, platform.ticks.latest(version))
+    drift, outcome = _without_harmful_seasons(platform, drift, performance, outcome)
     spoiled = spoiled_period(drift, last_feed_check(platform, version))
     if spoiled is not None:  # before the tick, so that a recorded tick implies that its consequences are recorded
         platform.traffic.record_spoiled_period(outcome.window.tick_id, spoiled)
@@ -203,6 +204,18 @@ def _assess(
 ) -> Triage:
     previous_episode = None if previous is None else previous.episode_id
     return triage(drift, performance, harm_limits(platform.settings), previous_episode)
+
+
+def _without_harmful_seasons(
+    platform: LoopPlatform, drift: DriftReport, performance: PerformanceReport, outcome: Triage
+) -> tuple[DriftReport, Triage]:
+    """Take back what was learned of seasons while labels, however late, prove harm; say so in the reasons."""
+    harmed = harmed_period(performance, harm_limits(platform.settings))
+    if harmed is None or drift.seasons is None:
+        return drift, outcome
+    memory, sentence = unlearned(drift.seasons, *harmed)
+    reasons = (*outcome.reasons, sentence) if sentence else outcome.reasons
+    return replace(drift, seasons=memory), replace(outcome, reasons=reasons)
 
 
 def _check_labels(platform: LoopPlatform, window: Window) -> LabelCheck:

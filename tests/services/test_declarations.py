@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from selfheal.domain.monitoring.declarations import ROWS, Declared
-from selfheal.domain.records import SeasonMemory, Verdict
+from selfheal.domain.records import Excursions, LearnedExcursion, SeasonMemory, Verdict
 from selfheal.kit.errors import PermanentError
 from selfheal.services.declarations import declarations, declare
 from selfheal.services.platform import Platform
-from selfheal.services.tick import collect, compare
+from selfheal.services.tick import collect, compare, conclude
 from selfheal.services.verification.decided import check_chain
 from tests import builders
 from tests.services.steps import tick, whole_tick
@@ -94,3 +94,31 @@ def test_a_repeated_tick_does_not_replace_what_was_learned(platform: Platform) -
     tick(platform, sent.last_at, seasons=second)
     assert platform.ticks.season_memory(version) == first
     assert builders.drift_report().seasons is None
+
+
+def test_a_tick_whose_labels_prove_harm_takes_back_what_was_learned_then(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(300), labelled_share=0)
+    version, at = platform.versions.champion().version, sent.last_at - 10 * HOUR
+    known = Excursions(
+        *("load_ratio", "look-back", "higher", at, at + HOUR),
+        is_over=True,
+        n_known=1,
+        known_effect=0.3,
+        known_seconds=3_600.0,
+        learned=(LearnedExcursion(at, at + HOUR, 0.3),),
+    )
+    proxy = collect(platform, sent.last_at)
+    assert proxy is not None
+    drift = builders.drift_report(window=proxy.window, seasons=SeasonMemory(T0, sent.last_at, (known,)))
+    harm = {"brier_excess": 0.1, "brier_excess_low": 0.05, "matured_since": at - HOUR, "matured_until": at}
+    outcome, _ = conclude(
+        platform, proxy, drift, builders.performance(window=proxy.window, **harm), sent.last_at + HOUR
+    )
+    assert outcome.verdict is Verdict.HARMFUL_SHIFT
+    assert outcome.reasons[-1].startswith("no season any more: load_ratio higher (look-back), as labels show harm from")
+    memory = platform.ticks.season_memory(version)
+    assert memory is not None
+    assert [(one.known_effect, one.learned) for one in memory.excursions] == [(0.0, ())]
+    row = platform.ticks.latest(version)
+    assert row is not None
+    assert outcome.reasons[-1] in row.reasons

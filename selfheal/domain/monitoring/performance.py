@@ -169,6 +169,8 @@ def performance_report(
         label_check=label_check,
         withheld=_withheld(window, label_delay) if matured is None else (),
         regret=None if relation is None else regret(relation, threshold, seed),
+        matured_since=None if matured is None else matured.start,
+        matured_until=None if matured is None else matured.end,
     )
 
 

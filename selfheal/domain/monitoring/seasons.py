@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeVar
 
-from selfheal.domain.records import Excursions, SeasonMemory, Spread, Verdict
+from selfheal.domain.records import Excursions, LearnedExcursion, SeasonMemory, Spread, Verdict
 from selfheal.kit.durations import span
 
 LONGER = 1.5
@@ -51,6 +51,13 @@ REMEMBERED_FOR = timedelta(days=400)
 
 MAX_REMEMBERED = 2_000
 """Number of kinds of excursions that are remembered, the latest: those of 250 columns that move in every way. As many spreads."""
+
+MAX_LEARNED = 8
+"""Number of excursions of a kind, the latest, whose times are kept beside the limits that they gave. Each went further or lasted
+longer than those before, since nothing else is learned, so that there are few."""
+
+MAX_NAMED = 5
+"""Number of kinds in the sentence on what was taken back."""
 
 MISSING = MORE_MISSING, FEWER_MISSING = "more missing", "fewer missing"
 """Directions in which a missing rate moves."""
@@ -267,6 +274,7 @@ def _settled(one: Excursions, memory: SeasonMemory, now: datetime) -> Excursions
         n_known=one.n_known + 1,
         known_effect=max(one.known_effect, one.effect),
         known_seconds=max(one.known_seconds, length.total_seconds()),
+        learned=(*one.learned, LearnedExcursion(one.since, one.until, one.effect))[-MAX_LEARNED:],
     )
 
 
@@ -290,3 +298,58 @@ def _sentence(one: Excursions, move: Move, now: datetime, amplitude: float) -> s
     elif amplitude > 0 and length <= SHORT and move.effect <= amplitude + move.margin:
         return f"within its calm variation from day to day, by {amplitude:.2f}"
     return None
+
+
+# What late labels take back
+
+
+class Unlearned(NamedTuple):
+    """The memory without what was learned in harmful time, and a sentence on that; empty if there was nothing."""
+
+    memory: SeasonMemory
+    sentence: str = ""
+
+
+def unlearned(memory: SeasonMemory, since: datetime, until: datetime) -> Unlearned:
+    """Return the memory without what was learned in a time over which labels prove harm, however late they come.
+
+    An excursion of that time gives no limits. Where the last one of a kind is of that time, whatever explained it is forgotten,
+    too: it has passed over harm. Variation from day to day is learned anew.
+    """
+    before = {_kind_of(one): one for one in memory.excursions}
+    after = {kind: _without(one, since, until) for kind, one in before.items()}
+    forgotten = [kind for kind, one in before.items() if after[kind].known_effect < one.known_effect]
+    spreads = tuple(
+        one for one in memory.spreads if not _overlaps(one.since or since, one.until or until, since, until)
+    )
+    sentence = _taken_back(forgotten, since, until) if forgotten else ""
+    return Unlearned(replace(memory, excursions=tuple(after.values()), spreads=spreads), sentence)
+
+
+def _taken_back(forgotten: Sequence[Kind], since: datetime, until: datetime) -> str:
+    """Say what is no season any more, and why."""
+    named = ", ".join(f"{kind.column} {kind.direction} ({kind.window})" for kind in forgotten[:MAX_NAMED])
+    more = f" and {len(forgotten) - MAX_NAMED} more" if len(forgotten) > MAX_NAMED else ""
+    time = f"from {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC"
+    return f"no season any more: {named}{more}, as labels show harm {time}"
+
+
+def _without(one: Excursions, since: datetime, until: datetime) -> Excursions:
+    """Return the excursions of a kind without the limits that a harmful time gave, or that passed over it."""
+    is_harmed = _overlaps(one.since, one.until, since, until)
+    is_dated = bool(one.learned)  # an earlier release stored limits without the times that gave them
+    rest = tuple(past for past in one.learned if not (is_harmed or _overlaps(past.since, past.until, since, until)))
+    if rest == one.learned and (is_dated or one.known_effect == 0):
+        return replace(one, is_spoiled=one.is_spoiled or is_harmed)
+    return replace(
+        one,
+        is_spoiled=one.is_spoiled or is_harmed,
+        learned=rest,
+        n_known=len(rest),
+        known_effect=max((past.effect for past in rest), default=0.0),
+        known_seconds=max(((past.until - past.since).total_seconds() for past in rest), default=0.0),
+    )
+
+
+def _overlaps(since: datetime, until: datetime, start: datetime, end: datetime) -> bool:
+    return since <= end and until >= start

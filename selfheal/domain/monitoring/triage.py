@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from selfheal.domain.monitoring.label_sanity import alert_of, sentence_of
 from selfheal.domain.monitoring.regret import PART_LEVEL, REGRET_LEVEL
@@ -129,6 +130,13 @@ def harm_reasons(
     if is_worse and interval is not None and interval.high < limits.min_auc:
         reasons.append(f"AUC-ROC is estimated at {auc:.3f} (at most {interval.high:.3f}), below {limits.min_auc:g}")
     return tuple(reasons)
+
+
+def harmed_period(performance: PerformanceReport, limits: HarmLimits) -> tuple[datetime, datetime] | None:
+    """Return the time over which labels prove harm; None if they prove none."""
+    since, until = performance.matured_since, performance.matured_until
+    is_proven = bool(harm_reasons(performance, limits, is_estimate_sufficient=False))
+    return (since, until) if is_proven and since is not None and until is not None else None
 
 
 def _regret_reasons(performance: PerformanceReport, min_share: float) -> list[str]:

@@ -115,12 +115,22 @@ class ColumnDrift:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnedExcursion:
+    """One excursion of which the limits of the next ones were learned."""
+
+    since: datetime
+    until: datetime
+    effect: float
+
+
+@dataclass(frozen=True, slots=True)
 class Excursions:
     """How one window of a column leaves the reference in one direction and returns: this time, and what is remembered of it.
 
     `since`, `until` and the largest `effect` are those of the excursion under way, or of the last one if `is_over`. `is_reported`:
     it counted as drift. `is_spoiled`: harm or a broken feed was seen meanwhile. `known_effect` and `known_seconds` are the largest
     of the earlier ones that returned, `n_known` in number. `compared_at` is the end of the last window that was compared.
+    `learned` are the latest of those that gave the limits.
     """
 
     column: str
@@ -136,6 +146,7 @@ class Excursions:
     known_effect: float = 0.0
     known_seconds: float = 0.0
     compared_at: datetime | None = None
+    learned: tuple[LearnedExcursion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,6 +407,9 @@ class PerformanceReport:
     withheld: tuple[str, ...] = ()
     """Why no realised metric is given, or not on all labels."""
     regret: Regret | None = None
+    matured_since: datetime | None = None
+    matured_until: datetime | None = None
+    """When the predictions were made whose labels are judged; None if none are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from selfheal.domain.monitoring.declared_moves import followers
 from selfheal.domain.monitoring.drift import PROBABILITY, DriftLimits, detect_drift
 from selfheal.domain.monitoring.seasons import Calm
 from selfheal.domain.monitoring.triage import HarmLimits, triage
-from selfheal.domain.records import DriftReport, SeasonMemory, Verdict
+from selfheal.domain.records import DriftReport, SeasonMemory, Shortfall, Verdict
 from tests.builders import performance, regret, window
 from tests.toy_use_case import contract
 
@@ -86,7 +86,7 @@ def test_harm_that_labels_prove_is_heard_although_its_column_is_declared(
 ) -> None:
     found = report(scored(heavy), reference, "load_ratio")
     assert verdict(found, brier_excess=0.1, brier_excess_low=0.05) is Verdict.HARMFUL_SHIFT
-    assert verdict(found, regret=regret(f1=(0.3, 0.6, 1e-9))) is Verdict.HARMFUL_SHIFT
+    assert verdict(found, regret=regret(f1=Shortfall(0.3, 0.6, 1e-9))) is Verdict.HARMFUL_SHIFT
 
 
 def test_where_another_column_has_moved_too_nothing_follows(reference: pd.DataFrame, heavy: pd.DataFrame) -> None:

@@ -19,6 +19,7 @@ from selfheal.domain.monitoring.seasons import (
     Move,
     Position,
     explain,
+    unlearned,
 )
 from selfheal.domain.records import SeasonMemory, Verdict
 
@@ -267,3 +268,67 @@ def test_a_short_pause_of_comparison_leaves_a_campaign_to_be_learned() -> None:
     calm, _ = lived(campaign(1), range(24, 37))
     calm, _ = lived({}, range(40, 70), passed(calm, range(37, 40)))
     assert [one.known_effect for one in calm.memory.excursions] == [0.2]
+
+
+def after_harm(calm: Calm, day: int) -> tuple[Calm, str]:
+    """Let labels prove, later, that there was harm all that day."""
+    memory, sentence = unlearned(calm.memory, BEGAN + day * DAY, BEGAN + (day + 1) * DAY)
+    return replace(calm, memory=memory), sentence
+
+
+def test_labels_that_show_harm_late_take_back_what_was_learned_then() -> None:
+    calm, drifted = lived(campaign(1) | campaign(3), range(24 * 8))
+    assert drifted == [34, 35, 36], "the second is known"
+    calm, sentence = after_harm(calm, 1)
+    assert sentence == (
+        "no season any more: age higher (newest rows), as labels show harm from 2026-01-06 00:00 to 2026-01-07 00:00 UTC"
+    )
+    assert len(lived(campaign(9), range(24 * 8, 24 * 10), calm)[1]) == len(CAMPAIGN)
+
+
+def test_what_passed_over_harm_is_known_no_more() -> None:
+    """It was learned in sound time, but explained a move that did harm."""
+    calm, _ = lived(campaign(1) | campaign(3), range(24 * 8))
+    calm, sentence = after_harm(calm, 3)
+    assert "age higher" in sentence
+    assert len(lived(campaign(9), range(24 * 8, 24 * 10), calm)[1]) == len(CAMPAIGN)
+
+
+@pytest.mark.parametrize("harmful_day", [2, 4, 6])
+def test_harm_at_another_time_leaves_a_season_known(harmful_day: int) -> None:
+    calm, _ = lived(campaign(1) | campaign(3), range(24 * 8))
+    calm, sentence = after_harm(calm, harmful_day)
+    assert sentence == ""
+    assert lived(campaign(9), range(24 * 8, 24 * 10), calm)[1] == []
+
+
+def test_of_several_that_gave_the_limits_the_sound_ones_remain() -> None:
+    calm, _ = lived(campaign(1, 0.2) | campaign(3, 0.4) | campaign(5, 0.2), range(24 * 8))
+    calm, _ = after_harm(calm, 3)
+    (one,) = calm.memory.excursions
+    assert (one.known_effect, one.n_known, len(one.learned)) == (0.2, 1, 1)
+    assert lived(campaign(9, 0.2) | campaign(11, 0.4), range(24 * 8, 24 * 13), calm)[1] == [
+        24 * 11 + h for h in CAMPAIGN
+    ]
+
+
+def test_an_excursion_that_is_not_over_is_not_learned_once_its_beginning_proves_harmful() -> None:
+    calm, _ = lived({hour: move() for hour in range(24, 72)}, range(72))
+    calm, _ = after_harm(calm, 1)
+    calm, _ = lived({}, range(72, 120), calm)
+    assert [(one.is_over, one.known_effect) for one in calm.memory.excursions] == [(True, 0.0)]
+
+
+def test_limits_of_unknown_times_do_not_outlive_harm() -> None:
+    calm, _ = lived(campaign(1), range(24 * 8))
+    (one,) = calm.memory.excursions
+    memory = replace(calm.memory, excursions=(replace(one, learned=()),))
+    assert unlearned(memory, BEGAN + 5 * DAY, BEGAN + 6 * DAY).memory.excursions[0].known_effect == 0
+
+
+def test_variation_from_day_to_day_is_learned_anew_after_harm() -> None:
+    calm = varied(range(24 * 20), 0.1)
+    assert is_explained(0.13, calm, 24 * 20)
+    calm, _ = after_harm(calm, 4)
+    assert not is_explained(0.13, calm, 24 * 20)
+    assert is_explained(0.13, varied(range(24 * 20, 24 * 28), 0.1, calm), 24 * 28)

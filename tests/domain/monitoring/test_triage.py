@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from selfheal.domain.monitoring.regret import REGRET_LEVEL
-from selfheal.domain.monitoring.triage import HarmLimits, triage
+from selfheal.domain.monitoring.triage import HarmLimits, harmed_period, triage
 from selfheal.domain.records import ConceptDrift, ScorePart, ScoreParts, Severity, Shortfall, Triage, Verdict
 from tests.builders import column_drift, drift_report, estimate, performance, regret, score, window
 
@@ -311,3 +311,23 @@ def test_the_next_shift_after_a_stable_tick_is_another_episode() -> None:
     calm = concluded({"window": window(n_predictions=2_000)}, previous=first.episode_id)
     second = concluded(DRIFTED | {"window": window(n_predictions=3_000)}, previous=calm.episode_id)
     assert second.episode_id not in {None, first.episode_id}
+
+
+JUDGED: dict[str, Any] = {"matured_since": window().start, "matured_until": window().end}
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_proven"),
+    [
+        (REALISED_HARM, True),
+        ({"regret": regret(f1=Shortfall(0.3, 0.6, REGRET_LEVEL / 10))}, True),
+        (ESTIMATED_HARM, False),
+        ({"concept_drift": ConceptDrift.SHOWN, "concept_drift_p_value": 1e-6}, False),
+        (NOTHING_KNOWN, False),
+        ({}, False),
+    ],
+    ids=["realised", "regret", "estimated", "relation alone", "unknown", "calm"],
+)
+def test_only_labels_prove_over_which_time_there_was_harm(seen: dict[str, Any], is_proven: bool) -> None:
+    found = harmed_period(performance(**(seen | JUDGED)), LIMITS)
+    assert found == ((window().start, window().end) if is_proven else None)
