@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -90,9 +91,9 @@ def test_a_repeated_tick_does_not_replace_what_was_learned(platform: Platform) -
     sent = serve(platform, toy_rows(300), labelled_share=0)
     version = platform.versions.champion().version
     first, second = SeasonMemory(T0), SeasonMemory(T0 + HOUR)
-    tick(platform, sent.last_at, seasons=first)
+    outcome = tick(platform, sent.last_at, seasons=first)
     tick(platform, sent.last_at, seasons=second)
-    assert platform.ticks.season_memory(version) == first
+    assert platform.ticks.season_memory(version) == replace(first, tick_id=outcome.window.tick_id)
     assert builders.drift_report().seasons is None
 
 

@@ -170,12 +170,16 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class SeasonMemory:
-    """What a version's own traffic has shown to come and go from `since` to `until`, the end of the last compared window."""
+    """What a version's own traffic has shown to come and go from `since` to `until`, the end of the last compared window.
+
+    `tick_id` is the tick that stored it, whose memory the next one goes on from; None before the first.
+    """
 
     since: datetime
     until: datetime | None = None
     excursions: tuple[Excursions, ...] = ()
     spreads: tuple[Spread, ...] = ()
+    tick_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

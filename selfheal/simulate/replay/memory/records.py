@@ -112,7 +112,9 @@ class MemoryTicks:
         if window.tick_id in ticks:
             return False
         if drift.seasons is not None:
-            self._seasons[window.model_version] = drift.seasons
+            known = self._seasons.get(window.model_version)
+            if known is None or known.tick_id == drift.seasons.tick_id:
+                self._seasons[window.model_version] = replace(drift.seasons, tick_id=window.tick_id)
         ticks[window.tick_id] = MemoryTick(
             window.tick_id,
             triage.verdict.value,
