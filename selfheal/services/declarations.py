@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from selfheal.domain.monitoring.accepted_periods import newly_accepted
 from selfheal.domain.monitoring.declarations import (
     MAX_DECLARATIONS,
     ROWS,
     Declarations,
     Declared,
-    in_force,
+    newest_of_each,
     stored,
 )
 from selfheal.domain.records import Action, Decision, Trigger
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 def declare(platform: LoopPlatform, what: Declared, column: str, *, reason: str, actor: str, now: datetime) -> Decision:
     """Record that a person declares a column seasonal, or what the feed check finds in it no fault, or withdraws that.
 
+    What is declared sound gives back the rows of periods in which nothing else was found broken (`accept_periods`).
+
     Raises:
         PermanentError: if there is no such column, no reason is given, or nothing is there to withdraw.
         NoProductionModelError: if nothing is in production.
@@ -39,11 +42,10 @@ def declare(platform: LoopPlatform, what: Declared, column: str, *, reason: str,
     if column not in known and not what.is_withdrawal:  # what was declared of a column that is gone can be withdrawn
         raise PermanentError(f"there is no column {column!r} to declare {what.subject}; name one of {', '.join(known)}")
     present = declarations(platform)
-    of_kind = present.seasonal if what.subject is Declared.SEASONAL else present.sound
-    if what.is_withdrawal and column not in of_kind:
+    if what.is_withdrawal and column not in present.of(what.subject):
         raise PermanentError(f"{column} is not declared {what.subject}, so that there is nothing to withdraw")
     champion = platform.versions.champion()
-    return platform.decisions.record(
+    recorded = platform.decisions.record(
         Decision(
             decision_id=digest_of(Action.DECLARE, what, column, actor, reason, now)[:16],
             created_at=now,
@@ -57,8 +59,23 @@ def declare(platform: LoopPlatform, what: Declared, column: str, *, reason: str,
             declared=stored(what, column),
         )
     )
+    if what.subject is Declared.SOUND:
+        accept_periods(platform, champion.version, declarations(platform))
+    return recorded
+
+
+def accept_periods(platform: LoopPlatform, model_version: int, declared: Declarations) -> None:
+    """Let the rows of periods count again in which only what is declared sound was found broken, and of no others.
+
+    Args:
+        model_version: the version in production.
+    """
+    periods = platform.traffic.spoiled_periods()
+    accepted = newly_accepted(periods, declared.of(Declared.SOUND), model_version)
+    if accepted:
+        platform.traffic.accept_spoiled_periods(accepted)
 
 
 def declarations(platform: LoopPlatform) -> Declarations:
-    """Return the declarations in force."""
-    return in_force(platform.decisions.newest(MAX_DECLARATIONS, (Action.DECLARE,)))
+    """Return the newest declaration of each kind about each column."""
+    return newest_of_each(platform.decisions.newest(MAX_DECLARATIONS, (Action.DECLARE,)))

@@ -99,6 +99,12 @@ class TrafficRepository(Protocol):
     def record_spoiled_period(self, tick_id: str, period: SpoiledPeriod) -> None:
         """Record the period of a broken feed that a tick found, once."""
 
+    def spoiled_periods(self, model_version: int | None = None) -> Mapping[str, SpoiledPeriod]:
+        """Return the periods of a version's broken feed, or of all, by the tick that found them, oldest first."""
+
+    def accept_spoiled_periods(self, accepted: Mapping[str, str | None]) -> None:
+        """Record by which decision each of these periods is accepted now, so that its rows count again; None: by none."""
+
     def sound_rows(self, model_version: int, since: datetime, until: datetime, max_rows: int) -> pd.DataFrame:
         """Return the version's newest sound predictions in (since, until], labelled or not, oldest first."""
 

@@ -40,7 +40,7 @@ from selfheal.domain.records import (
 from selfheal.domain.retraining.requests import LatestTick
 from selfheal.kit.errors import NoProductionModelError
 from selfheal.kit.serialization import from_dict
-from selfheal.services.declarations import declarations
+from selfheal.services.declarations import accept_periods, declarations
 from selfheal.services.label_maturity import delay_of_labels
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def compare(platform: LoopPlatform, window: Window) -> DriftReport:
         seed=platform.settings.random_seed,
         calm=_calm(platform, window, declared),
     )
-    return replace(found, unusable_rows=unusable, explained=(*found.explained, *feed.accepted))
+    explained = (*found.explained, *feed.accepted)
+    return replace(found, unusable_rows=unusable, explained=explained, feed_columns=feed.columns)
 
 
 def measure(platform: LoopPlatform, window: Window, *, is_for_verdict_only: bool = False) -> PerformanceReport:
@@ -144,6 +145,7 @@ def conclude(
     spoiled = spoiled_period(drift, last_feed_check(platform, version))
     if spoiled is not None:  # before the tick, so that a recorded tick implies that its consequences are recorded
         platform.traffic.record_spoiled_period(outcome.window.tick_id, spoiled)
+        _accept_declared(platform, version)
     if performance.label_check is not None and not drift.feed_problems:
         for quarantine in performance.label_check.changed:
             platform.traffic.record_label_quarantine(quarantine)
@@ -204,6 +206,13 @@ def _assess(
 ) -> Triage:
     previous_episode = None if previous is None else previous.episode_id
     return triage(drift, performance, harm_limits(platform.settings), previous_episode)
+
+
+def _accept_declared(platform: LoopPlatform, model_version: int) -> None:
+    """Accept the period that was just recorded if it has been declared sound since its rows were compared."""
+    declared = declarations(platform)
+    if declared.sound:
+        accept_periods(platform, model_version, declared)
 
 
 def _without_harmful_seasons(

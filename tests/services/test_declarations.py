@@ -13,7 +13,7 @@ from selfheal.domain.records import Excursions, LearnedExcursion, SeasonMemory, 
 from selfheal.kit.errors import PermanentError
 from selfheal.services.declarations import declarations, declare
 from selfheal.services.platform import Platform
-from selfheal.services.tick import collect, compare, conclude
+from selfheal.services.tick import collect, compare, conclude, measure
 from selfheal.services.verification.decided import check_chain
 from tests import builders
 from tests.services.steps import tick, whole_tick
@@ -72,6 +72,46 @@ def test_what_a_person_declares_sound_is_no_broken_feed_and_says_so(platform: Pl
     report = compare(platform, proxy.window)
     assert report.feed_problems == ()
     assert any("declared sound by ann" in sentence for sentence in report.explained)
+
+
+def test_rows_of_a_feed_that_is_declared_sound_count_again_until_that_is_withdrawn(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(300).assign(load_ratio=0.7))
+    assert whole_tick(platform, sent.last_at).verdict is Verdict.BROKEN_FEED
+
+    def n_sound() -> tuple[int, int]:
+        return platform.traffic.count_labels(since=T0 - HOUR, sound_only=True)
+
+    assert n_sound() == (0, 0)
+    declare(platform, Declared.SOUND, "restarts", now=sent.last_at, **WHY)
+    assert n_sound() == (0, 0), "another column"
+    decision = declare(platform, Declared.SOUND, "load_ratio", now=sent.last_at + HOUR, **WHY)
+    assert n_sound() == (300, 300)
+    assert [one.accepted_by for one in platform.traffic.spoiled_periods().values()] == [decision.decision_id]
+    assert check_chain(platform, None).findings == ()
+    declare(platform, Declared.NOT_SOUND, "load_ratio", now=sent.last_at + 2 * HOUR, **WHY)
+    assert n_sound() == (0, 0)
+
+
+def test_a_tick_that_was_under_way_when_the_feed_was_declared_sound_excludes_nothing(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(300).assign(load_ratio=0.7))
+    proxy = collect(platform, sent.last_at)
+    assert proxy is not None
+    report = compare(platform, proxy.window)
+    assert report.feed_columns == ("load_ratio",)
+    declare(platform, Declared.SOUND, "load_ratio", now=sent.last_at, **WHY)
+    conclude(platform, proxy, report, measure(platform, proxy.window), sent.last_at)
+    assert platform.traffic.count_labels(since=T0 - HOUR, sound_only=True) == (300, 300)
+
+
+def test_rows_that_no_declaration_gives_back_are_found_by_verify(platform: Platform) -> None:
+    sent = serve(platform, toy_rows(300).assign(load_ratio=0.7))
+    tick_id = whole_tick(platform, sent.last_at).window.tick_id
+    seasonal = declare(platform, Declared.SEASONAL, "load_ratio", now=sent.last_at, **WHY)
+    for by in (seasonal.decision_id, "no decision"):
+        platform.traffic.accept_spoiled_periods({tick_id: by})
+        (finding,) = check_chain(platform, None).findings
+        assert f"tick {tick_id}" in finding
+        assert f"counts by decision {by}, which does not declare it sound" in finding
 
 
 def test_a_tick_learns_from_the_one_before_it_and_stores_that_with_the_version(platform: Platform) -> None:

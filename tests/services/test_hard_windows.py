@@ -145,7 +145,7 @@ def test_a_tick_that_is_killed_half_way_is_taken_again_and_kept_once(platform: P
     assert tick(platform, sent.last_at, **problem).verdict is Verdict.BROKEN_FEED
     assert verdicts(platform) == ["broken_feed"]
     assert [alert.kind for alert in alerts.list_alerts(platform.store)] == ["broken_feed"]
-    assert [period.ended_at for period in spoiled_periods(platform.store, 1)] == [sent.last_at]
+    assert [period.ended_at for period in spoiled_periods(platform.store, 1).values()] == [sent.last_at]
 
 
 def tick_and_die_after(platform: Platform, step: str, now: datetime, drift: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ def test_a_champion_of_another_contract_is_told_before_anything_is_trained(platf
 def test_what_a_broken_feed_sent_is_never_learned_from_and_what_came_before_and_after_is(platform: Platform) -> None:
     sound = serve(platform, toy_rows(N_ROWS))
     tick(platform, sound.last_at + SECOND, feed_checked_since=sound.created_at[-500])
-    assert spoiled_periods(platform.store, 1) == []
+    assert spoiled_periods(platform.store, 1) == {}
 
     broken = serve(platform, toy_rows(300, 2), start=sound.last_at + HOUR)
     problem = {"feed_problems": ("load_ratio: always 1",)}

@@ -6,7 +6,7 @@ like what they read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -98,6 +98,12 @@ class PostgresTraffic:
 
     def record_spoiled_period(self, tick_id: str, period: SpoiledPeriod) -> None:
         spoiled_periods.record_spoiled_period(self.store, tick_id, period)
+
+    def spoiled_periods(self, model_version: int | None = None) -> Mapping[str, SpoiledPeriod]:
+        return spoiled_periods.spoiled_periods(self.store, model_version)
+
+    def accept_spoiled_periods(self, accepted: Mapping[str, str | None]) -> None:
+        spoiled_periods.accept_spoiled_periods(self.store, accepted)
 
     def sound_rows(self, model_version: int, since: datetime, until: datetime, max_rows: int) -> pd.DataFrame:
         return logged_rows.sound_rows(self.store, model_version, since, until, max_rows)

@@ -281,6 +281,8 @@ def _spoiled_periods(metadata: MetaData) -> Table:
         _time("started_at", required=True),
         _time("ended_at", required=True),
         Column("reasons", JSONB, nullable=False),
+        Column("columns", JSONB, nullable=False),
+        Column("accepted_by", Text),
         Index("spoiled_periods_by_time", "model_version", "started_at"),
     )
 

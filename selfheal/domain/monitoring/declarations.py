@@ -8,8 +8,9 @@ Belongs here: what is declared, as decisions record it. Recording is `selfheal.s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from selfheal.domain.records import Action, Decision
@@ -41,11 +42,41 @@ class Declared(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Declarations:
-    """Declarations in force: by column, a sentence with who declared it, when, and why."""
+class Declaration:
+    """The newest declaration of a kind about a column, or its withdrawal: who, when, and why."""
 
-    seasonal: Mapping[str, str] = field(default_factory=dict)
-    sound: Mapping[str, str] = field(default_factory=dict)
+    subject: Declared
+    column: str
+    is_in_force: bool
+    actor: str
+    declared_at: datetime
+    reason: str
+    decision_id: str
+
+    def __str__(self) -> str:
+        """Return a sentence on who declared it, when, and why."""
+        return f"declared {self.subject} by {self.actor} on {self.declared_at:%Y-%m-%d}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Declarations:
+    """Declarations in force, by column: what is `seasonal`, with a sentence, and what is `sound`."""
+
+    all: tuple[Declaration, ...] = ()
+
+    @property
+    def seasonal(self) -> dict[str, str]:
+        """Return the columns that are declared seasonal, each with who declared it, when, and why."""
+        return {name: str(one) for name, one in self.of(Declared.SEASONAL).items()}
+
+    @property
+    def sound(self) -> dict[str, str]:
+        """Return the columns that are declared sound, likewise."""
+        return {name: str(one) for name, one in self.of(Declared.SOUND).items()}
+
+    def of(self, subject: Declared) -> dict[str, Declaration]:
+        """Return the declarations of a kind that are in force."""
+        return {one.column: one for one in self.all if one.subject is subject and one.is_in_force}
 
 
 def stored(what: Declared, column: str) -> str:
@@ -57,22 +88,26 @@ def stored(what: Declared, column: str) -> str:
     return f"{what}:{column}"
 
 
-def in_force(decisions: Iterable[Decision]) -> Declarations:
-    """Return the declarations in force.
+def newest_of_each(decisions: Iterable[Decision]) -> Declarations:
+    """Return the newest declaration of each kind about each column.
 
     Args:
         decisions: newest first; those that declare nothing are passed over.
     """
-    newest: dict[tuple[Declared, str], str | None] = {}
+    newest: dict[tuple[Declared, str], Declaration] = {}
     for decision in decisions:
         if decision.action is not Action.DECLARE or decision.declared is None:
             continue
         kind, _, column = decision.declared.partition(":")
         what = Declared(kind)
-        by = f"declared {what} by {decision.actor} on {decision.created_at:%Y-%m-%d}: {decision.reason}"
-        newest.setdefault((what.subject, column), None if what.is_withdrawal else by)
-    seasonal, sound = (
-        {column: by for (what, column), by in newest.items() if by is not None and what is kind}
-        for kind in (Declared.SEASONAL, Declared.SOUND)
-    )
-    return Declarations(seasonal, sound)
+        found = Declaration(
+            what.subject,
+            column,
+            not what.is_withdrawal,
+            decision.actor,
+            decision.created_at,
+            decision.reason,
+            decision.decision_id,
+        )
+        newest.setdefault((what.subject, column), found)
+    return Declarations(tuple(newest.values()))

@@ -84,10 +84,14 @@ def feed_problems(
 
 
 class FeedFindings(NamedTuple):
-    """What a check found: `problems`, and with who and why those that a person has declared to be none (`accepted`)."""
+    """What a check found: `problems`, and with who and why those that a person has declared to be none (`accepted`).
+
+    `columns` are those, or `ROWS`, that the problems are about.
+    """
 
     problems: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 def check_feed(
@@ -105,12 +109,14 @@ def check_feed(
     if len(current) < MIN_ROWS or len(reference) < MIN_ROWS:
         return FeedFindings()
     problems, accepted = [], []
+    broken: dict[str, None] = {}
     for columns, sentence in _findings(PreparedRows.of(current), PreparedRows.of(reference), contract):
         if all(name in sound for name in columns):
             accepted.append(f"{sentence} ({'; '.join(sound[name] for name in columns)})")
         else:
             problems.append(sentence)
-    return FeedFindings(tuple(problems), tuple(accepted))
+            broken |= dict.fromkeys(columns)
+    return FeedFindings(tuple(problems), tuple(accepted), tuple(broken))
 
 
 class _Finding(NamedTuple):
@@ -158,7 +164,7 @@ def spoiled_period(report: DriftReport, last_check: FeedCheck | None) -> Spoiled
         return None
     if report.feed_problems:
         start = window.start if last_check is None else min(since, last_check.until)
-        return SpoiledPeriod(window.model_version, start, window.end, report.feed_problems)
+        return SpoiledPeriod(window.model_version, start, window.end, report.feed_problems, report.feed_columns)
     if last_check is not None and last_check.is_broken and last_check.until < since:
         reason = "between the last broken look and a sound one"
         return SpoiledPeriod(window.model_version, last_check.until, since, (reason,))

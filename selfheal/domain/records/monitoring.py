@@ -196,6 +196,8 @@ class DriftReport:
     is_sufficient: bool
     report_ref: str | None = None
     feed_problems: tuple[str, ...] = ()
+    feed_columns: tuple[str, ...] = ()
+    """Inputs, or `_rows`, that the problems are about."""
     feed_checked_since: datetime | None = None
     """Time of the oldest of the newest rows, in which the feed is checked."""
     baseline_drifted_features: tuple[str, ...] = ()
@@ -435,12 +437,18 @@ class Onset:
 
 @dataclass(frozen=True, slots=True)
 class SpoiledPeriod:
-    """When a version's feed was broken, as one tick saw it; both ends belong to the period."""
+    """When a version's feed was broken, as one tick saw it; both ends belong to the period.
+
+    `columns` are those that were found broken; empty where nothing was checked between a broken feed and a sound one, or if it is
+    not known. `accepted_by` is the decision by which a person declares them sound, so that the rows count again.
+    """
 
     model_version: int
     started_at: datetime
     ended_at: datetime
     reasons: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+    accepted_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

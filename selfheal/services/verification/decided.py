@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from selfheal.adapters.decision_log import decision_folder, file_problems
 from selfheal.adapters.postgres import decisions, model_versions
 from selfheal.adapters.postgres.promotions import list_promotions
-from selfheal.domain.records import Action, Decision, ModelVersion, Promotion, Stage
+from selfheal.adapters.postgres.spoiled_periods import spoiled_periods
+from selfheal.domain.monitoring.declarations import Declared
+from selfheal.domain.records import Action, Decision, ModelVersion, Promotion, SpoiledPeriod, Stage
 from selfheal.services.verification.findings import Check, CheckResult
 
 if TYPE_CHECKING:
@@ -21,16 +23,36 @@ GOES_LIVE = frozenset({Action.PROMOTE, Action.ROLLBACK, Action.FORCE_PROMOTE})
 
 
 def check_chain(platform: Platform, expected_head: str | None) -> CheckResult:
-    """Check each decision's hash and predecessor and, if given, that a head noted elsewhere is still in the chain."""
+    """Check each decision's hash and predecessor and, if given, that a head noted elsewhere is still in the chain.
+
+    What was sent while the feed was broken counts only by a decision of the chain.
+    """
     check = Check("chain of decisions")
     with check.checking("table retraining_decisions", n_things=0):
         check.found(decisions.chain_problems(platform.store))
-        check.n_checked = len(decisions.all_readable(platform.store))
+        known = decisions.all_readable(platform.store)
+        check.n_checked = len(known)
+        check.found(acceptance_problems(spoiled_periods(platform.store), known))
         if expected_head is not None and not decisions.is_in_chain(platform.store, expected_head):
             check.found(
                 [f"no record has the hash {expected_head}: the chain was cut, or written anew, since it was noted"]
             )
     return check.result()
+
+
+def acceptance_problems(periods: Mapping[str, SpoiledPeriod], known: Mapping[str, Decision | None]) -> Iterator[str]:
+    """Yield the periods of a broken feed whose rows count by no decision that declares sound what was found broken."""
+    for tick_id, period in periods.items():
+        if period.accepted_by is not None and not _declares_sound(known.get(period.accepted_by), period):
+            yield (
+                f"what was sent while tick {tick_id} found the feed broken counts by decision {period.accepted_by}, "
+                "which does not declare it sound"
+            )
+
+
+def _declares_sound(decision: Decision | None, period: SpoiledPeriod) -> bool:
+    kind, _, column = ("" if decision is None else decision.declared or "").partition(":")
+    return kind == Declared.SOUND and (not period.columns or column in period.columns)
 
 
 def check_files(platform: Platform) -> CheckResult:

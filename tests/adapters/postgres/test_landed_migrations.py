@@ -9,11 +9,13 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, text
 
-from selfheal.adapters.postgres import migrate
+from selfheal.adapters.postgres import decisions, migrate
 from selfheal.adapters.postgres.open import open_store
 from selfheal.adapters.postgres.store import Store
+from selfheal.domain.records import Action
 from selfheal.kit.ids import new_id
 from selfheal.settings import Settings
+from tests import builders
 from tests.adapters.postgres.test_migrate import differences
 from tests.times import T0
 from tests.toy_use_case import contract
@@ -39,6 +41,7 @@ LANDED = {
     "0016_label_quarantines": "306d5e6cf84eb194c682e1605f4a1bb97e5b7383e82061239cea829e93f57b6f",
     "0017_entities": "0697aa1e9934f297c37558703bd27a014ea0a5f4bdca5485b91a100df7df2dfb",
     "0018_seasons": "2460dbc86604a76397bc805a9b7683a341b727618c3fd96c693716207220e1c6",
+    "0019_accepted_periods": "096ae432fdbd2823006094b13e8929d3a88a0d906e013fd56797be988c3a0ffa",
 }
 """SHA-256 of each migration's file. A new one gets a line; a line that is here never changes."""
 
@@ -107,3 +110,16 @@ def test_labels_stored_as_corrections_that_replaced_nothing_are_first_labels_aft
         query = text("SELECT prediction_id, first_received_at, first_label FROM label_store")
         found = {row[0]: (row[1], row[2]) for row in connection.execute(query)}
     assert found == {alone: (None, None), replaced: (T0, 0), confirmed: (T0, 1)}
+
+
+def test_declarations_in_the_chain_are_not_rewritten_by_a_downgrade(store: Store) -> None:
+    """What is below them has no word for them, so that the chain would seem edited."""
+    from alembic import command
+
+    decisions.append(store, builders.decision(action=Action.DECLARE, declared="seasonal:load_ratio"))
+    with (
+        pytest.raises(RuntimeError, match=r"1 declarations.*restore a backup"),
+        store.engine.begin() as connection,
+    ):
+        command.downgrade(migrate.alembic_config(store, connection), "0017")
+    assert decisions.chain_problems(store) == []

@@ -18,7 +18,11 @@ from sqlalchemy import event, text
 from selfheal.adapters.journal import LABEL_JOURNAL, prediction_journal
 from selfheal.adapters.postgres import predictions
 from selfheal.adapters.postgres.ingest import ingest
-from selfheal.adapters.postgres.spoiled_periods import record_spoiled_period
+from selfheal.adapters.postgres.spoiled_periods import (
+    accept_spoiled_periods,
+    record_spoiled_period,
+    spoiled_periods,
+)
 from selfheal.adapters.postgres.store import Store
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.records import SpoiledPeriod, Window
@@ -219,6 +223,31 @@ def test_what_a_broken_feed_sent_is_not_counted_however_often_ticks_saw_it(store
     assert predictions.count_labels(store, sound_only=True) == (10 - 6, 6 - 4)
     assert predictions.count_labels(store, since=at[5], sound_only=True) == (4 - 2, 4 - 2)
     assert predictions.count_labels(store, since=at[5]) == (4, 4)
+
+
+def test_what_a_declaration_accepts_counts_again_unless_another_period_covers_it(store: Store, data_dir: Path) -> None:
+    sent = sent_each_second(store, data_dir, 10)
+    journal_labels(data_dir, sent.prediction_ids, [0] * 10)
+    copy(store, data_dir)
+    at = sent.created_at
+    for tick_id, first, last in (("a", 2, 4), ("b", 3, 6), ("c", 8, 8)):
+        record_spoiled_period(store, tick_id, SpoiledPeriod(1, at[first], at[last], ("broken",), ("load_ratio",)))
+
+    def counted() -> tuple[int, int, int]:
+        rows = predictions.labelled_rows(store, max_rows=100, sound_only=True)
+        return (
+            len(rows),
+            len(predictions.labelled_keys(store, max_rows=100)),
+            predictions.count_labels(store, sound_only=True)[1],
+        )
+
+    accept_spoiled_periods(store, {"a": "a decision", "c": "a decision"})
+    assert counted() == (6, 6, 6)
+    accept_spoiled_periods(store, {"b": "another"})
+    assert counted() == (10, 10, 10)
+    assert [one.accepted_by for one in spoiled_periods(store, 1).values()] == ["a decision", "another", "a decision"]
+    accept_spoiled_periods(store, {"a": None, "b": None})
+    assert counted() == (5, 5, 5)
 
 
 def test_stored_labels_are_those_of_the_ids_asked_for(store: Store, data_dir: Path) -> None:

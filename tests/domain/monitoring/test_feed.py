@@ -254,6 +254,7 @@ def test_what_is_declared_sound_is_named_with_who_and_why() -> None:
     broken = orders(500, 1).assign(hour=-1.0, amount=lambda rows: -1.0 - rows["amount"])
     found = checked(broken, {"hour": "declared sound by ann: new shop"})
     assert {problem.partition(":")[0] for problem in found.problems} == {"amount"}
+    assert found.columns == ("amount",)
     assert "hour: 500 values outside 0 to 23 (declared sound by ann: new shop)" in found.accepted
 
 

@@ -56,6 +56,10 @@ def answers(traffic: Any, lived: Deployment) -> dict[str, Any]:
     spoiled = SpoiledPeriod(1, later, later + timedelta(hours=2), ("a reason",))
     traffic.record_spoiled_period("a tick", spoiled)
     traffic.record_spoiled_period("overlapping", replace(spoiled, ended_at=later + timedelta(hours=3)))
+    accepted = replace(spoiled, started_at=later + timedelta(hours=9), ended_at=later + timedelta(hours=11))
+    traffic.record_spoiled_period("accepted", replace(accepted, columns=("load_ratio",)))
+    traffic.accept_spoiled_periods({"accepted": "a decision", "overlapping": "another"})
+    traffic.accept_spoiled_periods({"overlapping": None})
     suspect = LabelQuarantine("q", 1, later + timedelta(hours=20), ("a reason",))
     traffic.record_label_quarantine(suspect)
     traffic.record_label_quarantine(replace(suspect, ended_at=later + timedelta(hours=24)))
@@ -66,6 +70,7 @@ def answers(traffic: Any, lived: Deployment) -> dict[str, Any]:
         "sound_rows_of_version": traffic.sound_rows(1, later, now, 200),
         "newest_labels": traffic.newest_labels(1, now, 30),
         "earlier_labels": traffic.newest_labels(1, now - timedelta(hours=9), 10_000),
+        "spoiled": (dict(traffic.spoiled_periods(1)), len(traffic.spoiled_periods()), dict(traffic.spoiled_periods(2))),
         "quarantines": (list(traffic.label_quarantines(1)), list(traffic.label_quarantines(2))),
         "not_received_later": traffic.labelled_rows(max_rows=10_000, received_before=now - timedelta(hours=8)),
         "latest_activity": traffic.latest_activity(now),

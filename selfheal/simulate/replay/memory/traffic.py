@@ -9,7 +9,8 @@ this one by another. Both are simple random samples; up to `max_rows`, every ans
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -224,6 +225,14 @@ class MemoryTraffic:
     def record_spoiled_period(self, tick_id: str, period: SpoiledPeriod) -> None:
         self._spoiled.setdefault(tick_id, period)
 
+    def spoiled_periods(self, model_version: int | None = None) -> dict[str, SpoiledPeriod]:
+        found = [pair for pair in self._spoiled.items() if model_version in {None, pair[1].model_version}]
+        return dict(sorted(found, key=lambda pair: (pair[1].started_at, pair[0])))
+
+    def accept_spoiled_periods(self, accepted: Mapping[str, str | None]) -> None:
+        for tick_id, decision_id in accepted.items():
+            self._spoiled[tick_id] = replace(self._spoiled[tick_id], accepted_by=decision_id)
+
     def sound_rows(self, model_version: int, since: datetime, until: datetime, max_rows: int) -> pd.DataFrame:
         rows = self._rows(model_version, since, until)
         rows = rows[self._is_sound(rows)][-max_rows:]
@@ -321,10 +330,10 @@ class MemoryTraffic:
         return is_withheld
 
     def _is_sound(self, rows: IntArray) -> BoolArray:
-        """Return which rows were not sent while a tick found their version's feed broken."""
+        """Return which rows were not sent while a tick found their version's feed broken, and nobody has accepted that."""
         view = self._now()
         is_sound = np.ones(len(rows), dtype=np.bool_)
-        for period in self._spoiled.values():
+        for period in (one for one in self._spoiled.values() if one.accepted_by is None):
             index = self._index_of(period.model_version)
             times = view.event_time[rows]
             is_within = (times >= as_moment(period.started_at)) & (times <= as_moment(period.ended_at))
