@@ -129,6 +129,25 @@ def declare(
     console.print(f"{escape(column)} is declared {what} from the next tick on (decision {decision.decision_id}).")
 
 
+@app.command(name="declarations", rich_help_panel="Change what serves")
+def list_declarations(
+    with_withdrawn: Annotated[bool, typer.Option("--all", help="List those that were withdrawn, too.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """List what people have declared about columns: what counts now, who said so, when, and why."""
+    from selfheal.kit.serialization import to_dict
+    from selfheal.services.declarations import declarations
+
+    with opened_platform(load_settings()) as platform:
+        found = declarations(platform).all
+    rows = [to_dict(one) for one in found if one.is_in_force or with_withdrawn]
+    if as_json:
+        print_json(rows)
+        return
+    shown = [row | {"state": "in force" if row["is_in_force"] else "withdrawn"} for row in rows]
+    print_table("Declarations", shown, ("subject", "column", "state", "actor", "declared_at", "reason", "decision_id"))
+
+
 @app.command(rich_help_panel="Change what serves")
 def reproduce(
     version: Version,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from selfheal.domain.monitoring.accepted_periods import newly_accepted
 from selfheal.domain.monitoring.declarations import (
-    MAX_DECLARATIONS,
     ROWS,
     Declarations,
     Declared,
@@ -78,4 +77,4 @@ def accept_periods(platform: LoopPlatform, model_version: int, declared: Declara
 
 def declarations(platform: LoopPlatform) -> Declarations:
     """Return the newest declaration of each kind about each column."""
-    return newest_of_each(platform.decisions.newest(MAX_DECLARATIONS, (Action.DECLARE,)))
+    return newest_of_each(platform.decisions.newest_declarations())

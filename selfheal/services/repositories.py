@@ -188,6 +188,9 @@ class DecisionRepository(Protocol):
     def newest(self, limit: int, actions: Collection[Action] = ()) -> Sequence[Decision]:
         """Return decisions (of these actions, if any are given), newest first."""
 
+    def newest_declarations(self) -> Sequence[Decision]:
+        """Return the newest declaration (or its withdrawal) of each kind about each column, newest first."""
+
     def attempts_of(self, episode_id: str, actions: Collection[Action]) -> Sequence[Decision]:
         """Return the decisions of one drift episode, oldest first."""
 

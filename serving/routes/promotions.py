@@ -8,21 +8,26 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Query
 
+from selfheal.adapters.postgres.decisions import newest_declarations
 from selfheal.adapters.postgres.promotions import promotions_since
 from selfheal.adapters.postgres.retraining_requests import add_request
+from selfheal.domain.monitoring.declarations import newest_of_each
 from selfheal.kit.errors import TooManyRequestsError
 from selfheal.services.declarations import declare
 from selfheal.services.promotion.going_live import force_promote, rollback
 from serving.dependencies import ServiceDependency
 from serving.schemas.problems import ProblemError, documented
 from serving.schemas.responses import (
+    DeclarationInfo,
     DeclarationRecorded,
     DeclarationRequest,
+    Declarations,
     LimitParameters,
     ModelVersionSummary,
     PromotionInfo,
     PromotionRequest,
     Promotions,
+    QueryParameters,
     RetrainingAccepted,
     RetrainingRequest,
     RollbackRequest,
@@ -87,6 +92,13 @@ async def post_rollback(service: ServiceDependency, caller: Admin, request: Roll
         )
 
     return ModelVersionSummary.model_validate(await service.command_pool.run(go_back))
+
+
+@router.get("/declarations", summary="List declarations", dependencies=[Depends(requires(Scope.READ))])
+async def get_declarations(service: ServiceDependency, _: Annotated[QueryParameters, Query()]) -> Declarations:
+    """Return what was declared last of each kind about each column, or its withdrawal: who, when, and why."""
+    found = newest_of_each(await service.read_pool.run(newest_declarations))
+    return Declarations(declarations=[DeclarationInfo.model_validate(one) for one in found.all])
 
 
 @router.post("/declarations", summary="Declare a column seasonal or sound", responses=documented(409, 413, 415))

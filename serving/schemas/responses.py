@@ -172,6 +172,24 @@ class DeclarationRecorded(BaseModel):
     declared: str = Field(description="what was declared, and the column, such as `seasonal:age`")
 
 
+class DeclarationInfo(View):
+    """What was declared last of a kind about a column, or its withdrawal."""
+
+    subject: Declared = Field(description="`seasonal` or `sound`")
+    column: str = Field(description="a feature; `_rows` where whole rows are declared sound")
+    is_in_force: bool = Field(description="false: this is the withdrawal")
+    actor: str = Field(description="who said so")
+    declared_at: datetime
+    reason: str
+    decision_id: str
+
+
+class Declarations(BaseModel):
+    """What people have declared about columns."""
+
+    declarations: list[DeclarationInfo] = Field(description="the newest first")
+
+
 class RetrainingRequest(ReasonedRequest):
     """Consider a retraining now."""
 

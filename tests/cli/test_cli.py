@@ -43,6 +43,7 @@ COMMANDS = [
     "reproduce",
     "promote",
     "rollback",
+    "declarations",
     "declare",
     "verify",
     "history",
@@ -288,6 +289,12 @@ def test_a_column_is_declared_seasonal_by_a_person_with_a_reason(cli: Callable[.
     platform.close()
     assert (newest.action, newest.declared, newest.reason) == (Action.DECLARE, "seasonal:load_ratio", "inventory week")
     assert "there is no column 'nonsense'" in str(cli("declare", "sound", "nonsense", "--reason", "test").exception)
+    (listed,) = json.loads(cli("declarations", "--json").output)
+    assert (listed["subject"], listed["column"], listed["reason"]) == ("seasonal", "load_ratio", "inventory week")
+    assert "load_ratio" in cli("declarations").output
+    cli("declare", "not_seasonal", "load_ratio", "--reason", "it is over")
+    assert "Declarations: none" in cli("declarations").output
+    assert "withdrawn" in cli("declarations", "--all").output
 
 
 @pytest.mark.integration

@@ -8,13 +8,15 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from selfheal.domain.monitoring.declarations import ROWS, Declared
-from selfheal.domain.records import Excursions, LearnedExcursion, SeasonMemory, Verdict
+from selfheal.domain.monitoring.declarations import ROWS, Declared, newest_of_each
+from selfheal.domain.records import Action, Excursions, LearnedExcursion, SeasonMemory, Verdict
 from selfheal.kit.errors import PermanentError
 from selfheal.services.declarations import declarations, declare
 from selfheal.services.platform import Platform
+from selfheal.services.repositories import DecisionRepository
 from selfheal.services.tick import collect, compare, conclude, measure
 from selfheal.services.verification.decided import check_chain
+from selfheal.simulate.replay.memory.records import MemoryDecisions
 from tests import builders
 from tests.services.steps import tick, whole_tick
 from tests.times import T0
@@ -34,6 +36,23 @@ def test_a_declaration_counts_until_it_is_withdrawn(platform: Platform) -> None:
     declare(platform, Declared.NOT_SEASONAL, "load_ratio", now=T0 + 2 * HOUR, **WHY)
     assert declarations(platform).seasonal == {}
     assert check_chain(platform, None).findings == ()
+
+
+@pytest.mark.parametrize("kind", ["postgres", "replay"])
+def test_a_declaration_counts_however_many_come_after_it(platform: Platform, kind: str) -> None:
+    """Only the newest one about a column counts, so that others do not push it out."""
+    repository: DecisionRepository = platform.decisions if kind == "postgres" else MemoryDecisions()
+    for hour, declared in enumerate(
+        ("seasonal:age", "sound:age", "seasonal:not_age", "not_sound:age", "sound:_rows", "not_sound:_rows")
+    ):
+        repository.record(
+            builders.decision(
+                decision_id=f"d{hour}", action=Action.DECLARE, declared=declared, created_at=T0 + hour * HOUR
+            )
+        )
+    newest = [one.declared for one in repository.newest_declarations()]
+    assert newest == ["not_sound:_rows", "not_sound:age", "seasonal:not_age", "seasonal:age"]
+    assert set(newest_of_each(repository.newest_declarations()).seasonal) == {"age", "not_age"}
 
 
 @pytest.mark.parametrize(

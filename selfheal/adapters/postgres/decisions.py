@@ -91,6 +91,20 @@ def recent(store: Store, limit: int = 50, actions: Collection[Action] = ()) -> l
         return [_record(row) for row in connection.execute(query.order_by(table.c.position.desc()).limit(limit))]
 
 
+def newest_declarations(store: Store) -> list[Decision]:
+    """Return the newest declaration (or its withdrawal) of each kind about each column, newest first."""
+    table = store.tables.retraining_decisions
+    about = func.regexp_replace(table.c.declared, "^not_", "")
+    newest = (
+        select(func.max(table.c.position))
+        .where(table.c.model_name == store.contract.name, table.c.declared.is_not(None))
+        .group_by(about)
+    )
+    query = select(table).where(table.c.position.in_(newest)).order_by(table.c.position.desc())
+    with store.engine.connect() as connection:
+        return [_record(row) for row in connection.execute(query)]
+
+
 def page(
     store: Store, limit: int, *, actions: Collection[Action] = (), before: int | None = None
 ) -> list[ChainedDecision]:

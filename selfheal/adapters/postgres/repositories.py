@@ -194,6 +194,9 @@ class PostgresDecisions:
     def newest(self, limit: int, actions: Collection[Action] = ()) -> list[Decision]:
         return decisions.recent(self.store, limit=limit, actions=actions)
 
+    def newest_declarations(self) -> Sequence[Decision]:
+        return decisions.newest_declarations(self.store)
+
     def attempts_of(self, episode_id: str, actions: Collection[Action]) -> list[Decision]:
         return decisions.attempts_of(self.store, episode_id, actions=actions)
 

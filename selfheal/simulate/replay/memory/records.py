@@ -48,6 +48,11 @@ class MemoryDecisions:
         found = [one for one in reversed(self._decisions.values()) if not actions or one.action in actions]
         return found[:limit]
 
+    def newest_declarations(self) -> list[Decision]:
+        declared = [one for one in self._decisions.values() if one.declared is not None]
+        newest = {(one.declared or "").removeprefix("not_"): number for number, one in enumerate(declared)}
+        return [declared[number] for number in sorted(newest.values(), reverse=True)]
+
     def attempts_of(self, episode_id: str, actions: Collection[Action]) -> list[Decision]:
         return [one for one in self._decisions.values() if one.episode_id == episode_id and one.action in actions]
 
