@@ -11,7 +11,7 @@ from selfheal.adapters.postgres.tick_history import Step, step_for, steps_betwee
 from selfheal.domain.monitoring.drift import PROBABILITY
 from selfheal.domain.monitoring.label_sanity import sentence_of
 from selfheal.services.reports.figures import PastTick
-from selfheal.services.reports.files import read_tick, read_tick_values
+from selfheal.services.reports.files import read_tick_values, tick_of
 from selfheal.services.reports.writer import past_tick
 from selfheal.services.status import labels_sentence
 from serving.schemas.dashboard import DriftRow, History, HistoryStep, LabelsOfClass, LabelState, MetricWithInterval
@@ -45,7 +45,7 @@ def history(store: Store, now: datetime, period: timedelta, max_points: int, fol
         drift=_drift_rows(store.contract.feature_names, steps, tick_values),
         promotions=[PromotionInfo.model_validate(row) for row in promotions_since(store, now - period, MAX_PROMOTIONS)],
         changes=[OnsetInfo.model_validate(onset) for onset in onsets_since(store, now - period, MAX_CHANGES)],
-        labels=label_state(_newest_tick(folder, steps)),
+        labels=label_state(tick_of(tick_values[-1]) if steps else None),
     )
 
 
@@ -71,11 +71,6 @@ def label_state(tick: TickRecord | None) -> LabelState | None:
         ],
         withheld=[*tick.performance.withheld, *suspect],
     )
-
-
-def _newest_tick(folder: Path, steps: Sequence[Step]) -> TickRecord | None:
-    newest = steps[-1].newest if steps else None
-    return None if newest is None else read_tick(folder, newest.window_end, newest.tick_id)
 
 
 def _tick_values(folder: Path, step: Step) -> TickValues:

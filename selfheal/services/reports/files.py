@@ -201,7 +201,11 @@ def save_tick(tick: TickRecord, folder: Path) -> Path:
 
 def read_tick(folder: Path, window_end: datetime, tick_id: str) -> TickRecord | None:
     """Read the tick's file; None if it is missing (pruned, or written on another host) or incomplete."""
-    values = read_tick_values(folder, window_end, tick_id)
+    return tick_of(read_tick_values(folder, window_end, tick_id))
+
+
+def tick_of(values: Any) -> TickRecord | None:
+    """Return the tick of a file's plain values; None if they are incomplete."""
     try:
         return from_dict(TickRecord, values)
     except ValueError:

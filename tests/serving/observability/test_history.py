@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from selfheal.adapters.postgres.tick_history import Step
+from selfheal.adapters.postgres.ticks import tick_values
 from selfheal.domain.records import (
     ClassCoverage,
     LabelCheck,
@@ -14,9 +21,12 @@ from selfheal.domain.records import (
     Triage,
     Verdict,
 )
-from serving.observability.history import label_state
+from selfheal.services.reports.files import save_tick
+from serving.observability import history as module
+from serving.observability.history import history, label_state
 from tests import builders
 from tests.times import T0
+from tests.toy_use_case import contract
 
 
 def tick_with(**performance: Any) -> TickRecord:
@@ -59,3 +69,19 @@ def test_a_tick_that_measured_no_labels_says_that_they_are_unknown_and_no_file_s
     assert "unknown" in found.sentence
     assert {(one.mostly_after_seconds, one.labelled_pct) for one in found.classes} == {(None, None)}
     assert label_state(None) is None
+
+
+def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tick = tick_with(label_delay=None)
+    save_tick(tick, tmp_path)
+    row = SimpleNamespace(**tick_values(tick.proxy, tick.drift, tick.performance, tick.triage, T0))
+    step = Step(T0, T0, 1, 1, Verdict.STABLE, 0.0, {}, row)  # type: ignore[arg-type]
+    monkeypatch.setattr(module, "steps_between", lambda *_: [step])
+    for nothing in ("promotions_since", "onsets_since"):
+        monkeypatch.setattr(module, nothing, lambda *_: [])
+    read: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), read_bytes(path))[1])
+    found = history(SimpleNamespace(contract=contract), T0, timedelta(days=1), 10, tmp_path)  # type: ignore[arg-type]
+    assert found.labels is not None
+    assert len(read) == 1
