@@ -81,14 +81,14 @@ class Curve:
 def prior_shift(curve: Curve) -> PriorShift:
     """Return the most likely base rate of the window and how certainly it moved.
 
-    The standard error has the Fisher information of the window's rows, the curve's covariance and the variance of the reference's
-    mean score, by the delta method.
+    The standard error is that of the difference between both rates, by the delta method: it has the Fisher information of the
+    window's rows, the curve's covariance and the variance of the reference's mean score, which move the two rates apart.
     """
     offsets, basis, n_then = curve.reference
     before = probability(offsets + basis @ curve.coefficients)
     rate = float(before.mean())
-    # The derivative of the log-odds of `rate` by the coefficients.
-    to_rate = (before * (1 - before)) @ basis / len(before) / (rate * (1 - rate))
+    slope = rate * (1 - rate)  # of `rate` by its log-odds
+    to_rate = (before * (1 - before)) @ basis / len(before) / slope  # of the log-odds of `rate` by the coefficients
     offsets, basis, n_now = curve.window
     ratios = np.exp(offsets + basis @ curve.coefficients - log_odds_of(np.array(rate)))
     found = float(_most_likely(ratios[None, :], np.full((1, len(ratios)), 1 / len(ratios)), rate)[0])
@@ -97,12 +97,12 @@ def prior_shift(curve: Curve) -> PriorShift:
     if information == 0:
         return PriorShift(rate, rate, 0.0)
     sensitivity = ratios / mixed**2 / len(ratios) / information
-    gradient = sensitivity @ (basis - to_rate)
-    of_reference = float(before.var()) / n_then / (rate * (1 - rate)) ** 2  # of the log-odds of `rate`
+    gradient = sensitivity @ (basis - to_rate) - slope * to_rate
+    of_reference = float(before.var()) / n_then / slope**2  # of the log-odds of `rate`
     variance = (
         1 / (n_now * information)
         + float(gradient @ curve.covariance @ gradient)
-        + float(sensitivity.sum()) ** 2 * of_reference
+        + (float(sensitivity.sum()) + slope) ** 2 * of_reference
     )
     return PriorShift(found, rate, (found - rate) / math.sqrt(variance))
 
