@@ -46,13 +46,13 @@ from selfheal.domain.monitoring.drift import (
     PROBABILITY,
     RECENT_ROWS,
     DriftLimits,
-    compared_column,
-    drift_of_columns,
+    compare_columns,
     drift_report,
 )
 from selfheal.domain.monitoring.feed import feed_problems
 from selfheal.domain.monitoring.multivariate import MATERIAL_AUC, domain_check
 from selfheal.domain.monitoring.performance import performance_report, score_metrics
+from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.monitoring.seasons import Calm, Position, explain
 from selfheal.domain.monitoring.shift import column_shift, ks_distance, ks_p_value
 from selfheal.domain.monitoring.thresholds import Thresholds, derive_thresholds
@@ -210,22 +210,14 @@ def our_alarms(world: World, reference: pd.DataFrame, stream: Stream, thresholds
     for name in NAMES:
         for tick in stream.near_alarm(columns[name], known[name], thresholds, name):
             near.setdefault(tick, {})[name] = None
-    alarms = np.zeros(N_TICKS, dtype=np.bool_)
+    alarms, prepared = np.zeros(N_TICKS, dtype=np.bool_), PreparedRows(reference)
     calm = Calm(SeasonMemory(BEGAN))
     places = {name: stream.places(columns[name], known[name]) for name in NAMES}
     for tick in range(N_TICKS):
-        moves = [
-            move
-            for name in near.get(tick, ())
-            for move in compared_column(
-                name,
-                columns[name][stream.day(tick)],
-                known[name],
-                columns[name][stream.recent(tick)],
-                thresholds,
-                LIMITS,
-            ).moves()
-        ]
+        names = list(near.get(tick, ()))
+        day, recent = (world.rows[names].iloc[which] for which in (stream.day(tick), stream.recent(tick)))
+        compared = compare_columns(names, day, prepared, recent, thresholds, LIMITS) if names else ()
+        moves = [move for one in compared for move in one.moves()]
         positions = [
             Position(name, window, float(shift[tick]), 1 / (3 * n_rows[tick]))
             for name, of_windows in places.items()
@@ -408,7 +400,8 @@ def detection_of(world: World, change: Change, column: str, n_rows: int, n_windo
 def is_called(current: pd.DataFrame, reference: pd.DataFrame, name: str) -> bool:
     """Return whether our rule calls the column drifted, by its values or its missing rate."""
     thresholds = derive_thresholds(reference, NAMES, LIMITS.n_ticks)
-    (column,) = drift_of_columns([name], current, reference, current.tail(RECENT_ROWS), thresholds, LIMITS)
+    (compared,) = compare_columns([name], current, reference, current.tail(RECENT_ROWS), thresholds, LIMITS)
+    column = compared.drift()
     return column.is_drifted or column.is_missing_rate_drifted
 
 
@@ -548,10 +541,10 @@ def verdict_on(current: pd.DataFrame, reference: pd.DataFrame) -> str:
     end = datetime(2026, 1, 2, tzinfo=UTC)
     window = Window(contract.name, 1, end - timedelta(days=1), end, len(current), len(current), end)
     thresholds = derive_thresholds(reference, NAMES, LIMITS.n_ticks)
-    columns = drift_of_columns(NAMES, current, reference, None, thresholds, LIMITS)
+    compared = compare_columns(NAMES, current, reference, None, thresholds, LIMITS)
     drift = drift_report(
         window,
-        columns,
+        tuple(one.drift() for one in compared),
         n_current=len(current),
         n_reference=len(reference),
         n_features=len(contract.feature_names),

@@ -30,7 +30,7 @@ from selfheal.domain.monitoring.seasons import (
     Position,
     margin,
 )
-from selfheal.domain.monitoring.shift import Distances, Sample, column_shift, distances, ks_distance, share_p_value
+from selfheal.domain.monitoring.shift import Distances, Sample, column_shift, ks_distance, share_p_value
 from selfheal.domain.monitoring.thresholds import Thresholds, derive_thresholds
 from selfheal.domain.records import ColumnDrift, DriftReport, Window
 
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import pandas as pd
-
-    from selfheal.domain.contract import FloatArray
 
 PROBABILITY = "probability"
 METHOD = "selfheal_shift"
@@ -210,19 +208,6 @@ def _moved_since(current: PreparedRows, baseline: PreparedRows, features: Sequen
     )
 
 
-def drift_of_columns(
-    names: Sequence[str],
-    current: pd.DataFrame | PreparedRows,
-    reference: pd.DataFrame | PreparedRows,
-    recent: pd.DataFrame | PreparedRows | None,
-    thresholds: Thresholds,
-    limits: DriftLimits,
-) -> tuple[ColumnDrift, ...]:
-    """Apply `column_drift` to each name."""
-    compared = compare_columns(names, current, reference, recent, thresholds, limits)
-    return tuple(one.drift() for one in compared)
-
-
 def compare_columns(
     names: Sequence[str],
     current: pd.DataFrame | PreparedRows,
@@ -231,7 +216,13 @@ def compare_columns(
     thresholds: Thresholds,
     limits: DriftLimits,
 ) -> tuple[ComparedColumn, ...]:
-    """Compare each of these columns of the window and of its newest rows with the reference, before seasons explain anything."""
+    """Compare each of these columns of the window and of its newest rows with the reference, before seasons explain anything.
+
+    A shift in either counts as drift, unless the newest rows show that the window's shift is over.
+
+    Args:
+        recent: the newest rows; they are compared if they are enough, and the window has more.
+    """
     now, then = PreparedRows.of(current), PreparedRows.of(reference)
     has_more = recent is not None and limits.min_rows <= len(recent) < len(now)
     newest = PreparedRows.of(recent) if has_more and recent is not None else None
@@ -306,36 +297,6 @@ def _explained(columns: Sequence[ColumnDrift], sentences: Mapping[Kind, str]) ->
         *(f"{one.column} has moved {one.explained}" for one in columns if one.explained),
         *(() if together is None else (f"the columns together have moved {together}",)),
     )
-
-
-def column_drift(
-    name: str,
-    current: FloatArray,
-    reference: FloatArray,
-    recent: FloatArray | None,
-    thresholds: Thresholds,
-    limits: DriftLimits,
-) -> ColumnDrift:
-    """Compare one column of the window and of its newest rows (None: the window has no more) with the reference.
-
-    A shift in either counts as drift, unless the newest rows show that the window's shift is over.
-    """
-    return compared_column(name, current, reference, recent, thresholds, limits).drift()
-
-
-def compared_column(
-    name: str,
-    current: FloatArray,
-    reference: FloatArray,
-    recent: FloatArray | None,
-    thresholds: Thresholds,
-    limits: DriftLimits,
-) -> ComparedColumn:
-    """Compare as `column_drift` does, before seasons explain anything."""
-    then = Sample.of(reference)
-    whole = _Comparison.of(name, distances(current, then), thresholds, limits)
-    newest = None if recent is None else _Comparison.of(name, distances(recent, then), thresholds, limits)
-    return ComparedColumn.of(whole, newest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from selfheal.domain.monitoring.drift import (
     NEWEST,
     PROBABILITY,
     DriftLimits,
-    column_drift,
+    compare_columns,
     detect_drift,
 )
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
@@ -179,8 +179,8 @@ def mixed(n_calm: int, n_hot: int) -> pd.DataFrame:
 
 def drift_of(current: pd.DataFrame, recent: pd.DataFrame | None, reference: pd.DataFrame, name: str) -> ColumnDrift:
     thresholds = derive_thresholds(reference, [*contract.feature_names, PROBABILITY], LIMITS.n_ticks)
-    values = [None if rows is None else rows[name].to_numpy() for rows in (current, reference, recent)]
-    return column_drift(name, *values, thresholds, LIMITS)  # type: ignore[arg-type]
+    (compared,) = compare_columns([name], current, reference, recent, thresholds, LIMITS)
+    return compared.drift()
 
 
 def test_a_fresh_shift_is_seen_in_the_newest_rows_however_long_it_was_calm(reference: pd.DataFrame) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import numpy as np
+import pandas as pd
 import pytest
 
-from selfheal.domain.monitoring.drift import DriftLimits, column_drift
+from selfheal.domain.monitoring.drift import DriftLimits, compare_columns
+from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.monitoring.thresholds import derive_thresholds
 from selfheal.domain.monitoring.window import WindowLimits, filled_at, longer_start, window_start
 from tests.builders import model_version
@@ -63,16 +64,14 @@ def test_windows_by_rows_keep_the_alarm_budget() -> None:
     limits = DriftLimits(n_ticks=90 * 288.0, min_effect=0.05, min_rows=200)
     names = ("temperature_c", "load_ratio", "restarts")
     reference = toy_rows(3_000, seed=1)
+    prepared = PreparedRows(reference)
     thresholds = derive_thresholds(reference, names, limits.n_ticks)
     traffic, shifted = toy_rows(48 * 90, seed=2), toy_rows(200, seed=3)
     shifted["load_ratio"] = shifted["load_ratio"] * 0.6
 
-    def alarms(rows: object, start: int) -> int:
-        windows = ((name, rows[name].to_numpy(dtype=np.float64)[start : start + 200]) for name in names)  # type: ignore[index]
-        return sum(
-            column_drift(name, now, reference[name].to_numpy(dtype=np.float64), now, thresholds, limits).is_drifted
-            for name, now in windows
-        )
+    def alarms(rows: pd.DataFrame, start: int) -> int:
+        now = rows.iloc[start : start + 200]
+        return sum(one.drift().is_drifted for one in compare_columns(names, now, prepared, now, thresholds, limits))
 
     assert sum(alarms(traffic, start) for start in range(0, len(traffic) - 200, 10)) == 0
     assert alarms(shifted, 0) == 1, "the same window finds a shift"
