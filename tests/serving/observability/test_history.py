@@ -81,7 +81,12 @@ def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(module, nothing, lambda *_: [])
     read: list[Path] = []
     read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), read_bytes(path))[1])
+
+    def noted(path: Path) -> bytes:
+        read.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
     found = history(SimpleNamespace(contract=contract), T0, timedelta(days=1), 10, tmp_path)  # type: ignore[arg-type]
     assert found.labels is not None
     assert len(read) == 1
