@@ -151,7 +151,7 @@ def train(
         ConfigurationError: if the requested parallelism is not available.
     """
     judge = training_set.part(EVALUATION)
-    rows = _rows(training_set, contract, seed)
+    rows = _rows(training_set.part(TRAIN), contract, seed, in_blocks=training_set.is_cross_fitted)
     x_judge, y_judge = _matrix(judge, contract), judge[TRUE_LABEL].to_numpy(dtype=np.int64)
     model = _new_fit(rows, contract, seed, parallelism or Parallelism(), on_fits or _unheard)
     if training_set.info.original_weight is not None:
@@ -266,8 +266,7 @@ def grid_as_text(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
 # The rows
 
 
-def _rows(training_set: TrainingSet, contract: ModelContract, seed: int) -> _Rows:
-    learn = training_set.part(TRAIN)
+def _rows(learn: pd.DataFrame, contract: ModelContract, seed: int, *, in_blocks: bool = False) -> _Rows:
     y = learn[TRUE_LABEL].to_numpy(dtype=np.int64)
     n_original = int((learn[ORIGIN] == ORIGINAL).sum())
     clusters = row_clusters(learn, contract)
@@ -276,7 +275,7 @@ def _rows(training_set: TrainingSet, contract: ModelContract, seed: int) -> _Row
         _refuse_few_entities(y[recent], clusters[recent])
     recent_clusters = None if clusters is None else clusters[recent]
     blocks = None
-    if training_set.is_cross_fitted:
+    if in_blocks:
         groups = fold_groups(learn.iloc[n_original:], contract, recent_clusters)
         blocks = blocks_of_time(y[recent], FOLDS, groups)
     cut = _cut(y[recent], recent_clusters, seed) if blocks is None else iter(blocks)
