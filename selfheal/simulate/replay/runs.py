@@ -2,25 +2,26 @@
 
 Belongs here: what is still to be done and where results go. A line is appended in one write under a lock as soon as its cell is finished,
 so a run that is killed loses only the cells under way; the next run of the same command continues. A torn last line is dropped. A cell's
-fingerprint covers its world, policy, seed, interval and data: results of another declaration are not taken for this one's.
+fingerprint covers its world, policy, seed, interval and data: results of another declaration are not taken for this one's. It does not
+cover the code, which a line names.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from selfheal.kit.errors import InvalidDataError
+from selfheal.kit.code_version import code_version
+from selfheal.kit.json_lines import append_line, count_lines, read_lines
 from selfheal.kit.parent_death import end_with_parent
 from selfheal.simulate.replay.deployment import Deployment
 from selfheal.simulate.replay.engine import INTERVAL
@@ -29,9 +30,6 @@ from selfheal.simulate.replay.policies import ORACLE, policy_named
 
 POLL_SECONDS = 1.0
 """Time between two readings of how far a run is."""
-
-LINE_START = b'{"fingerprint"'
-"""What every line begins with, and so what a torn one is the beginning of."""
 
 ONE_THREAD = "OMP_NUM_THREADS"
 """More threads for matrices of a few columns take longer, on a busy machine a hundred times."""
@@ -92,10 +90,10 @@ def run_cells(
     wanted = sorted(set(cells))
     report = on_progress or _ignore
     done = finished(run, wanted)
-    n_lines_before = _n_lines(run.results)
+    n_lines_before = count_lines(run.results)
 
     def tick() -> None:
-        report(len(done) + _n_lines(run.results) - n_lines_before, len(wanted))
+        report(len(done) + count_lines(run.results) - n_lines_before, len(wanted))
 
     tick()
     batches = _batches(cell for cell in wanted if cell not in done)
@@ -114,7 +112,8 @@ def finished(run: Run, cells: Sequence[Cell]) -> dict[Cell, dict[str, Any]]:
     Raises:
         InvalidDataError: if a line, other than a torn last one, is none of a run's.
     """
-    by_fingerprint = {line["fingerprint"]: line for line in _lines(run.results)}
+    lines = read_lines(run.results, "fingerprint", "result of a replay")
+    by_fingerprint = {line["fingerprint"]: line for line in lines}
     prints = {cell: run.fingerprint(cell) for cell in cells}
     return {cell: by_fingerprint[found] for cell, found in prints.items() if found in by_fingerprint}
 
@@ -160,56 +159,12 @@ def _replayed(run: Run, batch: list[Cell]) -> Iterator[Cell]:
             "world": cell.world,
             "seed": cell.seed,
             "policy": cell.policy,
+            "code": code_version(),
             "cpu_seconds": round(cpu_seconds, 3),
             **figures(found, is_yardstick=cell.policy == ORACLE).as_json(),
         }
-        _append(run.results, line)
+        append_line(run.results, line)
         yield cell
-
-
-def _append(path: Path, line: Mapping[str, Any]) -> None:
-    """Append one line durably; other processes do the same."""
-    data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if _ends_torn(path):
-            data = b"\n" + data  # what a killed run left of its last line stays apart
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _ends_torn(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the results; a line that a killed run left incomplete is skipped."""
-    if not path.exists():
-        return
-    for number, text in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-        except ValueError:
-            if text[: len(LINE_START)] == LINE_START[: len(text)]:
-                continue
-            line = None
-        if not isinstance(line, dict) or "fingerprint" not in line:
-            raise InvalidDataError(
-                f"{path}, line {number}: no result of a replay ({text[:60]!r}); name another file for the results, or delete this one"
-            )
-        yield line
-
-
-def _n_lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def _ignore(_n_done: int, _n_all: int) -> None:
