@@ -7,9 +7,11 @@ simulated time. The same deployment, policy and interval give the same replay bi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -97,12 +99,25 @@ class Replay:
         return self.models[version].score(self.deployment.stream.features(start, stop))
 
 
-def replay(deployment: Deployment, policy: Policy, *, interval: timedelta = INTERVAL, seed: int = 0) -> Replay:
+IsEnough: TypeAlias = Callable[[Replay, np.datetime64], bool]
+"""Says of a replay so far, at a moment, that nothing more is asked of its policy."""
+
+
+def replay(
+    deployment: Deployment,
+    policy: Policy,
+    *,
+    interval: timedelta = INTERVAL,
+    seed: int = 0,
+    is_enough: IsEnough | None = None,
+) -> Replay:
     """Replay a deployment under a policy.
 
     Args:
         interval: time between two decisions.
         seed: of the models that are fitted.
+        is_enough: asked after each decision; once it says so, the version in production serves the rest of the rows and the
+            policy is not asked again. None: the policy is asked to the end.
 
     Raises:
         ConfigurationError: if the interval is not positive.
@@ -114,11 +129,15 @@ def replay(deployment: Deployment, policy: Policy, *, interval: timedelta = INTE
     clock = _Clock(deployment, seed)
     moments = moments_of(deployment, interval)
     stops = np.searchsorted(deployment.stream.event_time, moments)
+    n_decisions = 0
     for now, stop in zip(moments, stops.tolist(), strict=True):
         clock.serve(stop)
         clock.carry_out(policy.decide(clock.view(now)), now)
+        n_decisions += 1
+        if is_enough is not None and is_enough(clock.result(n_decisions), now):
+            break
     clock.serve(len(deployment.stream))
-    return clock.result(len(moments))
+    return clock.result(n_decisions)
 
 
 def moments_of(deployment: Deployment, interval: timedelta) -> TimeArray:

@@ -170,10 +170,11 @@ class Ours:
 
     Args:
         settings: that it decides by; `settings_of_replay` makes them.
+        has_calendar: retrain weekly, too, as the schedule does in production; False shows what the monitor alone asks for.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, *, has_calendar: bool = True) -> None:
+        self._settings, self._has_calendar = settings, has_calendar
         self._platform: MemoryPlatform | None = None
         self._previous: datetime | None = None
         self._seen: tuple[Any, ...] = ()
@@ -205,6 +206,8 @@ class Ours:
 
     def _retrained(self, platform: MemoryPlatform, now: datetime, previous: datetime, alarm: str | None) -> Action:
         for request in requests(platform, now, previous):
+            if request.trigger is Trigger.SCHEDULE and not self._has_calendar:
+                continue
             found = retrain(platform, request, now)
             if found.considered.action is Decided.TRAIN:
                 return self._action_of(platform, found, alarm)

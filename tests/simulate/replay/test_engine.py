@@ -81,6 +81,22 @@ def test_a_policy_may_bring_a_model_of_its_own() -> None:
     assert found.labels_used == 10
 
 
+def test_once_it_is_enough_the_policy_is_not_asked_again_and_what_serves_goes_on() -> None:
+    policy = Scripted(at_4=retrain_on_labelled, at_6=RollBack("worse"))
+    seen: list[int] = []
+
+    def is_enough(found: Replay, now: np.datetime64) -> bool:
+        seen.append(found.n_decisions)
+        assert now == found.deployment.start + found.n_decisions * DAY
+        return bool(found.events)
+
+    found = replay(deployment(), policy, interval=DAILY, is_enough=is_enough)
+    assert (seen, len(policy.views), found.n_decisions) == ([1, 2, 3, 4], 4, 4)
+    whole = replay(deployment(), Scripted(at_4=retrain_on_labelled), interval=DAILY)
+    assert (kinds(found), found.version.tolist()) == (kinds(whole), whole.version.tolist())
+    np.testing.assert_array_equal(found.probability, whole.probability)
+
+
 def test_the_same_replay_gives_the_same_bits() -> None:
     first, second = (replay(deployment(CHANGED), AdwinRetrain(), seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.probability, second.probability)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfheal.domain.records import Trigger
 from selfheal.kit.errors import ConfigurationError
 from selfheal.settings import default_settings
 from selfheal.simulate.replay.engine import What, replay
@@ -42,6 +43,16 @@ def test_a_policy_decides_by_the_settings_it_is_given() -> None:
     found = replay(lived, policy := ours(min_samples_for_decision=2_000), interval=SIX_HOURS, seed=1)
     assert What.TRAINED not in {event.what for event in found.events}
     assert any("wanted" in decision.reason for decision in policy.decisions)
+
+
+def test_without_the_calendar_only_what_the_monitor_asks_for_is_trained() -> None:
+    whole, alone = ours(), Ours(settings_of_replay(default_settings(), SIX_HOURS, 1), has_calendar=False)
+    for policy in (whole, alone):
+        replay(deployment(WORLD), policy, interval=SIX_HOURS, seed=1)
+    assert Trigger.SCHEDULE in {one.trigger_reason for one in whole.decisions}
+    triggers = {one.trigger_reason for one in alone.decisions}
+    assert Trigger.SCHEDULE not in triggers
+    assert triggers & {Trigger.DRIFT, Trigger.PERFORMANCE}
 
 
 @given(st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)), st.integers(1, 400))  # noqa: DTZ001
