@@ -2,7 +2,7 @@
 
     python -m benchmarks.heal --data cs-training.csv [--stream elec2.csv ...] [--json heal.json] [--quick]
     python -m benchmarks.heal --data cs-training.csv --stream mine.csv --time when --label outcome --policy never --policy weekly
-    python -m benchmarks.heal --tables heal.json [--into docs/benchmarks.md]
+    python -m benchmarks.heal --tables heal.json [--before earlier.json] [--into docs/benchmarks.md]
 
 A cell is one deployment of one world, seed and policy. The champion learns from rows before the stream; the traffic is drawn from the
 other rows, as the world declares (`selfheal.simulate.replay.catalogue`). All policies of a world and seed get the same rows, so their
@@ -14,7 +14,13 @@ Without `--world` and `--quick` the streams that a package ships are replayed to
 `--tables` prints the tables of such a JSON as Markdown, the worlds in which ours loses first; `--into` puts them into a page between the
 lines `<!-- tables of benchmarks.heal -->` and `<!-- end of tables -->`.
 
-Every finished cell is a line in `--results`; a run that is interrupted continues there. Worlds in which a policy does badly stay in.
+Every finished cell is a line in `--results`; a run that is interrupted continues there. The lines name the code that wrote them, and
+a run that takes lines of other code says so. Worlds in which a policy does badly stay in.
+
+`--before` names the JSON of an earlier run, such as of an older release, which this benchmark of that release wrote from the same
+data: our policy then and now stand side by side, as tables and as `before_after` in the JSON.
+
+`--quick` replays the core worlds, cut to `QUICK_DAYS` days after the change, under never, the oracle and ours, with one seed.
 
 At the end small deployments are lived through by Dagster on Postgres and MLflow, too (`benchmarks.parity`): the replay has to take the
 same decisions, with the same numbers to the last bit.
@@ -32,12 +38,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from rich.table import Table
 
+from benchmarks.before_after import markdown, side_by_side
+from benchmarks.forecast import Forecast
 from benchmarks.measured import at_least, exactly
 from benchmarks.parity import Parity
 from benchmarks.parity_cases import ACTIONS, ALWAYS_AT_LEAST, CASES, QUICK_CASES, TRIGGERS, Case, run_cases
+from selfheal.kit.code_version import code_version
+from selfheal.kit.durations import span
 from selfheal.kit.errors import ConfigurationError, InvalidDataError
 from selfheal.simulate.replay.builders import Rebuilder, StreamFile, named_streams
 from selfheal.simulate.replay.catalogue import WORLDS, core_worlds
@@ -45,7 +55,7 @@ from selfheal.simulate.replay.comparison import WorldFigures, summarised
 from selfheal.simulate.replay.engine import INTERVAL
 from selfheal.simulate.replay.natural import SHIPPED, recognised
 from selfheal.simulate.replay.policies import NEVER, ORACLE, OURS, POLICIES, policy_named
-from selfheal.simulate.replay.runs import Cell, Run, run_cells
+from selfheal.simulate.replay.runs import Cell, Run, finished, run_cells
 from selfheal.simulate.replay.stream_file import columns_of
 from selfheal.simulate.replay.tables import markdown_tables
 
@@ -56,10 +66,14 @@ STREAM_SEEDS = 1
 
 QUICK_POLICIES = tuple(name for name in (NEVER, ORACLE, OURS) if name in POLICIES)
 FIRST_SEED = 1
+QUICK_DAYS = 28.0
+"""A poisoned week ends on the 21st day after the change; a look waits a week longer."""
+
 SHOWN_DIFFERENCES = 20
 MIN_COMPARED, MIN_COMPARED_QUICK = 200, 20
 """Fewest decisions of a comparison with Dagster."""
 
+BEFORE_AFTER = "Our policy before and now:"
 TABLES_BEGIN, TABLES_END = "<!-- tables of benchmarks.heal -->", "<!-- end of tables -->"
 
 
@@ -149,7 +163,21 @@ def with_tables(page: str, tables: str) -> str:
     return f"{before}{TABLES_BEGIN}\n\n{tables}\n{TABLES_END}{after}"
 
 
-def print_tables(json_file: Path, page: Path | None) -> None:
+def earlier_run(path: Path) -> dict[str, Any]:
+    """Return the JSON of an earlier run.
+
+    Raises:
+        InvalidDataError: if the file cannot be read, or is none of this benchmark.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        side_by_side(found, {"worlds": {}})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidDataError(f"--before {path}: no JSON of this benchmark: {error}") from error
+    return found
+
+
+def print_tables(json_file: Path, page: Path | None, before: dict[str, Any] | None = None) -> None:
     """Print the tables of a finished benchmark, or put them into a page.
 
     Raises:
@@ -158,6 +186,9 @@ def print_tables(json_file: Path, page: Path | None) -> None:
     try:
         found = json.loads(json_file.read_text(encoding="utf-8"))
         tables = markdown_tables(found)
+        beside = found.get("before_after") if before is None else side_by_side(before, found)
+        if beside is not None:
+            tables = f"{tables}\n{BEFORE_AFTER}\n\n{markdown(beside)}"
         if page is not None:
             page.write_text(with_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -183,18 +214,24 @@ def main(
     results: Annotated[Path | None, typer.Option(help="one line per finished cell; default: beside --json")] = None,
     processes: Annotated[int, typer.Option(help="worker processes")] = os.cpu_count() or 1,
     parity: Annotated[bool, typer.Option(help="compare with Dagster on Postgres, too")] = True,
-    quick: Annotated[bool, typer.Option("--quick", help="core worlds, never, oracle and ours, one seed")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="core worlds, shortened; never, oracle and ours; one seed")
+    ] = False,
     tables: Annotated[
         Path | None, typer.Option(help="print the tables of this JSON as Markdown, replay nothing")
     ] = None,
     into: Annotated[Path | None, typer.Option(help="with --tables: the page that gets them")] = None,
+    before: Annotated[
+        Path | None, typer.Option(help="the JSON of an earlier run, set beside this one (or beside that of --tables)")
+    ] = None,
 ) -> None:
     """Replay every world and stream under every policy. Exit code 1 if Dagster decides otherwise than the replay."""
     console = Console()
     began = time.monotonic()
     try:
+        earlier = None if before is None else earlier_run(before)
         if tables is not None:
-            print_tables(tables, into)
+            print_tables(tables, into, earlier)
             return
         if data is None:
             raise ConfigurationError("--data is missing; name labelled rows in the shape of cs-training.csv")
@@ -207,7 +244,7 @@ def main(
         streams = [name for name, _ in files] + ([] if quick or world else list(SHIPPED))
         wanted = cells_of(worlds, streams, policies, quick=quick)
         path = results or (json_file or Path("heal.json")).with_suffix(".cells.jsonl")
-        run = Run(Rebuilder(USE_CASE, data.resolve(), files), path)
+        run = Run(Rebuilder(USE_CASE, data.resolve(), files, QUICK_DAYS if quick else None), path)
         cases = () if not parity else QUICK_CASES if quick else CASES
         done, beside = replayed(run, wanted, cases, processes, console)
     except (ConfigurationError, InvalidDataError) as error:
@@ -218,9 +255,15 @@ def main(
         check_parity(beside, quick=quick)
         found |= parity_figures(beside)
         print_parity(beside, console)
+    found["code"] = codes = sorted({str(line.get("code")) for line in done.values()})
+    if codes != [code_version()]:
+        console.print(f"{path} has results of other code: {', '.join(codes)}; delete it to replay all with this one")
     console.print(world_table(found["worlds"]))
     if streams:
         console.print(stream_table(found["streams"]))
+    if earlier is not None:
+        found["before_after"] = side_by_side(earlier, found) | {"code_before": earlier.get("code")}
+        console.print(BEFORE_AFTER, markdown(found["before_after"]), sep="\n\n", markup=False, soft_wrap=True)
     if json_file is not None:
         about = {"data": data.name, "interval_hours": INTERVAL / timedelta(hours=1), "quick": quick}
         about["wall_s"] = round(time.monotonic() - began, 1)
@@ -229,18 +272,79 @@ def main(
     raise typer.Exit(1 if beside.differences else 0)
 
 
+CPU_S_PER_DAY = {
+    NEVER: 0.001,
+    "weekly": 0.04,
+    "evidently": 0.03,
+    "adwin": 0.005,
+    "nannyml": 0.1,
+    ORACLE: 0.01,
+    OURS: 0.5,
+}
+"""Of a deployment, roughly: from which the first estimate is made. A policy that is not named takes as long as ours."""
+
+DAYS_OF_STREAM = 365.0
+REPORT_EVERY_SECONDS = 60.0
+
+
+class Remaining:
+    """Says before a run, and once in a minute, how long the replays that are left will take.
+
+    Args:
+        say: called with each sentence.
+    """
+
+    def __init__(self, run: Run, wanted: Sequence[Cell], processes: int, say: Callable[[str], None]) -> None:
+        self._run, self._wanted, self._processes, self._say = run, sorted(set(wanted)), max(1, processes), say
+        self._began = self._said = time.monotonic()
+        forecast, n_done, self._cpu_s_before = self._forecast()
+        say(forecast.plan(f"{len(self._wanted) - n_done:,} of {len(self._wanted):,} replays"))
+
+    def report(self) -> None:
+        """Say it if the last time was long ago."""
+        now = time.monotonic()
+        if now - self._said < REPORT_EVERY_SECONDS:
+            return
+        self._said = now
+        forecast, n_done, cpu_s = self._forecast()
+        left = span(forecast.time_left(now - self._began, cpu_s - self._cpu_s_before))
+        self._say(f"{n_done:,} of {len(self._wanted):,} replays are done, about {left} left")
+
+    def _forecast(self) -> tuple[Forecast, int, float]:
+        """Return the forecast, the number of finished replays, and the CPU seconds that these took."""
+        done, forecast = finished(self._run, self._wanted), Forecast(self._processes)
+        for cell in self._wanted:
+            expected = CPU_S_PER_DAY.get(cell.policy, CPU_S_PER_DAY[OURS]) * days_of(cell.world)
+            if cell in done:
+                forecast.learn(cell.policy, expected, done[cell]["cpu_seconds"])
+            else:
+                forecast.add(cell.policy, expected)
+        return forecast, len(done), float(sum(line["cpu_seconds"] for line in done.values()))
+
+
+def days_of(name: str) -> float:
+    """Return the length of a world's deployments, about that of a stream's."""
+    return WORLDS[name].days if name in WORLDS else DAYS_OF_STREAM
+
+
 def replayed(
     run: Run, wanted: list[Cell], cases: Sequence[Case], processes: int, console: Console
 ) -> tuple[dict[Cell, dict[str, Any]], Parity]:
     """Replay the cells, and let Dagster live through the cases; show how far both are."""
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    with Progress("{task.description}", BarColumn(), MofNCompleteColumn(), console=console) as progress:
+        remaining = Remaining(run, wanted, processes, progress.console.print)
 
         def shown(title: str, n_all: int) -> Callable[[int, int], None]:
             task = progress.add_task(title, total=n_all)
             return lambda n, total: progress.update(task, completed=n, total=total)
 
-        done = run_cells(run, wanted, processes=processes, on_progress=shown("cells", len(wanted)))
+        show_cells = shown("replays", len(wanted))
+
+        def on_cells(n_done: int, n_all: int) -> None:
+            show_cells(n_done, n_all)
+            remaining.report()
+
+        done = run_cells(run, wanted, processes=processes, on_progress=on_cells)
         if not cases:
             return done, Parity()
         on_case = shown("deployments by Dagster, too", len(cases))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import heal
+from benchmarks.before_after import markdown, side_by_side
 from benchmarks.measured import MeasuredOtherwiseError
+from selfheal.kit.code_version import code_version
+from selfheal.kit.durations import span
+from selfheal.kit.json_lines import append_line
+from selfheal.simulate.replay.builders import Rebuilder
 from selfheal.simulate.replay.catalogue import WORLDS, core_worlds
 from selfheal.simulate.replay.peers import oracle
 from selfheal.simulate.replay.policies import ALL_POLICIES, POLICIES
-from selfheal.simulate.replay.runs import Cell
+from selfheal.simulate.replay.runs import Cell, Run
 from selfheal.simulate.replay.stream_file import Columns
 from tests.docs.pages import codes, table
 from tests.processes import REPOSITORY
@@ -118,6 +124,81 @@ def test_without_data_the_option_is_named() -> None:
         heal.main()
 
 
+def summary(**changes: Any) -> dict[str, Any]:
+    """One policy's figures in a world, as the benchmark writes them."""
+    known = {
+        **{n: [None, 0.0, None] for n in ("false_retrains", "wrong_promotions", "wrong_promotion_h", "rollbacks")},
+        **{"recovered_share": [0.4, 0.5, 0.6], "regret": [9.0, 12.0, 15.0], "heal_h": [None, 48.0, None]},
+        "healed_share": 1.0,
+    }
+    return known | changes
+
+
+def test_an_earlier_run_stands_beside_this_one_world_by_world(tmp_path: Path) -> None:
+    stream = {
+        "brier": [None, 0.2, None],
+        "f1": [None, 0.5, None],
+        "auc": [None, None, None],
+        "trainings": [None, 3.0, None],
+    }
+    now = {
+        "worlds": {
+            "sudden": {"never": summary(), "ours": summary(recovered_share=[0.8, 0.9, 1.0], heal_h=[None, 12.0, None])},
+            "calm": {"ours": summary(recovered_share=[None, None, None], heal_h=[None, None, None], healed_share=None)},
+            "new_world": {"ours": summary()},
+            "others_only": {"never": summary()},
+        },
+        "streams": {"elec2": {"ours": stream | {"brier": [None, 0.15, None]}}},
+        "data": "rows.csv",
+    }
+    before = {
+        "worlds": {
+            "sudden": {"ours": summary(false_retrains=[0.5, 1.5, 2.5])},
+            "calm": {"ours": summary(wrong_promotions=[None, 1.0, None])},
+            "old_world": {"ours": summary()},
+        },
+        "streams": {"elec2": {"ours": stream}},
+    }
+    found = side_by_side(before, now)
+    assert set(found["worlds"]) == {"sudden", "calm"}
+    assert found["worlds"]["sudden"]["recovered_share"] == {"before": [0.4, 0.5, 0.6], "now": [0.8, 0.9, 1.0]}
+    assert (found["only_before"], found["only_now"]) == (["old_world"], ["new_world"])
+    assert markdown(found).splitlines()[2:4] == [
+        "| `sudden` | 12.0 (9.0 to 15.0) → 12.0 (9.0 to 15.0) | 50 % (40 to 60) → 90 % (80 to 100) | 2.0 d → 0.5 d | "
+        "1.5 → 0 | 0 → 0 |",
+        "| `calm` | 12.0 (9.0 to 15.0) → 12.0 (9.0 to 15.0) | 50 % (40 to 60) → - | 2.0 d → - | 0 → 0 | 1 → 0 |",
+    ]
+    assert "| `elec2` | 0.2000 → 0.1500 | 0.5000 → 0.5000 | - → - | 3 → 3 |" in markdown(found)
+    files = {"now.json": now, "before.json": before}
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content | {"worlds": {}} if name == "now.json" else content))
+    arguments = ["--tables", str(tmp_path / "now.json"), "--before", str(tmp_path / "before.json")]
+    done = CliRunner().invoke(command(), arguments)
+    assert heal.BEFORE_AFTER in done.output
+    assert "| `elec2` | 0.2000 → 0.1500" in done.output
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"worlds": 3}'])
+def test_an_earlier_run_of_something_else_is_refused_before_anything_is_replayed(tmp_path: Path, content: str) -> None:
+    (tmp_path / "before.json").write_text(content)
+    with pytest.raises(typer.BadParameter, match="no JSON of this benchmark"):
+        heal.main(tmp_path / "none.csv", before=tmp_path / "before.json")
+
+
+def test_the_rest_of_a_run_is_estimated_by_policy_from_the_replays_that_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heal, "REPORT_EVERY_SECONDS", 0.0)
+    cells = [Cell("calm", seed, policy) for seed in (1, 2) for policy in ("never", "ours")]
+    run, said = Run(Rebuilder(heal.USE_CASE), tmp_path / "cells.jsonl"), list[str]()
+    remaining = heal.Remaining(run, cells, 1, said.append)
+    expected = heal.CPU_S_PER_DAY["ours"] * WORLDS["calm"].days
+    assert said[0].startswith(f"4 of 4 replays; about {span(timedelta(seconds=2 * expected))} on 1 idle core")
+    append_line(run.results, {"fingerprint": run.fingerprint(cells[1]), "cpu_seconds": 3_600.0})
+    remaining.report()
+    assert said[1] == "1 of 4 replays are done, about 1 h left"
+
+
 def command() -> typer.Typer:
     app = typer.Typer()
     app.command()(heal.main)
@@ -158,3 +239,10 @@ def test_the_command_writes_the_promised_keys(tmp_path: Path, monkeypatch: pytes
     assert found["worlds"]["sudden_old_champion"]["oracle"]["recovered_share"][1] == pytest.approx(1.0)
     assert set(found["streams"]["elec2"]["oracle"]) >= {"brier", "f1", "auc", "trainings"}
     assert found["days_per_cpu_minute"] >= 500
+    assert found["code"] == [code_version()]
+    old = out.with_suffix(".cells.jsonl")
+    old.write_text(old.read_text().replace(code_version(), "1.0.0+other"))
+    again = CliRunner().invoke(command(), [*arguments, "--before", str(out)])
+    assert "results of other code: 1.0.0+other" in again.output
+    beside = json.loads(out.read_text())["before_after"]
+    assert beside["code_before"] == [code_version()]
