@@ -251,8 +251,8 @@ def _finding(rows: pd.DataFrame, *, has_history: bool = True, others: IntArray |
 
 def _batches(rows: pd.DataFrame) -> IntArray:
     """Return where each batch begins: labels received at the same moment, which are right or wrong together."""
-    received_at = np.asarray(rows[RECEIVED_AT])
-    return np.flatnonzero(np.concatenate([[True], received_at[1:] != received_at[:-1]]))
+    received_at = rows[RECEIVED_AT]
+    return np.flatnonzero(received_at.ne(received_at.shift()))
 
 
 def _n_suspect(labels: IntArray, scores: FloatArray, starts: IntArray, found: _Finding) -> int:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from selfheal.domain.retraining.limited_backend import limited
 from selfheal.kit.errors import ConfigurationError, TrainingFailedError
+from selfheal.kit.one_thread import one_thread
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -61,10 +62,8 @@ def fit(pipeline: Pipeline, x: FloatArray, y: IntArray, weights: FloatArray) -> 
 
     The arithmetic runs in one thread, because the number of threads that share a sum affects its last bits.
     """
-    from threadpoolctl import threadpool_limits
-
     counts = weights > 0
-    with threadpool_limits(limits=1):
+    with one_thread():
         pipeline.fit(x[counts], y[counts], **weight_argument(pipeline, weights[counts]))
 
 
@@ -83,11 +82,10 @@ def fold_probabilities(
 ) -> FloatArray:
     """Return the probabilities for the rows at `predict` from a fresh copy fitted to those at `learn`."""
     from sklearn.base import clone
-    from threadpoolctl import threadpool_limits
 
     copy = clone(pipeline)
     fit(copy, x[learn], y[learn], weights[learn])
-    with threadpool_limits(limits=1):
+    with one_thread():
         return np.asarray(copy.predict_proba(x[predict])[:, 1], dtype=np.float64)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from selfheal.domain.retraining.fitting import weight_argument
+from selfheal.kit.one_thread import one_thread
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -59,12 +60,11 @@ def prepare(
 ) -> PreparedFold:
     """Fit a copy of the steps to the rows at `learn`, and transform those and the ones at `predict`."""
     from sklearn.base import clone
-    from threadpoolctl import threadpool_limits
 
     x_learn, x_predict = x[learn], x[predict]
     if len(head):
         copy = clone(head)
-        with threadpool_limits(limits=1):
+        with one_thread():
             x_learn, x_predict = copy.fit_transform(x_learn, y[learn]), copy.transform(x_predict)
     return PreparedFold(x_learn, y[learn], weights[learn], x_predict, y[predict])
 
@@ -109,11 +109,10 @@ def score(tail: Pipeline, candidate: Candidate, fold: PreparedFold) -> tuple[flo
     """Return the score of a candidate in a fold; NaN and the reason, if it cannot be fitted or scored."""
     from sklearn.base import clone
     from sklearn.metrics import get_scorer
-    from threadpoolctl import threadpool_limits
 
     copy = clone(tail).set_params(**{name: clone(value, safe=False) for name, value in candidate.items()})
     try:
-        with threadpool_limits(limits=1):
+        with one_thread():
             copy.fit(fold.x_learn, fold.y_learn, **weight_argument(copy, fold.weights))
             return float(get_scorer(SCORING)(copy, fold.x_predict, fold.y_predict)), None
     except Exception as error:  # the contract's own code may raise anything

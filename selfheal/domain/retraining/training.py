@@ -40,6 +40,7 @@ from selfheal.domain.retraining.search import SCORING, grid_scores
 from selfheal.domain.retraining.threshold import f1_optimal_threshold
 from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import TrainingFailedError
+from selfheal.kit.one_thread import one_thread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -380,9 +381,7 @@ def _for_fold(pipeline: Pipeline, rows: _Rows, learn: IntArray, seed: int) -> Pi
 
 def _probabilities(pipeline: Pipeline, contract: ModelContract, x: FloatArray) -> FloatArray:
     """Return the probabilities as they will be served."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1):
+    with one_thread():
         return _finite(served_scoring(pipeline, contract)(x), pipeline)
 
 

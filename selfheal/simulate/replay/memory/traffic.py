@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -36,12 +37,17 @@ LABEL_SOURCE = "replay"
 
 ID_BASE = UUID("00000000-0000-4000-8000-000000000000").int
 
+IDS_REMEMBERED = 65_536
+"""Ids that are remembered, some 10 MB: the rows of a window are read at every look."""
 
+
+@lru_cache(maxsize=IDS_REMEMBERED)
 def prediction_id_of(row: int) -> str:
     """Return the id of the prediction at a position: ids ascend with the rows, so that both order equal times alike."""
     return str(UUID(int=ID_BASE + row))
 
 
+@lru_cache(maxsize=IDS_REMEMBERED)
 def row_of(prediction_id: str) -> int:
     """Return the position of the prediction with an id of `prediction_id_of`."""
     return UUID(prediction_id).int - ID_BASE
