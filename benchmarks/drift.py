@@ -8,8 +8,9 @@ with replacement in runs of neighbouring rows, so that ties, tails and dependenc
 - False alarms: complete deployments of 90 days with a tick every 5 minutes, traffic that falls to a fifth at night, and a mix
   that changes with the hour by more than `LIMITS.min_effect`, so that the tests alone would report it every day. Every tick is
   evaluated: both tests' statistics are computed for all ticks from counts, the platform's own comparison decides each tick near a
-  threshold, and `explain` what the version's own traffic has shown to come and go. Alarms count after the first 28 days, in
-  which the cycle may be reported and is learned. For comparison, Evidently's defaults and KS at 5 % (any column
+  threshold, and `explain` what the version's own traffic has shown to come and go. The domain classifier looks every six hours,
+  and what it finds holds until it looks again. Alarms count after the first 28 days, in which the cycle may be reported and is
+  learned. For comparison, Evidently's defaults and KS at 5 % (any column
   drifted) run only once per day, which favours them.
 - Detection: single windows of n shifted rows; and the number of shifted rows until an alarm after a calm day.
 - Triage: verdicts on windows of 500 rows, through feed check, drift, performance and triage.
@@ -45,6 +46,7 @@ from selfheal.domain.monitoring.drift import (
     NEWEST,
     PROBABILITY,
     RECENT_ROWS,
+    DomainTest,
     DriftLimits,
     compare_columns,
     drift_report,
@@ -53,7 +55,7 @@ from selfheal.domain.monitoring.feed import feed_problems
 from selfheal.domain.monitoring.multivariate import MATERIAL_AUC, domain_check
 from selfheal.domain.monitoring.performance import performance_report, score_metrics
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
-from selfheal.domain.monitoring.seasons import Calm, Position, explain
+from selfheal.domain.monitoring.seasons import Calm, Move, Position, explain
 from selfheal.domain.monitoring.shift import column_shift, ks_distance, ks_p_value
 from selfheal.domain.monitoring.thresholds import Thresholds, derive_thresholds
 from selfheal.domain.monitoring.triage import HarmLimits, triage
@@ -84,6 +86,7 @@ MIX_TILT = 0.5
 """By how much a run of older people (one standard deviation) is likelier in the morning and less likely in the evening."""
 
 N_BINS = 64
+DOMAIN_EVERY_TICKS = TICKS_PER_DAY // 4
 RATES_PER_HOUR = (2, 20, 200, 2_000)
 MAX_LOOKBACK_TICKS = 30 * TICKS_PER_DAY
 """How far a window reaches back that a day does not fill with `LIMITS.min_rows`: MONITORING_MAX_LOOKBACK."""
@@ -203,21 +206,27 @@ def simulate_deployment(
 
 
 def our_alarms(world: World, reference: pd.DataFrame, stream: Stream, thresholds: Thresholds) -> npt.NDArray[np.bool_]:
-    """Return at which ticks drift is reported, with what the version's own traffic has shown before."""
+    """Return at which ticks drift is reported, with what the version's own traffic has shown before.
+
+    The domain classifier, which costs more than all columns, is asked every `DOMAIN_EVERY_TICKS`; its answer holds until the next.
+    """
     columns = {name: world.rows[name].to_numpy(dtype=np.float64) for name in NAMES}
     known = {name: reference[name].to_numpy(dtype=np.float64) for name in NAMES}
     near: dict[int, dict[str, None]] = {}
     for name in NAMES:
         for tick in stream.near_alarm(columns[name], known[name], thresholds, name):
             near.setdefault(tick, {})[name] = None
-    alarms, prepared = np.zeros(N_TICKS, dtype=np.bool_), PreparedRows(reference)
+    alarms = np.zeros(N_TICKS, dtype=np.bool_)
     calm = Calm(SeasonMemory(BEGAN))
     places = {name: stream.places(columns[name], known[name]) for name in NAMES}
+    prepared, together = PreparedRows(reference), None
     for tick in range(N_TICKS):
+        if tick % DOMAIN_EVERY_TICKS == 0:
+            together = moved_together(world.rows.iloc[stream.day(tick)], prepared, thresholds.level)
         names = list(near.get(tick, ()))
         day, recent = (world.rows[names].iloc[which] for which in (stream.day(tick), stream.recent(tick)))
         compared = compare_columns(names, day, prepared, recent, thresholds, LIMITS) if names else ()
-        moves = [move for one in compared for move in one.moves()]
+        moves = [move for one in compared for move in one.moves()] + ([] if together is None else [together])
         positions = [
             Position(name, window, float(shift[tick]), 1 / (3 * n_rows[tick]))
             for name, of_windows in places.items()
@@ -228,6 +237,15 @@ def our_alarms(world: World, reference: pd.DataFrame, stream: Stream, thresholds
         alarms[tick] = len(found.sentences) < len(moves)
         calm = Calm(found.memory or calm.memory, Verdict.BENIGN_SHIFT if alarms[tick] else Verdict.STABLE)
     return alarms
+
+
+def moved_together(current: pd.DataFrame, reference: PreparedRows, level: float) -> Move | None:
+    """Return the move of all columns together, if the domain classifier tells the rows from the reference as in a tick."""
+    test = DomainTest(PreparedRows(current), reference, level, seed=1)
+    if test.n_rows < LIMITS.min_rows:
+        return None
+    found = test.of(contract.feature_names)
+    return test.move(found) if test.is_apart(found) else None
 
 
 class Stream:

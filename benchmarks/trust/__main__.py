@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from benchmarks.trust.figures import NO_TARGET
-from benchmarks.trust.worlds import Figures, Given, TrustWorld, all_worlds, measured
+from benchmarks.trust.results import Done, Results, code_of_worlds
+from benchmarks.trust.work import measure
+from benchmarks.trust.worlds import Figures, Given, TrustWorld, all_worlds
+from selfheal.kit.errors import InvalidDataError
 
 
 def main(
@@ -25,11 +27,13 @@ def main(
     world: Annotated[list[str] | None, typer.Option(help="Only this world, such as W9; repeatable.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few tries: a look, not a figure.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 1,
-    jobs: Annotated[int, typer.Option(min=1, max=64, help="Worlds at once; default: one a core.")] = os.cpu_count()
-    or 1,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes; default: one a core.")] = os.cpu_count() or 1,
+    results: Annotated[
+        Path | None, typer.Option(help="Keep each finished piece in this file, and go on from those that it has.")
+    ] = None,
 ) -> None:
     """Measure the loop in worlds in which it can go wrong. Exit code 1 if a target is missed."""
-    worlds, console = all_worlds(), Console()
+    worlds, console, began = all_worlds(), Console(), time.monotonic()
     unknown = sorted(set(world or ()) - set(worlds))
     if unknown:
         raise typer.BadParameter(
@@ -37,17 +41,22 @@ def main(
         )
     chosen = [worlds[name] for name in sorted(set(world or worlds), key=_place)]
     given = Given(data, tuple(stream or ()), quick, seed)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # many threads in each of many processes wait for each other
     found: dict[str, dict[str, Any]] = {}
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        waiting = {pool.submit(measured, one.name, given): one for one in chosen}
-        for done in track(as_completed(waiting), description="worlds", console=console, total=len(chosen)):
-            one, (figures, seconds) = waiting[done], done.result()
-            found[one.name] = _as_json(one, figures) | {"wall_s": round(seconds, 1)}
-            console.print(_table(one, figures))
+
+    def on_world(one: TrustWorld, done: Mapping[str, Done]) -> None:
+        figures = one.figures(given, {name: piece.found for name, piece in done.items()})
+        found[one.name] = _as_json(one, figures) | {"cpu_s": round(sum(piece.cpu_s for piece in done.values()), 1)}
+        console.print(_table(one, figures))
+
+    try:
+        known = Results(results, given, code_of_worlds())
+    except InvalidDataError as error:
+        raise typer.BadParameter(f"--results: {error}") from error
+    measure(chosen, given, known, n_processes=jobs, on_world=on_world, on_progress=console.print)
     found = {one.name: found[one.name] for one in chosen}
     if json_file is not None:
         about = {"data": data.name, "streams": [path.name for path in given.streams], "quick": quick, "seed": seed}
+        about["wall_s"] = round(time.monotonic() - began, 1)
         json_file.write_text(json.dumps(about | {"worlds": found}, indent=2) + "\n", encoding="utf-8")
     raise typer.Exit(0 if all(one["met"] for one in found.values()) else 1)
 

@@ -10,11 +10,11 @@ Belongs here: customers that recur. Does not belong here: how their rows are jud
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from benchmarks.gates import LIMITS, MAX_DIFFERENCE
 from benchmarks.probation import LIMITS as PROBATION_LIMITS
 from benchmarks.probation import NOW, VERSION, Case
 from benchmarks.trust.figures import Figure, at_most, between, mean, rate
-from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld, halves
+from benchmarks.trust.worlds import Figures, Found, Given, Half, Piece, TrustWorld, halves
 from selfheal.credit_risk import contract as credit_contract
 from selfheal.domain.clusters import ENTITY, Clusters, row_clusters
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
@@ -170,24 +170,39 @@ def is_promoted(challenger: Scores, champion: Scores, labels: IntArray, clusters
     return evaluate_gates(evaluation, LIMITS, 1).action is Action.PROMOTE
 
 
-def measure_w1(given: Given) -> Figures:
-    """Measure how often a challenger that is no better is promoted."""
+def w1_pieces(given: Given) -> list[Piece]:
+    """Return one piece per way to recognise customers, number of rows and of recurrences."""
+    tries = given.tries(W1_TRIES, W1_QUICK)
+    cases = [(identity, n_rows, times) for identity in IDENTITIES for n_rows in W1_ROWS for times in RECURRENCES]
+    return [
+        Piece(
+            f"{identity}.rows_{n_rows}.customers_{times}",
+            promoted,
+            (identity, n_rows, times, number, tries),
+            0.05 * tries,
+        )
+        for number, (identity, n_rows, times) in enumerate(cases)
+    ]
+
+
+def promoted(given: Given, identity: str, n_rows: int, times: int, number: int, tries: int) -> int:
+    """Return how often a challenger that is no better is promoted."""
     population = population_of(given.data, given.seed)
     pairs = no_better_pairs(population)
+    rng = np.random.default_rng([given.seed, 1, n_rows, times, number])
+    n_promoted = 0
+    for _ in range(tries):
+        challenger, champion = pairs[rng.integers(len(pairs))]
+        inputs, labels, visits = population.recurring(n_rows, times, IDENTITIES[identity], rng)
+        clusters = clusters_of(inputs, identity, visits)
+        n_promoted += is_promoted(challenger.scores(inputs), champion.scores(inputs), labels, clusters)
+    return n_promoted
+
+
+def w1_figures(given: Given, found: Found) -> Figures:
+    """Return the shares of challengers that are promoted."""
     tries = given.tries(W1_TRIES, W1_QUICK)
-    figures: dict[str, Figure] = {}
-    for identity, moved in IDENTITIES.items():
-        for n_rows in W1_ROWS:
-            for times in RECURRENCES:
-                rng = np.random.default_rng([given.seed, 1, n_rows, times, len(figures)])
-                n_promoted = 0
-                for _ in range(tries):
-                    challenger, champion = pairs[rng.integers(len(pairs))]
-                    inputs, labels, visits = population.recurring(n_rows, times, moved, rng)
-                    clusters = clusters_of(inputs, identity, visits)
-                    n_promoted += is_promoted(challenger.scores(inputs), champion.scores(inputs), labels, clusters)
-                figures[f"{identity}.rows_{n_rows}.customers_{times}"] = rate(n_promoted, tries, at_most(0.05))
-    return figures
+    return {name: rate(n_promoted, tries, at_most(0.05)) for name, n_promoted in found.items()}
 
 
 # W2: a version that is not worse is not rolled back
@@ -212,24 +227,34 @@ def is_rolled_back(scores: PairedScores) -> bool:
     return False
 
 
-def measure_w2(given: Given) -> Figures:
-    """Measure how often one of two versions of exactly the same Brier score is rolled back."""
+def w2_pieces(given: Given) -> list[Piece]:
+    """Return one piece per way to recognise customers and number of recurrences."""
+    tries = given.tries(W2_TRIES, W2_QUICK)
+    cases = [(identity, times) for identity in IDENTITIES for times in RECURRENCES]
+    return [
+        Piece(f"{identity}.customers_{times}", rolled_back, (identity, times, number, tries), 0.3 * tries)
+        for number, (identity, times) in enumerate(cases)
+    ]
+
+
+def rolled_back(given: Given, identity: str, times: int, number: int, tries: int) -> int:
+    """Return how often one of two versions of exactly the same Brier score is rolled back."""
     population = population_of(given.data, given.seed)
     found = [model.scores(population.inputs).probabilities for model in population.models]
     cases = [
         (i, j, Case(population.labels, found[i], found[j]).with_mean(0.0)) for i in range(4) for j in range(4, MODELS)
     ]
+    rng = np.random.default_rng([given.seed, 2, times, number])
+    return sum(
+        is_rolled_back(probation(population, cases[rng.integers(len(cases))], identity, times, rng))
+        for _ in range(tries)
+    )
+
+
+def w2_figures(given: Given, found: Found) -> Figures:
+    """Return the shares of versions that are rolled back."""
     tries = given.tries(W2_TRIES, W2_QUICK)
-    figures: dict[str, Figure] = {}
-    for identity in IDENTITIES:
-        for times in RECURRENCES:
-            rng = np.random.default_rng([given.seed, 2, times, len(figures)])
-            n_back = sum(
-                is_rolled_back(probation(population, cases[rng.integers(len(cases))], identity, times, rng))
-                for _ in range(tries)
-            )
-            figures[f"{identity}.customers_{times}"] = rate(n_back, tries, at_most(0.002))
-    return figures
+    return {name: rate(n_back, tries, at_most(0.002)) for name, n_back in found.items()}
 
 
 def probation(
@@ -256,25 +281,35 @@ W3_TRIES, W3_QUICK = 1_500, 40
 W3_ROWS, W3_TIMES = 1_000, 5
 
 
-def measure_w3(given: Given) -> Figures:
-    """Measure how often intervals of F1 cover the truth, and how often concept drift is shown although there is none."""
-    figures: dict[str, Figure] = {}
+def w3_pieces(given: Given) -> list[Piece]:
+    """Return one piece per way to recognise customers."""
     tries = given.tries(W3_TRIES, W3_QUICK)
-    for identity, moved in IDENTITIES.items():
-        realised, estimated, shown = [], [], []
-        for report, truth, later in reports(given, identity, moved, tries):
-            interval = report.realised_intervals.get("f1")
-            if interval is not None:
-                realised.append(interval.low <= truth <= interval.high)
-            assert report.estimate is not None, "a window has rows"
-            predicted = report.estimate.intervals.get("f1")
-            if predicted is not None:
-                estimated.append(predicted.low <= later <= predicted.high)
-            shown.append(report.concept_drift is ConceptDrift.SHOWN)
-        figures[f"{identity}.realised_f1"] = rate(sum(realised), len(realised), between(0.93, 0.97))
-        figures[f"{identity}.estimated_f1"] = rate(sum(estimated), len(estimated), between(0.93, 0.97))
-        figures[f"{identity}.concept_drift"] = rate(sum(shown), len(shown), at_most(0.01))
-    return figures
+    return [Piece(identity, intervals, (identity, tries), 0.15 * tries) for identity in IDENTITIES]
+
+
+def intervals(given: Given, identity: str, tries: int) -> dict[str, list[bool]]:
+    """Return whether each interval of F1 covers the truth, and each time whether concept drift is shown although there is none."""
+    found: dict[str, list[bool]] = {"realised_f1": [], "estimated_f1": [], "concept_drift": []}
+    for report, truth, later in reports(given, identity, IDENTITIES[identity], tries):
+        interval = report.realised_intervals.get("f1")
+        if interval is not None:
+            found["realised_f1"].append(interval.low <= truth <= interval.high)
+        assert report.estimate is not None, "a window has rows"
+        predicted = report.estimate.intervals.get("f1")
+        if predicted is not None:
+            found["estimated_f1"].append(predicted.low <= later <= predicted.high)
+        found["concept_drift"].append(report.concept_drift is ConceptDrift.SHOWN)
+    return found
+
+
+def w3_figures(_: Given, found: Found) -> Figures:
+    """Return how often intervals cover, and how often concept drift is shown."""
+    targets = {"realised_f1": between(0.93, 0.97), "estimated_f1": between(0.93, 0.97), "concept_drift": at_most(0.01)}
+    return {
+        f"{identity}.{name}": rate(sum(hits[name]), len(hits[name]), target)
+        for identity, hits in found.items()
+        for name, target in targets.items()
+    }
 
 
 def reports(given: Given, identity: str, moved: float, tries: int) -> Iterator[tuple[PerformanceReport, float, float]]:
@@ -355,22 +390,31 @@ class Remembered:
     true: tuple[float, float]
 
 
-def measure_w4(given: Given) -> Figures:
-    """Count deployments in which a challenger that remembers its customers is promoted."""
+def w4_pieces(given: Given) -> list[Piece]:
+    """Return one piece per way to recognise customers; the deployments of one draw from the same stream of numbers."""
+    tries = given.tries(W4_DEPLOYMENTS, W4_QUICK)
+    return [Piece(identity, remembered, (identity, tries), 4.0 * tries) for identity in IDENTITIES]
+
+
+def remembered(given: Given, identity: str, tries: int) -> list[dict[str, Any] | None]:
+    """Return what became of each deployment in which a challenger remembers its customers; None where none was trained."""
     population = population_of(given.data, given.seed)
+    rng = np.random.default_rng([given.seed, 4, len(identity)])
+    found = [deployment(population, identity, number, rng) for number in range(tries)]
+    return [None if one is None else asdict(one) for one in found]
+
+
+def w4_figures(_: Given, found: Found) -> Figures:
+    """Count deployments in which a challenger that remembers its customers is promoted."""
     figures: dict[str, Figure] = {}
-    for identity in IDENTITIES:
-        rng = np.random.default_rng([given.seed, 4, len(identity)])
-        tried = [
-            deployment(population, identity, number, rng) for number in range(given.tries(W4_DEPLOYMENTS, W4_QUICK))
-        ]
-        found = [one for one in tried if one is not None]
-        figures[f"{identity}.trained"] = rate(len(found), len(tried))
-        promoted = float(sum(one.is_promoted for one in found if one.true[1] <= one.true[0]))
-        figures[f"{identity}.promoted"] = Figure(promoted, promoted, promoted, at_most(0.0))
+    for identity, tried in found.items():
+        trained = [Remembered(**one) for one in tried if one is not None]
+        figures[f"{identity}.trained"] = rate(len(trained), len(tried))
+        n_promoted = float(sum(one.is_promoted for one in trained if one.true[1] <= one.true[0]))
+        figures[f"{identity}.promoted"] = Figure(n_promoted, n_promoted, n_promoted, at_most(0.0))
         for place, model in enumerate(("champion", "challenger")):
-            figures[f"{identity}.{model}.evaluated_f1"] = mean([one.evaluated[place] for one in found])
-            figures[f"{identity}.{model}.true_f1"] = mean([one.true[place] for one in found])
+            figures[f"{identity}.{model}.evaluated_f1"] = mean([one.evaluated[place] for one in trained])
+            figures[f"{identity}.{model}.true_f1"] = mean([one.true[place] for one in trained])
     return figures
 
 
@@ -416,8 +460,10 @@ def f1_of(labels: IntArray, scores: tuple[Scores, Scores]) -> tuple[float, float
 
 
 WORLDS: tuple[TrustWorld, ...] = (
-    TrustWorld("W1", "customers recur in the evaluation rows", Half.CHOSEN, measure_w1),
-    TrustWorld("W2", "customers recur in probation", Half.JUDGED, measure_w2),
-    TrustWorld("W3", "customers recur in the monitored window", Half.CHOSEN, measure_w3),
-    TrustWorld("W4", "customers recur in training and evaluation, and are remembered", Half.JUDGED, measure_w4),
+    TrustWorld("W1", "customers recur in the evaluation rows", Half.CHOSEN, w1_pieces, w1_figures),
+    TrustWorld("W2", "customers recur in probation", Half.JUDGED, w2_pieces, w2_figures),
+    TrustWorld("W3", "customers recur in the monitored window", Half.CHOSEN, w3_pieces, w3_figures),
+    TrustWorld(
+        "W4", "customers recur in training and evaluation, and are remembered", Half.JUDGED, w4_pieces, w4_figures
+    ),
 )

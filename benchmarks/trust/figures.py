@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import beta, binom
 
+from selfheal.domain.clusters import design_effect
 from selfheal.domain.monitoring.intervals import Z
 
 LEVEL = 0.05
@@ -31,6 +32,9 @@ class Target:
 
 
 NO_TARGET = Target()
+
+NEVER = Target(most=0.1)
+"""Target of what is never to happen in any of 40 deployments: none of 40 has an upper bound of 0.088."""
 
 
 def at_most(value: float) -> Target:
@@ -85,13 +89,33 @@ def exact(value: float, target: Target = NO_TARGET) -> Figure:
     return Figure(value, value, value, target)
 
 
-def rate(n_hits: int, n_tries: int, target: Target = NO_TARGET) -> Figure:
+def rate(n_hits: float, n_tries: float, target: Target = NO_TARGET) -> Figure:
     """Return a share of tries with the bounds of Clopper and Pearson (1934)."""
     if n_tries == 0:
         return Figure(math.nan, math.nan, math.nan, target)
     low = float(beta.ppf(LEVEL / 2, n_hits, n_tries - n_hits + 1)) if n_hits else 0.0
     high = float(beta.ppf(1 - LEVEL / 2, n_hits + 1, n_tries - n_hits)) if n_hits < n_tries else 1.0
     return Figure(n_hits / n_tries, low, high, target)
+
+
+def rate_by_cluster(n_hits: Sequence[int], n_tries: Sequence[int], target: Target = NO_TARGET) -> Figure:
+    """Return a share of tries that come in clusters: the looks of a deployment are no independent evidence.
+
+    The bounds are those of Clopper and Pearson for as many independent tries as these are worth (effective sample size; Rao and
+    Scott, 1992). While few clusters have a hit, a cluster is worth one try.
+
+    Args:
+        n_hits: of each cluster; n_tries: likewise.
+    """
+    n_all = sum(n_tries)
+    if n_all == 0:
+        return rate(0, 0, target)
+    clusters = np.repeat(np.arange(len(n_tries)), n_tries)
+    is_hit = np.concatenate([np.arange(n) < hits for hits, n in zip(n_hits, n_tries, strict=True)]).astype(np.float64)
+    n_worth = n_all / design_effect(is_hit, clusters)
+    share = float(is_hit.mean())
+    found = rate(share * n_worth, n_worth, target)
+    return Figure(share, found.low, found.high, target)
 
 
 def mean(values: Sequence[float], target: Target = NO_TARGET) -> Figure:

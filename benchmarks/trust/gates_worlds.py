@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Literal, get_args
@@ -31,8 +32,8 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.gates import is_hopeless as is_hopeless_for_f1
 from benchmarks.probation import labels_until_rollback
-from benchmarks.trust.figures import Figure, Target, at_least, at_most, mean, rate
-from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld, halves
+from benchmarks.trust.figures import Target, at_least, at_most, mean, rate
+from benchmarks.trust.worlds import Figures, Found, Given, Half, Piece, TrustWorld, halves
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.monitoring.performance import roc_auc
@@ -91,11 +92,12 @@ class Pair:
 # Models
 
 
-def models_and_labels(given: Given) -> tuple[list[Scores], IntArray]:
+@lru_cache(maxsize=2)
+def models_and_labels(data: Path, seed: int) -> tuple[list[Scores], IntArray]:
     """Return the scores of models, each trained on rows of its own, on the population, and its labels."""
-    frame = halves(given.data)[1]
+    frame = halves(data)[1]
     features = contract.feature_frame(frame)[list(contract.feature_names)].to_numpy(dtype=np.float64)
-    labels, rng = frame[TRUE_LABEL].to_numpy(dtype=np.int64), np.random.default_rng([given.seed, 19])
+    labels, rng = frame[TRUE_LABEL].to_numpy(dtype=np.int64), np.random.default_rng([seed, 19])
     learn, population = np.split(rng.permutation(len(frame)), [round(LEARN_SHARE * len(frame))])
     found = []
     for _ in range(MODELS):
@@ -260,15 +262,14 @@ def brier_gate_fails(pair: Pair, rows: IntArray, limits: dict[str, Any]) -> bool
     return gates[0].status is GateStatus.FAIL
 
 
-def refused(pairs: Sequence[Pair], n_rows: int, tries: int, seed: Sequence[int], target: Target) -> Figure:
-    """Return the share of tries in which the Brier gate refuses."""
+def refused(pairs: Sequence[Pair], n_rows: int, tries: int, seed: Sequence[int]) -> int:
+    """Return in how many tries the Brier gate refuses."""
     rng, limits = np.random.default_rng(list(seed)), limits_for("f1")
-    hits = sum(brier_gate_fails(one := pairs[k % len(pairs)], one.draw(n_rows, rng), limits) for k in range(tries))
-    return rate(hits, tries, target)
+    return sum(brier_gate_fails(one := pairs[k % len(pairs)], one.draw(n_rows, rng), limits) for k in range(tries))
 
 
-def contradictions(pairs: Sequence[Pair], n_rows: int, tries: int, seed: Sequence[int]) -> Figure:
-    """Return the share of tries in which the Brier gate lets a challenger pass that probation then rolls back."""
+def contradictions(pairs: Sequence[Pair], n_rows: int, tries: int, seed: Sequence[int]) -> int:
+    """Return in how many tries the Brier gate lets a challenger pass that probation then rolls back."""
     rng, limits, hits = np.random.default_rng(list(seed)), limits_for("f1"), 0
     for k in range(tries):
         pair = pairs[k % len(pairs)]
@@ -277,12 +278,13 @@ def contradictions(pairs: Sequence[Pair], n_rows: int, tries: int, seed: Sequenc
         rows = pair.draw(LABELS_WATCHED, rng)
         served = PairedScores(pair.labels[rows], pair.challenger.probabilities[rows], pair.champion.probabilities[rows])
         hits += labels_until_rollback(served) is not None
-    return rate(hits, tries, at_most(MAX_FALSE))
+    return hits
 
 
 # Elec2
 
 
+@lru_cache(maxsize=1)
 def elec2_pairs(path: Path) -> list[Pair]:
     """Return champion and challenger on windows of the stream in which the challenger's Brier score is lower by `ELEC2_GAIN`."""
     frame = pd.read_csv(path)
@@ -308,76 +310,163 @@ def _linear(features: FloatArray, labels: IntArray) -> Callable[[FloatArray], Sc
 # The worlds
 
 
-def measure_w19(given: Given) -> Figures:
-    """Measure what is promoted under each primary metric: a better model with the same decisions, and models no better."""
-    models, labels = models_and_labels(given)
-    rng = np.random.default_rng([given.seed, 191])
-    pairs = [Pair(labels, model, scrambled(model, labels, AUC_LOSS, rng)) for model in models]
-    found = _truths(pairs)
-    tries = given.tries(400, 30)
-    for metric in METRICS:
-        for n_rows in ROWS:
-            hits = promotions(pairs, metric, n_rows, tries, [given.seed, 192, n_rows])
-            target = at_least(MIN_PROMOTED) if metric in DECLARED and n_rows == max(ROWS) else Target()
-            found[f"{metric}.promoted_{n_rows}_rows"] = rate(hits, tries, target)
-    for path in (one for one in given.streams if one.stem == "elec2"):
-        of_stream = elec2_pairs(path)
-        for metric in METRICS:
-            hits = promotions(of_stream, metric, min(ROWS), tries, [given.seed, 194])
-            target = at_least(MIN_PROMOTED) if metric in {"log_loss", "brier"} else Target()
-            found[f"elec2.{metric}.promoted_{min(ROWS)}_rows"] = rate(hits, tries, target)
-    cases: dict[str, Callable[..., list[list[Pair]]]] = {"no_better": no_better, "seldom_shown": seldom_shown}
-    for metric in METRICS:
-        for name, build in cases.items():
-            tries = given.tries(1_000, 20)
-            if histories := build(metric, models, labels):
-                hits = replaced_champions(histories, metric, tries, [given.seed, 193, len(name)])
-                found[f"{metric}.{name}_promoted_in_ten_attempts"] = rate(hits, tries, at_most(MAX_FALSE))
-    return found
+W19_TRIES, W19_TRIES_QUICK = 400, 30
+HISTORIES, HISTORIES_QUICK = 1_000, 20
+NO_BETTER: dict[str, Callable[..., list[list[Pair]]]] = {"no_better": no_better, "seldom_shown": seldom_shown}
+ELEC2 = "elec2"
 
 
-def _truths(pairs: Sequence[Pair]) -> dict[str, Figure]:
-    """Return both models' true AUC-ROC and Brier score, as means over the pairs."""
+@lru_cache(maxsize=2)
+def w19_pairs(data: Path, seed: int) -> list[Pair]:
+    """Return challengers with the champion's decisions and a larger area."""
+    models, labels = models_and_labels(data, seed)
+    rng = np.random.default_rng([seed, 191])
+    return [Pair(labels, model, scrambled(model, labels, AUC_LOSS, rng)) for model in models]
+
+
+def w19_pieces(given: Given) -> list[Piece]:
+    """Return the tries by primary metric: of a better model with the same decisions, and of models that are no better."""
+    tries, histories = given.tries(W19_TRIES, W19_TRIES_QUICK), given.tries(HISTORIES, HISTORIES_QUICK)
+    has_elec2 = any(path.stem == ELEC2 for path in given.streams)
+    return [
+        Piece("truths", w19_truths),
+        *(
+            Piece(f"{metric}.promoted_{n_rows}_rows", w19_promotions, (metric, n_rows, tries), 0.03 * tries)
+            for metric in METRICS
+            for n_rows in ROWS
+        ),
+        *(
+            Piece(f"elec2.{metric}.promoted_{min(ROWS)}_rows", elec2_promotions, (metric, tries), 0.03 * tries)
+            for metric in METRICS
+            if has_elec2
+        ),
+        *(
+            Piece(f"{metric}.{name}_promoted_in_ten_attempts", w19_replaced, (metric, name, histories), 0.2 * histories)
+            for metric in METRICS
+            for name in NO_BETTER
+        ),
+    ]
+
+
+def w19_truths(given: Given) -> dict[str, list[float]]:
+    """Return both models' true values."""
+    return _truths(w19_pairs(given.data, given.seed))
+
+
+def w19_promotions(given: Given, metric: Metric, n_rows: int, tries: int) -> int:
+    """Return how often a better model with the same decisions is promoted."""
+    return promotions(w19_pairs(given.data, given.seed), metric, n_rows, tries, [given.seed, 192, n_rows])
+
+
+def elec2_promotions(given: Given, metric: Metric, tries: int) -> int:
+    """Return how often a model that lowers the Brier score on Elec2 is promoted."""
+    path = next(path for path in given.streams if path.stem == ELEC2)
+    return promotions(elec2_pairs(path), metric, min(ROWS), tries, [given.seed, 194])
+
+
+def w19_replaced(given: Given, metric: Metric, name: str, tries: int) -> int | None:
+    """Return how many champions ten attempts replace by models that are no better; None if there are no such models."""
+    histories = NO_BETTER[name](metric, *models_and_labels(given.data, given.seed))
+    return replaced_champions(histories, metric, tries, [given.seed, 193, len(name)]) if histories else None
+
+
+def w19_figures(given: Given, found: Found) -> Figures:
+    """Return the true values, and the shares of promotions under each primary metric."""
+    tries, histories = given.tries(W19_TRIES, W19_TRIES_QUICK), given.tries(HISTORIES, HISTORIES_QUICK)
+    figures = {name: mean(values) for name, values in found["truths"].items()}
+    for name, hits in found.items():
+        metric = name.split(".")[-2] if "." in name else ""
+        if name.endswith("_in_ten_attempts"):
+            if hits is not None:
+                figures[name] = rate(hits, histories, at_most(MAX_FALSE))
+        elif name.startswith(f"{ELEC2}."):
+            figures[name] = rate(hits, tries, at_least(MIN_PROMOTED) if metric in {"log_loss", "brier"} else Target())
+        elif metric:
+            is_asked = metric in DECLARED and name.endswith(f"_{max(ROWS)}_rows")
+            figures[name] = rate(hits, tries, at_least(MIN_PROMOTED) if is_asked else Target())
+    return figures
+
+
+def _truths(pairs: Sequence[Pair]) -> dict[str, list[float]]:
+    """Return both models' true AUC-ROC and Brier score, pair by pair."""
     sides = {"champion": [p.champion for p in pairs], "challenger": [p.challenger for p in pairs]}
     labels = pairs[0].labels
+    metrics: tuple[Metric, ...] = ("auc", "brier")
     return {
-        f"true_{metric}_of_{side}": mean([abs(value_of(metric, labels, one)) for one in scores])
+        f"true_{metric}_of_{side}": [abs(value_of(metric, labels, one)) for one in scores]
         for side, scores in sides.items()
-        for metric in ("auc", "brier")
+        for metric in metrics
     }
 
 
-def measure_w20(given: Given) -> Figures:
-    """Measure how often the Brier gate refuses overstated odds, and how often a challenger that does no harm."""
-    models, labels = models_and_labels(given)
+W20_TRIES, W20_TRIES_QUICK = 1_000, 100
+CONTRADICTIONS, CONTRADICTIONS_QUICK = 400, 60
+W20_ROWS = (500, *ROWS)
+OVERSTATED = "overstated"
+REFUSED: dict[str, tuple[int, Target]] = {
+    OVERSTATED: (201, at_least(MIN_REFUSED)),
+    "retrained": (202, at_most(MAX_HARMLESS_REFUSED)),
+    "higher_but_equal": (202, at_most(MAX_HARMLESS_REFUSED)),
+}
+"""What is brought before the Brier gate, each with the seed of its tries and its target."""
 
-    def times(factor: float) -> list[Pair]:
-        return [
-            Pair(labels, Scores(np.asarray(expit(log_odds(one) + math.log(factor))), one.threshold), one)
-            for one in models
-        ]
 
-    overstated, milder = times(ODDS_OVERSTATED), [equalised("brier", pair) for pair in times(1.35)]
-    retrained = [
-        pair for pairs in no_better("brier", models, labels) for pair in pairs if pair.challenger is not pair.champion
+@lru_cache(maxsize=6)
+def w20_pairs(data: Path, seed: int, name: str) -> list[Pair]:
+    """Return challengers of a kind: odds 2.7 times as high, trained on other rows, or higher and exactly as good."""
+    models, labels = models_and_labels(data, seed)
+    if name == "retrained":
+        histories = no_better("brier", models, labels)
+        return [pair for pairs in histories for pair in pairs if pair.challenger is not pair.champion]
+    factor = ODDS_OVERSTATED if name == OVERSTATED else 1.35
+    pairs = [
+        Pair(labels, Scores(np.asarray(expit(log_odds(one) + math.log(factor))), one.threshold), one) for one in models
     ]
-    tries, seed = given.tries(1_000, 100), given.seed
-    found = _truths(overstated)
-    for n_rows in (500, *ROWS):
-        found[f"overstated.refused_{n_rows}_rows"] = refused(
-            overstated, n_rows, tries, [seed, 201, n_rows], at_least(MIN_REFUSED)
-        )
-        for name, pairs in (("retrained", retrained), ("higher_but_equal", milder)):
-            found[f"{name}.refused_{n_rows}_rows"] = refused(
-                pairs, n_rows, tries, [seed, 202, n_rows], at_most(MAX_HARMLESS_REFUSED)
-            )
-    found["overstated.passed_and_rolled_back"] = contradictions(
-        overstated, min(ROWS), given.tries(400, 60), [seed, 203]
-    )
-    return found
+    return pairs if name == OVERSTATED else [equalised("brier", pair) for pair in pairs]
+
+
+def w20_pieces(given: Given) -> list[Piece]:
+    """Return the tries by kind of challenger and number of rows."""
+    tries, n_watched = given.tries(W20_TRIES, W20_TRIES_QUICK), given.tries(CONTRADICTIONS, CONTRADICTIONS_QUICK)
+    return [
+        Piece("truths", w20_truths),
+        *(
+            Piece(f"{name}.refused_{n_rows}_rows", w20_refused, (name, n_rows, tries), 0.01 * tries)
+            for n_rows in W20_ROWS
+            for name in REFUSED
+        ),
+        Piece("overstated.passed_and_rolled_back", w20_contradictions, (n_watched,), 0.05 * n_watched),
+    ]
+
+
+def w20_truths(given: Given) -> dict[str, list[float]]:
+    """Return both models' true values."""
+    return _truths(w20_pairs(given.data, given.seed, OVERSTATED))
+
+
+def w20_refused(given: Given, name: str, n_rows: int, tries: int) -> int:
+    """Return how often the Brier gate refuses a kind of challenger."""
+    return refused(w20_pairs(given.data, given.seed, name), n_rows, tries, [given.seed, REFUSED[name][0], n_rows])
+
+
+def w20_contradictions(given: Given, tries: int) -> int:
+    """Return how often probation takes back what the Brier gate let pass."""
+    return contradictions(w20_pairs(given.data, given.seed, OVERSTATED), min(ROWS), tries, [given.seed, 203])
+
+
+def w20_figures(given: Given, found: Found) -> Figures:
+    """Return how often the Brier gate refuses overstated odds, and how often a challenger that does no harm."""
+    tries, n_watched = given.tries(W20_TRIES, W20_TRIES_QUICK), given.tries(CONTRADICTIONS, CONTRADICTIONS_QUICK)
+    figures = {name: mean(values) for name, values in found["truths"].items()}
+    for name, hits in found.items():
+        if ".refused_" in name:
+            figures[name] = rate(hits, tries, REFUSED[name.split(".")[0]][1])
+        elif name != "truths":
+            figures[name] = rate(hits, n_watched, at_most(MAX_FALSE))
+    return figures
 
 
 WORLDS: tuple[TrustWorld, ...] = (
-    TrustWorld("W19", "AUC-ROC and Brier score improve, decisions do not", Half.CHOSEN, measure_w19),
-    TrustWorld("W20", "all odds overstated 2.7 times", Half.JUDGED, measure_w20),
+    TrustWorld("W19", "AUC-ROC and Brier score improve, decisions do not", Half.CHOSEN, w19_pieces, w19_figures),
+    TrustWorld("W20", "all odds overstated 2.7 times", Half.JUDGED, w20_pieces, w20_figures),
 )

@@ -8,16 +8,17 @@ Belongs here: building these worlds and counting. Does not belong here: any rule
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.trust.figures import Figure, at_least, at_most, between, rate
-from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld, halves
+from benchmarks.trust.figures import at_least, at_most, between, rate
+from benchmarks.trust.worlds import Figures, Found, Given, Half, Piece, TrustWorld, blocks, flat, found_by, halves
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.monitoring.drift import PROBABILITY, RECENT_ROWS, detect_drift
@@ -168,29 +169,53 @@ ROUNDING = 1e-6
 """Tolerance for an interval's end that is a ratio of counts and may differ from the metric by rounding."""
 
 
-def shared_champion(given: Given) -> tuple[Rows, object]:
+@lru_cache(maxsize=2)
+def shared_champion(data: Path, seed: int) -> tuple[Rows, object]:
     """Return the rows that judge, and the champion of all tries, which has learned from the others."""
-    learn, judging = halves(given.data)
-    return rows_of(judging), fitted(learn, given.seed)
+    learn, judging = halves(data)
+    return rows_of(judging), fitted(learn, seed)
 
 
-def called_harmful(given: Given, number: int, changes: tuple[Change, ...]) -> dict[str, Figure]:
-    """Return how often a day of labels asks for a retraining: the first after the change, one of two, and without a change."""
-    pool, champion = shared_champion(given)
-    n_tries = given.tries(400, 40)
-    n_harmful = n_within_two_days = n_calm = 0
-    for number_of_try in range(n_tries):
+TRIES, TRIES_QUICK = 400, 40
+
+
+def harm_pieces(number: int, changes: tuple[Change, ...]) -> Callable[[Given], list[Piece]]:
+    """Return the tries of a change, in blocks."""
+
+    def pieces(given: Given) -> list[Piece]:
+        tries = given.tries(TRIES, TRIES_QUICK)
+        return [
+            Piece(f"tries.{start}", called_harmful, (number, changes, start, stop), 0.4 * (stop - start))
+            for start, stop in blocks(tries)
+        ]
+
+    return pieces
+
+
+def called_harmful(
+    given: Given, number: int, changes: tuple[Change, ...], start: int, stop: int
+) -> list[tuple[bool, bool, bool]]:
+    """Return whether a day of labels asks for a retraining: the first after the change, one of two, and without a change."""
+    pool, champion = shared_champion(given.data, given.seed)
+    found = []
+    for number_of_try in range(start, stop):
         rng = np.random.default_rng([given.seed, number, number_of_try])
         deployment = Deployment.of(pool, champion, rng)
         is_first = asks(tick(deployment, deployment.traffic(changes, DAY_ROWS, rng)))
-        second = deployment.traffic(changes, DAY_ROWS, rng)
-        n_harmful += is_first
-        n_within_two_days += is_first or bool(reasons_of(deployment, second))
-        n_calm += bool(reasons_of(deployment, deployment.traffic(CALM, DAY_ROWS, rng)))
+        is_second = bool(reasons_of(deployment, deployment.traffic(changes, DAY_ROWS, rng)))
+        is_calm = bool(reasons_of(deployment, deployment.traffic(CALM, DAY_ROWS, rng)))
+        found.append((is_first, is_first or is_second, is_calm))
+    return found
+
+
+def harm_figures(_: Given, found: Found) -> Figures:
+    """Return how often a day of labels asks for a retraining."""
+    tries = flat(found, "tries")
+    n_harmful, n_within_two_days, n_calm = (sum(hits) for hits in zip(*tries, strict=True))
     return {
-        f"labels_{DAY_ROWS}.called_harmful": rate(n_harmful, n_tries, at_least(0.95)),
-        "within_two_days.called_harmful": rate(n_within_two_days, n_tries),
-        "unchanged.called_harmful": rate(n_calm, n_tries, at_most(0.01)),
+        f"labels_{DAY_ROWS}.called_harmful": rate(n_harmful, len(tries), at_least(0.95)),
+        "within_two_days.called_harmful": rate(n_within_two_days, len(tries)),
+        "unchanged.called_harmful": rate(n_calm, len(tries), at_most(0.01)),
     }
 
 
@@ -200,50 +225,74 @@ def reasons_of(deployment: Deployment, rows: pd.DataFrame) -> tuple[str, ...]:
     return harm_reasons(report, harm_limits(default_settings()), is_estimate_sufficient=True)
 
 
-def calm_deployments(given: Given) -> Figure:
-    """Return the share of calm deployments of 90 days, evaluated every 6 hours, that are called harmful at least once."""
-    pool, champion = shared_champion(given)
-    n_deployments, n_step, n_harmful = given.tries(100, 1), DAY_ROWS // LOOKS_PER_DAY, 0
-    for number in range(n_deployments):
-        rng = np.random.default_rng([given.seed, 90, number])
-        deployment = Deployment.of(pool, champion, rng)
-        rows = deployment.traffic(CALM, DAY_ROWS * (DAYS + 1), rng)
-        starts = range(0, n_step * LOOKS_PER_DAY * DAYS, n_step)
-        n_harmful += any(reasons_of(deployment, rows.iloc[start : start + DAY_ROWS]) for start in starts)
-    return rate(n_harmful, n_deployments, at_most(0.05))
+CALM_DEPLOYMENTS = 100
 
 
-def relation_gone(given: Given) -> Figures:
-    """Measure W9, and calm deployments."""
-    found = called_harmful(given, 9, GONE)
-    return found if given.is_quick else found | {"calm_90_days.called_harmful": calm_deployments(given)}
+def calm_deployment(given: Given, number: int) -> bool:
+    """Return whether a calm deployment of 90 days, evaluated every 6 hours, is called harmful at least once."""
+    pool, champion = shared_champion(given.data, given.seed)
+    rng = np.random.default_rng([given.seed, 90, number])
+    deployment = Deployment.of(pool, champion, rng)
+    rows = deployment.traffic(CALM, DAY_ROWS * (DAYS + 1), rng)
+    n_step = DAY_ROWS // LOOKS_PER_DAY
+    starts = range(0, n_step * LOOKS_PER_DAY * DAYS, n_step)
+    return any(reasons_of(deployment, rows.iloc[start : start + DAY_ROWS]) for start in starts)
 
 
-def riskiest_average(given: Given) -> Figures:
-    """Measure W10."""
-    return called_harmful(given, 10, RISKIEST)
+def w9_pieces(given: Given) -> list[Piece]:
+    """Return the tries, and calm deployments unless it is a look."""
+    calm = [Piece(f"calm_90_days.{number}", calm_deployment, (number,), 20.0) for number in range(CALM_DEPLOYMENTS)]
+    return harm_pieces(9, GONE)(given) + ([] if given.is_quick else calm)
 
 
-def base_rate_up(given: Given) -> Figures:
-    """Measure W12: how often the estimate's intervals hold what the labels of the same rows show, and how often there is none."""
-    pool, champion = shared_champion(given)
-    n_tries = given.tries(400, 40)
-    hits: dict[str, list[bool]] = {name: [] for name in ESTIMATED}
-    for number in range(n_tries):
+def w9_figures(given: Given, found: Found) -> Figures:
+    """Return how often a day of labels asks for a retraining, and how many calm deployments are called harmful."""
+    calm = found_by(found, "calm_90_days")
+    more = {"calm_90_days.called_harmful": rate(sum(calm), len(calm), at_most(0.05))} if calm else {}
+    return {**harm_figures(given, found), **more}
+
+
+def w12_pieces(given: Given) -> list[Piece]:
+    """Return the tries, in blocks."""
+    return [
+        Piece(f"tries.{start}", base_rate_up, (start, stop), 0.3 * (stop - start))
+        for start, stop in blocks(given.tries(TRIES, TRIES_QUICK))
+    ]
+
+
+def base_rate_up(given: Given, start: int, stop: int) -> list[dict[str, bool]]:
+    """Return for each try which of the estimate's intervals hold what the labels of the same rows show; none if it is withheld."""
+    pool, champion = shared_champion(given.data, given.seed)
+    found = []
+    for number in range(start, stop):
         rng = np.random.default_rng([given.seed, 12, number])
         deployment = Deployment.of(pool, champion, rng)
         rows = deployment.traffic(BASE_RATE_UP, ESTIMATE_ROWS, rng)
         blind = estimate_performance(rows, deployment.reference, contract.input_names, deployment.threshold, 20)
         shown = score_metrics(rows[TRUE_LABEL].to_numpy(), rows[PROBABILITY].to_numpy(), deployment.threshold)
-        for name, interval in blind.intervals.items():
-            value = shown.n_positive / shown.n_rows if name == "positive_rate" else getattr(shown, name)
-            hits[name].append(interval.low - ROUNDING <= value <= interval.high + ROUNDING)
+        values = {
+            name: shown.n_positive / shown.n_rows if name == "positive_rate" else getattr(shown, name)
+            for name in blind.intervals
+        }
+        found.append(
+            {
+                name: interval.low - ROUNDING <= values[name] <= interval.high + ROUNDING
+                for name, interval in blind.intervals.items()
+            }
+        )
+    return found
+
+
+def w12_figures(_: Given, found: Found) -> Figures:
+    """Return how often each interval holds, and how often there is none."""
+    tries = flat(found, "tries")
+    hits = {name: [one[name] for one in tries if name in one] for name in ESTIMATED}
     covered = {f"{name}.covered": rate(sum(hits[name]), len(hits[name]), between(0.93, 0.97)) for name in ESTIMATED}
-    return covered | {"withheld": rate(n_tries - len(hits["brier"]), n_tries)}
+    return covered | {"withheld": rate(len(tries) - len(hits["brier"]), len(tries))}
 
 
 WORLDS: tuple[TrustWorld, ...] = (
-    TrustWorld("W9", "the inputs say nothing in 40 % of the rows", Half.CHOSEN, relation_gone),
-    TrustWorld("W10", "the riskiest tenth becomes average", Half.JUDGED, riskiest_average),
-    TrustWorld("W12", "base rate x 1.5, the same inputs in each class", Half.JUDGED, base_rate_up),
+    TrustWorld("W9", "the inputs say nothing in 40 % of the rows", Half.CHOSEN, w9_pieces, w9_figures),
+    TrustWorld("W10", "the riskiest tenth becomes average", Half.JUDGED, harm_pieces(10, RISKIEST), harm_figures),
+    TrustWorld("W12", "base rate x 1.5, the same inputs in each class", Half.JUDGED, w12_pieces, w12_figures),
 )

@@ -9,19 +9,19 @@ Belongs here: which deployments, and what is counted. Does not belong here: any 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 
-from benchmarks.trust.figures import Figure, at_least, at_most, mean, rate
-from benchmarks.trust.worlds import Figures, Given, Half, TrustWorld, halves
-from selfheal.credit_risk import contract
+from benchmarks.trust.figures import NEVER, Figure, Target, at_least, at_most, mean, rate
+from benchmarks.trust.worlds import Figures, Found, Given, Half, Piece, TrustWorld, judging_source
 from selfheal.domain.monitoring.performance import roc_auc
 from selfheal.domain.records import Action, Verdict
 from selfheal.settings import default_settings
-from selfheal.simulate.replay.build import CHANGE_AT, Source, build, source_of
+from selfheal.simulate.replay.build import CHANGE_AT, build
 from selfheal.simulate.replay.catalogue import APPROVED, LATE_GOOD, MORE_DEFAULTS
 from selfheal.simulate.replay.deployment import Kind
 from selfheal.simulate.replay.engine import Replay, What, replay
@@ -31,10 +31,7 @@ from selfheal.simulate.replay.replay_settings import settings_of_replay
 from selfheal.simulate.replay.worlds import Labels, World
 
 INTERVAL = timedelta(hours=6)
-TRIES, QUICK_TRIES = 40, 2
-
-NEVER = at_most(0.1)
-"""Target of what is never to happen: none of 40 has an upper bound of 0.088."""
+TRIES, QUICK_TRIES = 40, 1
 
 ALWAYS = at_least(0.9)
 
@@ -56,98 +53,124 @@ POISONED = replace(
 
 
 @dataclass(frozen=True)
-class _Lived:
-    """What a deployment came to, and what the loop said at its end."""
+class Lived:
+    """What a deployment came to, and what the loop said.
 
-    replay: Replay
-    ours: Ours
+    Args:
+        is_called_harmful: a tick called the model harmful.
+        is_called_harmful_poisoned: one did within the poisoned week, or two days later.
+        share_drifted: share of the ticks that reported a shift or a fault.
+        is_not_identifiable, is_withheld: a decision not to retrain, or an alert, says so.
+        lowest_auc: on all rows with their true outcomes, of the versions that were promoted; 1 without one.
+    """
 
-    @property
-    def is_promoted(self) -> bool:
-        return len(self.replay.models) > 1
-
-    def is_called_harmful(self, days: float = math.inf) -> bool:
-        """Return whether a tick called the model harmful, within so many days of the change."""
-        until = CHANGE_AT + np.timedelta64(round(min(days, 3_650) * 24), "h")
-        ends = [tick.window_end for tick in self.ours.ticks if tick.verdict == Verdict.HARMFUL_SHIFT]
-        return any(days == math.inf or CHANGE_AT <= as_moment(end) <= until for end in ends)
-
-    def share_of(self, verdicts: Sequence[Verdict]) -> float:
-        ticks = self.ours.ticks
-        return sum(tick.verdict in verdicts for tick in ticks) / max(1, len(ticks))
-
-    def says(self, *words: str) -> bool:
-        """Return whether a decision not to retrain, or an alert, has one of the words."""
-        said = [one.reason for one in self.ours.decisions if one.action is Action.SKIP]
-        said += [event.reason for event in self.replay.events if event.what is What.ALARM]
-        return any(word in text for text in said for word in words)
-
-    @property
-    def lowest_auc(self) -> float:
-        """The lowest AUC, on all rows with their true outcomes, of the versions that were promoted; 1 without one."""
-        stream = self.replay.deployment.stream
-        outcomes = stream.true_label.astype(np.int64)
-        promoted = range(1, len(self.replay.models))
-        return min((roc_auc(outcomes, self.replay.scores(one, 0, len(stream))) for one in promoted), default=1.0)
+    is_promoted: bool
+    is_called_harmful: bool
+    is_called_harmful_poisoned: bool
+    share_drifted: float
+    is_not_identifiable: bool
+    is_withheld: bool
+    lowest_auc: float
 
 
-def _source(given: Given) -> Source:
-    return source_of(halves(given.data)[1], contract, given.data.name)
-
-
-def _live(world: World, given: Given) -> list[_Lived]:
-    source = _source(given)
-    return [_lived(world, source, given.seed + number) for number in range(given.tries(TRIES, QUICK_TRIES))]
-
-
-def _lived(world: World, source: Source, seed: int) -> _Lived:
-    deployment = build(world, source, seed)
+def lived(given: Given, world: World, seed: int) -> dict[str, Any]:
+    """Live through a deployment."""
+    deployment = build(world, judging_source(given.data), seed)
     ours = Ours(settings_of_replay(default_settings(), INTERVAL, seed))
-    return _Lived(replay(deployment, ours, interval=INTERVAL, seed=seed), ours)
+    found = replay(deployment, ours, interval=INTERVAL, seed=seed)
+    return asdict(
+        Lived(
+            is_promoted=len(found.models) > 1,
+            is_called_harmful=is_called_harmful(ours),
+            is_called_harmful_poisoned=is_called_harmful(ours, POISONED_DAYS + 2),
+            share_drifted=share_of(ours, [Verdict.BENIGN_SHIFT, Verdict.HARMFUL_SHIFT, Verdict.BROKEN_FEED]),
+            is_not_identifiable=says(found, ours, "not identifiable"),
+            is_withheld=says(found, ours, "are withheld"),
+            lowest_auc=lowest_auc(found),
+        )
+    )
 
 
-def _share(hits: Sequence[bool]) -> tuple[int, int]:
-    return sum(hits), len(hits)
+def is_called_harmful(ours: Ours, days: float = math.inf) -> bool:
+    """Return whether a tick called the model harmful, within so many days of the change."""
+    until = CHANGE_AT + np.timedelta64(round(min(days, 3_650) * 24), "h")
+    ends = [tick.window_end for tick in ours.ticks if tick.verdict == Verdict.HARMFUL_SHIFT]
+    return any(days == math.inf or CHANGE_AT <= as_moment(end) <= until for end in ends)
 
 
-def _calm_figures(lived: Sequence[_Lived], *words: str) -> dict[str, Figure]:
+def share_of(ours: Ours, verdicts: Sequence[Verdict]) -> float:
+    """Return the share of ticks with one of these verdicts."""
+    return sum(tick.verdict in verdicts for tick in ours.ticks) / max(1, len(ours.ticks))
+
+
+def says(found: Replay, ours: Ours, words: str) -> bool:
+    """Return whether a decision not to retrain, or an alert, has these words."""
+    said = [one.reason for one in ours.decisions if one.action is Action.SKIP]
+    said += [event.reason for event in found.events if event.what is What.ALARM]
+    return any(words in text for text in said)
+
+
+def lowest_auc(found: Replay) -> float:
+    """Return the lowest AUC, on all rows with their true outcomes, of the versions that were promoted; 1 without one."""
+    stream = found.deployment.stream
+    outcomes = stream.true_label.astype(np.int64)
+    return min(
+        (roc_auc(outcomes, found.scores(one, 0, len(stream))) for one in range(1, len(found.models))), default=1.0
+    )
+
+
+def pieces_of(world: World, cpu_s: float) -> Callable[[Given], list[Piece]]:
+    """Return the deployments of a world, each with the seconds that it takes."""
+
+    def pieces(given: Given) -> list[Piece]:
+        seeds = range(given.seed, given.seed + given.tries(TRIES, QUICK_TRIES))
+        return [Piece(f"deployment.{seed}", lived, (world, seed), cpu_s) for seed in seeds]
+
+    return pieces
+
+
+def _share(hits: Iterable[bool], target: Target) -> Figure:
+    found = list(hits)
+    return rate(sum(found), len(found), target)
+
+
+def calm_figures(_: Given, found: Found) -> Figures:
+    """Return how often the loop believes labels that are late or selected, and says what is wrong with them."""
+    deployments = [Lived(**one) for one in found.values()]
     return {
-        "called_harmful": rate(*_share([one.is_called_harmful() for one in lived]), NEVER),
-        "promoted": rate(*_share([one.is_promoted for one in lived]), NEVER),
-        "says_why": rate(*_share([one.says(*words) for one in lived]), ALWAYS),
+        "called_harmful": _share((one.is_called_harmful for one in deployments), NEVER),
+        "promoted": _share((one.is_promoted for one in deployments), NEVER),
+        "says_why": _share((one.is_not_identifiable for one in deployments), ALWAYS),
     }
 
 
-def measure_late(given: Given) -> Figures:
-    """Measure W5: defaults are known in 10 days, 70 % of the good loans after 90."""
-    return _calm_figures(_live(LATE, given), "not identifiable")
+def approved_figures(given: Given, found: Found) -> Figures:
+    """Return the same, and how many calm ticks are called drifted."""
+    drifted = [one["share_drifted"] for one in found.values()]
+    return {**calm_figures(given, found), "calm_ticks_called_drifted": mean(drifted, at_most(0.05))}
 
 
-def measure_more_defaults(given: Given) -> Figures:
-    """Measure W6: labels of all defaults and of 40 % of the others, ever."""
-    return _calm_figures(_live(MORE, given), "not identifiable")
-
-
-def measure_approved(given: Given) -> Figures:
-    """Measure W7: labels of approved applicants only."""
-    lived = _live(ACCEPTED, given)
-    drifted = [one.share_of([Verdict.BENIGN_SHIFT, Verdict.HARMFUL_SHIFT, Verdict.BROKEN_FEED]) for one in lived]
-    return _calm_figures(lived, "not identifiable") | {"calm_ticks_called_drifted": mean(drifted, at_most(0.05))}
-
-
-def measure_poisoned(given: Given) -> Figures:
-    """Measure W8: all labels of one week are inverted; the champion is a week old."""
-    lived = _live(POISONED, given)
+def poisoned_figures(_: Given, found: Found) -> Figures:
+    """Return how often the loop believes labels that are inverted, and says that it does not."""
+    deployments = [Lived(**one) for one in found.values()]
     return {
-        "called_harmful": rate(*_share([one.is_called_harmful(POISONED_DAYS + 2) for one in lived]), NEVER),
-        "promoted_below_half": rate(*_share([one.lowest_auc < 0.5 for one in lived]), NEVER),
-        "says_why": rate(*_share([one.says("are withheld") for one in lived]), ALWAYS),
+        "called_harmful": _share((one.is_called_harmful_poisoned for one in deployments), NEVER),
+        "promoted_below_half": _share((one.lowest_auc < 0.5 for one in deployments), NEVER),
+        "says_why": _share((one.is_withheld for one in deployments), ALWAYS),
     }
 
 
 WORLDS: tuple[TrustWorld, ...] = (
-    TrustWorld("W5", "defaults known in 10 days, most good loans after 90", Half.CHOSEN, measure_late),
-    TrustWorld("W6", "labels of all defaults, and of 40 % of the others", Half.JUDGED, measure_more_defaults),
-    TrustWorld("W7", "labels of approved applicants only", Half.CHOSEN, measure_approved),
-    TrustWorld("W8", "labels inverted for one week", Half.JUDGED, measure_poisoned),
+    TrustWorld(
+        "W5",
+        "defaults known in 10 days, most good loans after 90",
+        Half.CHOSEN,
+        pieces_of(LATE, 25.0),
+        calm_figures,
+    ),
+    TrustWorld(
+        "W6", "labels of all defaults, and of 40 % of the others", Half.JUDGED, pieces_of(MORE, 15.0), calm_figures
+    ),
+    TrustWorld("W7", "labels of approved applicants only", Half.CHOSEN, pieces_of(ACCEPTED, 15.0), approved_figures),
+    TrustWorld("W8", "labels inverted for one week", Half.JUDGED, pieces_of(POISONED, 15.0), poisoned_figures),
 )

@@ -1,20 +1,22 @@
-"""The worlds: what each one is, which half it belongs to, and what measures it.
+"""The worlds: what each one is, which half it belongs to, and the pieces of work that measure it.
 
-Belongs here: the list, and the rows that worlds are made of. Does not belong here: building a world (one module of this folder for each kind).
+Belongs here: the list, and the rows that worlds are made of. Does not belong here: building a world (one module of this folder for
+each kind), doing the work (`work`).
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from benchmarks.trust.figures import Figure
 from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
+from selfheal.simulate.replay.build import Source, source_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +50,7 @@ class Given:
         return quick if self.is_quick else full
 
 
+@lru_cache(maxsize=2)
 def halves(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows on which parameters of the loop are chosen, and those that judge them: the file's halves, in its order."""
     frame = load_csv(data, contract)
@@ -55,17 +58,44 @@ def halves(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return frame.iloc[:middle], frame.iloc[middle:]
 
 
-Figures = Mapping[str, Figure]
+@lru_cache(maxsize=2)
+def judging_source(data: Path) -> Source:
+    """Return what deployments are built from: the rows that judge."""
+    return source_of(halves(data)[1], contract, data.name)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a world's work that one process does at once: a deployment, or so many tries.
+
+    Args:
+        name: unique in its world; words are separated by dots, such as `champion_7_days.ours.3`.
+        work: a function of a module; called with what was given and the arguments, it returns plain values, as JSON has them.
+        arguments: picklable; their text (`repr`) says all that the result depends on.
+        cpu_s: CPU seconds that it takes, roughly: an estimate is made of them before a run.
+    """
+
+    name: str
+    work: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    cpu_s: float = 1.0
+
+
+Found: TypeAlias = Mapping[str, Any]
+"""What the pieces of a world have returned, by name and in their order; tuples have become lists."""
+
+Figures: TypeAlias = Mapping[str, Figure]
 
 
 @dataclass(frozen=True, slots=True)
 class TrustWorld:
-    """A world of the table: `measure` returns its figures by name."""
+    """A world of the table: `pieces` are the work, and `figures` what it comes to, by name."""
 
     name: str
     title: str
     half: Half
-    measure: Callable[[Given], Figures]
+    pieces: Callable[[Given], Sequence[Piece]]
+    figures: Callable[[Given, Found], Figures]
 
 
 def all_worlds() -> dict[str, TrustWorld]:
@@ -75,7 +105,24 @@ def all_worlds() -> dict[str, TrustWorld]:
     return {world.name: world for module in modules() for world in module.WORLDS}
 
 
-def measured(name: str, given: Given) -> tuple[Figures, float]:
-    """Return a world's figures and the seconds that they took; for a process of its own."""
-    began = time.monotonic()
-    return dict(all_worlds()[name].measure(given)), time.monotonic() - began
+BLOCK_TRIES = 50
+"""Tries of one piece, where there are many: minutes at most, so that little is lost when a run is stopped."""
+
+
+def blocks(n_tries: int, size: int = BLOCK_TRIES) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last try, exclusive, of each block.
+
+    >>> list(blocks(120))
+    [(0, 50), (50, 100), (100, 120)]
+    """
+    yield from ((start, min(start + size, n_tries)) for start in range(0, n_tries, size))
+
+
+def found_by(found: Found, prefix: str) -> list[Any]:
+    """Return what the pieces have returned whose names begin with these words."""
+    return [value for name, value in found.items() if name == prefix or name.startswith(f"{prefix}.")]
+
+
+def flat(found: Found, prefix: str) -> list[Any]:
+    """Return the elements of the lists that those pieces have returned."""
+    return [one for values in found_by(found, prefix) for one in values]

@@ -8,13 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.trust.deployment_worlds import waits_after_rollbacks
 from benchmarks.trust.entity_worlds import MOVED, Population, rows_of
-from benchmarks.trust.figures import Figure, Target, at_least, at_most, between, mean, median, rate
+from benchmarks.trust.figures import (
+    NEVER,
+    Figure,
+    Target,
+    at_least,
+    at_most,
+    between,
+    mean,
+    median,
+    rate,
+    rate_by_cluster,
+)
 from benchmarks.trust.worlds import all_worlds
 from selfheal.credit_risk import contract as credit_contract
 from selfheal.domain.contract import TRUE_LABEL
-from selfheal.simulate.replay.engine import Event, What
 
 
 def test_a_rate_meets_a_target_only_with_the_tries_that_its_bound_needs() -> None:
@@ -46,6 +55,31 @@ def test_bounds_of_a_rate_hold(share: float) -> None:
     assert np.mean([one.low <= share <= one.high for one in found]) >= 0.95
 
 
+def test_bounds_of_a_rate_over_looks_hold_although_the_looks_of_a_deployment_are_alike() -> None:
+    rng = np.random.default_rng(1)
+    n_looks = 50
+    hits = [rng.binomial(n_looks, rng.beta(0.6, 2.4, 40)) for _ in range(300)]  # 20 % on average, very different ones
+    is_held = [
+        [
+            found.low <= 0.2 <= found.high
+            for found in (rate_by_cluster(one.tolist(), [n_looks] * 40), rate(one.sum(), 2_000))
+        ]
+        for one in hits
+    ]
+    clustered, as_if_alone = np.mean(is_held, axis=0)
+    assert clustered >= 0.93
+    assert as_if_alone < 0.6
+
+
+def test_while_few_deployments_have_a_hit_each_is_worth_one_look() -> None:
+    never = rate_by_cluster([0] * 40, [1_000] * 40, NEVER)
+    assert (never.value, never.is_met) == (0.0, True)
+    assert never.high == pytest.approx(rate(0, 40).high)
+    assert not rate_by_cluster([0] * 30, [1_000] * 30, NEVER).is_met
+    assert not rate_by_cluster([1_000] + [0] * 39, [1_000] * 40, NEVER).is_met
+    assert rate_by_cluster([], []).to_dict()["value"] is None
+
+
 def test_bounds_of_a_median_hold_with_times_that_never_came() -> None:
     rng = np.random.default_rng(1)
     draws = np.where(rng.random((400, 41)) < 0.3, np.inf, rng.exponential(size=(400, 41)))
@@ -67,14 +101,6 @@ def test_a_target_is_written_as_people_write_it() -> None:
 
 def test_each_world_is_declared_once_and_named_by_its_number() -> None:
     assert all(name.removeprefix("W").isdigit() for name in all_worlds())
-
-
-def test_a_rollback_waits_for_the_next_training_and_for_ever_if_there_is_none() -> None:
-    def event(day: int, what: What) -> Event:
-        return Event(np.datetime64("2026-03-01") + np.timedelta64(day, "D"), 0, what, 1)
-
-    events = [(1, What.TRAINED), (3, What.ROLLED_BACK), (10, What.TRAINED), (12, What.TRAINED), (20, What.ROLLED_BACK)]
-    assert waits_after_rollbacks(event(day, what) for day, what in events) == [7.0, math.inf]
 
 
 # Customers that recur

@@ -122,7 +122,7 @@ def detect_drift(
         thresholds = derive_thresholds(then, names, limits.n_ticks)
         compared = compare_columns(names, now, then, recent, thresholds, limits)
         level = thresholds.level
-        check = _DomainTest(now.newest_of_each_entity(), then.newest_of_each_entity(), level, seed)
+        check = DomainTest(now.newest_of_each_entity(), then.newest_of_each_entity(), level, seed)
         domain = check.of(features) if check.n_rows >= limits.min_rows else None
         if calm is not None:
             domain, found = _explain(compared, features, calm, window.end, domain, check)
@@ -148,7 +148,7 @@ def detect_drift(
 
 
 @dataclass(frozen=True, slots=True)
-class _DomainTest:
+class DomainTest:
     """The domain classifier on one row of each entity of both sides."""
 
     current: PreparedRows
@@ -179,7 +179,7 @@ def _explain(
     calm: Calm,
     now: datetime,
     domain: DomainCheck | None,
-    test: _DomainTest,
+    test: DomainTest,
 ) -> tuple[DomainCheck | None, Explained]:
     """Explain what has moved. Where a declared column has, the classifier is asked again without what is computed from it."""
     moved = [one.name for one in compared if one.name in calm.declared and one.has_moved]
