@@ -48,9 +48,8 @@ DAY = np.timedelta64(1, "D")
 ELEC2_BRIER, ELEC2_QUICK_ROWS = 0.175, 8_000
 
 
-def replayed(given: Given, world: World, seed: int, policy: str, is_enough: IsEnough | None = None) -> Replay:
-    """Replay a world under a policy, until it is enough."""
-    deployment = build(world, judging_source(given.data), seed)
+def replayed(deployment: Deployment, seed: int, policy: str, is_enough: IsEnough) -> Replay:
+    """Replay a deployment under a policy, until it is enough."""
     asked = policy_named(policy).make(deployment, seed, INTERVAL)
     return replay(deployment, asked, interval=INTERVAL, seed=seed, is_enough=is_enough)
 
@@ -116,7 +115,8 @@ def healed_within(days: float) -> IsEnough:
 
 def healed(given: Given, world: World, seed: int, policies: tuple[str, ...], within: float) -> dict[str, list[float]]:
     """Return by policy the days after which a deployment was healed, infinite if not in time, and the points of F1 gained."""
-    found = {name: healing(replayed(given, world, seed, name, healed_within(within))) for name in policies}
+    deployment = build(world, judging_source(given.data), seed)
+    found = {name: healing(replayed(deployment, seed, name, healed_within(within))) for name in policies}
     return {name: [one.days, one.gained_f1] for name, one in found.items()}
 
 
@@ -140,7 +140,7 @@ def against_oracle(found: Found, prefix: str) -> Iterator[tuple[str, Figure]]:
     yield f"{prefix}.gained_f1_points", mean([ours.gained_f1 for ours, _ in pairs])
 
 
-AGES = {7: 25.0, 30: 40.0, 90: 90.0}
+AGES = {7: 15.0, 30: 28.0, 90: 60.0}
 """Days, each with the CPU seconds of a deployment."""
 
 
@@ -162,7 +162,7 @@ def w16_figures(_: Given, found: Found) -> Figures:
 def w17_pieces(given: Given) -> list[Piece]:
     """Return the deployments in which everything changes, with 144 labels a day and a champion that is 180 days old."""
     world = replace(REPLAY_WORLDS["sudden_old_champion"], champion_age_days=180.0, days_after=30.0)
-    return pieces_against_oracle(given, world, "champion_180_days", 90.0)
+    return pieces_against_oracle(given, world, "champion_180_days", 70.0)
 
 
 def w17_figures(_: Given, found: Found) -> Figures:
@@ -227,7 +227,7 @@ MOST_WAIT_DAYS = 30.0
 def w11_pieces(given: Given) -> list[Piece]:
     """Return the deployments in which the strongest inputs rise slowly."""
     rising = replace(REPLAY_WORLDS["rising_input"], changes=RISING, days_after=75.0)
-    return [Piece(f"deployment.{seed}", waits_after_gain, (rising, seed), 60.0) for seed in seeds_of(given)]
+    return [Piece(f"deployment.{seed}", waits_after_gain, (rising, seed), 45.0) for seed in seeds_of(given)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +338,7 @@ def w21_pieces(given: Given) -> list[Piece]:
     """Return the deployments in which a rollback leads to a version that does harm, too."""
     turning = replace(REPLAY_WORLDS["sudden"], changes=TURNS, champion_age_days=7.0, days_after=40.0)
     seeds = seeds_of(given, ROLLBACK_DEPLOYMENTS, ROLLBACK_DEPLOYMENTS_QUICK)
-    return [Piece(f"deployment.{seed}", wait_after_rollback, (turning, seed), 25.0) for seed in seeds]
+    return [Piece(f"deployment.{seed}", wait_after_rollback, (turning, seed), 15.0) for seed in seeds]
 
 
 def wait_after_rollback(given: Given, world: World, seed: int) -> float | None:
@@ -349,7 +349,8 @@ def wait_after_rollback(given: Given, world: World, seed: int) -> float | None:
         wait = first_wait(found.events)
         return now >= last if wait is None else wait < math.inf
 
-    return first_wait(replayed(given, world, seed, OURS, is_enough).events)
+    deployment = build(world, judging_source(given.data), seed)
+    return first_wait(replayed(deployment, seed, OURS, is_enough).events)
 
 
 def first_wait(events: Iterable[Event]) -> float | None:

@@ -431,11 +431,11 @@ def w20_pieces(given: Given) -> list[Piece]:
     return [
         Piece("truths", w20_truths),
         *(
-            Piece(f"{name}.refused_{n_rows}_rows", w20_refused, (name, n_rows, tries), 0.01 * tries)
+            Piece(f"{name}.refused_{n_rows}_rows", w20_refused, (name, n_rows, tries), 0.0015 * tries)
             for n_rows in W20_ROWS
             for name in REFUSED
         ),
-        Piece("overstated.passed_and_rolled_back", w20_contradictions, (n_watched,), 0.05 * n_watched),
+        Piece("overstated.passed_and_rolled_back", w20_contradictions, (n_watched,), 0.01 * n_watched),
     ]
 
 

@@ -95,7 +95,7 @@ def measure(
     n_processes: int,
     on_world: OnWorld,
     on_progress: Callable[[str], None],
-    every: timedelta = timedelta(seconds=30),
+    every: timedelta = timedelta(minutes=1),
 ) -> None:
     """Do what the results lack, keep it, and say when a world is complete and how much is left.
 
