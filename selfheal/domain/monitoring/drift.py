@@ -162,9 +162,11 @@ class DomainTest:
         return min(len(self.current), len(self.reference))
 
     def of(self, columns: Sequence[str]) -> DomainCheck:
+        """Return how far a classifier tells the two sides apart by these columns."""
         return domain_check(self.current, self.reference, columns, self.seed)
 
     def is_apart(self, domain: DomainCheck | None) -> TypeGuard[DomainCheck]:
+        """Return whether it does so significantly and materially."""
         return domain is not None and _is_apart(domain, self.level)
 
     def move(self, domain: DomainCheck) -> Move:
