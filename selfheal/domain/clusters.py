@@ -129,24 +129,31 @@ def recurs_in(rows: pd.DataFrame, others: pd.DataFrame, contract: ModelContract)
 
 
 def fold_groups(rows: pd.DataFrame, contract: ModelContract, clusters: Clusters) -> Clusters:
-    """Return which rows may not be on both sides of a fold: those of an entity, and those with equal inputs if that is one case.
+    """Return which rows may not be on both sides of a fold, however few recur: an entity's, and equal inputs if that is one case.
 
     Args:
         clusters: the entity of each row (`row_clusters`).
     """
-    if not contract.equal_inputs_are_one_case:
-        return clusters
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    ids = _input_ids(rows[list(contract.input_names)].to_numpy(dtype=np.float64) + 0.0)
-    if clusters is None:
-        return ids
-    n_ids = int(ids.max()) + 1
-    size = n_ids + int(clusters.max()) + 1
-    links = coo_array((np.ones(len(ids)), (ids, n_ids + clusters)), shape=(size, size))
-    joined: IntArray = connected_components(links, directed=False)[1].astype(np.int64)
-    return joined[ids]
+    n, links = len(rows), [] if clusters is None else [(np.arange(len(rows)), clusters)]
+    keys = entity_keys(rows, contract)
+    if keys is not None:
+        links.append((np.flatnonzero(keys >= 0), keys[keys >= 0]))
+    if contract.equal_inputs_are_one_case:
+        inputs = rows[list(contract.input_names)].to_numpy(dtype=np.float64) + 0.0
+        links.append((np.arange(n), _input_ids(inputs)))
+    size, pairs = n, []
+    for members, groups in links:
+        pairs.append((members, size + groups))
+        size += int(groups.max(initial=-1)) + 1
+    if not pairs:
+        return None
+    left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    graph = coo_array((np.ones(len(left)), (left, right)), shape=(size, size))
+    found: IntArray = connected_components(graph, directed=False)[1][:n].astype(np.int64)
+    return found if len(np.unique(found)) < n else None
 
 
 def _by_inputs(rows: pd.DataFrame, contract: ModelContract) -> Clusters:

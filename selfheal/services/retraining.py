@@ -380,6 +380,11 @@ def evaluation_of(
     """
     evaluation = rows.part(EVALUATION)
     by_others = platform.registry.cross_fitted(challenger) if rows.is_cross_fitted else None
+    if rows.is_cross_fitted and by_others is None:
+        raise IntegrityError(
+            f"run {challenger.mlflow_run_id} does not say what it was judged by, and it has learned from its evaluation rows; "
+            "restore MLflow's artifacts from a backup"
+        )
     return evaluation_on(
         rows,
         platform.contract,

@@ -94,7 +94,7 @@ async def post_rollback(service: ServiceDependency, caller: Admin, request: Roll
     return ModelVersionSummary.model_validate(await service.command_pool.run(go_back))
 
 
-@router.get("/declarations", summary="List declarations", dependencies=[Depends(requires(Scope.READ))])
+@router.get("/monitoring/declarations", summary="List declarations", dependencies=[Depends(requires(Scope.READ))])
 async def get_declarations(service: ServiceDependency, _: Annotated[QueryParameters, Query()]) -> Declarations:
     """Return what was declared last of each kind about each column, or its withdrawal: who, when, and why."""
     found = newest_of_each(await service.read_pool.run(newest_declarations))

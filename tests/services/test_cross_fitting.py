@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-import numpy as np
 import pytest
 
-from selfheal.domain.records import Action, Trigger
+from selfheal.domain.records import Action, Trigger, Verdict
 from selfheal.domain.retraining.class_counts import EVALUATION
-from selfheal.kit.errors import ModelRefusedError
+from selfheal.kit.errors import IntegrityError
 from selfheal.services.platform import Platform
 from selfheal.services.promotion import final_validation
 from selfheal.services.promotion.going_live import promote
 from selfheal.services.retraining import gather_training_set, judge, train_shadow
 from selfheal.services.verification.reproduction import reproduce
 from selfheal.services.verification.verdicts import verdict_differences
-from tests.services.steps import decide, tick
+from tests.services.steps import decide, tick, whole_tick
 from tests.traffic import SECOND, serve, toy_rows
 
 HOUR = timedelta(hours=1)
@@ -47,13 +46,20 @@ def test_a_verdict_after_a_change_rests_on_all_labels_and_can_be_reached_again(p
         others = replace(found, decisions=1 - found.decisions)
         patched.setattr(platform.registry, "cross_fitted", lambda _: others)
         assert any(one.startswith("f1_improvement") for one in verdict_differences(platform, verdict.decision))
-        foreign = replace(found, served=np.clip(found.served + 0.01, 0, 1))
-        patched.setattr(platform.registry, "cross_fitted", lambda _: foreign)
-        with pytest.raises(ModelRefusedError, match="scores differently from training"):
-            final_validation.validate(platform, shadow)
+        patched.setattr(platform.registry, "cross_fitted", lambda _: None)
+        with pytest.raises(IntegrityError, match="does not say what it was judged by"):
+            verdict_differences(platform, verdict.decision)
 
     live = promote(platform, verdict, now)
     assert live.n_samples == rows.info.n_rows
     again = reproduce(platform, live.version)
     assert again.differences == ()
     assert again.is_identical
+
+    served = serve(platform, toy_rows(600, seed=6, scenario="overheating"), start=now + HOUR)
+    assert whole_tick(platform, served.last_at + SECOND).verdict is Verdict.STABLE
+    with (
+        pytest.MonkeyPatch.context() as patched
+    ):  # MLflow is away: what this machine has loaded is examined all the same
+        patched.setattr(platform.registry, "_client", lambda: pytest.fail("a version is examined without MLflow"))
+        final_validation.validate(platform, live)

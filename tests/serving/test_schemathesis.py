@@ -56,6 +56,7 @@ NOT_DONE = {"POST /promotions", "POST /rollbacks", "POST /retrainings", "POST /d
 
 SCORE = {"POST /predict", "POST /predict/batch"}
 READ = {
+    "GET /monitoring/declarations",
     "GET /decisions",
     "GET /decisions/{decision_id}",
     "GET /metrics",
@@ -73,7 +74,7 @@ READ = {
     "GET /monitoring/stats",
     "GET /overview",
 }
-N_OPERATIONS = 29
+N_OPERATIONS = 30
 
 
 @dataclass

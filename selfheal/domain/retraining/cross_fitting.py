@@ -30,6 +30,9 @@ Folds: TypeAlias = "Sequence[tuple[IntArray, IntArray]]"
 """For each fold the positions of the rows that are learned from, and of those that are predicted."""
 
 
+SERVED = "served_probability"
+"""Column of a cross-fitted version's reference: the probability by the model that goes live, which has learned from the row."""
+
 MIN_LEARNED_PER_CLASS = 5
 """Rows of each class outside of each block; where time has put them otherwise, folds are drawn at random."""
 
@@ -41,31 +44,27 @@ class CrossFitted:
     Args:
         probabilities: of class 1, by the model of the other blocks.
         decisions: 0 or 1, at the threshold of the other blocks.
-        served: the probabilities of the model that goes live, which has learned from all rows: not judged, only compared with
-            what the stored model gives.
     """
 
     probabilities: FloatArray
     decisions: IntArray
-    served: FloatArray
 
     def to_frame(self) -> pd.DataFrame:
         """Return it as a frame, in the order of the evaluation rows."""
         import pandas as pd
 
-        return pd.DataFrame({"probability": self.probabilities, "decision": self.decisions, "served": self.served})
+        return pd.DataFrame({"probability": self.probabilities, "decision": self.decisions})
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> CrossFitted:
         """Return what `to_frame` was given."""
-        columns = (frame[name].to_numpy() for name in ("probability", "decision", "served"))
-        return cls(*columns)
+        return cls(frame["probability"].to_numpy(), frame["decision"].to_numpy())
 
 
 def blocks_of_time(labels: IntArray, n_blocks: int, groups: Clusters) -> list[tuple[IntArray, IntArray]] | None:
     """Return folds of neighbouring rows, oldest first; the rows of a group are all in the block of its newest row.
 
-    None if nearly all rows of a class are in one block, so that the others cannot be learned from.
+    None if a block has rows of one class only, which no log loss is defined on, or nearly all rows of a class.
 
     Args:
         labels: of rows in the order of time.
@@ -80,8 +79,14 @@ def blocks_of_time(labels: IntArray, n_blocks: int, groups: Clusters) -> list[tu
         newest[who] = block  # the last of several assignments stays
         block = newest[who]
     folds = [(rows[block != one], rows[block == one]) for one in range(n_blocks)]
-    rarest = min(int((labels[learn] == label).sum()) for learn, _ in folds for label in (0, 1))
-    return folds if rarest >= MIN_LEARNED_PER_CLASS and all(len(predict) for _, predict in folds) else None
+    least = {0: MIN_LEARNED_PER_CLASS, 1: 1}  # to learn from, and to predict
+    is_enough = all(
+        int((labels[part] == label).sum()) >= least[place]
+        for fold in folds
+        for place, part in enumerate(fold)
+        for label in (0, 1)
+    )
+    return folds if is_enough else None
 
 
 def decisions_of_others(labels: IntArray, probabilities: FloatArray, folds: Folds) -> IntArray:

@@ -1,4 +1,4 @@
-"""Training set: the rows a shadow model learns from and, strictly later, the rows it is judged on.
+"""Training set: the rows a shadow model learns from and, strictly later, the rows it is judged on; after a change they are the same.
 
 Belongs here: which rows count, where they are split in time, what would be leakage, and the digest of all rows. Does not
 belong here: the weight of the champion's own rows relative to the recent ones (`selfheal.domain.retraining.weighting`),

@@ -1,7 +1,8 @@
 """The ladder of repairs: a challenger is the cheapest change that is no worse than a retraining. Pure.
 
-All rungs are compared on the recent training rows, each on rows that it was not fitted to, before any evaluation row is looked at:
-one challenger comes of it, so that a verdict has one level. A cheap rung is chosen only if
+All rungs are compared on the recent training rows, each on rows that it was not fitted to, and before the gates: one challenger
+comes of it, so that a verdict has one level. Where the training rows judge as well (`cross_fitting`), each block is judged by the
+rung that the other blocks choose. A cheap rung is chosen only if
 
 - no rung has a log loss that is lower by more than one standard error of their difference (the one-standard-error rule; Breiman,
   Friedman, Olshen and Stone, 1984, "Classification and Regression Trees"), and a retraining's primary metric is not better by more

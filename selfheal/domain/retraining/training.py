@@ -1,4 +1,7 @@
-"""Training of a shadow model: tuning, calibration and threshold on training rows only, metrics on later rows."""
+"""Training of a shadow model: tuning, calibration and threshold on training rows; metrics on later rows, or out of fold.
+
+After a change the recent rows are cross-fitted (`cross_fitting`): they are evaluation rows as well.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from selfheal.domain.retraining.calibration import (
     needs_recalibration,
 )
 from selfheal.domain.retraining.class_counts import EVALUATION, TRAIN
-from selfheal.domain.retraining.cross_fitting import CrossFitted, blocks_of_time, decisions_of_others
+from selfheal.domain.retraining.cross_fitting import SERVED, CrossFitted, blocks_of_time, decisions_of_others
 from selfheal.domain.retraining.dataset import ORIGIN, ORIGINAL, WEIGHT, TrainingSet
 from selfheal.domain.retraining.fitting import (
     IntArray,
@@ -45,6 +48,8 @@ from selfheal.kit.one_thread import one_thread
 if TYPE_CHECKING:
     import pandas as pd
     from sklearn.pipeline import Pipeline
+
+    from selfheal.domain.model.correction import Correction
 
 FOLDS = 5
 MORE_ITERATIONS = 10
@@ -97,6 +102,8 @@ class _Rows:
     folds: list[tuple[IntArray, IntArray]]
     n_original: int
     clusters: Clusters = None
+    in_blocks: bool = False
+    """Whether the recent rows are judged by their folds: nothing that a row is scored by may then have seen it."""
 
     @property
     def recent_y(self) -> IntArray:
@@ -162,7 +169,7 @@ def train(
     served = _probabilities(model.pipeline, contract, x_judge)
     cross_fitted = None
     if training_set.is_cross_fitted:
-        cross_fitted = CrossFitted(*(model.by_others or _by_others(model, rows)), served=served)
+        cross_fitted = CrossFitted(*(model.by_others or _by_others(model, rows)))
     judged, decisions = (served, None) if cross_fitted is None else (cross_fitted.probabilities, cross_fitted.decisions)
     labelled = model.probabilities if cross_fitted is not None else np.concatenate([model.probabilities, judged])
     return TrainedModel(
@@ -171,7 +178,10 @@ def train(
         params=model.params | {"threshold": threshold, "folds": FOLDS, "scoring": SCORING, "seed": seed},
         metrics=score_metrics(y_judge, judged, threshold, decisions),
         reference=_with_unlabelled(
-            *_reference(training_set.frame, contract, labelled, len(judge)), unlabelled, model.pipeline, contract
+            *_reference(training_set.frame, contract, labelled, len(judge), None if cross_fitted is None else served),
+            unlabelled,
+            model.pipeline,
+            contract,
         ),
         record=TrainingRecord(
             seed=seed,
@@ -270,20 +280,29 @@ def grid_as_text(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
 def _rows(learn: pd.DataFrame, contract: ModelContract, seed: int, *, in_blocks: bool = False) -> _Rows:
     y = learn[TRUE_LABEL].to_numpy(dtype=np.int64)
     n_original = int((learn[ORIGIN] == ORIGINAL).sum())
-    clusters = row_clusters(learn, contract)
+    clusters = _recent_clusters(learn, contract, n_original) if in_blocks else row_clusters(learn, contract)
     original, recent = np.arange(n_original), np.arange(n_original, len(learn))
-    if clusters is not None:
-        _refuse_few_entities(y[recent], clusters[recent])
-    recent_clusters = None if clusters is None else clusters[recent]
-    blocks = None
+    groups = None if clusters is None else clusters[recent]
     if in_blocks:
-        groups = fold_groups(learn.iloc[n_original:], contract, recent_clusters)
-        blocks = blocks_of_time(y[recent], FOLDS, groups)
-    cut = _cut(y[recent], recent_clusters, seed) if blocks is None else iter(blocks)
+        groups = fold_groups(learn.iloc[n_original:], contract, groups)
+    blocks = blocks_of_time(y[recent], FOLDS, groups) if in_blocks else None
+    if groups is not None and blocks is None:
+        _refuse_few_entities(y[recent], groups)
+    cut = _cut(y[recent], groups, seed) if blocks is None else iter(blocks)
     folds = [(np.concatenate([original, recent[others]]), recent[fold]) for others, fold in cut]
     if clusters is not None:
         folds = [(others[~np.isin(clusters[others], clusters[fold])], fold) for others, fold in folds]
-    return _Rows(_matrix(learn, contract), y, learn[WEIGHT].to_numpy(dtype=np.float64), folds, n_original, clusters)
+    weights = learn[WEIGHT].to_numpy(dtype=np.float64)
+    return _Rows(_matrix(learn, contract), y, weights, folds, n_original, clusters, in_blocks)
+
+
+def _recent_clusters(learn: pd.DataFrame, contract: ModelContract, n_original: int) -> Clusters:
+    """Return the entity of each row, each original row being its own: none of theirs is among the recent rows (`training_set`).
+
+    Many original rows would hide that the few recent ones recur.
+    """
+    recent = row_clusters(learn.iloc[n_original:], contract)
+    return None if recent is None else np.concatenate([recent.max() + 1 + np.arange(n_original), recent])
 
 
 def _refuse_few_entities(y: IntArray, clusters: IntArray) -> None:
@@ -409,7 +428,7 @@ def _recalibrated(
     line = correction_of(check)
     folded = folded_into_linear_step(pipeline, line, rows.x)
     if folded is not None:
-        return folded, line(out_of_fold), FOLDED
+        return folded, _by_lines_of_others(out_of_fold, line, rows) if rows.in_blocks else line(out_of_fold), FOLDED
     if rows.n_original:
         return pipeline, out_of_fold, "not possible: this estimator's sigmoid cannot be fitted to weighted rows"
     from sklearn.calibration import CalibratedClassifierCV
@@ -421,6 +440,16 @@ def _recalibrated(
     out_of_fold = _out_of_fold(wrapped, rows, seed)
     wrapped.set_params(cv=FOLDS)  # a fitted model needs no splitter, whose type no model file may hold
     return wrapped, out_of_fold, WRAPPED
+
+
+def _by_lines_of_others(out_of_fold: FloatArray, line: Correction, rows: _Rows) -> FloatArray:
+    """Return the probabilities, each corrected by the line of the other folds; by `line` where they have none."""
+    found = np.empty(len(out_of_fold))
+    for learn, predict in rows.recent.folds:
+        check = check_calibration(rows.recent_y[learn], out_of_fold[learn])
+        of_others = correction_of(check) if check.slope is not None and check.slope > 0 else line
+        found[predict] = of_others(out_of_fold[predict])
+    return found
 
 
 def _notes(more_iterations: Mapping[str, Any], check: Calibration, how: str) -> tuple[str, ...]:
@@ -447,12 +476,17 @@ def _newest(frame: pd.DataFrame, n_evaluation: int) -> pd.DataFrame:
 
 
 def _reference(
-    frame: pd.DataFrame, contract: ModelContract, probabilities: FloatArray, n_evaluation: int
+    frame: pd.DataFrame,
+    contract: ModelContract,
+    probabilities: FloatArray,
+    n_evaluation: int,
+    served: FloatArray | None,
 ) -> tuple[pd.DataFrame, pd.Series[Any]]:
-    """Return the labelled rows of the reference, and their times."""
+    """Return the labelled rows of the reference, and their times; with `served`, what the final model says, if it has seen them."""
     newest = _newest(frame, n_evaluation).reset_index(drop=True)
     columns = [*contract.feature_names, TRUE_LABEL, *((ENTITY,) if ENTITY in newest.columns else ())]
-    return newest[columns].assign(probability=probabilities[-len(newest) :]), newest["created_at"]
+    found = newest[columns].assign(probability=probabilities[-len(newest) :])
+    return found if served is None else found.assign(**{SERVED: served[-len(newest) :]}), newest["created_at"]
 
 
 def _with_unlabelled(
@@ -474,6 +508,8 @@ def _with_unlabelled(
     features = list(contract.feature_names)
     others = unlabelled[features].assign(**{TRUE_LABEL: np.nan})
     others["probability"] = _probabilities(pipeline, contract, _matrix(unlabelled, contract))
+    if SERVED in labelled.columns:
+        others[SERVED] = others["probability"]
     both = pd.concat([labelled.astype({TRUE_LABEL: "float64"}), others], ignore_index=True)
     order = np.argsort(pd.concat([times, unlabelled["created_at"]]).to_numpy(dtype="datetime64[us]"), kind="stable")
     return both.iloc[order[-MAX_REFERENCE_ROWS:]].reset_index(drop=True)

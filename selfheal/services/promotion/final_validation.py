@@ -16,7 +16,7 @@ import numpy as np
 from selfheal.domain.model.examination import examine
 from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.records import ShadowModel
-from selfheal.domain.retraining.class_counts import EVALUATION
+from selfheal.domain.retraining.cross_fitting import SERVED
 from selfheal.kit.errors import ModelRefusedError, SelfhealError
 
 if TYPE_CHECKING:
@@ -151,13 +151,11 @@ def measure(model: Scoring, champion: Scoring, matrix: FloatArray) -> list[Laten
 
 
 def evaluation_rows(platform: LoopPlatform, model: ShadowModel | ModelVersion) -> pd.DataFrame:
-    """Return rows whose scores by this very model were stored with it: those it was judged on, or the newest of its reference."""
-    cross_fitted = platform.registry.cross_fitted(model)
-    if cross_fitted is not None:
-        return platform.registry.training_set(model).part(EVALUATION).assign(probability=cross_fitted.served)
+    """Return the newest rows of the model's reference, with the scores of this very model that were stored with it."""
     reference = platform.registry.reference(model)
     n_rows = model.training_set.n_evaluation if isinstance(model, ShadowModel) else int(model.metrics["n_rows"])
-    return reference.iloc[-min(n_rows, len(reference)) :]
+    newest = reference.iloc[-min(n_rows, len(reference)) :]
+    return newest.assign(probability=newest[SERVED]) if SERVED in newest.columns else newest
 
 
 def _loaded(platform: LoopPlatform, champion: ModelVersion) -> Pipeline | None:

@@ -16,7 +16,8 @@ from selfheal.adapters.postgres import model_versions
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.model.content import canonical_content, differences
 from selfheal.domain.model.plain_scoring import served_scoring
-from selfheal.domain.records import Reproduction, TrainingRecord
+from selfheal.domain.records import Repair, Reproduction, TrainingRecord
+from selfheal.domain.retraining.cross_fitting import SERVED
 from selfheal.domain.retraining.dataset import rows_digest
 from selfheal.domain.retraining.training import grid_as_text, library_versions, train
 from selfheal.kit.code_version import code_version
@@ -67,7 +68,7 @@ def reproduce(platform: Platform, version: int, on_fits: Progress | None = None)
         parallelism(platform.settings),
         on_fits,
         None,
-        ladder_of_record(platform, shadow.record.repair),
+        ladder_of_record(platform, shadow.record.repair) if _needs_ladder(shadow) else None,
     )
     changes = changed_since(shadow.record, platform.contract)
 
@@ -87,6 +88,13 @@ def reproduce(platform: Platform, version: int, on_fits: Progress | None = None)
         tolerance=TOLERANCE if changes and found else 0.0,
         n_rounded=len(found) - len(beyond),
     )
+
+
+def _needs_ladder(shadow: ShadowModel) -> bool:
+    """Return whether what it was compared with has left a trace: a new fit that later rows have judged is made without."""
+    choice = None if shadow.record is None else shadow.record.repair
+    is_new_fit = choice is None or choice.repair is Repair.RETRAINING
+    return not is_new_fit or shadow.cross_fitted_sha256 is not None
 
 
 def changed_since(record: TrainingRecord, contract: ModelContract) -> tuple[str, ...]:
@@ -141,10 +149,12 @@ def _drawn_again(recorded: pd.DataFrame, trained: TrainedModel, contract: ModelC
         return trained.reference
     again = recorded.copy()
     labelled = trained.reference.iloc[len(trained.reference) - int(is_labelled.sum()) :]
-    columns = [*contract.feature_names, TRUE_LABEL, "probability"]
+    served = [SERVED] if SERVED in recorded.columns else []
+    columns = [*contract.feature_names, TRUE_LABEL, "probability", *served]
     again.loc[is_labelled, columns] = labelled[columns].to_numpy(dtype=np.float64)
     rows = recorded.loc[~is_labelled, list(contract.feature_names)].to_numpy(dtype=np.float64)
-    again.loc[~is_labelled, "probability"] = served_scoring(trained.pipeline, contract)(rows)
+    for name in ("probability", *served):
+        again.loc[~is_labelled, name] = served_scoring(trained.pipeline, contract)(rows)
     return again
 
 

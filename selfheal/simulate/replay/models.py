@@ -162,7 +162,7 @@ def model_of(training: Training, contract: ModelContract, seed: int) -> Model:
         contract,
         served_scoring(trained.pipeline, contract),
         trained.threshold,
-        {name: trained.params[name] for name in contract.param_grid},
+        {name: trained.params[name] for name in contract.param_grid if name in trained.params},  # a repair keeps a fit
         seed,
         rows,
         newest["probability"].to_numpy(dtype=np.float64),

@@ -6,21 +6,23 @@ from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.pipeline import Pipeline
 
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.monitoring.performance import score_metrics
 from selfheal.domain.records import Onset, Repair
 from selfheal.domain.retraining.class_counts import CROSS_FITTED, EVALUATION, TRAIN
-from selfheal.domain.retraining.cross_fitting import CrossFitted, blocks_of_time, decisions_of_others
-from selfheal.domain.retraining.dataset import ORIGIN, ORIGINAL, OriginalRows, TrainingSet, part_counts
+from selfheal.domain.retraining.cross_fitting import SERVED, CrossFitted, blocks_of_time, decisions_of_others
+from selfheal.domain.retraining.dataset import LOGGED, ORIGIN, ORIGINAL, WEIGHT, OriginalRows, TrainingSet, part_counts
 from selfheal.domain.retraining.evaluation import Evaluation, Scores
 from selfheal.domain.retraining.repairs import Incumbent, Ladder
 from selfheal.domain.retraining.threshold import f1_optimal_threshold
-from selfheal.domain.retraining.training import TrainedModel, train
+from selfheal.domain.retraining.training import FOLDED, TrainedModel, _rows, train
 from selfheal.kit.errors import InvalidDataError
 from tests.domain.retraining.rows import FEATURES, labelled, shifted, split
 from tests.times import T0
@@ -63,7 +65,7 @@ def test_rows_from_before_the_change_teach_and_judge_nothing() -> None:
     assert (both.part(EVALUATION)[ORIGIN] != ORIGINAL).all()
     assert both.info.n_rows == 600 + both.info.n_original
     model = judged(train(both, contract, seed=3))
-    assert len(model.probabilities) == len(model.decisions) == len(model.served) == 600
+    assert len(model.probabilities) == len(model.decisions) == 600
 
 
 def test_one_count_of_classes_is_asked_for_and_refused() -> None:
@@ -73,6 +75,68 @@ def test_one_count_of_classes_is_asked_for_and_refused() -> None:
     rows[TRUE_LABEL] = (np.arange(500) < 9).astype(np.int64)
     with pytest.raises(InvalidDataError, match="to fit, tune and be judged on in turn need 1 more of class 1"):
         split(rows, onset=CHANGED)
+
+
+@pytest.mark.parametrize("block", range(5))
+def test_a_block_of_time_without_an_event_ends_no_training(block: int) -> None:
+    rows = labelled(500)
+    rows[TRUE_LABEL] = (np.arange(500) % 20 == 0).astype(np.int64)
+    rows.loc[100 * block : 100 * block + 99, TRUE_LABEL] = 0
+    assert blocks_of_time(rows[TRUE_LABEL].to_numpy(), 5, None) is None
+    assert np.isfinite(judged(train(split(rows, onset=CHANGED), contract, seed=3)).probabilities).all()
+
+
+def of_machines(n_rows: int, n_machines: int, seed: int = 1) -> pd.DataFrame:
+    rows = labelled(n_rows, seed)
+    return rows.assign(_entity=[f"machine {n}" for n in np.arange(n_rows) % n_machines])
+
+
+@pytest.mark.parametrize("n_original", [0, 5_000, 20_000])
+def test_however_many_original_rows_there_are_no_row_is_judged_by_its_own_entity(n_original: int) -> None:
+    """Rows of others would hide that the few recent ones recur."""
+    recent = of_machines(600, 300)
+    others = labelled(n_original, 2).assign(
+        _entity=[f"other {n}" for n in range(n_original)], **{ORIGIN: ORIGINAL, WEIGHT: 1.0}
+    )
+    learn = pd.concat([others, recent.assign(**{ORIGIN: LOGGED, WEIGHT: 1.0})], ignore_index=True)
+    found = _rows(learn, keyed, 1, in_blocks=True)
+    machines = learn["_entity"].to_numpy()
+    for others_of_block, block in found.folds:
+        assert not set(machines[others_of_block]) & set(machines[block])
+        assert len(others_of_block) >= n_original
+
+
+def test_folds_that_are_no_blocks_part_equal_inputs_neither() -> None:
+    rows = labelled(500)
+    for name in FEATURES:
+        rows[name] = rows[name].to_numpy()[np.arange(500) % 60]
+    rows[TRUE_LABEL] = (np.arange(500) % 60 % 7 == 0).astype(np.int64)
+    rows.loc[:99, TRUE_LABEL] = 0
+    learn = rows.assign(**{ORIGIN: LOGGED, WEIGHT: 1.0})
+    found = _rows(learn, contract, 1, in_blocks=True)
+    inputs = rows[FEATURES].round(9).astype(str).agg(" ".join, axis=1).to_numpy()
+    for others, fold in found.folds:
+        assert not set(inputs[others]) & set(inputs[fold])
+
+
+def test_what_is_judged_is_not_calibrated_on_its_own_labels() -> None:
+    """A line fitted to the judged rows would make their calibration perfect, whatever the model is like."""
+
+    def overfitting(seed: int) -> Pipeline:
+        from sklearn.impute import SimpleImputer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+        classify = LogisticRegression(C=100.0, max_iter=20_000)
+        steps = [SimpleImputer(), StandardScaler(), PolynomialFeatures(3), StandardScaler(), classify]
+        return Pipeline([(str(n), step) for n, step in enumerate(steps)])
+
+    use_case = replace(contract, build_estimator=overfitting, param_grid={"4__C": (100.0,)})
+    model = train(split(labelled(300), onset=CHANGED, use_case=use_case), use_case, seed=3)
+    assert model.record is not None
+    assert model.record.recalibration == FOLDED
+    assert model.record.evaluation.slope is not None
+    assert model.record.evaluation.slope == pytest.approx(0.42, abs=0.2), "with a line of its own rows it is 1"
 
 
 @given(st.integers(60, 400), st.integers(2, 8), st.integers(0, 1_000), st.integers(1, 40))
@@ -119,8 +183,8 @@ def test_metrics_and_reference_are_those_of_models_that_had_not_seen_the_rows(
     assert trained.metrics == expected
     np.testing.assert_array_equal(trained.reference["probability"], found.probabilities)
     served = served_scoring(trained.pipeline, contract)(halves.part(EVALUATION)[FEATURES].to_numpy())
-    np.testing.assert_array_equal(found.served, served)
-    assert not np.allclose(found.served, found.probabilities), "the model that goes live has learned from all"
+    np.testing.assert_array_equal(trained.reference[SERVED], served)
+    assert not np.allclose(served, found.probabilities), "the model that goes live has learned from all"
 
 
 def test_decisions_are_at_the_thresholds_of_the_other_blocks() -> None:
@@ -142,8 +206,7 @@ def test_scores_with_decisions_of_their_own_keep_them_row_by_row() -> None:
 
 
 def test_customers_are_never_judged_by_what_has_learned_from_them() -> None:
-    rows = labelled(600)
-    rows["_entity"] = [f"machine {n}" for n in np.arange(600) % 150]
+    rows = of_machines(600, 150)
     model = train(split(rows, onset=CHANGED, use_case=keyed), keyed, seed=3)
     assert np.isfinite(judged(model).probabilities).all()
 
@@ -166,5 +229,5 @@ def test_a_repair_is_judged_by_the_choice_that_the_other_blocks_make() -> None:
 
 def test_it_is_stored_as_a_table_and_read_back(trained: TrainedModel) -> None:
     again = CrossFitted.from_frame(judged(trained).to_frame())
-    for name in ("probabilities", "decisions", "served"):
+    for name in ("probabilities", "decisions"):
         np.testing.assert_array_equal(getattr(again, name), getattr(judged(trained), name))

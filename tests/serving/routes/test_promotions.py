@@ -199,7 +199,7 @@ def test_a_declaration_is_recorded_in_the_chain_with_the_name_of_the_key(two: Ap
     assert decided["declared"] == "seasonal:load_ratio"
     stored = query(two.settings, "SELECT declared FROM retraining_decisions WHERE action = 'declare'")
     assert stored == [("seasonal:load_ratio",)]
-    (listed,) = two.client.get("/declarations").json()["declarations"]
+    (listed,) = two.client.get("/monitoring/declarations").json()["declarations"]
     assert listed == {
         "subject": "seasonal",
         "column": "load_ratio",
@@ -210,6 +210,6 @@ def test_a_declaration_is_recorded_in_the_chain_with_the_name_of_the_key(two: Ap
         "decision_id": asked.json()["decision_id"],
     }
     assert two.post("/declarations", WORD | {"declared": "not_seasonal", "column": "load_ratio"}).status_code == 200
-    assert [one["is_in_force"] for one in two.client.get("/declarations").json()["declarations"]] == [False]
+    assert [one["is_in_force"] for one in two.client.get("/monitoring/declarations").json()["declarations"]] == [False]
     assert_problem(two.post("/declarations", WORD | {"declared": "sound", "column": "nonsense"}), 409)
     assert_problem(two.post("/declarations", WORD | {"declared": "fine", "column": "load_ratio"}), 422)
