@@ -18,15 +18,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from joblib import Parallel, delayed
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -53,7 +54,7 @@ from selfheal.domain.retraining.weighting import CANDIDATE_WEIGHTS, INNER_SHARE
 from selfheal.settings import Settings
 
 ROWS_OF_CHAMPION, ROWS_OF_TRUTH = 5_000, 10_000
-RISES, LABELS = (0.0, 1.0, 2.0), (500, 1_000, 2_000, 4_000)
+RISES, LABELS = (0.0, 1.0, 2.0), (1_000, 2_000, 4_000)
 RISEN_FEATURE, RISEN_SHARE = "revolving_utilization", 0.2
 TRIES, QUICK_TRIES = 200, 5
 WAYS = ("halves", "forward", "cross-fitted")
@@ -281,12 +282,12 @@ def main(
     """Measure how many labels a gain takes to be seen, and how often there is none."""
     n_tries, console = QUICK_TRIES if quick else TRIES, Console()
     outcomes: list[Outcome] = []
-    with Progress(console=console) as progress, Parallel(n_jobs=os.cpu_count(), return_as="generator") as workers:
+    with Progress(console=console) as progress, ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as workers:
         bar = progress.add_task("tries", total=len(RISES) * len(LABELS) * n_tries)
         for rise in RISES:
             for n_labels in LABELS:
                 tried = []
-                for one in workers(delayed(try_once)(data, rise, n_labels, seed, number) for number in range(n_tries)):
+                for one in workers.map(partial(try_once, data, rise, n_labels, seed), range(n_tries)):
                     tried.append(one)
                     progress.advance(bar)
                 exactly("tries", len(tried), n_tries)

@@ -21,13 +21,15 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from joblib import Parallel, delayed
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -180,8 +182,9 @@ def new_fit(rows: Rows, seed: int) -> tuple[Candidate, list[tuple[IntArray, IntA
 # Trying
 
 
-def try_once(rows: Rows, situation: Situation, n_rows: int, seed: int) -> Try:
-    """Choose once, and judge the choice on fresh rows."""
+def try_once(rows: Rows, place: int, n_rows: int, seed: int) -> Try:
+    """Choose once, and judge the choice on fresh rows. `place` is that of the situation: its functions cannot be sent."""
+    situation = SITUATIONS[place]
     rng = np.random.default_rng(seed)
     learn, rest = np.split(rng.permutation(len(rows.y)), [round(LEARN_SHARE * len(rows.y))])
     before, world = rows[learn], rows[rest]
@@ -265,14 +268,13 @@ def main(
     at_least("rows to draw from", len(rows.y), 2 * (max(ROWS) + JUDGE_ROWS))
     n_tries, console = QUICK_TRIES if quick else TRIES, Console()
     outcomes = []
-    with Progress(console=console) as progress, Parallel(n_jobs=os.cpu_count(), return_as="generator") as workers:
+    with Progress(console=console) as progress, ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as workers:
         bar = progress.add_task("tries", total=len(SITUATIONS) * len(ROWS) * n_tries)
         for situation in SITUATIONS:
             for n_rows in ROWS:
                 tried = []
-                for one in workers(
-                    delayed(try_once)(rows, situation, n_rows, seed * 10_000 + number) for number in range(n_tries)
-                ):
+                seeds = range(seed * 10_000, seed * 10_000 + n_tries)
+                for one in workers.map(partial(try_once, rows, SITUATIONS.index(situation), n_rows), seeds):
                     tried.append(one)
                     progress.advance(bar)
                 exactly(f"{situation.name}: tries", len(tried), n_tries)

@@ -95,10 +95,9 @@ def of_machines(n_rows: int, n_machines: int, seed: int = 1) -> pd.DataFrame:
 def test_however_many_original_rows_there_are_no_row_is_judged_by_its_own_entity(n_original: int) -> None:
     """Rows of others would hide that the few recent ones recur."""
     recent = of_machines(600, 300)
-    others = labelled(n_original, 2).assign(
-        _entity=[f"other {n}" for n in range(n_original)], **{ORIGIN: ORIGINAL, WEIGHT: 1.0}
-    )
-    learn = pd.concat([others, recent.assign(**{ORIGIN: LOGGED, WEIGHT: 1.0})], ignore_index=True)
+    others = labelled(n_original, 2).assign(_entity=[f"other {n}" for n in range(n_original)])
+    learn: pd.DataFrame = pd.concat([others, recent], ignore_index=True)
+    learn[ORIGIN], learn[WEIGHT] = np.where(learn.index < n_original, ORIGINAL, LOGGED), 1.0
     found = _rows(learn, keyed, 1, in_blocks=True)
     machines = learn["_entity"].to_numpy()
     for others_of_block, block in found.folds:
@@ -112,8 +111,8 @@ def test_folds_that_are_no_blocks_part_equal_inputs_neither() -> None:
         rows[name] = rows[name].to_numpy()[np.arange(500) % 60]
     rows[TRUE_LABEL] = (np.arange(500) % 60 % 7 == 0).astype(np.int64)
     rows.loc[:99, TRUE_LABEL] = 0
-    learn = rows.assign(**{ORIGIN: LOGGED, WEIGHT: 1.0})
-    found = _rows(learn, contract, 1, in_blocks=True)
+    rows[ORIGIN], rows[WEIGHT] = LOGGED, 1.0
+    found = _rows(rows, contract, 1, in_blocks=True)
     inputs = rows[FEATURES].round(9).astype(str).agg(" ".join, axis=1).to_numpy()
     for others, fold in found.folds:
         assert not set(inputs[others]) & set(inputs[fold])
@@ -170,8 +169,8 @@ def test_what_a_row_is_judged_by_does_not_depend_on_its_own_block(halves: Traini
         train(TrainingSet(frame, halves.info), replace(contract, param_grid={"classify__C": (0.1,)}), seed=3)
     )
     same = judged(train(halves, replace(contract, param_grid={"classify__C": (0.1,)}), seed=3))
-    ranks = [np.argsort(np.argsort(one.probabilities[-160:])) for one in (same, other)]
-    np.testing.assert_array_equal(*ranks)
+    first, second = (np.argsort(np.argsort(one.probabilities[-160:])) for one in (same, other))
+    np.testing.assert_array_equal(first, second)
     assert not np.allclose(same.probabilities[:-160], other.probabilities[:-160])
 
 
