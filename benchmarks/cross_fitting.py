@@ -16,20 +16,16 @@ Given are the share of tries that pass, the true gain of the model that goes liv
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from scipy.special import expit, logit
 from sklearn.base import clone
@@ -37,8 +33,9 @@ from sklearn.metrics import f1_score, log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 
-from benchmarks.measured import at_least, exactly
+from benchmarks.measured import at_least
 from benchmarks.probation import Share, share_of
+from benchmarks.tries import in_processes
 from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
@@ -282,15 +279,10 @@ def main(
     """Measure how many labels a gain takes to be seen, and how often there is none."""
     n_tries, console = QUICK_TRIES if quick else TRIES, Console()
     outcomes: list[Outcome] = []
-    with Progress(console=console) as progress, ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as workers:
-        bar = progress.add_task("tries", total=len(RISES) * len(LABELS) * n_tries)
+    with in_processes(console, len(RISES) * len(LABELS) * n_tries) as run:
         for rise in RISES:
             for n_labels in LABELS:
-                tried = []
-                for one in workers.map(partial(try_once, data, rise, n_labels, seed), range(n_tries)):
-                    tried.append(one)
-                    progress.advance(bar)
-                exactly("tries", len(tried), n_tries)
+                tried = run(partial(try_once, data, rise, n_labels, seed), range(n_tries))
                 outcomes += outcomes_of(rise, n_labels, tried)
     console.print(table(outcomes))
     if json_file is not None:

@@ -18,27 +18,24 @@ as it is then: F1 and log loss of the chosen repair less those of the new fit on
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from sklearn.metrics import f1_score, log_loss
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
-from benchmarks.measured import at_least, exactly
+from benchmarks.measured import at_least
+from benchmarks.tries import in_processes
 from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
@@ -268,16 +265,11 @@ def main(
     at_least("rows to draw from", len(rows.y), 2 * (max(ROWS) + JUDGE_ROWS))
     n_tries, console = QUICK_TRIES if quick else TRIES, Console()
     outcomes = []
-    with Progress(console=console) as progress, ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as workers:
-        bar = progress.add_task("tries", total=len(SITUATIONS) * len(ROWS) * n_tries)
-        for situation in SITUATIONS:
+    with in_processes(console, len(SITUATIONS) * len(ROWS) * n_tries) as run:
+        for place, situation in enumerate(SITUATIONS):
             for n_rows in ROWS:
-                tried = []
                 seeds = range(seed * 10_000, seed * 10_000 + n_tries)
-                for one in workers.map(partial(try_once, rows, SITUATIONS.index(situation), n_rows), seeds):
-                    tried.append(one)
-                    progress.advance(bar)
-                exactly(f"{situation.name}: tries", len(tried), n_tries)
+                tried = run(partial(try_once, rows, place, n_rows), seeds)
                 outcomes.append(outcome_of(situation, n_rows, tried))
     console.print(table(outcomes))
     if json_file is not None:
