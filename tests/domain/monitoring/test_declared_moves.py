@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 
 from selfheal.domain.monitoring.declared_moves import followers
-from selfheal.domain.monitoring.drift import PROBABILITY, DriftLimits, detect_drift
+from selfheal.domain.monitoring.drift import PROBABILITY
 from selfheal.domain.monitoring.seasons import Calm
 from selfheal.domain.monitoring.triage import HarmLimits, triage
 from selfheal.domain.records import DriftReport, SeasonMemory, Shortfall, Verdict
 from tests.builders import performance, regret, window
+from tests.domain.monitoring.toy_drift import detected
 from tests.toy_use_case import contract
 
-LIMITS = DriftLimits(n_ticks=90 * 288, min_effect=0.1, min_rows=200)
 BY_ANN = "declared seasonal by ann on 2026-01-05: inventory week"
 
 
@@ -43,16 +43,7 @@ def report(current: pd.DataFrame, reference: pd.DataFrame, *declared: str) -> Dr
         declared=dict.fromkeys(declared, BY_ANN),
         followers=followers(contract, declared),
     )
-    return detect_drift(
-        window(),
-        current,
-        reference,
-        features=contract.feature_names,
-        reference_version=3,
-        limits=LIMITS,
-        recent=current.tail(500),
-        calm=calm,
-    )
+    return detected(current, reference, recent=current.tail(500), calm=calm)
 
 
 def verdict(found: DriftReport, **changes: object) -> Verdict:

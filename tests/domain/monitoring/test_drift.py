@@ -16,7 +16,6 @@ from selfheal.domain.monitoring.drift import (
     LOOKBACK,
     NEWEST,
     PROBABILITY,
-    DriftLimits,
     compare_columns,
     detect_drift,
 )
@@ -26,30 +25,14 @@ from selfheal.domain.monitoring.shift import column_shift
 from selfheal.domain.monitoring.thresholds import derive_thresholds
 from selfheal.domain.records import ColumnDrift, DriftReport, Excursions, SeasonMemory
 from tests.builders import window
+from tests.domain.monitoring.toy_drift import LIMITS, detected
 from tests.toy_use_case import contract, overheating
-
-LIMITS = DriftLimits(n_ticks=90 * 288, min_effect=0.1, min_rows=200)
 
 
 def scored(inputs: pd.DataFrame) -> pd.DataFrame:
     """All features and some probability that depends on them."""
     features = contract.feature_frame(inputs)
     return features.assign(probability=1 / (1 + np.exp(2.0 - features["load_ratio"] - features["restarts"] / 2)))
-
-
-def detected(
-    current: pd.DataFrame | PreparedRows, reference: pd.DataFrame, baseline: pd.DataFrame | None = None
-) -> DriftReport:
-    return detect_drift(
-        window(),
-        current,
-        reference,
-        features=contract.feature_names,
-        reference_version=3,
-        limits=LIMITS,
-        baseline=baseline,
-        feed_problems=("told by the feed check",),
-    )
 
 
 def by_name(report: DriftReport) -> dict[str, ColumnDrift]:
@@ -62,7 +45,9 @@ def reference() -> pd.DataFrame:
 
 
 def test_other_rows_of_the_same_world_have_not_drifted(reference: pd.DataFrame) -> None:
-    report = detected(scored(contract.synthesize(1_000, 2)), reference, baseline=reference)
+    report = detected(
+        scored(contract.synthesize(1_000, 2)), reference, baseline=reference, feed_problems=("told by the feed check",)
+    )
     assert report.is_sufficient
     assert report.drifted_features == ()
     assert report.feature_drift_ratio == 0.0
