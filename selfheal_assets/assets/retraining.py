@@ -112,9 +112,9 @@ def retraining_decision(
     deps=[training_data, prediction_logs, label_store],
     tags=ON_REQUEST,
     description=described(
-        "The rows to learn from and, strictly later, the rows to be judged on (after a change each row is both, in turn): labelled "
-        "predictions beside the champion's own rows, which count as much as the recent ones say; or `training_data` at bootstrap. Gives nothing if the decision is "
-        "to skip.",
+        "The rows to learn from and, strictly later, the rows to be judged on (after a change each row is both, in turn): "
+        "labelled predictions beside the champion's own rows, which count as much as the recent ones say; or `training_data` at "
+        "bootstrap. Gives nothing if the decision is to skip.",
         runs="after each `retraining_decision` to train.",
         red="Too few rows of a class: wait for labels. A feature gives the label away: the message names it.",
     ),
@@ -170,8 +170,9 @@ def _what_was_dropped(info: TrainingSetInfo) -> Facts:
     kinds={"scikitlearn", "mlflow"},
     tags=ON_REQUEST,
     description=described(
-        "A candidate: tuned by grid search, calibrated, its threshold chosen, all on training rows, or a cheaper repair that is as "
-        "good (`repair`); its metrics come from the later evaluation rows. Logged to MLflow with everything needed to judge it and to train it again; not registered yet.",
+        "A candidate: tuned by grid search, calibrated, its threshold chosen, all on training rows, or a cheaper repair that is "
+        "as good (`repair`); its metrics come from the evaluation rows. Logged to MLflow with everything needed to judge it and "
+        "to train it again; not registered yet.",
         runs="after each `training_set`.",
         red="The estimator cannot be fitted or does not converge: the message says what to change. Production is untouched.",
     ),

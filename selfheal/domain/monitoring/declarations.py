@@ -1,7 +1,8 @@
 """Declarations by people: a column is seasonal, or what the feed check finds in it is no fault.
 
 A declaration is a decision in the chain, with reason and name. The newest one of a kind about a column counts, and a withdrawal
-ends it; so their number is bounded by that of the columns. It silences the finding about that column alone: harm that labels show, and faults of other columns, are heard as ever.
+ends it; so their number is bounded by that of the columns. It silences the finding about that column alone: harm that labels show,
+and faults of other columns, are heard as ever.
 
 Belongs here: what is declared, as decisions record it. Recording is `selfheal.services.declarations`'.
 """
