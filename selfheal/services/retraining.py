@@ -34,7 +34,8 @@ from selfheal.domain.retraining.fitting import Parallelism
 from selfheal.domain.retraining.gate_spec import COMMON_LIMITS
 from selfheal.domain.retraining.gates import GATES, limits_of
 from selfheal.domain.retraining.judging import evaluate_gates
-from selfheal.domain.retraining.training import MAX_REFERENCE_ROWS, Progress, reference_part, train
+from selfheal.domain.retraining.reference import MAX_REFERENCE_ROWS, reference_part
+from selfheal.domain.retraining.training import Progress, train
 from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import IntegrityError, InvalidDataError, MissingArtifactError, TrainingFailedError
 from selfheal.kit.serialization import digest_of

@@ -15,7 +15,7 @@ from selfheal.domain.monitoring.label_sanity import withheld
 from selfheal.domain.monitoring.onset import onset_of
 from selfheal.domain.records import JUDGED, Action, Decision, ModelVersion, Onset, Trigger
 from selfheal.domain.retraining.conditions import MaturedLabels, RetrainingLimits, RetrainingSignals
-from selfheal.domain.retraining.dataset import EVALUATION_SHARE, evaluation_share, part_counts, parts_of
+from selfheal.domain.retraining.dataset import EVALUATION_SHARE, part_counts, parts_of
 from selfheal.services.label_maturity import delay_for_judging
 from selfheal.services.tick import last_feed_check
 
@@ -134,8 +134,7 @@ def _parts(platform: LoopPlatform, signals: RetrainingSignals) -> tuple[PartCoun
     until = None if signals.matured is None else signals.matured.until
     since = first_moment(champion, signals.onset)
     rows = platform.traffic.labelled_keys(since=since, until=until, max_rows=settings.training_max_rows)
-    share = evaluation_share(is_after_change=signals.onset is not None)
-    return part_counts(rows, settings.min_samples_for_decision, share)
+    return part_counts(rows, settings.min_samples_for_decision, is_cross_fitted=signals.onset is not None)
 
 
 def _last_attempt(

@@ -59,10 +59,11 @@ def check_calibration(labels: IntArray, probabilities: FloatArray) -> Calibratio
     p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
     variance = float(((1 - 2 * p) ** 2 * p * (1 - p)).sum())
     z = float(((labels - p) * (1 - 2 * p)).sum()) / math.sqrt(variance) if variance > 0 else None
-    line = fitted_line(labels, _logit(p))
+    logits = log_odds(probabilities)
+    line = fitted_line(labels, logits)
     if line is None:
         return Calibration(len(labels), None, None, None, z)
-    gained = _log_likelihood(labels, line[0] + line[1] * _logit(p)) - _log_likelihood(labels, _logit(p))
+    gained = _log_likelihood(labels, line[0] + line[1] * logits) - _log_likelihood(labels, logits)
     return Calibration(len(labels), *line, p_value=math.exp(-max(0.0, gained)), spiegelhalter_z=z)
 
 
@@ -102,7 +103,7 @@ def calibration_line(labels: IntArray, probabilities: FloatArray) -> Calibration
     The intercept is that of logit P(y = 1) = a + logit p (calibration in the large), the slope that of the line with both free
     (Cox, 1958, Biometrika 45; Van Calster et al., 2016, J. Clin. Epidemiol. 74). Errors are those of the information matrix.
     """
-    logits = _logit(np.clip(probabilities, SMALLEST, 1 - SMALLEST))
+    logits = log_odds(probabilities)
     line, shift = fitted_line(labels, logits), fitted_shift(labels, logits)
     if line is None or shift is None:
         return None
@@ -202,13 +203,15 @@ def fitted_shift(labels: IntArray, logits: FloatArray) -> tuple[float, float] | 
     return None
 
 
-def _log_likelihood(labels: IntArray, log_odds: FloatArray) -> float:
-    return float((labels * log_odds - np.logaddexp(0.0, log_odds)).sum())
+def _log_likelihood(labels: IntArray, logits: FloatArray) -> float:
+    return float((labels * logits - np.logaddexp(0.0, logits)).sum())
 
 
-def _logit(p: FloatArray) -> FloatArray:
+def log_odds(probabilities: FloatArray) -> FloatArray:
+    """Return the log-odds of probabilities, which are finite (`SMALLEST`)."""
+    p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
     return np.asarray(np.log(p) - np.log1p(-p), dtype=np.float64)
 
 
-def _expit(log_odds: FloatArray) -> FloatArray:
-    return np.asarray(np.exp(-np.logaddexp(0.0, -log_odds)), dtype=np.float64)
+def _expit(logits: FloatArray) -> FloatArray:
+    return np.asarray(np.exp(-np.logaddexp(0.0, -logits)), dtype=np.float64)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal.domain.model.correction import SMALLEST, Correction
-from selfheal.domain.retraining.calibration import fitted_line, fitted_shift, most_likely
+from selfheal.domain.retraining.calibration import fitted_line, fitted_shift, log_odds, most_likely
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray
@@ -24,13 +24,13 @@ def prior_shift_correction(labels: IntArray, probabilities: FloatArray) -> Corre
     With labels this is the likelihood of the outcomes, which needs no assumption on the inputs (Saerens, Latinne and Decaestecker,
     2002, Neural Computation 14, is the same without labels).
     """
-    found = fitted_shift(labels, _log_odds(probabilities))
+    found = fitted_shift(labels, log_odds(probabilities))
     return None if found is None else Correction(found[0])
 
 
 def platt_correction(labels: IntArray, probabilities: FloatArray) -> Correction | None:
     """Return the line of the log-odds (Platt, 1999; Cox, 1958)."""
-    found = fitted_line(labels, _log_odds(probabilities))
+    found = fitted_line(labels, log_odds(probabilities))
     return None if found is None or found[1] <= 0 else Correction(found[0], found[1], found[1])
 
 
@@ -50,8 +50,3 @@ def beta_correction(labels: IntArray, probabilities: FloatArray) -> Correction |
     coefficients = np.zeros(3)
     coefficients[kept] = found
     return None if coefficients[1:].min() < 0 else Correction(*map(float, coefficients))
-
-
-def _log_odds(probabilities: FloatArray) -> FloatArray:
-    p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
-    return np.asarray(np.log(p) - np.log1p(-p), dtype=np.float64)

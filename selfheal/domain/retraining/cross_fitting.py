@@ -11,9 +11,8 @@ count (`dataset`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,10 +23,7 @@ if TYPE_CHECKING:
 
     from selfheal.domain.clusters import Clusters
     from selfheal.domain.contract import FloatArray
-    from selfheal.domain.retraining.fitting import IntArray
-
-Folds: TypeAlias = "Sequence[tuple[IntArray, IntArray]]"
-"""For each fold the positions of the rows that are learned from, and of those that are predicted."""
+    from selfheal.domain.retraining.fitting import Folds, IntArray
 
 
 SERVED = "served_probability"

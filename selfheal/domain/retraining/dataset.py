@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 BoolArray = npt.NDArray[np.bool_]
 
 EVALUATION_SHARE = 0.3
-CROSS_FITTED_SHARE = 1.0
-"""Of the rows since a change, which are few: all of them teach and judge (`selfheal.domain.retraining.cross_fitting`)."""
+"""Of the recent rows, unless they are cross-fitted: all of those teach and judge (`selfheal.domain.retraining.cross_fitting`)."""
 
 SPLIT = "split"
 
@@ -117,7 +116,7 @@ def training_set(
         learn, judge, n_copied = unique, unique, 0
         refuse_few((_all_counts(unique),), rows)
     else:
-        learn, judge = _cut(unique, min_evaluation_rows, EVALUATION_SHARE, key_clusters(unique, contract))
+        learn, judge = _cut(unique, min_evaluation_rows, key_clusters(unique, contract))
         is_copied = recurs_in(learn, judge, contract)
         refuse_few(_counts(learn, judge, is_copied), rows)
         learn, n_copied = learn[~is_copied], int(is_copied.sum())
@@ -212,22 +211,24 @@ def source_without(source: str, left_out: str) -> str:
     return f"{source}; left out: {left_out}" if left_out else source
 
 
-def evaluation_share(*, is_after_change: bool) -> float:
+def evaluation_share(*, is_cross_fitted: bool) -> float:
     """Return the share of the recent rows that are for evaluation."""
-    return CROSS_FITTED_SHARE if is_after_change else EVALUATION_SHARE
+    return 1.0 if is_cross_fitted else EVALUATION_SHARE
 
 
-def part_counts(rows: pd.DataFrame, min_evaluation_rows: int, share: float) -> tuple[PartCounts, ...]:
+def part_counts(
+    rows: pd.DataFrame, min_evaluation_rows: int, *, is_cross_fitted: bool = False
+) -> tuple[PartCounts, ...]:
     """Count the classes in the parts that `training_set` would make of these rows, without reading their features.
 
     Args:
         rows: `created_at`, `true_label` and `inputs_key` of labelled predictions, oldest first. The key is equal for equal
             inputs; None where equal inputs are different cases. `ENTITY` too if the contract declares a key.
-        share: of the rows that are for evaluation (`evaluation_share`).
+        is_cross_fitted: whether the rows will be, since they begin at a change.
     """
-    if share == CROSS_FITTED_SHARE:
+    if is_cross_fitted:
         return (_all_counts(rows),)
-    learn, judge = _cut(rows, min_evaluation_rows, share, key_clusters(rows))
+    learn, judge = _cut(rows, min_evaluation_rows, key_clusters(rows))
     is_copied = learn[INPUTS_KEY].isin(judge[INPUTS_KEY].dropna())
     if ENTITY in rows.columns:
         unkeyed = judge.loc[judge[ENTITY].isna(), INPUTS_KEY].dropna()
@@ -238,7 +239,7 @@ def part_counts(rows: pd.DataFrame, min_evaluation_rows: int, share: float) -> t
 
 def parts_of(rows: pd.DataFrame, contract: ModelContract, min_evaluation_rows: int) -> tuple[PartCounts, PartCounts]:
     """Count the classes in the parts that `training_set` would make of rows with all inputs and `true_label`."""
-    learn, judge = _cut(rows, min_evaluation_rows, EVALUATION_SHARE, key_clusters(rows, contract))
+    learn, judge = _cut(rows, min_evaluation_rows, key_clusters(rows, contract))
     return _counts(learn, judge, recurs_in(learn, judge, contract))
 
 
@@ -276,11 +277,9 @@ def _without_repeated_predictions(rows: pd.DataFrame) -> pd.DataFrame:
     return rows if "prediction_id" not in rows.columns else rows.drop_duplicates("prediction_id")
 
 
-def _cut(
-    rows: pd.DataFrame, min_evaluation_rows: int, share: float, clusters: Clusters
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _cut(rows: pd.DataFrame, min_evaluation_rows: int, clusters: Clusters) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows to learn from and those for evaluation: strictly later, or of the entities that came last."""
-    wanted = max(round(len(rows) * share), min_evaluation_rows)
+    wanted = max(round(len(rows) * EVALUATION_SHARE), min_evaluation_rows)
     if clusters is not None:
         is_newest = _of_newest_entities(rows, min(wanted, len(rows)), clusters)
         return rows[~is_newest], rows[is_newest]

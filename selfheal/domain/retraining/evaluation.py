@@ -162,7 +162,7 @@ def evaluation_on(
         n_labels=n_labels,
         bands=segment_bands(evaluation, contract.segments),
         clusters=row_clusters(evaluation, contract),
-        share=evaluation_share(is_after_change=rows.is_cross_fitted),
+        share=evaluation_share(is_cross_fitted=rows.is_cross_fitted),
     )
 
 

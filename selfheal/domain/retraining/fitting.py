@@ -6,7 +6,7 @@ Belongs here: settings of scikit-learn and joblib with which the same rows and s
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray, ModelContract
 
 IntArray = npt.NDArray[np.int64]
+
+Folds = Sequence[tuple[IntArray, IntArray]]
+"""For each fold the positions of the rows that are learned from, and of those that are predicted."""
 
 MAX_ITER = "max_iter"
 

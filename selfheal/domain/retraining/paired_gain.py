@@ -118,7 +118,7 @@ def loss_gain(
     metric: Literal["log_loss", "brier"], labels: IntArray, new: FloatArray, old: FloatArray, level: float
 ) -> Gain:
     """Return the gain in a mean loss, the champion's minus the challenger's; probabilities have the shape (n,)."""
-    loss = _log_losses if metric == "log_loss" else _squared_errors
+    loss = log_losses if metric == "log_loss" else _squared_errors
     of_new, of_old = loss(new), loss(old)
     rows = np.arange(len(labels))
     by_label = of_old - of_new
@@ -190,7 +190,7 @@ def _hall_quantile(skewness: float, level: float) -> float:
     return hall_inverse(NormalDist().inv_cdf(1 - level), skewness, n=1)
 
 
-def _log_losses(probabilities: FloatArray) -> FloatArray:
+def log_losses(probabilities: FloatArray) -> FloatArray:
     """Return the log losses under the labels 0 and 1; shape (2, n)."""
     p = np.clip(probabilities, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     return np.stack([-np.log1p(-p), -np.log(p)])

@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from selfheal.domain.clusters import Clusters, design_effect
-from selfheal.domain.model.correction import SMALLEST, Correction
+from selfheal.domain.model.correction import Correction
 from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.records import Repair, RepairChoice, Rung
 from selfheal.domain.retraining.calibration import folded_into_linear_step
 from selfheal.domain.retraining.corrections import beta_correction, platt_correction, prior_shift_correction
-from selfheal.domain.retraining.cross_fitting import Folds, decisions_of_others
+from selfheal.domain.retraining.cross_fitting import decisions_of_others
 from selfheal.domain.retraining.evaluation import Evaluation, Scores
 from selfheal.domain.retraining.evidence import (
     CHALLENGER_SAYS_SO,
@@ -42,12 +42,13 @@ from selfheal.domain.retraining.evidence import (
     kind_counts,
     kinds_of,
 )
-from selfheal.domain.retraining.paired_gain import Costs, GainMetric, paired_gain
+from selfheal.domain.retraining.paired_gain import Costs, GainMetric, log_losses, paired_gain
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from selfheal.domain.contract import FloatArray, ModelContract
+    from selfheal.domain.retraining.fitting import Folds
 
 PrimaryMetric: TypeAlias = Literal["f1"] | GainMetric
 Fit: TypeAlias = "Callable[[IntArray, FloatArray], Correction | None]"
@@ -96,12 +97,13 @@ class Ladder:
 
 
 class RecentRows(NamedTuple):
-    """The recent training rows: features, shape (n, f), labels, folds (positions learned from, predicted) and entities."""
+    """The recent training rows: features, shape (n, f), labels, folds, entities, and whether they are evaluation rows as well."""
 
     x: FloatArray
     y: IntArray
     folds: Folds
     clusters: Clusters
+    are_judged_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,11 @@ class Candidate:
 
 
 class Chosen(NamedTuple):
-    """The chosen rung, the record of the choice, and each row's probability and decision by the rung that the other folds choose."""
+    """The chosen rung and the record of the choice; if the rows judge as well, what they are judged by (`_by_others`)."""
 
     candidate: Candidate
     choice: RepairChoice
-    by_others: tuple[FloatArray, IntArray]
+    by_others: tuple[FloatArray, IntArray] | None
 
 
 def choose_repair(
@@ -144,8 +146,8 @@ def choose_repair(
         *_of_archive(ladder.archived, rows, contract),
         retraining,
     )
-    decided = (as_is >= champion.threshold).astype(np.float64)
-    before = _Compared(as_is, decided, _log_losses(rows.y, as_is))
+    decided = (as_is >= champion.threshold).astype(np.int64)
+    before = _Compared(as_is, decided, _losses(rows.y, as_is))
     all_rows = _Comparison(rows.y, rows.clusters, before, tuple(_Compared.of(one, rows) for one in candidates))
     chosen = all_rows.chosen(ladder, seed)
     rungs = tuple(
@@ -156,7 +158,7 @@ def choose_repair(
     reason = _reason(rungs, chosen, (before.log_loss, before.f1(rows.y)), len(rows.y))
     asked = (ladder.metric, ladder.costs.false_alarm, ladder.costs.miss)
     choice = RepairChoice(candidate.repair, candidate.version, reason, rungs, *asked)
-    return Chosen(candidate, choice, _by_others(all_rows, rows.folds, ladder, seed))
+    return Chosen(candidate, choice, _by_others(all_rows, rows.folds, ladder, seed) if rows.are_judged_on else None)
 
 
 def _by_others(all_rows: _Comparison, folds: Folds, ladder: Ladder, seed: int) -> tuple[FloatArray, IntArray]:
@@ -257,14 +259,13 @@ class _Compared:
     """A rung's probabilities, its decisions and its log losses, shape (n,); each row by what was fitted to the other folds."""
 
     probabilities: FloatArray
-    decisions: FloatArray
+    decisions: IntArray
     losses: FloatArray
 
     @classmethod
     def of(cls, candidate: Candidate, rows: RecentRows) -> _Compared:
         p = candidate.probabilities
-        decisions = decisions_of_others(rows.y, p, rows.folds).astype(np.float64)
-        return cls(p, decisions, _log_losses(rows.y, p))
+        return cls(p, decisions_of_others(rows.y, p, rows.folds), _losses(rows.y, p))
 
     def at(self, rows: IntArray) -> _Compared:
         return _Compared(self.probabilities[rows], self.decisions[rows], self.losses[rows])
@@ -274,8 +275,7 @@ class _Compared:
         return float(self.losses.mean())
 
     def f1(self, labels: IntArray) -> float:
-        says_so = self.decisions.astype(np.int64)
-        return float(f1(kind_counts(labels, says_so, says_so), CHALLENGER_SAYS_SO))
+        return float(f1(kind_counts(labels, self.decisions, self.decisions), CHALLENGER_SAYS_SO))
 
 
 @dataclass(frozen=True)
@@ -310,20 +310,17 @@ class _Comparison:
     def _is_gain(self, ladder: Ladder, seed: int, new: _Compared, old: _Compared) -> bool:
         """Return whether the primary metric is better, at `LEVEL`."""
         if ladder.metric == "f1":
-            kinds = kinds_of(self.y, new.decisions.astype(np.int64), old.decisions.astype(np.int64))
+            kinds = kinds_of(self.y, new.decisions, old.decisions)
             return f1_difference_bounds(counts_worth(kinds, self.clusters), LEVEL, seed).low > 0
-        rests_on_decisions = ladder.metric == "expected_cost"
-        challenger, champion = (
-            Scores(one.decisions if rests_on_decisions else one.probabilities, 0.5) for one in (new, old)
-        )
+        challenger, champion = (Scores(one.probabilities, math.nan, decisions=one.decisions) for one in (new, old))
         evaluation = Evaluation(self.y, challenger, champion, clusters=self.clusters).one_row_of_each_entity()
         found = paired_gain(ladder.metric, evaluation, LEVEL, ladder.costs, seed)
         return found is not None and found.bounds.low > 0
 
 
-def _log_losses(labels: IntArray, probabilities: FloatArray) -> FloatArray:
-    p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
-    return np.asarray(-np.log(np.where(labels == 1, p, 1 - p)), dtype=np.float64)
+def _losses(labels: IntArray, probabilities: FloatArray) -> FloatArray:
+    """Return each row's log loss, as a gain in it is measured."""
+    return np.asarray(log_losses(probabilities)[labels, np.arange(len(labels))], dtype=np.float64)
 
 
 def _reason(rungs: Sequence[Rung], chosen: int, before: tuple[float, float], n_rows: int) -> str:

@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from selfheal.domain.contract import FloatArray
-    from selfheal.domain.retraining.fitting import IntArray
+    from selfheal.domain.retraining.fitting import Folds, IntArray
 
 SCORING = "neg_log_loss"
 """A proper score: the threshold is tuned separately afterwards, and monitoring relies on calibrated probabilities."""
 
 Candidate = Mapping[str, Any]
-Folds = Sequence[tuple["IntArray", "IntArray"]]
-"""For each fold the positions of the rows that are learned from, and of those that are predicted."""
 
 
 class Scores(NamedTuple):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfheal.domain.clusters import ENTITY, Clusters, fold_groups, row_clusters
+from selfheal.domain.clusters import Clusters, fold_groups, row_clusters
 from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract
 from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.monitoring.performance import score_metrics
@@ -26,7 +26,7 @@ from selfheal.domain.retraining.calibration import (
     needs_recalibration,
 )
 from selfheal.domain.retraining.class_counts import EVALUATION, TRAIN
-from selfheal.domain.retraining.cross_fitting import SERVED, CrossFitted, blocks_of_time, decisions_of_others
+from selfheal.domain.retraining.cross_fitting import CrossFitted, blocks_of_time, decisions_of_others
 from selfheal.domain.retraining.dataset import ORIGIN, ORIGINAL, WEIGHT, TrainingSet
 from selfheal.domain.retraining.fitting import (
     IntArray,
@@ -37,6 +37,7 @@ from selfheal.domain.retraining.fitting import (
     fold_probabilities,
     iteration_limits,
 )
+from selfheal.domain.retraining.reference import labelled_reference, with_unlabelled
 from selfheal.domain.retraining.repairs import NAMES as REPAIR_NAMES
 from selfheal.domain.retraining.repairs import Candidate, Ladder, RecentRows, choose_repair
 from selfheal.domain.retraining.search import SCORING, grid_scores
@@ -54,11 +55,6 @@ if TYPE_CHECKING:
 FOLDS = 5
 MORE_ITERATIONS = 10
 """Factor by which the iterations of an estimator that does not converge are raised, once."""
-
-MIN_REFERENCE_ROWS, MAX_REFERENCE_ROWS = 1_000, 15_000
-
-MIN_UNLABELLED_SHARE = 0.05
-"""Share of the traffic without a label from which on it is in the reference: fewer cannot make the labelled ones another mix."""
 
 LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "skops", "joblib")
 
@@ -115,7 +111,8 @@ class _Rows:
         """Return the recent rows alone, with the same folds."""
         n = self.n_original
         folds = [(learn[learn >= n] - n, predict - n) for learn, predict in self.folds]
-        return RecentRows(self.x[n:], self.recent_y, folds, None if self.clusters is None else self.clusters[n:])
+        clusters = None if self.clusters is None else self.clusters[n:]
+        return RecentRows(self.x[n:], self.recent_y, folds, clusters, self.in_blocks)
 
 
 @dataclass(frozen=True)
@@ -171,17 +168,15 @@ def train(
     if training_set.is_cross_fitted:
         cross_fitted = CrossFitted(*(model.by_others or _by_others(model, rows)))
     judged, decisions = (served, None) if cross_fitted is None else (cross_fitted.probabilities, cross_fitted.decisions)
-    labelled = model.probabilities if cross_fitted is not None else np.concatenate([model.probabilities, judged])
+    known = model.probabilities if cross_fitted is not None else np.concatenate([model.probabilities, judged])
+    newest = labelled_reference(training_set, contract, known, None if cross_fitted is None else served)
     return TrainedModel(
         pipeline=model.pipeline,
         threshold=threshold,
         params=model.params | {"threshold": threshold, "folds": FOLDS, "scoring": SCORING, "seed": seed},
         metrics=score_metrics(y_judge, judged, threshold, decisions),
-        reference=_with_unlabelled(
-            *_reference(training_set.frame, contract, labelled, len(judge), None if cross_fitted is None else served),
-            unlabelled,
-            model.pipeline,
-            contract,
+        reference=with_unlabelled(
+            newest, unlabelled, contract, lambda rows: _probabilities(model.pipeline, contract, _matrix(rows, contract))
         ),
         record=TrainingRecord(
             seed=seed,
@@ -459,60 +454,6 @@ def _notes(more_iterations: Mapping[str, Any], check: Calibration, how: str) -> 
             f"out of fold the probabilities had slope {check.slope:.2f} and intercept {check.intercept:+.2f} (1 and 0 are right): {how}"
         )
     return tuple(notes)
-
-
-# The reference
-
-
-def reference_part(training_set: TrainingSet) -> pd.DataFrame:
-    """Return the labelled rows of a training set that the reference is made of: the newest."""
-    return _newest(training_set.frame, len(training_set.part(EVALUATION)))
-
-
-def _newest(frame: pd.DataFrame, n_evaluation: int) -> pd.DataFrame:
-    """Return the recent rows that a reference has: as many as are for evaluation, within its limits."""
-    recent = frame[frame[ORIGIN] != ORIGINAL]
-    return recent.iloc[-min(max(n_evaluation, MIN_REFERENCE_ROWS), MAX_REFERENCE_ROWS, len(recent)) :]
-
-
-def _reference(
-    frame: pd.DataFrame,
-    contract: ModelContract,
-    probabilities: FloatArray,
-    n_evaluation: int,
-    served: FloatArray | None,
-) -> tuple[pd.DataFrame, pd.Series[Any]]:
-    """Return the labelled rows of the reference, and their times; with `served`, what the final model says, if it has seen them."""
-    newest = _newest(frame, n_evaluation).reset_index(drop=True)
-    columns = [*contract.feature_names, TRUE_LABEL, *((ENTITY,) if ENTITY in newest.columns else ())]
-    found = newest[columns].assign(probability=probabilities[-len(newest) :])
-    return found if served is None else found.assign(**{SERVED: served[-len(newest) :]}), newest["created_at"]
-
-
-def _with_unlabelled(
-    labelled: pd.DataFrame,
-    times: pd.Series[Any],
-    unlabelled: pd.DataFrame | None,
-    pipeline: Pipeline,
-    contract: ModelContract,
-) -> pd.DataFrame:
-    """Return the reference: labelled rows, and those without a label, by time, unless nearly all are labelled."""
-    import pandas as pd
-
-    if unlabelled is not None:
-        unlabelled = unlabelled[
-            (unlabelled["created_at"] >= times.iloc[0]) & (unlabelled["created_at"] <= times.iloc[-1])
-        ]
-    if unlabelled is None or len(unlabelled) < MIN_UNLABELLED_SHARE * (len(unlabelled) + len(labelled)):
-        return labelled
-    features = list(contract.feature_names)
-    others = unlabelled[features].assign(**{TRUE_LABEL: np.nan})
-    others["probability"] = _probabilities(pipeline, contract, _matrix(unlabelled, contract))
-    if SERVED in labelled.columns:
-        others[SERVED] = others["probability"]
-    both = pd.concat([labelled.astype({TRUE_LABEL: "float64"}), others], ignore_index=True)
-    order = np.argsort(pd.concat([times, unlabelled["created_at"]]).to_numpy(dtype="datetime64[us]"), kind="stable")
-    return both.iloc[order[-MAX_REFERENCE_ROWS:]].reset_index(drop=True)
 
 
 def _unheard(n_done: int, n_fits: int) -> None:

@@ -70,7 +70,7 @@ def test_rows_from_before_the_change_teach_and_judge_nothing() -> None:
 
 def test_one_count_of_classes_is_asked_for_and_refused() -> None:
     rows = labelled(500).assign(inputs_key="one")
-    (counts,) = part_counts(rows, 100, 1.0)
+    (counts,) = part_counts(rows, 100, is_cross_fitted=True)
     assert (counts.part, counts.n_rows, counts.n_positive) == (CROSS_FITTED, 500, int(rows[TRUE_LABEL].sum()))
     rows[TRUE_LABEL] = (np.arange(500) < 9).astype(np.int64)
     with pytest.raises(InvalidDataError, match="to fit, tune and be judged on in turn need 1 more of class 1"):

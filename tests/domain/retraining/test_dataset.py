@@ -18,7 +18,6 @@ from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.retraining.class_counts import EVALUATION, MIN_ROWS_PER_CLASS, PURPOSES, TRAIN
 from selfheal.domain.retraining.dataset import (
     DATASET,
-    EVALUATION_SHARE,
     LOGGED,
     ORIGIN,
     ORIGINAL,
@@ -308,5 +307,5 @@ def test_counts_of_parts_are_those_of_the_split_by_entity() -> None:
     rows = of_machines(900, 150)
     halves = split(rows, use_case=keyed)
     keys = rows[["created_at", TRUE_LABEL, ENTITY]].assign(inputs_key=pd.array(range(900), dtype="Int64"))
-    learn, judge = part_counts(keys, 100, EVALUATION_SHARE)
+    learn, judge = part_counts(keys, 100)
     assert (learn.n_rows, judge.n_rows) == (halves.info.n_train, halves.info.n_evaluation)

@@ -39,12 +39,12 @@ from selfheal.domain.retraining.dataset import (
     TrainingSet,
 )
 from selfheal.domain.retraining.fitting import Parallelism, build_pipeline
+from selfheal.domain.retraining.reference import MIN_REFERENCE_ROWS
 from selfheal.domain.retraining.search import SCORING
 from selfheal.domain.retraining.threshold import f1_optimal_threshold
 from selfheal.domain.retraining.training import (
     FOLDED,
     FOLDS,
-    MIN_REFERENCE_ROWS,
     NOT_NEEDED,
     WRAPPED,
     TrainedModel,
