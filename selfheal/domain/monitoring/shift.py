@@ -308,7 +308,8 @@ def _upper_tail(scores: FloatArray, weights: FloatArray, distance: float, n_draw
     bound = 1.0
     while tilted(bound)[2] < distance:
         bound *= 2
-    tilt = float(brentq(lambda t: tilted(t)[2] - distance, 0.0, bound, xtol=1e-10))
+    # close to the mean the formula is a difference of two large numbers: the tilt has to be exact
+    tilt = float(brentq(lambda t: tilted(t)[2] - distance, 0.0, bound, xtol=1e-15, rtol=1e-15))
     terms, total, mean = tilted(tilt)
     generated = tilt * highest + math.log(total)
     variance = float((terms * (scores - mean) ** 2).sum()) / total
