@@ -10,13 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -164,17 +162,6 @@ def test_the_reference_is_the_newest_rows_with_honest_probabilities(halves: Trai
 
 
 # The threshold
-
-
-@settings(max_examples=40)
-@given(st.integers(0, 10_000))
-def test_no_other_threshold_has_a_higher_f1(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.array([0, 1] * 3 + [0] * 14))
-    scores = np.round(rng.random(20), 1)
-    best = f1_score(labels, scores >= f1_optimal_threshold(labels, scores), zero_division=0.0)
-    for threshold in np.unique(scores):
-        assert best >= f1_score(labels, scores >= threshold, zero_division=0.0) - 1e-12
 
 
 def test_the_threshold_lies_halfway_between_two_scores() -> None:
