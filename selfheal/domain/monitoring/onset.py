@@ -2,10 +2,12 @@
 
 A row's residual is its label minus its probability. While the relation stays as it is, the mean residual is constant, also within
 any group of rows, whatever the mix of inputs does; so is the mean of the residual times the log-odds (the slope of the calibration) and
-times each input. Rows in order of time are taken together in blocks, and the split of the blocks is sought at which one of these means
-differs most (CUSUM; Page, 1954; the maximum over coordinates: Cho and Fryzlewicz, 2015, JRSS B 77). What a steady relation gives is known
-by permuting the blocks, which is exact for independent rows of any distribution: penalties made for normal values cut steady 0/1 series.
-Later changes are sought after the last one found (binary segmentation; Vostrikova, 1981).
+times each input. Rows in order of time are taken together in blocks, and the split of the blocks is sought at which these means differ most
+together, by Hotelling's T^2 of the standardised CUSUMs (Srivastava and Worsley, 1986, JASA 81), or one of them alone does: a change of a
+part of the rows shows in many of them a little, one of the meaning of an input in one. Splits near either end have the largest values
+by chance, so that they and those in the middle have a p-value of T^2 each (of all three: minP; Westfall and Young, 1993). What a steady relation gives is known by permuting the blocks, which
+is exact for independent rows of any distribution: penalties made for normal values cut steady 0/1 series. Later changes are sought
+after the last one found (binary segmentation; Vostrikova, 1981).
 
 Belongs here: finding changes. Does not belong here: what is learned from which rows (`selfheal.domain.retraining`).
 """
@@ -36,11 +38,20 @@ MIN_SEGMENT_BLOCKS = 3
 MAX_INPUTS = 16
 """Inputs that a residual is multiplied by: those that have most to do with the score."""
 
+EDGE_SHARE = 0.1
+"""Of the blocks: splits that leave fewer on a side are at the edges."""
+
+RIDGE = 0.1
+"""Share of the identity in the covariance of the coordinates, which few blocks do not determine."""
+
 LEVEL = 0.002
 """Of one search: a steady relation is said to have changed so often."""
 
-PERMUTATIONS, PERMUTATIONS_AT_ONCE = 999, 111
-BOOTSTRAPS = 200
+N_STATISTICS = 3
+PERMUTATIONS, PERMUTATIONS_AT_ONCE = 1_998, 111
+"""So many that the smallest p-value, corrected for the statistics, is below `LEVEL`."""
+
+BOOTSTRAPS = 222
 EPSILON = 1e-6
 
 
@@ -90,23 +101,40 @@ def find_changes(rows: pd.DataFrame, inputs: Sequence[str], seed: int) -> tuple[
     return ()
 
 
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Means of coordinates in blocks of neighbouring rows, shape (blocks, coordinates); the first block begins at row `start`."""
+
+    names: list[str]
+    means: FloatArray
+    start: int
+    size: int
+
+
+def blocks_of(rows: pd.DataFrame, inputs: Sequence[str]) -> Blocks | None:
+    """Return the rows in blocks, of which the newest is whole; None if there are too few for a change to be sought."""
+    size = max(MIN_BLOCK_ROWS, -(-len(rows) // MAX_BLOCKS))
+    n_blocks = len(rows) // size
+    if n_blocks < 2 * MIN_SEGMENT_BLOCKS:
+        return None
+    start = len(rows) - n_blocks * size
+    names, values = _coordinates(rows, inputs)
+    return Blocks(names, values[start:].reshape(n_blocks, size, -1).mean(axis=1), start, size)
+
+
 def _found_in(rows: pd.DataFrame, first: int, inputs: Sequence[str], seed: int) -> tuple[Change, ...]:
     """Return the changes in the rows from `first` on."""
-    newest = rows.iloc[first:]
-    size = max(MIN_BLOCK_ROWS, -(-len(newest) // MAX_BLOCKS))
-    n_blocks = len(newest) // size
-    if n_blocks < 2 * MIN_SEGMENT_BLOCKS:
+    blocks = blocks_of(rows.iloc[first:], inputs)
+    if blocks is None:
         return ()
-    start = len(newest) - n_blocks * size  # the newest block is whole
-    names, values = _coordinates(newest, inputs)
-    means = values[start:].reshape(n_blocks, size, -1).mean(axis=1)
-    found = _changes(means, np.random.default_rng(seed))
+    found = _changes(blocks.means, np.random.default_rng(seed))
 
     def row(block: int) -> int:
-        return first + start + block * size
+        return first + blocks.start + block * blocks.size
 
     return tuple(
-        Change(row(block), row(low), row(high), p, names[coordinate]) for block, low, high, p, coordinate in found
+        Change(row(block), row(low), row(high), p, blocks.names[coordinate])
+        for block, low, high, p, coordinate in found
     )
 
 
@@ -140,28 +168,91 @@ def _changes(means: FloatArray, rng: np.random.Generator) -> list[Found]:
 
 
 def _change(means: FloatArray, rng: np.random.Generator) -> Found | None:
-    scale = np.sqrt(
-        np.mean(np.diff(means, axis=0) ** 2, axis=0) / 2
-    )  # of successive differences: a change hardly counts
-    z = means / np.where(scale > 0, scale, 1.0)
-    statistic = np.abs(_cusum(z))
-    largest = float(statistic.max())
-    n_beyond = n_done = 0
-    most_beyond = LEVEL * (PERMUTATIONS + 1) - 1
-    while n_done < PERMUTATIONS:
-        n = min(PERMUTATIONS_AT_ONCE, PERMUTATIONS - n_done)
-        permuted = rng.permuted(np.broadcast_to(np.arange(len(z)), (n, len(z))), axis=1)
-        n_beyond += int((np.abs(_cusum(z[permuted])).max(axis=(1, 2)) >= largest).sum())
-        n_done += n
-        if n_beyond > most_beyond:
+    z = _standardised(means)
+    whitening = _whitening(z)
+    y, unwhitening = z @ whitening, np.asarray(np.linalg.inv(whitening))
+    squared, alone = _squared_cusum(y), np.abs(cusum(z)).max(axis=-1)
+    observed, permuted = _largest(y, unwhitening), np.zeros((0, N_STATISTICS))
+    while len(permuted) < PERMUTATIONS:
+        n = min(PERMUTATIONS_AT_ONCE, PERMUTATIONS - len(permuted))
+        order = rng.permuted(np.broadcast_to(np.arange(len(y)), (n, len(y))), axis=1)
+        permuted = np.concatenate([permuted, _largest(y[order], unwhitening)])
+        if ((permuted >= observed).sum(axis=0) + 1 > LEVEL * (PERMUTATIONS + 1)).all():
             return None
-    place, coordinate = np.unravel_index(int(statistic.argmax()), statistic.shape)
-    block = int(place) + MIN_SEGMENT_BLOCKS
-    low, high = _interval(z, block, rng)
-    return block, low, high, (n_beyond + 1) / (n_done + 1), int(coordinate)
+    p_values = _p_values(observed, permuted)
+    if p_values.min() > LEVEL:
+        return None
+    split = _split(squared, alone, p_values)
+    low, high = _interval(y, squared, split, rng)
+    return split + MIN_SEGMENT_BLOCKS, low, high, float(p_values.min()), int(np.abs(cusum(z)[split]).argmax())
 
 
-def _cusum(z: FloatArray) -> FloatArray:
+def _split(squared: FloatArray, alone: FloatArray, p_values: FloatArray) -> int:
+    """Return the split of a change: of all means together where they show it, else of the one that does."""
+    is_middle = _is_middle(len(squared))
+    shown = np.where(is_middle, p_values[0], p_values[1]) <= LEVEL
+    return int(np.where(shown, squared, -1.0).argmax()) if shown.any() else int(alone.argmax())
+
+
+def _standardised(means: FloatArray) -> FloatArray:
+    spread = means.std(axis=0)
+    return np.asarray((means - means.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
+
+
+def _whitening(z: FloatArray) -> FloatArray:
+    """Return the matrix after which all directions of the blocks vary alike, but for `RIDGE`.
+
+    The covariance is that of all blocks, a change included: it is then the same for every permutation, so that their test is exact.
+    At one split the statistic grows with the one that the covariance within both sides gives.
+    """
+    covariance = (1 - RIDGE) * (z.T @ z) / len(z) + RIDGE * np.eye(z.shape[1])
+    return np.asarray(np.linalg.cholesky(np.linalg.inv(covariance)))
+
+
+def _squared_cusum(y: FloatArray) -> FloatArray:
+    """Return for each split Hotelling's T^2, shape (..., splits); y: whitened, shape (..., blocks, coordinates)."""
+    return np.asarray((cusum(y) ** 2).sum(axis=-1))
+
+
+def _is_middle(n_splits: int) -> npt.NDArray[np.bool_]:
+    """Return of each split whether it leaves at least `EDGE_SHARE` of the blocks on either side."""
+    n_blocks = n_splits + 2 * MIN_SEGMENT_BLOCKS - 1
+    k = np.arange(MIN_SEGMENT_BLOCKS, n_blocks - MIN_SEGMENT_BLOCKS + 1)
+    return (k >= EDGE_SHARE * n_blocks) & (k <= (1 - EDGE_SHARE) * n_blocks)
+
+
+def _largest(y: FloatArray, unwhitening: FloatArray) -> FloatArray:
+    """Return the largest T^2 among the splits in the middle and among those at the edges, and the largest CUSUM of one mean, shape (..., 3).
+
+    Args:
+        y: whitened blocks, shape (..., blocks, coordinates).
+        unwhitening: the matrix back to standardised ones.
+    """
+    sums = cusum(y)
+    squared, is_middle = (sums**2).sum(axis=-1), _is_middle(sums.shape[-2])
+    parts = [np.where(which, squared, 0.0).max(axis=-1) for which in (is_middle, ~is_middle)]
+    return np.stack([*parts, np.abs(sums @ unwhitening).max(axis=(-2, -1))], axis=-1)
+
+
+def _p_values(observed: FloatArray, permuted: FloatArray) -> FloatArray:
+    """Return each statistic's p-value, corrected for there being several (minP: Westfall and Young, 1993); shape (statistics,).
+
+    Args:
+        observed: the statistics, shape (statistics,).
+        permuted: those of permutations, shape (n, statistics).
+    """
+    every = np.concatenate([observed[None], permuted])
+    alone = np.stack([_shares_as_large(values) for values in every.T], axis=-1)
+    smallest = alone.min(axis=-1)
+    return np.array([float((smallest <= p).mean()) for p in alone[0]])
+
+
+def _shares_as_large(values: FloatArray) -> FloatArray:
+    """Return for each value the share of all values that are at least as large."""
+    return np.asarray((len(values) - np.searchsorted(np.sort(values), values, side="left")) / len(values))
+
+
+def cusum(z: FloatArray) -> FloatArray:
     """Return for each split the standardised difference of means, shape (..., splits, coordinates); z: (..., blocks, coordinates)."""
     n = z.shape[-2]
     before = np.cumsum(z, axis=-2)[..., MIN_SEGMENT_BLOCKS - 1 : n - MIN_SEGMENT_BLOCKS, :]
@@ -171,29 +262,23 @@ def _cusum(z: FloatArray) -> FloatArray:
     return found
 
 
-def _interval(z: FloatArray, block: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Return the blocks between which the change lies: those whose fit is hardly worse than the best one's.
+def _interval(y: FloatArray, squared: FloatArray, split: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Return the blocks between which the change lies: those splits whose statistic is hardly below the largest.
 
-    How much worse the true one may be is known by a bootstrap of the blocks on either side (Hušková and Kirch, 2008, Journal of Time
-    Series Analysis 29), along the direction of the change.
+    By how much that of the true one may be below is known by a bootstrap of the blocks on either side (Hušková and Kirch, 2008,
+    Journal of Time Series Analysis 29).
+
+    Args:
+        y: whitened blocks.
+        squared: the statistic of each split.
+        split: of the change.
     """
-    before, after = z[:block], z[block:]
-    direction = after.mean(axis=0) - before.mean(axis=0)
-    y = z @ (direction / np.linalg.norm(direction))
-    parts = (y[:block], y[block:])
-    limits = []
-    for _ in range(BOOTSTRAPS):
-        drawn = np.concatenate([rng.choice(part, len(part)) for part in parts])
-        gain = _gain(drawn)
-        limits.append(float(gain.max() - gain[block - 1]))
-    gain = _gain(y)
-    close = np.flatnonzero(gain >= gain.max() - np.quantile(limits, 0.95)) + 1
+    block, below = split + MIN_SEGMENT_BLOCKS, []
+    for n in [PERMUTATIONS_AT_ONCE] * (BOOTSTRAPS // PERMUTATIONS_AT_ONCE):
+        drawn = np.concatenate(
+            [rng.integers(0, block, (n, block)), rng.integers(block, len(y), (n, len(y) - block))], axis=1
+        )
+        again = _squared_cusum(y[drawn])
+        below.append(again.max(axis=-1) - again[:, split])
+    close = np.flatnonzero(squared >= squared[split] - np.quantile(np.concatenate(below), 0.95)) + MIN_SEGMENT_BLOCKS
     return int(close[0]), int(close[-1])
-
-
-def _gain(y: npt.NDArray[np.float64]) -> FloatArray:
-    """Return by how much each split reduces the sum of squares, shape (n - 1,)."""
-    n, k = len(y), np.arange(1, len(y))
-    before, total = np.cumsum(y)[:-1], y.sum()
-    found: FloatArray = (before / k - (total - before) / (n - k)) ** 2 * k * (n - k) / n
-    return found
