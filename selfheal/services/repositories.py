@@ -194,8 +194,8 @@ class DecisionRepository(Protocol):
     def attempts_of(self, episode_id: str, actions: Collection[Action]) -> Sequence[Decision]:
         """Return the decisions of one drift episode, oldest first."""
 
-    def count_verdicts(self, champion_version: int | None, since: datetime) -> int:
-        """Return the number of verdicts on challengers of this champion since `since`."""
+    def verdicts_on(self, champion_version: int | None, since: datetime) -> Sequence[Decision]:
+        """Return the verdicts on challengers of this champion since `since`, oldest first."""
 
     def newest_verdict(self, champion_version: int, since: datetime) -> Decision | None:
         """Return the newest verdict on a challenger of this champion since `since`; None if there is none."""

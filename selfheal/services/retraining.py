@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from selfheal.adapters.postgres.lock_keys import Lock
@@ -33,7 +34,7 @@ from selfheal.domain.retraining.evaluation import Evaluation, Scores, evaluation
 from selfheal.domain.retraining.fitting import Parallelism
 from selfheal.domain.retraining.gate_spec import COMMON_LIMITS
 from selfheal.domain.retraining.gates import GATES, limits_of
-from selfheal.domain.retraining.judging import evaluate_gates
+from selfheal.domain.retraining.judging import added_up, evaluate_gates, limit_of_earlier
 from selfheal.domain.retraining.reference import MAX_REFERENCE_ROWS, reference_part
 from selfheal.domain.retraining.training import Progress, train
 from selfheal.kit.code_version import code_version
@@ -318,11 +319,12 @@ def _judge(platform: LoopPlatform, shadow: ShadowModel, rows: TrainingSet, now: 
     assert training_decision is not None, "a shadow model is trained by a recorded decision"
     champion, limits = champion_to_beat(platform, shadow), gate_limits(platform.settings)
     decision_id = digest_of("gates", shadow.mlflow_run_id, champion and champion.version, limits)[:16]
-    verdict_number = _verdict_number(platform, champion, decision_id, training_decision.onset)
+    earlier = _earlier_verdicts(platform, champion, decision_id, training_decision.onset)
+    limits |= limit_of_earlier(earlier)
     evaluation = evaluation_of(platform, shadow, champion, rows, training_decision.n_labels)
     live = None if champion is None else score_live_traffic(platform, shadow, champion)
     scoring = None if live is None else live.scoring
-    outcome = evaluate_gates(evaluation, limits, verdict_number or 1, live=scoring)
+    outcome = evaluate_gates(evaluation, limits, 1 + added_up(earlier), live=scoring)
     decision = Decision(
         decision_id=decision_id,
         created_at=now,
@@ -341,7 +343,7 @@ def _judge(platform: LoopPlatform, shadow: ShadowModel, rows: TrainingSet, now: 
         model_sha256=shadow.artifact_sha256,
         gate_config_sha256=digest_of(limits),
         code_version=code_version(),
-        verdict_number=verdict_number,
+        verdict_number=None if champion is None else len(earlier) + 1,
         gate_config=limits,
         onset=training_decision.onset,
     )
@@ -407,21 +409,18 @@ def champion_to_beat(platform: LoopPlatform, shadow: ShadowModel) -> ModelVersio
     return platform.versions.find(champion.previous_version)
 
 
-def _verdict_number(
+def _earlier_verdicts(
     platform: LoopPlatform, champion: ModelVersion | None, decision_id: str, onset: Onset | None
-) -> int | None:
-    """Return the ordinal number of this verdict on the champion in today's world, from 1; None at bootstrap.
+) -> list[Decision]:
+    """Return the verdicts on the champion in today's world before the one with this id, oldest first; none at bootstrap.
 
-    Verdicts from before a change of the relation were on other rows, and on a champion that was right then. A recorded verdict
-    keeps its number.
+    Verdicts from before a change of the relation were on other rows, and on a champion that was right then.
     """
     if champion is None:
-        return None
-    known = platform.decisions.find(decision_id)
-    if known is not None:
-        return known.verdict_number
+        return []
     since = first_moment(champion, onset) or champion.registered_at
-    return platform.decisions.count_verdicts(champion.version, since) + 1
+    verdicts = platform.decisions.verdicts_on(champion.version, since)
+    return list(takewhile(lambda verdict: verdict.decision_id != decision_id, verdicts))
 
 
 def parallelism(settings: Settings) -> Parallelism:

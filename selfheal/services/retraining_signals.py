@@ -16,8 +16,9 @@ from selfheal.domain.monitoring.onset import onset_of
 from selfheal.domain.records import JUDGED, Action, Decision, ModelVersion, Onset, Trigger
 from selfheal.domain.retraining.conditions import MaturedLabels, RetrainingLimits, RetrainingSignals
 from selfheal.domain.retraining.dataset import EVALUATION_SHARE, part_counts, parts_of
+from selfheal.domain.retraining.requests import RetrainingNeed, UnansweredChange, retraining_need, unanswered_change
 from selfheal.services.label_maturity import delay_for_judging
-from selfheal.services.tick import last_feed_check
+from selfheal.services.tick import last_feed_check, latest_tick
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,22 @@ def retraining_signals(platform: LoopPlatform, trigger: Trigger, episode_id: str
         onset=onset,
     )
     return replace(signals, n_known_labels=_known_labels(platform, signals), parts=_parts(platform, signals))
+
+
+def current_need(platform: LoopPlatform) -> RetrainingNeed:
+    """Return whether a retraining is required now: by the newest tick, or by a change that is still unanswered."""
+    tick, champion = latest_tick(platform), platform.versions.production()
+    change = None if champion is None else _unanswered_change(platform, champion)
+    return retraining_need(tick, change)
+
+
+def _unanswered_change(platform: LoopPlatform, champion: ModelVersion) -> UnansweredChange | None:
+    since = champion.promoted_at or champion.registered_at
+    verdict = platform.decisions.newest_verdict(champion.version, since)
+    if verdict is None or verdict.onset is None:
+        return None
+    _, n_labels = platform.traffic.count_labels(since=verdict.onset.at, sound_only=True)
+    return unanswered_change(verdict, n_labels)
 
 
 def first_moment(champion: ModelVersion, onset: Onset | None) -> datetime | None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from selfheal.adapters.postgres import alerts, decisions, model_versions, predictions
 from selfheal.domain.retraining.conditions import evaluate_conditions, missing_labels
-from selfheal.domain.retraining.requests import retraining_need
 from selfheal.domain.stalls import (
     RAISED_HERE,
     RATE_PERIOD,
@@ -23,8 +22,8 @@ from selfheal.domain.stalls import (
     stall_of_alert,
     stalls_of,
 )
-from selfheal.services.retraining_signals import retraining_limits, retraining_signals
-from selfheal.services.tick import latest_tick, window_limits
+from selfheal.services.retraining_signals import current_need, retraining_limits, retraining_signals
+from selfheal.services.tick import window_limits
 
 if TYPE_CHECKING:
     from typing import Any
@@ -106,11 +105,10 @@ def _label_arrival(platform: Platform, newest: datetime, newest_label: datetime 
 
 def _blocked_retraining(platform: Platform, champion: ModelVersion, now: datetime) -> BlockedRetraining | None:
     """Return the retraining that the newest tick calls for, if a condition is not met; else None."""
-    tick = latest_tick(platform)
-    need = retraining_need(tick)
-    if need.trigger is None or tick is None:
+    need = current_need(platform)
+    if need.trigger is None:
         return None
-    signals, limits = retraining_signals(platform, need.trigger, tick.episode_id), retraining_limits(platform.settings)
+    signals, limits = retraining_signals(platform, need.trigger, need.episode_id), retraining_limits(platform.settings)
     unmet = tuple(one for one in evaluate_conditions(signals, limits, now) if not one.is_met)
     if not unmet:
         return None

@@ -26,7 +26,8 @@ ATTEMPT_TAG = "selfheal/attempt"
 
 CALLS = {
     Trigger.DRIFT: "Waits for a harmful shift with at least 1 drifted feature.",
-    Trigger.PERFORMANCE: "Waits for a harmful shift with 0 drifted features: the relation has changed.",
+    Trigger.PERFORMANCE: "Waits for a harmful shift with 0 drifted features (the relation has changed), or for as many labels since "
+    "a change as the last verdict wanted.",
 }
 
 
@@ -90,20 +91,18 @@ def build_retraining_sensors(every_seconds: int) -> Sequence[dg.SensorDefinition
 def _request_if_called_for(
     context: dg.SensorEvaluationContext, platform: "Platform", trigger: Trigger, every_seconds: int
 ) -> dg.RunRequest | dg.SkipReason:
-    """Return a run if the latest tick calls for this trigger and the conditions are met; else why not, recorded as a decision."""
-    from selfheal.domain.retraining.requests import next_try_at, retraining_need
+    """Return a run if one is called for by this trigger and the conditions are met; else why not, recorded as a decision."""
+    from selfheal.domain.retraining.requests import next_try_at
     from selfheal.services.retraining import consider_retraining, record_considered
-    from selfheal.services.tick import latest_tick
+    from selfheal.services.retraining_signals import current_need
 
-    now = datetime.now(UTC)
-    tick = latest_tick(platform)
-    need = retraining_need(tick)
-    if need.trigger is not trigger or tick is None:
+    now, need = datetime.now(UTC), current_need(platform)
+    if need.trigger is not trigger:
         return skip(f"No call for a retraining here: {need.reason}. {CALLS[trigger]}", every_seconds)
     decision = consider_retraining(
         platform,
         trigger,
-        episode_id=tick.episode_id,
+        episode_id=need.episode_id,
         actor=context.sensor_name,
         reason=need.reason,
         now=now,
@@ -111,7 +110,7 @@ def _request_if_called_for(
     if decision.action is Action.SKIP:
         record_considered(platform, decision)
         return skip(f"{need.reason[:1].upper()}{need.reason[1:]}, but: {decision.reason}.", every_seconds)
-    of_attempt = {EPISODE_TAG: tick.episode_id or "", ATTEMPT_TAG: str(decision.attempt)}
+    of_attempt = {EPISODE_TAG: need.episode_id or "", ATTEMPT_TAG: str(decision.attempt)}
     n_failures, last = _failures(context.instance, of_attempt)
     waits_until = next_try_at(n_failures, _ended_at(last), now)
     if waits_until is not None:
@@ -121,11 +120,11 @@ def _request_if_called_for(
             every_seconds,
         )
     asked = RetrainingRequest(
-        trigger=RequestTrigger(trigger), reason=need.reason, actor=context.sensor_name, episode_id=tick.episode_id
+        trigger=RequestTrigger(trigger), reason=need.reason, actor=context.sensor_name, episode_id=need.episode_id
     )
     again = "" if last is None else f" after {last.dagster_run.run_id}"
     return dg.RunRequest(
-        run_key=f"{tick.episode_id} attempt {decision.attempt} labels {decision.n_labels}{again}",
+        run_key=f"{need.episode_id or f'version {decision.champion_version}'} attempt {decision.attempt} labels {decision.n_labels}{again}",
         run_config=asked.run_config(),
         tags=of_attempt | {TRIGGER_TAG: trigger.value},
     )

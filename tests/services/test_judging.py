@@ -20,13 +20,15 @@ from selfheal.cli import versions
 from selfheal.domain.contract import FloatArray
 from selfheal.domain.records import Action, GateStatus, GateVerdict, ShadowModel, Trigger
 from selfheal.domain.retraining.dataset import TrainingSet
+from selfheal.domain.retraining.evidence import FULL_LEVEL_ROWS, whole_verdicts
 from selfheal.domain.retraining.gates import GATES
-from selfheal.domain.retraining.judging import evaluate_gates, gates_of_verdict
+from selfheal.domain.retraining.judging import EARLIER_VERDICTS, evaluate_gates, gates_of_verdict, recorded_place
 from selfheal.kit.serialization import digest_of
 from selfheal.services.live_traffic import score_live_traffic, wanted_labels
 from selfheal.services.platform import Platform, open_platform
 from selfheal.services.retraining import evaluation_of, gate_limits, gather_training_set, judge, train_shadow
 from selfheal.services.scoring import try_scores
+from selfheal.services.verification.verdicts import verdict_differences
 from selfheal.settings import Settings, load_settings
 from tests.at_once import at_once
 from tests.candidates import twin_of_champion
@@ -94,6 +96,18 @@ def test_each_verdict_on_a_champion_is_a_look_whatever_asked_for_it(platform: Pl
         looks.append(judge(platform, shadow, rows, now).decision.verdict_number)
         assert judge(platform, shadow, rows, now + HOUR).decision.verdict_number == seed, "judging again is no new look"
     assert looks == [1, 2]
+
+
+def test_a_verdict_after_one_on_few_rows_goes_on_where_that_one_left_the_level(platform: Platform) -> None:
+    """And it is reached again with the same level."""
+    first, second = (judge(platform, *candidate(platform, seed=seed)).decision for seed in (1, 2))
+    n_rows = first.gates[0].n_rows
+    assert n_rows is not None
+    assert n_rows < FULL_LEVEL_ROWS
+    assert EARLIER_VERDICTS not in (first.gate_config or {}), "none is before it"
+    assert (second.gate_config or {})[EARLIER_VERDICTS] == whole_verdicts(n_rows)
+    assert recorded_place(second) == 1 + whole_verdicts(n_rows)
+    assert verdict_differences(platform, second) == []
 
 
 def test_two_verdicts_at_once_are_two_looks(platform: Platform) -> None:

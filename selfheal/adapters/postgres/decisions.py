@@ -152,11 +152,12 @@ def attempts_of(store: Store, episode_id: str, actions: Collection[Action] = JUD
         return [_record(row) for row in connection.execute(query)]
 
 
-def count_verdicts(store: Store, champion_version: int | None, since: datetime) -> int:
-    """Return the number of verdicts on challengers of this champion since `since`, of any trigger."""
-    query = select(func.count()).select_from(store.tables.retraining_decisions)
+def verdicts_on(store: Store, champion_version: int | None, since: datetime) -> list[Decision]:
+    """Return the verdicts on challengers of this champion since `since`, of any trigger, oldest first."""
+    table = store.tables.retraining_decisions
+    query = select(table).where(*_verdicts(store, champion_version, since)).order_by(table.c.position)
     with store.engine.connect() as connection:
-        return connection.execute(query.where(*_verdicts(store, champion_version, since))).scalar_one()
+        return [_record(row) for row in connection.execute(query)]
 
 
 def newest_verdict(store: Store, champion_version: int | None, since: datetime) -> Decision | None:

@@ -200,8 +200,8 @@ class PostgresDecisions:
     def attempts_of(self, episode_id: str, actions: Collection[Action]) -> list[Decision]:
         return decisions.attempts_of(self.store, episode_id, actions=actions)
 
-    def count_verdicts(self, champion_version: int | None, since: datetime) -> int:
-        return decisions.count_verdicts(self.store, champion_version, since)
+    def verdicts_on(self, champion_version: int | None, since: datetime) -> list[Decision]:
+        return decisions.verdicts_on(self.store, champion_version, since)
 
     def newest_verdict(self, champion_version: int, since: datetime) -> Decision | None:
         return decisions.newest_verdict(self.store, champion_version, since)

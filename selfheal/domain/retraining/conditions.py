@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from selfheal.domain.records import Condition, Decision, ModelVersion, Onset, Trigger
+from selfheal.domain.records import Condition, Decision, GateResult, GateStatus, ModelVersion, Onset, Trigger
 from selfheal.domain.retraining.class_counts import PURPOSES, PartCounts, shortfall
+from selfheal.domain.retraining.gates.f1_improvement import SPEC as GATE_WITH_LEVEL
 
-NEW_LABELS_GROWTH = 1.25
-"""Growth of the number of labels before another attempt in the same episode: an attempt on nearly the same rows would only
-test chance again."""
+NEW_LABELS_GROWTH, MOST_GROWTH_AFTER_CHANGE = 1.25, 2.0
+"""Growth of the number of labels before another attempt: an attempt on nearly the same rows would only test chance again.
+
+After a change it is that of the labels since then, which all judge, and of which there are few at first. With a quarter more each
+time, the attempts of an episode and the level of their verdicts were used up before a gain of a few points could be seen. So the
+next attempt has as many as its evidence wants (`growth_after_change`), twice as many at most.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,27 @@ def missing_labels(signals: RetrainingSignals, limits: RetrainingLimits) -> int 
 
 def wanted_by_back_off(signals: RetrainingSignals) -> int:
     """Return for how many labels the next attempt of the episode waits; 0 for the first."""
-    return round(signals.n_known_labels * NEW_LABELS_GROWTH) if signals.last_attempt else 0
+    return round(signals.n_known_labels * growth_wanted(signals)) if signals.last_attempt else 0
+
+
+def growth_wanted(signals: RetrainingSignals) -> float:
+    """Return by how much the labels have to grow before another attempt."""
+    if signals.onset is None or signals.last_attempt is None:
+        return NEW_LABELS_GROWTH
+    return growth_after_change(signals.last_attempt.gates)
+
+
+def growth_after_change(gates: Sequence[GateResult]) -> float:
+    """Return by how much the labels since a change have to grow after a verdict with these gates.
+
+    An inconclusive gain is shown by ((gain - bound) / gain)^2 times its rows, if it stays as it is: the distance of the bound
+    shrinks with the root of their number. A challenger that was no better waits for twice as many.
+    """
+    gain = next((gate for gate in gates if gate.name == GATE_WITH_LEVEL.name), None)
+    if gain is None or gain.status is not GateStatus.INCONCLUSIVE or not gain.value or gain.interval_low is None:
+        return MOST_GROWTH_AFTER_CHANGE
+    shown = ((gain.value - gain.interval_low) / gain.value) ** 2
+    return min(max(shown, NEW_LABELS_GROWTH), MOST_GROWTH_AFTER_CHANGE)
 
 
 def _no_champion(champion: ModelVersion | None) -> Condition:
@@ -275,8 +300,9 @@ def _new_labels(signals: RetrainingSignals) -> Condition:
             "back_off", True, f"none of the {signals.n_usable_labels:,} labels was there at the last attempt"
         )
     wanted = wanted_by_back_off(signals)
+    more = "a quarter more than" if signals.onset is None else f"since a change {growth_wanted(signals):.2g} times"
     sentence = (
-        f"{signals.n_usable_labels:,} labels, the next attempt waits for {wanted:,}: a quarter more than the "
+        f"{signals.n_usable_labels:,} labels, the next attempt waits for {wanted:,}: {more} the "
         f"{signals.n_known_labels:,} of them that the last one had"
     )
     return Condition("back_off", signals.n_usable_labels >= wanted, sentence)

@@ -34,7 +34,7 @@ PRIOR_ROWS = 0.5
 """Rows added to each kind: Jeffreys' prior for the shares of a multinomial."""
 
 SPENDING_SUM = math.pi**2 / 6
-"""The sum of 1 / verdict_number^2 over all verdicts (Euler)."""
+"""The sum of 1 / verdict_number^2 over all whole verdicts (Euler)."""
 
 FULL_LEVEL_ROWS, FULL_LEVEL_ROWS_BRIER_ROSE = 1_000, 1_500
 """Rows from which a verdict spends its whole share of the level; more if the challenger's Brier score is higher."""
@@ -50,23 +50,33 @@ DRAWS_AT_ONCE = 100_000
 """Draws computed at once, which bounds their memory."""
 
 
-def level_of_verdict(level: float, verdict_number: int, n_rows: float, *, has_brier_risen: bool) -> float:
+def whole_verdicts(n_rows: float, full: int = FULL_LEVEL_ROWS) -> float:
+    """Return how much of a whole verdict one on `n_rows` rows is: (n_rows / full)^2, and 1 from `full` rows on.
+
+    >>> [whole_verdicts(n_rows) for n_rows in (200, 500, 1_000, 2_000)]
+    [0.04, 0.25, 1.0, 1.0]
+    """
+    return min(1.0, n_rows / full) ** 2
+
+
+def level_of_verdict(level: float, verdict_number: float, n_rows: float, *, has_brier_risen: bool) -> float:
     """Return the part of the total `level` that one verdict spends (alpha spending).
 
-    It is level x 6 / (pi verdict_number)^2. With fewer than `FULL_LEVEL_ROWS` rows it is multiplied by
-    (n_rows / `FULL_LEVEL_ROWS`)^2. The shares add up to `level` and no verdict spends more than its share. By the union bound,
-    the probability of an error at any verdict is at most `level`, for any number of verdicts and any dependence between them
-    (Foster and Stine, 2008, JRSS B 70; Tian and Ramdas, 2021, Stat. Methods Med. Res. 30).
+    The whole verdict number j has the share level x 6 / (pi j)^2, and the shares add up to `level`. A verdict on fewer than
+    `FULL_LEVEL_ROWS` rows spends (n_rows / `FULL_LEVEL_ROWS`)^2 of one (`whole_verdicts`), and the next one goes on from there,
+    so that no part is spent twice. By the union bound, the probability of an error at any verdict is at most `level`, for any
+    number of verdicts and any dependence between them (Foster and Stine, 2008, JRSS B 70; Tian and Ramdas, 2021, Stat. Methods
+    Med. Res. 30).
 
-    Each verdict has a quarter more rows than the one before, so later verdicts need less of the level. With slower decay the
-    first verdict detects less and a better model waits longer; with faster decay a small gain is detected later. A verdict on
-    few rows spends less, because what passes there is too often luck and may be a much worse model. The Brier score of the same
+    Each verdict has more rows than the one before, so later verdicts need less of the level. With slower decay the first
+    verdict detects less and a better model waits longer; with faster decay a small gain is detected later. A verdict on few
+    rows spends less, because what passes there is too often luck and may be a much worse model. The Brier score of the same
     rows is additional evidence: it measures the error of each probability, whereas F1 counts predictions beyond the threshold,
     so a worse model that is lucky in F1 is seldom lucky in both.
 
     Args:
         level: the probability of an error over all verdicts.
-        verdict_number: the ordinal number of the verdict on this champion, from 1.
+        verdict_number: 1 and what the earlier verdicts on this champion add up to, in whole verdicts.
         n_rows: the number of independent rows it rests on.
         has_brier_risen: whether the challenger's Brier score on these rows is above the champion's.
 
@@ -76,9 +86,14 @@ def level_of_verdict(level: float, verdict_number: int, n_rows: float, *, has_br
     [0.0012, 0.0076, 0.0304]
     >>> [round(level_of_verdict(0.05, 1, n_rows, has_brier_risen=True), 4) for n_rows in (200, 500, 1_000)]
     [0.0005, 0.0034, 0.0135]
+    >>> round(level_of_verdict(0.05, 1.25, 1_000, has_brier_risen=False), 4)  # after one on 500 rows
+    0.0247
     """
-    full = FULL_LEVEL_ROWS_BRIER_ROSE if has_brier_risen else FULL_LEVEL_ROWS
-    return level / (SPENDING_SUM * verdict_number**2) * min(1.0, n_rows / full) ** 2
+    spends = whole_verdicts(n_rows, FULL_LEVEL_ROWS_BRIER_ROSE if has_brier_risen else FULL_LEVEL_ROWS)
+    current = math.floor(verdict_number)
+    of_current = min(spends, current + 1 - verdict_number)
+    shares = of_current / current**2 + (spends - of_current) / (current + 1) ** 2
+    return level / SPENDING_SUM * shares
 
 
 def kinds_of(labels: IntArray, challenger_says: IntArray, champion_says: IntArray) -> IntArray:

@@ -74,7 +74,7 @@ class GateCase:
         challenger: the challenger's metrics on these rows; None if it does not score all of them.
         champion: the champion's metrics; None at bootstrap too.
         segments: both models within each band; empty if they cannot be compared.
-        verdict_number: the ordinal number of this verdict on the champion, from 1.
+        verdict_number: 1 and what the earlier verdicts on the champion add up to, in whole ones (`level_of_verdict`).
         live: the challenger on the champion's newest predictions; None without a champion or traffic.
     """
 
@@ -82,7 +82,7 @@ class GateCase:
     challenger: ScoreMetrics | None
     champion: ScoreMetrics | None
     segments: tuple[SegmentDifference, ...]
-    verdict_number: int
+    verdict_number: float
     live: ShadowScoring | None
 
 

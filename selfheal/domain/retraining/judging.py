@@ -11,11 +11,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfheal.domain.monitoring.performance import score_metrics
-from selfheal.domain.records import Action, GateResult, GateStatus, ScoreMetrics, SegmentDifference, ShadowScoring
+from selfheal.domain.records import (
+    Action,
+    Decision,
+    GateResult,
+    GateStatus,
+    ScoreMetrics,
+    SegmentDifference,
+    ShadowScoring,
+)
 from selfheal.domain.retraining.evaluation import Evaluation, Scores, segment_differences
-from selfheal.domain.retraining.evidence import IntArray
+from selfheal.domain.retraining.evidence import IntArray, whole_verdicts
 from selfheal.domain.retraining.gate_spec import COMMON_LIMITS, RECURRING_ROWS, GateCase, GateLimits, GateSpec, Limit
 from selfheal.domain.retraining.gates import GATES, limits_of
+from selfheal.domain.retraining.gates.f1_improvement import SPEC as GATE_WITH_LEVEL
 from selfheal.kit.errors import InvalidDataError, PermanentError
 
 
@@ -46,7 +55,7 @@ class GateOutcome:
 def evaluate_gates(
     evaluation: Evaluation,
     limits: GateLimits,
-    verdict_number: int,
+    verdict_number: float,
     *,
     live: ShadowScoring | None = None,
     gates: Sequence[GateSpec] = GATES,
@@ -56,7 +65,8 @@ def evaluate_gates(
     Args:
         evaluation: the rows and both models' scores.
         limits: by `Limit.name`, those of all these gates and the common ones.
-        verdict_number: the ordinal number of this verdict on the champion, from 1: the level of the F1 gate depends on it.
+        verdict_number: 1 and what the earlier verdicts on the champion add up to, in whole ones: the level of the F1 gate
+            depends on it (`level_of_verdict`).
         live: the challenger on the champion's newest predictions; None without a champion or traffic.
         gates: the gates to evaluate, in this order.
 
@@ -77,6 +87,28 @@ def evaluate_gates(
     )
     results = tuple(_result(spec, case, limits) for spec in gates)
     return GateOutcome(results, case.champion, case.challenger, case.segments)
+
+
+EARLIER_VERDICTS = "earlier_verdicts"
+"""Key under which a verdict stores, beside its limits, what those before it add up to, in whole verdicts; see `limit_of_earlier`."""
+
+
+def added_up(verdicts: Sequence[Decision]) -> float:
+    """Return what verdicts on a champion add up to, in whole ones: one on few rows counts as what it spent at most."""
+    rows = (next((gate.n_rows for gate in one.gates if gate.name == GATE_WITH_LEVEL.name), None) for one in verdicts)
+    return sum((1.0 if n_rows is None else whole_verdicts(n_rows) for n_rows in rows), 0.0)
+
+
+def limit_of_earlier(earlier: Sequence[Decision]) -> dict[str, float]:
+    """Return what a verdict stores of the earlier ones beside its limits; nothing where each of them was a whole one."""
+    whole = added_up(earlier)
+    return {} if whole == len(earlier) else {EARLIER_VERDICTS: whole}
+
+
+def recorded_place(verdict: Decision) -> float:
+    """Return the place of a recorded verdict: that of its ordinal number, unless it stored another."""
+    n_earlier = (verdict.verdict_number or 1) - 1
+    return 1.0 + float((verdict.gate_config or {}).get(EARLIER_VERDICTS, n_earlier))
 
 
 def gates_of_verdict(

@@ -1,11 +1,12 @@
-"""Whether the latest tick calls for a retraining, by which trigger, and when one that failed is tried again. Pure."""
+"""Whether a retraining is called for, by which trigger, and when one that failed is tried again. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from selfheal.domain.records import Trigger, Verdict
+from selfheal.domain.records import Action, Decision, Trigger, Verdict
+from selfheal.domain.retraining.conditions import MOST_GROWTH_AFTER_CHANGE, growth_after_change
 from selfheal.kit.backoff import Backoff
 
 OUTSIDE_FAILURE_BACKOFF = Backoff(initial_seconds=60.0, max_seconds=3_600.0)
@@ -25,27 +26,61 @@ class LatestTick:
 
 @dataclass(frozen=True, slots=True)
 class RetrainingNeed:
-    """A required retraining, or (with `trigger` None) the reason why none is required."""
+    """A required retraining and the episode it belongs to, or (with `trigger` None) the reason why none is required."""
 
     trigger: Trigger | None
     reason: str
+    episode_id: str | None = None
 
 
-def retraining_need(tick: LatestTick | None) -> RetrainingNeed:
-    """Decide whether the tick requires a retraining.
+@dataclass(frozen=True, slots=True)
+class UnansweredChange:
+    """The newest verdict on the champion, which was reached on labels since a change and promoted nothing, and the labels now."""
 
-    Only a harmful shift does, which includes a relation of score and outcome that has certainly changed: a benign one costs
+    verdict: Decision
+    n_labels: int
+
+    @property
+    def n_wanted(self) -> int:
+        """Return how many labels since the change the verdict's evidence wants."""
+        return round(self.verdict.n_labels * growth_after_change(self.verdict.gates))
+
+    @property
+    def is_due(self) -> bool:
+        """Return whether they are there, and not long since: a training that cannot be made is not asked for without end."""
+        return self.n_wanted <= self.n_labels <= MOST_GROWTH_AFTER_CHANGE * self.n_wanted
+
+
+def unanswered_change(verdict: Decision | None, n_labels: int) -> UnansweredChange | None:
+    """Return the change that this newest verdict on the champion has left unanswered, with the labels since then; else None."""
+    if verdict is None or verdict.onset is None or verdict.action is Action.PROMOTE:
+        return None
+    return UnansweredChange(verdict, n_labels)
+
+
+def retraining_need(tick: LatestTick | None, change: UnansweredChange | None = None) -> RetrainingNeed:
+    """Decide whether a retraining is required.
+
+    A harmful shift requires one, which includes a relation of score and outcome that has certainly changed: a benign one costs
     nothing, and training on a broken feed would learn its faults. Harm with drifted inputs is for the drift sensor; harm without
-    is for the performance sensor (the relation has changed).
+    is for the performance sensor (the relation has changed). So is a change of which there were too few labels at the last
+    verdict, and now are enough: whether the newest window shows harm is chance while it is small.
     """
     if tick is None:
         return RetrainingNeed(None, "no monitoring tick has seen the champion's traffic yet")
-    if tick.verdict is not Verdict.HARMFUL_SHIFT:
-        return RetrainingNeed(None, f"the latest verdict is {tick.verdict.value}")
-    if tick.num_drifted_features:
-        features = "feature" if tick.num_drifted_features == 1 else "features"
-        return RetrainingNeed(Trigger.DRIFT, f"harmful shift with {tick.num_drifted_features} drifted {features}")
-    return RetrainingNeed(Trigger.PERFORMANCE, "harmful shift although no feature has drifted")
+    if tick.verdict is Verdict.HARMFUL_SHIFT:
+        if tick.num_drifted_features:
+            features = "feature" if tick.num_drifted_features == 1 else "features"
+            reason = f"harmful shift with {tick.num_drifted_features} drifted {features}"
+            return RetrainingNeed(Trigger.DRIFT, reason, tick.episode_id)
+        return RetrainingNeed(Trigger.PERFORMANCE, "harmful shift although no feature has drifted", tick.episode_id)
+    if change is not None and change.is_due and tick.verdict is not Verdict.BROKEN_FEED:
+        reason = (
+            f"{change.n_labels:,} labels since a change of the relation between score and outcome, of which the last verdict had "
+            f"{change.verdict.n_labels:,} and wanted {change.n_wanted:,}"
+        )
+        return RetrainingNeed(Trigger.PERFORMANCE, reason, change.verdict.episode_id)
+    return RetrainingNeed(None, f"the latest verdict is {tick.verdict.value}")
 
 
 def next_try_at(n_failures: int, last_failed_at: datetime | None, now: datetime) -> datetime | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from selfheal.adapters.postgres import decisions, model_versions
 from selfheal.domain.records import JUDGED, Decision, GateResult, ModelVersion
 from selfheal.domain.retraining.gate_spec import GateLimits, GateSpec
-from selfheal.domain.retraining.judging import GateOutcome, evaluate_gates, gates_of_verdict
+from selfheal.domain.retraining.judging import GateOutcome, evaluate_gates, gates_of_verdict, recorded_place
 from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import IntegrityError, PermanentError
 from selfheal.kit.same_numbers import is_same
@@ -75,7 +75,7 @@ def recompute(platform: Platform, verdict: Decision) -> GateOutcome:
     if rows.info.sha256 != verdict.data_sha256:
         raise IntegrityError(f"it rests on rows with sha256 {verdict.data_sha256}, its run has {rows.info.sha256}")
     evaluation = evaluation_of(platform, shadow, _champion(platform, verdict), rows, verdict.n_labels)
-    outcome = evaluate_gates(evaluation, limits, verdict.verdict_number or 1, gates=gates)
+    outcome = evaluate_gates(evaluation, limits, recorded_place(verdict), gates=gates)
     computed = {gate.name for gate in outcome.gates}
     as_decided = (gate for gate in verdict.gates if gate.name not in computed)
     return replace(outcome, gates=(*outcome.gates, *as_decided))

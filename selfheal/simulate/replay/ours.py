@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from selfheal.domain.records import Action as Decided
 from selfheal.domain.records import Decision, ModelVersion, Severity, Trigger
-from selfheal.domain.retraining.requests import retraining_need
 from selfheal.kit.errors import InvalidDataError, ModelRefusedError, TrainingFailedError
 from selfheal.kit.serialization import digest_of
 from selfheal.services.probation import due_evaluation, watch_probation
 from selfheal.services.promotion.going_live import promote, stage
 from selfheal.services.retraining import decide_retraining, gather_training_set, judge, train_shadow
-from selfheal.services.tick import collect, compare, conclude, latest_tick, measure
+from selfheal.services.retraining_signals import current_need
+from selfheal.services.tick import collect, compare, conclude, measure
 from selfheal.simulate.replay.memory.platform import MemoryPlatform
 from selfheal.simulate.replay.memory.traffic import as_datetime, row_of
 from selfheal.simulate.replay.models import Model, Training, model_of
@@ -123,10 +123,9 @@ class Request:
 
 def requests(platform: LoopPlatform, now: datetime, previous: datetime) -> Iterator[Request]:
     """Yield what asks for a retraining now. `previous` is the time of the look before."""
-    tick = latest_tick(platform)
-    need = retraining_need(tick)
-    if need.trigger is not None and tick is not None:
-        yield Request(need.trigger, need.reason, tick.episode_id)
+    need = current_need(platform)
+    if need.trigger is not None:
+        yield Request(need.trigger, need.reason, need.episode_id)
     if is_weekly_due(previous, now):
         yield Request(Trigger.SCHEDULE, "weekly schedule")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from selfheal.domain.records import Condition, Onset, Trigger, Verdict
+from selfheal.domain.records import Condition, GateResult, GateStatus, Onset, Trigger, Verdict
 from selfheal.domain.retraining.class_counts import EVALUATION, TRAIN, PartCounts
 from selfheal.domain.retraining.conditions import (
     MaturedLabels,
@@ -18,6 +18,7 @@ from selfheal.domain.retraining.conditions import (
     is_allowed,
     names_of_unmet,
     unmet,
+    wanted_by_back_off,
 )
 from selfheal.domain.retraining.requests import LatestTick, retraining_need
 from tests.builders import decision, model_version
@@ -136,6 +137,36 @@ def test_after_a_change_the_attempt_of_another_episode_is_waited_for_and_does_no
     )
     assert [one.name for one in found if not one.is_met] == ["back_off"]
     assert "0 of 3 attempts" in "; ".join(one.reason for one in found)
+
+
+@pytest.mark.parametrize(
+    ("status", "gain", "low", "wanted", "times"),
+    [
+        (GateStatus.FAIL, -3.0, -20.0, 1_800, "2"),
+        (GateStatus.INCONCLUSIVE, 10.0, -20.0, 1_800, "2"),
+        (GateStatus.INCONCLUSIVE, 10.0, -2.0, 1_296, "1.4"),
+        (GateStatus.INCONCLUSIVE, 10.0, -0.1, 1_125, "1.2"),
+    ],
+)
+def test_after_a_change_an_attempt_waits_for_the_labels_by_which_its_gain_would_be_shown(
+    status: GateStatus, gain: float, low: float, wanted: int, times: str
+) -> None:
+    judged = replace(
+        decision(n_labels=900), gates=(GateResult("f1_improvement", status, gain, 2.0, "a sentence", low, 30.0, 900),)
+    )
+    for n_labels, is_met in ((wanted - 1, False), (wanted, True)):
+        again = signals(onset=CHANGED, n_labels=n_labels, last_attempt=judged, n_known_labels=900)
+        (back_off,) = (one for one in evaluate_conditions(again, AFTER_CHANGE, NOW) if one.name == "back_off")
+        assert back_off.is_met is is_met
+        assert back_off.reason == (
+            f"{n_labels:,} labels, the next attempt waits for {wanted:,}: since a change {times} times the 900 of them that the last "
+            "one had"
+        )
+
+
+def test_after_a_change_an_attempt_that_failed_is_followed_by_one_on_twice_its_labels() -> None:
+    again = signals(onset=CHANGED, n_labels=1_799, last_attempt=decision(n_labels=900), n_known_labels=900)
+    assert wanted_by_back_off(again) == 1_800
 
 
 def test_every_unmet_condition_is_told() -> None:

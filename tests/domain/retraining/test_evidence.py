@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from functools import partial
 
 import numpy as np
@@ -25,6 +26,7 @@ from selfheal.domain.retraining.evidence import (
     level_of_verdict,
     more_rows_for_certainty,
     posterior_differences,
+    whole_verdicts,
 )
 
 COUNTS = st.lists(st.integers(0, 400), min_size=8, max_size=8).map(np.array)
@@ -66,6 +68,23 @@ def test_no_number_of_looks_spends_more_than_the_level(level: float, n_looks: in
         ]
         assert sum(spent) < level
         assert all(later < earlier for earlier, later in itertools.pairwise(spent))
+
+
+@given(st.lists(st.tuples(st.integers(1, 3_000), st.booleans()), min_size=1, max_size=60))
+def test_verdicts_on_any_numbers_of_rows_spend_no_part_of_the_level_twice(verdicts: list[tuple[int, bool]]) -> None:
+    place, spent = 1.0, 0.0
+    for n_rows, has_brier_risen in verdicts:
+        spent += level_of_verdict(0.05, place, n_rows, has_brier_risen=has_brier_risen)
+        place += whole_verdicts(n_rows)
+    by_whole_ones = sum(level_at(0.05, number, 1_000) for number in range(1, math.floor(place) + 1))
+    assert spent <= by_whole_ones + level_at(0.05, math.floor(place), 1_000) + 1e-12
+    assert spent < 0.05
+
+
+def test_what_a_verdict_on_few_rows_leaves_of_the_level_is_there_for_the_next() -> None:
+    first = level_at(0.05, 1, 500)
+    second = level_at(0.05, 1 + whole_verdicts(500), 1_000)
+    assert first + second == pytest.approx(level_at(0.05, 1, 1_000) + level_at(0.05, 2, 1_000) / 4)
 
 
 def test_the_whole_level_is_there_to_be_spent() -> None:

@@ -40,6 +40,7 @@ def _judge_f1(case: GateCase, limits: GateLimits) -> Measurement:
         f1_difference_bounds,
         level_of_verdict,
         more_rows_for_certainty,
+        whole_verdicts,
     )
 
     wanted, evaluation, new, old = limits["min_f1_improvement_pct"], case.evaluation, case.challenger, case.champion
@@ -56,7 +57,7 @@ def _judge_f1(case: GateCase, limits: GateLimits) -> Measurement:
     if improvement_pct < wanted:
         status, sentence = GateStatus.FAIL, measured
     elif bounds.low <= 0:
-        at_next_verdict = partial(level_at, case.verdict_number + 1)
+        at_next_verdict = partial(level_at, case.verdict_number + whole_verdicts(n_independent))
         more = more_rows_for_certainty(n_independent, float(f1_difference(counts)), bounds.low, level, at_next_verdict)
         chance = f"the difference may be chance: it could be as low as {bounds.low:+.3f}"
         status, sentence = GateStatus.INCONCLUSIVE, f"{measured}, but {chance}{rows}{_advice(more, evaluation.share)}"
@@ -69,7 +70,7 @@ def _judge_f1(case: GateCase, limits: GateLimits) -> Measurement:
 def _judge_other(case: GateCase, limits: GateLimits) -> Measurement:
     """Return the improvement of a declared metric; a challenger that loses too much F1 over it fails."""
     from selfheal.domain.retraining.class_counts import MIN_ROWS_PER_CLASS
-    from selfheal.domain.retraining.evidence import level_of_verdict, more_rows_for_certainty
+    from selfheal.domain.retraining.evidence import level_of_verdict, more_rows_for_certainty, whole_verdicts
     from selfheal.domain.retraining.paired_gain import NAMES, Costs, paired_gain
 
     metric, new, old = limits["primary_metric"], case.challenger, case.champion
@@ -90,7 +91,8 @@ def _judge_other(case: GateCase, limits: GateLimits) -> Measurement:
     if found.gain <= 0:
         status, sentence = GateStatus.FAIL, f"{NAMES[metric]} {found.champion:.4f} -> {found.challenger:.4f}: no better"
     elif low <= 0:
-        more = more_rows_for_certainty(n_rows, found.gain, low, level, partial(level_at, case.verdict_number + 1))
+        at_next_verdict = partial(level_at, case.verdict_number + whole_verdicts(n_rows))
+        more = more_rows_for_certainty(n_rows, found.gain, low, level, at_next_verdict)
         chance = f"the difference may be chance: the gain could be as low as {low:+.4f}"
         status, sentence = GateStatus.INCONCLUSIVE, f"{measured}, but {chance}{_advice(more, evaluation.share)}"
     else:

@@ -56,19 +56,15 @@ class MemoryDecisions:
     def attempts_of(self, episode_id: str, actions: Collection[Action]) -> list[Decision]:
         return [one for one in self._decisions.values() if one.episode_id == episode_id and one.action in actions]
 
-    def count_verdicts(self, champion_version: int | None, since: datetime) -> int:
-        return sum(
-            one.champion_version == champion_version and one.action in JUDGED and one.created_at >= since
+    def verdicts_on(self, champion_version: int | None, since: datetime) -> list[Decision]:
+        return [
+            one
             for one in self._decisions.values()
-        )
+            if one.champion_version == champion_version and one.action in JUDGED and one.created_at >= since
+        ]
 
     def newest_verdict(self, champion_version: int, since: datetime) -> Decision | None:
-        judged = (
-            one
-            for one in reversed(self._decisions.values())
-            if one.champion_version == champion_version and one.action in JUDGED and one.created_at >= since
-        )
-        return next(judged, None)
+        return next(reversed(self.verdicts_on(champion_version, since)), None)
 
     def record_training_failure(self, decision_id: str, reason: str, now: datetime) -> None:  # noqa: ARG002
         self._failed.setdefault(decision_id, reason)
