@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -11,10 +13,11 @@ import pytest
 from selfheal.adapters.postgres import decisions
 from selfheal.adapters.postgres.alerts import list_alerts
 from selfheal.adapters.postgres.retraining_requests import add_request, open_requests
-from selfheal.domain.records import Action
+from selfheal.domain.records import Action, GateResult, GateStatus, Onset
 from selfheal.kit.backoff import Backoff
 from selfheal.kit.errors import ServiceUnavailableError
 from selfheal_assets.sensors import retraining
+from tests.builders import decision
 from tests.selfheal_assets.conftest import Dagster
 from tests.selfheal_assets.sensors.evaluating import evaluate, skip_message
 from tests.times import T0
@@ -80,6 +83,26 @@ def test_what_fails_outside_of_the_model_is_tried_again_after_a_while_on_the_sam
         assert "attempt 1" in (again.run_key or "")
         assert again.run_key not in keys, "a key is used once for ever"
         keys.append(again.run_key)
+
+
+def test_a_change_that_is_unanswered_asks_for_a_retraining_once_its_labels_are_there(dagster: Dagster) -> None:
+    serve(dagster.platform, toy_rows(1_500))
+    assert dagster.run("monitoring_job").success
+    assert "the latest verdict is stable" in skip_message(evaluate(dagster, "performance_sensor"))
+    before = T0 - timedelta(hours=1)
+    gain = GateResult("f1_improvement", GateStatus.INCONCLUSIVE, 27.0, 2.0, "a sentence", -28.0, 80.0, 750)
+    unanswered = replace(
+        decision(n_labels=750, action=Action.INCONCLUSIVE, champion_version=1, created_at=datetime.now(UTC)),
+        onset=Onset(before, before, before, 0.001, "outcome", 900, 750),
+        gates=(gain,),
+    )
+    dagster.platform.decisions.record(unanswered)
+    request = evaluate(dagster, "performance_sensor")
+    assert isinstance(request, dg.RunRequest)
+    asked = request.run_config["ops"]["retraining_decision"]["config"]
+    assert asked["trigger"] == "performance"
+    assert asked["reason"].startswith("1,500 labels since a change of the relation between score and outcome")
+    assert "No call" in skip_message(evaluate(dagster, "drift_sensor"))
 
 
 def test_harm_without_enough_labels_is_told_and_not_trained_on(dagster: Dagster) -> None:
