@@ -11,7 +11,10 @@ weights exp(t d), where d is the difference of the squared errors and t is chose
 - `equal, scores higher`: the same scores with odds 1.35 times as high; exactly equal. It is the hardest case: its rare large
   gains are on true events, so a sample with few events shows a false loss.
 - `slightly better`: better by exactly 0.0005 of Brier score.
+- `lower threshold`, `higher threshold`: the same scores, with 3 % of the rows decided otherwise; events among these rows are weighted
+  so that F1 is exactly equal. Such versions are judged by their decisions.
 - `F1 5 points worse`, `AUC 5 points worse`: the old version's log-odds with as much noise as needed.
+- `threshold too low`: the same scores, with so low a threshold that F1 is 5 points worse.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.probation import FALSE_ROLLBACK_LEVEL, PairedScores, ProbationLimits, judge_probation
 from selfheal.domain.records import ModelVersion, Stage
+from selfheal.domain.retraining.decision_losses import decision_losses
+from selfheal.domain.retraining.paired_gain import EQUAL_COSTS
 from selfheal.domain.retraining.threshold import f1_optimal_threshold
 from selfheal.kit.errors import InvalidDataError
 from selfheal.settings import Settings
@@ -62,6 +67,8 @@ ROUNDING = 1e-9
 """Of a mean that is sought: no worse than by this is no worse."""
 
 HIGHER_LOG_ODDS, SLIGHT_GAIN, POINTS_WORSE = 0.3, 0.0005, 0.05
+DECIDED_OTHERWISE = 0.03
+"""Share of the rows that a version with another threshold decides otherwise."""
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LIMITS = ProbationLimits(FIRST_LOOK, timedelta(days=30))
@@ -88,12 +95,13 @@ VERSION = ModelVersion(
 
 @dataclass(frozen=True)
 class Case:
-    """Weighted rows with both versions' scores; `gain` is the old Brier score minus the new one."""
+    """Weighted rows with both versions' scores; with `thresholds`, these are equal and the decisions differ."""
 
     labels: npt.NDArray[np.int64]
     new: FloatArray
     old: FloatArray
     weights: FloatArray | None = None
+    thresholds: tuple[float, float] | None = None
 
     @property
     def differences(self) -> FloatArray:
@@ -107,19 +115,48 @@ class Case:
         weights = np.exp(tilt * d)
         return replace(self, weights=weights / weights.sum())
 
+    @property
+    def f1s(self) -> tuple[float, float]:
+        """Return F1 of the new and of the old version, at their thresholds."""
+        assert self.thresholds is not None, "decisions are compared"
+        new, old = (
+            float(f1_score(self.labels, scores >= threshold, sample_weight=self.weights))
+            for scores, threshold in zip((self.new, self.old), self.thresholds, strict=True)
+        )
+        return new, old
+
+    @property
+    def loss(self) -> float:
+        """Return by how much the new version is worse: Brier score, or F1 where only the thresholds differ."""
+        if self.thresholds is None:
+            return float(np.average(self.differences, weights=self.weights))
+        new, old = self.f1s
+        return old - new
+
+    def with_equal_f1(self) -> Case:
+        """Return the same rows, with events among those decided otherwise weighted so that F1 is equal."""
+        assert self.thresholds is not None, "decisions are compared"
+        low, high = sorted(self.thresholds)
+        is_counted = (self.new >= low) & (self.new < high) & (self.labels == 1)
+
+        def tilted(tilt: float) -> Case:
+            weights = np.exp(tilt * is_counted)
+            return replace(self, weights=weights / weights.sum())
+
+        return tilted(brentq(lambda tilt: tilted(tilt).loss, -20, 20))
+
     def check(self, name: str, is_right: Callable[[float], bool]) -> None:
-        """Check that the new version is what the case is called, by its true Brier score less the old one's.
+        """Check that the new version is what the case is called, by its true loss against the old one.
 
         Raises:
             MeasuredOtherwiseError: if it is not.
         """
-        change = float(np.average(self.differences, weights=self.weights))
-        exactly(f"{name}: versions of another quality (Brier change {change:+.6f})", 0 if is_right(change) else 1, 0)
+        exactly(f"{name}: versions of another quality (loss {self.loss:+.6f})", 0 if is_right(self.loss) else 1, 0)
 
     def draw(self, n_rows: int, rng: np.random.Generator) -> PairedScores:
         """Draw independent rows with the weights of the case."""
         chosen = rng.choice(len(self.labels), n_rows, p=self.weights)
-        return PairedScores(self.labels[chosen], self.new[chosen], self.old[chosen])
+        return PairedScores(self.labels[chosen], self.new[chosen], self.old[chosen], thresholds=self.thresholds)
 
 
 @dataclass(frozen=True)
@@ -168,7 +205,12 @@ def labels_until_rollback(scores: PairedScores) -> int | None:
     """Return the labels until a rollback by the platform's rule, evaluated every `LOOK_EVERY` labels."""
     assert scores.previous_probabilities is not None
     for n in range(FIRST_LOOK, len(scores.labels) + 1, LOOK_EVERY):
-        seen = PairedScores(scores.labels[:n], scores.probabilities[:n], scores.previous_probabilities[:n])
+        seen = replace(
+            scores,
+            labels=scores.labels[:n],
+            probabilities=scores.probabilities[:n],
+            previous_probabilities=scores.previous_probabilities[:n],
+        )
         if judge_probation(VERSION, seen, LIMITS, NOW).is_harmful:
             return n
     return None
@@ -177,6 +219,8 @@ def labels_until_rollback(scores: PairedScores) -> int | None:
 def labels_until_fixed_n(scores: PairedScores, level: float) -> int | None:
     """Return the labels until a rollback by a normal bound with this one-sided level at each evaluation."""
     assert scores.previous_probabilities is not None
+    if scores.differ_by_threshold_alone:
+        return _decisions_until_fixed_n(scores, level)
     labels = scores.labels
     d = (scores.probabilities - labels) ** 2 - (scores.previous_probabilities - labels) ** 2
     n = np.arange(1, len(d) + 1)
@@ -185,6 +229,15 @@ def labels_until_fixed_n(scores: PairedScores, level: float) -> int | None:
     looks = np.arange(FIRST_LOOK, len(d) + 1, LOOK_EVERY) - 1
     is_worse = mean[looks] > NormalDist().inv_cdf(1 - level) * np.sqrt(variance[looks] / n[looks])
     return int(n[looks][np.argmax(is_worse)]) if is_worse.any() else None
+
+
+def _decisions_until_fixed_n(scores: PairedScores, level: float) -> int | None:
+    kinds, quantile_of_level = scores.kinds, NormalDist().inv_cdf(1 - level)
+    for n in range(FIRST_LOOK, len(kinds) + 1, LOOK_EVERY):
+        losses = decision_losses("f1", kinds[:n], EQUAL_COSTS).by_row
+        if losses.mean() > quantile_of_level * losses.std() / np.sqrt(n):
+            return n
+    return None
 
 
 def pairs(frame: pd.DataFrame, seed: int) -> list[Case]:
@@ -230,6 +283,21 @@ def auc_worse(case: Case, seed: int) -> Case:
     return noisier(case, lambda scores: float(roc_auc_score(case.labels, scores)), seed)
 
 
+def threshold_worse(case: Case) -> Case:
+    """Return the case with the old scores and a threshold so low that F1 is lower by `POINTS_WORSE`."""
+    best = f1_optimal_threshold(case.labels, case.old)
+    wanted = float(f1_score(case.labels, case.old >= best)) - POINTS_WORSE
+    low = brentq(lambda at: float(f1_score(case.labels, case.old >= at)) - wanted, 0.0, best)
+    return replace(case, new=case.old, thresholds=(low, best))
+
+
+def threshold_moved(case: Case, share: float) -> Case:
+    """Return the case with the old scores and a threshold that flags so large a share of the rows more; less if it is negative."""
+    best = f1_optimal_threshold(case.labels, case.old)
+    flagged = float((case.old >= best).mean())
+    return replace(case, new=case.old, thresholds=(float(np.quantile(case.old, 1 - flagged - share)), best))
+
+
 def no_worse_cases(found: list[Case]) -> dict[str, list[Case]]:
     """Return the cases in which the new version is not worse, by name."""
 
@@ -240,6 +308,8 @@ def no_worse_cases(found: list[Case]) -> dict[str, list[Case]]:
         "equal": [case.with_mean(0.0) for case in found],
         "equal, scores higher": [higher(case).with_mean(0.0) for case in found],
         "slightly better": [case.with_mean(-SLIGHT_GAIN) for case in found],
+        "lower threshold": [threshold_moved(case, DECIDED_OTHERWISE).with_equal_f1() for case in found],
+        "higher threshold": [threshold_moved(case, -DECIDED_OTHERWISE).with_equal_f1() for case in found],
     }
 
 
@@ -263,8 +333,12 @@ def measure_worse(found: list[Case], repetitions: int, seed: int, progress: Prog
     """Measure the labels until worse versions are rolled back."""
     n_looks = len(range(FIRST_LOOK, WORSE_HORIZON + 1, LOOK_EVERY))
     results = []
-    for name, worsen in (("F1 5 points worse", f1_worse), ("AUC 5 points worse", auc_worse)):
-        cases = [worsen(case, seed + number) for number, case in enumerate(found)]
+    worse = {
+        "F1 5 points worse": [f1_worse(case, seed + number) for number, case in enumerate(found)],
+        "AUC 5 points worse": [auc_worse(case, seed + number) for number, case in enumerate(found)],
+        "threshold too low, F1 5 points worse": [threshold_worse(case) for case in found],
+    }
+    for name, cases in worse.items():
         for case in cases:
             case.check(name, lambda change: change > 0.0)
         ours, fixed = [], []

@@ -31,6 +31,7 @@ from selfheal.domain.probation import (
     rolled_back_alert,
 )
 from selfheal.domain.records import ModelVersion, ProbationReport, Trigger
+from selfheal.domain.retraining.paired_gain import Costs
 from selfheal.kit.errors import IntegrityError, ModelRefusedError, PermanentError, UnknownVersionError
 from selfheal.services.label_maturity import delay_for_judging
 from selfheal.services.promotion.going_live import rollback
@@ -120,7 +121,12 @@ def resolve_finished_alerts(platform: LoopPlatform, now: datetime) -> None:
 
 def probation_limits(settings: Settings) -> ProbationLimits:
     """Return the limits of probation from the settings."""
-    return ProbationLimits(settings.min_probation_labels, timedelta(hours=settings.probation_max_hours))
+    return ProbationLimits(
+        settings.min_probation_labels,
+        timedelta(hours=settings.probation_max_hours),
+        settings.primary_metric,
+        Costs(settings.cost_of_false_alarm, settings.cost_of_miss),
+    )
 
 
 def _paired_scores(platform: LoopPlatform, champion: ModelVersion) -> PairedScores:
@@ -143,7 +149,13 @@ def _paired_scores(platform: LoopPlatform, champion: ModelVersion) -> PairedScor
     except (ModelRefusedError, IntegrityError) as error:
         problem = f"version {champion.previous_version} cannot score these rows: {error}"
         return PairedScores(labels, probabilities, None, problem, is_blind=True)
-    return PairedScores(labels, probabilities, scores.probabilities, clusters=row_clusters(rows, platform.contract))
+    return PairedScores(
+        labels,
+        probabilities,
+        scores.probabilities,
+        clusters=row_clusters(rows, platform.contract),
+        thresholds=(champion.threshold, previous.threshold),
+    )
 
 
 def _matured_rows(platform: LoopPlatform, champion: ModelVersion) -> tuple[pd.DataFrame | None, str]:

@@ -11,12 +11,14 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from selfheal.domain.contract import FloatArray
 from selfheal.domain.probation import (
     CANNOT_COMPARE,
     FAILED,
     MAX_ROWS,
+    MIN_DECIDED_OTHERWISE,
     MIN_LABELS_PER_CLASS,
     NO_EVIDENCE,
     NOMINAL_LEVEL,
@@ -31,6 +33,7 @@ from selfheal.domain.probation import (
     lower_bound,
 )
 from selfheal.domain.records import ModelVersion, ProbationOutcome, ProbationReport, Severity
+from selfheal.domain.retraining.paired_gain import Costs
 from tests.builders import model_version
 from tests.times import T0
 
@@ -287,6 +290,108 @@ def test_the_times_of_a_probation_are_utc() -> None:
     ends_at = judged().ends_at
     assert isinstance(ends_at, datetime)
     assert ends_at.utcoffset() == timedelta(0)
+
+
+# Versions that differ by their threshold alone
+
+MANY_LABELS, MANY, _ = scores(2_000)
+BEST, TOO_LOW = 0.3, 0.02
+
+
+def by_threshold(
+    new: float,
+    old: float,
+    *,
+    labels: npt.NDArray[np.int64] = MANY_LABELS,
+    probabilities: FloatArray = MANY,
+    after: timedelta = HOUR,
+    clusters: npt.NDArray[np.int64] | None = None,
+    **asked: Any,
+) -> ProbationReport:
+    """Judge a version that gives the same probabilities, but for rounding, and decides at another threshold."""
+    paired = PairedScores(labels, probabilities, probabilities + 1e-13, clusters=clusters, thresholds=(new, old))
+    return judge_probation(ON_PROBATION, paired, ProbationLimits(200, LONGEST, **asked), T0 + after)
+
+
+def test_a_version_whose_threshold_alone_differs_fails_by_what_it_decides() -> None:
+    report = by_threshold(TOO_LOW, BEST)
+    assert report.outcome is ProbationOutcome.FAILED
+    assert (report.brier_change, report.brier_change_low) == (None, None), "it was not judged by that"
+    said, true = ((threshold <= MANY).astype(int) for threshold in (TOO_LOW, BEST))
+    loss = f1_score(MANY_LABELS, true) - f1_score(MANY_LABELS, said)
+    assert f"F1 {loss:.4f} worse than version 1 on 2,000 rows" in report.reason
+    assert (
+        f"decides {(said != true).sum():,} of the rows otherwise, by the threshold 0.02 instead of 0.3" in report.reason
+    )
+
+
+def test_a_better_threshold_passes_when_its_time_is_up() -> None:
+    assert by_threshold(BEST, TOO_LOW).outcome is None
+    assert by_threshold(BEST, TOO_LOW, after=PROBATION).outcome is ProbationOutcome.PASSED
+
+
+@pytest.mark.parametrize(("miss", "outcome"), [(1.0, ProbationOutcome.FAILED), (50.0, None)])
+def test_the_declared_costs_say_which_threshold_is_worse(miss: float, outcome: ProbationOutcome | None) -> None:
+    report = by_threshold(TOO_LOW, BEST, metric="expected_cost", costs=Costs(1.0, miss))
+    assert report.outcome is outcome
+    assert report.reason.startswith("expected cost per row")
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "brier", "auc"])
+def test_where_the_primary_metric_sees_no_decisions_a_threshold_is_not_passed_but_ends_without_evidence(
+    metric: str,
+) -> None:
+    waiting = by_threshold(TOO_LOW, BEST, metric=metric, after=PROBATION - HOUR)
+    assert (waiting.outcome, waiting.is_on_probation) == (None, True)
+    ended = by_threshold(TOO_LOW, BEST, metric=metric, after=PROBATION)
+    assert ended.outcome is ProbationOutcome.NO_EVIDENCE
+    assert "the probabilities of version 1 and decides at the threshold 0.02 instead of 0.3" in ended.reason
+    alert = alert_of(ended)
+    assert alert is not None
+    assert alert.kind == NO_EVIDENCE
+
+
+def test_a_threshold_that_decides_hardly_any_row_otherwise_is_not_known_to_be_as_good() -> None:
+    nearly = float(np.sort(MANY[MANY > BEST])[MIN_DECIDED_OTHERWISE - 2])
+    report = by_threshold(nearly + 1e-9, BEST, after=PROBATION)
+    assert (report.outcome, report.is_on_probation) == (None, True)
+    assert f"decides {MIN_DECIDED_OTHERWISE - 1} rows among 2,000 labels otherwise" in report.reason
+    assert by_threshold(nearly + 1e-9, BEST, after=LONGEST).outcome is ProbationOutcome.NO_EVIDENCE
+
+
+def test_equal_probabilities_at_one_threshold_are_compared_as_ever() -> None:
+    report = by_threshold(BEST, BEST, after=PROBATION)
+    assert report.outcome is ProbationOutcome.PASSED
+    assert report.brier_change == pytest.approx(0.0, abs=1e-9)
+    assert "Brier score" in report.reason
+
+
+def test_other_probabilities_are_compared_as_ever_whatever_the_thresholds() -> None:
+    with_thresholds = judged(new=TURNED, old=TRUE, thresholds=(0.9, 0.1))
+    assert with_thresholds == judged(new=TURNED, old=TRUE)
+
+
+def test_rows_decided_otherwise_without_any_event_among_them_are_no_proof_where_a_miss_is_dear() -> None:
+    """Where a miss costs ten times a false alarm, every eleventh of them would have to be an event: none of 30 is chance."""
+    labels = np.array([1] * 10 + [0] * 990)
+    probabilities = np.concatenate([np.full(18, 0.9), np.full(30, 0.5), np.full(952, 0.1)])
+
+    def report(miss: float) -> ProbationReport:
+        costs = Costs(1.0, miss)
+        return by_threshold(0.4, 0.6, labels=labels, probabilities=probabilities, metric="expected_cost", costs=costs)
+
+    assert "decides 30 of the rows otherwise" in report(10.0).reason
+    assert report(10.0).outcome is None
+    assert report(1.0).is_harmful, "every other one would have to be"
+
+
+def test_rows_of_one_entity_decided_otherwise_count_as_one() -> None:
+    who = np.repeat(np.arange(len(MANY_LABELS)), 5)
+    recurring_rows = {"labels": MANY_LABELS[who], "probabilities": MANY[who], "clusters": who}
+    assert by_threshold(TOO_LOW, BEST, **recurring_rows).is_harmful
+    nearly = float(np.sort(MANY[MANY > BEST])[MIN_DECIDED_OTHERWISE - 2]) + 1e-9
+    report = by_threshold(nearly, BEST, **recurring_rows)
+    assert f"decides {MIN_DECIDED_OTHERWISE - 1} entities among 10,000 labels otherwise" in report.reason
 
 
 # Rows of one entity

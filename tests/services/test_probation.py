@@ -232,6 +232,21 @@ def test_an_old_version_that_cannot_score_is_told_while_it_lasts(forced: Platfor
     assert set(open_alerts(forced)) == {FAILED}
 
 
+def test_a_version_with_another_threshold_alone_is_rolled_back_by_what_it_decides(forced: Platform) -> None:
+    """Version 3 gives the probabilities of version 1: no score of probabilities can tell that it flags everything."""
+    now = served(forced).last_at + HOUR
+    watch_probation(forced, now)
+    with forced.store.engine.begin() as connection:
+        connection.execute(text("UPDATE model_metadata SET threshold = 0.001 WHERE version = 3"))
+    force(forced, 3, now)
+    sent = serve(forced, toy_rows(300), start=now + SECOND)
+    report = watch_probation(forced, sent.last_at + HOUR)
+    assert (report.version, report.outcome) == (3, ProbationOutcome.FAILED)
+    assert report.reason.startswith("F1 ")
+    assert champion(forced).version == 1
+    assert [(row.version, row.outcome) for row in probations.outcomes(forced.store)] == [(3, "failed"), (2, "failed")]
+
+
 def _set_contract_of_version_1(platform: Platform, contract_hash: str) -> None:
     with platform.store.engine.begin() as connection:
         connection.execute(

@@ -235,8 +235,9 @@ class ProbationReport:
     """Comparison of the promoted version with the one it replaced, on the rows it has served since.
 
     `brier_change` is the served version's Brier score minus the old version's on the same matured, labelled rows: above 0 the
-    old one was better. Probation fails only if the one-sided lower bound is above 0 too. `ends_at`: an evaluation at this time
-    or later ends probation; it is later than planned if labels are missing. `is_blind`: the old version cannot score these rows.
+    old one was better. Probation fails only if the one-sided lower bound is above 0 too. Both are None where the thresholds alone
+    differ: decisions were judged, and the reason has their loss. `ends_at`: an evaluation at this time or later ends probation; it
+    is later than planned if labels are missing. `is_blind`: the old version cannot score these rows.
     """
 
     model_name: str

@@ -118,10 +118,10 @@ def counts_worth(kinds: IntArray, clusters: Clusters) -> IntArray | FloatArray:
     counts = np.bincount(kinds, minlength=8)
     if clusters is None:
         return counts
-    return np.asarray(counts / design_effect(_derivatives(counts)[kinds], clusters), dtype=np.float64)
+    return np.asarray(counts / design_effect(derivatives(counts)[kinds], clusters), dtype=np.float64)
 
 
-def _derivatives(counts: IntArray) -> FloatArray:
+def derivatives(counts: npt.NDArray[np.number]) -> FloatArray:
     """Return what one more row of each kind changes in the difference of F1, up to a constant factor; shape (8,)."""
     found = np.zeros(8)
     for says_so, sign in ((CHALLENGER_SAYS_SO, 1.0), (CHAMPION_SAYS_SO, -1.0)):

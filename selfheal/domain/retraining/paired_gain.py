@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from selfheal.domain.retraining.evaluation import Evaluation, Scores
 
 GainMetric: TypeAlias = Literal["log_loss", "brier", "auc", "expected_cost"]
+PrimaryMetric: TypeAlias = Literal["f1"] | GainMetric
 
 NAMES: dict[GainMetric, str] = {
     "log_loss": "log loss",
@@ -64,6 +65,9 @@ class Costs:
 
     false_alarm: float
     miss: float
+
+
+EQUAL_COSTS = Costs(1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ def auc_gain(labels: IntArray, new: FloatArray, old: FloatArray, level: float) -
 def cost_gain(labels: IntArray, new: Scores, old: Scores, costs: Costs, level: float, seed: int) -> Gain:
     """Return the gain in the mean cost of the decisions, the champion's minus the challenger's."""
     counts = kind_counts(labels, new.predictions, old.predictions)
-    of_new, of_old = (_cost_by_kind(says_so, costs) for says_so in (CHALLENGER_SAYS_SO, CHAMPION_SAYS_SO))
+    of_new, of_old = (cost_by_kind(says_so, costs) for says_so in (CHALLENGER_SAYS_SO, CHAMPION_SAYS_SO))
 
     def difference(kinds: npt.NDArray[np.number]) -> FloatArray:
         return np.asarray(kinds @ (of_old - of_new) / kinds.sum(axis=-1), dtype=np.float64)
@@ -248,6 +252,6 @@ def _spread(variance: float, third: float, freedom: float = math.inf) -> Spread:
     return Spread(error, third / error**3 if error**3 > 0 else 0.0, freedom)
 
 
-def _cost_by_kind(says_so: npt.NDArray[np.bool_], costs: Costs) -> FloatArray:
+def cost_by_kind(says_so: npt.NDArray[np.bool_], costs: Costs) -> FloatArray:
     """Return the cost of a decision by kind of row; shape (8,)."""
     return costs.false_alarm * (~IS_POSITIVE & says_so) + costs.miss * (IS_POSITIVE & ~says_so)

@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -42,7 +42,7 @@ from selfheal.domain.retraining.evidence import (
     kind_counts,
     kinds_of,
 )
-from selfheal.domain.retraining.paired_gain import Costs, GainMetric, log_losses, paired_gain
+from selfheal.domain.retraining.paired_gain import EQUAL_COSTS, Costs, PrimaryMetric, log_losses, paired_gain
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -50,15 +50,12 @@ if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray, ModelContract
     from selfheal.domain.retraining.fitting import Folds
 
-PrimaryMetric: TypeAlias = Literal["f1"] | GainMetric
 Fit: TypeAlias = "Callable[[IntArray, FloatArray], Correction | None]"
 
 LEVEL = 0.16
 """One-sided level at which a primary metric counts as better, one standard error like that of the log loss. It promotes nothing: the
 gates have a level of their own. At 5 % a new fit is brought before them in most cases in which a constant would do, and passes less
 often (`benchmarks.repairs`)."""
-
-EQUAL_COSTS = Costs(1.0, 1.0)
 
 NAMES: dict[Repair, str] = {
     Repair.THRESHOLD: "another threshold",
