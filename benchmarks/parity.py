@@ -57,7 +57,7 @@ CLOCKED = (
 """Modules that ask for the time."""
 
 MAX_JOURNAL_BYTES = 64_000_000
-LEFT_OUT = ("decision_id", "mlflow_run_id", "model_sha256")
+LEFT_OUT = ("decision_id", "mlflow_run_id", "model_sha256", "cross_fitted_sha256")
 LATENCY_GATE = "shadow_scoring"
 """Its sentence says how long the models took."""
 

@@ -376,6 +376,14 @@ class Registry:
         """
         return from_dict(ShadowModel, json.loads(self._run_file(f"runs:/{run_id}/metadata.json")))
 
+    def stored_cross_fitted(self, model: ModelVersion | ShadowModel) -> bytes:
+        """Download what a cross-fitted model was judged by from the artifact store, bypassing this machine's cache, without a check.
+
+        Raises:
+            MissingArtifactError: if it is not there.
+        """
+        return self._run_file(f"runs:/{model.mlflow_run_id}/{CROSS_FITTED_FILE}")
+
     @contextmanager
     def _run(self, run_id: str | None, name: str) -> Iterator[str]:
         """Yield the id of the run to log to: the active run, which gets the name, or a new one, which ends with the block."""

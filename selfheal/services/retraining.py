@@ -341,6 +341,7 @@ def _judge(platform: LoopPlatform, shadow: ShadowModel, rows: TrainingSet, now: 
         gates=outcome.gates,
         data_sha256=rows.info.sha256,
         model_sha256=shadow.artifact_sha256,
+        cross_fitted_sha256=shadow.cross_fitted_sha256,
         gate_config_sha256=digest_of(limits),
         code_version=code_version(),
         verdict_number=None if champion is None else len(earlier) + 1,

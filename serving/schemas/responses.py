@@ -549,6 +549,9 @@ class DecisionDetail(DecisionInfo):
     gates: list[GateInfo]
     data_sha256: str | None = Field(description="digest of the training set")
     model_sha256: str | None = Field(description="digest of the model file")
+    cross_fitted_sha256: str | None = Field(
+        description="digest of what a cross-fitted challenger was judged by; null if it was not cross-fitted"
+    )
     gate_config_sha256: str | None = Field(description="digest of the gates' limits")
     code_version: str | None
     prev_hash: str = Field(description="hash of the record before it in the chain")

@@ -29,7 +29,7 @@ STORE_COLUMNS = ("position", "failed_gates", "prev_hash", "hash", REGISTERED_VER
 NESTED = ("conditions", "gates")
 """Fields that are lists of records."""
 
-ADDED_LATER = frozenset({"look", "gate_config", "onset", "declared"})
+ADDED_LATER = frozenset({"look", "gate_config", "onset", "declared", "cross_fitted_sha256"})
 """Fields that older decisions lack: a hash covers them only if they are known, so that older hashes remain valid."""
 
 

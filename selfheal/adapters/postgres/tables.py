@@ -354,6 +354,7 @@ def _retraining_decisions(metadata: MetaData) -> Table:
         Column("code_version", Text),
         Column("onset", JSONB(none_as_null=True)),
         Column("declared", Text),
+        Column("cross_fitted_sha256", Text),
         Column("prev_hash", Text, nullable=False),
         Column("hash", Text, nullable=False, unique=True),
         _one_of("action", Action, "retraining_decisions_action"),

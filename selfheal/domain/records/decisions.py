@@ -95,6 +95,8 @@ class Decision:
     """The change since which rows count, as it was seen at the decision; None: none was shown, or none was looked for."""
     declared: str | None = None
     """What a person has declared (`selfheal.domain.monitoring.declarations`)."""
+    cross_fitted_sha256: str | None = None
+    """Of what a verdict rests on besides the rows, if its challenger was cross-fitted; None: it was not, or an older release decided."""
 
     @property
     def failed_gates(self) -> tuple[str, ...]:

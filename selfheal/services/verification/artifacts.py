@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from selfheal.adapters.mlflow_registry import PRODUCTION_ALIAS
+from selfheal.adapters.mlflow_registry import CROSS_FITTED_FILE, PRODUCTION_ALIAS
 from selfheal.adapters.postgres import decisions, model_versions
 from selfheal.adapters.postgres.baseline import baseline_path, baseline_row
 from selfheal.domain.records import JUDGED, Decision, ModelVersion
@@ -48,7 +48,7 @@ def check_references(platform: Platform, on_step: OnStep) -> CheckResult:
 def check_training_sets(
     platform: Platform, verdicts: Iterable[Decision], on_step: OnStep, *, with_versions: bool = True
 ) -> CheckResult:
-    """Check the training sets of these verdicts and, by default, of all versions.
+    """Check the training sets of these verdicts and, by default, of all versions; and what cross-fitted ones were judged by.
 
     Each is compared with the digests in its run and in the chain.
     """
@@ -66,7 +66,35 @@ def check_training_sets(
                     raise IntegrityError(
                         f"it has sha256 {found}, decision {decision.decision_id} rests on {decision.data_sha256}"
                     )
+        _check_cross_fitted(platform, check, run_id, decided.get(run_id, ()))
     return check.result()
+
+
+def _check_cross_fitted(platform: Platform, check: Check, run_id: str, decided: Collection[Decision]) -> None:
+    """Check what a cross-fitted challenger was judged by; a run without a record is a finding of its training set."""
+    try:
+        shadow = platform.registry.shadow_of_run(run_id)
+    except MissingArtifactError:
+        return
+    if shadow.cross_fitted_sha256 is None and all(one.cross_fitted_sha256 is None for one in decided):
+        return
+    with check.checking(f"{CROSS_FITTED_FILE} of run {run_id}"):
+        found = hashlib.sha256(platform.registry.stored_cross_fitted(shadow)).hexdigest()
+        problem = next(cross_fitted_problems(found, shadow.cross_fitted_sha256, decided), None)
+        if problem is not None:
+            raise IntegrityError(problem)
+
+
+def cross_fitted_problems(found: str, of_run: str | None, decided: Iterable[Decision]) -> Iterator[str]:
+    """Yield where the digest of what a challenger was judged by is another one in its run or in a decision of the chain.
+
+    Verdicts of releases that did not record it have None, and are compared with the run alone.
+    """
+    if found != of_run:
+        yield f"it has sha256 {found}, its run names {of_run}; restore it from a backup"
+    for decision in decided:
+        if decision.cross_fitted_sha256 not in {None, found}:
+            yield f"it has sha256 {found}, decision {decision.decision_id} rests on {decision.cross_fitted_sha256}"
 
 
 def check_alias(platform: Platform) -> CheckResult:

@@ -74,6 +74,10 @@ def recompute(platform: Platform, verdict: Decision) -> GateOutcome:
     rows = platform.registry.training_set(shadow)
     if rows.info.sha256 != verdict.data_sha256:
         raise IntegrityError(f"it rests on rows with sha256 {verdict.data_sha256}, its run has {rows.info.sha256}")
+    if verdict.cross_fitted_sha256 not in {None, shadow.cross_fitted_sha256}:
+        raise IntegrityError(
+            f"its challenger was judged by what has sha256 {verdict.cross_fitted_sha256}, its run has {shadow.cross_fitted_sha256}"
+        )
     evaluation = evaluation_of(platform, shadow, _champion(platform, verdict), rows, verdict.n_labels)
     outcome = evaluate_gates(evaluation, limits, recorded_place(verdict), gates=gates)
     computed = {gate.name for gate in outcome.gates}

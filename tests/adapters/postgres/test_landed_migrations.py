@@ -42,6 +42,7 @@ LANDED = {
     "0017_entities": "0697aa1e9934f297c37558703bd27a014ea0a5f4bdca5485b91a100df7df2dfb",
     "0018_seasons": "2460dbc86604a76397bc805a9b7683a341b727618c3fd96c693716207220e1c6",
     "0019_accepted_periods": "096ae432fdbd2823006094b13e8929d3a88a0d906e013fd56797be988c3a0ffa",
+    "0020_cross_fitted": "7b860f716709090e861a64f1f3304fed00f013a1cc4ddfb858c72951188b53dd",
 }
 """SHA-256 of each migration's file. A new one gets a line; a line that is here never changes."""
 
@@ -122,4 +123,18 @@ def test_declarations_in_the_chain_are_not_rewritten_by_a_downgrade(store: Store
         store.engine.begin() as connection,
     ):
         command.downgrade(migrate.alembic_config(store, connection), "0017")
+    assert decisions.chain_problems(store) == []
+
+
+def test_verdicts_with_a_digest_that_earlier_releases_do_not_know_are_not_rewritten_by_a_downgrade(
+    store: Store,
+) -> None:
+    from alembic import command
+
+    decisions.append(store, builders.decision(action=Action.REJECT, cross_fitted_sha256="c" * 64))
+    with (
+        pytest.raises(RuntimeError, match=r"1 verdicts on cross-fitted challengers.*restore a backup"),
+        store.engine.begin() as connection,
+    ):
+        command.downgrade(migrate.alembic_config(store, connection), "0019")
     assert decisions.chain_problems(store) == []

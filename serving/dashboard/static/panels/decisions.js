@@ -143,13 +143,14 @@ function changed({ at: when, low, high, shown_by: by }) {
 }
 
 /** The first characters of the digests in the decision record. */
-function digests({ decision_id: id, hash, prev_hash: before, data_sha256: data, model_sha256: model }) {
+function digests({ decision_id: id, hash, prev_hash: before, data_sha256: data, model_sha256: model, cross_fitted_sha256: judged }) {
   const all = [
     ["decision", id],
     ["hash", hash],
     ["after", before],
     ["data", data],
     ["model", model],
+    ["judged by", judged],
   ];
   return all.filter(([, value]) => value).map(([name, value]) => [name, value.slice(0, 16)]);
 }
