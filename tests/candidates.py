@@ -17,8 +17,8 @@ import numpy as np
 from selfheal.adapters.mlflow_store import EXPERIMENT
 from selfheal.adapters.postgres import model_versions
 from selfheal.domain.contract import TRUE_LABEL
-from selfheal.domain.records import Action, GateVerdict, ScoreMetrics, ShadowModel, TrainingSetInfo
-from selfheal.kit.serialization import from_dict
+from selfheal.domain.records import Action, GateVerdict, Repair, ScoreMetrics, ShadowModel, TrainingSetInfo
+from selfheal.kit.serialization import from_dict, to_json
 from tests import builders
 from tests.times import T0
 from tests.traffic import toy_rows
@@ -46,6 +46,16 @@ def mlflow_client(platform: Platform) -> MlflowClient:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=platform.settings.mlflow_tracking_uri)
+
+
+def repair_of(platform: Platform, version: int, repair: Repair) -> ShadowModel:
+    """A twin of the champion whose run says that it is a repair of a version."""
+    twin = replace(twin_of_champion(platform), params={"repair": repair.value, "repaired_version": version})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "metadata.json"
+        path.write_bytes(to_json(twin))
+        mlflow_client(platform).log_artifact(twin.mlflow_run_id, str(path))
+    return twin
 
 
 def twin_of_champion(platform: Platform) -> ShadowModel:

@@ -128,6 +128,19 @@ def recurs_in(rows: pd.DataFrame, others: pd.DataFrame, contract: ModelContract)
     return found
 
 
+def of_newest_entities(rows: pd.DataFrame, wanted: int, clusters: IntArray) -> npt.NDArray[np.bool_]:
+    """Return which rows are of the entities with the newest rows, which have at least `wanted`."""
+    who = np.unique(clusters, return_inverse=True)[1]
+    last = np.zeros(int(who.max()) + 1, dtype=np.int64)
+    last[who] = np.arange(len(rows))  # the last of several assignments stays
+    newest_first = np.argsort(-last)
+    n_entities = int(np.searchsorted(np.cumsum(np.bincount(who)[newest_first]), wanted)) + 1
+    since = last[newest_first[n_entities - 1]]
+    if "created_at" in rows.columns:  # entities whose newest rows are of one moment stay together
+        since = int((rows["created_at"] < rows["created_at"].iloc[since]).sum())
+    return np.asarray(last[who] >= since)
+
+
 def fold_groups(rows: pd.DataFrame, contract: ModelContract, clusters: Clusters) -> Clusters:
     """Return which rows may not be on both sides of a fold, however few recur: an entity's, and equal inputs if that is one case.
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ModelVersion,
         PerformanceReport,
         ProbationReport,
+        Promotion,
         ProxyMetrics,
         SeasonMemory,
         ShadowModel,
@@ -168,6 +169,9 @@ class VersionRepository(Protocol):
 
     def was_rolled_back(self, version: int) -> bool:
         """Return whether a rollback ended this version's latest time in production."""
+
+    def rollback_of(self, version: int) -> Promotion | None:
+        """Return the rollback that ended this version's latest time in production; None if none did."""
 
     def record_probation(self, report: ProbationReport, promoted_at: datetime, now: datetime) -> None:
         """Record how a probation ended; keep an earlier record."""

@@ -22,6 +22,8 @@ from selfheal.domain.retraining.conditions import (
     unmet,
 )
 from selfheal.domain.retraining.dataset import (
+    ORIGIN,
+    ORIGINAL,
     WEIGHT,
     OriginalRows,
     TrainingSet,
@@ -41,7 +43,7 @@ from selfheal.kit.code_version import code_version
 from selfheal.kit.errors import IntegrityError, InvalidDataError, MissingArtifactError, TrainingFailedError
 from selfheal.kit.serialization import digest_of
 from selfheal.services.live_traffic import score_live_traffic
-from selfheal.services.repairs import ladder_for
+from selfheal.services.repairs import ladder_for, lineage
 from selfheal.services.retraining_signals import (
     bootstrap_parts,
     first_moment,
@@ -214,7 +216,8 @@ def _with_rows_before(
 def original_rows(platform: LoopPlatform, champion: ModelVersion) -> OriginalRows | None:
     """Return the newest rows that the champion learned from or was judged on, with their weights; else the first baseline.
 
-    None if the contract has changed since, because the rows have other features.
+    A repaired champion keeps the fit of an earlier version (`lineage`): that version's rows come first, then the labels of each
+    repair since. None if the contract has changed since, because the rows have other features.
 
     Raises:
         IntegrityError: if the rows do not match their recorded digest.
@@ -222,17 +225,34 @@ def original_rows(platform: LoopPlatform, champion: ModelVersion) -> OriginalRow
     if champion.contract_hash != platform.contract.hash:
         return None
     max_rows = platform.settings.training_max_rows
+    *repaired, fitted = lineage(platform, champion)
+    rows = _rows_of_fit(platform, fitted)
+    if rows is not None and repaired:
+        labels = [_labels_of_repair(platform, version) for version in reversed(repaired)]
+        rows = rows.followed_by(labels, f"version {champion.version} and what it repairs were fitted to")
+    return None if rows is None else rows.newest(max_rows)
+
+
+def _rows_of_fit(platform: LoopPlatform, version: ModelVersion) -> OriginalRows | None:
     try:
-        kept = platform.registry.training_set(champion)
+        kept = platform.registry.training_set(version)
     except MissingArtifactError:  # registered before training sets were stored, or by other means
         baseline = platform.traffic.baseline()
         if baseline is None:
             return None
         frame, _ = platform.contract.without_unusable(platform.contract.feature_frame(baseline))
         frame = frame.assign(**{TRUE_LABEL: baseline[TRUE_LABEL]}).assign(**{WEIGHT: 1.0})
-        return OriginalRows(frame.iloc[-max_rows:], "the first baseline")
-    source = f"the training set of version {champion.version} ({kept.info.source})"
-    return OriginalRows(kept.frame.iloc[-max_rows:], source)
+        return OriginalRows(frame, "the first baseline")
+    return OriginalRows(kept.frame, f"the training set of version {version.version} ({kept.info.source})")
+
+
+def _labels_of_repair(platform: LoopPlatform, version: ModelVersion) -> pd.DataFrame | None:
+    """Return the recent rows that a repair was fitted to; its original rows are those of the fit. None if they were not stored."""
+    try:
+        frame = platform.registry.training_set(version).frame
+    except MissingArtifactError:
+        return None
+    return frame[frame[ORIGIN] != ORIGINAL]
 
 
 OpenRun = Callable[[str | None], str | None]

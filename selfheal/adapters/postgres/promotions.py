@@ -76,9 +76,14 @@ def has_taken_effect(store: Store, decision_id: str) -> bool:
 
 def was_rolled_back(store: Store, version: int) -> bool:
     """Return whether a rollback ended this version's latest time in production."""
+    return rollback_of(store, version) is not None
+
+
+def rollback_of(store: Store, version: int) -> Promotion | None:
+    """Return the rollback that ended this version's latest time in production; None if none did."""
     table = store.tables.promotions
     row = _newest(store, _with_actions(store).where(table.c.replaced_version == version))
-    return row is not None and row.action == Action.ROLLBACK.value
+    return None if row is None or row.action != Action.ROLLBACK.value else _record(row)
 
 
 def _with_actions(store: Store) -> Select[Any]:
@@ -94,4 +99,4 @@ def _newest(store: Store, query: Select[Any]) -> Row[Any] | None:
 
 
 def _record(row: Row[Any]) -> Promotion:
-    return from_dict(Promotion, dict(row._mapping))
+    return from_dict(Promotion, {name: value for name, value in row._mapping.items() if name != "action"})

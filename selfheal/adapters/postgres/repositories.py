@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         ModelVersion,
         PerformanceReport,
         ProbationReport,
+        Promotion,
         ProxyMetrics,
         SeasonMemory,
         SpoiledPeriod,
@@ -170,6 +171,9 @@ class PostgresVersions:
 
     def was_rolled_back(self, version: int) -> bool:
         return promotions.was_rolled_back(self.store, version)
+
+    def rollback_of(self, version: int) -> Promotion | None:
+        return promotions.rollback_of(self.store, version)
 
     def record_probation(self, report: ProbationReport, promoted_at: datetime, now: datetime) -> None:
         probations.record_outcome(self.store, report, promoted_at, now)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from selfheal.domain.clusters import ENTITY, Clusters, key_clusters, recurs_in
+from selfheal.domain.clusters import ENTITY, Clusters, key_clusters, of_newest_entities, recurs_in
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.records import Onset, TrainingSetInfo
 from selfheal.domain.retraining.class_counts import CROSS_FITTED, EVALUATION, TRAIN, PartCounts, shortfall
@@ -76,6 +76,21 @@ class OriginalRows:
     frame: pd.DataFrame
     source: str
 
+    def newest(self, max_rows: int) -> OriginalRows:
+        """Return the newest `max_rows` of them."""
+        return replace(self, frame=self.frame.iloc[-max_rows:])
+
+    def followed_by(self, rows: Sequence[pd.DataFrame | None], what: str) -> OriginalRows:
+        """Return them with these later rows after them, oldest first; `what` names those for people."""
+        import pandas as pd
+
+        known = [one for one in rows if one is not None and len(one) > 0]
+        if not known:
+            return self
+        later = pd.concat(known, ignore_index=True)
+        frame = pd.concat([self.frame, later], ignore_index=True)
+        return OriginalRows(frame, f"{self.source}, and {len(later):,} rows that {what}")
+
 
 def training_set(
     rows: pd.DataFrame,
@@ -97,7 +112,8 @@ def training_set(
     evaluation, with all their rows. Without a key, training rows whose inputs occur among the evaluation rows too, or nearly so
     where such rows recur, are dropped, because a model could have memorised them, unless the contract says that they are different
     cases (`equal_inputs_are_one_case`). Original rows join the training part with the weight that `choose_weight` finds; with weight
-    0 they are omitted.
+    0 they are omitted. Those of evaluated entities are dropped alike, unless rows are cross-fitted: there they teach whatever does
+    not judge their entity (`training`).
 
     Args:
         rows: all features and `true_label`, oldest first; with `created_at` if the rows are logged predictions.
@@ -122,7 +138,9 @@ def training_set(
         learn, n_copied = learn[~is_copied], int(is_copied.sum())
     _refuse_give_away(learn, contract)
 
-    old = None if original is None else original.frame[~recurs_in(original.frame, judge, contract)]
+    old = None if original is None else original.frame
+    if old is not None and not is_cross_fitted:
+        old = old[~recurs_in(old, judge, contract)]
     choice = None if old is None else choose_weight(learn, old, contract, seed)
     is_mixed = choice is not None and choice.weight > 0
     frames = (
@@ -281,23 +299,10 @@ def _cut(rows: pd.DataFrame, min_evaluation_rows: int, clusters: Clusters) -> tu
     """Return the rows to learn from and those for evaluation: strictly later, or of the entities that came last."""
     wanted = max(round(len(rows) * EVALUATION_SHARE), min_evaluation_rows)
     if clusters is not None:
-        is_newest = _of_newest_entities(rows, min(wanted, len(rows)), clusters)
+        is_newest = of_newest_entities(rows, min(wanted, len(rows)), clusters)
         return rows[~is_newest], rows[is_newest]
     n_evaluation = _n_evaluation(rows, wanted)
     return rows.iloc[: len(rows) - n_evaluation], rows.iloc[len(rows) - n_evaluation :]
-
-
-def _of_newest_entities(rows: pd.DataFrame, wanted: int, clusters: npt.NDArray[np.int64]) -> BoolArray:
-    """Return which rows are of the entities with the newest rows, which have at least `wanted`."""
-    who = np.unique(clusters, return_inverse=True)[1]
-    last = np.zeros(int(who.max()) + 1, dtype=np.int64)
-    last[who] = np.arange(len(rows))  # the last of several assignments stays
-    newest_first = np.argsort(-last)
-    n_entities = int(np.searchsorted(np.cumsum(np.bincount(who)[newest_first]), wanted)) + 1
-    since = last[newest_first[n_entities - 1]]
-    if "created_at" in rows.columns:  # entities whose newest rows are of one moment stay together
-        since = int((rows["created_at"] < rows["created_at"].iloc[since]).sum())
-    return np.asarray(last[who] >= since)
 
 
 def _counts(learn: pd.DataFrame, judge: pd.DataFrame, is_copied: BoolArray) -> tuple[PartCounts, PartCounts]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfheal.domain.clusters import Clusters, fold_groups, row_clusters
+from selfheal.domain.clusters import Clusters, fold_groups, recurs_in, row_clusters, within
 from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract
 from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.monitoring.performance import score_metrics
@@ -275,29 +275,38 @@ def grid_as_text(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
 def _rows(learn: pd.DataFrame, contract: ModelContract, seed: int, *, in_blocks: bool = False) -> _Rows:
     y = learn[TRUE_LABEL].to_numpy(dtype=np.int64)
     n_original = int((learn[ORIGIN] == ORIGINAL).sum())
-    clusters = _recent_clusters(learn, contract, n_original) if in_blocks else row_clusters(learn, contract)
+    clusters = _clusters(learn, contract, n_original)
+    parted = fold_groups(learn, contract, clusters) if in_blocks else clusters
     original, recent = np.arange(n_original), np.arange(n_original, len(learn))
-    groups = None if clusters is None else clusters[recent]
-    if in_blocks:
-        groups = fold_groups(learn.iloc[n_original:], contract, groups)
+    groups = within(parted, np.arange(len(learn)) >= n_original)
     blocks = blocks_of_time(y[recent], FOLDS, groups) if in_blocks else None
     if groups is not None and blocks is None:
         _refuse_few_entities(y[recent], groups)
     cut = _cut(y[recent], groups, seed) if blocks is None else iter(blocks)
     folds = [(np.concatenate([original, recent[others]]), recent[fold]) for others, fold in cut]
-    if clusters is not None:
-        folds = [(others[~np.isin(clusters[others], clusters[fold])], fold) for others, fold in folds]
+    if parted is not None:
+        folds = [(others[~np.isin(parted[others], parted[fold])], fold) for others, fold in folds]
     weights = learn[WEIGHT].to_numpy(dtype=np.float64)
     return _Rows(_matrix(learn, contract), y, weights, folds, n_original, clusters, in_blocks)
 
 
-def _recent_clusters(learn: pd.DataFrame, contract: ModelContract, n_original: int) -> Clusters:
-    """Return the entity of each row, each original row being its own: none of theirs is among the recent rows (`training_set`).
+def _clusters(learn: pd.DataFrame, contract: ModelContract, n_original: int) -> Clusters:
+    """Return the entity of each row; None if every row is its own.
 
-    Many original rows would hide that the few recent ones recur.
+    Where all rows together hardly recur, it is asked again of the recent rows and the original ones of their entities: many
+    original rows of others would hide that these do.
     """
-    recent = row_clusters(learn.iloc[n_original:], contract)
-    return None if recent is None else np.concatenate([recent.max() + 1 + np.arange(n_original), recent])
+    found = row_clusters(learn, contract)
+    if found is not None or n_original == 0:
+        return found
+    recent = learn.iloc[n_original:]
+    is_related = np.append(recurs_in(learn.iloc[:n_original], recent, contract), np.ones(len(recent), dtype=np.bool_))
+    related = row_clusters(learn[is_related], contract)
+    if related is None:
+        return None
+    everyone: IntArray = related.max() + 1 + np.arange(len(learn))
+    everyone[is_related] = related
+    return everyone
 
 
 def _refuse_few_entities(y: IntArray, clusters: IntArray) -> None:

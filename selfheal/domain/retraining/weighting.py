@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfheal.domain.clusters import recurs_in, row_clusters
+from selfheal.domain.clusters import of_newest_entities, recurs_in, row_clusters
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.retraining.fitting import build_pipeline, can_weigh, fit
 from selfheal.domain.retraining.search import PreparedFold, prepare, split_before
@@ -49,14 +49,20 @@ def choose_weight(recent: pd.DataFrame, original: pd.DataFrame, contract: ModelC
         w* = argmin_w  - mean over the later 30 % of [ y log p_w(x) + (1 - y) log(1 - p_w(x)) ]
 
     This is forward validation. Sugiyama, Krauledat and Mueller (2007, Journal of Machine Learning Research 8) weight the
-    validation rows; here they come from the target population itself. Evaluation rows are not used.
+    validation rows; here they come from the target population itself. Evaluation rows are not used. Where rows recur, the later
+    rows are those of the entities that came last, with all their rows: else hardly any entity would be left to learn from.
 
     Args:
         recent: recent training rows, oldest first: features and `true_label`.
         original: the champion's rows: features, `true_label`, and the `weight` they had then.
     """
     n_later = round(len(recent) * INNER_SHARE)
-    earlier, later = recent.iloc[: len(recent) - n_later], recent.iloc[len(recent) - n_later :]
+    clusters = row_clusters(recent, contract)
+    if clusters is None:
+        is_later = np.arange(len(recent)) >= len(recent) - n_later
+    else:
+        is_later = of_newest_entities(recent, n_later, clusters)
+    earlier, later = recent[~is_later], recent[is_later]
     earlier, original = _of_others(earlier, later, contract), _of_others(original, later, contract)
     if len(original) == 0 or n_later == 0:
         return WeightChoice(0.0, {}, "there are no original rows to weigh")
@@ -67,17 +73,13 @@ def choose_weight(recent: pd.DataFrame, original: pd.DataFrame, contract: ModelC
     best = min(known, key=lambda w: known[w]) if known else 0.0
     reason = (
         f"original rows count {best:g}: of the weights {', '.join(f'{w:g}' for w in candidates)} it gives the lowest log loss on "
-        f"the later {n_later:,} of {len(recent):,} recent training rows"
+        f"the later {len(later):,} of {len(recent):,} recent training rows"
     )
     return WeightChoice(best, {f"{w:g}": loss for w, loss in losses.items()}, reason)
 
 
 def _of_others(rows: pd.DataFrame, later: pd.DataFrame, contract: ModelContract) -> pd.DataFrame:
-    """Return the rows of entities that are not among the later rows, where entities recur: these would be remembered."""
-    import pandas as pd
-
-    if row_clusters(pd.concat([rows, later], ignore_index=True), contract) is None:
-        return rows
+    """Return the rows of entities that are not among the later rows, however few those are: they would be remembered."""
     return rows[~recurs_in(rows, later, contract)]
 
 

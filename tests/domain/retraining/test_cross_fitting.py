@@ -18,7 +18,16 @@ from selfheal.domain.monitoring.performance import score_metrics
 from selfheal.domain.records import Onset, Repair
 from selfheal.domain.retraining.class_counts import CROSS_FITTED, EVALUATION, TRAIN
 from selfheal.domain.retraining.cross_fitting import SERVED, CrossFitted, blocks_of_time, decisions_of_others
-from selfheal.domain.retraining.dataset import LOGGED, ORIGIN, ORIGINAL, WEIGHT, OriginalRows, TrainingSet, part_counts
+from selfheal.domain.retraining.dataset import (
+    LOGGED,
+    ORIGIN,
+    ORIGINAL,
+    WEIGHT,
+    OriginalRows,
+    TrainingSet,
+    part_counts,
+    training_set,
+)
 from selfheal.domain.retraining.evaluation import Evaluation, Scores
 from selfheal.domain.retraining.repairs import Incumbent, Ladder
 from selfheal.domain.retraining.threshold import f1_optimal_threshold
@@ -91,18 +100,54 @@ def of_machines(n_rows: int, n_machines: int, seed: int = 1) -> pd.DataFrame:
     return rows.assign(_entity=[f"machine {n}" for n in np.arange(n_rows) % n_machines])
 
 
+def after(originals: pd.DataFrame, recent: pd.DataFrame) -> pd.DataFrame:
+    """Original rows and recent ones, as a training set has them."""
+    learn: pd.DataFrame = pd.concat([originals, recent], ignore_index=True)
+    learn[ORIGIN], learn[WEIGHT] = np.where(learn.index < len(originals), ORIGINAL, LOGGED), 1.0
+    return learn
+
+
+@pytest.mark.parametrize("in_blocks", [True, False])
 @pytest.mark.parametrize("n_original", [0, 5_000, 20_000])
-def test_however_many_original_rows_there_are_no_row_is_judged_by_its_own_entity(n_original: int) -> None:
+def test_however_many_original_rows_there_are_no_row_is_judged_by_its_own_entity(
+    n_original: int, in_blocks: bool
+) -> None:
     """Rows of others would hide that the few recent ones recur."""
-    recent = of_machines(600, 300)
     others = labelled(n_original, 2).assign(_entity=[f"other {n}" for n in range(n_original)])
-    learn: pd.DataFrame = pd.concat([others, recent], ignore_index=True)
-    learn[ORIGIN], learn[WEIGHT] = np.where(learn.index < n_original, ORIGINAL, LOGGED), 1.0
-    found = _rows(learn, keyed, 1, in_blocks=True)
+    learn = after(others, of_machines(600, 300))
+    found = _rows(learn, keyed, 1, in_blocks=in_blocks)
     machines = learn["_entity"].to_numpy()
     for others_of_block, block in found.folds:
         assert not set(machines[others_of_block]) & set(machines[block])
         assert len(others_of_block) >= n_original
+
+
+@pytest.mark.parametrize("in_blocks", [True, False])
+def test_an_original_row_teaches_whatever_does_not_judge_its_entity(in_blocks: bool) -> None:
+    """Each machine of today is among the original rows, of which most are of others."""
+    originals = labelled(20_000, 2).assign(_entity=[f"machine {n}" for n in range(20_000)])
+    learn = after(originals, of_machines(600, 600))
+    machines, taught = learn["_entity"].to_numpy(), set()
+    for others_of_block, block in _rows(learn, keyed, 1, in_blocks=in_blocks).folds:
+        assert not set(machines[others_of_block]) & set(machines[block])
+        taught |= {row for row in others_of_block if row < 20_000}
+    assert len(taught) == 20_000
+
+
+def test_after_a_change_original_rows_of_machines_that_are_back_teach() -> None:
+    """All of them were dropped, since all of today's rows judge: with customers that come again hardly any row was left."""
+    before = OriginalRows(of_machines(1_500, 100, seed=4).assign(weight=1.0), "the champion's rows")
+    found = training_set(
+        of_machines(600, 100),
+        keyed,
+        source="s",
+        min_evaluation_rows=100,
+        label_coverage_pct=None,
+        original=before,
+        onset=CHANGED,
+    )
+    assert found.info.original_weight
+    assert found.info.n_original == 1_500
 
 
 def test_folds_that_are_no_blocks_part_equal_inputs_neither() -> None:

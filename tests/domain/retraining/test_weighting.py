@@ -15,9 +15,9 @@ from sklearn.pipeline import Pipeline
 from selfheal.domain.contract import TRUE_LABEL
 from selfheal.domain.retraining.dataset import WEIGHT
 from selfheal.domain.retraining.fitting import fit
-from selfheal.domain.retraining.weighting import CANDIDATE_WEIGHTS, choose_weight
+from selfheal.domain.retraining.weighting import CANDIDATE_WEIGHTS, _of_others, choose_weight
 from tests.domain.retraining.rows import FEATURES, shifted
-from tests.toy_use_case import contract
+from tests.toy_use_case import contract, keyed
 
 N_TRIES = 20
 
@@ -95,3 +95,12 @@ def test_recent_rows_of_one_class_alone_cannot_be_fitted_and_original_ones_are_n
 def test_without_original_rows_there_is_nothing_to_weigh() -> None:
     choice = choose_weight(shifted(300, 1), shifted(10, 2).iloc[:0], contract, 0)
     assert (choice.weight, choice.log_losses) == (0.0, {})
+
+
+def test_rows_that_choose_the_weight_are_not_remembered_however_many_rows_of_others_teach() -> None:
+    """100 later rows are of machines among 20,000: all rows together hardly recur."""
+    original = shifted(20_000, 1).assign(_entity=[f"machine {n}" for n in range(20_000)])
+    later = shifted(100, 2).assign(_entity=[f"machine {n}" for n in range(100)])
+    left = _of_others(original, later, keyed)
+    assert left["_entity"].tolist() == [f"machine {n}" for n in range(100, 20_000)]
+    assert len(_of_others(original, later.assign(_entity=[f"new {n}" for n in range(100)]), keyed)) == 20_000

@@ -101,8 +101,11 @@ class MemoryVersions:
         return any(switch.promotion.decision_id == decision_id for switch in self._switches)
 
     def was_rolled_back(self, version: int) -> bool:
+        return self.rollback_of(version) is not None
+
+    def rollback_of(self, version: int) -> Promotion | None:
         found = [switch for switch in self._switches if switch.promotion.replaced_version == version]
-        return bool(found) and found[-1].action is Action.ROLLBACK
+        return found[-1].promotion if found and found[-1].action is Action.ROLLBACK else None
 
     def record_probation(self, report: ProbationReport, promoted_at: datetime, now: datetime) -> None:  # noqa: ARG002
         self._probations.setdefault((report.version, promoted_at), report)
