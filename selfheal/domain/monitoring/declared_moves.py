@@ -11,16 +11,14 @@ Belongs here: what follows. What is declared is in `selfheal.domain.monitoring.d
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from selfheal.domain.derivation import inputs_of_derived
-from selfheal.domain.monitoring.seasons import MISSING, Calm, Channel, Explained, Move, Position, explain
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from selfheal.domain.contract import ModelContract
+    from selfheal.domain.monitoring.seasons import Calm
 
 
 def followers(contract: ModelContract, declared: Collection[str]) -> dict[str, tuple[str, ...]]:
@@ -55,9 +53,10 @@ class DeclaredMoves:
         """Return the columns that neither have moved by declaration nor are computed from such a one."""
         return [name for name in names if name not in self.moved and name not in self.sources]
 
-    def followed(self, name: str) -> str:
-        """Return why a column's move follows."""
-        return f"with {self._who(self.sources[name])}, from which it is computed"
+    @property
+    def following(self) -> dict[str, str]:
+        """Return why a move of each of the columns follows that are computed from what has moved (`seasons.explain`)."""
+        return {name: f"with {self._who(found)}, from which it is computed" for name, found in self.sources.items()}
 
     def together(self, auc: float | None) -> str:
         """Return why all columns together have moved; `auc` is the classifier's on the others, None if there are none."""
@@ -66,21 +65,3 @@ class DeclaredMoves:
 
     def _who(self, names: Sequence[str]) -> str:
         return " and ".join(f"{name} ({self.moved[name]})" for name in names)
-
-
-def explain_with(
-    declared: DeclaredMoves,
-    moves: Sequence[Move],
-    calm: Calm,
-    now: datetime,
-    positions: Sequence[Position],
-    compared: Collection[Channel],
-) -> Explained:
-    """Explain the moves (`seasons.explain`), among them those that follow a declared column if nothing else is left."""
-    found = explain(moves, calm, now, positions, compared)
-    left = [move.kind for move in moves if move.kind not in found.sentences]
-    is_followed = all(kind.column in declared.sources and kind.direction not in MISSING for kind in left)
-    if not left or not is_followed:
-        return found
-    following = {kind.column: declared.followed(kind.column) for kind in left}
-    return explain(moves, replace(calm, declared={**calm.declared, **following}), now, positions, compared)

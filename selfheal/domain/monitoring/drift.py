@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeGuard
 
-from selfheal.domain.monitoring.declared_moves import DeclaredMoves, explain_with
+from selfheal.domain.monitoring.declared_moves import DeclaredMoves
 from selfheal.domain.monitoring.multivariate import MATERIAL_AUC, MAX_DOMAIN_ROWS, DomainCheck, domain_check
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.monitoring.seasons import (
@@ -28,6 +28,7 @@ from selfheal.domain.monitoring.seasons import (
     Kind,
     Move,
     Position,
+    explain,
     margin,
 )
 from selfheal.domain.monitoring.shift import Distances, Sample, column_shift, ks_distance, share_p_value
@@ -199,7 +200,7 @@ def _explain(
     positions = [position for one in compared for position in one.positions()]
     channels = {channel for one in compared for channel in one.channels()}
     channels |= set() if domain is None or together else {TOGETHER.channel}
-    found = explain_with(declared, moves, calm, now, positions, channels)
+    found = explain(moves, calm, now, positions, channels, declared.following)
     return domain, replace(found, sentences={**found.sentences, **together})
 
 

@@ -160,6 +160,7 @@ def explain(
     now: datetime,
     positions: Iterable[Position] = (),
     compared: Collection[Channel] | None = None,
+    following: Mapping[str, str] | None = None,
 ) -> Explained:
     """Return which moves are explained by what is remembered, and the memory after this tick.
 
@@ -167,6 +168,7 @@ def explain(
         now: end of the tick's window.
         positions: of all columns, from which the variance between blocks is learned unless they have drifted.
         compared: what the tick has compared: whatever else is remembered neither lasts nor returns. None: all.
+        following: columns whose values move with a declared one, each with why: their moves are explained if no other is left.
     """
     memory = calm.memory
     spreads = {(one.column, one.window): one for one in memory.spreads}
@@ -175,19 +177,22 @@ def explain(
     for past in memory.excursions:
         kind, seen = _kind_of(past), replace(past, is_spoiled=past.is_spoiled or (is_spoiled and not past.is_over))
         known[kind] = _settled(seen, memory, now) if compared is None or kind.channel in compared else seen
+    begun = {move.kind: _begun(known.get(move.kind), move.kind, now) for move in moves}
     sentences: dict[Kind, str] = {}
     for move in moves:
-        under_way = _begun(known.get(move.kind), move.kind, now)
         declared = None if move.kind.direction in MISSING else calm.declared.get(move.kind.column)
         amplitude = _amplitude(spreads.get(move.kind[:2]))
-        sentence = declared or _sentence(under_way, move, now, amplitude)
+        sentence = declared or _sentence(begun[move.kind], move, now, amplitude)
         if sentence:
             sentences[move.kind] = sentence
+    sentences |= _followed([move.kind for move in moves], sentences, following or {})
+    for move in moves:
+        under_way = begun[move.kind]
         known[move.kind] = replace(
             under_way,
             until=now,
             effect=max(under_way.effect, move.effect),
-            is_reported=under_way.is_reported or not sentence,
+            is_reported=under_way.is_reported or move.kind not in sentences,
         )
     drifted = {move.kind[:2] for move in moves if move.kind not in sentences}
     for one in positions:
@@ -202,6 +207,15 @@ def explain(
             spreads=tuple(_latest(spreads.values(), now)),
         ),
     )
+
+
+def _followed(kinds: Sequence[Kind], sentences: Mapping[Kind, str], following: Mapping[str, str]) -> dict[Kind, str]:
+    """Return why moves follow a declared column; nothing if a move is left that does not."""
+    left = [kind for kind in kinds if kind not in sentences]
+    if any(kind.column not in following or kind.direction in MISSING for kind in left):
+        return {}
+    columns = {kind.column for kind in left}
+    return {kind: following[kind.column] for kind in kinds if kind.column in columns and kind.direction not in MISSING}
 
 
 def _latest(remembered: Iterable[Remembered], now: datetime) -> list[Remembered]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from selfheal.domain.monitoring import seasons
 from selfheal.domain.monitoring.declared_moves import followers
 from selfheal.domain.monitoring.drift import PROBABILITY
-from selfheal.domain.monitoring.seasons import Calm
+from selfheal.domain.monitoring.seasons import Calm, Kind
 from selfheal.domain.monitoring.triage import HarmLimits, triage
-from selfheal.domain.records import DriftReport, SeasonMemory, Shortfall, Verdict
+from selfheal.domain.records import DriftReport, Excursions, SeasonMemory, Shortfall, Verdict
 from tests.builders import performance, regret, window
 from tests.domain.monitoring.toy_drift import detected
 from tests.toy_use_case import contract
@@ -70,6 +71,22 @@ def test_what_is_computed_from_a_declared_column_follows_it(reference: pd.DataFr
         assert f"{follower} has moved higher with load_ratio ({BY_ANN}), from which it is computed" in told
     assert "the columns together have moved with load_ratio" in told
     assert "without it a classifier's AUC is 0.5" in told
+
+
+def test_what_has_moved_is_explained_once_also_where_moves_follow_a_declared_column(
+    reference: pd.DataFrame, heavy: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time settles and remembers up to a hundred excursions anew."""
+    began: list[Kind] = []
+    begin = seasons._begun
+
+    def counted(one: Excursions | None, kind: Kind, now: datetime) -> Excursions:
+        began.append(kind)
+        return begin(one, kind, now)
+
+    monkeypatch.setattr(seasons, "_begun", counted)
+    assert report(scored(heavy), reference, "load_ratio").explained
+    assert len(began) == len(set(began)) > 2
 
 
 def test_harm_that_labels_prove_is_heard_although_its_column_is_declared(
