@@ -59,6 +59,10 @@ PARSED: Mapping[str, Callable[[str], object]] = {
 """Settings with a text that its reader parses: what that refuses is refused at the start."""
 
 
+MAY_CONTAIN_PASSWORDS = ("assets_url", "mlflow_tracking_uri", "otel_exporter_otlp_endpoint")
+"""Addresses that may have a password in them. They may be in a file, like a secret, and are printed without it."""
+
+
 def _renamed(name: str) -> AliasChoices:
     return AliasChoices(name, FORMER_NAMES[name])
 
@@ -90,7 +94,7 @@ class Settings(BaseSettings):
         assert isinstance(env_settings, EnvSettingsSource)
         assert isinstance(dotenv_settings, DotEnvSettingsSource)
         files = secret_files(
-            secret_names(settings_cls), init_settings(), env_settings.env_vars, dotenv_settings.env_vars
+            names_of_files(settings_cls), init_settings(), env_settings.env_vars, dotenv_settings.env_vars
         )
         of_environment, of_file, in_folder = (InitSettingsSource(settings_cls, read_secrets(one)) for one in files)
         return init_settings, env_settings, of_environment, dotenv_settings, of_file, in_folder
@@ -563,3 +567,8 @@ def secret_names(kind: type[BaseSettings]) -> list[str]:
     """Return the settings that are secrets."""
     fields = kind.model_fields.items()
     return [name for name, field in fields if SecretStr.__name__ in str(field.annotation)]
+
+
+def names_of_files(kind: type[BaseSettings]) -> list[str]:
+    """Return the settings that are also read from a file: NAME_FILE, or one of their name in SECRETS_DIR."""
+    return [*secret_names(kind), *MAY_CONTAIN_PASSWORDS]

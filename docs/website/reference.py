@@ -216,7 +216,7 @@ def settings_page() -> str:
         "# Settings",
         "",
         "Each is an environment variable or a line of `.env`. A value that is not allowed stops the start with the setting, the value and "
-        "what is allowed. A secret may also be in a file: `NAME_FILE` names it, or it lies in `SECRETS_DIR` under the setting's name. "
+        "what is allowed. A secret, or an address with a password, may also be in a file: `NAME_FILE` names it, or it lies in `SECRETS_DIR` under the setting's name. "
         "`selfheal config` prints the settings in force and where each came from.",
         "",
         "| setting | type | default | |",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
 from selfheal.kit.secret_files import secret_files
-from selfheal.settings import FORMER_NAMES, Settings, secret_names
+from selfheal.settings import FORMER_NAMES, Settings, names_of_files
 
 
 def settings_sources(settings: Settings) -> dict[str, str]:
@@ -17,7 +17,7 @@ def settings_sources(settings: Settings) -> dict[str, str]:
     """
     kind = type(settings)
     environment, dotenv = EnvSettingsSource(kind), DotEnvSettingsSource(kind)
-    files = secret_files(secret_names(kind), {}, environment.env_vars, dotenv.env_vars)
+    files = secret_files(names_of_files(kind), {}, environment.env_vars, dotenv.env_vars)
     of_environment, of_file, in_folder = ({name: str(one.path) for name, one in each.items()} for each in files)
     layers: list[dict[str, str]] = [  # what counts most last
         dict.fromkeys(kind.model_fields, "default"),

@@ -34,7 +34,7 @@ from selfheal.kit.child_processes import log_end, with_our_programs
 from selfheal.kit.errors import InvalidDataError, ServiceUnavailableError
 from selfheal.kit.secret_files import SUFFIX
 from selfheal.services.addresses import addresses
-from selfheal.settings import Settings, load_settings, secret_names
+from selfheal.settings import Settings, load_settings, names_of_files
 from selfheal.simulate.observer import DagsterReader
 from selfheal.simulate.outcome import DemoOutcome
 from selfheal.simulate.timeline import Timeline
@@ -238,7 +238,7 @@ def settings_environment(settings: Settings) -> dict[str, str]:
 
     kind = type(settings)
     variables = {name.upper(): text(getattr(settings, name)) for name in kind.model_fields}
-    variables |= {f"{name}{SUFFIX}".upper(): "" for name in secret_names(kind)}
+    variables |= {f"{name}{SUFFIX}".upper(): "" for name in names_of_files(kind)}
     importable = os.pathsep.join((str(Path.cwd()), os.environ.get("PYTHONPATH", "")))  # where USE_CASE may be
     return os.environ | variables | {"PYTHONPATH": importable}
 

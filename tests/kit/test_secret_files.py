@@ -8,19 +8,24 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from selfheal.cli.app import app
 from selfheal.cli.setting_sources import settings_sources
 from selfheal.kit.errors import ConfigurationError
 from selfheal.kit.secret_files import MAX_BYTES
-from selfheal.settings import Settings, load_settings, secret_names
+from selfheal.settings import Settings, load_settings, names_of_files
 from selfheal.simulate.demo import settings_environment
 from tests.environment import forget_settings
 
 SECRET = "s3cr3t-value-long-enough"
-VALUES = {"database_url": f"postgresql://u:{SECRET}@h/d"} | dict.fromkeys(
-    ("notify_urls", "notify_urls_critical", "notify_urls_warning", "notify_urls_info"), f"json://h/{SECRET}"
+VALUES = (
+    {"database_url": f"postgresql://u:{SECRET}@h/d", "assets_url": f"s3://u:{SECRET}@bucket"}
+    | dict.fromkeys(("mlflow_tracking_uri", "otel_exporter_otlp_endpoint"), f"https://u:{SECRET}@h")
+    | dict.fromkeys(
+        ("notify_urls", "notify_urls_critical", "notify_urls_warning", "notify_urls_info"), f"json://h/{SECRET}"
+    )
 )
 
 
@@ -36,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def revealed(name: str) -> str:
     value = getattr(load_settings(), name)
-    return str(value.get_secret_value())
+    return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
 
 
 def refusal(**overrides: object) -> str:
@@ -48,7 +53,7 @@ def refusal(**overrides: object) -> str:
     return message
 
 
-@pytest.mark.parametrize("name", secret_names(Settings))
+@pytest.mark.parametrize("name", names_of_files(Settings))
 def test_every_secret_is_read_from_the_file_that_its_variable_names(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,7 +65,7 @@ def test_every_secret_is_read_from_the_file_that_its_variable_names(
     assert settings_sources(load_settings())[name] == str(path)
 
 
-@pytest.mark.parametrize("name", secret_names(Settings))
+@pytest.mark.parametrize("name", names_of_files(Settings))
 def test_every_secret_is_read_from_the_folder_of_secrets(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +191,17 @@ def test_config_names_the_file_of_a_secret_and_shows_no_password(folder: Path, m
     rows = {row["name"]: row for row in json.loads(printed)}
     assert rows["API_KEYS"]["source"] == str(folder / "api_keys")
     assert rows["MLFLOW_TRACKING_URI"]["value"] == "http://ada:***@mlflow:5000"
+    assert SECRET not in printed
+
+
+@pytest.mark.parametrize("name", names_of_files(Settings))
+def test_nothing_that_is_read_from_a_file_is_printed_with_its_secret(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / name).write_text(VALUES.get(name, SECRET))
+    monkeypatch.setenv("SECRETS_DIR", str(folder))
+    printed = CliRunner().invoke(app, ["config", "--json"]).stdout
+    assert str(folder / name) in printed
     assert SECRET not in printed
 
 
