@@ -1,4 +1,4 @@
-"""`selfheal-probe NAME`: a health check of one process of the platform, for containers and service managers.
+"""`selfheal-probe NAME`, and `selfheal probe NAME` where there is no `.env`: a health check of one process of the platform, for containers and service managers.
 
 Fast because it imports next to nothing and reads no settings but their variables: ports from API_PORT and the like, the folder
 from DATA_DIR. Exit 0: it works; 1: it does not, or that is unknown; 2: the question was wrong. Each is one line.
@@ -44,9 +44,9 @@ class Target:
     problem: Callable[[str, int, float], str | None]
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, program: str = "selfheal-probe") -> int:
     """Run the check that the command line names; return the exit code."""
-    parser = argparse.ArgumentParser(prog="selfheal-probe", description="Check one process of the platform.")
+    parser = argparse.ArgumentParser(prog=program, description="Check one process of the platform.")
     parser.add_argument("name", choices=sorted(NAMES), help="which process")
     parser.add_argument("--host", help="where it listens; default: this machine, or API_HOST")
     parser.add_argument("--port", type=int, help="default: its setting")
@@ -55,10 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         found = problem(given.name, host=given.host, port=given.port, timeout_seconds=given.timeout)
     except ValueError as error:
-        print(f"selfheal-probe: {error}", file=sys.stderr)  # noqa: T201  (the command's own output)
+        print(f"{program}: {error}", file=sys.stderr)  # noqa: T201  (the command's own output)
         return 2
     if found is not None:
-        print(f"selfheal-probe: {given.name}: {found}", file=sys.stderr)  # noqa: T201
+        print(f"{program}: {given.name}: {found}", file=sys.stderr)  # noqa: T201
         return 1
     print(f"{given.name}: works")  # noqa: T201
     return 0

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -140,9 +140,11 @@ def test_the_variable_and_the_default_are_those_of_the_settings(name: str) -> No
     assert Settings.model_fields[target.port_variable.lower()].default == target.default_port
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "selfheal.kit.health_probe", *arguments]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+def run(
+    *arguments: str, command: Sequence[str] = ("selfheal.kit.health_probe",), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", *command, *arguments]
+    return subprocess.run(words, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
 def test_the_command_says_in_one_line_and_its_exit_code_how_it_is() -> None:
@@ -157,8 +159,9 @@ def test_the_command_says_in_one_line_and_its_exit_code_how_it_is() -> None:
     assert run("nothing").returncode == 2
 
 
+@pytest.mark.parametrize("command", [["selfheal.kit.health_probe"], ["selfheal", "probe"]], ids=" ".join)
 @pytest.mark.parametrize("name", sorted(health_probe.NAMES))
-def test_a_check_is_fast(name: str, tmp_path: Path) -> None:
+def test_a_check_is_fast(name: str, command: list[str], tmp_path: Path) -> None:
     for beating in health_probe.BEATING:
         write_heartbeat(health_probe.heartbeat_path(tmp_path, beating), {"SENSOR": seconds_since_boot()})
     pages = dict.fromkeys(("/health/ready", "/health", "/server_info"), (200, "{}"))
@@ -166,7 +169,7 @@ def test_a_check_is_fast(name: str, tmp_path: Path) -> None:
         port = grpc_port if name == "code-server" else web
         variable = health_probe.LISTENING[name].port_variable if name in health_probe.LISTENING else "API_PORT"
         before = cpu_seconds()
-        done = run(name, **{variable: str(port), "DATA_DIR": str(tmp_path)})
+        done = run(name, command=command, **{variable: str(port), "DATA_DIR": str(tmp_path)})
         assert done.returncode == 0, done.stderr
         assert cpu_seconds() - before < MAX_CPU_SECONDS
 
@@ -189,6 +192,18 @@ def test_a_check_imports_nothing_but_the_standard_library_and_a_few_small_module
         "selfheal.kit.wildcard_hosts",
     }
     assert {name.partition(".")[0] for name in loaded} - {"selfheal"} <= set(sys.stdlib_module_names)
+
+
+def test_with_an_env_file_the_command_reads_it_and_without_one_it_imports_no_settings(tmp_path: Path) -> None:
+    with web_server({"/health": (200, "OK")}) as port:
+        assert run("mlflow", command=("selfheal", "probe"), MLFLOW_PORT=str(port)).stdout == "mlflow: works\n"
+        (tmp_path / ".env").write_text(f"MLFLOW_PORT={port}\n")
+        assert run("mlflow", command=("selfheal", "probe")).stdout == "mlflow: works\n"
+        assert run("mlflow").returncode == 1, "it reads variables only"
+    code = "import sys; sys.argv = ['selfheal', 'probe', 'mlflow']; import selfheal.__main__ as m\ntry: m.main()\nfinally: print(*sys.modules)"
+    (tmp_path / ".env").unlink()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert not {"selfheal.cli", "selfheal.settings", "typer", "pydantic"} & set(done.stdout.split())
 
 
 def test_the_command_line_has_the_same_checks(monkeypatch: pytest.MonkeyPatch) -> None:
