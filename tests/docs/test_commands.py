@@ -52,6 +52,7 @@ TOO_LONG_OR_TOO_DEEP = {
     "dagster": "what its arguments say; tests/cli/test_single_process.py",
     "demo": "two minutes; tests/test_end_to_end.py runs it",
     "maintain": "starts Dagster; tests/selfheal_assets/test_maintenance.py",
+    "migrate": "starts Dagster and MLflow; tests/cli/test_schemas.py",
     "postgres": "what its arguments say; tests/adapters/postgres/test_client_tools.py",
     "promote": "names a version that only the reader has; tests/cli/test_cli.py",
     "replay": "trains models for minutes; tests/cli/test_replaying.py",
