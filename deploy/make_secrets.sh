@@ -19,6 +19,8 @@ secret postgres_password "$(random)"
 secret api_key "$(random)"                     # what our own clients and Prometheus send
 secret api_keys "$(cat "$folder/api_key")"     # add entries of `selfheal api-key` for other clients
 secret notify_urls ""                          # where alerts are sent; empty: nowhere
+for severity in critical warning info; do secret "notify_urls_$severity" ""; done
+secret entity_secret ""                        # of the pseudonyms of entities; empty: made on the volume
 secret pgadmin_password "$(random)"
 secret grafana_password "$(random)"
 

@@ -34,7 +34,8 @@ REPOSITORY = HERE.parents[1]
 PROJECT = "selfheal-benchmark"
 SERVICES = ("postgres", "mlflow", "code-server", "webserver", "daemon", "trainer", "api")
 OURS = tuple(name for name in SERVICES if name != "postgres")
-ONE_SHOT = "bootstrap"
+MIGRATION = "migrate"
+ONE_SHOTS = (MIGRATION, "bootstrap")
 VOLUMES = ("data", "postgres")
 TICK_SECONDS = 10
 TICKS_TO_GO_ON = 3

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.containers.outcome import Scenario
 from benchmarks.containers.platform import (
-    ONE_SHOT,
+    MIGRATION,
     OURS,
     RESTART_TIMEOUT_SECONDS,
     SERVICES,
@@ -202,7 +202,7 @@ def upgrade(platform: ContainerPlatform, _: Plan, scenario: Scenario) -> Contain
     image_id = build_next_image(platform.project.image)
     newer = platform.with_variables(SELFHEAL_IMAGE=NEXT_IMAGE)
     old = platform.project.of_service("api")
-    newer.project.compose("run", "--rm", "--no-deps", "-T", ONE_SHOT, timeout_seconds=300)
+    newer.project.compose("run", "--rm", "--no-deps", "-T", MIGRATION, timeout_seconds=300)
     kill_and_wait(platform, old[0])  # the older release has to come back on the newer schema, too
     for container in old:
         docker("stop", container.id)

@@ -24,7 +24,7 @@ COMMAND_TIMEOUT_SECONDS = 300.0
 """Of one command of the engine, on a machine that is busy with the containers: some get a minute to stop."""
 
 UP_TIMEOUT_SECONDS = 900.0
-"""`up` itself waits for the bootstrap, which trains."""
+"""`up` itself waits for the migration and the bootstrap, which trains."""
 
 POLL_SECONDS = 2.0
 LAST_LINES = 3

@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from benchmarks.containers.outcome import LONGEST_GAP_SECONDS, Outcome, Scenario, show
-from benchmarks.containers.platform import HERE, ONE_SHOT, SERVICES, VOLUMES, free_pair, main_process, replaced
+from benchmarks.containers.platform import HERE, ONE_SHOTS, SERVICES, VOLUMES, free_pair, main_process, replaced
 from benchmarks.containers.scenarios import NEXT_MIGRATION, still_open, victims
 from benchmarks.containers.verified import read_ledger, write_ledger
 from benchmarks.load import http_request
@@ -70,7 +70,7 @@ def test_each_service_is_killed_once_before_any_is_killed_again() -> None:
 
 def test_the_services_and_volumes_are_those_of_the_compose_file() -> None:
     always = {name for name, service in COMPOSE["services"].items() if "profiles" not in service}
-    assert always == {*SERVICES, ONE_SHOT}
+    assert always == {*SERVICES, *ONE_SHOTS}
     assert COMPOSE["volumes"].keys() >= set(VOLUMES)
     own = yaml.safe_load((HERE / "compose.yaml").read_text().replace("!override", ""))
     assert own["services"].keys() == always, "each has the name of the host"

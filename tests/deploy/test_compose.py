@@ -19,6 +19,7 @@ import yaml
 from selfheal.cli.single_process import PROGRAMS
 from selfheal.kit import health_probe
 from selfheal.settings import Settings, secret_names
+from tests.docs.pages import codes, table
 from tests.processes import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy"
@@ -48,16 +49,27 @@ ADDED = {name: service for name, service in S3["services"].items() if "image" in
 """Services that only compose.s3.yaml has; its others change those of compose.yaml."""
 
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"] | ADDED
-ONE_SHOTS = {"bootstrap", "s3-volume", "s3-bucket"}
+ONE_SHOTS = {"migrate", "bootstrap", "s3-volume", "s3-bucket"}
 OURS = {name: service for name, service in COMPOSE["services"].items() if "SELFHEAL_IMAGE" in service["image"]}
-WITHOUT_A_WAY_OUT = {"postgres", "bootstrap", "trainer", *ADDED}
+WITHOUT_A_WAY_OUT = {"postgres", "migrate", "bootstrap", "trainer", *ADDED}
 SECRETS = COMPOSE["secrets"] | S3["secrets"]
+EMPTY = {
+    "entity_secret",
+    "notify_urls",
+    "notify_urls_critical",
+    "notify_urls_info",
+    "notify_urls_warning",
+}
+"""Files for secrets that a platform may have and need not."""
+
+ADDED_CAPABILITIES = {"pgadmin": ["NET_BIND_SERVICE"]}
+"""A file capability of an interpreter that is not ours: without it in the bounding set the kernel refuses to execute the file."""
 
 each_service = pytest.mark.parametrize("name", sorted(SERVICES))
 
 
 def test_every_process_of_the_platform_has_a_service() -> None:
-    assert OURS.keys() == PROGRAMS.keys() | {"bootstrap"}
+    assert OURS.keys() == PROGRAMS.keys() | {"migrate", "bootstrap"}
     for name in PROGRAMS:
         assert OURS[name]["command"][:2] == ["start", name]
 
@@ -67,7 +79,7 @@ def test_a_container_has_no_rights_that_it_does_not_need(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
-    assert "cap_add" not in service
+    assert service.get("cap_add") == ADDED_CAPABILITIES.get(name)
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not {"privileged", "pid", "ipc", "network_mode"} & service.keys()
     assert "SELFHEAL_IMAGE" in service["image"] or service["user"].split(":")[0] not in {"0", "root"}, (
@@ -119,7 +131,22 @@ def test_secrets_are_files_and_no_variable_holds_one(name: str) -> None:
         )
     assert set(service.get("secrets", [])) <= SECRETS.keys()
     if name in OURS:
-        assert set(service["secrets"]) <= set(secret_names(Settings))
+        assert {*service["secrets"], "database_url"} == set(secret_names(Settings)), "none has to be a variable"
+
+
+def test_the_schemas_are_upgraded_before_any_process_of_the_platform_starts() -> None:
+    assert OURS["migrate"]["command"] == ["migrate"]
+    for added in ({}, S3["services"]):
+        for name in OURS.keys() - {"migrate"}:
+            assert "migrate" in started_before(name, added), name
+
+
+def started_before(name: str, added: dict[str, Any]) -> set[str]:
+    """The services that are waited for, directly or not, with what a second file says."""
+    direct = set(SERVICES[name].get("depends_on", {}))
+    other = added.get(name, {}).get("depends_on", {})
+    direct = set(other) if name == "mlflow" and other else direct | set(other)  # `!override` in compose.s3.yaml
+    return direct.union(*(started_before(one, added) for one in direct))
 
 
 def test_only_settings_that_exist_are_set() -> None:
@@ -137,7 +164,7 @@ def test_an_image_that_is_not_ours_has_a_version(name: str) -> None:
 
 
 def test_with_s3_every_process_of_the_platform_uses_the_bucket() -> None:
-    for name in OURS.keys() - {"mlflow"}:
+    for name in OURS.keys() - {"mlflow", "migrate"}:
         environment = S3["services"][name]["environment"]
         assert environment["ASSETS_URL"].startswith("s3://")
         assert environment["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
@@ -148,6 +175,7 @@ def test_with_s3_every_process_of_the_platform_uses_the_bucket() -> None:
     mlflow = S3["services"]["mlflow"]
     assert mlflow["environment"]["MLFLOW_ARTIFACTS_DESTINATION"].startswith("s3://")
     assert "MLFLOW_TRACKING_URI" not in mlflow["environment"], "it is the server"
+    assert "migrate" not in S3["services"], "the server's tables are in our Postgres as before"
 
 
 AWS = {"AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED"}
@@ -203,6 +231,20 @@ def test_make_adds_the_files_of_s3_only_where_they_are_asked_for() -> None:
     assert "compose.s3.yaml" in command("compose-down"), "whose volume may have been made"
 
 
+def test_what_is_stored_is_deleted_only_on_request() -> None:
+    def words(*arguments: str) -> list[str]:
+        command = ["make", "-n", "compose-down", *arguments]
+        return subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.split()
+
+    assert "--volumes" not in words()
+    assert "--volumes" in words("ARGS=--volumes")
+
+
+def test_the_page_on_deployment_says_how_each_secret_is_replaced() -> None:
+    explained = {name for row in table("docs/deployment.md", "secret") for name in codes(row[0])}
+    assert explained == SECRETS.keys() | set(secret_names(Settings))
+
+
 def test_the_image_names_its_base_by_an_argument_and_leaves_root() -> None:
     lines = (FOLDER / "Dockerfile").read_text().splitlines()
     assert "ARG BASE=python:3.11-slim-bookworm" in lines
@@ -241,7 +283,8 @@ def test_secrets_are_made_once_for_their_owner_and_the_containers(tmp_path: Path
     (folder / "notify_urls").write_text("json://host")
     subprocess.run(script, check=True)
     assert {path.name: path.read_text() for path in folder.iterdir()} == made | {"notify_urls": "json://host"}
-    values = [value for name, value in made.items() if name not in {"notify_urls", "api_keys", *S3["secrets"]}]
+    assert {name for name, value in made.items() if not value} == EMPTY
+    values = [value for name, value in made.items() if name not in {"api_keys", *EMPTY, *S3["secrets"]}]
     assert len(set(values)) == len(values)
     assert all(len(value) == 64 for value in values)
     assert {line.split("/", 1)[1] for line in (REPOSITORY / ".gitignore").read_text().split() if "deploy" in line} == {
