@@ -22,9 +22,16 @@ RELEASE = "demo"
 @cache
 def text_of(*values: str) -> str:
     """The manifests as text; a later file of values wins. Paths are below the chart, or absolute."""
+    done = rendering(*values)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rendering(*values: str) -> subprocess.CompletedProcess[str]:
+    """What Helm answers."""
     given = [option for path in values for option in ("--values", str(CHART / path))]
     command = [HELM.found(), "template", RELEASE, CHART, *given]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def manifests(*values: str | Path) -> dict[tuple[str, str], dict[str, Any]]:

@@ -17,9 +17,10 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from selfheal.cli.single_process import PROGRAMS
+from selfheal.kit import health_probe
 from selfheal.kit.api_keys import new_api_key
-from selfheal.settings import Settings, default_settings, load_settings, secret_names
-from tests.deploy.chart import CHART, VALUES, manifests, pods, training_pod
+from selfheal.settings import default_settings, load_settings, secret_names
+from tests.deploy.chart import CHART, VALUES, manifests, pods, rendering, training_pod
 from tests.deploy.pod_security import violations
 from tests.deploy.tools import HELM, KUBERNETES_PACKAGES
 from tests.environment import forget_settings
@@ -29,8 +30,23 @@ OF_AN_OPERATOR = {"ServiceMonitor"}
 IN_PODS = ("values.yaml", "ci/scaled-values.yaml")
 """Values with which each run that trains has a pod of its own."""
 
-OF_THE_CLUSTER = {"api_host", "code_server_host", "training_runs_in", "training_pod_file"}
-"""Settings that follow from the cluster; the chart sets them."""
+ONE_SHOTS = {"migration", "bootstrap"}
+OF_THE_CHART = {
+    "api_host",
+    "api_port",
+    "code_server_host",
+    "code_server_port",
+    "dagster_port",
+    "data_dir",
+    "mlflow_port",
+    "secrets_dir",
+    "training_pod_file",
+    "training_runs_in",
+}
+"""Settings that follow from what the chart renders; it, or the image, sets them."""
+
+SETTINGS = type(default_settings())
+"""With the settings that gates declare."""
 
 pytestmark = pytest.mark.kubernetes
 each_set_of_values = pytest.mark.parametrize("values", VALUES)
@@ -39,7 +55,7 @@ each_set_of_values = pytest.mark.parametrize("values", VALUES)
 def test_only_settings_that_exist_are_set() -> None:
     for values in VALUES:
         settings = yaml.safe_load((CHART / values).read_text()).get("settings", {})
-        assert {name.lower() for name in settings} <= Settings.model_fields.keys()
+        assert {name.lower() for name in settings} <= SETTINGS.model_fields.keys()
 
 
 @HELM.needed
@@ -48,8 +64,8 @@ def test_every_process_has_a_pod_and_trainings_have_pods_or_a_trainer(values: st
     elsewhere = {"mlflow"} if "external" in values else set()
     trains = {"training"} if values in IN_PODS else {"trainer"}
     found = pods(values)
-    assert found.keys() == PROGRAMS.keys() - elsewhere - {"trainer"} | trains | {"bootstrap"}
-    for name in found.keys() - {"bootstrap", "training"}:
+    assert found.keys() == PROGRAMS.keys() - elsewhere - {"trainer"} | trains | ONE_SHOTS
+    for name in found.keys() - {*ONE_SHOTS, "training"}:
         assert found[name]["containers"][0]["args"][:2] == ["start", name]
     assert "args" not in found.get("training", found["bootstrap"] | {"containers": [{}]})["containers"][0]
 
@@ -113,8 +129,8 @@ def test_only_who_starts_and_ends_pods_has_an_account_and_it_may_do_nothing_else
 def test_every_pod_that_stays_is_probed(values: str) -> None:
     for component, pod in pods(values).items():
         (container,) = pod["containers"]
-        assert (component in {"bootstrap", "training"}) == ("livenessProbe" not in container)
-        if component not in {"bootstrap", "training", "api"}:
+        assert (component in {*ONE_SHOTS, "training"}) == ("livenessProbe" not in container)
+        if component not in {*ONE_SHOTS, "training", "api"}:
             assert container["readinessProbe"]["exec"]["command"] == ["selfheal-probe", component]
     api = pods(values)["api"]["containers"][0]
     assert api["readinessProbe"]["httpGet"]["path"] == "/health/ready"
@@ -124,19 +140,23 @@ def test_every_pod_that_stays_is_probed(values: str) -> None:
 @HELM.needed
 def test_every_setting_goes_from_the_values_to_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values file -> ConfigMap -> variables of each container, and Secret -> files -> the settings that a process reads."""
-    given = {name: other_value(name, field) for name, field in Settings.model_fields.items()}
-    secrets = {name: given.pop(name) for name in secret_names(Settings)}
-    for name in OF_THE_CLUSTER:
+    given = {name: other_value(name, field) for name, field in SETTINGS.model_fields.items()}
+    secrets = {name: given.pop(name) for name in secret_names(SETTINGS)}
+    for name in OF_THE_CHART:
         given.pop(name)
     path = tmp_path / "values.yaml"
     path.write_text(yaml.safe_dump({"settings": {name.upper(): value for name, value in given.items()}}))
 
     rendered = manifests(path)
-    for pod in pods(path).values():
+    for component, pod in pods(path).items():
         (container,) = pod["containers"]
-        assert container["envFrom"] == [{"configMapRef": {"name": "demo-settings"}}]
+        source = "demo-migration" if component == "migration" else "demo-settings"
+        assert container["envFrom"] == [{"configMapRef": {"name": source}}]
         mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
         assert mounts["secrets"] == "/run/secrets", "SECRETS_DIR of the image"
+        assert mounts["data"] == "/var/lib/selfheal", "DATA_DIR of the image"
+    before_the_release = rendered["ConfigMap", "demo-migration"]["data"]
+    assert before_the_release == {name.upper(): value for name, value in given.items()}
     variables = rendered["ConfigMap", "demo-settings"]["data"]
     assert all(isinstance(value, str) for value in variables.values())
 
@@ -154,6 +174,102 @@ def test_every_setting_goes_from_the_values_to_the_process(tmp_path: Path, monke
     assert unchanged == []
     for name, value in secrets.items():
         assert getattr(settings, name).get_secret_value() == value, name
+
+
+@HELM.needed
+@pytest.mark.parametrize("name", secret_names(SETTINGS))
+def test_a_secret_among_the_settings_is_refused_with_the_place_where_it_belongs(name: str, tmp_path: Path) -> None:
+    """A ConfigMap is for everybody to read who may look at the namespace."""
+    said = refusal({"settings": {name.upper(): "s3cr3t"}}, tmp_path)
+    assert f"settings.{name.upper()} is a secret" in said
+    assert f"into the Secret selfheal, as the key {name}" in said
+    assert "s3cr3t" not in said
+
+
+@HELM.needed
+@pytest.mark.parametrize("name", sorted(OF_THE_CHART))
+def test_a_setting_that_would_contradict_the_pods_is_refused(name: str, tmp_path: Path) -> None:
+    assert f"settings.{name.upper()} follows from the chart" in refusal({"settings": {name.upper(): "1"}}, tmp_path)
+
+
+@HELM.needed
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"setings": {"LOG_LEVEL": "DEBUG"}}, "setings"),
+        ({"api": {"replica": 3}}, "replica"),
+        ({"training": {"runsIn": "pod"}}, "runsIn"),
+        ({"settings": {"monitoring_interval": 60}}, "monitoring_interval"),
+        ({"settings": {"MONITORING_INTERVAL": [60]}}, "MONITORING_INTERVAL"),
+    ],
+)
+def test_a_value_that_the_chart_does_not_know_is_refused(wrong: dict[str, Any], named: str, tmp_path: Path) -> None:
+    """Helm passes over what no template asks for."""
+    assert named in refusal(wrong, tmp_path)
+
+
+def refusal(values: dict[str, Any], folder: Path) -> str:
+    """What Helm says of values that it must not render."""
+    path = folder / "wrong.yaml"
+    path.write_text(yaml.safe_dump(values))
+    done = rendering(str(path))
+    assert done.returncode != 0
+    return done.stderr
+
+
+@HELM.needed
+def test_a_process_listens_on_the_port_that_its_pod_and_its_service_have(tmp_path: Path) -> None:
+    ports = {"code-server": 4001, "webserver": 3001, "mlflow": 5001}
+    path = tmp_path / "values.yaml"
+    path.write_text(yaml.safe_dump({"processes": {name: {"port": port} for name, port in ports.items()}}))
+    rendered, found = manifests(path), pods(path)
+    variables = rendered["ConfigMap", "demo-settings"]["data"]
+    for name, port in (ports | {"api": 8000}).items():
+        variable = health_probe.LISTENING[name].port_variable
+        assert variables[variable] == str(port)
+        (opened,) = found[name]["containers"][0]["ports"]
+        assert opened["containerPort"] == port
+        (service,) = rendered["Service", f"demo-{name}"]["spec"]["ports"]
+        assert (service["port"], service["targetPort"]) == (port, opened["name"])
+
+
+@HELM.needed
+@each_set_of_values
+def test_the_schemas_are_upgraded_before_anything_of_a_release_is_there(values: str) -> None:
+    """A hook that fails leaves the old release serving. It runs before the release's settings and volume exist."""
+    rendered = manifests(values)
+    job = rendered["Job", "demo-migration"]
+    of_the_release = {
+        name
+        for (kind, name), one in rendered.items()
+        if not hooks(one) and kind in {"ConfigMap", "PersistentVolumeClaim"}
+    }
+    assert hooks(job) == hooks(rendered["ConfigMap", "demo-migration"]) == {"pre-install", "pre-upgrade"}
+    weights = [
+        one["metadata"]["annotations"].get("helm.sh/hook-weight", "0") for one in rendered.values() if hooks(one)
+    ]
+    assert sorted(map(int, weights)) == [-1, 0], "the variables are there before the Job"
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["args"] == ["migrate"]
+    used = re.findall(r"'(?:name|claimName)': '([^']+)'", str([container["envFrom"], pod["volumes"]]))
+    assert not of_the_release & set(used)
+    assert job["spec"]["activeDeadlineSeconds"] > 0
+
+
+def hooks(manifest: Mapping[str, Any]) -> set[str]:
+    """The moments at which Helm creates it; none: with the release."""
+    annotation = manifest["metadata"].get("annotations", {}).get("helm.sh/hook", "")
+    return set(annotation.split(",")) - {""}
+
+
+@HELM.needed
+@each_set_of_values
+def test_an_api_that_is_told_to_end_answers_until_the_service_has_heard_of_it(values: str) -> None:
+    """Else a client is refused at each step of an upgrade."""
+    pod = pods(values)["api"]
+    seconds = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert 5 <= seconds < pod["terminationGracePeriodSeconds"] - 30, "30 s are the API's own time to end"
 
 
 WORDS = {
@@ -205,6 +321,24 @@ def bounds_of(field: FieldInfo) -> tuple[float, float]:
         if hasattr(one, name)
     }
     return found.get("ge", found.get("gt", 0.0)), found.get("le", 0.9 * found.get("lt", 1e9))
+
+
+@HELM.needed
+def test_a_number_in_the_values_is_the_number_that_the_process_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To Helm each number is a float, and 5000000 as text is 5e+06."""
+    fields = {name: field for name, field in SETTINGS.model_fields.items() if name not in OF_THE_CHART}
+    largest = {name: int(bounds_of(field)[1]) for name, field in fields.items() if field.annotation is int}
+    assert max(largest.values()) >= 1_000_000
+    path = tmp_path / "values.yaml"
+    path.write_text(yaml.safe_dump({"settings": {name.upper(): number for name, number in largest.items()}}))
+    variables = manifests(path)["ConfigMap", "demo-settings"]["data"]
+    forget_settings(monkeypatch)
+    for name in largest:
+        monkeypatch.setenv(name.upper(), variables[name.upper()])
+    settings = load_settings()
+    assert {name: getattr(settings, name) for name in largest} == largest
 
 
 @HELM.needed

@@ -35,7 +35,8 @@ checksum/settings: {{ toJson (list .Values.settings .Values.environment .Values.
 {{- end }}
 
 {{/* The parts of a pod that all have; a dict with root, component, args, resources, and what a container has besides. `account`
-     names an account of the cluster; without it the pod has none. */}}
+     names an account of the cluster; without it the pod has none. `isApart`: it runs before the release's volume and settings are
+     there, so it has its own. */}}
 {{- define "selfheal.podSpec" -}}
 {{- $root := .root -}}
 automountServiceAccountToken: {{ not (empty .account) }}
@@ -70,7 +71,7 @@ containers:
     {{- with .args }}
     args: {{ toJson . }}
     {{- end }}
-    envFrom: [{configMapRef: {name: {{ include "selfheal.name" $root }}-settings}}]
+    envFrom: [{configMapRef: {name: {{ include "selfheal.name" $root }}-{{ ternary "migration" "settings" (not (empty .isApart)) }}}}]
     securityContext:
       allowPrivilegeEscalation: false
       readOnlyRootFilesystem: true
@@ -86,16 +87,42 @@ containers:
       {{- end }}
       - {name: secrets, mountPath: /run/secrets, readOnly: true}
       - {name: tmp, mountPath: /tmp}
-      {{- if include "selfheal.trainsInPods" $root }}
+      {{- if and (include "selfheal.trainsInPods" $root) (not .isApart) }}
       - {name: training-pod, mountPath: /etc/selfheal, readOnly: true}
       {{- end }}
 volumes:
+  {{- if .isApart }}
+  - {name: data, emptyDir: {sizeLimit: 1Gi}}
+  {{- else }}
   - {name: data, persistentVolumeClaim: {claimName: {{ include "selfheal.claim" $root }}}}
+  {{- end }}
   - {name: secrets, secret: {secretName: {{ $root.Values.existingSecret }}, defaultMode: 0440}}
   - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
-  {{- if include "selfheal.trainsInPods" $root }}
+  {{- if and (include "selfheal.trainsInPods" $root) (not .isApart) }}
   - {name: training-pod, configMap: {name: {{ include "selfheal.name" $root }}-training}}
   {{- end }}
+{{- end }}
+
+{{/* Refuse what would be in a ConfigMap for all to read, and what would contradict the pods. */}}
+{{- define "selfheal.refuse" -}}
+{{- $secrets := list "API_KEY" "API_KEYS" "DATABASE_URL" "ENTITY_SECRET" "NOTIFY_URLS" "NOTIFY_URLS_CRITICAL" "NOTIFY_URLS_INFO" "NOTIFY_URLS_WARNING" "POSTGRES_PASSWORD" -}}
+{{- $own := list "API_HOST" "API_PORT" "CODE_SERVER_HOST" "CODE_SERVER_PORT" "DAGSTER_PORT" "DATA_DIR" "MLFLOW_PORT" "SECRETS_DIR" "TRAINING_POD_FILE" "TRAINING_RUNS_IN" -}}
+{{- range $name, $_ := .Values.settings }}
+{{- if has $name $secrets }}
+{{- fail (printf "settings.%s is a secret, which everybody could read there; put it into the Secret %s, as the key %s" $name $.Values.existingSecret (lower $name)) }}
+{{- end }}
+{{- if has $name $own }}
+{{- fail (printf "settings.%s follows from the chart; leave it out (ports: processes.NAME.port; trainings: training.runsIn)" $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Variables of every process: settings, and what is none. */}}
+{{- define "selfheal.variables" -}}
+{{- range $name, $value := merge (dict) .Values.settings .Values.environment }}
+{{- $isWhole := and (kindIs "float64" $value) (eq (floor $value) $value) }}{{/* as text it would be 5e+06 */}}
+{{ $name }}: {{ ternary (int64 $value | toString) (toString $value) $isWhole | quote }}
+{{- end }}
 {{- end }}
 
 {{- define "selfheal.execProbes" -}}
