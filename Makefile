@@ -129,8 +129,8 @@ compose-demo: $(VENV)/.run ## The whole loop in containers, which are removed af
 compose-down: ## Stop the containers and remove them (ARGS=--volumes: and what they have stored)
 	@$(COMPOSE) $(S3) --profile '*' down --remove-orphans $(ARGS)
 
-containers: $(VENV)/.dev ## The tests of the containers, which need an engine and the image: rights, restarts, leaks
-	@SELFHEAL_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy -m containers $(ARGS)
+containers: $(VENV)/.manifests ## The tests of the containers, which need an engine and the image: rights, restarts, leaks
+	@SELFHEAL_IMAGE=$(IMAGE) SELFHEAL_REQUIRE_KUBERNETES=1 $(BIN)/python -m pytest tests/deploy -m containers $(ARGS)
 
 containers-try: ## Image and demo in containers, as CI tries them: within 15 minutes, or it says why not
 	@deploy/try_containers.sh

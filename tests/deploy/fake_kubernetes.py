@@ -1,7 +1,7 @@
-"""A small API server of Kubernetes: it admits or refuses a Job as a cluster would, and runs its pod as a process of this machine.
+"""A small API server of Kubernetes: it admits or refuses a Job as a cluster would, and has its pod run on this machine.
 
 It knows what dagster-k8s calls: Jobs and their pods. Refused is what is not of the API's schema, not of the restricted profile, or
-not of the account's role. An image is not pulled; its entry point, `selfheal`, is that of this environment.
+not of the account's role. A pod is a process here (`as_process`), or a container (`tests.deploy.docker_node`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +31,33 @@ PATH = re.compile(
 VERBS = {"POST": "create", "GET": "get", "DELETE": "delete"}
 
 Rules = Sequence[Mapping[str, Any]]
+
+Node = Callable[[Mapping[str, Any], Mapping[str, str], Path], subprocess.Popen[bytes]]
+"""Starts the container of a pod's specification with these variables; what it prints goes to the file."""
+
+
+class ProcessGroup(subprocess.Popen[bytes]):
+    """A process and its children, which end with it, as those of a pod do."""
+
+    def kill(self) -> None:
+        """Kill all of them."""
+        if self.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+def as_process(pod: Mapping[str, Any], variables: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """No image is pulled: its entry point, `selfheal`, is that of this environment."""
+    (container,) = pod["containers"]
+    entry_point = container.get("command") or [sys.executable, "-m", "selfheal"]
+    with log.open("ab") as output:
+        return ProcessGroup(
+            [*entry_point, *container["args"]],
+            env=os.environ | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 @dataclass
@@ -54,6 +81,7 @@ class Cluster:
     roles: Mapping[str, Rules]
     config_maps: Mapping[str, Mapping[str, str]]
     log: Path
+    node: Node
     jobs: dict[str, Job] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     is_overloaded: bool = False
@@ -101,26 +129,16 @@ class Cluster:
 
     def _start(self, pod: dict[str, Any]) -> subprocess.Popen[bytes]:
         (container,) = pod["containers"]
-        variables = {}
+        variables: dict[str, str] = {}
         for source in container.get("envFrom", []):
             variables.update(self.config_maps[source["configMapRef"]["name"]])
         variables.update({one["name"]: one["value"] for one in container.get("env", [])})
-        entry_point = container.get("command") or [sys.executable, "-m", "selfheal"]
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [*entry_point, *container["args"]],
-                env=os.environ | variables,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        return self.node(pod, variables, self.log)
 
     def close(self) -> None:
         """Kill what still runs."""
         for job in self.jobs.values():
-            if job.process.poll() is None:
-                os.killpg(job.process.pid, signal.SIGKILL)
+            job.process.kill()
             job.process.wait()
 
 
@@ -196,10 +214,14 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def cluster_in(
-    folder: Path, namespace: str, roles: Mapping[str, Rules], config_maps: Mapping[str, Mapping[str, str]]
+    folder: Path,
+    namespace: str,
+    roles: Mapping[str, Rules],
+    config_maps: Mapping[str, Mapping[str, str]],
+    node: Node = as_process,
 ) -> Iterator[Cluster]:
     """An API server on this machine, and what runs in its cluster, until the context ends."""
-    found = Cluster(namespace, roles, config_maps, folder / "pods.log")
+    found = Cluster(namespace, roles, config_maps, folder / "pods.log", node)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"cluster": found}))
     server.daemon_threads = True
     with served(server):
