@@ -53,7 +53,7 @@ def library_upgrades(settings: Settings) -> Iterator[Upgrade]:
     if url is not None:
         ensure_database(url)
         command = (sys.executable, "-m", "mlflow", "db", "upgrade", SERVER_OF_LIBPQ)
-        yield Upgrade("MLflow", command, environment | connection_variables(url))
+        yield Upgrade("MLflow", command, {**environment, **connection_variables(url)})
 
 
 def _run(upgrade: Upgrade) -> None:
