@@ -119,6 +119,19 @@ def test_a_tag_publishes_wheel_and_image_with_provenance() -> None:
     assert JOBS["publish-image"]["if"] == "github.event_name == 'push'", "never of a pull request"
 
 
+def test_what_is_published_has_in_it_what_was_tried_before_anything_attests_or_deploys_it() -> None:
+    steps = JOBS["publish-image"]["steps"]
+    (compared,) = [place for place, step in enumerate(steps) if "diff sbom.cdx.json" in step.get("run", "")]
+    assert "steps.push.outputs.digest" in steps[compared]["env"]["PUBLISHED"], "not whatever a tag means by then"
+    before = [step.get("uses", "").split("@")[0] for step in steps[:compared]]
+    after = [step.get("uses", "").split("@")[0] for step in steps[compared:]]
+    assert "docker/build-push-action" in before
+    assert "actions/attest-build-provenance" in after
+    assert "publish-image" in needed_by("deploy")
+    (uploaded,) = (step["with"]["name"] for step in JOBS["image"]["steps"] if "upload-artifact" in step.get("uses", ""))
+    assert uploaded == uses("publish-image")["actions/download-artifact"]["name"]
+
+
 def test_the_image_is_checked_scanned_and_tried_before_it_is_published() -> None:
     commands = list(runs("image"))
     assert [text.split("#")[0].strip() for text in commands[:3]] == [
