@@ -147,8 +147,11 @@ async function refreshHistory() {
     history: loaded,
     evaluation: known.overview?.model?.metrics ?? null,
   }));
+  const withDeclarations = Promise.all([history, get("/monitoring/declarations")]).then(
+    ([loaded, { declarations }]) => ({ ...loaded, declarations }),
+  );
   await Promise.all([
-    panels.drift.follow(history),
+    panels.drift.follow(withDeclarations),
     panels.quality.follow(withEvaluation),
     panels.proxies.follow(withEvaluation),
   ]);
@@ -198,7 +201,7 @@ async function refreshAll() {
 const REFRESHES = {
   verdict: [refreshState, refreshHistory, refreshReports],
   promotion: [refreshState, refreshVersions, refreshHistory],
-  decision: [refreshDecisions],
+  decision: [refreshDecisions, refreshHistory],
   alert_opened: [refreshState],
   alert_resolved: [refreshState],
 };

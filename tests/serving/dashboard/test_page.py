@@ -252,6 +252,35 @@ def roll_back(page: Page, api: Api) -> None:
     expect(page.get_by_role("button", name="Roll back to version 2")).to_have_count(0)  # only force brings that back
 
 
+REASON = "inventory week " + "ä" * 400
+
+
+@pytest.mark.parametrize("width", [1280, NARROW])
+def test_what_people_have_declared_is_listed_where_drift_is_as_long_as_it_is_in_force(
+    browser: Browser, keyed_api: Api, width: int
+) -> None:
+    with well_behaved_page(browser, width=width) as page:
+        opened(page, keyed_api, READER)
+        list_of = panel(page, "Drift by feature").locator(".declared")
+        expect(list_of).to_contain_text("No column is declared seasonal or sound.")
+        for column, what in (("load_ratio", "seasonal"), ("_rows", "sound")):
+            declare(keyed_api, what, column, f"<i>{REASON}</i>")
+        expect(list_of.get_by_role("listitem")).to_have_count(2)  # the page hears of a decision over its socket
+        expect(list_of).to_contain_text("load_ratio seasonal ada, ")
+        expect(list_of).to_contain_text(f"<i>{REASON}</i>")
+        expect(list_of).to_contain_text("repeated rows sound")
+        assert overflow_px(page) == 0
+        assert serious_findings(page) == []
+        for column, what in (("load_ratio", "not_seasonal"), ("_rows", "not_sound")):
+            declare(keyed_api, what, column, "it was no season")
+        expect(list_of).to_contain_text("No column is declared seasonal or sound.")
+
+
+def declare(api: Api, what: str, column: str, reason: str) -> None:
+    answer = api.client.post("/declarations", json={"declared": what, "column": column, "reason": reason})
+    assert answer.status_code in {200, 201, 202}, answer.text
+
+
 # States
 
 

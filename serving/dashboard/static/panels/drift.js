@@ -4,6 +4,7 @@ import { empty } from "../panel.js";
 import { drawingOn } from "../charts.js";
 import { colour } from "../theme.js";
 import { fixed, moment, percent, words } from "../format.js";
+import { declared } from "./declarations.js";
 
 const MIN_SLOTS = 24; // the few ticks of a new platform do not fill the width
 const FULL_EFFECT = 0.6; // shifts from this size on have the full colour
@@ -22,6 +23,7 @@ export function showDrift(body, history, aside, select) {
       empty(
         "There is no monitoring tick in this period. Ticks need new predictions: send some, or choose a longer period.",
       ),
+      declared(history.declarations),
     );
     return;
   }
@@ -39,7 +41,7 @@ export function showDrift(body, history, aside, select) {
   );
   const draw = () => rows.forEach((row) => paint(row.canvas, row.column, history, scale));
   wire(list, rows, history, scale, readout, select);
-  body.append(list, axis(history, scale), readout, legend(), table(history));
+  body.append(list, axis(history, scale), readout, legend(), declared(history.declarations), table(history));
   draw();
   new ResizeObserver(draw).observe(list);
   choose(
