@@ -34,12 +34,15 @@ DOCKER = shlex.split(os.environ.get("DOCKER", "docker"))
 IMAGE = os.environ.get("SELFHEAL_IMAGE", "")
 PROJECT = "selfheal-test"
 SERVICES = ("postgres", "mlflow", "code-server", "webserver", "daemon", "api", "trainer")
-ONE_SHOTS = ("migrate", "bootstrap")
 OF_PROFILES = ("pgadmin", "prometheus", "grafana")
-"""Started too where their images are, or can be pulled; where SELFHEAL_REQUIRE_CONTAINERS is set they have to be."""
+OF_S3 = ("s3", "s3-volume", "s3-bucket")
+"""Started too where the images of others are, or can be pulled; where SELFHEAL_REQUIRE_CONTAINERS is set they have to be."""
 
-each_that_stays = pytest.mark.parametrize("service", [*SERVICES, *OF_PROFILES])
-each_container = pytest.mark.parametrize("service", [*SERVICES, *ONE_SHOTS, *OF_PROFILES])
+ONE_SHOTS = ("migrate", "bootstrap", "s3-volume", "s3-bucket")
+THAT_STAY = (*SERVICES, *OF_PROFILES, "s3")
+each_that_stays = pytest.mark.parametrize("service", THAT_STAY)
+each_one_shot = pytest.mark.parametrize("service", ONE_SHOTS)
+each_container = pytest.mark.parametrize("service", [*THAT_STAY, *ONE_SHOTS])
 LONGEST_PROBE_SECONDS = 5.0
 """The time limit of the health checks in compose.yaml, on a machine that is busy with the tests."""
 
@@ -84,23 +87,26 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("deploy")
     shutil.copytree(REPOSITORY / "deploy", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("secrets"))
     subprocess.run([folder / "make_secrets.sh"], check=True)
-    files = ("--file", str(folder / "compose.yaml"), "--file", str(folder / "compose.demo.yaml"))
-    compose = ("compose", *files, "--project-name", PROJECT)
-    missing = without_image(compose)
+    files = [word for name in ("compose.yaml", "compose.demo.yaml") for word in ("--file", str(folder / name))]
+    compose = ("compose", "--project-name", PROJECT, *files)
+    with_s3 = (*compose, "--file", str(folder / "compose.s3.yaml"))
+    missing = without_image(with_s3)
     profiles = [name for name in OF_PROFILES if name not in missing]
     try:
         docker(*compose, "up", "--detach", *SERVICES, *profiles, timeout_seconds=500)
-        subprocess.run([folder / "wait_until_healthy.sh", *DOCKER, *compose], check=True, timeout=500)
-        yield Platform(folder / "secrets", compose, missing)
+        if "s3" not in missing:  # beside the platform, which stores nothing there
+            docker(*with_s3, "up", "--detach", "s3-bucket", timeout_seconds=200)
+        subprocess.run([folder / "wait_until_healthy.sh", *DOCKER, *with_s3], check=True, timeout=500)
+        yield Platform(folder / "secrets", with_s3, missing)
     finally:
-        docker(*compose, "--profile", "*", "down", "--volumes", "--remove-orphans")
+        docker(*with_s3, "--profile", "*", "down", "--volumes", "--remove-orphans")
 
 
 def without_image(compose: tuple[str, ...]) -> dict[str, str]:
     """The services of profiles whose image is neither here nor to be pulled, and why."""
     described = json.loads(docker(*compose, "--profile", "*", "config", "--format", "json"))["services"]
     missing = {}
-    for name in OF_PROFILES:
+    for name in (*OF_PROFILES, "s3"):
         image = described[name]["image"]
         here = subprocess.run([*DOCKER, "image", "inspect", image], capture_output=True, check=False)
         if here.returncode != 0:
@@ -109,7 +115,7 @@ def without_image(compose: tuple[str, ...]) -> dict[str, str]:
             )
             if pulled.returncode != 0:
                 missing[name] = f"{image} is not here, and cannot be pulled: {pulled.stderr.strip()}"
-    return missing
+    return missing | (dict.fromkeys(OF_S3, missing["s3"]) if "s3" in missing else {})
 
 
 def in_image(*command: str, entrypoint: str = "sh", options: tuple[str, ...] = ()) -> str:
@@ -226,7 +232,7 @@ def test_the_root_file_system_of_a_container_cannot_be_written(service: str, pla
     assert "Read-only file system" in done.stderr
 
 
-@pytest.mark.parametrize("service", ONE_SHOTS)
+@each_one_shot
 def test_a_one_shot_has_ended_well(service: str, platform: Platform) -> None:
     state = platform.container(service)["State"]
     assert (state["Status"], state["ExitCode"]) == ("exited", 0)
@@ -258,7 +264,7 @@ def test_what_needs_no_way_out_has_none(platform: Platform) -> None:
     reach = "import socket; socket.create_connection(('1.1.1.1', 443), timeout=3)"
     (network,) = json.loads(docker("network", "inspect", f"{PROJECT}_inside"))
     assert network["Internal"] is True
-    for service in ("trainer", "postgres", *ONE_SHOTS):
+    for service in ("trainer", "postgres", "migrate", "bootstrap"):
         networks = platform.container(service)["NetworkSettings"]["Networks"]
         assert list(networks) == [f"{PROJECT}_inside"]
     number = platform.container("trainer")["Id"]
