@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -31,6 +32,9 @@ from serving.ingest.worker import IngestWorker
 from serving.observability.distributions import Distributions
 from serving.observability.live import Live
 from serving.observability.metrics import MetricsPage, ServiceCollector
+from serving.protocols import mlflow_routes, open_inference_routes
+from serving.protocols.middleware import WireProtocols
+from serving.protocols.openapi import describe_protocols
 from serving.routes import (
     dashboard,
     decisions,
@@ -99,7 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with running_service(in_force, contract) as service:
             app.state.service = service
             assert isinstance(app.middleware_stack, FastPath)
-            collector = ServiceCollector(service, app.middleware_stack, authenticator)
+            collector = ServiceCollector(service, app.middleware_stack, authenticator, of_protocols)
             app.state.metrics = MetricsPage(collector, _metrics_folder(in_force))
             sharing = asyncio.create_task(app.state.metrics.share())
             yield
@@ -108,6 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     telemetry = tracing(in_force)
     parser = RequestParser(contract, lambda: entity_secret(in_force))
+    of_protocols: Counter[tuple[str, str]] = Counter()
     app = FastAPIOffline(  # FastAPI whose /docs pages load nothing from another host
         title=f"selfheal: {contract.name}",
         summary=contract.description,
@@ -126,6 +131,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(KeyBeforeBody, authenticator=authenticator, scopes=SCOPES_OF_BODIES)
     app.add_middleware(OriginCheck, authenticator=authenticator)
+    app.add_middleware(
+        WireProtocols, authenticator=authenticator, contract=contract, parser=parser, n_by_outcome=of_protocols
+    )
     app.add_middleware(SecurityHeaders)
     auth_errors = problems.documented(401, 403, 413, 415, 429)
     app.include_router(
@@ -134,6 +142,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=auth_errors,
     )
     app.include_router(labels.router, dependencies=[Depends(requires(Scope.LABEL))], responses=auth_errors)
+    for protocol in (open_inference_routes, mlflow_routes):
+        app.include_router(protocol.build_router(contract))
+    describe_protocols(app)
     watching = (monitoring, label_quarantines, live, metrics)
     subjects = (overview, health, models, promotions, decisions, *watching, dashboard)
     for subject in subjects:

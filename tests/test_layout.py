@@ -36,6 +36,8 @@ ELSEWHERE: dict[str, str] = {
     "serving.routes.metrics": "tests/serving/observability/test_metrics.py",
     "serving.scoring.request_parser": "tests/serving/schemas/test_requests.py",
     "serving.schemas.dashboard": "tests/serving/routes/test_overview.py",
+    "serving.schemas.open_inference": "tests/serving/protocols/test_open_inference.py",
+    "serving.schemas.mlflow_scoring": "tests/serving/protocols/test_mlflow_scoring.py",
     "serving.schemas.responses": "tests/serving/test_schemathesis.py",
 }
 """Modules whose tests are not beside their neighbours': where they are."""

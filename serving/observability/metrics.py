@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,15 +42,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHARE_EVERY_SECONDS = 2.0
+NOT_REFUSED = frozenset({"answered", "disconnected"})
+"""Outcomes of a request that are no problem's kind."""
+
 STALE_AFTER_SECONDS = 30.0
 """Age from which a file counts as that of a worker that has ended."""
 
 
 class ServiceCollector(Collector):
-    """The service's counts as Prometheus metrics."""
+    """The service's counts as Prometheus metrics.
 
-    def __init__(self, service: Service, fast_path: FastPath, authenticator: Authenticator) -> None:
+    Args:
+        of_protocols: scoring requests of other wire protocols, by protocol and outcome.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        fast_path: FastPath,
+        authenticator: Authenticator,
+        of_protocols: Mapping[tuple[str, str], int],
+    ) -> None:
         self._service = service
+        self._of_protocols = of_protocols
         self._fast_path = fast_path
         self._authenticator = authenticator
 
@@ -88,9 +102,22 @@ class ServiceCollector(Collector):
         refused = CounterMetricFamily(
             "selfheal_refused_requests", "Refused scoring requests, by kind of problem.", labels=("kind",)
         )
-        for kind, count in self._fast_path.n_refused.copy().items():
+        of_protocols = dict(self._of_protocols)
+        n_refused = self._fast_path.n_refused.copy()
+        for (_, outcome), count in of_protocols.items():
+            if outcome not in NOT_REFUSED:
+                n_refused[outcome] += count
+        for kind, count in n_refused.items():
             refused.add_metric((kind,), count)
         yield refused
+        requests = CounterMetricFamily(
+            "selfheal_protocol_requests",
+            "Scoring requests of other wire protocols, by outcome: answered, or the kind of problem.",
+            labels=("protocol", "outcome"),
+        )
+        for (protocol, outcome), count in of_protocols.items():
+            requests.add_metric((protocol, outcome), count)
+        yield requests
         yield _counter("selfheal_wrong_keys", "Requests with an unknown API key.", self._authenticator.n_wrong_keys)
         labels = CounterMetricFamily("selfheal_labels", "Received labels, by outcome.", labels=("outcome",))
         for outcome, count in self._service.labels.n_by_outcome.copy().items():

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from serving.schemas.problems import documented
+from serving.schemas.problems import ProblemError, documented
 from serving.schemas.requests import BatchBase, BatchResponse, Prediction, RowBase
 from serving.scoring.request_parser import RequestParser
 
@@ -30,6 +30,9 @@ def build_router(parser: RequestParser) -> APIRouter:
     return router
 
 
-def left_the_fast_path() -> AssertionError:
-    """Return what is raised by a route that is there for the documentation only."""
-    return AssertionError("serving.scoring.fast_path responds to rows and labels before they reach the framework")
+def left_the_fast_path() -> ProblemError:
+    """Return what is raised by a route that is there for the documentation only.
+
+    Only a path that ends in a line break gets there: for the framework it is also the path without it.
+    """
+    return ProblemError(404, "not_found", "there is no such path; it ends in a line break")

@@ -281,6 +281,19 @@ class MicroBatcher:
             Exception: what the model raises: then it is the request that fails.
         """
         rows = [row for waiting in group for row in waiting.rows]
+        matrix, refused = self._derive_apart(rows)
+        probabilities = _probabilities(champion, matrix) if len(matrix) else np.empty(0)
+        return self._scored(group, rows, refused, matrix, probabilities, champion)
+
+    def unusable(self, rows: Sequence[Row]) -> Mapping[int, Refused]:
+        """Return what is wrong with the rows that scoring would refuse, by place; nothing is scored."""
+        try:
+            return self._refused(self._matrix(rows))
+        except Exception:  # a contract's own code may raise anything
+            return self._derive_apart(rows)[1]
+
+    def _derive_apart(self, rows: Sequence[Row]) -> tuple[FloatArray, dict[int, Refused]]:
+        """Return the features of the usable rows, and what is wrong with the others, some of which make `derive` fail."""
         derived = isolate(lambda part: self._matrix(rows[part]), len(rows))
         if derived.failures:
             first = next(iter(derived.failures.values()))
@@ -289,9 +302,7 @@ class MicroBatcher:
         matrix = np.array(list(derived.results.values())).reshape(len(derived.results), len(self._kinds))
         unusable, places = self._refused(matrix), list(derived.results)
         refused |= {places[which]: problem for which, problem in unusable.items()}
-        matrix = _without(matrix, unusable)
-        probabilities = _probabilities(champion, matrix) if len(matrix) else np.empty(0)
-        return self._scored(group, rows, refused, matrix, probabilities, champion)
+        return _without(matrix, unusable), refused
 
     def _matrix(self, rows: Sequence[Row]) -> FloatArray:
         inputs = np.array([row.values for row in rows], dtype=np.float64)

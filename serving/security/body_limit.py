@@ -78,15 +78,33 @@ def check_body(headers: Mapping[str, str], max_bytes: int = MAX_BODY_BYTES) -> N
             prevents web pages of other hosts from posting to a service on loopback, because browsers let them send forms but
             not JSON.
     """
+    check_length(headers, max_bytes)
+    if not has_body(headers):
+        return
+    if not is_json(headers.get("content-type", "")):
+        raise ProblemError(415, "unsupported_media_type", "send the body as JSON, with Content-Type: application/json")
+    check_encoding(headers)
+
+
+def check_length(headers: Mapping[str, str], max_bytes: int = MAX_BODY_BYTES) -> None:
+    """Check the length that the headers announce.
+
+    Raises:
+        ProblemError: 400 if it is not a number, 413 if it is too long.
+    """
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
         raise ProblemError(400, "invalid_request", f"Content-Length must be a whole number, not {length[:40]!r}")
     if len(length) > 18 or int(length) > max_bytes:
         raise too_large(max_bytes)
-    if not has_body(headers):
-        return
-    if not is_json(headers.get("content-type", "")):
-        raise ProblemError(415, "unsupported_media_type", "send the body as JSON, with Content-Type: application/json")
+
+
+def check_encoding(headers: Mapping[str, str]) -> None:
+    """Check that the body is sent as it is.
+
+    Raises:
+        ProblemError: 415 if it is compressed.
+    """
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise ProblemError(415, "unsupported_media_type", "send the body unencoded, without Content-Encoding")
 

@@ -21,7 +21,14 @@ from tests.docs.pages import codes, table
 from tests.processes import REPOSITORY
 
 PAGE = "docs/api.md"
-PLACES = {"{alert_id}": "0198f0f0-5c1e-7000-8000-000000000001", "{name}": "a", "{decision_id}": "a", "{column}": "a"}
+PLACES = {
+    "{alert_id}": "0198f0f0-5c1e-7000-8000-000000000001",
+    "{name}": "a",
+    "{model}": "a",
+    "{version}": "1",
+    "{decision_id}": "a",
+    "{column}": "a",
+}
 ENDPOINTS = [(*codes(row[0])[0].split(), row[1], codes(row[2])) for row in table(PAGE, "endpoint")]
 METHODS = {"get", "post", "put", "patch", "delete"}
 
