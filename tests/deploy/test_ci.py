@@ -146,7 +146,7 @@ def test_the_image_is_checked_scanned_and_tried_before_it_is_published() -> None
 
 
 def test_ci_here_runs_what_the_pipeline_checks() -> None:
-    assert {"lint", "test", "test-long", "manifests", "containers-try"} <= make_targets(CI)
+    assert {"lint", "test", "test-long", "test-clients", "manifests", "containers-try"} <= make_targets(CI)
     assert "SELFHEAL_REQUIRE_PROMETHEUS" in JOBS["integration"]["steps"][3]["env"]
 
 
