@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from selfheal.domain.contract import TRUE_LABEL, ModelContract
 from selfheal.domain.labelled_file.columns import ColumnMatch, likely_delimiter, match_columns
-from selfheal.domain.labelled_file.data_format import DELIMITERS, DataFormat
+from selfheal.domain.labelled_file.data_format import DELIMITERS, DataFormat, ReadField
 from selfheal.domain.labelled_file.mending import mended_format
 from selfheal.domain.labelled_file.report import DataReport, report_on
 from selfheal.domain.labelled_file.tally import ColumnTally, FileTally, IndexTally, KeyTally, Tally, TimeTally
@@ -75,7 +75,7 @@ def _read(path: Path, contract: ModelContract, data_format: DataFormat) -> FileT
             if not "".join(headers).strip():
                 raise InvalidDataError(f"{path}, line 1: blank; expected a header here and rows below it")
             match = match_columns(headers, contract, data_format.ignored_columns)
-            tally = FileTally(match, _tallies(match, data_format))
+            tally = FileTally(match, _tallies(match, data_format, contract))
             rows = _sorted_out(reader, len(headers), tally)
             while batch := list(islice(rows, BATCH_ROWS)):
                 tally.add([fields for _, fields in batch], [line for line, _ in batch])
@@ -84,11 +84,11 @@ def _read(path: Path, contract: ModelContract, data_format: DataFormat) -> FileT
     return tally
 
 
-def _tallies(match: ColumnMatch, data_format: DataFormat) -> dict[int, Tally]:
-    of_numbers = {
-        position: ColumnTally(data_format.field_reader(is_label=name == TRUE_LABEL))
-        for position, name in match.inputs.items()
-    }
+def _tallies(match: ColumnMatch, data_format: DataFormat, contract: ModelContract) -> dict[int, Tally]:
+    def reader(name: str) -> ReadField:
+        return data_format.field_reader(is_label=name == TRUE_LABEL, is_flag=contract.kinds.get(name) == "bool")
+
+    of_numbers = {position: ColumnTally(reader(name)) for position, name in match.inputs.items()}
     others = {position: TimeTally() for position in (*match.ignored, *match.unknown)}
     keys: dict[int, Tally] = {} if match.entity is None else {match.entity: KeyTally()}
     return {**of_numbers, **others, **keys, **{position: IndexTally() for position in match.index}}

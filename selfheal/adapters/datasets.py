@@ -141,7 +141,7 @@ def input_schema(contract: ModelContract) -> pa.DataFrameSchema:
 
     def column(feature: Feature) -> pa.Column:
         checks = [pa.Check.in_range(feature.lower, feature.upper)]
-        if feature.kind == "int":
+        if feature.kind != "float":
             checks.append(pa.Check(lambda values: values % 1 == 0, name="whole_number", error="whole number"))
         return pa.Column("float64", checks, nullable=feature.is_nullable)
 

@@ -442,7 +442,9 @@ def encode_lines(records: Sequence[Record]) -> bytes:
 
 
 def column_values(values: FloatArray, kind: str) -> list[Field]:
-    """Return a feature's values (NaN: missing) as journal fields, without a fraction if the feature is an `int`."""
+    """Return a feature's values (NaN: missing) as journal fields: without a fraction for an `int`, true or false for a `bool`."""
+    if kind == "bool":
+        return [None if value != value else value == 1.0 for value in values.tolist()]  # noqa: PLR0124
     if kind == "int" and not np.isnan(values).any():
         return list(values.astype(np.int64).tolist())
     floats: list[float] = values.tolist()

@@ -82,7 +82,8 @@ def export_data(
     with opened_platform(load_settings()) as platform:
         contract = platform.contract
         found = labelled_rows(platform.store, max_rows=rows, sound_only=True)
-    whole = {feature.name: "Int64" for feature in contract.inputs if feature.kind == "int"}
+    typed = {"int": "Int64", "bool": "boolean"}
+    whole = {feature.name: typed[feature.kind] for feature in contract.inputs if feature.kind in typed}
     columns = found[[*contract.input_names, TRUE_LABEL]].astype(whole).rename(columns={TRUE_LABEL: contract.label.name})
     try:
         columns.to_csv(csv, index=False, mode="x")

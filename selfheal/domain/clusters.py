@@ -173,7 +173,7 @@ def _by_inputs(rows: pd.DataFrame, contract: ModelContract) -> Clusters:
     if not contract.equal_inputs_are_one_case or len(rows) < 2:
         return None
     values = rows[list(contract.input_names)].to_numpy(dtype=np.float64) + 0.0  # -0 is 0
-    whole = np.array([contract.kinds[name] == "int" for name in contract.input_names])
+    whole = np.array([contract.kinds[name] != "float" for name in contract.input_names])
     ids = _input_ids(values)
     if _n_fine(values[np.unique(ids, return_index=True)[1]]) < MIN_FINE_COLUMNS:
         return None

@@ -25,13 +25,26 @@ import numpy.typing as npt
 
 from selfheal.domain.declarations import NOT_GIVEN, Forgiving, forgiving, problems_of, shown
 from selfheal.domain.default_estimator import DEFAULT_GRID, default_estimator
-from selfheal.domain.derived_values import MAX_FLOAT, MAX_INT, DerivedValues
+from selfheal.domain.derived_values import DerivedValues
+from selfheal.domain.features import AdverseReason, DerivedFeature, Feature, Kind, problems_of_inputs
 from selfheal.domain.row_size import row_problem
 from selfheal.kit.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import pandas as pd
     from sklearn.pipeline import Pipeline
+
+__all__ = [
+    "AdverseReason",
+    "DerivedFeature",
+    "Feature",
+    "Label",
+    "LabelPolicy",
+    "ModelContract",
+    "Scenario",
+    "Segment",
+]
+"""What a use case declares; the names below are for the platform."""
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Columns: TypeAlias = Mapping[str, FloatArray]
@@ -70,8 +83,8 @@ qualify their columns, and what they add to features begins with `_`, which no f
 FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """Valid without quotes as a JSON field, a Postgres column (at most 63 characters) and a CSV column."""
 
-KINDS = "yes and no are an int of 0 to 1, a category becomes one such input per value"
-"""What to do with an input that is neither a float nor an int."""
+KINDS = "a category becomes one bool per value"
+"""What to do with an input of no kind that there is."""
 
 PROBE_ROWS = 16
 """Number of probe rows: enough for both limits, three missing values, and some values between."""
@@ -81,54 +94,6 @@ MIN_SHARE = 0.02
 
 CALM = "calm"
 """The scenario that every contract has: nothing changes."""
-
-
-@forgiving
-@dataclass(frozen=True, slots=True)
-class AdverseReason(Forgiving):
-    """Reason given to a person when a feature counted against them: a stable `code` for programs, a `text` for the person.
-
-    Related features share one reason; their contributions are added. The text must be true whichever way the feature
-    counted ("Level of monthly income", not "Income too low"): the direction is the model's finding, not the contract's.
-    """
-
-    code: str
-    text: str
-
-
-@forgiving
-@dataclass(frozen=True, slots=True)
-class Feature(Forgiving):
-    """One raw input, as a client sends it.
-
-    `lower` and `upper` are inclusive limits; a value beyond them is refused on every input path. They bound what is
-    *possible*, not what is usual. `aliases` are further accepted names; `-` and `_` are equivalent.
-    """
-
-    name: str
-    kind: Literal["float", "int"]
-    lower: float
-    upper: float
-    unit: str
-    description: str
-    example: float
-    is_nullable: bool = False
-    aliases: tuple[str, ...] = ()
-    adverse_reason: AdverseReason | None = None
-
-
-@forgiving
-@dataclass(frozen=True, slots=True)
-class DerivedFeature(Forgiving):
-    """One feature computed from the raw inputs. `formula` is for people, `reason` says why the model needs it."""
-
-    name: str
-    kind: Literal["float", "int"]
-    unit: str
-    formula: str
-    reason: str
-    is_nullable: bool = False
-    adverse_reason: AdverseReason | None = None
 
 
 @forgiving
@@ -224,7 +189,7 @@ def _derive_nothing(_columns: Columns) -> dict[str, FloatArray]:
 class ModelContract(Forgiving):
     """Everything the platform needs to know about a use case. Name, description, label and inputs are required.
 
-    `derive` maps arrays of the raw inputs (float64, NaN where missing, shape (n,)) to arrays of the derived features; it
+    `derive` maps arrays of the raw inputs (float64, NaN where missing, shape (n,); a bool is 1 or 0) to arrays of the derived features; it
     is the only derivation, used by serving, training and monitoring alike. `build_estimator(seed)` returns an unfitted
     scikit-learn pipeline over the feature matrix in the order of `feature_names`; `param_grid` is searched.
     `trusted_types` are types beyond the platform's list (`selfheal.domain.model.file`) that its model files may hold, such as
@@ -262,7 +227,7 @@ class ModelContract(Forgiving):
         self._refuse_wrong_arguments()
         self._refuse_double_names()
         self._refuse_ambiguous_reasons()
-        problems = [*_problems_of_inputs(self.inputs), *self._problems_of_names(), *self._problems_of_slices()]
+        problems = [*problems_of_inputs(self.inputs), *self._problems_of_names(), *self._problems_of_slices()]
         too_wide = row_problem([self.kinds[name] for name in self.feature_names], has_entity_key=self.has_entity_key)
         if too_wide is not None:
             problems.append(too_wide)
@@ -281,7 +246,7 @@ class ModelContract(Forgiving):
             if isinstance(part, Feature) and not wrong:
                 sound.append(part)
         if problems:
-            contradictions = _problems_of_inputs(sound) if sound else ()
+            contradictions = problems_of_inputs(sound) if sound else ()
             raise ConfigurationError(f"contract {shown(self.name)}: {'; '.join([*problems, *contradictions])}")
 
     def _parts(self) -> Iterator[object]:
@@ -370,7 +335,7 @@ class ModelContract(Forgiving):
         return (*self.input_names, *(feature.name for feature in self.derived))
 
     @cached_property
-    def kinds(self) -> dict[str, Literal["float", "int"]]:
+    def kinds(self) -> dict[str, Kind]:
         """Return the kind of each feature, raw or derived, by name."""
         return {f.name: f.kind for f in self.inputs} | {f.name: f.kind for f in self.derived}
 
@@ -489,7 +454,7 @@ class ModelContract(Forgiving):
         probe: dict[str, FloatArray] = {}
         for feature in self.inputs:
             values = rng.uniform(feature.lower, min(feature.upper, feature.lower + 100.0), size=PROBE_ROWS)
-            values = np.floor(values) if feature.kind == "int" else values
+            values = {"int": np.floor, "bool": np.rint, "float": np.asarray}[feature.kind](values)
             values[:2] = feature.lower, feature.upper
             if feature.is_nullable:
                 values[2:5] = np.nan
@@ -501,23 +466,6 @@ def _title(part: object) -> str:
     """Return a part of a contract for people: what it is, and its name, or what else it goes by."""
     names = (getattr(part, attribute, None) for attribute in ("name", "description", "code"))
     return f"{type(part).__name__} {shown(next((name for name in names if name), NOT_GIVEN))}"
-
-
-def _problems_of_inputs(inputs: Sequence[Feature]) -> Iterator[str]:
-    """Yield each contradiction in the inputs' declarations as a sentence with the remedy."""
-    if not inputs:
-        yield "it has no inputs; declare at least one Feature"
-    for feature in inputs:
-        if not (np.isfinite(feature.lower) and np.isfinite(feature.upper) and feature.lower < feature.upper):
-            yield f"{feature.name!r} has the limits {feature.lower:g} to {feature.upper:g}; two finite, rising numbers are needed"
-        elif max(abs(feature.lower), abs(feature.upper)) > MAX_FLOAT:
-            yield f"{feature.name!r} has limits beyond ±{MAX_FLOAT:.1e}, which no tree can compare; use another unit"
-        elif not feature.lower <= feature.example <= feature.upper:
-            yield f"the example {feature.example:g} of {feature.name!r} is not within {feature.lower:g} to {feature.upper:g}"
-        if feature.kind == "int" and max(abs(feature.lower), abs(feature.upper)) > MAX_INT:
-            yield f"{feature.name!r} is an int beyond {MAX_INT:,}; declare it as a float"
-        if feature.kind == "int" and any(value % 1 for value in (feature.lower, feature.upper, feature.example)):
-            yield f"{feature.name!r} is an int, but its limits or its example are not whole numbers"
 
 
 def fold_name(name: str) -> str:

@@ -105,6 +105,9 @@ _PLAIN = {
     "str": _Rule("a text in quotes", lambda value: isinstance(value, str)),
     "float": _Rule("a number", lambda value: isinstance(value, Real) and not isinstance(value, bool)),
     "bool": _Rule("True or False", lambda value: isinstance(value, bool)),
+    "Example": _Rule(
+        "a value of its kind", lambda _: True
+    ),  # which depends on the kind: the declaration says so itself
     "Mapping[str, Sequence[Any]]": _Rule("a mapping of names to lists of values", _is_grid),
 }
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from selfheal.domain.contract import DerivedFeature
+    from selfheal.domain.features import DerivedFeature
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -31,7 +31,9 @@ class DerivedValues:
     def __init__(self, derived: Sequence[DerivedFeature]) -> None:
         self._derived = tuple(derived)
         self._limits = np.array([[_limit(feature)] for feature in derived])
-        self._whole = np.array([place for place, feature in enumerate(derived) if feature.kind == "int"], dtype=np.intp)
+        kinds = [feature.kind for feature in derived]
+        self._whole = np.array([place for place, kind in enumerate(kinds) if kind != "float"], dtype=np.intp)
+        self._flags = np.array([place for place, kind in enumerate(kinds) if kind == "bool"], dtype=np.intp)
         self._may_be_missing = np.array([[feature.is_nullable] for feature in derived])
 
     def are_usable(self, values: FloatArray) -> bool:
@@ -43,6 +45,8 @@ class DerivedValues:
             return False
         if not self._whole.size:
             return True
+        if self._flags.size and (values.take(self._flags, axis=0) < 0).any():
+            return False
         whole = values.take(self._whole, axis=0)
         n_broken = np.count_nonzero(np.rint(whole) != whole)
         return not n_broken or bool(n_broken == np.count_nonzero(np.isnan(whole)))
@@ -55,6 +59,7 @@ class DerivedValues:
         is_usable = (np.abs(values) <= self._limits) | (is_missing & self._may_be_missing)
         whole = values[self._whole]
         is_usable[self._whole] &= is_missing[self._whole] | (np.rint(whole) == whole)
+        is_usable[self._flags] &= ~(values[self._flags] < 0)
         usable: BoolArray = is_usable.all(axis=0)
         return usable
 
@@ -89,6 +94,8 @@ def unusable(feature: DerivedFeature, value: float) -> str | None:
     """Return what makes a value of a derived feature unusable; None if nothing does."""
     if np.isnan(value):
         return None if feature.is_nullable else "missing"
+    if feature.kind == "bool":
+        return None if value in {0.0, 1.0} else "neither 1 nor 0"
     if np.isinf(value):
         return "infinite"
     if abs(value) > _limit(feature):
@@ -97,12 +104,16 @@ def unusable(feature: DerivedFeature, value: float) -> str | None:
 
 
 def _limit(feature: DerivedFeature) -> float:
-    return float(MAX_INT) if feature.kind == "int" else MAX_FLOAT
+    return {"bool": 1.0, "int": float(MAX_INT), "float": MAX_FLOAT}[feature.kind]
 
 
 def _needed(feature: DerivedFeature) -> str:
-    needed = f"a whole number within ±{MAX_INT:,}" if feature.kind == "int" else f"a number within ±{MAX_FLOAT:.1e}"
-    return f"{needed} is needed"
+    needed = {
+        "bool": "1 for true or 0 for false",
+        "int": f"a whole number within ±{MAX_INT:,}",
+        "float": f"a number within ±{MAX_FLOAT:.1e}",
+    }
+    return f"{needed[feature.kind]} is needed"
 
 
 def _shown(value: float, what: str) -> str:

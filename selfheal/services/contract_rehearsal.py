@@ -67,7 +67,7 @@ def column_summary(contract: ModelContract, frame: pd.DataFrame) -> list[dict[st
         {
             "input": feature.name,
             "kind": feature.kind,
-            "limits": f"{feature.lower:g} to {feature.upper:g}",
+            "limits": "" if feature.kind == "bool" else f"{feature.lower:g} to {feature.upper:g}",
             "unit": feature.unit,
             "may_be_missing": "yes" if feature.is_nullable else "no",
             "missing_pct": round(100.0 * float(frame[feature.name].isna().mean()), 2),
@@ -110,9 +110,17 @@ def _problem_of(values: FloatArray, apart: FloatArray, kind: str, is_nullable: b
         return "becomes infinite within the limits of the inputs; bound it, or narrow the limits"
     if np.isnan(values).any() and not is_nullable:
         return "can be missing, but is not declared with is_nullable=True"
-    if kind == "int" and (np.nan_to_num(values) % 1 != 0).any():
+    return _unfit(values, kind) or _excess(values, kind)
+
+
+def _unfit(values: FloatArray, kind: str) -> str | None:
+    """Return what a derived column is declared to be and is not."""
+    known = values[~np.isnan(values)]
+    if kind == "int" and (known % 1 != 0).any():
         return "is declared an int, but is not always whole"
-    return _excess(values, kind)
+    if kind == "bool" and not np.isin(known, (0.0, 1.0)).all():
+        return "is declared a bool, but is not always 1 or 0"
+    return None
 
 
 def _excess(values: FloatArray, kind: str) -> str | None:

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from selfheal.domain.contract import ModelContract
+    from selfheal.domain.features import Kind
 
 MAX_IN_FLIGHT = 32
 LABELS_PER_CALL = 100
 REQUEST_TIMEOUT_SECONDS = 30.0
+
+TYPES: dict[Kind, type[float]] = {"float": float, "int": int, "bool": bool}
+"""What a value of each kind is in a request."""
 
 
 @dataclass
@@ -152,15 +156,15 @@ async def traffic_to(
 
 
 def request_bodies(rows: pd.DataFrame, contract: ModelContract) -> list[tuple[dict[str, Any], int]]:
-    """Return each row as a request body (whole numbers as ints, missing values as null), with its true label.
+    """Return each row as a request body (whole numbers as ints, flags as true or false, missing values as null), with its true label.
 
     Where the contract declares a key, each row is of an entity of its own: which rows are of one is not in the data set.
     """
     columns: list[list[Any]] = []
     for feature in contract.inputs:
         values = rows[feature.name].to_numpy(dtype=np.float64)
-        kept = [None if np.isnan(v) else (int(v) if feature.kind == "int" else float(v)) for v in values]
-        columns.append(kept)
+        typed = TYPES[feature.kind]
+        columns.append([None if np.isnan(v) else typed(v) for v in values])
     labels = rows[TRUE_LABEL].astype(int).tolist()
     key: Callable[[], dict[str, Any]] = (lambda: {contract.entity: token_hex(8)}) if contract.has_entity_key else dict
     return [

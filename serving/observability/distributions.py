@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from selfheal.adapters.postgres.store import Store
+    from selfheal.domain.features import Kind
     from selfheal.domain.records import ColumnDrift, ModelVersion
     from selfheal.services.platform import Platform
 
@@ -87,7 +88,10 @@ class Distributions:
         reference = self._reference(version)
         names = [*self._platform.contract.feature_names, PROBABILITY]
         drift = self._drift(tick)
-        columns = {name: _compared(current, reference, name, drift.get(name)) for name in names}
+        kinds = self._platform.contract.kinds
+        columns = {
+            name: _compared(current, reference, name, kinds.get(name, "float"), drift.get(name)) for name in names
+        }
         return ComparedWindow(tick, len(reference), len(current), columns)
 
     def _drift(self, tick: Row[Any]) -> Mapping[str, ColumnDrift]:
@@ -103,10 +107,12 @@ class Distributions:
             raise ProblemError(503, "reference_unavailable", detail, retry_after_seconds=60) from None
 
 
-def _compared(current: pd.DataFrame, reference: pd.DataFrame, name: str, drift: ColumnDrift | None) -> ComparedColumn:
+def _compared(
+    current: pd.DataFrame, reference: pd.DataFrame, name: str, kind: Kind, drift: ColumnDrift | None
+) -> ComparedColumn:
     """Compare one column. A feature that the reference does not have is missing in all of its rows."""
     now, then = (frame.reindex(columns=[name])[name].to_numpy(dtype=np.float64) for frame in (current, reference))
-    return ComparedColumn(distribution(now, then), drift, _missing_pct(then), _missing_pct(now))
+    return ComparedColumn(distribution(now, then, kind), drift, _missing_pct(then), _missing_pct(now))
 
 
 def _missing_pct(values: Any) -> float:

@@ -31,6 +31,7 @@ NO_OBJECT = ("model_type", "model_attributes_type", "dict_type")
 MAX_FIELD_CHARACTERS = 200
 
 NOT_WHOLE = "Input should be a whole number"
+NOT_A_FLAG = "Input should be true or false: write it without quotes, and true for 1, false for 0"
 
 MAX_ERRORS = 50
 """Largest number of wrong fields listed in one problem document."""
@@ -114,6 +115,8 @@ def _validation_problem(error: Any) -> dict[str, str]:
         return {"field": "body", "message": f"not JSON: {error['ctx']['error']} at character {error['loc'][-1]}"}
     if error["type"] == "multiple_of" and error["ctx"]["multiple_of"] == 1:
         error = error | {"msg": NOT_WHOLE}
+    if error["type"] == "bool_type":
+        error = error | {"msg": NOT_A_FLAG}
     field = ".".join(str(part) for part in error["loc"] if part not in NOT_FIELDS) or "body"
     shown = field.encode("utf-8", "replace").decode()[:MAX_FIELD_CHARACTERS]  # a client may send any key
     message = "Input should be an object" if error["type"] in NO_OBJECT else error["msg"]  # without the class's name

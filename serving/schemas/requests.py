@@ -28,6 +28,7 @@ from serving.schemas.explanations import Explanation
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import Feature, ModelContract
+    from selfheal.domain.features import Example
 
 ENTITY_ATTRIBUTE = "entity_key"
 """The model's attribute for the entity's key."""
@@ -77,7 +78,7 @@ def attribute_of(input_name: str) -> str:
     return f"input_{input_name}"
 
 
-def example_row(contract: ModelContract) -> dict[str, float | int]:
+def example_row(contract: ModelContract) -> dict[str, Example]:
     """Return the contract's example of each input."""
     return {f.name: int(f.example) if f.kind == "int" else f.example for f in contract.inputs}
 
@@ -102,20 +103,27 @@ def _entity_field(contract: ModelContract) -> tuple[Any, Any]:
 
 
 def _field(feature: Feature) -> tuple[Any, Any]:
-    is_int = feature.kind == "int"
-    # Many clients write 45.0 for 45. The check for whole numbers lets 45.00000001 pass; `serving.scoring.request_parser` does not.
-    number: Any = Annotated[FiniteFloat, Field(ge=feature.lower, le=feature.upper, multiple_of=1 if is_int else None)]
+    value = _value_of(feature)
     names = dict.fromkeys(
         spelling
         for name in (feature.name, *feature.aliases)
         for spelling in (name, name.replace("-", "_"), name.replace("_", "-"))
     )
-    return (number | None) if feature.is_nullable else number, Field(
+    return (value | None) if feature.is_nullable else value, Field(
         default=None if feature.is_nullable else ...,
         description=f"{feature.description} ({feature.unit})" + _also_known_as(feature),
         validation_alias=AliasChoices(*names),
         serialization_alias=feature.name,
     )
+
+
+def _value_of(feature: Feature) -> Any:
+    """Return the type of an input's value, without null."""
+    if feature.kind == "bool":
+        return StrictBool
+    # Many clients write 45.0 for 45. The check for whole numbers lets 45.00000001 pass; `serving.scoring.request_parser` does not.
+    multiple_of = 1 if feature.kind == "int" else None
+    return Annotated[FiniteFloat, Field(ge=feature.lower, le=feature.upper, multiple_of=multiple_of)]
 
 
 def _also_known_as(feature: Feature) -> str:

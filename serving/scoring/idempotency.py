@@ -162,5 +162,13 @@ def _same_answer(row: Row, first: Row, outcome: Outcome) -> Outcome | ProblemErr
     return ProblemError(409, "prediction_id_conflict", detail)
 
 
+FLAGS = {"true": 1.0, "false": 0.0}
+"""A bool in the journal, and, folded, of Postgres."""
+
+
 def _number(value: object) -> float | None:
-    return None if value is None or value == "" else float(str(value))
+    if value is None or value == "":
+        return None
+    text = str(value)
+    flag = FLAGS.get(text.lower())
+    return float(text) if flag is None else flag

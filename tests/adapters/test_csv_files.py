@@ -17,6 +17,7 @@ from selfheal.domain.labelled_file.data_format import DataFormat
 from selfheal.domain.labelled_file.report import DataReport
 from selfheal.kit.errors import InvalidDataError, UnfitFileError
 from selfheal.settings import load_settings
+from tests import kinds_use_case
 from tests.toy_use_case import contract
 
 HEADER = "temperature_c,load_ratio,restarts,failed"
@@ -247,3 +248,31 @@ def test_the_report_refuses_what_the_schema_of_the_contract_refuses(rows: list[t
         kept = [row for row in rows if any(row)]
         if kept == rows:
             assert (report_on(written(Path(folder), HEADER, *map(",".join, rows))).problems == ()) == is_sound
+
+
+KINDS_HEADER = "tenure_months,monthly_charge,PaperlessBilling,has_partner,left"
+
+
+def report_on_kinds(folder: Path, *rows: str, how: DataFormat | None = None) -> DataReport:
+    return check_file(written(folder, KINDS_HEADER, *rows), kinds_use_case.contract, how or DataFormat()).report
+
+
+def test_a_bool_of_a_file_is_true_or_false_or_1_or_0(tmp_path: Path) -> None:
+    rows = ["3,20,true,False,1", "3,20,TRUE,,0", "3,20,1,0,0", "3,20,0,NA,1"]
+    frame = load_csv(written(tmp_path, KINDS_HEADER, *rows), kinds_use_case.contract)
+    assert frame["is_paperless"].tolist() == [1, 1, 1, 0]
+    assert frame["has_partner"].isna().tolist() == [False, True, False, True]
+
+
+def test_other_words_for_a_bool_are_named_by_settings_or_else_refused_with_the_remedy(tmp_path: Path) -> None:
+    mendable = report_on_kinds(tmp_path, "3,20,Yes,true,1", "4,20,No,false,0")
+    assert mendable.settings == {"DATA_TRUE_WORDS": "Yes", "DATA_FALSE_WORDS": "No"}
+    assert not report_on_kinds(tmp_path, "3,20,Yes,true,1", "4,20,No,false,0", how=format_of(mendable)).problems
+    said = "\n".join(one.sentence for one in report_on_kinds(tmp_path, "3,20,2,perhaps,1", "4,20,0.5,true,0").problems)
+    assert (
+        "column 'PaperlessBilling': neither true (1) nor false (0) in 2 rows: line 2: 2, line 3: 0.5; correct" in said
+    )
+    assert (
+        "column 'has_partner': neither true nor false in 1 row: 'perhaps' (1 row, line 2); correct these rows" in said
+    )
+    assert "DATA_TRUE_WORDS and DATA_FALSE_WORDS" in said

@@ -228,7 +228,7 @@ def test_a_contract_without_scenarios_cannot_be_lived_through() -> None:
         pytest.param({"aliases": (" ",)}, "it is blank", id="blank alias"),
         pytest.param({"aliases": ("Temp\nC",)}, "cannot be printed", id="line break in an alias"),
         pytest.param({"upper": 1e39}, "use another unit", id="more than a tree compares"),
-        pytest.param({"kind": "bool"}, "use 'float' or 'int'", id="kind"),
+        pytest.param({"kind": "text"}, "use 'float' or 'int'", id="kind"),
         pytest.param({"lower": 300.0}, "limits 300 to 300", id="no room"),
         pytest.param({"upper": float("inf")}, "two finite, rising numbers", id="infinite"),
         pytest.param({"lower": float("nan")}, "two finite, rising numbers", id="not a number"),
@@ -406,8 +406,8 @@ def test_the_working_directory_takes_no_installed_modules_place(module: Callable
         ),
         (
             "own_refusal",
-            "from tests.domain.test_contract import with_first_input\ncontract = with_first_input(kind='bool')\n",
-            "'bool'",
+            "from tests.domain.test_contract import with_first_input\ncontract = with_first_input(kind='text')\n",
+            "'text'",
         ),
     ],
 )

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from selfheal.adapters.postgres.store import Store
 
 
+FLAGS = {"t": 1.0, "f": 0.0}
+"""A boolean in Postgres' CSV, as frames have it."""
+
+
 def columns_of(store: Store, prefix: str = "") -> str:
     """Return the columns of the features as SQL, and that of the entity if the contract declares a key."""
     entity = (ENTITY,) if store.contract.has_entity_key else ()
@@ -37,10 +41,17 @@ def read_frame(store: Store, query: str, parameters: dict[str, Any]) -> pd.DataF
 
     with store.engine.connect() as connection:
         data = copy_out(connection, query, parameters)
+    flags = [name for name, kind in store.contract.kinds.items() if kind == "bool"]
     # pandas' default float parser is sometimes off by the last bit; a score must be read back exactly.
     frame = pd.read_csv(
-        io.BytesIO(data), float_precision="round_trip", na_values=[""], keep_default_na=False, dtype=entity_dtype(store)
+        io.BytesIO(data),
+        float_precision="round_trip",
+        na_values=[""],
+        keep_default_na=False,
+        dtype=entity_dtype(store) | dict.fromkeys(flags, "object"),
     )
+    for name in flags:
+        frame[name] = frame[name].map(FLAGS)
     # Postgres omits a fraction of zero, so the times of one column have two formats.
     frame["created_at"] = pd.to_datetime(frame["created_at"], format="ISO8601", utc=True)
     return frame.astype(dict.fromkeys(store.contract.feature_names, "float64"))

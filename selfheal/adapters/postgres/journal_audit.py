@@ -92,7 +92,7 @@ class JournalCheck:
         names = [*SNAPSHOT_COLUMNS, *self._store.contract.feature_names]
         data = rows[names].assign(_snapshot=number, _is_found=False, _is_equal=False)
         for name in self._store.contract.feature_names:
-            if self._store.contract.kinds[name] == "int":
+            if self._store.contract.kinds[name] != "float":
                 data[name] = data[name].astype("Int64")
         target = f"snapshot_rows ({self._snapshot_columns}, _snapshot, _is_found, _is_equal)"
         with (

@@ -83,7 +83,7 @@ def breaking_the_contract(
     """Yield how a column breaks the contract; `feature` is None for the label. `codes` are those of `missing_codes`."""
     values = tally.values
     if tally.n_texts:
-        yield DataFinding("problem", (header,), *_of_texts(tally, is_label=feature is None))
+        yield DataFinding("problem", (header,), *_of_texts(tally, "label" if feature is None else feature.kind))
     if tally.missing.n_rows and not (feature is not None and feature.is_nullable):
         n_rows = tally.missing.n_rows
         remedy = "remove these rows: a row without a label teaches nothing"
@@ -95,6 +95,11 @@ def breaking_the_contract(
         is_wrong = ~np.isnan(values) & (values != 0) & (values != 1)
         remedy = "correct these rows, or name what stands for 1 and 0 in DATA_TRUE_WORDS and DATA_FALSE_WORDS"
         yield from _wrong_numbers(header, values, lines, is_wrong, "neither 0 nor 1", remedy)
+        return
+    if feature.kind == "bool":
+        is_wrong = ~np.isnan(values) & (values != 0) & (values != 1)
+        remedy = "correct these rows, or declare the input as an 'int' or a 'float'"
+        yield from _wrong_numbers(header, values, lines, is_wrong, "neither true (1) nor false (0)", remedy)
         return
     limits = f"{feature.lower:g} to {feature.upper:g}"
     remedy = f"correct these rows, or widen the limits to all that is possible{_code_remedy(values, feature, codes)}"
@@ -156,13 +161,19 @@ def _codes(tally: ColumnTally, given: DataFormat, wanted: DataFormat) -> dict[st
     return {code: TextTally(n) for code, n in counts.items() if n}
 
 
-def _of_texts(tally: ColumnTally, *, is_label: bool) -> tuple[str, str]:
+def _of_texts(tally: ColumnTally, kind: str) -> tuple[str, str]:
+    if kind == "bool":
+        text = f"neither true nor false in {rows(tally.n_texts)}: {texts_shown(tally.texts)}"
+        return (
+            text,
+            "correct these rows and leave a missing value blank, or name the words in DATA_TRUE_WORDS and DATA_FALSE_WORDS",
+        )
     text = f"not a number in {rows(tally.n_texts)}: {texts_shown(tally.texts)}"
-    if is_label:
+    if kind == "label":
         return text, "a label is 1 or 0; name the words for them in DATA_TRUE_WORDS and DATA_FALSE_WORDS"
     if any(GROUPED_NUMBER.fullmatch(one) for one in tally.texts):
         return text, "write numbers without separators of thousands; if it is a decimal comma, set DATA_DECIMAL=,"
-    return text, "correct these rows and leave a missing value blank; a category becomes one input of 0 or 1 per word"
+    return text, "correct these rows and leave a missing value blank; a category becomes one bool per word"
 
 
 def _code_remedy(values: FloatArray, feature: Feature, codes: Collection[float]) -> str:

@@ -16,6 +16,9 @@ DELIMITERS = (",", ";", "\t", "|")
 DELIMITER_NAMES = {"\t": "tab"}
 """How a delimiter is written in a setting where it is not the character itself."""
 
+FLAGS = {"true": 1.0, "false": 0.0}
+"""What a flag may be in every file, beside 1 and 0."""
+
 ReadField = Callable[[str], float | None]
 """Return the number in a field: NaN for a missing value, None for a text that is no number."""
 
@@ -35,9 +38,9 @@ class DataFormat:
     false_words: tuple[str, ...] = ()
     ignored_columns: tuple[str, ...] = ()
 
-    def field_reader(self, *, is_label: bool) -> ReadField:
-        """Return the function that reads each field of a column."""
-        meanings = self._meanings(is_label)
+    def field_reader(self, *, is_label: bool, is_flag: bool = False) -> ReadField:
+        """Return the function that reads each field of a column; in one of flags `true` and `false` need no setting."""
+        meanings = FLAGS | self._meanings(is_label) if is_flag else self._meanings(is_label)
         words = {word.casefold(): meaning for word, meaning in meanings.items()}
         numbers = {
             number: meaning for word, meaning in meanings.items() if (number := parse_number(word, ".")) is not None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from selfheal.domain.features import FLAG_WORDS
 from selfheal.domain.monitoring.declarations import ROWS
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.monitoring.relations import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from selfheal.domain.contract import FloatArray, ModelContract
+    from selfheal.domain.features import Kind
 
 MISSING_JUMP_POINTS = 15.0
 """Rise of a missing rate, in percentage points, that indicates a faulty sender rather than a changed population."""
@@ -135,7 +137,7 @@ def _findings(now: PreparedRows, then: PreparedRows, contract: ModelContract) ->
             _unit_jump(name, now, then),
         )
         yield from (_Finding((name,), sentence) for sentence in checks if sentence is not None)
-    yield from _stuck(now, then, contract.input_names)
+    yield from _stuck(now, then, contract.input_names, contract.kinds)
     yield from _swapped(now, then, contract.input_names)
     repeated = _repeated(now, then, contract.input_names)
     if repeated is not None:
@@ -185,7 +187,9 @@ def _missing_jump(name: str, now: Sample, then: Sample) -> str | None:
     return f"{name}: {now_pct:.0f} % missing, {then_pct:.0f} % in the reference"
 
 
-def _stuck(current: PreparedRows, reference: PreparedRows, names: Sequence[str]) -> Iterator[_Finding]:
+def _stuck(
+    current: PreparedRows, reference: PreparedRows, names: Sequence[str], kinds: Mapping[str, Kind]
+) -> Iterator[_Finding]:
     """Yield each column that a fault made constant, rather than a slice of the population."""
     constant = {
         name: float(current.sample(name).values[0])
@@ -198,10 +202,11 @@ def _stuck(current: PreparedRows, reference: PreparedRows, names: Sequence[str])
     slices = [usual] if is_one_slice else [{name: value} for name, value in usual.items()]
     filled = {name for one in slices if keeps_no_relation(current, reference, one, names) for name in one}
     for name, value in constant.items():
+        shown = FLAG_WORDS[int(value)] if kinds[name] == "bool" else f"{value:g}"
         if name not in usual:
-            yield _Finding((name,), f"{name}: always {value:g}, of many values in the reference")
+            yield _Finding((name,), f"{name}: always {shown}, of many values in the reference")
         elif name in filled:
-            yield _Finding((name,), f"{name}: always {value:g}, in rows whose other columns are those of all values")
+            yield _Finding((name,), f"{name}: always {shown}, in rows whose other columns are those of all values")
 
 
 def _became_constant(now: Sample, then: Sample) -> bool:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from selfheal.domain.features import FLAG_WORDS
+
 if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray
 
@@ -30,20 +32,23 @@ class Distribution:
     ticks: tuple[tuple[float, str], ...]
 
 
-def distribution(current: FloatArray, reference: FloatArray) -> Distribution | None:
+def distribution(current: FloatArray, reference: FloatArray, kind: str = "float") -> Distribution | None:
     """Return both samples in the same bars, without missing values; None if neither has a value.
 
     There is one bar per value if there are few values. Otherwise the bars are equal steps over the middle 98 % of each
-    sample, or equal ratios if the sample is skewed; the outer bars hold the rest, so that each side sums to 100.
+    sample, or equal ratios if the sample is skewed; the outer bars hold the rest, so that each side sums to 100. The bars of a
+    `bool` are named false and true.
     """
     now, then = current[np.isfinite(current)], reference[np.isfinite(reference)]
     if not len(now) and not len(then):
         return None
     values = np.unique(np.concatenate([now, then]))
     if len(values) <= MAX_VALUES:
-        labels = tuple(f"{value:g}" for value in values)
+        is_flag = kind == "bool" and set(values) <= {0.0, 1.0}
+        labels = tuple(FLAG_WORDS[int(value)] if is_flag else f"{value:g}" for value in values)
         bars = tuple(tuple(_percent([(side == value).sum() for value in values])) for side in (then, now))
-        return Distribution(labels, bars[0], bars[1], _some(list(enumerate(_compact(value) for value in values)), 6))
+        ticks = labels if is_flag else tuple(_compact(value) for value in values)
+        return Distribution(labels, bars[0], bars[1], _some(list(enumerate(ticks)), 6))
     edges = _edges(now, then)
     inner = edges[1:-1]
     counts = [np.bincount(np.searchsorted(inner, side, side="right"), minlength=len(edges) - 1) for side in (then, now)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -38,6 +38,7 @@ from selfheal.services.reports.figures import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from selfheal.domain.features import Kind
     from selfheal.domain.records import TickRecord
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -78,6 +79,7 @@ class PageInput:
     library: str
     drawing: str
     evidently: str | None
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
 
 def overview_page(page: PageInput) -> str:
@@ -126,7 +128,7 @@ def _distributions(
         name = column if isinstance(column, str) else column.column
         if name in page.current and name in page.reference:
             sides = (frame[name].to_numpy(dtype=np.float64) for frame in (page.current, page.reference))
-            bars = distribution(*sides)
+            bars = distribution(*sides, page.kinds.get(name, "float"))
             if bars is not None:
                 found.append((column, bars))
     return found

@@ -78,6 +78,7 @@ def write_overview(platform: Platform, tick: TickRecord, now: datetime) -> Path:
             library=library,
             drawing=drawing,
             evidently=evidently if (folder / evidently).is_file() else None,
+            kinds=platform.contract.kinds,
         )
     )
     path = save_overview(html, folder, name)

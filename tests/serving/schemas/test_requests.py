@@ -21,7 +21,7 @@ from serving.schemas.problems import NOT_WHOLE, ProblemError
 from serving.schemas.reading import Refused
 from serving.schemas.requests import attribute_of, example_row, row_model
 from serving.scoring.request_parser import RequestParser
-from tests import toy_use_case
+from tests import kinds_use_case, toy_use_case
 from tests.builders import model_version
 from tests.conftest import settings_for
 from tests.serving.running import Api, api_in_thread, journal_rows
@@ -205,3 +205,27 @@ def test_a_contract_without_a_key_knows_no_field_for_it() -> None:
         RequestParser(contract).row(json.dumps(MACHINE | {"machine": "A-1"}).encode())
     assert "machine" not in row_model(contract).model_json_schema()["properties"]
     assert "machine" in row_model(keyed).model_json_schema()["properties"]
+
+
+FLAGGED = RequestParser(kinds_use_case.contract)
+FLAGGED_ROW = example_row(kinds_use_case.contract)
+
+
+def test_a_bool_is_true_or_false_and_missing_only_where_it_may_be() -> None:
+    row = FLAGGED.row(json.dumps(FLAGGED_ROW | {"is_paperless": False, "has_partner": None}).encode())
+    assert row.values[2:] == (False, None)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 1.0, "true", "yes", "", [], None])
+def test_a_bool_that_is_something_else_is_refused_with_the_remedy(wrong: object) -> None:
+    with pytest.raises(ProblemError) as refused:
+        FLAGGED.row(json.dumps(FLAGGED_ROW | {"PaperlessBilling": wrong, "is_paperless": wrong}).encode())
+    assert refused.value.status == 422
+    with pytest.raises(ProblemError, match="is_paperless: Input should be true or false: write it without quotes"):
+        FLAGGED.row(json.dumps(FLAGGED_ROW | {"is_paperless": wrong}).encode())
+
+
+def test_the_documentation_says_that_a_bool_is_one() -> None:
+    properties = row_model(kinds_use_case.contract).model_json_schema()["properties"]
+    assert properties["is_paperless"]["type"] == "boolean"
+    assert {"type": "boolean"} in properties["has_partner"]["anyOf"]
