@@ -18,7 +18,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ import orjson
 
 from selfheal.domain.clusters import ENTITY
 from selfheal.domain.contract import FloatArray, ModelContract
+from selfheal.domain.levels import escaped, unescaped
 from selfheal.kit.atomic_file import atomic_file, sync_folder, write_once
 from selfheal.kit.errors import InvalidDataError, JournalUnavailableError
 
@@ -345,7 +346,10 @@ def last_lines(kind: JournalKind, data_dir: Path, max_lines: int) -> list[dict[s
             chunk = read_chunk(path, max(0, path.stat().st_size - TAIL_BYTES))
         except FileNotFoundError:  # it has just been compressed, so Postgres has it
             continue
-        newest = [dict(zip(chunk.columns, line.decode().split(","), strict=True)) for line in chunk.lines[-max_lines:]]
+        newest = [
+            dict(zip(chunk.columns, map(unescaped, line.decode().split(",")), strict=True))
+            for line in chunk.lines[-max_lines:]
+        ]
         found = newest + found
     return found[-max_lines:]
 
@@ -439,6 +443,11 @@ def encode_lines(records: Sequence[Record]) -> bytes:
     )
     crc32 = zlib.crc32
     return b"".join([b"%b,%08x\n" % (line, crc32(line)) for line in lines])
+
+
+def level_values(levels: Iterable[object]) -> list[Field]:
+    """Return levels of a category (None: missing) as journal fields, without the characters that a field cannot hold."""
+    return [None if level is None else escaped(str(level)) for level in levels]
 
 
 def column_values(values: FloatArray, kind: str) -> list[Field]:

@@ -1,6 +1,6 @@
 """Drift of each feature and of the predicted probability against a frozen reference.
 
-The tests are those of `selfheal.domain.monitoring.shift`, the thresholds those of `selfheal.domain.monitoring.thresholds`. A
+The tests are those of `selfheal.domain.monitoring.shift` (of a category: `.category_shift`), the thresholds those of `selfheal.domain.monitoring.thresholds`. A
 column has drifted if its shift is significant under the false-alarm budget *and* material. Missing rates are tested separately
 from values. Rendering the comparison for people belongs to `selfheal.services.reports`.
 
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeGuard
 
+from selfheal.domain.monitoring.category_shift import CategoryDistances
 from selfheal.domain.monitoring.declared_moves import DeclaredMoves
 from selfheal.domain.monitoring.multivariate import MATERIAL_AUC, MAX_DOMAIN_ROWS, DomainCheck, domain_check
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
@@ -33,7 +34,7 @@ from selfheal.domain.monitoring.seasons import (
 )
 from selfheal.domain.monitoring.shift import Distances, Sample, column_shift, ks_distance, share_p_value
 from selfheal.domain.monitoring.thresholds import Thresholds, derive_thresholds
-from selfheal.domain.records import ColumnDrift, DriftReport, Window
+from selfheal.domain.records import ColumnDrift, DriftReport, LevelShift, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 PROBABILITY = "probability"
 METHOD = "selfheal_shift"
 """Name of the test in the records: the smaller of the Kolmogorov-Smirnov and the rank-sum p-value, doubled."""
+
+METHOD_OF_LEVELS = "selfheal_levels"
+"""Likewise for a category: the smaller of the p-values of single levels and of all levels together, doubled."""
 
 RECENT_ROWS = 500
 """Number of newest rows that form the second window."""
@@ -307,14 +311,16 @@ class _Comparison:
     """One column in one window. A p-value is computed only where the effect is material."""
 
     name: str
-    distances: Distances
+    distances: Distances | CategoryDistances
     threshold: float
     missing_threshold: float
     is_drifted: bool
     is_missing_drifted: bool
 
     @classmethod
-    def of(cls, name: str, found: Distances, thresholds: Thresholds, limits: DriftLimits) -> _Comparison:
+    def of(
+        cls, name: str, found: Distances | CategoryDistances, thresholds: Thresholds, limits: DriftLimits
+    ) -> _Comparison:
         points = abs(found.current.missing_pct - found.reference.missing_pct)
         threshold, missing_threshold = thresholds.of_values[name], thresholds.of_missing_rates[name]
         return cls(
@@ -333,8 +339,9 @@ class _Comparison:
 
     def move(self, window: str) -> Move:
         """Return how far the values have moved."""
-        direction = "higher" if self.distances.rank_shift > 0 else "lower"
-        return Move(Kind(self.name, window, direction), self.distances.effect, self._margin(self.threshold))
+        return Move(
+            Kind(self.name, window, self.distances.direction), self.distances.effect, self._margin(self.threshold)
+        )
 
     def missing_move(self, window: str) -> Move:
         """Return how far the missing rate has moved."""
@@ -343,11 +350,16 @@ class _Comparison:
         return Move(Kind(self.name, window, direction), abs(points) / 100.0, self._margin(self.missing_threshold))
 
     def position(self, window: str) -> Position | None:
-        """Return where the known values lie; None if there are none."""
+        """Return where the known values lie; None if there are none, or if they have no order."""
         now = self.distances.current
-        if not now.n_known:
+        if not now.n_known or self.is_category:
             return None
         return Position(self.name, window, self.distances.rank_shift, now.copies / (3 * now.n_known))
+
+    @property
+    def is_category(self) -> bool:
+        """Return whether the column has levels, which have no order."""
+        return isinstance(self.distances, CategoryDistances)
 
     def _margin(self, threshold: float) -> float:
         now, then = self.distances.current, self.distances.reference
@@ -428,7 +440,7 @@ class ComparedColumn:
         missing = newest if (NEWEST, True) in drifted else self.whole
         return ColumnDrift(
             column=self.name,
-            method=METHOD,
+            method=METHOD_OF_LEVELS if shown.is_category else METHOD,
             p_value=shown.distances.p_value,
             threshold=shown.threshold,
             effect=shown.distances.effect,
@@ -439,6 +451,7 @@ class ComparedColumn:
             ks_distance=shown.distances.ks_distance,
             rank_shift=shown.distances.rank_shift,
             n_rows=shown.distances.current.n_rows,
+            levels=tuple(LevelShift(*move) for move in shown.distances.moves()),
             explained="; ".join(
                 dict.fromkeys(f"{kind.direction} {sentences[kind]}" for kind in kinds if kind in sentences)
             ),

@@ -163,8 +163,8 @@ def _moved_base_rate(
     n_rarer = len(current) * min(found.base_rate, 1 - found.base_rate)
     if abs(found.z) < MIN_Z or n_rarer < MIN_EVENTS / 2:
         return None
-    columns = [current[name].to_numpy(dtype=np.float64) for name in inputs]
-    distance = _mixture(rows, inputs).distance(columns, found.class_weights(known.labels))
+    mixture = _mixture(rows, inputs)
+    distance = mixture.distance(mixture.columns(current, inputs), found.class_weights(known.labels))
     by_chance = KS_AT_1_IN_10_000 * math.sqrt(1 / curve.window.n_independent + 1 / curve.reference.n_independent)
     return (found, curve) if distance <= by_chance else None
 
@@ -175,8 +175,8 @@ def _n_independent(n_rows: int, clusters: Clusters) -> float:
 
 def overlap_of(current: pd.DataFrame, reference: pd.DataFrame | PreparedRows, inputs: Sequence[str]) -> Overlap:
     """Weight the reference to the window's mix of these inputs (`selfheal.domain.monitoring.mixture`)."""
-    columns = [current[name].to_numpy(dtype=np.float64) for name in inputs]
-    return _mixture(PreparedRows.of(reference), inputs).overlap(columns)
+    mixture = _mixture(PreparedRows.of(reference), inputs)
+    return mixture.overlap(mixture.columns(current, inputs))
 
 
 def _mixture(rows: PreparedRows, inputs: Sequence[str]) -> Mixture:

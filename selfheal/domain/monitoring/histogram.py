@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal.domain.features import FLAG_WORDS
+from selfheal.domain.levels import normal, numbers
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from selfheal.domain.contract import FloatArray
 
 MAX_BINS, MAX_VALUES = 24, 12
+MAX_TICK_CHARACTERS = 12
 SKEW = 50.0
 """Ratio of the top to the median from which bars have equal ratios: equal steps would put nearly all rows into one bar."""
 
@@ -47,8 +51,8 @@ def distribution(current: FloatArray, reference: FloatArray, kind: str = "float"
         is_flag = kind == "bool" and set(values) <= {0.0, 1.0}
         labels = tuple(FLAG_WORDS[int(value)] if is_flag else f"{value:g}" for value in values)
         bars = tuple(tuple(_percent([(side == value).sum() for value in values])) for side in (then, now))
-        ticks = labels if is_flag else tuple(_compact(value) for value in values)
-        return Distribution(labels, bars[0], bars[1], _some(list(enumerate(ticks)), 6))
+        texts = labels if is_flag else tuple(_compact(value) for value in values)
+        return Distribution(labels, bars[0], bars[1], _some(list(enumerate(texts)), 6))
     edges = _edges(now, then)
     inner = edges[1:-1]
     counts = [np.bincount(np.searchsorted(inner, side, side="right"), minlength=len(edges) - 1) for side in (then, now)]
@@ -60,6 +64,41 @@ def distribution(current: FloatArray, reference: FloatArray, kind: str = "float"
         labels = tuple(f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges))
         ticks = [(place - 0.5, _compact(edge)) for place, edge in enumerate(edges)]
     return Distribution(labels, tuple(_percent(counts[0])), tuple(_percent(counts[1])), _some(ticks, 5))
+
+
+def bars_of(current: pd.Series, reference: pd.Series, kind: str) -> Distribution | None:
+    """Return the bars of a frame's column on both sides: of a category, one per level."""
+    if kind == "category":
+        return level_distribution(current, reference)
+    return distribution(numbers(current), numbers(reference), kind)
+
+
+def level_distribution(current: pd.Series, reference: pd.Series) -> Distribution | None:
+    """Return the levels of both samples, without missing values, the commonest first; None if neither has a level.
+
+    There is a bar for each of the `MAX_VALUES` levels that are commonest on either side, and one for all others together.
+    """
+    sides = [column.dropna().map(normal).value_counts() for column in (reference, current)]
+    totals = [max(1, int(side.sum())) for side in sides]
+    shares = {
+        level: max(float(side.get(level, 0)) / total for side, total in zip(sides, totals, strict=True))
+        for level in dict.fromkeys((*sides[0].index, *sides[1].index))
+    }
+    if not shares:
+        return None
+    shown = sorted(shares, key=lambda level: -shares[level])[:MAX_VALUES]
+    n_others = len(shares) - len(shown)
+    labels = (*shown, *([f"{n_others:,} other levels"] if n_others else []))
+    bars = []
+    for side in sides:
+        counts = [int(side.get(level, 0)) for level in shown]
+        bars.append(tuple(_percent([*counts, *([int(side.sum()) - sum(counts)] if n_others else [])])))
+    ticks = [(float(place), _short(label)) for place, label in enumerate(labels)]
+    return Distribution(labels, bars[0], bars[1], _some(ticks, 6))
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= MAX_TICK_CHARACTERS else f"{label[: MAX_TICK_CHARACTERS - 1]}…"
 
 
 def _some(ticks: Sequence[tuple[float, str]], n_ticks: int) -> tuple[tuple[float, str], ...]:

@@ -2,7 +2,8 @@
 
 A logistic regression between reference and window estimates each row's density ratio (Bickel et al., 2009). Its inputs are each
 value's rank in the reference, the rank's square, and whether the value is missing. Ranks limit the influence of long tails;
-squares let a column move towards its middle or its ends.
+squares let a column move towards its middle or its ends. A category enters as one column for each of its commonest levels, and
+one for levels that the reference does not have.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from selfheal.domain.levels import numbers
 from selfheal.domain.monitoring.newton import fit_logistic
+from selfheal.domain.monitoring.shift import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
 
     from selfheal.domain.contract import FloatArray
     from selfheal.domain.monitoring.prepared_rows import PreparedRows
-    from selfheal.domain.monitoring.shift import Sample
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -35,6 +39,9 @@ mostly noise, and noise in the weights wastes calibration rows."""
 
 KS_AT_1_PCT = 1.63
 """Divided by the root of the number of rows: the KS distance that one sample in a hundred exceeds (Kolmogorov, 1933)."""
+
+MAX_LEVELS = 20
+"""Levels of a category that have a column of their own."""
 
 SMALLEST_SPREAD = 1e-9
 """Standard deviation up to which a column does not vary."""
@@ -115,23 +122,59 @@ class _Input:
         return float(max(at_values.max(), just_below.max()))
 
 
+@dataclass(frozen=True)
+class _KnownLevels:
+    """The levels of a category in the reference: all of them, and the commonest, which have columns of their own."""
+
+    known: FloatArray
+    commonest: FloatArray
+
+    @classmethod
+    def of(cls, sample: Sample) -> _KnownLevels:
+        return cls(sample.values, sample.values[np.argsort(-sample.counts, kind="stable")[:MAX_LEVELS]])
+
+    def columns(self, codes: FloatArray) -> list[FloatArray]:
+        """Return whether each row has each of the commonest levels, and whether it has an unknown one; missing as it is."""
+        found = [(codes == code).astype(np.float64) for code in self.commonest]
+        found.append((~np.isin(codes, self.known)).astype(np.float64))
+        for column in found:
+            column[np.isnan(codes)] = np.nan
+        return found
+
+
 class Mixture:
     """The reference's side of the regression, for any number of windows."""
 
-    def __init__(self, inputs: Sequence[_Input], n_rows: int) -> None:
+    def __init__(self, inputs: Sequence[_Input], n_rows: int, levels: Mapping[str, _KnownLevels]) -> None:
         self._inputs = tuple(inputs)
         self._n_rows = n_rows
+        self._levels = levels
 
     @classmethod
     def of(cls, reference: PreparedRows, inputs: Sequence[str]) -> Mixture:
         """Prepare these inputs of the reference."""
-        return cls([_Input(reference.values(name), reference.sample(name)) for name in inputs], len(reference))
+        levels = {name: _KnownLevels.of(reference.sample(name)) for name in inputs if reference.is_category(name)}
+        prepared = []
+        for name in inputs:
+            if name in levels:
+                prepared += [_Input(one, Sample.of(one)) for one in levels[name].columns(reference.values(name))]
+            else:
+                prepared.append(_Input(reference.values(name), reference.sample(name)))
+        return cls(prepared, len(reference), levels)
+
+    def columns(self, window: pd.DataFrame, inputs: Sequence[str]) -> list[FloatArray]:
+        """Return the columns of a window as `overlap` and `distance` take them, each of shape (n,)."""
+        found: list[FloatArray] = []
+        for name in inputs:
+            values = numbers(window[name])
+            found += self._levels[name].columns(values) if name in self._levels else [values]
+        return found
 
     def overlap(self, window: Sequence[FloatArray]) -> Overlap:
         """Weight the reference to the mix of a window.
 
         Args:
-            window: the values of each input, shape (n,).
+            window: `columns` of it.
         """
         placed = [one.place(values) for one, values in zip(self._inputs, window, strict=True)]
         n_then, n_now = self._n_rows, len(window[0])
@@ -157,7 +200,7 @@ class Mixture:
         """Return the largest KS distance of an input between a window and the reference with other weights.
 
         Args:
-            window: the values of each input, shape (n,).
+            window: `columns` of it.
         """
         pairs = zip(self._inputs, window, strict=True)
         return max(one.distance(one.place(values), weights) for one, values in pairs)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
+from selfheal.domain.levels import is_text, numbers
 from selfheal.domain.monitoring.shift import standardised, standardised_ranks
 from selfheal.domain.records import Onset
 
@@ -92,7 +93,7 @@ def find_changes(rows: pd.DataFrame, inputs: Sequence[str], seed: int) -> tuple[
 
     Args:
         rows: inputs, `probability` and `true_label`, oldest first.
-        inputs: names of numeric inputs.
+        inputs: names of inputs.
         seed: of permutations and bootstrap.
     """
     for n_rows, shorter in zip(WINDOWS_ROWS, (0, *WINDOWS_ROWS), strict=False):
@@ -143,10 +144,20 @@ def _coordinates(rows: pd.DataFrame, inputs: Sequence[str]) -> tuple[list[str], 
     p = np.clip(rows["probability"].to_numpy(dtype=np.float64), EPSILON, 1 - EPSILON)
     residual = rows[TRUE_LABEL].to_numpy(dtype=np.float64) - p
     log_odds = standardised(np.log(p / (1 - p)))
-    by_rank = {name: standardised_ranks(rows[name].to_numpy(dtype=np.float64)) for name in inputs}
+    by_rank = {name: standardised_ranks(_ordered(rows[name], log_odds)) for name in inputs}
     related = sorted(by_rank, key=lambda name: -abs(float(np.mean(by_rank[name] * log_odds))))[:MAX_INPUTS]
     factors = [np.ones(len(p)), log_odds, *(by_rank[name] for name in related)]
     return ["outcome", "score", *related], residual[:, None] * np.column_stack(factors)
+
+
+def _ordered(column: pd.Series, log_odds: FloatArray) -> FloatArray:
+    """Return a column as numbers; levels, which have no order, in that of their mean scores."""
+    values = numbers(column)
+    if not is_text(column.dtype):
+        return values
+    which = np.unique(values, return_inverse=True)[1]
+    means = np.bincount(which, log_odds) / np.bincount(which)
+    return np.where(np.isnan(values), np.nan, means[which])
 
 
 Found = tuple[int, int, int, float, int]

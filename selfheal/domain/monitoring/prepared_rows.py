@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from selfheal.domain.clusters import Clusters, copies_effect
+from selfheal.domain.levels import code_of, is_text, numbers
+from selfheal.domain.monitoring.category_shift import CategoryDistances
 from selfheal.domain.monitoring.shift import Distances, Sample, distances
 
 if TYPE_CHECKING:
@@ -21,11 +23,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
 MAX_REMEMBERED, MAX_REMEMBERED_PER_COLUMN = 256, 8
 """Results that are remembered, whichever is more: of each column its values, sample, design effects and distances, and a few of
 all. Beyond, the oldest are computed again; with fewer than a wide table has, each would be gone before it is asked for."""
 
 NOTHING = object()
+
+
+def sample_of(column: pd.Series, values: FloatArray, copies: float = 1.0) -> Sample:
+    """Return a column of a frame sorted, with the texts of its levels if it is a category.
+
+    Args:
+        values: the column as numbers.
+    """
+    found = Sample.of(values, copies)
+    if not is_text(column.dtype):
+        return found
+    texts = {code_of(text): text for text in column.dropna().unique().tolist()}
+    return found._replace(levels=tuple(texts[code] for code in found.values.tolist()))
 
 
 class PreparedRows:
@@ -53,8 +69,8 @@ class PreparedRows:
         return name in self.rows.columns
 
     def values(self, name: str) -> FloatArray:
-        """Return a column as float64, whatever type a derivation gave it."""
-        return self.once(("values", name), lambda: self.rows[name].to_numpy(dtype=np.float64))
+        """Return a column as float64, whatever type a derivation gave it; levels as codes."""
+        return self.once(("values", name), lambda: numbers(self.rows[name]))
 
     def matrix(self, names: Sequence[str]) -> FloatArray:
         """Return columns as float64, shape (rows, columns)."""
@@ -62,7 +78,11 @@ class PreparedRows:
 
     def sample(self, name: str) -> Sample:
         """Return a column sorted; rows of one entity count as copies of each other."""
-        return self.once(("sample", name), lambda: Sample.of(self.values(name), self.copies))
+        return self.once(("sample", name), lambda: sample_of(self.rows[name], self.values(name), self.copies))
+
+    def is_category(self, name: str) -> bool:
+        """Return whether a column has levels rather than numbers."""
+        return is_text(self.rows[name].dtype)
 
     @property
     def copies(self) -> float:
@@ -82,7 +102,7 @@ class PreparedRows:
 
         return self.once(("newest of each entity",), compute)
 
-    def distances(self, name: str, reference: PreparedRows) -> Distances:
+    def distances(self, name: str, reference: PreparedRows) -> Distances | CategoryDistances:
         """Return how far a column is from the same column of a reference."""
         return self.once(("distances", name, reference), lambda: distances(self.sample(name), reference.sample(name)))
 

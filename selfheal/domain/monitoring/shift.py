@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from selfheal.domain.monitoring.category_shift import CategoryDistances, LevelMove, category_distances
+
 if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray
 
@@ -40,6 +42,8 @@ class Sample(NamedTuple):
     n_missing: int
     copies: float = 1.0
     """Design effect of rows that recur (`selfheal.domain.clusters.copies_effect`): n rows are worth n / `copies` independent ones."""
+    levels: tuple[str, ...] | None = None
+    """The texts of the distinct values, if they are the codes of a category's levels."""
 
     @classmethod
     def of(cls, column: FloatArray | Sample, copies: float = 1.0) -> Sample:
@@ -108,6 +112,15 @@ class Distances:
         """Return the larger of the two distances, 0 to 1."""
         return max(self.ks_distance, abs(self.rank_shift))
 
+    @property
+    def direction(self) -> str:
+        """Return whether the values have become higher or lower."""
+        return "higher" if self.rank_shift > 0 else "lower"
+
+    def moves(self) -> tuple[LevelMove, ...]:
+        """Return no levels: these are numbers."""
+        return ()
+
     @cached_property
     def p_value(self) -> float:
         """Return the p-value of both tests together, twice the smaller one; 1 without any value on one side."""
@@ -119,9 +132,11 @@ class Distances:
         return min(1.0, 2 * smaller)
 
 
-def distances(current: FloatArray | Sample, reference: FloatArray | Sample) -> Distances:
+def distances(current: FloatArray | Sample, reference: FloatArray | Sample) -> Distances | CategoryDistances:
     """Measure how far `current` is from `reference` (shapes (n,) and (m,)); missing values are ignored."""
     now, then = Sample.of(current), Sample.of(reference)
+    if now.levels is not None or then.levels is not None:
+        return category_distances(now, then)
     if not now.n_known or not then.n_known:
         return Distances(now, then, 0.0, None)
     counts = _counts(now, then)
@@ -164,7 +179,7 @@ def rank_shift(current: FloatArray | Sample, reference: FloatArray | Sample) -> 
 
 
 def ks_distance(current: FloatArray | Sample, reference: FloatArray | Sample) -> float:
-    """Return the largest difference of the two empirical distribution functions; 0 if a side has no value.
+    """Return the largest difference of the two empirical distribution functions, of a category the distance; 0 if a side has no value.
 
     Range 0 to 1. Kolmogorov (1933), Smirnov (1939).
 
@@ -172,6 +187,8 @@ def ks_distance(current: FloatArray | Sample, reference: FloatArray | Sample) ->
     1.0
     """
     now, then = Sample.of(current), Sample.of(reference)
+    if now.levels is not None or then.levels is not None:
+        return category_distances(now, then).effect
     return _ks_distance(_counts(now, then)) if now.n_known and then.n_known else 0.0
 
 

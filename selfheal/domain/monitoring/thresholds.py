@@ -36,6 +36,9 @@ BLOCK_ROWS = 50
 MIN_BLOCKS = 10
 """Smallest number of blocks from which a design effect is estimated; with fewer, rows are assumed independent."""
 
+MAX_LEVELS = 20
+"""Levels of a category whose clustering is measured, the commonest."""
+
 SURE_STANDARD_ERRORS = 3.0
 """Standard errors above 1 from which a design effect counts."""
 
@@ -71,7 +74,8 @@ def _design_effects(reference: PreparedRows, name: str) -> tuple[float, float]:
 
     def compute() -> tuple[float, float]:
         column = reference.values(name)
-        return design_effect(_ranks(column)), design_effect(np.isnan(column).astype(np.float64))
+        of_values = _effect_of_levels(column) if reference.is_category(name) else design_effect(_ranks(column))
+        return of_values, design_effect(np.isnan(column).astype(np.float64))
 
     return reference.once(("design effects", name), compute)
 
@@ -88,7 +92,25 @@ def design_effect(values: FloatArray) -> float:
     if n_blocks < MIN_BLOCKS or variance == 0.0:
         return 1.0
     means = known[: n_blocks * BLOCK_ROWS].reshape(n_blocks, BLOCK_ROWS).mean(axis=1)
-    effect = BLOCK_ROWS * float(means.var(ddof=1)) / variance
+    return _if_sure(BLOCK_ROWS * float(means.var(ddof=1)) / variance, n_blocks)
+
+
+def _effect_of_levels(codes: FloatArray) -> float:
+    """Return the design effect of a category: the mean of its levels' effects, weighted by their variances (Rao and Scott, 1984)."""
+    known = codes[~np.isnan(codes)]
+    n_blocks = len(known) // BLOCK_ROWS
+    levels, counts = np.unique(known, return_counts=True)
+    if n_blocks < MIN_BLOCKS or len(levels) < 2:
+        return 1.0
+    commonest = levels[np.argsort(-counts, kind="stable")[:MAX_LEVELS]]
+    is_level = (known[:, None] == commonest).astype(np.float64)
+    means = is_level[: n_blocks * BLOCK_ROWS].reshape(n_blocks, BLOCK_ROWS, -1).mean(axis=1)
+    variance = float(is_level.var(axis=0).sum())
+    return _if_sure(BLOCK_ROWS * float(means.var(axis=0, ddof=1).sum()) / variance, n_blocks)
+
+
+def _if_sure(effect: float, n_blocks: int) -> float:
+    """Return a design effect that is surely above 1; else 1."""
     is_sure = effect > 1 + SURE_STANDARD_ERRORS * math.sqrt(2 / (n_blocks - 1))
     return effect if is_sure else 1.0
 

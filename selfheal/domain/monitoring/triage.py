@@ -30,6 +30,9 @@ LABELS_SELECTED = "labels_selected"
 MAX_EXPLAINED = 5
 """Number of shifts that are no drift in the reasons of a verdict; the tick's record has all of them."""
 
+MAX_NAMED_LEVELS = 3
+"""Levels of a category that a reason names, those that have moved most."""
+
 SEE_REPORT = "See the drift report for the columns and the direction."
 
 
@@ -229,6 +232,9 @@ def _unknown(performance: PerformanceReport) -> tuple[str, ...]:
 
 
 def _move(column: ColumnDrift) -> str:
+    if column.levels:
+        named = ", ".join(level.sentence for level in column.levels[:MAX_NAMED_LEVELS])
+        return f"{100 * column.effect:.0f} % of the rows have another level: {named}"
     if abs(column.rank_shift) < column.ks_distance:
         return f"KS distance {column.ks_distance:.2f}"
     return f"{'higher' if column.rank_shift > 0 else 'lower'}, rank shift {column.rank_shift:+.2f}"

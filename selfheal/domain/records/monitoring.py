@@ -91,11 +91,29 @@ class ProxyMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class LevelShift:
+    """A level of a category and its percentage of the known values, in the reference and now."""
+
+    level: str
+    reference_pct: float
+    current_pct: float
+
+    @property
+    def sentence(self) -> str:
+        """Return how the level has moved."""
+        then, now = f"{self.reference_pct:.3g} %", f"{self.current_pct:.3g} %"
+        if not self.reference_pct:
+            return f"{self.level!r} is new ({now})"
+        return f"{self.level!r} {then} -> {now}" if self.current_pct else f"{self.level!r} has vanished ({then} before)"
+
+
+@dataclass(frozen=True, slots=True)
 class ColumnDrift:
     """One column against the reference, in the window with the stronger shift: the whole look-back or its newest rows.
 
     `effect` is the larger of `ks_distance` and the absolute `rank_shift` (see `selfheal.domain.monitoring.shift`); `n_rows` is
-    the number of rows in that window.
+    the number of rows in that window. Of a category, `ks_distance` is the total variation, `rank_shift` is 0, and `levels` are
+    those that have moved most.
     """
 
     column: str
@@ -112,6 +130,7 @@ class ColumnDrift:
     n_rows: int = 0
     explained: str = ""
     """Why the column's shift is no drift (`selfheal.domain.monitoring.seasons`); empty if it is, or nothing has shifted."""
+    levels: tuple[LevelShift, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

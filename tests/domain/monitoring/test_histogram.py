@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfheal.domain.monitoring.histogram import MAX_BINS, distribution
+from selfheal.domain.monitoring.histogram import MAX_BINS, bars_of, distribution
 
 numbers = st.lists(st.floats(-1e9, 1e9) | st.just(float("nan")) | st.integers(0, 3).map(float), max_size=80).map(
     np.array
@@ -44,3 +45,23 @@ def test_few_values_have_a_bar_each_and_whole_numbers_no_half_ones() -> None:
     assert ages is not None
     assert ages.labels[0] == "19 to 22"
     assert len(set(ages.reference_pct[1:-1])) == 1, "each bar holds as many whole numbers"
+
+
+def test_a_category_has_a_bar_per_level_the_commonest_first_and_one_for_the_rest() -> None:
+    now, then = pd.Series(["b"] * 3 + ["new"], dtype="object"), pd.Series(["a", "b", None, "b"], dtype="object")
+    bars = bars_of(now, then, "category")
+    assert bars is not None
+    assert bars.labels == ("b", "a", "new")
+    assert bars.current_pct == (75.0, 0.0, 25.0)
+    assert bars.reference_pct == pytest.approx((66.67, 33.33, 0.0))
+    many = pd.Series([f"level {i}" for i in range(40)], dtype="object")
+    bars = bars_of(many, many, "category")
+    assert bars is not None
+    assert (len(bars.labels), bars.labels[-1], bars.current_pct[-1]) == (13, "28 other levels", 70.0)
+    assert bars_of(pd.Series([None], dtype="object"), pd.Series([], dtype="object"), "category") is None
+
+
+def test_the_bars_of_a_bool_are_named() -> None:
+    bars = bars_of(pd.Series([1.0, 0.0, np.nan]), pd.Series([1.0]), "bool")
+    assert bars is not None
+    assert bars.labels == ("false", "true")

@@ -86,3 +86,19 @@ def test_the_distance_is_that_of_kolmogorov_and_smirnov_with_weights(n_values: i
     then[:5], now[-3:] = np.nan, np.nan
     weights, column = rng.gamma(1.0, size=80), _Input(then, Sample.of(then))
     assert column.distance(column.place(now), weights) == pytest.approx(ks_by_definition(then, weights, now))
+
+
+def with_levels(shares: dict[str, float], n_rows: int, seed: int) -> pd.DataFrame:
+    drawn = np.random.default_rng(seed).choice(np.array(list(shares), dtype=object), n_rows, p=list(shares.values()))
+    return rows_of(n_rows, seed).assign(heat=drawn)
+
+
+def test_the_weighted_reference_has_the_windows_levels_and_does_not_cover_unknown_ones() -> None:
+    reference = with_levels({"a": 0.7, "b": 0.25, "c": 0.05}, 6_000, seed=1)
+    mixture = Mixture.of(PreparedRows(reference), INPUTS)
+    moved = mixture.overlap(mixture.columns(with_levels({"a": 0.3, "b": 0.6, "c": 0.1}, 2_000, seed=2), INPUTS))
+    of_b = moved.weights[(reference["heat"] == "b").to_numpy()].sum() / moved.weights.sum()
+    assert of_b == pytest.approx(0.6, abs=0.05)
+    assert moved.uncovered_pct < 2.0
+    unknown = mixture.overlap(mixture.columns(with_levels({"a": 0.7, "new": 0.3}, 2_000, seed=3), INPUTS))
+    assert unknown.uncovered_pct == pytest.approx(30.0, abs=4.0)

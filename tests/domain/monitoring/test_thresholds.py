@@ -58,3 +58,12 @@ def test_what_says_nothing_about_runs_is_taken_as_independent(column: np.ndarray
     assert derive_thresholds(pd.DataFrame({"x": column}), ["x"], N_TICKS).of_values["x"] == pytest.approx(
         1 / N_TICKS / 5
     )
+
+
+def test_levels_that_come_in_runs_have_a_design_effect_and_a_lower_threshold() -> None:
+    rng = np.random.default_rng(2)
+    drawn = rng.choice(np.array(["a", "b", "c"], dtype=object), 4_000)
+    runs = np.repeat(drawn[:200], 20)
+    found = derive_thresholds(pd.DataFrame({"alone": drawn, "runs": runs}), ["alone", "runs"], 25_920)
+    assert found.of_values["alone"] == pytest.approx(found.level)
+    assert found.of_values["runs"] < found.level**5
