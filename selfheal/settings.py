@@ -159,7 +159,7 @@ class Settings(BaseSettings):
         0.05,
         ge=0.01,
         le=0.9,
-        description="smallest shift of a column that is material: KS distance or rank shift, 0 to 1",
+        description="smallest shift of a column that is material: KS distance or rank shift, of a category total variation, 0 to 1",
     )
     harm_min_auc: float = Field(
         0.72,

@@ -19,10 +19,18 @@ from typing import IO, Any
 
 from selfheal.domain.contract import TRUE_LABEL, ModelContract
 from selfheal.domain.labelled_file.columns import ColumnMatch, likely_delimiter, match_columns
-from selfheal.domain.labelled_file.data_format import DELIMITERS, DataFormat, ReadField
+from selfheal.domain.labelled_file.data_format import DELIMITERS, DataFormat
 from selfheal.domain.labelled_file.mending import mended_format
 from selfheal.domain.labelled_file.report import DataReport, report_on
-from selfheal.domain.labelled_file.tally import ColumnTally, FileTally, IndexTally, KeyTally, Tally, TimeTally
+from selfheal.domain.labelled_file.tally import (
+    ColumnTally,
+    FileTally,
+    IndexTally,
+    KeyTally,
+    LevelTally,
+    Tally,
+    TimeTally,
+)
 from selfheal.kit.errors import InvalidDataError
 
 GZIP = b"\x1f\x8b"
@@ -85,13 +93,16 @@ def _read(path: Path, contract: ModelContract, data_format: DataFormat) -> FileT
 
 
 def _tallies(match: ColumnMatch, data_format: DataFormat, contract: ModelContract) -> dict[int, Tally]:
-    def reader(name: str) -> ReadField:
-        return data_format.field_reader(is_label=name == TRUE_LABEL, is_flag=contract.kinds.get(name) == "bool")
+    def tally_of(name: str) -> Tally:
+        kind = contract.kinds.get(name)
+        if kind == "category":
+            return LevelTally(data_format.missing_reader())
+        return ColumnTally(data_format.field_reader(is_label=name == TRUE_LABEL, is_flag=kind == "bool"))
 
-    of_numbers = {position: ColumnTally(reader(name)) for position, name in match.inputs.items()}
+    of_inputs = {position: tally_of(name) for position, name in match.inputs.items()}
     others = {position: TimeTally() for position in (*match.ignored, *match.unknown)}
     keys: dict[int, Tally] = {} if match.entity is None else {match.entity: KeyTally()}
-    return {**of_numbers, **others, **keys, **{position: IndexTally() for position in match.index}}
+    return {**of_inputs, **others, **keys, **{position: IndexTally() for position in match.index}}
 
 
 def _sorted_out(reader: Any, n_columns: int, tally: FileTally) -> Iterator[tuple[int, list[str]]]:

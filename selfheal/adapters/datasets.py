@@ -18,6 +18,7 @@ from selfheal.domain.contract import TRUE_LABEL, Feature, ModelContract
 from selfheal.domain.entity_key import pseudonym
 from selfheal.domain.labelled_file.data_format import DataFormat
 from selfheal.domain.labelled_file.tally import MAX_LISTED, KeyTally
+from selfheal.domain.levels import as_texts, is_level
 from selfheal.kit.errors import InvalidDataError, UnfitFileError
 from selfheal.kit.word_lists import parse_words
 
@@ -94,7 +95,7 @@ def inspect_dataset(
         )
     else:
         frame = contract.synthesize(settings.synthetic_rows, settings.random_seed)
-        frame = _checked(frame.astype("float64"), contract)
+        frame = _checked(typed_inputs(frame, contract), contract)
         origin, source = SYNTHETIC, f"seed {settings.random_seed}"
     if settings.data_rows is not None and not all_rows:
         frame = frame.iloc[: settings.data_rows].reset_index(drop=True)
@@ -140,6 +141,9 @@ def input_schema(contract: ModelContract) -> pa.DataFrameSchema:
     import pandera.pandas as pa
 
     def column(feature: Feature) -> pa.Column:
+        if feature.kind == "category":
+            fits = pa.Check(is_level, element_wise=True, name="level", error="no text of a level")
+            return pa.Column("object", fits, nullable=feature.is_nullable)
         checks = [pa.Check.in_range(feature.lower, feature.upper)]
         if feature.kind != "float":
             checks.append(pa.Check(lambda values: values % 1 == 0, name="whole_number", error="whole number"))
@@ -148,6 +152,12 @@ def input_schema(contract: ModelContract) -> pa.DataFrameSchema:
     columns = {feature.name: column(feature) for feature in contract.inputs}
     columns[TRUE_LABEL] = pa.Column("float64", pa.Check.isin([0, 1]))
     return pa.DataFrameSchema(columns, strict=True, ordered=False)
+
+
+def typed_inputs(frame: pd.DataFrame, contract: ModelContract) -> pd.DataFrame:
+    """Return raw inputs and label of any types with those of the schema."""
+    typed = {name: "object" if name in contract.category_names else "float64" for name in frame.columns}
+    return frame.astype(typed)
 
 
 def _pseudonyms(keys: KeyTally, settings: Settings) -> list[str | None]:
@@ -190,5 +200,6 @@ def _checked(frame: pd.DataFrame, contract: ModelContract) -> pd.DataFrame:
             f"the synthetic stand-in: {len(cases)} values break the contract {contract.name!r}: {shown}; correct "
             "synthesize of the contract"
         ) from None
-    ordered = frame[[*contract.input_names, TRUE_LABEL]].reset_index(drop=True)
+    levels = {name: as_texts(frame[name].tolist()) for name in contract.category_names if name in frame}
+    ordered = frame[[*contract.input_names, TRUE_LABEL]].assign(**levels).reset_index(drop=True)
     return ordered.astype({TRUE_LABEL: "int64"})

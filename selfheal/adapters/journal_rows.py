@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfheal.adapters.journal import LABEL_JOURNAL, JournalKind, prediction_journal, read_chunk
+from selfheal.adapters.postgres.frames import as_declared
 from selfheal.adapters.postgres.logged_rows import LABEL_KNOWN_AT
 from selfheal.domain.clusters import ENTITY
 from selfheal.domain.contract import TRUE_LABEL, ModelContract
+from selfheal.domain.levels import unescaped
 from selfheal.kit.errors import InvalidDataError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+FLAGS = {"true": 1.0, "false": 0.0}
+"""A bool in the journal, as frames have it."""
 
 ID, CREATED, RECEIVED, ORDERED, IS_CORRECTION = (
     "prediction_id",
@@ -84,10 +89,11 @@ def _predictions(
     wanted = (ID, CREATED, *contract.feature_names, *entity)
     found: list[pd.DataFrame] = []
     n_rows = 0
-    for frame in _frames(prediction_journal(contract), data_dir, wanted, may_lack=entity):
+    texts = [name for name, kind in contract.kinds.items() if kind in {"bool", "category"}]
+    for frame in _frames(prediction_journal(contract), data_dir, wanted, may_lack=entity, texts=(*texts, ENTITY)):
         frame[CREATED] = pd.to_datetime(frame[CREATED], format="ISO8601", utc=True)
         is_wanted = frame[CREATED] <= until if since is None else (frame[CREATED] > since) & (frame[CREATED] <= until)
-        found.append(frame[is_wanted].astype(dict.fromkeys(contract.feature_names, "float64")))
+        found.append(as_declared(_decoded(frame[is_wanted], contract), contract))
         n_rows += len(found[-1])
         if n_rows > 2 * max_rows:  # never more in memory than twice what is wanted, and a chunk
             found = [_newest(found, max_rows)]
@@ -98,6 +104,13 @@ def _predictions(
             "platform's"
         )
     return _newest(found, max_rows)
+
+
+def _decoded(frame: pd.DataFrame, contract: ModelContract) -> pd.DataFrame:
+    """Return rows of the journal with flags as numbers and levels as they were sent."""
+    found = {name: frame[name].map(FLAGS) for name, kind in contract.kinds.items() if kind == "bool"}
+    levels = {name: frame[name].map(unescaped, "ignore") for name, kind in contract.kinds.items() if kind == "category"}
+    return frame.assign(**found, **levels)
 
 
 def _newest(frames: Sequence[pd.DataFrame], max_rows: int) -> pd.DataFrame:
@@ -122,7 +135,12 @@ def _labels(data_dir: Path, prediction_ids: set[str]) -> pd.DataFrame:
 
 
 def _frames(
-    kind: JournalKind, data_dir: Path, columns: Sequence[str], *, may_lack: Sequence[str] = ()
+    kind: JournalKind,
+    data_dir: Path,
+    columns: Sequence[str],
+    *,
+    may_lack: Sequence[str] = (),
+    texts: Sequence[str] = (),
 ) -> Iterator[pd.DataFrame]:
     """Yield the journal's records, chunk by chunk, with these columns; files that lack one are left out."""
     import pandas as pd
@@ -146,6 +164,6 @@ def _frames(
                     float_precision="round_trip",
                     na_values=[""],
                     keep_default_na=False,
-                    dtype={ENTITY: "object"} if ENTITY in columns else None,
+                    dtype={name: "object" for name in texts if name in columns},
                 )
                 yield frame.reindex(columns=list(columns))

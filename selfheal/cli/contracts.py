@@ -15,6 +15,8 @@ from selfheal.kit.errors import ConfigurationError
 from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from selfheal.adapters.datasets import Dataset
     from selfheal.domain.labelled_file.report import DataReport
     from selfheal.services.contract_rehearsal import Finding
@@ -137,11 +139,21 @@ def _quantiles(dataset: Dataset) -> list[dict[str, Any]]:
         {
             "column": name,
             "missing_pct": round(100 * float(frame[name].isna().mean()), 2),
-            **{f"q{q:g}": round(float(frame[name].quantile(q / 100)), 4) for q in (5, 50, 95)},
-            "max": round(float(frame[name].max()), 4),
+            **_spread(frame[name]),
         }
         for name in frame.columns
     ]
+
+
+def _spread(column: pd.Series) -> dict[str, Any]:
+    """Return quantiles and the highest value; of a category the commonest level in the middle."""
+    from selfheal.domain.levels import is_text
+
+    if is_text(column.dtype):
+        commonest = column.mode()
+        return {"q5": None, "q50": None if commonest.empty else commonest.iloc[0], "q95": None, "max": None}
+    found = {f"q{q:g}": round(float(column.quantile(q / 100)), 4) for q in (5, 50, 95)}
+    return found | {"max": round(float(column.max()), 4)}
 
 
 def _print(name: str, columns: list[dict[str, object]], dataset: Dataset, findings: list[Finding]) -> None:

@@ -22,10 +22,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from selfheal.domain.levels import matrix
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from selfheal.domain.contract import FloatArray, ModelContract
+    from selfheal.domain.features import Kind
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Clusters: TypeAlias = IntArray | None
@@ -121,7 +124,7 @@ def recurs_in(rows: pd.DataFrame, others: pd.DataFrame, contract: ModelContract)
     if keys is not None:
         found |= (has_key & np.isin(keys, keys[is_other & has_key]))[: len(rows)]
     if contract.equal_inputs_are_one_case:
-        inputs = together[list(contract.input_names)].to_numpy(dtype=np.float64) + 0.0
+        inputs = matrix(together, contract.input_names) + 0.0
         ids = [_input_ids(inputs), _by_inputs(together, contract)]
         for by_inputs in (one for one in ids if one is not None):
             found |= (~has_key & np.isin(by_inputs, by_inputs[is_other & ~has_key]))[: len(rows)]
@@ -155,7 +158,7 @@ def fold_groups(rows: pd.DataFrame, contract: ModelContract, clusters: Clusters)
     if keys is not None:
         links.append((np.flatnonzero(keys >= 0), keys[keys >= 0]))
     if contract.equal_inputs_are_one_case:
-        inputs = rows[list(contract.input_names)].to_numpy(dtype=np.float64) + 0.0
+        inputs = matrix(rows, contract.input_names) + 0.0
         links.append((np.arange(n), _input_ids(inputs)))
     size, pairs = n, []
     for members, groups in links:
@@ -172,12 +175,11 @@ def fold_groups(rows: pd.DataFrame, contract: ModelContract, clusters: Clusters)
 def _by_inputs(rows: pd.DataFrame, contract: ModelContract) -> Clusters:
     if not contract.equal_inputs_are_one_case or len(rows) < 2:
         return None
-    values = rows[list(contract.input_names)].to_numpy(dtype=np.float64) + 0.0  # -0 is 0
-    whole = np.array([contract.kinds[name] != "float" for name in contract.input_names])
+    values = matrix(rows, contract.input_names) + 0.0  # -0 is 0
     ids = _input_ids(values)
     if _n_fine(values[np.unique(ids, return_index=True)[1]]) < MIN_FINE_COLUMNS:
         return None
-    found = _near(values, whole, ids)
+    found = _near(values, [contract.kinds[name] for name in contract.input_names], ids)
     return found if copies_effect(found) >= MATERIAL_DESIGN_EFFECT else None
 
 
@@ -265,14 +267,14 @@ def _input_ids(values: FloatArray) -> IntArray:
     return np.unique(keys, return_inverse=True)[1].astype(np.int64)
 
 
-def _near(values: FloatArray, is_whole: npt.NDArray[np.bool_], ids: IntArray) -> IntArray:
+def _near(values: FloatArray, kinds: Sequence[Kind], ids: IntArray) -> IntArray:
     """Join the ids of rows that are nearly equal, where such rows recur."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
     from scipy.spatial import cKDTree
 
     first = np.unique(ids, return_index=True)[1]  # one row of each id; ids are its order
-    places = _places(values[first], is_whole)
+    places = _places(values[first], kinds)
     radius = _radius(places)
     if radius is None:
         return ids
@@ -305,16 +307,21 @@ def _n_fine(values: FloatArray) -> int:
     return sum(len(np.unique(column[~np.isnan(column)])) >= least for column in values.T)
 
 
-def _places(values: FloatArray, is_whole: Sequence[bool] | npt.NDArray[np.bool_]) -> FloatArray:
+def _places(values: FloatArray, kinds: Sequence[Kind]) -> FloatArray:
     """Return coordinates in which a difference of r is one of a share r of the value.
 
-    A whole number below 1 / (2 r) then differs from the next one by more than r, so that small counts must be equal.
+    A whole number below 1 / (2 r) then differs from the next one by more than r, so that small counts must be equal. Levels of a
+    category are further apart than any r.
     """
-    columns = []
-    for column, whole in zip(values.T, is_whole, strict=True):
+    return np.column_stack([_place(column, kind) for column, kind in zip(values.T, kinds, strict=True)])
+
+
+def _place(column: FloatArray, kind: Kind) -> FloatArray:
+    if kind == "category":
+        place = np.where(np.isnan(column), np.nan, np.unique(column, return_inverse=True)[1].astype(np.float64))
+    else:
         known = np.abs(column[~np.isnan(column) & (column != 0)])
-        smallest = 1.0 if whole or not len(known) else float(np.quantile(known, 0.05))
+        smallest = 1.0 if kind != "float" or not len(known) else float(np.quantile(known, 0.05))
         with np.errstate(over="ignore", invalid="ignore"):  # a value that no contract allows is as far as can be
-            place = np.clip(np.arcsinh(column / smallest), -FAR / 2, FAR / 2)
-        columns.append(np.where(np.isnan(place), FAR, place))
-    return np.column_stack(columns)
+            place = np.arcsinh(column / smallest)
+    return np.where(np.isnan(place), FAR, np.clip(place, -FAR / 2, FAR / 2))

@@ -27,6 +27,7 @@ from selfheal.domain.declarations import NOT_GIVEN, Forgiving, forgiving, proble
 from selfheal.domain.default_estimator import DEFAULT_GRID, default_estimator
 from selfheal.domain.derived_values import DerivedValues
 from selfheal.domain.features import AdverseReason, DerivedFeature, Feature, Kind, problems_of_inputs
+from selfheal.domain.levels import TextArray, as_texts, codes_of, derived_levels, matrix, texts_of
 from selfheal.domain.row_size import row_problem
 from selfheal.kit.errors import ConfigurationError
 
@@ -47,7 +48,8 @@ __all__ = [
 """What a use case declares; the names below are for the platform."""
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
-Columns: TypeAlias = Mapping[str, FloatArray]
+Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
+"""Columns by name. A category's is an array of texts, None where missing: only a matrix has codes."""
 
 TRUE_LABEL = "true_label"
 """Name of the label column in every frame and table, whatever the source file calls it."""
@@ -83,11 +85,17 @@ qualify their columns, and what they add to features begins with `_`, which no f
 FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """Valid without quotes as a JSON field, a Postgres column (at most 63 characters) and a CSV column."""
 
-KINDS = "a category becomes one bool per value"
+KINDS = "a text is a 'category', yes and no are a 'bool'"
 """What to do with an input of no kind that there is."""
 
 PROBE_ROWS = 16
 """Number of probe rows: enough for both limits, three missing values, and some values between."""
+
+UNSEEN_LEVELS = ("a level that nobody has sent", "another one, \u00e9")
+"""Levels of a category in probe rows that no training has: a model must score them, as the API accepts them."""
+
+DTYPES: dict[Kind, str] = {"float": "float64", "int": "float64", "bool": "float64", "category": "object"}
+"""Type of a feature's column in a frame, by its kind."""
 
 MIN_SHARE = 0.02
 """Smallest share of predictions that get a label by which labels are weighted: a floor, or single rows would decide."""
@@ -157,7 +165,10 @@ class LabelPolicy(Forgiving):
 @forgiving
 @dataclass(frozen=True, slots=True)
 class Segment(Forgiving):
-    """A slice of the rows whose metrics are reported beside the gates: `edges` cut `feature` into bands."""
+    """A slice of the rows whose metrics are reported beside the gates: `edges` cut `feature` into bands.
+
+    Of a category each of the commonest levels is a band, and `edges` is empty.
+    """
 
     feature: str
     edges: tuple[float, ...]
@@ -189,7 +200,8 @@ def _derive_nothing(_columns: Columns) -> dict[str, FloatArray]:
 class ModelContract(Forgiving):
     """Everything the platform needs to know about a use case. Name, description, label and inputs are required.
 
-    `derive` maps arrays of the raw inputs (float64, NaN where missing, shape (n,); a bool is 1 or 0) to arrays of the derived features; it
+    `derive` maps arrays of the raw inputs (float64, NaN where missing, shape (n,); a bool is 1 or 0, a category an array of texts,
+    None where missing) to arrays of the derived features; it
     is the only derivation, used by serving, training and monitoring alike. `build_estimator(seed)` returns an unfitted
     scikit-learn pipeline over the feature matrix in the order of `feature_names`; `param_grid` is searched.
     `trusted_types` are types beyond the platform's list (`selfheal.domain.model.file`) that its model files may hold, such as
@@ -315,6 +327,10 @@ class ModelContract(Forgiving):
         for segment in self.segments:
             if segment.feature not in self.feature_names:
                 yield f"segment {segment.description!r} cuts {segment.feature!r}, which is no feature"
+            elif self.kinds[segment.feature] == "category":
+                if segment.edges:
+                    yield f"segment {segment.description!r} cuts the category {segment.feature!r} by numbers; use edges=(): a band per level"
+                continue
             if not segment.edges or list(segment.edges) != sorted(set(segment.edges)):
                 yield f"the edges of segment {segment.description!r} are {segment.edges}; they must rise"
         policy = self.label_policy
@@ -338,6 +354,26 @@ class ModelContract(Forgiving):
     def kinds(self) -> dict[str, Kind]:
         """Return the kind of each feature, raw or derived, by name."""
         return {f.name: f.kind for f in self.inputs} | {f.name: f.kind for f in self.derived}
+
+    @cached_property
+    def category_positions(self) -> list[int]:
+        """Return the places of categories among the features: columns of the matrix that an estimator has to encode."""
+        return [place for place, name in enumerate(self.feature_names) if self.kinds[name] == "category"]
+
+    @cached_property
+    def category_names(self) -> tuple[str, ...]:
+        """Return the names of the features that are categories."""
+        return tuple(self.feature_names[place] for place in self.category_positions)
+
+    @cached_property
+    def _n_category_inputs(self) -> int:
+        return sum(feature.kind == "category" for feature in self.inputs)
+
+    def estimator(self, seed: int) -> Pipeline:
+        """Return the unfitted estimator; the default one knows which features are categories."""
+        if self.build_estimator is default_estimator:
+            return default_estimator(seed, self.category_positions, len(self.feature_names))
+        return self.build_estimator(seed)
 
     @property
     def has_entity_key(self) -> bool:
@@ -387,29 +423,51 @@ class ModelContract(Forgiving):
         known = ", ".join(s.name for s in self.scenarios) or "none"
         raise ConfigurationError(f"contract {self.name!r} has no scenario {name!r}; it has: {known}")
 
-    def feature_columns(self, columns: Columns) -> dict[str, FloatArray]:
-        """Compute all features, in order, from the columns of the raw inputs."""
-        raw = {name: np.asarray(columns[name], dtype=np.float64) for name in self.input_names}
+    def feature_columns(self, columns: Columns) -> dict[str, npt.NDArray[Any]]:
+        """Compute all features, in order, from the columns of the raw inputs; categories are texts."""
+        n_sent = self._n_category_inputs
+        levels = {name: texts_of(columns[name]) for name in self.category_names[:n_sent]}
+        raw = {
+            name: levels[name] if name in levels else np.asarray(columns[name], dtype=np.float64)
+            for name in self.input_names
+        }
         derived = self.derive(raw)
-        return raw | {feature.name: derived[feature.name] for feature in self.derived}
+        found = raw | {feature.name: derived[feature.name] for feature in self.derived}
+        for name in self.category_names[n_sent:]:
+            found[name] = derived_levels(name, derived[name])
+        return found
+
+    @cached_property
+    def dtypes(self) -> dict[str, str]:
+        """Return the type of each feature's column in a frame, by name."""
+        return {name: DTYPES[kind] for name, kind in self.kinds.items()}
 
     def matrix(self, columns: Columns) -> FloatArray:
         """Return the model's input, shape (n, features), from the raw inputs' columns; in memory column by column."""
-        return np.array(list(self.feature_columns(columns).values()), dtype=np.float64).T
+        found = list(self.feature_columns(columns).values())
+        for place in self.category_positions:
+            found[place] = codes_of(found[place])
+        return np.array(found, dtype=np.float64).T
+
+    def matrix_of(self, frame: pd.DataFrame) -> FloatArray:
+        """Return the model's input from a frame with all features, such as `feature_frame` or logged rows."""
+        return matrix(frame, self.feature_names)
 
     def feature_frame(self, inputs: pd.DataFrame) -> pd.DataFrame:
         """Return a frame of all features from a frame of raw inputs; keep the index, drop other columns."""
         import pandas as pd
 
-        columns = {name: inputs[name].to_numpy(dtype=np.float64) for name in self.input_names}
-        return pd.DataFrame(self.feature_columns(columns), index=inputs.index)
+        columns = {f.name: inputs[f.name].to_numpy(dtype=DTYPES[f.kind]) for f in self.inputs}
+        found = self.feature_columns(columns)
+        as_sent = {f.name: as_texts(columns[f.name]) for f in self.inputs if f.kind == "category"}
+        return pd.DataFrame(found | as_sent, index=inputs.index)
 
     def without_unusable(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Return the rows of a feature frame whose derived values are usable, and what is wrong with the others.
 
         The index and further columns stay. The sentence is `DerivedValues.summary`; empty if no row is left out.
         """
-        values = frame[[feature.name for feature in self.derived]].to_numpy(dtype=np.float64).T
+        values = matrix(frame, [feature.name for feature in self.derived]).T
         if self.derived_values.are_usable(values):
             return frame, ""
         return frame[self.derived_values.usable(values)], self.derived_values.summary(values)
@@ -437,29 +495,50 @@ class ModelContract(Forgiving):
     def hash(self) -> str:
         """Return the sha256 of the declarations that decide what the model sees, and of the derivation's results.
 
-        Prose (descriptions, examples, adverse reasons) is not hashed, nor is the entity's key, which no model sees. The derivation is hashed by its results on fixed
+        Prose (descriptions, examples, adverse reasons) is not hashed, nor are a category's levels (but what a derivation makes of them), nor is the entity's key, which no model sees. The derivation is hashed by its results on fixed
         probe rows, not by its source. They are rounded to 9 significant digits, because platforms differ in the last bits.
         """
         declared = {
             "name": self.name,
-            "inputs": [[f.name, f.kind, f.lower, f.upper, f.is_nullable] for f in self.inputs],
+            "inputs": [
+                [f.name, f.kind, f.is_nullable]
+                if f.kind == "category"
+                else [f.name, f.kind, f.lower, f.upper, f.is_nullable]
+                for f in self.inputs
+            ],
             "derived": [[f.name, f.kind, f.is_nullable] for f in self.derived],
-            "probe": {name: [f"{v:.9g}" for v in values] for name, values in self.derive(self.probe_rows()).items()},
+            "probe": {
+                name: [str(v) if isinstance(v, str | None) else f"{v:.9g}" for v in values]
+                for name, values in self.derive(self.probe_rows()).items()
+            },
         }
         return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
 
-    def probe_rows(self) -> dict[str, FloatArray]:
+    def probe_rows(self) -> dict[str, npt.NDArray[Any]]:
         """Return `PROBE_ROWS` fixed rows of raw inputs: the limits, values between them, and missing values if allowed."""
         rng = np.random.default_rng(20)
-        probe: dict[str, FloatArray] = {}
+        probe: dict[str, npt.NDArray[Any]] = {}
         for feature in self.inputs:
+            if feature.kind == "category":
+                probe[feature.name] = _probe_levels(feature)
+                continue
             values = rng.uniform(feature.lower, min(feature.upper, feature.lower + 100.0), size=PROBE_ROWS)
-            values = {"int": np.floor, "bool": np.rint, "float": np.asarray}[feature.kind](values)
+            if feature.kind != "float":
+                values = np.floor(values) if feature.kind == "int" else np.rint(values)
             values[:2] = feature.lower, feature.upper
             if feature.is_nullable:
                 values[2:5] = np.nan
             probe[feature.name] = values
         return probe
+
+
+def _probe_levels(feature: Feature) -> TextArray:
+    """Return a category's values of the probe rows: declared levels, and some that nobody has seen."""
+    some = [*sorted(feature.levels)[: PROBE_ROWS // 2], *UNSEEN_LEVELS]
+    levels: TextArray = np.resize(np.array(some, dtype=object), PROBE_ROWS)
+    if feature.is_nullable:
+        levels[2:5] = None
+    return levels
 
 
 def _title(part: object) -> str:

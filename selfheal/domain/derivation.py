@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal.domain.contract import PROBE_ROWS
+from selfheal.domain.levels import codes_of, is_text
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray, ModelContract
@@ -36,5 +37,7 @@ def inputs_of_derived(contract: ModelContract) -> dict[str, frozenset[str]]:
 
 def _others(values: FloatArray) -> list[bool]:
     """Return for each block after the first whether it differs from it."""
-    blocks = np.asarray(values, dtype=np.float64).reshape(-1, PROBE_ROWS)
+    found = np.asarray(values)
+    numbers = codes_of(found.tolist()) if is_text(found.dtype) else found.astype(np.float64)
+    blocks = numbers.reshape(-1, PROBE_ROWS)
     return [not np.array_equal(block, blocks[0], equal_nan=True) for block in blocks[1:]]

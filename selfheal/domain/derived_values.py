@@ -32,7 +32,7 @@ class DerivedValues:
         self._derived = tuple(derived)
         self._limits = np.array([[_limit(feature)] for feature in derived])
         kinds = [feature.kind for feature in derived]
-        self._whole = np.array([place for place, kind in enumerate(kinds) if kind != "float"], dtype=np.intp)
+        self._whole = np.array([place for place, kind in enumerate(kinds) if kind in {"int", "bool"}], dtype=np.intp)
         self._flags = np.array([place for place, kind in enumerate(kinds) if kind == "bool"], dtype=np.intp)
         self._may_be_missing = np.array([[feature.is_nullable] for feature in derived])
 
@@ -104,7 +104,7 @@ def unusable(feature: DerivedFeature, value: float) -> str | None:
 
 
 def _limit(feature: DerivedFeature) -> float:
-    return {"bool": 1.0, "int": float(MAX_INT), "float": MAX_FLOAT}[feature.kind]
+    return {"bool": 1.0, "int": float(MAX_INT)}.get(feature.kind, MAX_FLOAT)
 
 
 def _needed(feature: DerivedFeature) -> str:
@@ -112,6 +112,7 @@ def _needed(feature: DerivedFeature) -> str:
         "bool": "1 for true or 0 for false",
         "int": f"a whole number within ±{MAX_INT:,}",
         "float": f"a number within ±{MAX_FLOAT:.1e}",
+        "category": "a text",
     }
     return f"{needed[feature.kind]} is needed"
 

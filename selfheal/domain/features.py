@@ -4,12 +4,12 @@ Belongs here: kinds, and what a declaration of each kind must say. Does not belo
 together (`selfheal.domain.contract`).
 
 Kinds: a `float` or an `int` has limits and a unit. A `bool` is true or false at the door, in the journal and in Postgres; in
-matrices and frames, and for `derive`, it is 1 or 0.
+matrices and frames, and for `derive`, it is 1 or 0. A `category` is a text everywhere but in matrices (`selfheal.domain.levels`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, TypeAlias
@@ -18,16 +18,21 @@ import numpy as np
 
 from selfheal.domain.declarations import NOT_GIVEN, Forgiving, forgiving, shown
 from selfheal.domain.derived_values import MAX_FLOAT, MAX_INT
+from selfheal.domain.levels import MAX_DECLARED_LEVELS, level_problem, normal
 
-Kind: TypeAlias = Literal["float", "int", "bool"]
+Kind: TypeAlias = Literal["float", "int", "bool", "category"]
 
-Example: TypeAlias = float | bool
+Example: TypeAlias = float | bool | str
 """A value of a feature, as a client sends it."""
 
 FLAG_UNIT = "true or false"
+LEVEL_UNIT = "text"
 
 FLAG_WORDS = ("false", "true")
 """A bool in words: of 0 and of 1."""
+
+NO_LIMIT = float("inf")
+"""A category's limits, below 0 and above."""
 
 ABSENT: Any = NOT_GIVEN
 """Default of what some kinds need and others do not."""
@@ -52,12 +57,13 @@ class Feature(Forgiving):
     """One raw input, as a client sends it.
 
     `lower` and `upper` are inclusive limits; a value beyond them is refused on every input path. They bound what is
-    *possible*, not what is usual. A `bool` has neither limits nor a unit of its own. `aliases` are further accepted names; `-`
-    and `_` are equivalent.
+    *possible*, not what is usual. A `bool` and a `category` have neither limits nor a unit of their own. `aliases` are further
+    accepted names; `-` and `_` are equivalent. `levels` are those that a category is known to have, for the documentation and the
+    checks of the feed; others are accepted all the same, as they came. Without any, a training learns them.
     """
 
     name: str
-    kind: Literal["float", "int", "bool"]
+    kind: Literal["float", "int", "bool", "category"]
     lower: float = ABSENT
     upper: float = ABSENT
     unit: str = ABSENT
@@ -66,10 +72,13 @@ class Feature(Forgiving):
     is_nullable: bool = False
     aliases: tuple[str, ...] = ()
     adverse_reason: AdverseReason | None = None
+    levels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind == "bool":
             self._complete(lower=0.0, upper=1.0, unit=FLAG_UNIT)
+        if self.kind == "category":
+            self._complete(lower=-NO_LIMIT, upper=NO_LIMIT, unit=LEVEL_UNIT)
         problem = _problem_of_example(self)
         if problem is not None:
             object.__setattr__(self, "misgiven", (*self.misgiven, problem))
@@ -86,11 +95,11 @@ class Feature(Forgiving):
 class DerivedFeature(Forgiving):
     """One feature computed from the raw inputs. `formula` is for people, `reason` says why the model needs it.
 
-    A `bool` is 1 or 0, or an array of numpy's own type.
+    A `bool` is 1 or 0, or an array of numpy's own type; a `category` is an array of texts, None where missing.
     """
 
     name: str
-    kind: Literal["float", "int", "bool"]
+    kind: Literal["float", "int", "bool", "category"]
     unit: str
     formula: str
     reason: str
@@ -105,6 +114,8 @@ def _problem_of_example(feature: Feature) -> str | None:
         return None
     if feature.kind == "bool":
         return None if isinstance(example, bool) else f"example is {shown(example)}, use True or False"
+    if feature.kind == "category":
+        return None if isinstance(example, str) else f"example is {shown(example)}, use a text in quotes"
     is_number = isinstance(example, Real) and not isinstance(example, bool)
     return None if is_number else f"example is {shown(example)}, use a number"
 
@@ -114,15 +125,38 @@ def problems_of_inputs(inputs: Sequence[Feature]) -> Iterator[str]:
     if not inputs:
         yield "it has no inputs; declare at least one Feature"
     for feature in inputs:
-        yield from _problems_of_flag(feature) if feature.kind == "bool" else _problems_of_number(feature)
+        yield from PROBLEMS[feature.kind](feature)
 
 
 def _problems_of_flag(feature: Feature) -> Iterator[str]:
     if (feature.lower, feature.upper) != (0, 1):
         yield f"{feature.name!r} is a bool, which is true or false: leave out lower and upper"
+    yield from _problems_of_levels(feature)
+
+
+def _problems_of_category(feature: Feature) -> Iterator[str]:
+    if (feature.lower, feature.upper) != (-NO_LIMIT, NO_LIMIT):
+        yield f"{feature.name!r} is a category, which has no limits: leave out lower and upper"
+    for level in (str(feature.example), *feature.levels):
+        problem = level_problem(level)
+        if problem is not None:
+            yield f"the level {shown(level)} of {feature.name!r} {problem}"
+    if len(feature.levels) > MAX_DECLARED_LEVELS:
+        yield f"{feature.name!r} declares {len(feature.levels):,} levels; leave them out, and a training learns them"
+    names = [normal(level) for level in feature.levels]
+    for double in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{feature.name!r} declares the level {double!r} more than once"
+
+
+def _problems_of_levels(feature: Feature) -> Iterator[str]:
+    if feature.levels:
+        yield f"{feature.name!r} has levels, but is of kind {feature.kind!r}; declare it as a 'category', or leave them out"
 
 
 def _problems_of_number(feature: Feature) -> Iterator[str]:
+    yield from _problems_of_levels(feature)
+    if isinstance(feature.example, str):
+        return  # which has been said
     if not (np.isfinite(feature.lower) and np.isfinite(feature.upper) and feature.lower < feature.upper):
         yield f"{feature.name!r} has the limits {feature.lower:g} to {feature.upper:g}; two finite, rising numbers are needed"
     elif max(abs(feature.lower), abs(feature.upper)) > MAX_FLOAT:
@@ -133,3 +167,11 @@ def _problems_of_number(feature: Feature) -> Iterator[str]:
         yield f"{feature.name!r} is an int beyond {MAX_INT:,}; declare it as a float"
     if feature.kind == "int" and any(value % 1 for value in (feature.lower, feature.upper, feature.example)):
         yield f"{feature.name!r} is an int, but its limits or its example are not whole numbers"
+
+
+PROBLEMS: dict[Kind, Callable[[Feature], Iterator[str]]] = {
+    "float": _problems_of_number,
+    "int": _problems_of_number,
+    "bool": _problems_of_flag,
+    "category": _problems_of_category,
+}

@@ -31,7 +31,10 @@ class ColumnSize(NamedTuple):
 
 FLOAT, INT = ColumnSize(8, 8), ColumnSize(4, 4)
 FLAG = ColumnSize(1, 1)
-SIZES = {"float": FLOAT, "int": INT, "bool": FLAG}
+LEVEL = ColumnSize(24, 1)
+"""Of a category: a longer text is stored outside of the row, with a pointer in it."""
+
+SIZES = {"float": FLOAT, "int": INT, "bool": FLAG, "category": LEVEL}
 
 OWN_COLUMNS = (
     ColumnSize(16, 1),  # prediction_id
@@ -75,7 +78,7 @@ def row_problem(kinds: Sequence[str], *, has_entity_key: bool = False) -> str | 
     room = MAX_ROW_BYTES - row_bytes(own)
     return (
         f"its {len(kinds):,} features need {len(columns):,} columns and {n_bytes:,} bytes in a row of Postgres, which holds "
-        f"{MAX_COLUMNS:,} columns and {MAX_ROW_BYTES:,} bytes (a float takes 8, an int 4, a bool 1, our own {len(own)} columns "
+        f"{MAX_COLUMNS:,} columns and {MAX_ROW_BYTES:,} bytes (a float takes 8, an int 4, a bool 1, a category {LEVEL.n_bytes}, our own {len(own)} columns "
         f"{MAX_ROW_BYTES - room:,}): leave out or combine features, some {room * 8 // 65:,} floats fit"
     )
 

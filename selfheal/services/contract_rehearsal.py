@@ -16,6 +16,7 @@ import numpy as np
 
 from selfheal.domain.contract import PROBE_ROWS, TRUE_LABEL, FloatArray, ModelContract
 from selfheal.domain.derived_values import MAX_FLOAT, MAX_INT
+from selfheal.domain.levels import codes_of, derived_levels
 from selfheal.domain.records import GateStatus
 from selfheal.kit.errors import (
     InvalidDataError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from selfheal.adapters.datasets import Dataset
+    from selfheal.domain.features import DerivedFeature, Feature, Kind
     from selfheal.domain.retraining.dataset import TrainingSet
     from selfheal.domain.retraining.training import Progress, TrainedModel
     from selfheal.settings import Settings
@@ -67,14 +69,28 @@ def column_summary(contract: ModelContract, frame: pd.DataFrame) -> list[dict[st
         {
             "input": feature.name,
             "kind": feature.kind,
-            "limits": "" if feature.kind == "bool" else f"{feature.lower:g} to {feature.upper:g}",
+            "limits": _limits(feature),
             "unit": feature.unit,
             "may_be_missing": "yes" if feature.is_nullable else "no",
             "missing_pct": round(100.0 * float(frame[feature.name].isna().mean()), 2),
-            **{name: float(frame[feature.name].quantile(q)) for name, q in (("min", 0), ("median", 0.5), ("max", 1))},
+            **_range(frame[feature.name], feature.kind),
         }
         for feature in contract.inputs
     ]
+
+
+def _limits(feature: Feature) -> str:
+    if feature.kind == "category":
+        return f"{len(feature.levels):,} levels or others" if feature.levels else "any level"
+    return "" if feature.kind == "bool" else f"{feature.lower:g} to {feature.upper:g}"
+
+
+def _range(column: pd.Series, kind: Kind) -> dict[str, Any]:
+    """Return lowest, middle and highest value; of a category the commonest level in the middle."""
+    if kind == "category":
+        commonest = column.mode()
+        return {"min": None, "median": None if commonest.empty else commonest.iloc[0], "max": None}
+    return {name: float(column.quantile(q)) for name, q in (("min", 0), ("median", 0.5), ("max", 1))}
 
 
 # The contract by itself
@@ -93,11 +109,22 @@ def _check_derivation(contract: ModelContract) -> Iterator[Finding]:
         said = "declared, but derive does not return it" if name in declared else "returned by derive, but not declared"
         yield Finding("problem", f"the derived feature {name!r} is {said}")
     for name in sorted(set(declared) & set(derived)):
-        values = np.asarray(derived[name], dtype=np.float64)
-        apart = np.concatenate([np.ravel(one[name]) for one in alone]).astype(np.float64)
+        try:
+            values, *each = (_numbers(declared[name], one[name]) for one in (derived, *alone))
+        except ValueError as error:
+            yield Finding("problem", f"the derived feature {name!r} is of another kind: {error}")
+            continue
+        apart = np.concatenate([np.ravel(one) for one in each])
         problem = _problem_of(values, apart, declared[name].kind, declared[name].is_nullable)
         if problem is not None:
             yield Finding("problem", f"the derived feature {name!r} {problem}")
+
+
+def _numbers(feature: DerivedFeature, values: Any) -> FloatArray:
+    """Return a derived column as in a matrix."""
+    if feature.kind == "category":
+        return codes_of(derived_levels(feature.name, values))
+    return np.asarray(values, dtype=np.float64)
 
 
 def _problem_of(values: FloatArray, apart: FloatArray, kind: str, is_nullable: bool) -> str | None:
@@ -180,14 +207,14 @@ def _check_data(
 
 def _check_scenarios(contract: ModelContract, dataset: Dataset) -> Iterator[Finding]:
     """Check that the API would accept the rows of each scenario."""
-    from selfheal.adapters.datasets import input_schema
+    from selfheal.adapters.datasets import input_schema, typed_inputs
     from selfheal.domain.scenarios import scenario_rows
 
     names = [*contract.input_names, TRUE_LABEL]
     for scenario in contract.scenarios:
         try:
             changed = scenario_rows(dataset.frame.iloc[:2_000][names], contract, scenario.name, seed=0)
-            input_schema(contract).validate(changed.astype("float64"))
+            input_schema(contract).validate(typed_inputs(changed, contract))
         except Exception as error:  # user code may raise anything; the schema's own message is a page long
             why = str(error).strip().splitlines()[0]
             yield Finding("problem", f"the scenario {scenario.name!r} makes rows that the API would refuse: {why}")
@@ -245,7 +272,7 @@ def _check_model(
         yield Finding("problem", str(error))
         return
     yield from _judged(contract, settings, rows, loaded, trained.threshold)
-    yield _explainable(contract, loaded, rows.part(TRAIN)[list(contract.feature_names)].to_numpy(dtype=np.float64))
+    yield _explainable(contract, loaded, contract.matrix_of(rows.part(TRAIN)))
 
 
 def _reloaded(contract: ModelContract, settings: Settings, trained: TrainedModel) -> Pipeline:
@@ -272,7 +299,7 @@ def _reloaded(contract: ModelContract, settings: Settings, trained: TrainedModel
         examine(loaded, contract)
         check_parity(
             loaded,
-            judged[list(contract.feature_names)].to_numpy(dtype=np.float64),
+            contract.matrix_of(judged),
             judged["probability"].to_numpy(dtype=np.float64),
         )
     except ModelRefusedError as error:

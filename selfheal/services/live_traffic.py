@@ -71,7 +71,7 @@ def wanted_labels(platform: LoopPlatform) -> WantedLabels:
 def _latency(platform: LoopPlatform, shadow: ShadowModel, rows: pd.DataFrame) -> Latency:
     """Measure the latency (wall-clock time) of the model after warming it up."""
     pipeline = platform.registry.load(shadow)
-    features = rows[list(platform.contract.feature_names)].to_numpy(dtype=np.float64)
+    features = platform.contract.matrix_of(rows)
 
     def took_ms(matrix: np.ndarray) -> float:
         began = time.perf_counter()

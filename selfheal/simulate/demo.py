@@ -419,7 +419,7 @@ def _compare(settings: Settings, rows: pd.DataFrame, outcome: DemoOutcome) -> No
     platform = open_platform(settings)
     try:
         labels = rows[TRUE_LABEL].to_numpy(dtype=np.int64)
-        features = platform.contract.feature_frame(rows).to_numpy(dtype=np.float64)
+        features = platform.contract.matrix_of(platform.contract.feature_frame(rows))
         assert outcome.version_before is not None
         assert outcome.version_after is not None
         before = _metrics(platform, outcome.version_before, features, labels)

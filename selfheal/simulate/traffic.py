@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.levels import as_texts
 
 if TYPE_CHECKING:
     import httpx
@@ -27,7 +28,7 @@ LABELS_PER_CALL = 100
 REQUEST_TIMEOUT_SECONDS = 30.0
 
 TYPES: dict[Kind, type[float]] = {"float": float, "int": int, "bool": bool}
-"""What a value of each kind is in a request."""
+"""What a number of each kind is in a request."""
 
 
 @dataclass
@@ -162,6 +163,9 @@ def request_bodies(rows: pd.DataFrame, contract: ModelContract) -> list[tuple[di
     """
     columns: list[list[Any]] = []
     for feature in contract.inputs:
+        if feature.kind == "category":
+            columns.append(as_texts(rows[feature.name].tolist()).tolist())
+            continue
         values = rows[feature.name].to_numpy(dtype=np.float64)
         typed = TYPES[feature.kind]
         columns.append([None if np.isnan(v) else typed(v) for v in values])

@@ -300,7 +300,7 @@ def policy_report(context: dg.AssetExecutionContext, platform: PlatformResource)
     try:
         report = write_policy_report(opened, datetime.now(UTC), report_progress)
     except InvalidDataError as error:
-        context.log.info(f"There is too little to replay yet: {error}")
+        context.log.info(f"Nothing is replayed: {error}")
         return dg.MaterializeResult(metadata=plain({"report": f"none: {error}"}))
     return dg.MaterializeResult(
         metadata=plain(

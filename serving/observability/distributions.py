@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from selfheal.adapters.postgres import model_versions, predictions, ticks
 from selfheal.domain.monitoring.drift import PROBABILITY
-from selfheal.domain.monitoring.histogram import Distribution, distribution
+from selfheal.domain.monitoring.histogram import Distribution, bars_of
 from selfheal.domain.records import Window
 from selfheal.services.reports.files import read_tick, results_folder
 from serving.schemas.problems import ProblemError
@@ -111,9 +109,9 @@ def _compared(
     current: pd.DataFrame, reference: pd.DataFrame, name: str, kind: Kind, drift: ColumnDrift | None
 ) -> ComparedColumn:
     """Compare one column. A feature that the reference does not have is missing in all of its rows."""
-    now, then = (frame.reindex(columns=[name])[name].to_numpy(dtype=np.float64) for frame in (current, reference))
-    return ComparedColumn(distribution(now, then, kind), drift, _missing_pct(then), _missing_pct(now))
+    now, then = (frame.reindex(columns=[name])[name] for frame in (current, reference))
+    return ComparedColumn(bars_of(now, then, kind), drift, _missing_pct(then), _missing_pct(now))
 
 
-def _missing_pct(values: Any) -> float:
-    return round(100.0 * float(np.isnan(values).mean()), 2) if len(values) else 0.0
+def _missing_pct(column: pd.Series) -> float:
+    return round(100.0 * float(column.isna().mean()), 2) if len(column) else 0.0

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from serving.schemas.requests import ProblemDocument
+from serving.schemas.requests import LEVEL_PATTERN, ProblemDocument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +32,10 @@ MAX_FIELD_CHARACTERS = 200
 
 NOT_WHOLE = "Input should be a whole number"
 NOT_A_FLAG = "Input should be true or false: write it without quotes, and true for 1, false for 0"
+NOT_A_TEXT = "Input should be a text: write it in quotes, also where it looks like a number"
+NOT_A_LEVEL = "Input should be a text that is not blank and has no control characters; what is missing is null"
+WORDING = {"bool_type": NOT_A_FLAG, "string_type": NOT_A_TEXT}
+"""Messages with the remedy instead of Pydantic's, by the type of the error."""
 
 MAX_ERRORS = 50
 """Largest number of wrong fields listed in one problem document."""
@@ -115,8 +119,10 @@ def _validation_problem(error: Any) -> dict[str, str]:
         return {"field": "body", "message": f"not JSON: {error['ctx']['error']} at character {error['loc'][-1]}"}
     if error["type"] == "multiple_of" and error["ctx"]["multiple_of"] == 1:
         error = error | {"msg": NOT_WHOLE}
-    if error["type"] == "bool_type":
-        error = error | {"msg": NOT_A_FLAG}
+    if error["type"] in WORDING:
+        error = error | {"msg": WORDING[error["type"]]}
+    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == LEVEL_PATTERN:
+        error = error | {"msg": NOT_A_LEVEL}
     field = ".".join(str(part) for part in error["loc"] if part not in NOT_FIELDS) or "body"
     shown = field.encode("utf-8", "replace").decode()[:MAX_FIELD_CHARACTERS]  # a client may send any key
     message = "Input should be an object" if error["type"] in NO_OBJECT else error["msg"]  # without the class's name

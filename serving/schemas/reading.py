@@ -2,7 +2,7 @@
 
 What takes long, and much memory, is to describe what is wrong: an object of 100,000 unknown fields has 100,000 errors.
 So objects are read by a copy of their model that passes over unknown fields, and counted: the objects of our contracts
-are flat and have no comma within a value, so an object has one comma less than fields, and any unknown or repeated
+are flat and few values have a comma, so an object has one comma less than fields, and any unknown or repeated
 field shows as a comma too many. Only then, and for as long as there are few, are fields named.
 
 A long list is read in pieces of `PIECE_BYTES`, cut where an object ends, so that whoever reads it can let others have
@@ -56,15 +56,20 @@ class Refused:
 
 
 class ObjectReader(Generic[ModelT]):
-    """Reads JSON objects of one model, which forbids unknown fields and whose texts contain no comma."""
+    """Reads JSON objects of one model, which forbids unknown fields.
 
-    def __init__(self, model: type[ModelT]) -> None:
+    Args:
+        model: of an object.
+        n_commas_in_texts: number of commas that the values of an object may have; one that has any is read twice.
+    """
+
+    def __init__(self, model: type[ModelT], n_commas_in_texts: int = 0) -> None:
         ignoring = _ignoring_unknown_fields(model)
         self._documented = model.__pydantic_validator__.validate_json
         self._read: Callable[[bytes], ModelT] = ignoring.__pydantic_validator__.validate_json
         listed: Any = Annotated[list[ignoring], FailFast()]  # type: ignore[valid-type]
         self._read_list: Callable[[bytes], list[ModelT]] = TypeAdapter(listed).validator.validate_json
-        self._max_commas = len(model.model_fields) + MAX_SURPLUS_FIELDS
+        self._max_commas = len(model.model_fields) + MAX_SURPLUS_FIELDS + n_commas_in_texts
 
     # One object
 

@@ -6,6 +6,7 @@ The fields of a request are derived from the contract: names, aliases, types, li
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
@@ -19,11 +20,13 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    GetJsonSchemaHandler,
     StrictBool,
     create_model,
 )
 
 from selfheal.domain.entity_key import MAX_KEY_CHARACTERS, MAX_KEY_NUMBER
+from selfheal.domain.levels import MAX_LEVEL_CHARACTERS
 from serving.schemas.explanations import Explanation
 
 if TYPE_CHECKING:
@@ -37,6 +40,11 @@ MAX_BATCH_ROWS = 10_000
 MAX_LABELS = 10_000
 SOURCE_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
 """Pattern of senders' names: only characters that need no quotes in the CSV journal."""
+
+CONTROL = r"\x00-\x1f\x7f-\x9f"
+BLANK = r"\x20\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+LEVEL_PATTERN = rf"^[^{CONTROL}]*[^{CONTROL}{BLANK}][^{CONTROL}]*$"
+"""Pattern of a category's level: no control character, and not only blanks (`selfheal.domain.levels.level_problem`)."""
 
 SourceName = Annotated[str, Field(pattern=SOURCE_PATTERN)]
 
@@ -121,9 +129,23 @@ def _value_of(feature: Feature) -> Any:
     """Return the type of an input's value, without null."""
     if feature.kind == "bool":
         return StrictBool
+    if feature.kind == "category":
+        fits = Field(min_length=1, max_length=MAX_LEVEL_CHARACTERS, pattern=LEVEL_PATTERN)
+        return Annotated[str, fits, _KnownLevels(feature.levels)]
     # Many clients write 45.0 for 45. The check for whole numbers lets 45.00000001 pass; `serving.scoring.request_parser` does not.
     multiple_of = 1 if feature.kind == "int" else None
     return Annotated[FiniteFloat, Field(ge=feature.lower, le=feature.upper, multiple_of=multiple_of)]
+
+
+@dataclass(frozen=True)
+class _KnownLevels:
+    """Declares in the schema which levels a category is known to have; any other is accepted, too."""
+
+    levels: tuple[str, ...]
+
+    def __get_pydantic_json_schema__(self, level: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        any_level = handler(level)
+        return {"anyOf": [{"enum": list(self.levels)}, any_level]} if self.levels else any_level
 
 
 def _also_known_as(feature: Feature) -> str:

@@ -372,18 +372,27 @@ class MonitoringStats(BaseModel):
     )
 
 
+class LevelInfo(View):
+    """A level of a category: its percentage of the known values."""
+
+    level: str
+    reference_pct: float = Field(description="0: the level is new")
+    current_pct: float = Field(description="0: the level has vanished")
+
+
 class ColumnInfo(View):
     """One column compared with the reference data."""
 
     column: str = Field(description="a feature, or `probability` for the predictions themselves")
     is_drifted: bool = Field(description="whether its values shifted by a significant and material amount")
     is_missing_rate_drifted: bool = Field(description="whether its share of missing values shifted")
-    effect: float = Field(description="size of the shift: KS distance, 0 to 1")
+    effect: float = Field(description="size of the shift, 0 to 1: KS distance; of a category, total variation")
     p_value: float
     threshold: float = Field(description="the p-value below which it is significant under the false-alarm budget")
     method: str
     reference_missing_pct: float
     current_missing_pct: float
+    levels: list[LevelInfo] = Field([], description="of a category, the levels that have moved most")
 
 
 class DriftInfo(TickInfo):

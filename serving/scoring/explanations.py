@@ -9,11 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from selfheal.domain.model.explanation import Baseline, Explainer, build_explainer
 from selfheal.kit.errors import ModelNotExplainableError
 from serving.schemas.explanations import plain_explanations
+from serving.scoring.micro_batcher import input_columns
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray
@@ -75,8 +74,7 @@ class ExplanationService:
 
     def _matrix(self, rows: Sequence[Row]) -> FloatArray:
         contract = self._platform.contract
-        inputs = np.array([row.values for row in rows], dtype=np.float64)
-        return contract.matrix(dict(zip(contract.input_names, inputs.T, strict=True)))
+        return contract.matrix(input_columns(contract, rows))
 
     def _explainer(self, champion: Champion) -> Explainer | str:
         with self._lock:
@@ -100,9 +98,8 @@ class ExplanationService:
 
     def _reference(self, champion: Champion) -> FloatArray | None:
         """Return the rows frozen with the version; None if they are not on this machine and MLflow is unavailable."""
-        names = list(self._platform.contract.feature_names)
         try:
-            return self._platform.registry.reference(champion.version)[names].to_numpy(dtype=np.float64)
+            return self._platform.contract.matrix_of(self._platform.registry.reference(champion.version))
         except (
             Exception
         ) as error:  # MLflow, the network or the file: stand-in rows are used, and the explanation says so

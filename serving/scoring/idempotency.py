@@ -26,6 +26,7 @@ from serving.scoring.micro_batcher import Answer, Outcome, Row
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import ModelContract
+    from selfheal.domain.features import Example, Kind
     from serving.database.read_pool import ReadPool
     from serving.scoring.micro_batcher import MicroBatcher
 
@@ -131,7 +132,7 @@ class IdempotencyKeys:
     def _known(self, fields: Mapping[str, object]) -> tuple[Row, Answer]:
         """Return the request and the answer of a logged prediction, from the journal's text or Postgres' values."""
         prediction_id = str(fields["prediction_id"])
-        values = tuple(_number(fields[name]) for name in self._contract.input_names)
+        values = tuple(_value(fields[f.name], f.kind) for f in self._contract.inputs)
         answer: Answer = {
             "prediction_id": prediction_id,
             "prediction": int(str(fields["prediction"])),
@@ -166,9 +167,10 @@ FLAGS = {"true": 1.0, "false": 0.0}
 """A bool in the journal, and, folded, of Postgres."""
 
 
-def _number(value: object) -> float | None:
+def _value(value: object, kind: Kind) -> Example | None:
     if value is None or value == "":
         return None
     text = str(value)
-    flag = FLAGS.get(text.lower())
-    return float(text) if flag is None else flag
+    if kind == "category":
+        return text
+    return FLAGS[text.lower()] if kind == "bool" else float(text)

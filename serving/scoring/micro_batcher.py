@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import uuid_utils
 
-from selfheal.adapters.journal import column_values, encode_lines, format_time
+from selfheal.adapters.journal import column_values, encode_lines, format_time, level_values
+from selfheal.domain.contract import DTYPES
 from selfheal.kit.errors import JournalUnavailableError
 from selfheal.kit.latency import LatencyHistogram
 from serving.schemas.problems import ProblemError, not_ready
@@ -36,7 +37,8 @@ from serving.schemas.reading import MAX_ERRORS_PER_LIST, Refused
 from serving.scoring.isolation import isolate
 
 if TYPE_CHECKING:
-    from selfheal.domain.contract import FloatArray, ModelContract
+    from selfheal.domain.contract import Columns, FloatArray, ModelContract
+    from selfheal.domain.features import Example
     from serving.champion.holder import Champion, ChampionHolder
     from serving.ingest.journal_writer import JournalWriter
 
@@ -63,7 +65,7 @@ class Row(NamedTuple):
     `entity` is the pseudonym of whom or what it is about; None if no key was sent.
     """
 
-    values: tuple[float | int | None, ...]
+    values: tuple[Example | None, ...]
     request_source: str
     prediction_id: str | None = None
     is_explained: bool = False
@@ -160,6 +162,12 @@ class MicroBatcher:
         self._contract = contract
         self._has_entity_key = contract.has_entity_key
         self._kinds = [contract.kinds[name] for name in contract.feature_names]
+        self._categories = [place for place, feature in enumerate(contract.inputs) if feature.kind == "category"]
+        self._derived_categories = [
+            (place, contract.feature_names[place])
+            for place in contract.category_positions
+            if place >= len(contract.inputs)
+        ]
         self._holder = holder
         self._log = log
         self._small, self._large = _Queue("score"), _Queue("score-large")
@@ -305,8 +313,7 @@ class MicroBatcher:
         return _without(matrix, unusable), refused
 
     def _matrix(self, rows: Sequence[Row]) -> FloatArray:
-        inputs = np.array([row.values for row in rows], dtype=np.float64)
-        return self._contract.matrix(dict(zip(self._contract.input_names, inputs.T, strict=True)))
+        return self._contract.matrix(input_columns(self._contract, rows))
 
     def _refused(self, matrix: FloatArray) -> dict[int, Refused]:
         """Return what is wrong with the rows whose derived features are unusable, by place; usually nothing."""
@@ -349,7 +356,7 @@ class MicroBatcher:
             }
             for row, prediction, probability in zip(rows, predictions, probabilities.tolist(), strict=True)
         ]
-        lines = self._lines(group, refused, answers, matrix) if answers else b""
+        lines = self._lines(group, refused, rows, answers, matrix) if answers else b""
         outcomes: list[Outcome] = list(answers)
         if refused:
             remaining = iter(answers)
@@ -359,9 +366,18 @@ class MicroBatcher:
         return _Scored(group, by_request, version.version, len(answers), sum(predictions), lines)
 
     def _lines(
-        self, group: Sequence[_Waiting], refused: Collection[int], answers: Sequence[Answer], matrix: FloatArray
+        self,
+        group: Sequence[_Waiting],
+        refused: Collection[int],
+        rows: Sequence[Row],
+        answers: Sequence[Answer],
+        matrix: FloatArray,
     ) -> bytes:
-        """Return the journal's lines. `latency_ms` is the time from a row's arrival to its score, before the write."""
+        """Return the journal's lines. `latency_ms` is the time from a row's arrival to its score, before the write.
+
+        Args:
+            rows: those that are not refused, as `answers` and `matrix`.
+        """
         created_at, now = format_time(datetime.now(UTC)), time.perf_counter()
         latencies_ms = [round(1000 * (now - waiting.arrived_at), 3) for waiting in group]
         senders = [
@@ -372,6 +388,12 @@ class MicroBatcher:
         if refused:
             senders = [sender for place, sender in enumerate(senders) if place not in refused]
         columns = [column_values(values, kind) for values, kind in zip(matrix.T, self._kinds, strict=True)]
+        for place in self._categories:
+            columns[place] = level_values(row.values[place] for row in rows)
+        if self._derived_categories:  # a matrix has their codes, so that they are derived once more
+            derived = self._contract.feature_columns(input_columns(self._contract, rows))
+            for place, name in self._derived_categories:
+                columns[place] = level_values(derived[name])
         return encode_lines(
             [
                 (
@@ -387,6 +409,18 @@ class MicroBatcher:
                 for answer, sender, features in zip(answers, senders, zip(*columns, strict=True), strict=True)
             ]
         )
+
+
+def input_columns(contract: ModelContract, rows: Sequence[Row]) -> Columns:
+    """Return the raw inputs of rows, column by column."""
+    if not contract.category_names:
+        inputs = np.array([row.values for row in rows], dtype=np.float64)
+        return dict(zip(contract.input_names, inputs.T, strict=True))
+    columns = zip(*(row.values for row in rows), strict=True)
+    return {
+        feature.name: np.array(values, dtype=DTYPES[feature.kind])
+        for feature, values in zip(contract.inputs, columns, strict=True)
+    }
 
 
 def _probabilities(champion: Champion, matrix: FloatArray) -> FloatArray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, GetJsonSchemaHandler, create_model
 
 from selfheal.domain.entity_key import pseudonym
+from selfheal.domain.levels import MAX_LEVEL_CHARACTERS
 from serving.schemas.problems import NOT_WHOLE, invalid_request
 from serving.schemas.reading import ObjectReader, Refused
 from serving.schemas.requests import (
@@ -40,7 +41,7 @@ class RequestParser:
         self._secret = None if secret is None else cache(secret)
         self.row_model = row_model(contract)
         self.batch_model = batch_model(contract, self.row_model)
-        self._reader = ObjectReader(self.row_model)
+        self._reader = ObjectReader(self.row_model, len(contract.category_names) * MAX_LEVEL_CHARACTERS)
         names = contract.input_names
         attributes = [attribute_of(name) for name in names]
         self._values = itemgetter(*attributes) if len(names) > 1 else lambda fields: (fields[attributes[0]],)

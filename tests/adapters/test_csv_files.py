@@ -250,25 +250,27 @@ def test_the_report_refuses_what_the_schema_of_the_contract_refuses(rows: list[t
             assert (report_on(written(Path(folder), HEADER, *map(",".join, rows))).problems == ()) == is_sound
 
 
-KINDS_HEADER = "tenure_months,monthly_charge,PaperlessBilling,has_partner,left"
+KINDS_HEADER = "tenure_months,monthly_charge,PaperlessBilling,has_partner,plan,region,has_left"
 
 
-def report_on_kinds(folder: Path, *rows: str, how: DataFormat | None = None) -> DataReport:
+def report_on_flags(folder: Path, *flags: str, how: DataFormat | None = None) -> DataReport:
+    """The report on rows with these two flags."""
+    rows = (f"3,20,{one},one year,Nord,{i % 2}" for i, one in enumerate(flags))
     return check_file(written(folder, KINDS_HEADER, *rows), kinds_use_case.contract, how or DataFormat()).report
 
 
 def test_a_bool_of_a_file_is_true_or_false_or_1_or_0(tmp_path: Path) -> None:
-    rows = ["3,20,true,False,1", "3,20,TRUE,,0", "3,20,1,0,0", "3,20,0,NA,1"]
+    rows = [f"3,20,{flags},one year,Nord,1" for flags in ("true,False", "TRUE,", "1,0", "0,NA")]
     frame = load_csv(written(tmp_path, KINDS_HEADER, *rows), kinds_use_case.contract)
     assert frame["is_paperless"].tolist() == [1, 1, 1, 0]
     assert frame["has_partner"].isna().tolist() == [False, True, False, True]
 
 
 def test_other_words_for_a_bool_are_named_by_settings_or_else_refused_with_the_remedy(tmp_path: Path) -> None:
-    mendable = report_on_kinds(tmp_path, "3,20,Yes,true,1", "4,20,No,false,0")
+    mendable = report_on_flags(tmp_path, "Yes,true", "No,false")
     assert mendable.settings == {"DATA_TRUE_WORDS": "Yes", "DATA_FALSE_WORDS": "No"}
-    assert not report_on_kinds(tmp_path, "3,20,Yes,true,1", "4,20,No,false,0", how=format_of(mendable)).problems
-    said = "\n".join(one.sentence for one in report_on_kinds(tmp_path, "3,20,2,perhaps,1", "4,20,0.5,true,0").problems)
+    assert not report_on_flags(tmp_path, "Yes,true", "No,false", how=format_of(mendable)).problems
+    said = "\n".join(one.sentence for one in report_on_flags(tmp_path, "2,perhaps", "0.5,true").problems)
     assert (
         "column 'PaperlessBilling': neither true (1) nor false (0) in 2 rows: line 2: 2, line 3: 0.5; correct" in said
     )
@@ -276,3 +278,44 @@ def test_other_words_for_a_bool_are_named_by_settings_or_else_refused_with_the_r
         "column 'has_partner': neither true nor false in 1 row: 'perhaps' (1 row, line 2); correct these rows" in said
     )
     assert "DATA_TRUE_WORDS and DATA_FALSE_WORDS" in said
+
+
+def report_on_levels(folder: Path, *levels: str, how: DataFormat | None = None) -> DataReport:
+    """The report on rows with these fields of `plan` and `region`."""
+    path = written(folder, KINDS_HEADER, *(f"3,20,true,false,{one},{i % 2}" for i, one in enumerate(levels)))
+    return check_file(path, kinds_use_case.contract, how or DataFormat()).report
+
+
+def test_levels_of_a_file_stay_as_they_are_and_blanks_are_missing(tmp_path: Path) -> None:
+    fields = ["one year,Nord ", '"a, b",', "two years,NA", "3,?"]
+    path = written(tmp_path, KINDS_HEADER, *(f"3,20,true,false,{one},1" for one in fields))
+    frame = load_csv(path, kinds_use_case.contract, DataFormat(missing_words=("?",)))
+    assert frame["plan"].tolist() == ["one year", "a, b", "two years", "3"]
+    assert frame["region"].tolist() == ["Nord ", None, None, None]
+
+
+def test_a_text_that_cannot_be_a_level_is_a_problem_with_its_line(tmp_path: Path) -> None:
+    problems = report_on_levels(tmp_path, f"{'x' * 129},Nord", ",Nord", "one year,Nord").problems
+    said = "\n".join(one.sentence for one in problems)
+    assert "column 'plan': a text that has 129 characters: send a name of at most 128 in 'xxx" in said
+    assert (
+        "column 'plan': missing value in 1 row (line 3); fill or remove these rows, or declare the input with" in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (["one year,a", "two years,b"] * 9, "read as 'plan', 2 levels"),
+        (["one year,a", "One Year ,b"] * 9, "levels that differ by their spelling alone: 'one year' and 'One Year '"),
+        (["1,a", "1.0,b", "two years,b"] * 9, "levels that differ by their spelling alone: '1' and '1.0'"),
+        (["one year,a", "flat,b"] * 9, "levels that the contract does not declare: 'flat'; declare them"),
+        (["one year,a"] * 9, "is 'one year' in all 9 rows: nothing can be learned from it"),
+        ([f"one year,key {i}" for i in range(50)], "50 levels in 50 rows: it looks like a key"),
+        (["one year,"] * 9, "is missing in all 9 rows, missing in 9 rows: nothing can be learned"),
+    ],
+)
+def test_what_is_odd_about_levels_is_noted(tmp_path: Path, fields: list[str], said: str) -> None:
+    report = report_on_levels(tmp_path, *fields)
+    assert not report.problems, [one.sentence for one in report.problems]
+    assert any(said in one.sentence for one in report.findings), [one.sentence for one in report.findings]

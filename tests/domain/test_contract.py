@@ -266,8 +266,8 @@ def test_a_contract_that_contradicts_itself_is_refused(changes: dict[str, object
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        pytest.param(lambda: Feature(name="job", kind="category"), "Feature 'job': lower, upper, unit, desc", id="few"),
-        pytest.param(lambda: an_input_of(kind="category"), "kind is 'category', use 'float' or 'int'", id="kind"),
+        pytest.param(lambda: Feature(name="job", kind="int"), "Feature 'job': lower, upper, unit, desc", id="few"),
+        pytest.param(lambda: an_input_of(kind="text"), "kind is 'text', use 'float' or 'int'", id="kind"),
         pytest.param(lambda: an_input_of(kind=["a"]), "kind is ['a'], use 'float' or 'int'", id="kind of a list"),
         pytest.param(lambda: an_input_of(lower=None), "lower is None, use a number", id="no number"),
         pytest.param(lambda: an_input_of(upper="1"), "upper is '1', use a number", id="text as a number"),
@@ -287,8 +287,8 @@ def test_a_contract_that_contradicts_itself_is_refused(changes: dict[str, object
             id="reason without text",
         ),
         pytest.param(
-            lambda: Feature("a", "float", 0, 1, "", "", 0, True, (), None, "more"),  # type: ignore[call-arg]
-            "11 arguments, but only 10 are known",
+            lambda: Feature("a", "float", 0, 1, "", "", 0, True, (), None, (), "more"),  # type: ignore[call-arg]
+            "12 arguments, but only 11 are known",
             id="too many",
         ),
     ],
@@ -339,7 +339,7 @@ def test_all_wrong_arguments_of_a_contract_are_told_at_once() -> None:
             name="bank",
             features=(),
             label=Label("y"),  # type: ignore[call-arg]
-            inputs=(an_input_of(name="job", kind="category"), an_input_of(name="age", example=2)),
+            inputs=(an_input_of(name="job", kind="text"), an_input_of(name="age", example=2)),
         )
     assert str(caught.value).startswith(
         "contract 'bank': description missing; unknown argument 'features' (known are name"
@@ -400,9 +400,9 @@ def test_the_working_directory_takes_no_installed_modules_place(module: Callable
         (
             "own_category",
             "from selfheal.domain.contract import Feature, Label, ModelContract\n"
-            "inputs = (Feature('job', kind='category'), Feature('age', 'int', 0))\n"
+            "inputs = (Feature('job', kind='text'), Feature('age', 'int', 0))\n"
             "contract = ModelContract('bank', 'Deposits', Label('y', 'taken'), inputs)\n",
-            r"Feature 'job': lower, upper, .* kind is 'category', use 'float' or 'int'.* Feature 'age': upper, unit",
+            r"Feature 'job': lower, upper, .* kind is 'text', use 'float' or 'int'.* Feature 'age': upper, unit",
         ),
         (
             "own_refusal",

@@ -6,12 +6,14 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from selfheal.domain.clusters import ENTITY
+from selfheal.domain.levels import as_texts
 
 if TYPE_CHECKING:
     import pandas as pd
     from sqlalchemy import Connection
 
     from selfheal.adapters.postgres.store import Store
+    from selfheal.domain.contract import ModelContract
 
 
 FLAGS = {"t": 1.0, "f": 0.0}
@@ -31,8 +33,10 @@ def entity_column(store: Store) -> str | None:
 
 
 def entity_dtype(store: Store) -> Any:
-    """Return the type of the entity's column, if there is one, for pandas: a mapping by column."""
-    return {ENTITY: "object"} if store.contract.has_entity_key else {}
+    """Return the type of the entity's column, if it is a text, for pandas: a mapping by column."""
+    if store.contract.has_entity_key:
+        return {ENTITY: "object"}
+    return {name: "object" for name in store.contract.category_names if name == store.contract.entity}
 
 
 def read_frame(store: Store, query: str, parameters: dict[str, Any]) -> pd.DataFrame:
@@ -41,20 +45,28 @@ def read_frame(store: Store, query: str, parameters: dict[str, Any]) -> pd.DataF
 
     with store.engine.connect() as connection:
         data = copy_out(connection, query, parameters)
-    flags = [name for name, kind in store.contract.kinds.items() if kind == "bool"]
+    contract = store.contract
+    flags = [name for name, kind in contract.kinds.items() if kind == "bool"]
+    texts = [name for name, kind in contract.kinds.items() if kind in {"bool", "category"}]
     # pandas' default float parser is sometimes off by the last bit; a score must be read back exactly.
     frame = pd.read_csv(
         io.BytesIO(data),
         float_precision="round_trip",
         na_values=[""],
         keep_default_na=False,
-        dtype=entity_dtype(store) | dict.fromkeys(flags, "object"),
+        dtype=entity_dtype(store) | dict.fromkeys(texts, "object"),
     )
     for name in flags:
         frame[name] = frame[name].map(FLAGS)
     # Postgres omits a fraction of zero, so the times of one column have two formats.
     frame["created_at"] = pd.to_datetime(frame["created_at"], format="ISO8601", utc=True)
-    return frame.astype(dict.fromkeys(store.contract.feature_names, "float64"))
+    return as_declared(frame, contract)
+
+
+def as_declared(frame: pd.DataFrame, contract: ModelContract) -> pd.DataFrame:
+    """Return rows whose features have the types that the contract gives them; a level that is missing is None."""
+    typed = frame.astype(contract.dtypes)
+    return typed.assign(**{name: as_texts(typed[name].tolist()) for name in contract.category_names})
 
 
 def copy_out(connection: Connection, query: str, parameters: dict[str, Any]) -> bytes:

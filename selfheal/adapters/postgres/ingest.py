@@ -269,16 +269,33 @@ def whole_derived(store: Store) -> set[str]:
     return {feature.name for feature in store.contract.derived if feature.kind == "int"}
 
 
+UNESCAPED = r"""replace(replace(replace(replace({name}, '%5C', '\'), '%22', '"'), '%2C', ','), '%25', '%')"""
+"""SQL: a text of the journal as it was sent (`selfheal.domain.levels.unescaped`)."""
+
+
 @contextmanager
 def incoming_lines(
-    connection: Connection, columns: tuple[str, ...], lines: tuple[bytes, ...], definition: str
+    connection: Connection,
+    columns: tuple[str, ...],
+    lines: tuple[bytes, ...],
+    definition: str,
+    texts: Sequence[str] = (),
 ) -> Iterator[None]:
-    """Provide the lines as a temporary table `incoming`."""
+    """Provide the lines as a temporary table `incoming`.
+
+    Args:
+        texts: columns whose values a client chose, which the journal escapes.
+    """
     connection.execute(text(f"CREATE TEMP TABLE incoming ({definition})"))
     names = ", ".join(f'"{name}"' for name in columns)
     cursor = connection.connection.cursor()
     with cursor.copy(f"COPY incoming ({names}) FROM STDIN (FORMAT csv)") as copy:
         copy.write(b"\n".join(lines) + b"\n")
+    escaped = [f'"{name}"' for name in texts if name in columns]
+    if escaped:
+        decoded = ", ".join(f"{name} = {UNESCAPED.format(name=name)}" for name in escaped)
+        is_escaped = " OR ".join(f"strpos({name}, '%') > 0" for name in escaped)
+        connection.execute(text(f"UPDATE incoming SET {decoded} WHERE {is_escaped}"))
     yield
     connection.execute(text("DROP TABLE incoming"))
 
@@ -292,7 +309,8 @@ def _copy_predictions(
         f"INSERT INTO {table} ({names}, journal_segment) SELECT {names}, CAST(:segment AS integer) FROM incoming "
         "ON CONFLICT DO NOTHING"
     )
-    with incoming_lines(connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"):
+    texts = store.contract.category_names
+    with incoming_lines(connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS", texts):
         return connection.execute(text(insert_new), {"segment": segment}).rowcount, 0
 
 

@@ -92,7 +92,7 @@ class JournalCheck:
         names = [*SNAPSHOT_COLUMNS, *self._store.contract.feature_names]
         data = rows[names].assign(_snapshot=number, _is_found=False, _is_equal=False)
         for name in self._store.contract.feature_names:
-            if self._store.contract.kinds[name] != "float":
+            if self._store.contract.kinds[name] in {"int", "bool"}:
                 data[name] = data[name].astype("Int64")
         target = f"snapshot_rows ({self._snapshot_columns}, _snapshot, _is_found, _is_equal)"
         with (
@@ -197,7 +197,13 @@ class JournalCheck:
         """Provide the lines as table `incoming`, in a transaction of their own: a failure leaves nothing behind."""
         with (
             self._connection.begin(),
-            incoming_lines(self._connection, columns, lines, f"LIKE {table} INCLUDING CONSTRAINTS"),
+            incoming_lines(
+                self._connection,
+                columns,
+                lines,
+                f"LIKE {table} INCLUDING CONSTRAINTS",
+                self._store.contract.category_names,
+            ),
         ):
             yield
 

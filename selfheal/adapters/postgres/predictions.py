@@ -245,7 +245,9 @@ def labelled_keys(
     """
     with store.engine.connect() as connection:
         data = copy_out(connection, query, {"since": since, "until": until, "max_rows": max_rows})
-    frame = pd.read_csv(io.BytesIO(data), dtype={"inputs_key": "Int64"} | entity_dtype(store))
+    frame = pd.read_csv(
+        io.BytesIO(data), dtype={"inputs_key": "Int64"} | entity_dtype(store), na_values=[""], keep_default_na=False
+    )
     if of_entity not in {None, ENTITY}:
         frame = frame.rename(columns={of_entity: ENTITY})
     frame["created_at"] = pd.to_datetime(frame["created_at"], format="ISO8601", utc=True)

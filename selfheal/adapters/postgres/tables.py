@@ -97,7 +97,7 @@ def build_tables(contract: ModelContract) -> Tables:
 
 def feature_columns(contract: ModelContract) -> list[Column[Any]]:
     """Return a typed column for each feature; nullable: a contract may grow, and old rows lack the new feature."""
-    types = {"float": Double, "int": Integer, "bool": Boolean}
+    types = {"float": Double, "int": Integer, "bool": Boolean, "category": Text}
     return [Column(name, types[contract.kinds[name]]) for name in contract.feature_names]
 
 

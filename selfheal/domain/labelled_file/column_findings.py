@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -112,14 +112,15 @@ def breaking_the_contract(
         yield from _wrong_numbers(header, values, lines, is_fraction, "not a whole number", remedy)
 
 
-def missing_codes(columns: Mapping[str, FloatArray], features: Sequence[Feature]) -> tuple[float, ...]:
+def missing_codes(columns: Mapping[str, Any], features: Sequence[Feature]) -> tuple[float, ...]:
     """Return numbers that may stand for a missing value: alone beyond the limits of a column, repeatedly, and within no limits.
 
     Args:
         columns: the values of inputs and label, by name.
         features: the contract's inputs.
     """
-    known = [(columns[feature.name], feature) for feature in features if feature.name in columns]
+    numbers = [feature for feature in features if feature.kind != "category"]
+    known = [(columns[feature.name], feature) for feature in numbers if feature.name in columns]
     alone = [beyond for values, feature in known if len(beyond := _beyond(values, feature)) > 1]
     codes = dict.fromkeys(float(beyond[0]) for beyond in alone if (beyond == beyond[0]).all())
     in_label = set(np.unique(columns.get(TRUE_LABEL, np.empty(0))).tolist())
@@ -173,7 +174,7 @@ def _of_texts(tally: ColumnTally, kind: str) -> tuple[str, str]:
         return text, "a label is 1 or 0; name the words for them in DATA_TRUE_WORDS and DATA_FALSE_WORDS"
     if any(GROUPED_NUMBER.fullmatch(one) for one in tally.texts):
         return text, "write numbers without separators of thousands; if it is a decimal comma, set DATA_DECIMAL=,"
-    return text, "correct these rows and leave a missing value blank; a category becomes one bool per word"
+    return text, "correct these rows and leave a missing value blank; a text is a 'category'"
 
 
 def _code_remedy(values: FloatArray, feature: Feature, codes: Collection[float]) -> str:

@@ -58,6 +58,11 @@ class DataFormat:
 
         return read
 
+    def missing_reader(self) -> Callable[[str], bool]:
+        """Return the function that says of each field of a column of levels whether its value is missing."""
+        words = {word.casefold() for word in self.missing_words}
+        return lambda text: (value := text.strip()) in MISSING_TEXTS or value.casefold() in words
+
     def _meanings(self, is_label: bool) -> dict[str, float]:
         """Return what each word stands for; a word with two meanings is missing before it is anything else."""
         truth = dict.fromkeys(self.false_words, 0.0) | dict.fromkeys(self.true_words, 1.0)

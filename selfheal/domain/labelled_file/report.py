@@ -14,6 +14,7 @@ import numpy as np
 
 from selfheal.domain.clusters import ENTITY, copies_effect, n_entities, row_clusters
 from selfheal.domain.contract import TRUE_LABEL, ModelContract
+from selfheal.domain.labelled_file.category_findings import of_category
 from selfheal.domain.labelled_file.column_findings import (
     DataFinding,
     breaking_the_contract,
@@ -24,7 +25,15 @@ from selfheal.domain.labelled_file.column_findings import (
 from selfheal.domain.labelled_file.columns import accepted_names
 from selfheal.domain.labelled_file.data_format import DELIMITER_NAMES, DataFormat
 from selfheal.domain.labelled_file.mending import settings_of
-from selfheal.domain.labelled_file.tally import MAX_LISTED, ColumnTally, FileTally, IndexTally, KeyTally, TimeTally
+from selfheal.domain.labelled_file.tally import (
+    MAX_LISTED,
+    ColumnTally,
+    FileTally,
+    IndexTally,
+    KeyTally,
+    LevelTally,
+    TimeTally,
+)
 from selfheal.domain.labelled_file.wording import lines_shown, rows, setting
 
 FEW_OF_A_CLASS = 20
@@ -167,6 +176,8 @@ def _of_columns(
                 *breaking_the_contract(header, after, then.lines, inputs.get(name), codes),
             )
             yield from wrong or (of_sound_column(header, name, after.values),)
+        elif isinstance(after, LevelTally):
+            yield from of_category(header, after, inputs[match.inputs[position]])
         elif isinstance(before, IndexTally):
             yield _of_index(header, before)
         elif isinstance(before, KeyTally):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,6 +12,7 @@ import numpy as np
 from selfheal.domain.contract import FloatArray
 from selfheal.domain.labelled_file.columns import ColumnMatch
 from selfheal.domain.labelled_file.data_format import ReadField
+from selfheal.domain.levels import TextArray, as_texts, level_problem
 
 MAX_LISTED = 5
 """Largest number of examples of one kind that are retained; a file may have a hundred thousand of them."""
@@ -138,7 +139,45 @@ class KeyTally:
             self.codes.append(self.texts.setdefault(text, len(self.texts)) if text else -1)
 
 
-Tally = ColumnTally | TimeTally | IndexTally | KeyTally
+@dataclass(slots=True)
+class LevelTally:
+    """A column of levels: the number of each row's text, -1 where it is missing. Each text is in memory once.
+
+    `unfit` has for each problem (`level_problem`) a text and how often there is such a one.
+    """
+
+    is_missing: Callable[[str], bool]
+    levels: dict[str, int] = field(default_factory=dict)
+    codes: array[int] = field(default_factory=lambda: array("q"))
+    missing: TextTally = field(default_factory=TextTally)
+    unfit: dict[str, tuple[str, TextTally]] = field(default_factory=dict)
+
+    def add(self, fields: Sequence[str], lines: Sequence[int]) -> None:
+        """Record the number of each of the next rows' levels, as they stand in the file."""
+        for text, line in zip(fields, lines, strict=True):
+            code = self.levels.get(text)
+            if code is None:
+                code = self._new(text, line)
+            self.codes.append(code)
+
+    def _new(self, text: str, line: int) -> int:
+        if self.is_missing(text):
+            self.missing.add(line)
+            return -1
+        problem = level_problem(text)
+        if problem is not None:
+            self.unfit.setdefault(problem, (text[:MAX_CHARACTERS], TextTally()))[1].add(line)
+            return -1
+        return self.levels.setdefault(text, len(self.levels))
+
+    @property
+    def values(self) -> TextArray:
+        """Return the levels, None where one is missing, shape (n,)."""
+        texts = [*self.levels, None]  # the last is that of -1
+        return as_texts([texts[code] for code in self.codes])
+
+
+Tally = ColumnTally | TimeTally | IndexTally | KeyTally | LevelTally
 
 
 @dataclass(slots=True)
@@ -180,7 +219,7 @@ class FileTally:
         return tally if isinstance(tally, KeyTally) else None
 
     @property
-    def values_by_name(self) -> dict[str, FloatArray]:
-        """Return the values of inputs and label, by canonical name."""
+    def values_by_name(self) -> dict[str, FloatArray | TextArray]:
+        """Return the values of inputs and label, by canonical name: numbers, or levels as texts."""
         tallies = {name: self.columns[position] for position, name in self.match.inputs.items()}
-        return {name: tally.values for name, tally in tallies.items() if isinstance(tally, ColumnTally)}
+        return {name: tally.values for name, tally in tallies.items() if isinstance(tally, ColumnTally | LevelTally)}

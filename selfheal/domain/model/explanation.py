@@ -314,7 +314,7 @@ def _stand_in_rows(contract: ModelContract) -> FloatArray:
     if contract.synthesize is None:
         return contract.probe_matrix()
     rows, _ = contract.without_unusable(contract.feature_frame(contract.synthesize(TRIAL_ROWS, 0)))
-    return rows.to_numpy(dtype=np.float64)
+    return contract.matrix_of(rows)
 
 
 def _trial_rows(population: FloatArray, stand_in: FloatArray, contract: ModelContract) -> FloatArray:

@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
+import numpy.typing as npt
 
 from selfheal.kit.errors import ModelRefusedError
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray, ModelContract
     from selfheal.domain.model.recalibrated import RecalibratedClassifier
 
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Step: TypeAlias = "Callable[[FloatArray], FloatArray]"
 
 TOLERANCE = 1e-13
@@ -154,16 +156,9 @@ def _in_one_thread(pipeline: Pipeline) -> Step:
 
 def _composed(pipeline: Pipeline) -> Step | None:
     """Compose the steps; None if one of them is not known."""
-    makers = {
-        "SimpleImputer": _simple_imputer,
-        "StandardScaler": _standard_scaler,
-        "QuantileTransformer": _quantile_transformer,
-        "LogisticRegression": _logistic_regression,
-    }
     steps: list[Step] = []
     for _, estimator in getattr(pipeline, "steps", ()):
-        is_known = type(estimator).__module__.startswith("sklearn.") and type(estimator).__name__ in makers
-        step = makers[type(estimator).__name__](estimator) if is_known else None
+        step = _step(estimator)
         if step is None:
             return None
         steps.append(step)
@@ -174,6 +169,71 @@ def _composed(pipeline: Pipeline) -> Step | None:
         return matrix
 
     return composed if steps else None
+
+
+def _step(estimator: Any) -> Step | None:
+    """Return what a fitted step does; None if it is not known."""
+    makers: dict[str, Callable[[Any], Step | None]] = {
+        "SimpleImputer": _simple_imputer,
+        "StandardScaler": _standard_scaler,
+        "QuantileTransformer": _quantile_transformer,
+        "OneHotEncoder": _one_hot_encoder,
+        "ColumnTransformer": _column_transformer,
+        "Pipeline": _composed,
+        "LogisticRegression": _logistic_regression,
+    }
+    is_known = type(estimator).__module__.startswith("sklearn.") and type(estimator).__name__ in makers
+    return makers[type(estimator).__name__](estimator) if is_known else None
+
+
+def _column_transformer(fitted: Any) -> Step | None:
+    """Each part's columns, side by side; what is not named is dropped."""
+    parts: list[tuple[list[int], Step]] = []
+    for _, transformer, columns in fitted.transformers_:
+        if transformer == "drop":
+            continue
+        step = _step(transformer)
+        if step is None or not all(isinstance(column, int) for column in columns) or fitted.transformer_weights:
+            return None
+        parts.append((list(columns), step))
+    return lambda matrix: np.concatenate([step(matrix[:, columns]).T for columns, step in parts]).T
+
+
+def _one_hot_encoder(fitted: Any) -> Step | None:
+    """Place a 1 in the column of each value's level; rare and unknown levels share one, if there is one."""
+    if fitted.sparse_output or fitted.drop_idx_ is not None:
+        return None
+    names, parts = fitted.get_feature_names_out(), []
+    rare = (
+        fitted.infrequent_categories_ if hasattr(fitted, "infrequent_categories_") else [None] * len(fitted.categories_)
+    )
+    for levels, infrequent in zip(fitted.categories_, rare, strict=True):
+        kept = levels if infrequent is None else levels[~_is_among(levels, infrequent)]
+        parts.append((kept, infrequent is not None))
+    if sum(len(kept) + has_rest for kept, has_rest in parts) != len(names):
+        return None
+
+    def transform(matrix: FloatArray) -> FloatArray:
+        found = []
+        for column, (kept, has_rest) in zip(matrix.T, parts, strict=True):
+            is_level = _equal(column, kept)
+            found.append(is_level)
+            if has_rest:
+                found.append(~np.any(is_level, axis=0, keepdims=True))
+        return np.concatenate(found).astype(np.float64).T
+
+    return transform
+
+
+def _equal(column: FloatArray, levels: FloatArray) -> BoolArray:
+    """Return whether each value, of shape (n,), is each level, shape (levels, n); a missing value is one, too."""
+    found: BoolArray = np.equal(column, levels[:, None]) | (np.isnan(column) & np.isnan(levels)[:, None])
+    return found
+
+
+def _is_among(levels: FloatArray, others: FloatArray) -> BoolArray:
+    found: BoolArray = np.any(_equal(levels, np.asarray(others, dtype=np.float64)), axis=0)
+    return found
 
 
 def _simple_imputer(fitted: Any) -> Step | None:

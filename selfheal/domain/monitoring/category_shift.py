@@ -216,7 +216,7 @@ def _smallest_attainable(totals: FloatArray, n_now: float, n_then: float) -> Flo
         return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
 
     smaller = np.minimum(all_in(n_now, n_then), all_in(n_then, n_now))
-    return np.minimum(1.0, 2 * np.exp(smaller))
+    return np.asarray(np.minimum(1.0, 2 * np.exp(smaller)), dtype=np.float64)
 
 
 def _fisher(k_now: float, n_now: float, k_then: float, n_then: float, *, is_exact: bool) -> float:

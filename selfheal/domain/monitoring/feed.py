@@ -1,7 +1,7 @@
 """Broken-feed detection: signs that the sender has changed rather than the population.
 
 Belongs here: changes that a faulty sender makes and a population does not: limits, missing values, constants, units, swapped
-columns, repeated rows. What a person has declared sound (`selfheal.domain.monitoring.declarations`) is named, and no fault.
+columns, repeated rows, levels under other names. What a person has declared sound (`selfheal.domain.monitoring.declarations`) is named, and no fault.
 
 A slice of the population (the customers of one Monday, more students than retired) also makes columns constant and flags exchange
 their shares. Such values are usual ones of the column, so that they are a fault only if the other columns say so
@@ -19,6 +19,7 @@ import numpy as np
 
 from selfheal.domain.features import FLAG_WORDS
 from selfheal.domain.monitoring.declarations import ROWS
+from selfheal.domain.monitoring.feed_levels import faults_of_levels
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
 from selfheal.domain.monitoring.relations import (
     MIN_SLICE_ROWS,
@@ -131,11 +132,12 @@ class _Finding(NamedTuple):
 def _findings(now: PreparedRows, then: PreparedRows, contract: ModelContract) -> Iterator[_Finding]:
     for feature in contract.inputs:
         name = feature.name
-        checks = (
-            _outside_limits(name, now.values(name), feature.lower, feature.upper),
-            _missing_jump(name, now.sample(name), then.sample(name)),
-            _unit_jump(name, now, then),
-        )
+        checks = [_missing_jump(name, now.sample(name), then.sample(name))]
+        if feature.kind == "category":
+            checks += faults_of_levels(feature, now.sample(name), then.sample(name))
+        else:
+            checks.insert(0, _outside_limits(name, now.values(name), feature.lower, feature.upper))
+            checks.append(_unit_jump(name, now, then))
         yield from (_Finding((name,), sentence) for sentence in checks if sentence is not None)
     yield from _stuck(now, then, contract.input_names, contract.kinds)
     yield from _swapped(now, then, contract.input_names)
@@ -202,11 +204,18 @@ def _stuck(
     slices = [usual] if is_one_slice else [{name: value} for name, value in usual.items()]
     filled = {name for one in slices if keeps_no_relation(current, reference, one, names) for name in one}
     for name, value in constant.items():
-        shown = FLAG_WORDS[int(value)] if kinds[name] == "bool" else f"{value:g}"
+        shown = _shown(value, current.sample(name), kinds[name])
         if name not in usual:
             yield _Finding((name,), f"{name}: always {shown}, of many values in the reference")
         elif name in filled:
             yield _Finding((name,), f"{name}: always {shown}, in rows whose other columns are those of all values")
+
+
+def _shown(value: float, sample: Sample, kind: Kind) -> str:
+    """Return the one value that a column has, in words."""
+    if sample.levels:
+        return repr(sample.levels[0])
+    return FLAG_WORDS[int(value)] if kind == "bool" else f"{value:g}"
 
 
 def _became_constant(now: Sample, then: Sample) -> bool:

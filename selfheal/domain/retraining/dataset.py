@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from selfheal.domain.clusters import ENTITY, Clusters, key_clusters, of_newest_entities, recurs_in
 from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.levels import numbers
 from selfheal.domain.records import Onset, TrainingSetInfo
 from selfheal.domain.retraining.class_counts import CROSS_FITTED, EVALUATION, TRAIN, PartCounts, shortfall
 from selfheal.domain.retraining.weighting import choose_weight
@@ -26,7 +27,7 @@ from selfheal.kit.errors import InvalidDataError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from selfheal.domain.contract import ModelContract
+    from selfheal.domain.contract import FloatArray, ModelContract
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -346,7 +347,8 @@ def _refuse_give_away(learn: pd.DataFrame, contract: ModelContract) -> None:
 
     labels = learn[TRUE_LABEL].to_numpy()
     for name in contract.feature_names:
-        values = learn[name].to_numpy(dtype=np.float64)
+        is_category = contract.kinds[name] == "category"
+        values = rates_of_levels(numbers(learn[name]), labels) if is_category else numbers(learn[name])
         for filler in (-np.inf, np.inf) if np.isnan(values).any() else (0.0,):
             ranks = np.unique(np.where(np.isnan(values), filler, values), return_inverse=True)[1]
             auc = float(roc_auc_score(labels, ranks))
@@ -356,6 +358,22 @@ def _refuse_give_away(learn: pd.DataFrame, contract: ModelContract) -> None:
                     "training rows): it gives the label away, and will not be known when a prediction is asked for; "
                     "take it out of the contract, or find out how the label got into it"
                 )
+
+
+def rates_of_levels(codes: FloatArray, labels: npt.NDArray[np.int64]) -> FloatArray:
+    """Return for each row the share of the positive label among the other half's rows of its level, shape (n,).
+
+    A level that the other half does not have says nothing: it gets the share of all rows. So a column of keys, each of its
+    own, does not look as if it gave the label away.
+    """
+    is_even = np.arange(len(codes)) % 2 == 0
+    which = np.unique(codes, return_inverse=True)[1]  # a missing value is a level
+    found = np.empty(len(codes))
+    for half in (is_even, ~is_even):
+        counts, events = (np.bincount(which[~half], weights, which.max() + 1) for weights in (None, labels[~half]))
+        rates = np.where(counts > 0, events / np.maximum(counts, 1), labels.mean())
+        found[half] = rates[which[half]]
+    return found
 
 
 # The frame
@@ -389,7 +407,9 @@ def _joined(frames: list[pd.DataFrame], contract: ModelContract) -> pd.DataFrame
         prediction_id=pd.Series(ids, index=together.index, dtype="object"),
         created_at=pd.to_datetime(together["created_at"], utc=True).dt.as_unit("us"),
     ).astype(
-        dict.fromkeys((*features, WEIGHT, "probability"), "float64") | {TRUE_LABEL: "int64", "model_version": "Int64"}
+        dict.fromkeys((WEIGHT, "probability"), "float64")
+        | contract.dtypes
+        | {TRUE_LABEL: "int64", "model_version": "Int64"}
     )
 
 

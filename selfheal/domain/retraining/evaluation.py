@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from selfheal.domain.clusters import Clusters, design_effect, row_clusters, within, worth
 from selfheal.domain.contract import TRUE_LABEL, FloatArray, ModelContract, Segment
+from selfheal.domain.levels import is_text, normal
 from selfheal.domain.records import GateStatus, SegmentDifference
 from selfheal.domain.retraining.class_counts import EVALUATION
 from selfheal.domain.retraining.dataset import EVALUATION_SHARE, TrainingSet, evaluation_share
@@ -37,6 +38,9 @@ MAX_FAILURE_CHARACTERS = 300
 
 MIN_SEGMENT_ROWS = 30
 """Smallest number of rows from which a band is evaluated."""
+
+MAX_LEVEL_BANDS = 10
+"""Levels of a category that are bands; all bands share the level of their tests."""
 
 SEGMENTS_LEVEL = 0.05
 """Probability that any segment is called better or worse when none is; shared by the segments and the two sides."""
@@ -170,7 +174,7 @@ def scores_of(
     score: Callable[[FloatArray], FloatArray], threshold: float, rows: pd.DataFrame, contract: ModelContract
 ) -> Scores:
     """Return a model's scores for rows with all features; what it says if it fails on them is in `Scores.failure`."""
-    features = rows[list(contract.feature_names)].to_numpy(dtype=np.float64)
+    features = contract.matrix_of(rows)
     try:
         return Scores(score(features), threshold)
     except ModelRefusedError as error:
@@ -181,9 +185,15 @@ def scores_of(
 
 
 def segment_bands(rows: pd.DataFrame, segments: Sequence[Segment]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return which rows are in each band of each segment that has at least 30 of them; an edge belongs to the band above."""
+    """Return which rows are in each band of each segment that has at least 30 of them; an edge belongs to the band above.
+
+    A band of a category is one of its `MAX_LEVEL_BANDS` commonest levels.
+    """
     found: dict[str, npt.NDArray[np.bool_]] = {}
     for segment in segments:
+        if is_text(rows[segment.feature].dtype):
+            found |= _level_bands(rows[segment.feature])
+            continue
         bands = np.digitize(rows[segment.feature].to_numpy(dtype=np.float64), segment.edges)
         bounds = ("-inf", *(f"{edge:g}" for edge in segment.edges), "inf")
         for band in range(len(segment.edges) + 1):
@@ -191,6 +201,14 @@ def segment_bands(rows: pd.DataFrame, segments: Sequence[Segment]) -> dict[str, 
             if is_within.sum() >= MIN_SEGMENT_ROWS:
                 found[f"{segment.feature} in [{bounds[band]}, {bounds[band + 1]})"] = is_within
     return found
+
+
+def _level_bands(column: pd.Series) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return which rows have each of the commonest levels."""
+    levels = column.map(normal, na_action="ignore")
+    counts = levels.value_counts()
+    commonest = counts[counts >= MIN_SEGMENT_ROWS].index[:MAX_LEVEL_BANDS]
+    return {f"{column.name} is {level!r}": (levels == level).to_numpy(dtype=np.bool_) for level in sorted(commonest)}
 
 
 def segment_differences(evaluation: Evaluation, seed: int) -> tuple[SegmentDifference, ...]:

@@ -101,7 +101,7 @@ def build_pipeline(contract: ModelContract, seed: int) -> Pipeline:
     """
     from sklearn.pipeline import Pipeline
 
-    estimator = contract.build_estimator(seed)
+    estimator = contract.estimator(seed)
     if not isinstance(estimator, Pipeline):
         name = type(estimator).__name__
         raise TrainingFailedError(f"build_estimator returns a {name}; wrap it: Pipeline([('classify', {name}(...))])")

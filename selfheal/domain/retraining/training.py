@@ -330,7 +330,7 @@ def _cut(y: IntArray, clusters: Clusters, seed: int) -> Iterator[tuple[IntArray,
 
 
 def _matrix(rows: pd.DataFrame, contract: ModelContract) -> FloatArray:
-    return rows[list(contract.feature_names)].to_numpy(dtype=np.float64)
+    return contract.matrix_of(rows)
 
 
 # Tuning and fitting

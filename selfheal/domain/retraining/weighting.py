@@ -124,4 +124,4 @@ def _log_loss(last: Pipeline, fold: PreparedFold) -> float:
 
 
 def _features(rows: pd.DataFrame, contract: ModelContract) -> FloatArray:
-    return rows[list(contract.feature_names)].to_numpy(dtype=np.float64)
+    return contract.matrix_of(rows)

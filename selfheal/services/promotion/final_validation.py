@@ -58,7 +58,7 @@ def validate(platform: LoopPlatform, model: ShadowModel | ModelVersion, champion
     """
     pipeline = check_answers(platform, model)
     rows = evaluation_rows(platform, model)
-    matrix = rows[list(platform.contract.feature_names)].to_numpy(dtype=np.float64)
+    matrix = platform.contract.matrix_of(rows)
     check_parity(pipeline, matrix, rows["probability"].to_numpy(dtype=np.float64))
     served = None if champion is None else _loaded(platform, champion)
     if served is not None:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from selfheal.domain.levels import is_text, numbers
 from selfheal.domain.monitoring.drift import DATASET_DRIFT_SHARE, METHOD
+from selfheal.domain.monitoring.prepared_rows import sample_of
 from selfheal.domain.monitoring.shift import column_shift
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from selfheal.domain.records import DriftReport
 
-METHOD_TITLE = "smaller of Kolmogorov-Smirnov and rank-sum p-value, doubled"
+METHOD_TITLE = "smaller of Kolmogorov-Smirnov and rank-sum p-value, or of those of levels, doubled"
 
 BODY = re.compile(r"<body\b[^>]*>", re.IGNORECASE)
 
@@ -41,7 +41,9 @@ def evidently_page(report: DriftReport, current: pd.DataFrame, reference: pd.Dat
         overview: the file name of our own page.
     """
     names = [column.column for column in report.columns]
-    now, then = (rows.reindex(columns=names).astype(np.float64) for rows in (current, reference))
+    levels = {name for name in names if name in current and is_text(current[name].dtype)}
+    types = {name: "object" if name in levels else "float64" for name in names}
+    now, then = (rows.reindex(columns=names).astype(types) for rows in (current, reference))
     shown = [name for name in names if now[name].notna().any() and then[name].notna().any()]
     if not shown:
         return None
@@ -54,7 +56,7 @@ def run_evidently(current: pd.DataFrame, reference: pd.DataFrame, thresholds: Ma
     """Run Evidently's drift preset with our test and each column's threshold; return its snapshot.
 
     Args:
-        current: float64 columns, each with a value: Evidently (0.7) refuses empty columns, fails on nullable and boolean ones,
+        current: float64 columns, or objects of texts for categories, each with a value: Evidently (0.7) refuses empty columns, fails on nullable and boolean ones,
             and finds no numbers in unsigned ones unless they are declared.
         reference: the same columns.
     """
@@ -63,7 +65,9 @@ def run_evidently(current: pd.DataFrame, reference: pd.DataFrame, thresholds: Ma
 
     _register_method()
     names = list(current.columns)
-    definition = DataDefinition(numerical_columns=names)
+    categories = [name for name in names if is_text(current[name].dtype)]
+    numeric = [name for name in names if name not in categories]
+    definition = DataDefinition(numerical_columns=numeric, categorical_columns=categories)
     preset = DataDriftPreset(
         columns=names,
         drift_share=DATASET_DRIFT_SHARE,
@@ -81,10 +85,11 @@ def _register_method() -> None:
     from evidently.legacy.core import ColumnType
 
     def test(reference: pd.Series, current: pd.Series, _: Any, threshold: float) -> tuple[float, bool]:
-        p_value = column_shift(current.to_numpy(dtype=np.float64), reference.to_numpy(dtype=np.float64)).p_value
+        now, then = (sample_of(side, numbers(side)) for side in (current, reference))
+        p_value = column_shift(now, then).p_value
         return p_value, p_value < threshold
 
-    register_stattest(StatTest(METHOD, METHOD_TITLE, [ColumnType.Numerical]), default_impl=test)
+    register_stattest(StatTest(METHOD, METHOD_TITLE, [ColumnType.Numerical, ColumnType.Categorical]), default_impl=test)
 
 
 def with_note(html: str, left_out: Sequence[str], overview: str) -> str:

@@ -267,6 +267,7 @@ def _band(points: Sequence[tuple[datetime, tuple[float, float]]], colour: str) -
 def distribution_figure(number: int, bars: Distribution) -> dict[str, Any]:
     """Draw a column's distribution beside the reference's."""
     places = list(range(len(bars.labels)))
+    labels = [escape(label) for label in bars.labels]  # a client may have sent them, and Plotly knows some HTML
     return {
         "id": f"distribution-{number}",
         "data": [
@@ -275,7 +276,7 @@ def distribution_figure(number: int, bars: Distribution) -> dict[str, Any]:
                 "name": "reference",
                 "x": places,
                 "y": bars.reference_pct,
-                "text": bars.labels,
+                "text": labels,
                 "textposition": "none",
                 "marker": {"color": GREY},
                 "hovertemplate": "%{text}: %{y:.1f} % in the reference<extra></extra>",
@@ -285,7 +286,7 @@ def distribution_figure(number: int, bars: Distribution) -> dict[str, Any]:
                 "name": "this window",
                 "x": places,
                 "y": bars.current_pct,
-                "text": bars.labels,
+                "text": labels,
                 "textposition": "none",
                 "marker": {"color": "rgba(200,80,42,.18)", "line": {"color": RED, "width": 1.3}},
                 "hovertemplate": "%{text}: %{y:.1f} % now<extra></extra>",
@@ -297,7 +298,7 @@ def distribution_figure(number: int, bars: Distribution) -> dict[str, Any]:
             "margin": {"l": 34, "r": 6, "t": 6, "b": 24},
             "xaxis": {
                 "tickvals": [place for place, _ in bars.ticks],
-                "ticktext": [text for _, text in bars.ticks],
+                "ticktext": [escape(text) for _, text in bars.ticks],
                 "range": [-0.6, len(places) - 0.4],
                 "tickangle": 0,
             },

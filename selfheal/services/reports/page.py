@@ -16,9 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from selfheal.domain.monitoring.histogram import Distribution, distribution
+from selfheal.domain.monitoring.histogram import Distribution, bars_of
 from selfheal.domain.records import ColumnDrift
 from selfheal.services.reports.figures import (
     BLUE,
@@ -127,8 +125,7 @@ def _distributions(
     for column in columns:
         name = column if isinstance(column, str) else column.column
         if name in page.current and name in page.reference:
-            sides = (frame[name].to_numpy(dtype=np.float64) for frame in (page.current, page.reference))
-            bars = distribution(*sides, page.kinds.get(name, "float"))
+            bars = bars_of(page.current[name], page.reference[name], page.kinds.get(name, "float"))
             if bars is not None:
                 found.append((column, bars))
     return found
@@ -274,6 +271,8 @@ def _distribution_card(number: int, column: ColumnDrift | str) -> str:
     if isinstance(column, str):
         return _card(column, place)
     what = [f"shift {column.effect:.2f}"] if column.is_drifted else []
+    if column.is_drifted and column.levels:
+        what.append(escape(column.levels[0].sentence))
     if column.is_missing_rate_drifted:
         what.append(f"{column.current_missing_pct:.0f} % missing")
     tag = f"<span class='tag drifted'>{', '.join(what)}</span>" if what else "<span class='tag steady'>as before</span>"

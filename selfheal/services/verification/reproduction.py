@@ -14,6 +14,7 @@ import numpy as np
 
 from selfheal.adapters.postgres import model_versions
 from selfheal.domain.contract import TRUE_LABEL
+from selfheal.domain.levels import matrix
 from selfheal.domain.model.content import canonical_content, differences
 from selfheal.domain.model.plain_scoring import served_scoring
 from selfheal.domain.records import Repair, Reproduction, TrainingRecord
@@ -151,8 +152,9 @@ def _drawn_again(recorded: pd.DataFrame, trained: TrainedModel, contract: ModelC
     labelled = trained.reference.iloc[len(trained.reference) - int(is_labelled.sum()) :]
     served = [SERVED] if SERVED in recorded.columns else []
     columns = [*contract.feature_names, TRUE_LABEL, "probability", *served]
-    again.loc[is_labelled, columns] = labelled[columns].to_numpy(dtype=np.float64)
-    rows = recorded.loc[~is_labelled, list(contract.feature_names)].to_numpy(dtype=np.float64)
+    for name in columns:
+        again.loc[is_labelled, name] = labelled[name].to_numpy(dtype=contract.dtypes.get(name, "float64"))
+    rows = contract.matrix_of(recorded.loc[~is_labelled])
     for name in ("probability", *served):
         again.loc[~is_labelled, name] = served_scoring(trained.pipeline, contract)(rows)
     return again
@@ -163,5 +165,5 @@ def _is_same_reference(recorded: pd.DataFrame, again: pd.DataFrame, tolerance: f
         return True
     if list(recorded.columns) != list(again.columns) or len(recorded) != len(again):
         return False
-    one, other = (frame.to_numpy(dtype=np.float64) for frame in (recorded, again))
+    one, other = (matrix(frame, list(frame.columns)) for frame in (recorded, again))
     return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True))

@@ -73,8 +73,13 @@ def source_of(frame: pd.DataFrame, contract: ModelContract, name: str) -> Source
     """Return a source from a frame of raw inputs and `true_label`.
 
     Raises:
-        InvalidDataError: if there are fewer than `MIN_ROWS` rows.
+        InvalidDataError: if there are fewer than `MIN_ROWS` rows, or inputs that are no numbers.
     """
+    if contract.category_names:
+        raise InvalidDataError(
+            f"contract {contract.name!r} has categories ({', '.join(contract.category_names)}), and worlds are made of numbers; "
+            "name another use case"
+        )
     if len(frame) < MIN_ROWS:
         raise InvalidDataError(f"{name}: {len(frame):,} rows; worlds are built from at least {MIN_ROWS:,}")
     columns = {column: frame[column].to_numpy(dtype=np.float64) for column in contract.input_names}

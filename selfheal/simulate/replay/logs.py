@@ -130,8 +130,13 @@ def stream_of(rows: pd.DataFrame, contract: ModelContract, since: datetime) -> S
     """Return logged rows as a stream; rows with an unusable derived value are left out.
 
     Raises:
-        InvalidDataError: if there are none, or too few labels of a class.
+        InvalidDataError: if there are none, too few labels of a class, or inputs that are no numbers.
     """
+    if contract.category_names:
+        raise InvalidDataError(
+            f"contract {contract.name!r} has categories ({', '.join(contract.category_names)}), and a replay reads numbers only; "
+            "name a --world or a --stream of numbers"
+        )
     usable, _ = contract.without_unusable(rows)
     if usable.empty:
         raise InvalidDataError(f"no prediction since {since:%Y-%m-%d %H:%M} UTC; name an earlier time with --since")

@@ -92,3 +92,15 @@ def test_there_is_no_page_where_no_column_has_values_on_both_sides() -> None:
     assert evidently_page(report, missing, known, "x-overview.html") is None
     assert evidently_page(report, known, missing, "x-overview.html") is None
     assert evidently_page(report, known, pd.DataFrame({"other": [1.0]}), "x-overview.html") is None
+
+
+def test_a_category_is_shown_as_one_by_our_test_of_levels() -> None:
+    rng = np.random.default_rng(0)
+    current, reference = (
+        rows(n, seed=0).assign(plan=rng.choice(np.array(names, dtype=object), n))
+        for n, names in ((600, ["a", "b", "new"]), (4_000, ["a", "b", "gone"]))
+    )
+    snapshot = run_evidently(current, reference, THRESHOLDS | {"plan": 1e-6})
+    shown = {one["config"]["column"]: one for one in snapshot.dict()["metrics"] if "column" in one["config"]}
+    assert shown["plan"]["config"]["method"] == METHOD
+    assert float(shown["plan"]["value"]) < 1e-50

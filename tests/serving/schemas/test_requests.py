@@ -213,7 +213,7 @@ FLAGGED_ROW = example_row(kinds_use_case.contract)
 
 def test_a_bool_is_true_or_false_and_missing_only_where_it_may_be() -> None:
     row = FLAGGED.row(json.dumps(FLAGGED_ROW | {"is_paperless": False, "has_partner": None}).encode())
-    assert row.values[2:] == (False, None)
+    assert row.values[2:4] == (False, None)
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 1.0, "true", "yes", "", [], None])
@@ -229,3 +229,57 @@ def test_the_documentation_says_that_a_bool_is_one() -> None:
     properties = row_model(kinds_use_case.contract).model_json_schema()["properties"]
     assert properties["is_paperless"]["type"] == "boolean"
     assert {"type": "boolean"} in properties["has_partner"]["anyOf"]
+
+
+def test_a_category_is_any_text_as_it_came() -> None:
+    for level in (
+        "month-to-month",
+        "never seen",
+        "Cafe\u0301, 50% \u201cx\u201d [1]",
+        "3",
+        "a, b, c, d" * 9,
+        " as it came ",
+    ):
+        row = FLAGGED.row(json.dumps(FLAGGED_ROW | {"plan": level, "region": None}).encode())
+        assert row.values[4:] == (level, None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (3, "Input should be a text: write it in quotes, also where it looks like a number"),
+        (True, "Input should be a text: write it in quotes"),
+        (None, "Input should be a text: write it in quotes"),
+        ([], "Input should be a text: write it in quotes"),
+        ("", "at least 1 character"),
+        (" \u3000", "Input should be a text that is not blank and has no control characters; what is missing is null"),
+        ("a\nb", "Input should be a text that is not blank and has no control characters"),
+        ("x" * 129, "at most 128 characters"),
+    ],
+)
+def test_a_category_that_is_no_name_is_refused_with_the_remedy(wrong: object, said: str) -> None:
+    with pytest.raises(ProblemError, match=f"plan: .*{said}"):
+        FLAGGED.row(json.dumps(FLAGGED_ROW | {"plan": wrong}).encode())
+
+
+def test_a_row_with_commas_in_its_levels_is_still_checked_for_unknown_and_repeated_fields() -> None:
+    body = json.dumps(FLAGGED_ROW | {"plan": "a, b"})
+    with pytest.raises(ProblemError, match="typo"):
+        FLAGGED.row(body.replace("{", '{"typo": 1, ', 1).encode())
+    with pytest.raises(ProblemError, match="given more than once"):
+        FLAGGED.row(body.replace("{", '{"region": "x", ', 1).encode())
+
+
+def test_rows_of_a_batch_may_have_braces_and_commas_in_their_levels() -> None:
+    levels = ["a}, {b", "a, b", "],[", "}"] * 200
+    body = json.dumps({"instances": [FLAGGED_ROW | {"plan": level} for level in levels]}).encode()
+    rows = [row for piece in FLAGGED.batch(body) for row in piece]
+    assert [row.values[4] for row in rows if not isinstance(row, Refused)] == levels
+
+
+def test_the_documentation_lists_the_known_levels_and_takes_any_other() -> None:
+    schema = row_model(kinds_use_case.contract).model_json_schema()
+    known, other = schema["properties"]["plan"]["anyOf"]
+    assert known == {"enum": ["month-to-month", "one year", "two years"]}
+    assert (other["type"], other["maxLength"]) == ("string", 128)
+    assert schema["examples"][0]["plan"] == "month-to-month"

@@ -38,6 +38,7 @@ export function showDistribution(body, found, aside) {
   body.append(
     facts([
       ["shift", drift ? `${fixed(drift.effect, 3)}, by ${drift.method}` : "not compared"],
+      ["levels", drift && drift.levels.length > 0 ? drift.levels.map(moved).join(", ") : null],
       ["p-value", drift ? `${scientific(drift.p_value)}, drifted below ${scientific(drift.threshold)}` : null],
       [
         "missing",
@@ -49,6 +50,15 @@ export function showDistribution(body, found, aside) {
       ],
     ]),
   );
+}
+
+/** A level of a category may be any text that a client sends, and Plotly knows some HTML. */
+const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+
+/** How a level of a category has moved. */
+function moved({ level, reference_pct: then, current_pct: now }) {
+  if (!then) return `${level} is new (${now.toFixed(1)} %)`;
+  return now ? `${level} ${then.toFixed(1)} % → ${now.toFixed(1)} %` : `${level} has vanished (${then.toFixed(1)} % before)`;
 }
 
 const scientific = (value) => (value >= 0.001 ? value.toFixed(3) : value.toExponential(1));
@@ -64,13 +74,14 @@ function legend({ n_current: n, n_reference: nReference }) {
 
 function drawBars(place, { column, bars }) {
   const places = bars.labels.map((_, which) => which);
+  const labels = bars.labels.map(plain);
   const side = (name, y, marker) => ({
     type: "bar",
     name,
     x: places,
     y,
     marker,
-    text: bars.labels,
+    text: labels,
     textposition: "none",
     hovertemplate: `%{text}: %{y:.1f} % ${name}<extra></extra>`,
   });
@@ -91,7 +102,7 @@ function drawBars(place, { column, bars }) {
       margin: { l: 40, r: 6, t: 8, b: 28 },
       xaxis: {
         tickvals: bars.ticks.map(({ place: x }) => x),
-        ticktext: bars.ticks.map(({ text }) => text),
+        ticktext: bars.ticks.map(({ text }) => plain(text)),
         range: [-0.6, places.length - 0.4],
         tickangle: 0,
         fixedrange: true,
