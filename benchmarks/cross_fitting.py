@@ -10,13 +10,16 @@ judges it at the first verdict (`selfheal.domain.retraining.gates.f1_improvement
 - `forward`: in five blocks of time, each after the first is judged by a model of the blocks before it.
 - `cross-fitted`: each block is judged by a model of the other blocks; this is what the platform does.
 
+A last row goes through the whole training of the platform (weights of older rows, search, calibration, ladder of repairs) where
+nothing has changed and each customer occurs 5 times, with one outcome: what passes there passes for nothing.
+
 Given are the share of tries that pass, the true gain of the model that goes live, and how often one passes that is truly no better.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -24,6 +27,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -31,22 +35,26 @@ from scipy.special import expit, logit
 from sklearn.base import clone
 from sklearn.metrics import f1_score, log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from benchmarks.measured import at_least
-from benchmarks.probation import Share, share_of
+from benchmarks.probation import NOW, Share, share_of
 from benchmarks.tries import in_processes
 from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
+from selfheal.domain.clusters import ENTITY
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
-from selfheal.domain.records import Action
+from selfheal.domain.records import Action, Onset
 from selfheal.domain.retraining.cross_fitting import blocks_of_time, decisions_of_others
-from selfheal.domain.retraining.evaluation import Evaluation, Scores
+from selfheal.domain.retraining.dataset import WEIGHT, OriginalRows, training_set
+from selfheal.domain.retraining.evaluation import Evaluation, Scores, evaluation_on
 from selfheal.domain.retraining.evidence import IntArray
 from selfheal.domain.retraining.gates.f1_improvement import SPEC
 from selfheal.domain.retraining.judging import evaluate_gates
+from selfheal.domain.retraining.repairs import Incumbent, Ladder
 from selfheal.domain.retraining.threshold import f1_optimal_threshold
-from selfheal.domain.retraining.training import FOLDS
+from selfheal.domain.retraining.training import FOLDS, train
 from selfheal.domain.retraining.weighting import CANDIDATE_WEIGHTS, INNER_SHARE
 from selfheal.settings import Settings
 
@@ -54,6 +62,10 @@ ROWS_OF_CHAMPION, ROWS_OF_TRUTH = 5_000, 10_000
 RISES, LABELS = (0.0, 1.0, 2.0), (1_000, 2_000, 4_000)
 RISEN_FEATURE, RISEN_SHARE = "revolving_utilization", 0.2
 TRIES, QUICK_TRIES = 200, 5
+WHOLE, WHOLE_LABELS, VISITS = "whole training, customers 5 times", 2_000, 5
+CHANGED = Onset(NOW, NOW, NOW, 0.001, "outcome", ROWS_OF_CHAMPION, WHOLE_LABELS)
+"""A change that was seen where there was none: rows are cross-fitted after one alone."""
+
 WAYS = ("halves", "forward", "cross-fitted")
 LIMITS = {
     name: Settings.model_fields[name].default for name in ("min_f1_improvement_pct", "max_f1_degradation_pct")
@@ -68,8 +80,10 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class World:
-    """All rows: prepared features, the champion's probabilities and threshold, its own rows, and the true probabilities now."""
+    """All rows: raw and prepared features; the champion, its probabilities, threshold and own rows; the true probabilities now."""
 
+    frame: pd.DataFrame
+    pipeline: Pipeline
     features: FloatArray
     champion: FloatArray
     threshold: float
@@ -119,7 +133,8 @@ class Outcome:
 def world_of(data: Path, rise: float, seed: int) -> World:
     """Return the world in which the log-odds of a fifth of the rows have risen."""
     frame = load_csv(data, contract)
-    features, labels = contract.feature_frame(frame).to_numpy(), frame[TRUE_LABEL].to_numpy(dtype=np.int64)
+    raw, labels = contract.feature_frame(frame), frame[TRUE_LABEL].to_numpy(dtype=np.int64)
+    features = raw.to_numpy()
     known, others = np.split(np.random.default_rng(seed).permutation(len(labels)), [ROWS_OF_CHAMPION])
     at_least("rows beside the champion's", len(others), max(LABELS) + ROWS_OF_TRUTH)
     pipeline = contract.build_estimator(seed).fit(features[known], labels[known])
@@ -130,7 +145,7 @@ def world_of(data: Path, rise: float, seed: int) -> World:
     is_risen = column >= np.nanquantile(column, 1 - RISEN_SHARE)
     chances = expit(logit(np.clip(champion, 1e-6, 1 - 1e-6)) + rise * is_risen)
     threshold = f1_optimal_threshold(labels[known], out_of_fold[:, 1])
-    return World(prepared, champion, threshold, known, labels[known], others, chances, pipeline[-1])
+    return World(raw, pipeline, prepared, champion, threshold, known, labels[known], others, chances, pipeline[-1])
 
 
 # Making a challenger
@@ -217,6 +232,11 @@ def passes(world: World, judged: Judged) -> bool:
         Scores(judged.probabilities, judged.threshold, decisions=judged.decisions),
         Scores(world.champion[judged.labelled.rows], world.threshold),
     )
+    return is_passed(evaluation)
+
+
+def is_passed(evaluation: Evaluation) -> bool:
+    """Return whether the F1 gate passes at the first verdict."""
     return evaluate_gates(evaluation, LIMITS, 1, gates=(SPEC,)).action is Action.PROMOTE
 
 
@@ -236,9 +256,52 @@ def try_once(data: Path, rise: float, n_labels: int, seed: int, number: int) -> 
     return found
 
 
-def outcomes_of(rise: float, n_labels: int, tries: list[dict[str, tuple[bool, float]]]) -> Iterator[Outcome]:
+def try_whole_training(data: Path, seed: int, number: int) -> dict[str, tuple[bool, float]]:
+    """Return, where nothing has changed, whether what the platform trains passes, and by how much its true F1 is higher."""
+    world, rng = world_of(data, 0.0, seed), np.random.default_rng([seed, number, VISITS])
+    drawn = rng.choice(world.others, WHOLE_LABELS // VISITS + ROWS_OF_TRUTH, replace=False)
+    y = (rng.random(len(drawn)) < world.chances[drawn]).astype(np.int64)
+    visits = rng.permutation(np.repeat(np.arange(WHOLE_LABELS // VISITS), VISITS))
+    truth = Labelled(drawn[WHOLE_LABELS // VISITS :], y[WHOLE_LABELS // VISITS :])
+    known = world.frame.iloc[world.known].assign(**{TRUE_LABEL: world.labels, WEIGHT: 1.0})
+    recent = world.frame.iloc[drawn[visits]].assign(
+        **{
+            TRUE_LABEL: y[visits],
+            "created_at": NOW + pd.to_timedelta(np.arange(len(visits)), unit="min"),
+            ENTITY: [f"customer {one}" for one in visits],
+        }
+    )
+    with threadpool_limits(limits=1):
+        rows = training_set(
+            recent.reset_index(drop=True),
+            contract,
+            source="customers that come again",
+            min_evaluation_rows=Settings.model_fields["min_samples_for_decision"].default,
+            label_coverage_pct=None,
+            original=OriginalRows(known, "the champion's rows"),
+            seed=seed,
+            onset=CHANGED,
+        )
+        champion = Incumbent(1, world.pipeline, world.threshold)
+        trained = train(rows, contract, seed, ladder=Ladder(champion))
+        assert trained.cross_fitted is not None, "there was a change"
+        evaluation = evaluation_on(
+            rows,
+            contract,
+            Scores(trained.cross_fitted.probabilities, trained.threshold, decisions=trained.cross_fitted.decisions),
+            Scores(world.champion[drawn[visits]], world.threshold),
+            len(visits),
+        )
+        new = trained.pipeline.predict_proba(world.frame.iloc[truth.rows].to_numpy())[:, 1]
+    before = f1_score(truth.y, world.champion[truth.rows] >= world.threshold)
+    return {WHOLE: (is_passed(evaluation), f1_score(truth.y, new >= trained.threshold) - before)}
+
+
+def outcomes_of(
+    rise: float, n_labels: int, tries: list[dict[str, tuple[bool, float]]], ways: Sequence[str] = WAYS
+) -> Iterator[Outcome]:
     """Summarise the tries of each way."""
-    for way in WAYS:
+    for way in ways:
         passed, gains = (np.array(values) for values in zip(*(one[way] for one in tries), strict=True))
         yield Outcome(
             rise,
@@ -279,11 +342,13 @@ def main(
     """Measure how many labels a gain takes to be seen, and how often there is none."""
     n_tries, console = QUICK_TRIES if quick else TRIES, Console()
     outcomes: list[Outcome] = []
-    with in_processes(console, len(RISES) * len(LABELS) * n_tries) as run:
+    with in_processes(console, (len(RISES) * len(LABELS) + 1) * n_tries) as run:
         for rise in RISES:
             for n_labels in LABELS:
                 tried = run(partial(try_once, data, rise, n_labels, seed), range(n_tries))
                 outcomes += outcomes_of(rise, n_labels, tried)
+        whole = run(partial(try_whole_training, data, seed), range(n_tries))
+        outcomes += outcomes_of(0.0, WHOLE_LABELS, whole, (WHOLE,))
     console.print(table(outcomes))
     if json_file is not None:
         json_file.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
