@@ -122,9 +122,11 @@ def test_from_a_csv_to_a_promoted_model(run: Run, folder: Path) -> None:
 
 
 def send_the_pages_traffic(run: Run, api: Api, platform: Platform) -> None:
-    """Calm traffic is found stable; after the drifted one there is harm to see. Fewer rows than on the page."""
+    """Calm traffic is found stable; after the drifted one there is harm to see. Fewer rows than on the page, but of many persons: a
+    person has rows of five years, one after the other, and the file does not say whose they are.
+    """
     calm, drifted, *_ = walk_commands("simulate")
-    for command, rows in ((calm, "250"), (drifted, "1000")):
+    for command, rows in ((calm, "500"), (drifted, "1000")):
         sent = run(*command.words[1:], *SHORTER, "--rows", rows, "--url", str(api.client.base_url))
         assert sent.exit_code == 0, sent.output
         wait_for_labels(platform)
@@ -161,7 +163,7 @@ def check_the_old_rows_as_new_data(run: Run) -> None:
     assert isinstance(again.exception, ConfigurationError), "a file that is there is not written over"
     checked = run("check-contract", "--data", command.words[2])
     assert checked.exit_code == 0, checked.output
-    assert "1,250 real rows (labelled.csv)" in " ".join(checked.output.split())
+    assert "1,500 real rows (labelled.csv)" in " ".join(checked.output.split())
 
 
 def assert_answers_with_a_reason(api: Api, csv: Path) -> None:

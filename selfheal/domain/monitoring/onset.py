@@ -24,6 +24,7 @@ import numpy.typing as npt
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
 from selfheal.domain.levels import is_text, numbers
 from selfheal.domain.monitoring.shift import standardised, standardised_ranks
+from selfheal.domain.monitoring.window import TICK
 from selfheal.domain.records import Onset
 
 if TYPE_CHECKING:
@@ -84,8 +85,10 @@ def onset_of(rows: pd.DataFrame, inputs: Sequence[str], min_rows: int, seed: int
         return None
     change = next((one for one in reversed(changes) if len(rows) - one.row >= min_rows), changes[-1])
     times = rows["created_at"]
-    before, low, high = (times.iloc[max(0, row - 1)].to_pydatetime() for row in (change.row, change.low, change.high))
-    return Onset(before, low, high, change.p_value, change.shown_by, change.row, len(rows) - change.row)
+    low, high = (times.iloc[max(0, row - 1)].to_pydatetime() for row in (change.low, change.high))
+    # what lies between the last row of before and the first one since belongs to neither
+    at = times.iloc[change.row].to_pydatetime() - TICK
+    return Onset(at, low, max(at, high), change.p_value, change.shown_by, change.row, len(rows) - change.row)
 
 
 def find_changes(rows: pd.DataFrame, inputs: Sequence[str], seed: int) -> tuple[Change, ...]:

@@ -53,8 +53,8 @@ DRAWS_AT_ONCE = 100_000
 def whole_verdicts(n_rows: float, full: int = FULL_LEVEL_ROWS) -> float:
     """Return how much of a whole verdict one on `n_rows` rows is: (n_rows / full)^2, and 1 from `full` rows on.
 
-    >>> [whole_verdicts(n_rows) for n_rows in (200, 500, 1_000, 2_000)]
-    [0.04, 0.25, 1.0, 1.0]
+    >>> [whole_verdicts(n_rows) for n_rows in (250, 500, 1_000, 2_000)]
+    [0.0625, 0.25, 1.0, 1.0]
     """
     return min(1.0, n_rows / full) ** 2
 

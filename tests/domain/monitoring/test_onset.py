@@ -12,6 +12,7 @@ import pytest
 
 from selfheal.domain.monitoring import onset
 from selfheal.domain.monitoring.onset import MIN_BLOCK_ROWS, find_changes, onset_of
+from selfheal.domain.monitoring.window import TICK
 
 INPUTS = ["a", "b"]
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -101,7 +102,9 @@ def test_of_two_changes_the_latest_with_enough_rows_counts_and_without_any_the_l
     for min_rows, expected in ((300, second), (1_000, first), (5_000, second)):
         found = onset_of(rows, INPUTS, min_rows, seed=1)
         assert found is not None
-        assert found.at == rows["created_at"].iloc[expected.row - 1].to_pydatetime(), "the last row before it"
+        assert found.at == rows["created_at"].iloc[expected.row].to_pydatetime() - TICK, (
+            "just before the first row since"
+        )
         assert found.low <= found.at <= found.high
         assert (found.n_before, found.n_after) == (expected.row, 6_000 - expected.row)
 
