@@ -49,6 +49,7 @@ API = (
     Panel("Rows copied to Postgres", "It stands still under traffic if copying does.", "wps", (("{{instance}}", f"sum by (instance) (rate(selfheal_journal_copied_rows_total{{{OF}}}[{RATE}]))"),)),
     Panel("Labels", "By outcome; without labels nothing can be proved.", "reqps", (("{{outcome}}", f"sum by (outcome) (rate(selfheal_labels_total{{{OF}}}[{RATE}]))"),)),
     Panel("Damage and conflicts", "Damaged lines, torn files (one per crash is normal), labels that contradict another.", "short", tuple((legend, f"sum(increase({name}{{{OF}}}[1h]))") for legend, name in (("damaged lines", "selfheal_journal_damaged_lines_total"), ("torn files", "selfheal_journal_torn_files_total"), ("label conflicts", "selfheal_label_conflicts_total"))), limit=1),
+    Panel("Other protocols", "Requests of the Open Inference Protocol and of MLflow's clients: answered, or the kind of problem.", "reqps", (("{{protocol}} {{outcome}}", f"sum by (protocol, outcome) (rate(selfheal_protocol_requests_total{{{OF}}}[{RATE}]))"),)),
     Panel("Unknown keys", "An expired key, or someone is guessing.", "reqps", (("{{instance}}", f"sum by (instance) (rate(selfheal_wrong_keys_total{{{OF}}}[{RATE}]))"),)),
     Panel("Memory", "Of each process; 300 MB are usual.", "bytes", (("{{instance}} {{worker}}", f'process_resident_memory_bytes{{job="selfheal",{OF}}}'),), width=12, limit=1.5e9),
     Panel("CPU", "Cores, of each process.", "short", (("{{instance}} {{worker}}", f'rate(process_cpu_seconds_total{{job="selfheal",{OF}}}[{RATE}])'),), width=12),

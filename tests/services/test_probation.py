@@ -239,9 +239,9 @@ def test_a_version_with_another_threshold_alone_is_rolled_back_by_what_it_decide
     with forced.store.engine.begin() as connection:
         connection.execute(text("UPDATE model_metadata SET threshold = 0.001 WHERE version = 3"))
     force(forced, 3, now)
-    sent = serve(forced, toy_rows(300), start=now + SECOND)
+    sent = serve(forced, toy_rows(600), start=now + SECOND)
     report = watch_probation(forced, sent.last_at + HOUR)
-    assert (report.version, report.outcome) == (3, ProbationOutcome.FAILED)
+    assert (report.version, report.outcome) == (3, ProbationOutcome.FAILED), report.reason
     assert report.reason.startswith("F1 ")
     assert champion(forced).version == 1
     assert [(row.version, row.outcome) for row in probations.outcomes(forced.store)] == [(3, "failed"), (2, "failed")]
