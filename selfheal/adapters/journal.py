@@ -49,8 +49,8 @@ TAIL_LINES = 20_000
 
 Field: TypeAlias = str | float | int | bool | None
 Record: TypeAlias = Sequence[Field]
-"""One line's fields. Text has no commas, quotes, brackets or line breaks (requests with such text are refused). None
-and NaN mean missing."""
+"""One line's fields. Text has no commas, quotes, backslashes or control characters: requests with such text are refused, and
+levels of a category escaped (`level_values`). None and NaN mean missing."""
 
 PREDICTION_META_COLUMNS = (
     "prediction_id",
@@ -431,16 +431,14 @@ def compress(path: Path) -> Path:
 def encode_lines(records: Sequence[Record]) -> bytes:
     """Return the records as journal lines with checksums. Floats are exact; None and NaN are empty fields.
 
-    One JSON call formats all records: an array of numbers without its brackets is a CSV line. `null` cannot be confused
-    with text, which is still quoted at that point.
+    One JSON call formats all records: an array of numbers without its brackets is a CSV line. `null` and the end of a record
+    cannot be confused with text, which is still quoted at that point.
     """
-    text = orjson.dumps(records)[2:-2].replace(b",null", b",").replace(b'"', b"")
-    lines = text.split(b"],[")
-    n_commas = len(records) * len(records[0]) - 1
+    text = orjson.dumps(records)[2:-2].replace(b",null", b",").replace(b"],[", b"\n").replace(b'"', b"")
+    lines = text.split(b"\n")
+    n_commas = len(records) * (len(records[0]) - 1)
     assert b"\\" not in text, "text for the journal holds a quote, a backslash or a control character"
-    assert len(lines) == len(records) and text.count(b",") == n_commas, (
-        "text for the journal holds a comma or a bracket"
-    )
+    assert len(lines) == len(records) and text.count(b",") == n_commas, "text for the journal holds a comma"
     crc32 = zlib.crc32
     return b"".join([b"%b,%08x\n" % (line, crc32(line)) for line in lines])
 

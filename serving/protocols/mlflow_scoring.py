@@ -22,7 +22,9 @@ from serving.protocols.rows import (
     JsonRow,
     check_n_rows,
     columns_of_matrix,
+    flags_of,
     rows_of_columns,
+    with_flags,
     with_shared_fields,
     wrong,
 )
@@ -41,7 +43,10 @@ MAX_CELL_CHARACTERS = 10_000
 """Of one field of a CSV file; far more than an input has."""
 
 _split_frame = TypeAdapter(SplitFrame)
-read_number = DataFormat().field_reader(is_label=False)
+_files = DataFormat()
+read_number = _files.field_reader(is_label=False)
+read_flag = _files.field_reader(is_label=False, is_flag=True)
+is_missing = _files.missing_reader()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,7 @@ def _tensors(inputs: Any, form: str, contract: ModelContract) -> list[JsonRow]:
     """Return the rows of columns by name, of objects, of lists, or of the values of the only input."""
     if isinstance(inputs, dict):
         columns = [Column(name, _vector(values, f"{form}.{name}"), f"{form}.{name}") for name, values in inputs.items()]
-        return rows_of_columns(columns, len(columns[0].values) if columns else 0, contract)
+        return rows_of_columns(with_flags(columns, contract), len(columns[0].values) if columns else 0, contract)
     if not isinstance(inputs, list):
         raise wrong(form, "Input should be columns by name, or a list of rows")
     kinds = set(map(type, inputs))
@@ -144,9 +149,11 @@ def _tensors(inputs: Any, form: str, contract: ModelContract) -> list[JsonRow]:
         return _records(inputs, form, contract)
     if kinds == {list}:
         check_n_rows(len(inputs))
-        return rows_of_columns(columns_of_matrix(inputs, None, form, contract), len(inputs), contract)
+        columns = with_flags(columns_of_matrix(inputs, None, form, contract), contract)
+        return rows_of_columns(columns, len(inputs), contract)
     if not kinds & {list, dict} and len(contract.inputs) == 1:
-        return rows_of_columns([Column(contract.input_names[0], inputs, form)], len(inputs), contract)
+        columns = with_flags([Column(contract.input_names[0], inputs, form)], contract)
+        return rows_of_columns(columns, len(inputs), contract)
     known = f"a row is an object, or a list of {len(contract.inputs)} values: {', '.join(contract.input_names)}"
     raise wrong(form, f"Input should be columns by name, or a list of rows; {known}")
 
@@ -192,9 +199,14 @@ def _limited(reader: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 def _cell(name: str, text: str, contract: ModelContract) -> Any:
-    """Return the value of a field: missing if blank, a number if the input is one; else the text."""
+    """Return the value of a field, as of a labelled file; the text, if it is no value of its input's kind."""
     canonical = contract.canonical_name(name)
-    if canonical is None or contract.kinds[canonical] not in {"float", "int"}:
+    if canonical is None:
         return text or None
-    number = read_number(text)
-    return text if number is None else number
+    kind = contract.kinds[canonical]
+    if kind == "category":
+        return None if is_missing(text) else text
+    value = (read_flag if kind == "bool" else read_number)(text)
+    if value is None:
+        return text
+    return flags_of([value])[0] if kind == "bool" else value

@@ -22,6 +22,7 @@ from serving.protocols.rows import (
     check_n_rows,
     columns_of_matrix,
     rows_of_columns,
+    with_flags,
     with_shared_fields,
     wrong,
 )
@@ -167,7 +168,7 @@ def _columns(tensors: Sequence[RequestTensor], binary: memoryview, contract: Mod
     if position != len(binary):
         remedy = "give each binary tensor its binary_data_size, and the length of the JSON in Inference-Header-Content-Length"
         raise wrong("body", f"{len(binary) - position:,} bytes behind the JSON belong to no tensor; {remedy}")
-    return columns, tensors[0].shape[0]
+    return with_flags(columns, contract), tensors[0].shape[0]
 
 
 def _columns_of(tensor: RequestTensor, binary: memoryview | None, contract: ModelContract) -> list[Column]:

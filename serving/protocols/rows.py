@@ -6,10 +6,11 @@ rows are equal however they came. What is wrong with a whole column is found her
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -21,6 +22,7 @@ from serving.schemas.requests import MAX_BATCH_ROWS
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import ModelContract
+    from selfheal.domain.features import Kind
 
 JsonRow = dict[str, Any]
 """One row: values as JSON has them, by the names of `/predict`'s fields."""
@@ -29,6 +31,9 @@ SENDERS_FIELDS = ("prediction_id", "request_source")
 """Fields of a row that say who sends it and under which idempotency key."""
 
 INFINITE = "Input should be a finite number; leave a missing value out, or send null"
+
+FLAGS = {0: False, 1: True}
+"""What numbers mean for a `bool`, where a client has no other way: a matrix has numbers alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,29 @@ def columns_of_matrix(
     ]
 
 
+def with_flags(columns: Sequence[Column], contract: ModelContract) -> list[Column]:
+    """Return the columns of tensors: in one of a `bool`, 1 and 0 are true and false. Other numbers are left to the contract."""
+    return [
+        replace(column, values=flags_of(column.values)) if is_kind(column.name, "bool", contract) else column
+        for column in columns
+    ]
+
+
+def flags_of(values: Sequence[Any]) -> list[Any]:
+    """Return the values with true for 1 and false for 0.
+
+    >>> flags_of([1.0, 0, None, 2, "1"])
+    [True, False, None, 2, '1']
+    """
+    return [FLAGS.get(value, value) if type(value) in {int, float} else value for value in values]
+
+
+def is_kind(name: str, kind: Kind, contract: ModelContract) -> bool:
+    """Return whether a name stands for an input of this kind."""
+    canonical = contract.canonical_name(name)
+    return canonical is not None and contract.kinds[canonical] == kind
+
+
 def with_shared_fields(
     rows: list[JsonRow], shared: Mapping[str, Any], where: str, contract: ModelContract
 ) -> list[JsonRow]:
@@ -141,8 +169,9 @@ def batch_body(rows: list[JsonRow]) -> bytes:
         raise of_rows(infinite, len({problem["row"] for problem in infinite}), len(rows))
     try:
         return orjson.dumps({"instances": rows})
-    except orjson.JSONEncodeError:  # an integer beyond 64 bits
-        return orjson.dumps({"instances": [{name: _in_64_bits(value) for name, value in row.items()} for row in rows]})
+    except orjson.JSONEncodeError:  # an integer beyond 64 bits: it is for the contract to say what it is worth
+        known = [{name: None if value != value else value for name, value in row.items()} for row in rows]  # noqa: PLR0124
+        return json.dumps({"instances": known}).encode()
 
 
 def refused_rows(rows: Sequence[object]) -> ProblemError | None:
@@ -196,10 +225,6 @@ def _missing(given: set[str | None], contract: ModelContract) -> Iterator[dict[s
 
 def _known(contract: ModelContract) -> str:
     return f"the inputs are {', '.join(contract.input_names)}"
-
-
-def _in_64_bits(value: Any) -> Any:
-    return float(value) if type(value) is int and value.bit_length() > 63 else value
 
 
 def _shown(name: str) -> str:

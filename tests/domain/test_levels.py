@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from selfheal.adapters.journal import encode_lines, level_values
@@ -79,6 +79,9 @@ def test_a_spelling_knows_neither_case_nor_blanks_nor_punctuation() -> None:
     assert spelling("+") != spelling("-")
 
 
+@example(["x]", "[y"])  # as the end of a record and the beginning of the next one
+@example([None, "]", "["])
+@example(["null", "\u2028x"])
 @given(st.lists(st.text(min_size=1).filter(is_level) | st.none(), min_size=2, max_size=4))
 def test_what_the_journal_writes_is_one_field_of_one_line_and_comes_back(texts: list[str | None]) -> None:
     line = encode_lines([("an id", *level_values(texts), 1.5)]).decode()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from selfheal.domain.contract import ModelContract
 from serving.protocols.mlflow_scoring import read_invocation
 from serving.protocols.open_inference import read_inference
-from serving.protocols.rows import Column, batch_body, of_rows, rows_of_columns, with_shared_fields
+from serving.protocols.rows import Column, batch_body, of_rows, refused_rows, rows_of_columns, with_shared_fields
 from serving.schemas.problems import ProblemError
 from serving.schemas.requests import MAX_BATCH_ROWS
 from serving.scoring.request_parser import RequestParser
@@ -101,9 +101,15 @@ def test_an_infinite_value_is_refused_and_not_taken_for_a_missing_one(value: flo
     assert "(1 of 2 rows; none was scored)" in caught.value.detail
 
 
-def test_a_whole_number_beyond_64_bits_is_the_number_it_is() -> None:
-    (row,) = json.loads(batch_body([GOOD | {"load_ratio": 10**25}]))["instances"]
-    assert row["load_ratio"] == 1e25
+@pytest.mark.parametrize("value", [10**25, 10**400, [10**25], {"load_ratio": 10**400}], ids=str)
+def test_a_whole_number_beyond_64_bits_is_judged_as_predict_judges_it(value: Any) -> None:
+    rows = [GOOD | {"load_ratio": value, "temperature_c": math.nan}]
+    found, expected = (
+        [row for piece in parser.batch(body) for row in piece]
+        for body in (batch_body(rows), json.dumps({"instances": rows}).replace("NaN", "null").encode())
+    )
+    assert found == expected
+    assert refused_rows(found) is not None
 
 
 def test_a_field_beside_the_rows_is_of_all_rows_or_a_list_with_one_for_each() -> None:
