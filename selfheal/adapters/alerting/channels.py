@@ -78,7 +78,10 @@ def check_channels(settings: Settings) -> None:
 
 
 def send(channel: Channel, message: Message) -> bool:
-    """Send the message and wait without limit; return False if the channel did not accept it."""
+    """Send the message and wait without limit; return False if the channel did not accept it.
+
+    It is plain text: a channel of HTML or Markdown, such as mail, escapes it, since levels that clients send may be quoted in it.
+    """
     import apprise
 
     plugin = _plugin(channel)
@@ -86,7 +89,8 @@ def send(channel: Channel, message: Message) -> bool:
         return False
     sender = apprise.Apprise()
     sender.add(plugin)
-    return bool(sender.notify(title=message.title, body=message.body, notify_type=message.kind))
+    text = apprise.NotifyFormat.TEXT
+    return bool(sender.notify(title=message.title, body=message.body, notify_type=message.kind, body_format=text))
 
 
 def _plugin(channel: Channel) -> Any | None:

@@ -7,7 +7,8 @@ decides without it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +44,18 @@ def evidently_page(report: DriftReport, current: pd.DataFrame, reference: pd.Dat
     names = [column.column for column in report.columns]
     levels = {name for name in names if name in current and is_text(current[name].dtype)}
     types = {name: "object" if name in levels else "float64" for name in names}
-    now, then = (rows.reindex(columns=names).astype(types) for rows in (current, reference))
+    now, then = (_without_markup(rows.reindex(columns=names).astype(types), levels) for rows in (current, reference))
     shown = [name for name in names if now[name].notna().any() and then[name].notna().any()]
     if not shown:
         return None
     thresholds = {column.column: column.threshold for column in report.columns if column.column in shown}
     html: str = run_evidently(now[shown], then[shown], thresholds).get_html_str(as_iframe=False)
     return with_note(html, [name for name in names if name not in shown], overview)
+
+
+def _without_markup(rows: pd.DataFrame, levels: Collection[str]) -> pd.DataFrame:
+    """Return the rows with levels that are no markup: Evidently writes them into a script as they are, and clients choose them."""
+    return rows.assign(**{name: rows[name].map(partial(escape, quote=False), na_action="ignore") for name in levels})
 
 
 def run_evidently(current: pd.DataFrame, reference: pd.DataFrame, thresholds: Mapping[str, float]) -> Any:

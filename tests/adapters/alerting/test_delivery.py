@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -71,6 +72,15 @@ def test_each_alert_is_sent_with_its_kind_message_and_severity(webhook: Webhook)
         ("selfheal: dataset drift", "the data set as a whole has drifted", "failure"),
         ("selfheal: feature drift", "3 features have drifted", "warning"),
     ]
+
+
+def test_a_message_is_text_and_no_markup_for_channels_that_show_some(webhook: Webhook) -> None:
+    quoting = replace(DRIFT, message="plan: '<img src=//evil>' is [new](http://evil)")
+    notify(load_settings(notify_urls=f"{webhook.url}?format=html, {webhook.url}?format=markdown"), [quoting])
+    as_html, as_markdown = (message["message"] for message in webhook.received)
+    assert "<img" not in as_html
+    assert "&lt;img" in as_html
+    assert "[new](" not in as_markdown
 
 
 def test_every_address_gets_every_alert(webhook: Webhook) -> None:

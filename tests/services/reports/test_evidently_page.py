@@ -104,3 +104,14 @@ def test_a_category_is_shown_as_one_by_our_test_of_levels() -> None:
     shown = {one["config"]["column"]: one for one in snapshot.dict()["metrics"] if "column" in one["config"]}
     assert shown["plan"]["config"]["method"] == METHOD
     assert float(shown["plan"]["value"]) < 1e-50
+
+
+def test_a_level_that_a_client_sent_is_no_markup_on_the_page() -> None:
+    injected = "</script><script>alert(1)</script>"
+    levels = np.array(["a", injected, None], dtype=object)
+    current, reference = (rows(n, seed=0).assign(plan=np.resize(levels, n)) for n in (60, 90))
+    columns = tuple(builders.column_drift(column=name) for name in (*THRESHOLDS, "plan"))
+    page = evidently_page(builders.drift_report(columns=columns), current, reference, "x-overview.html")
+    assert page is not None
+    assert injected not in page
+    assert "&lt;/script&gt;&lt;script&gt;alert(1)" in page
