@@ -86,9 +86,9 @@ def onset_of(rows: pd.DataFrame, inputs: Sequence[str], min_rows: int, seed: int
     change = next((one for one in reversed(changes) if len(rows) - one.row >= min_rows), changes[-1])
     times = rows["created_at"]
     low, high = (times.iloc[max(0, row - 1)].to_pydatetime() for row in (change.low, change.high))
-    # what lies between the last row of before and the first one since belongs to neither
+    # what lies between the last row of before and the first one since belongs to neither; rows of one moment are on one side
     at = times.iloc[change.row].to_pydatetime() - TICK
-    return Onset(at, low, max(at, high), change.p_value, change.shown_by, change.row, len(rows) - change.row)
+    return Onset(at, min(low, at), max(at, high), change.p_value, change.shown_by, change.row, len(rows) - change.row)
 
 
 def find_changes(rows: pd.DataFrame, inputs: Sequence[str], seed: int) -> tuple[Change, ...]:

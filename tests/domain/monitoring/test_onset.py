@@ -109,6 +109,14 @@ def test_of_two_changes_the_latest_with_enough_rows_counts_and_without_any_the_l
         assert (found.n_before, found.n_after) == (expected.row, 6_000 - expected.row)
 
 
+def test_an_onset_is_within_its_interval_also_where_many_rows_are_of_one_moment() -> None:
+    rows = labelled(1_200, from_row(600, lambda believed, _: believed + 3.0))
+    batches = rows.assign(created_at=[START + timedelta(minutes=row // 500) for row in range(1_200)])
+    found = onset_of(batches, INPUTS, 10, seed=1)
+    assert found is not None
+    assert found.low <= found.at <= found.high
+
+
 @pytest.mark.parametrize("n_rows", [0, 1, 5 * MIN_BLOCK_ROWS])
 def test_few_rows_show_nothing(n_rows: int) -> None:
     rows = labelled(max(n_rows, 1), steady).iloc[:n_rows]
