@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from csv import QUOTE_MINIMAL, QUOTE_NONNUMERIC
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,9 +16,12 @@ from selfheal.kit.errors import ConfigurationError
 from selfheal.settings import load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
 
     from selfheal.adapters.datasets import Dataset
+    from selfheal.domain.contract import ModelContract
     from selfheal.domain.labelled_file.report import DataReport
     from selfheal.services.contract_rehearsal import Finding
 
@@ -77,24 +81,49 @@ def export_data(
     rows: Annotated[int, typer.Option(min=1, max=5_000_000, help="How many at most: the newest.")] = 1_000_000,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write labelled predictions of a sound feed to a CSV that a bootstrap reads, oldest first."""
+    """Write labelled predictions of a sound feed to a CSV that a bootstrap reads, oldest first.
+
+    Texts are in quotes, or a file's reader would take blanks before them away. A level that means a missing value in a file, such as
+    NA, is named.
+    """
+    from selfheal.adapters.datasets import data_format
     from selfheal.adapters.postgres.predictions import labelled_rows
     from selfheal.domain.contract import TRUE_LABEL
 
     with opened_platform(load_settings()) as platform:
+        is_missing = data_format(platform.settings).missing_reader()
         contract = platform.contract
         found = labelled_rows(platform.store, max_rows=rows, sound_only=True)
     typed = {"int": "Int64", "bool": "boolean"}
     whole = {feature.name: typed[feature.kind] for feature in contract.inputs if feature.kind in typed}
     columns = found[[*contract.input_names, TRUE_LABEL]].astype(whole).rename(columns={TRUE_LABEL: contract.label.name})
     try:
-        columns.to_csv(csv, index=False, mode="x")
+        quoting = QUOTE_NONNUMERIC if contract.category_names else QUOTE_MINIMAL
+        columns.to_csv(csv, index=False, mode="x", quoting=quoting)
     except OSError as error:
         raise ConfigurationError(f"{csv} cannot be written ({error.strerror}); name a new file") from error
+    misread = _levels_misread(columns, contract, is_missing)
     if as_json:
-        print_json({"file": csv, "rows": len(columns)})
-    else:
-        console.print(f"{len(columns):,} labelled predictions are in {csv}", soft_wrap=True)
+        print_json({"file": csv, "rows": len(columns), "read_as_missing": misread})
+        return
+    console.print(f"{len(columns):,} labelled predictions are in {csv}", soft_wrap=True)
+    for name, levels in misread.items():
+        shown = printable(", ".join(map(repr, levels)))
+        remedy = "write it in another way, where it is sent and in the file"
+        text = f"{name}: the level {shown} means a missing value in a file; {remedy}"
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def _levels_misread(
+    rows: pd.DataFrame, contract: ModelContract, is_missing: Callable[[str], bool]
+) -> dict[str, list[str]]:
+    """Return the levels of each category that a file's reader takes for a missing value."""
+    found = {
+        name: sorted(filter(is_missing, rows[name].dropna().unique()))
+        for name in contract.input_names
+        if name in contract.category_names
+    }
+    return {name: levels for name, levels in found.items() if levels}
 
 
 def _data_record(report: DataReport | None, dataset: Dataset | None) -> dict[str, Any]:

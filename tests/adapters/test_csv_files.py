@@ -312,6 +312,10 @@ def test_a_text_that_cannot_be_a_level_is_a_problem_with_its_line(tmp_path: Path
         (["one year,a", "flat,b"] * 9, "levels that the contract does not declare: 'flat'; declare them"),
         (["one year,a"] * 9, "is 'one year' in all 9 rows: nothing can be learned from it"),
         ([f"one year,key {i}" for i in range(50)], "50 levels in 50 rows: it looks like a key"),
+        (
+            ["one year,NA", "two years,b", "two years,c"] * 9,
+            "read as missing: 'NA' (9 rows, lines 2, 5, 8); let clients send null for it",
+        ),
         (["one year,"] * 9, "is missing in all 9 rows, missing in 9 rows: nothing can be learned"),
     ],
 )

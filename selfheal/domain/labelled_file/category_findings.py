@@ -37,7 +37,7 @@ def _breaking(header: str, tally: LevelTally, feature: Feature) -> Iterator[Data
 
 def _of_sound(header: str, tally: LevelTally, feature: Feature) -> Iterator[DataFinding]:
     levels, n_rows = list(tally.levels), len(tally.codes)
-    notes = [*_of_number(levels, n_rows), *_of_spellings(levels), *_of_undeclared(levels, feature)]
+    notes = [*_of_number(levels, n_rows), *_of_spellings(levels), *_of_undeclared(levels, feature), *_of_words(tally)]
     missing = f", missing in {rows(tally.missing.n_rows)}" if tally.missing.n_rows else ""
     if len(levels) < 2:
         which = f"is {levels[0]!r}" if levels else "is missing"
@@ -71,6 +71,13 @@ def _of_spellings(levels: Iterable[str]) -> Iterator[tuple[str, str]]:
         shown = "; ".join(" and ".join(map(repr, group[:MAX_LISTED])) for group in groups[:MAX_LISTED])
         more = f" and {len(groups) - MAX_LISTED:,} more" if len(groups) > MAX_LISTED else ""
         yield f"levels that differ by their spelling alone: {shown}{more}", "write each level in one way"
+
+
+def _of_words(tally: LevelTally) -> Iterator[tuple[str, str]]:
+    """Yield a note on words that mean a missing value here: in a request they are levels."""
+    if tally.missing_words:
+        shown = texts_shown(tally.missing_words)
+        yield f"read as missing: {shown}", "let clients send null for it; if it is a level, write it in another way"
 
 
 def _of_undeclared(levels: Iterable[str], feature: Feature) -> Iterator[tuple[str, str]]:

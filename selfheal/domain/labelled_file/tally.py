@@ -143,13 +143,15 @@ class KeyTally:
 class LevelTally:
     """A column of levels: the number of each row's text, -1 where it is missing. Each text is in memory once.
 
-    `unfit` has for each problem (`level_problem`) a text and how often there is such a one.
+    `unfit` has for each problem (`level_problem`) a text and how often there is such a one, `missing_words` the texts that are not
+    blank and mean a missing value.
     """
 
     is_missing: Callable[[str], bool]
     levels: dict[str, int] = field(default_factory=dict)
     codes: array[int] = field(default_factory=lambda: array("q"))
     missing: TextTally = field(default_factory=TextTally)
+    missing_words: dict[str, TextTally] = field(default_factory=dict)
     unfit: dict[str, tuple[str, TextTally]] = field(default_factory=dict)
 
     def add(self, fields: Sequence[str], lines: Sequence[int]) -> None:
@@ -163,6 +165,8 @@ class LevelTally:
     def _new(self, text: str, line: int) -> int:
         if self.is_missing(text):
             self.missing.add(line)
+            if text.strip():
+                self.missing_words.setdefault(text.strip(), TextTally()).add(line)
             return -1
         problem = level_problem(text)
         if problem is not None:
