@@ -460,7 +460,8 @@ class ModelContract(Forgiving):
         columns = {f.name: inputs[f.name].to_numpy(dtype=DTYPES[f.kind]) for f in self.inputs}
         found = self.feature_columns(columns)
         as_sent = {f.name: as_texts(columns[f.name]) for f in self.inputs if f.kind == "category"}
-        return pd.DataFrame(found | as_sent, index=inputs.index)
+        flags = {f.name: np.asarray(found[f.name], dtype=np.float64) for f in self.derived if f.kind == "bool"}
+        return pd.DataFrame(found | as_sent | flags, index=inputs.index)
 
     def without_unusable(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Return the rows of a feature frame whose derived values are usable, and what is wrong with the others.

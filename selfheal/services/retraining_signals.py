@@ -73,7 +73,15 @@ def _unanswered_change(platform: LoopPlatform, champion: ModelVersion) -> Unansw
     if verdict is None or verdict.onset is None:
         return None
     _, n_labels = platform.traffic.count_labels(since=verdict.onset.at, sound_only=True)
-    return unanswered_change(verdict, n_labels)
+    return unanswered_change(verdict, n_labels, is_tried=_is_tried_since(platform, verdict))
+
+
+def _is_tried_since(platform: LoopPlatform, verdict: Decision) -> bool:
+    """Return whether a training of the verdict's episode has begun since then; of none it cannot be told, and counts as tried."""
+    if verdict.episode_id is None:
+        return True
+    trainings = platform.decisions.attempts_of(verdict.episode_id, actions=(Action.TRAIN,))
+    return any(one.created_at > verdict.created_at for one in trainings)
 
 
 def first_moment(champion: ModelVersion, onset: Onset | None) -> datetime | None:

@@ -229,7 +229,7 @@ def _binary_size(tensor: RequestTensor) -> int | None:
     for name, value in parameters.items():
         if name.startswith("shared_memory"):
             raise wrong(_place(tensor, name), "there is no shared memory with a client; send the values")
-        if name == "content_type" and value is not None and value not in DECODERS:
+        if name == "content_type" and value is not None and not (isinstance(value, str) and value in DECODERS):
             raise wrong(
                 _place(tensor, name), f"{value!r} is not read; send plain values: {', '.join(sorted(DECODERS))}"
             )

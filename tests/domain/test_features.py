@@ -222,3 +222,9 @@ def test_the_estimator_on_the_page_encodes_categories() -> None:
     rows = contract.synthesize(1_500, 1)  # type: ignore[misc]
     fitted = names["build_estimator"](0).fit(contract.matrix_of(contract.feature_frame(rows)), rows["true_label"])
     examine(fitted, contract)
+
+
+def test_a_frame_has_flags_as_numbers_whatever_a_derivation_gives() -> None:
+    """A column of numpy's flags and one of numbers together would be of objects, as levels are."""
+    frame = contract.feature_frame(contract.synthesize(20, 1))  # type: ignore[misc]
+    assert dict(frame.dtypes) == contract.dtypes

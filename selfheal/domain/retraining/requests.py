@@ -35,10 +35,14 @@ class RetrainingNeed:
 
 @dataclass(frozen=True, slots=True)
 class UnansweredChange:
-    """The newest verdict on the champion, which was reached on labels since a change and promoted nothing, and the labels now."""
+    """The newest verdict on the champion, which was reached on labels since a change and promoted nothing, and the labels now.
+
+    `is_tried`: a training has begun since then, or may have.
+    """
 
     verdict: Decision
     n_labels: int
+    is_tried: bool = True
 
     @property
     def n_wanted(self) -> int:
@@ -47,15 +51,20 @@ class UnansweredChange:
 
     @property
     def is_due(self) -> bool:
-        """Return whether they are there, and not long since: a training that cannot be made is not asked for without end."""
-        return self.n_wanted <= self.n_labels <= MOST_GROWTH_AFTER_CHANGE * self.n_wanted
+        """Return whether they are there.
+
+        A training that has been tried is not asked for without end: only until there are long enough of them. One that has not is,
+        since labels may come many at a time.
+        """
+        is_recent = self.n_labels <= MOST_GROWTH_AFTER_CHANGE * self.n_wanted
+        return self.n_labels >= self.n_wanted and (is_recent or not self.is_tried)
 
 
-def unanswered_change(verdict: Decision | None, n_labels: int) -> UnansweredChange | None:
+def unanswered_change(verdict: Decision | None, n_labels: int, *, is_tried: bool = True) -> UnansweredChange | None:
     """Return the change that this newest verdict on the champion has left unanswered, with the labels since then; else None."""
     if verdict is None or verdict.onset is None or verdict.action is Action.PROMOTE:
         return None
-    return UnansweredChange(verdict, n_labels)
+    return UnansweredChange(verdict, n_labels, is_tried)
 
 
 def retraining_need(tick: LatestTick | None, change: UnansweredChange | None = None) -> RetrainingNeed:

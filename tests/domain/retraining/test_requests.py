@@ -58,6 +58,12 @@ def test_a_change_whose_last_verdict_wanted_more_labels_calls_for_a_retraining_o
     )
 
 
+@pytest.mark.parametrize("n_labels", [2_561, 100_000])
+def test_labels_that_come_many_at_a_time_call_for_a_retraining_that_has_not_been_tried(n_labels: int) -> None:
+    assert retraining_need(CALM, unanswered_change(UNANSWERED, n_labels, is_tried=False)).trigger is not None
+    assert retraining_need(CALM, unanswered_change(UNANSWERED, n_labels, is_tried=True)).trigger is None
+
+
 def test_harm_calls_for_its_own_retraining_and_a_broken_feed_for_none() -> None:
     change = unanswered_change(UNANSWERED, 1_280)
     harm = retraining_need(LatestTick("tick", Verdict.HARMFUL_SHIFT, "of the harm", 2), change)

@@ -104,6 +104,15 @@ def test_a_change_that_is_unanswered_asks_for_a_retraining_once_its_labels_are_t
     assert asked["reason"].startswith("1,500 labels since a change of the relation between score and outcome")
     assert "No call" in skip_message(evaluate(dagster, "drift_sensor"))
 
+    long_since = replace(
+        unanswered, decision_id="long since", n_labels=300, episode_id="of the change", created_at=datetime.now(UTC)
+    )
+    dagster.platform.decisions.record(long_since)  # more labels than twice what it wanted have come at once
+    assert isinstance(evaluate(dagster, "performance_sensor"), dg.RunRequest)
+    tried = decision(decision_id="tried", action=Action.TRAIN, episode_id="of the change", champion_version=1)
+    dagster.platform.decisions.record(replace(tried, created_at=datetime.now(UTC)))
+    assert "the latest verdict is stable" in skip_message(evaluate(dagster, "performance_sensor"))
+
 
 def test_harm_without_enough_labels_is_told_and_not_trained_on(dagster: Dagster) -> None:
     serve(dagster.platform, toy_rows(350, scenario="overheating"))

@@ -120,6 +120,7 @@ def test_hints_of_clients_change_nothing() -> None:
             "inputs.load_ratio.shared_memory_region: there is no shared memory with a client; send the values",
         ),
         ({"inputs": [tensor("load_ratio", [1.0], content_type="base64")]}, "'base64' is not read; send plain values"),
+        ({"inputs": [tensor("load_ratio", [1.0], content_type={"a": 1})]}, "{'a': 1} is not read; send plain values"),
         ({"inputs": [tensor("load_ratio", [1.0], scale=2)]}, "inputs.load_ratio.scale: unknown parameter"),
         ({"parameters": {"predicton_id": "a"}}, "parameters.predicton_id: unknown parameter; known are prediction_id"),
         ({"parameters": {"sequence_id": 3}}, "parameters.sequence_id: rows do not depend on earlier ones"),
