@@ -98,7 +98,7 @@ def export_data(
     whole = {feature.name: typed[feature.kind] for feature in contract.inputs if feature.kind in typed}
     columns = found[[*contract.input_names, TRUE_LABEL]].astype(whole).rename(columns={TRUE_LABEL: contract.label.name})
     try:
-        quoting = QUOTE_NONNUMERIC if contract.category_names else QUOTE_MINIMAL
+        quoting: Literal[0, 2] = QUOTE_NONNUMERIC if contract.category_names else QUOTE_MINIMAL
         columns.to_csv(csv, index=False, mode="x", quoting=quoting)
     except OSError as error:
         raise ConfigurationError(f"{csv} cannot be written ({error.strerror}); name a new file") from error
