@@ -5,7 +5,7 @@ from __future__ import annotations
 from csv import QUOTE_MINIMAL, QUOTE_NONNUMERIC
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
