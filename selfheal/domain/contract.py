@@ -1,8 +1,8 @@
 """The one declaration of a use case: its inputs, its label, its derived features, its estimator.
 
-Belongs here: the *shape* of a use case (`ModelContract`) and what follows from it by pure computation (names, aliases,
-derivation, hash). Does not belong here: any concrete feature (see `selfheal.credit_risk`), and anything that reads or
-writes. The API's request model, the pandera schema, the SQL columns, the journal's header and Evidently's data
+Belongs here: the *shape* of a use case (`ModelContract`) and what follows from it by pure computation (aliases, derivation,
+hash). Does not belong here: one column's kind (`selfheal.domain.features`), the outcome (`selfheal.domain.label`), what may be
+a name (`selfheal.domain.names`), any concrete feature (see `selfheal.credit_risk`), and anything that reads or writes. The API's request model, the pandera schema, the SQL columns, the journal's header and Evidently's data
 definition are all derived from a contract; nothing else declares a feature.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,9 @@ from selfheal.domain.declarations import NOT_GIVEN, Forgiving, forgiving, proble
 from selfheal.domain.default_estimator import DEFAULT_GRID, default_estimator
 from selfheal.domain.derived_values import DerivedValues
 from selfheal.domain.features import AdverseReason, DerivedFeature, Feature, Kind, problems_of_inputs
+from selfheal.domain.label import Label, LabelPolicy
 from selfheal.domain.levels import TextArray, as_texts, codes_of, derived_levels, matrix, texts_of
+from selfheal.domain.names import REQUEST_FIELDS, fold_name, problems_of_entity_name, problems_of_feature_name
 from selfheal.domain.row_size import row_problem
 from selfheal.kit.errors import ConfigurationError
 
@@ -57,34 +58,6 @@ TRUE_LABEL = "true_label"
 IS_LABELLED = "_is_labelled"
 """Name of the column that says whether a logged prediction has a label; no feature's name begins with `_`."""
 
-TAKEN_NAMES = frozenset(
-    {
-        *(
-            "prediction_id",
-            "created_at",
-            "model_version",
-            "prediction",
-            "probability",
-            "threshold",
-            "request_source",
-            "journal_segment",
-        ),
-        *("latency_ms", "explain", "split", "origin", "weight", "_entity"),
-    }
-)
-"""Names of columns and fields beside the features, in requests, journal, tables and training sets: reserved."""
-
-REQUEST_FIELDS = frozenset({"prediction_id", "request_source", "explain"})
-"""Fields of a request beside the inputs: no alias of an input may be one of them."""
-
-SQL_NAMES = frozenset({*("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"), *("of_bucket", "of_version")})
-"""Names that a column of `prediction_logs` cannot have: Postgres has the first six in every table, and the others are
-variables of the functions that maintain the rollups (migration 0004). Any other name changes nothing: our queries
-qualify their columns, and what they add to features begins with `_`, which no feature does."""
-
-FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-"""Valid without quotes as a JSON field, a Postgres column (at most 63 characters) and a CSV column."""
-
 KINDS = "a text is a 'category', yes and no are a 'bool'"
 """What to do with an input of no kind that there is."""
 
@@ -97,69 +70,8 @@ UNSEEN_LEVELS = ("a level that nobody has sent", "another one, \u00e9")
 DTYPES: dict[Kind, str] = {"float": "float64", "int": "float64", "bool": "float64", "category": "object"}
 """Type of a feature's column in a frame, by its kind."""
 
-MIN_SHARE = 0.02
-"""Smallest share of predictions that get a label by which labels are weighted: a floor, or single rows would decide."""
-
 CALM = "calm"
 """The scenario that every contract has: nothing changes."""
-
-
-@forgiving
-@dataclass(frozen=True, slots=True)
-class Label(Forgiving):
-    """The binary outcome: 1 is the event the model predicts. `name` and `aliases` are accepted in files."""
-
-    name: str
-    description: str
-    aliases: tuple[str, ...] = ()
-
-
-@forgiving
-@dataclass(frozen=True, slots=True)
-class LabelPolicy(Forgiving):
-    """Which outcomes ever become known, where somebody knows it. Without it, it is judged by the labels that come.
-
-    `all`: every prediction gets its label in the end, however late; labels that have ceased to come are then late, not missing.
-    `random`: a random share gets one, whatever score and outcome; nothing is compared then. `approved_only` and
-    `flagged_only`: only predictions below, or only those at or above the threshold; the quality on all of the traffic is then
-    not identifiable, and realised metrics, gates and probation are withheld. `random_share`: a random share `of_flagged` of
-    the predictions at or above the threshold and `of_others`, as they are accepted on purpose to learn of them; realised
-    metrics are weighted by the inverse share, gates and probation, which do not weigh, are withheld.
-    """
-
-    labelled: Literal["all", "random", "random_share", "approved_only", "flagged_only"]
-    of_flagged: float = 1.0
-    of_others: float = 1.0
-
-    def weights(self, is_flagged: npt.NDArray[np.int64]) -> FloatArray | None:
-        """Return how many predictions each label stands for, 1 / `MIN_SHARE` at most; None if each stands for itself.
-
-        Args:
-            is_flagged: 1 for each labelled prediction at or above the threshold that it was served with.
-        """
-        if self.labelled != "random_share":
-            return None
-        shares = np.where(is_flagged == 1, self.of_flagged, self.of_others)
-        return np.asarray(1.0 / np.maximum(shares, MIN_SHARE))
-
-    def why_not_judged(self) -> str:
-        """Return why no model may be judged by these labels, although they show its quality; empty if it may."""
-        if self.labelled != "random_share":
-            return ""
-        return "not identifiable without weights, which gates and probation do not know: label_policy says random_share"
-
-    def why_not_identifiable(self, is_complete: bool) -> str:
-        """Return why labelled rows do not show the quality on all rows; empty if nothing declared says so.
-
-        Args:
-            is_complete: almost all predictions that are old enough have a label.
-        """
-        if self.labelled == "all" and not is_complete:
-            return "not identifiable: label_policy says that every prediction gets a label, and most of an age do not have theirs"
-        if self.labelled in {"approved_only", "flagged_only"}:
-            kept = "below" if self.labelled == "approved_only" else "at or above"
-            return f"not identifiable: label_policy says that only predictions {kept} the threshold get a label"
-        return ""
 
 
 @forgiving
@@ -294,14 +206,7 @@ class ModelContract(Forgiving):
 
     def _problems_of_names(self) -> Iterator[str]:
         for name in self.feature_names:
-            if not FEATURE_NAME.fullmatch(name):
-                yield f"{name!r} cannot name a feature: use a letter, then lower-case letters, digits and _, 63 at most"
-            if name in TAKEN_NAMES - REQUEST_FIELDS:
-                yield f"{name!r} is a column of the platform's own; name the feature otherwise, with {name!r} as alias"
-            if name in REQUEST_FIELDS:
-                yield f"{name!r} is a field of every request; name the feature otherwise"
-            if name in SQL_NAMES:
-                yield f"{name!r} has another meaning in Postgres; name the feature otherwise, with {name!r} as alias"
+            yield from problems_of_feature_name(name)
         for name in (*(alias for f in self.inputs for alias in f.aliases), self.label.name, *self.label.aliases):
             if not name.strip() or not name.isprintable():
                 yield f"{name!r} cannot name a column: it is blank, or has a character that cannot be printed"
@@ -311,17 +216,17 @@ class ModelContract(Forgiving):
                     yield f"{alias!r} is a field of every request and no alias of {feature.name!r}; choose another alias"
 
         if self.entity and self.entity not in self.input_names:
-            yield from self._problems_of_entity(self.entity)
+            yield from problems_of_entity_name(self.entity)
+            if self._is_another_name(self.entity):
+                yield (
+                    f"the entity {self.entity!r} is also the name of a feature, an alias or the label;"
+                    " name the entity otherwise"
+                )
         if self.entity_is_required and not self.entity:
             yield "entity_is_required without an entity; name the key of an entity, or leave it out"
 
-    def _problems_of_entity(self, name: str) -> Iterator[str]:
-        if not FEATURE_NAME.fullmatch(name):
-            yield f"{name!r} cannot name an entity: use a letter, then lower-case letters, digits and _, 63 at most"
-        if name in TAKEN_NAMES:
-            yield f"{name!r} is a name of the platform's own; name the entity otherwise"
-        if name in self.feature_names or self.canonical_name(name) is not None or self.is_label_name(name):
-            yield f"the entity {name!r} is also the name of a feature, an alias or the label; name the entity otherwise"
+    def _is_another_name(self, name: str) -> bool:
+        return name in self.feature_names or self.canonical_name(name) is not None or self.is_label_name(name)
 
     def _problems_of_slices(self) -> Iterator[str]:
         for segment in self.segments:
@@ -546,11 +451,6 @@ def _title(part: object) -> str:
     """Return a part of a contract for people: what it is, and its name, or what else it goes by."""
     names = (getattr(part, attribute, None) for attribute in ("name", "description", "code"))
     return f"{type(part).__name__} {shown(next((name for name in names if name), NOT_GIVEN))}"
-
-
-def fold_name(name: str) -> str:
-    """Normalise a name for comparison: strip surrounding blanks, replace `-` by `_`."""
-    return name.strip().replace("-", "_")
 
 
 def load_contract(use_case: str) -> ModelContract:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from selfheal.domain.contract import fold_name
+from selfheal.domain.names import fold_name
 from serving.schemas.problems import MAX_ERRORS, MAX_FIELD_CHARACTERS, ProblemError, invalid_request
 from serving.schemas.reading import MAX_SURPLUS_FIELDS, Refused
 from serving.schemas.requests import MAX_BATCH_ROWS

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from selfheal.domain.contract import (
-    TAKEN_NAMES,
     AdverseReason,
     Columns,
     DerivedFeature,
@@ -26,6 +25,7 @@ from selfheal.domain.contract import (
     Segment,
     load_contract,
 )
+from selfheal.domain.names import TAKEN_NAMES
 from selfheal.kit.errors import ConfigurationError
 from tests.toy_use_case import contract, derive, keyed
 

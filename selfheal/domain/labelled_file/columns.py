@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from selfheal.domain.contract import TRUE_LABEL, ModelContract, fold_name
+from selfheal.domain.contract import TRUE_LABEL, ModelContract
+from selfheal.domain.names import fold_name
 
 INDEX_NAMES = frozenset({"", "id", "index"})
 """Headers (in lower case) of a row index; so is `Unnamed: ...`, pandas' name for a blank header, which Kaggle uses."""

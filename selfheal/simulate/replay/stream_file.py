@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfheal.domain.contract import FEATURE_NAME, TAKEN_NAMES, Feature, FloatArray, Label, ModelContract
+from selfheal.domain.contract import Feature, FloatArray, Label, ModelContract
+from selfheal.domain.names import FEATURE_NAME, TAKEN_NAMES
 from selfheal.kit.errors import InvalidDataError
 from selfheal.simulate.replay.stream import MAX_ROWS, NEVER, UNKNOWN, IntArray, LabelArray, Stream, TimeArray
 

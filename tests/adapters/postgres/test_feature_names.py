@@ -47,9 +47,6 @@ from selfheal.adapters.postgres.open import open_store
 from selfheal.adapters.postgres.store import Store
 from selfheal.adapters.postgres.tables import build_tables
 from selfheal.domain.contract import (
-    FEATURE_NAME,
-    SQL_NAMES,
-    TAKEN_NAMES,
     TRUE_LABEL,
     Columns,
     DerivedFeature,
@@ -58,6 +55,7 @@ from selfheal.domain.contract import (
     Label,
     ModelContract,
 )
+from selfheal.domain.names import FEATURE_NAME, SQL_NAMES, TAKEN_NAMES
 from selfheal.kit.errors import ConfigurationError
 from serving.schemas.requests import example_row
 from serving.scoring.request_parser import RequestParser

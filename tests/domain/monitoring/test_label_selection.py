@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfheal.domain.contract import TRUE_LABEL, FloatArray, LabelPolicy
+from selfheal.domain.contract import TRUE_LABEL, FloatArray
+from selfheal.domain.label import LabelPolicy
 from selfheal.domain.monitoring.label_delay import AGE, DELAY, IS_REPLACED, SCORE, label_delay
 from selfheal.domain.monitoring.label_selection import coverage_by_class, selection
 
