@@ -85,3 +85,38 @@ def test_a_few_trees_suffice_where_they_find_nothing_and_all_give_what_they_gave
 
 def _halves(correlation: float) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     return [(rows(400, correlation, seed), rows(400, 0.9, seed + 10)) for seed in (1, 2)]
+
+
+def levels(n_rows: int, n_levels: int, is_related: bool, seed: int) -> pd.DataFrame:
+    """Two categories, each of equally common levels; related, an odd level of one comes with an odd level of the other."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, n_levels, (2, n_rows))
+    b = 2 * (b // 2) + a % 2 if is_related else b
+    names = np.array([f"level {number}" for number in range(n_levels)], dtype=object)
+    return pd.DataFrame({"a": names[a], "b": names[b]}, dtype="object")
+
+
+def test_categories_that_have_lost_their_relation_are_seen_though_each_is_as_before() -> None:
+    """Of 40 levels no range of codes is the odd ones: read as numbers, the columns are as before (an AUC of 0.49)."""
+    found = domain_check(levels(1_500, 40, False, 1), levels(3_000, 40, True, 2), ["a", "b"], seed=1)
+    assert found.auc > 0.6
+    assert found.p_value < 1e-9
+
+
+@pytest.mark.parametrize("n_levels", [4, 40, 1_000])
+def test_categories_of_the_same_world_are_not_told_apart(n_levels: int) -> None:
+    looks = [
+        domain_check(levels(600, n_levels, True, seed), levels(900, n_levels, True, 100 + seed), ["a", "b"], seed)
+        for seed in range(5)
+    ]
+    assert min(look.p_value for look in looks) > 1e-3
+
+
+def test_levels_are_told_apart_by_commonness_and_the_rarest_are_one() -> None:
+    n_codes = multivariate.MAX_LEVELS + 100
+    now = np.repeat(np.arange(n_codes) * 1e9, np.arange(n_codes, 0, -1))
+    places, missing = multivariate._by_commonness(now, np.array([np.nan, 0.0]))
+    assert np.unique(places).tolist() == list(range(multivariate.MAX_LEVELS))
+    assert (places[0], places[-1]) == (0, multivariate.MAX_LEVELS - 1)
+    assert np.isnan(missing[0])
+    assert missing[1] == 0
