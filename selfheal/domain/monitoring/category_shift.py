@@ -227,8 +227,12 @@ def _fisher(k_now: float, n_now: float, k_then: float, n_then: float, *, is_exac
         return share_p_value(k_now, n_now, k_then, n_then)
     from scipy.stats import hypergeom
 
-    among = hypergeom(round(n_now + n_then), round(k_now + k_then), round(n_now))
-    return float(min(1.0, 2 * min(among.sf(k_now - 1), among.cdf(k_now))))
+    among = (
+        round(n_now + n_then),
+        round(k_now + k_then),
+        round(n_now),
+    )  # a frozen distribution would cost ten times as much
+    return float(min(1.0, 2 * min(hypergeom.sf(k_now - 1, *among), hypergeom.cdf(k_now, *among))))
 
 
 # All levels
