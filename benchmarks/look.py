@@ -32,7 +32,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.drift import SCENARIOS, SHIFTS, World
+from benchmarks.drift.detection import SHIFTS
+from benchmarks.drift.population import World
+from benchmarks.drift.verdicts import SCENARIOS
 from benchmarks.measured import exactly
 from selfheal.domain.contract import TRUE_LABEL
 

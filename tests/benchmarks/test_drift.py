@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.drift import LIMITS, moved_together
+from benchmarks.drift.false_alarms import moved_together
+from benchmarks.drift.population import LIMITS
 from selfheal.credit_risk import contract
 from selfheal.domain.monitoring.drift import TOGETHER
 from selfheal.domain.monitoring.prepared_rows import PreparedRows
