@@ -74,12 +74,13 @@ def watched(make_settings: Callable[..., Settings], tmp_path: Path) -> Iterator[
 
 
 def send_some_of_everything(client: httpx.Client) -> None:
-    """Predictions, a label, one that contradicts it, a wrong request and a wrong key."""
+    """Predictions, by another protocol too, a label, one that contradicts it, a wrong request and a wrong key."""
     scored = [client.post("/predict", json=body).raise_for_status().json() for body in bodies(20)]
     prediction_id = scored[0]["prediction_id"]
     for label in (0, 1):
         client.post("/labels", json={"prediction_id": prediction_id, "true_label": label})
     assert client.post("/predict", json={}).status_code == 422
+    client.post("/invocations", json={"dataframe_records": bodies(1)}).raise_for_status()
     assert client.get("/metrics", headers={"X-API-Key": "wrong"}).status_code == 401
 
 
