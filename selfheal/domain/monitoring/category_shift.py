@@ -160,15 +160,19 @@ class LevelCounts:
 
 def _mean_deviation(totals: FloatArray, share: float) -> FloatArray:
     """Return the mean absolute deviation of binomial counts of these totals (De Moivre, 1730)."""
-    from scipy.special import gammaln, xlog1py, xlogy
+    from scipy.special import xlog1py, xlogy
 
     nu = np.floor(totals * share) + 1
-    log_pmf = (
-        gammaln(totals + 1) - gammaln(nu + 1) - gammaln(np.maximum(0, totals - nu) + 1)
-        + xlogy(nu, share) + xlog1py(totals - nu, -share)
-    )  # fmt: skip
+    log_pmf = _log_choose(totals, np.minimum(nu, totals)) + xlogy(nu, share) + xlog1py(totals - nu, -share)
     found: FloatArray = np.where(nu <= totals, 2 * nu * (1 - share) * np.exp(log_pmf), 0.0)
     return found
+
+
+def _log_choose(n: FloatArray | float, k: FloatArray) -> FloatArray:
+    """Return the logarithm of the number of ways to choose k of n."""
+    from scipy.special import gammaln
+
+    return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
 
 
 # One level against all others
@@ -204,16 +208,12 @@ def _deviances(now: FloatArray, then: FloatArray) -> FloatArray:
 
 def _smallest_attainable(totals: FloatArray, n_now: float, n_then: float) -> FloatArray:
     """Return the smallest two-sided p-value that a level of each pooled count can have: all of it on one side."""
-    from scipy.special import gammaln
 
     def all_in(n_side: float, n_other: float) -> FloatArray:
         inside = np.minimum(totals, n_side)
         outside = totals - inside
         ways = _log_choose(n_side, inside) + _log_choose(n_other, outside)
         return np.asarray(ways - _log_choose(n_side + n_other, totals))
-
-    def _log_choose(n: float, k: FloatArray) -> FloatArray:
-        return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
 
     smaller = np.minimum(all_in(n_now, n_then), all_in(n_then, n_now))
     return np.asarray(np.minimum(1.0, 2 * np.exp(smaller)), dtype=np.float64)
