@@ -20,9 +20,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from selfheal.domain.records import LevelShift
 
 if TYPE_CHECKING:
     from selfheal.domain.levels import FloatArray
@@ -36,19 +38,6 @@ MAX_EXACT_TESTS = 5
 
 MAX_NAMED = 5
 """Levels that are named, those whose shares have moved most."""
-
-
-class LevelMove(NamedTuple):
-    """A level and its percentage of the known values, in the reference and now."""
-
-    level: str
-    reference_pct: float
-    current_pct: float
-
-    @property
-    def points(self) -> float:
-        """Return by how many percentage points it has moved."""
-        return self.current_pct - self.reference_pct
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,7 @@ class CategoryDistances:
         moves = self.moves()
         return f"to {max(moves, key=lambda move: move.points).level!r}" if moves else "to other levels"
 
-    def moves(self) -> tuple[LevelMove, ...]:
+    def moves(self) -> tuple[LevelShift, ...]:
         """Return the levels that have moved most, those first, at most `MAX_NAMED`."""
         return () if self.counts is None else self.counts.moves()
 
@@ -143,12 +132,12 @@ class LevelCounts:
         worth = math.sqrt((self.copies[0] / n_now + self.copies[1] / n_then) / (1 / n_now + 1 / n_then))
         return 0.5 * worth * float(deviations.sum()) * n_all / (n_now * n_then)
 
-    def moves(self) -> tuple[LevelMove, ...]:
+    def moves(self) -> tuple[LevelShift, ...]:
         """Return the levels that have moved most."""
         n_now, n_then = self.sizes
         now, then = 100 * self.current / n_now, 100 * self.reference / n_then
         largest = np.argsort(-np.abs(now - then), kind="stable")[:MAX_NAMED]
-        found = (LevelMove(self.levels[i], float(then[i]), float(now[i])) for i in largest.tolist())
+        found = (LevelShift(self.levels[i], float(then[i]), float(now[i])) for i in largest.tolist())
         return tuple(move for move in found if move.points)
 
     def p_value(self) -> float:

@@ -34,7 +34,7 @@ from selfheal.domain.monitoring.seasons import (
 )
 from selfheal.domain.monitoring.shift import Distances, Sample, column_shift, ks_distance, share_p_value
 from selfheal.domain.monitoring.thresholds import Thresholds, derive_thresholds
-from selfheal.domain.records import ColumnDrift, DriftReport, LevelShift, Window
+from selfheal.domain.records import ColumnDrift, DriftReport, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -451,7 +451,7 @@ class ComparedColumn:
             ks_distance=shown.distances.ks_distance,
             rank_shift=shown.distances.rank_shift,
             n_rows=shown.distances.current.n_rows,
-            levels=tuple(LevelShift(*move) for move in shown.distances.moves()),
+            levels=shown.distances.moves(),
             explained="; ".join(
                 dict.fromkeys(f"{kind.direction} {sentences[kind]}" for kind in kinds if kind in sentences)
             ),

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from selfheal.domain.monitoring.category_shift import CategoryDistances, LevelMove, category_distances
+from selfheal.domain.monitoring.category_shift import CategoryDistances, category_distances
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray
+    from selfheal.domain.records import LevelShift
 
 SAME_VALUE = 1e-13
 """Values so close, relative to their size, are one value: what rounding makes of the same row on two machines. As two, the
@@ -117,7 +118,7 @@ class Distances:
         """Return whether the values have become higher or lower."""
         return "higher" if self.rank_shift > 0 else "lower"
 
-    def moves(self) -> tuple[LevelMove, ...]:
+    def moves(self) -> tuple[LevelShift, ...]:
         """Return no levels: these are numbers."""
         return ()
 

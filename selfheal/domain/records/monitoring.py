@@ -99,6 +99,11 @@ class LevelShift:
     current_pct: float
 
     @property
+    def points(self) -> float:
+        """Return by how many percentage points it has moved."""
+        return self.current_pct - self.reference_pct
+
+    @property
     def sentence(self) -> str:
         """Return how the level has moved."""
         then, now = f"{self.reference_pct:.3g} %", f"{self.current_pct:.3g} %"

@@ -10,13 +10,13 @@ from scipy.stats import binom, fisher_exact
 from selfheal.domain.monitoring.category_shift import (
     CategoryDistances,
     LevelCounts,
-    LevelMove,
     _fisher,
     _mean_deviation,
     _merged,
 )
 from selfheal.domain.monitoring.prepared_rows import PreparedRows, sample_of
 from selfheal.domain.monitoring.shift import column_shift, ks_distance
+from selfheal.domain.records import LevelShift
 
 Shares = dict[str, float]
 
@@ -155,7 +155,7 @@ def test_whoever_asks_for_a_shift_gets_that_of_levels() -> None:
     assert column_shift(*samples).effect > 0.9
     assert ks_distance(*samples) > 0.9
     assert samples[0].levels == ("a",)
-    assert LevelMove("a", 0.0, 100.0) in apart(column({"a": 1.0}, 50), column({"b": 1.0}, 50)).moves()
+    assert LevelShift("a", 0.0, 100.0) in apart(column({"a": 1.0}, 50), column({"b": 1.0}, 50)).moves()
 
 
 def test_a_campaign_of_one_level_explains_no_move_to_another() -> None:
