@@ -122,7 +122,7 @@ def counts_worth(kinds: IntArray, clusters: Clusters) -> IntArray | FloatArray:
 
 
 def derivatives(counts: npt.NDArray[np.number]) -> FloatArray:
-    """Return what one more row of each kind changes in the difference of F1, up to a constant factor; shape (8,)."""
+    """Return what one more row of each kind changes in the difference of F1; shape (8,)."""
     found = np.zeros(8)
     for says_so, sign in ((CHALLENGER_SAYS_SO, 1.0), (CHAMPION_SAYS_SO, -1.0)):
         total = float(counts[IS_POSITIVE].sum() + counts[says_so].sum())

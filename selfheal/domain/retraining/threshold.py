@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+
+from selfheal.domain.retraining.evidence import derivatives, f1_difference, kinds_of
 
 if TYPE_CHECKING:
     from selfheal.domain.contract import FloatArray
@@ -39,7 +40,8 @@ def f1_optimal_threshold(labels: IntArray, probabilities: FloatArray) -> float:
     if labels.min() == labels.max():
         return of_labels
     expected = _highest_f1(_chances(labels, probabilities), probabilities)
-    gain, error = _gain(labels, probabilities >= of_labels, probabilities >= expected)
+    says, other_says = ((probabilities >= threshold).astype(np.int64) for threshold in (of_labels, expected))
+    gain, error = _gain(kinds_of(labels, says, other_says))
     return of_labels if gain > CONTRADICTION * error else expected
 
 
@@ -75,12 +77,7 @@ def _chances(labels: IntArray, probabilities: FloatArray) -> FloatArray:
     return np.asarray(expit(x @ line), dtype=np.float64)
 
 
-def _gain(labels: IntArray, says: npt.NDArray[np.bool_], other_says: npt.NDArray[np.bool_]) -> tuple[float, float]:
+def _gain(kinds: IntArray) -> tuple[float, float]:
     """Return by how much F1 is higher than that of the other decisions, and the standard error of that (linearised)."""
-    gain, by_row = 0.0, np.zeros(len(labels))
-    for decisions, sign in ((says, 1.0), (other_says, -1.0)):
-        sides = labels + decisions
-        f1 = 2 * float((labels * decisions).sum()) / float(sides.sum()) if sides.any() else 0.0
-        gain += sign * f1
-        by_row += sign * (2 * labels * decisions - f1 * sides) / max(float(sides.sum()), 1.0)
-    return gain, float(np.sqrt((by_row**2).sum()))
+    counts = np.bincount(kinds, minlength=8)
+    return float(f1_difference(counts)), float(np.sqrt((derivatives(counts)[kinds] ** 2).sum()))
