@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfheal.domain.monitoring.newton import fit_logistic, probability
 from selfheal.domain.retraining.evidence import derivatives, f1_difference, kinds_of
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 RIDGE = 1e-2
 """Penalty of the slope, by which it stays finite where the probabilities separate the classes."""
-
-MAX_STEPS, TOLERANCE, LONGEST_STEP = 50, 1e-8, 2.0
 
 CONTRADICTION = 3.0
 """Standard errors by which the labels have to show another threshold to be better, before it is taken: where many labels contradict the
@@ -59,22 +58,15 @@ def _highest_f1(chances: FloatArray | IntArray, probabilities: FloatArray) -> fl
 
 
 def _chances(labels: IntArray, probabilities: FloatArray) -> FloatArray:
-    """Return each row's chance of the event, as a logistic function of the normal score of its probability's rank (Newton)."""
-    from scipy.special import expit, logit, ndtri
+    """Return each row's chance of the event, as a logistic function of the normal score of its probability's rank."""
+    from scipy.special import logit, ndtri
     from scipy.stats import rankdata
 
     scores = ndtri(rankdata(probabilities) / (len(labels) + 1))
     x = np.column_stack([np.ones(len(labels)), scores])
-    penalty = np.array([0.0, RIDGE])
-    line = np.array([float(logit(labels.mean())), 0.0])
-    for _ in range(MAX_STEPS):
-        chances = expit(x @ line)
-        curvature = (x * (chances * (1 - chances))[:, None]).T @ x + np.diag(penalty)
-        step = np.linalg.solve(curvature, x.T @ (labels - chances) - penalty * line)
-        line = line + np.clip(step, -LONGEST_STEP, LONGEST_STEP)
-        if np.abs(step).max() < TOLERANCE:
-            break
-    return np.asarray(expit(x @ line), dtype=np.float64)
+    usual = np.full(len(labels), float(logit(labels.mean())))
+    line, _ = fit_logistic(x, labels.astype(np.float64), 1.0, usual, np.array([0.0, RIDGE]))
+    return probability(usual + x @ line)
 
 
 def _gain(kinds: IntArray) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 from sklearn.metrics import f1_score, precision_recall_curve
 
 from selfheal.domain.contract import FloatArray
@@ -46,6 +47,21 @@ def test_only_the_order_of_the_scores_counts(seed: int) -> None:
     says = probabilities >= f1_optimal_threshold(labels, probabilities)
     overconfident = probabilities**3
     assert ((overconfident >= f1_optimal_threshold(labels, overconfident)) == says).all()
+
+
+def test_scores_that_separate_the_classes_decide_other_rows_as_well_as_by_the_labels_best() -> None:
+    """There the slope of the chances is bounded by its penalty alone, and a step towards it may be far too long."""
+    rng = np.random.default_rng(7)
+
+    def separated(n_rows: int, n_events: int) -> tuple[IntArray, FloatArray]:
+        labels = (np.arange(n_rows) < n_events).astype(np.int64)
+        return labels, expit(6 * labels - 3 + rng.normal(size=n_rows))
+
+    truth, scores = separated(N_TRUTH, N_TRUTH // 50)
+    for _ in range(20):
+        labels, probabilities = separated(300, 6)
+        ours, theirs = (found(labels, probabilities) for found in (f1_optimal_threshold, highest_on_labels))
+        assert f1_score(truth, scores >= ours) > f1_score(truth, scores >= theirs) - 0.1
 
 
 def test_where_many_labels_contradict_the_expectation_they_decide() -> None:
