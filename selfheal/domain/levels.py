@@ -140,9 +140,10 @@ def matrix(frame: pd.DataFrame, names: Sequence[str]) -> FloatArray:
 
 # In a line of the journal
 
-UNSAFE = re.compile('[%,"\\\\]')
 ESCAPES = {"%": "%25", ",": "%2C", '"': "%22", "\\": "%5C"}
 """What a field of the journal cannot hold as it is. `%` comes first and is undone last."""
+
+UNSAFE = re.compile(f"[{re.escape(''.join(ESCAPES))}]")
 
 
 def escaped(text: str) -> str:

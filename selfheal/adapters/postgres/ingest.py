@@ -32,6 +32,7 @@ from selfheal.adapters.journal import (
 )
 from selfheal.adapters.postgres.predictions import FIRST_LABEL, LABEL_OVERRULES, LABEL_RANK
 from selfheal.adapters.storable_lines import BlankedLine, blanked_lines
+from selfheal.domain.levels import ESCAPES
 from selfheal.kit.errors import InvalidDataError
 
 if TYPE_CHECKING:
@@ -269,10 +270,6 @@ def whole_derived(store: Store) -> set[str]:
     return {feature.name for feature in store.contract.derived if feature.kind == "int"}
 
 
-UNESCAPED = r"""replace(replace(replace(replace({name}, '%5C', '\'), '%22', '"'), '%2C', ','), '%25', '%')"""
-"""SQL: a text of the journal as it was sent (`selfheal.domain.levels.unescaped`)."""
-
-
 @contextmanager
 def incoming_lines(
     connection: Connection,
@@ -293,11 +290,18 @@ def incoming_lines(
         copy.write(b"\n".join(lines) + b"\n")
     escaped = [f'"{name}"' for name in texts if name in columns]
     if escaped:
-        decoded = ", ".join(f"{name} = {UNESCAPED.format(name=name)}" for name in escaped)
+        decoded = ", ".join(f"{name} = {_unescaped(name)}" for name in escaped)
         is_escaped = " OR ".join(f"strpos({name}, '%') > 0" for name in escaped)
         connection.execute(text(f"UPDATE incoming SET {decoded} WHERE {is_escaped}"))
     yield
     connection.execute(text("DROP TABLE incoming"))
+
+
+def _unescaped(name: str) -> str:
+    """Return the SQL of a column of the journal's texts as they were sent (`selfheal.domain.levels.unescaped`)."""
+    for plain, escape in reversed(ESCAPES.items()):
+        name = f"replace({name}, '{escape}', '{plain}')"
+    return name
 
 
 def _copy_predictions(
