@@ -1,8 +1,8 @@
 """MLflow's scoring protocol: from the body of `POST /invocations` to rows. Pure.
 
 Accepted are the forms of `mlflow.pyfunc.scoring_server`: JSON with `dataframe_split`, `dataframe_records`, `inputs` or
-`instances`, and CSV. Parquet is refused: a file of a few kilobytes may unpack to any size. A frame may have the columns of `/predict`'s other fields too (`prediction_id`, the
-entity's key); what is the same for all rows may be in `params`.
+`instances`, and CSV. Parquet is refused: a file of a few kilobytes may unpack to any size. A frame may have the columns of
+`/predict`'s other fields too (`prediction_id`, the entity's key); what is the same for all rows may be in `params`.
 """
 
 from __future__ import annotations
@@ -63,17 +63,7 @@ def read_invocation(body: bytes, content_type: str, contract: ModelContract) -> 
     Raises:
         ProblemError: 413, 415 or 422, naming what is wrong.
     """
-    read = _reader_of(content_type)
-    return read(body, contract)
-
-
-def check_content_type(content_type: str) -> None:
-    """Check that a body of this type can be read.
-
-    Raises:
-        ProblemError: 415.
-    """
-    _reader_of(content_type)
+    return _reader_of(content_type)(body, contract)
 
 
 def _reader_of(content_type: str) -> Callable[[bytes, ModelContract], ScoringRequest]:
