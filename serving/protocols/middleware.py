@@ -234,14 +234,6 @@ class WireProtocols:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def answered_before() -> ProblemError:
-    """Return what is raised by a route that is there for the documentation only.
-
-    Only a path that ends in a line break gets there: for the framework it is also the path without it.
-    """
-    return ProblemError(404, "not_found", "there is no such path; it ends in a line break")
-
-
 def current_version(service: Service, asked_for: str | None) -> int:
     """Return the version that scores now.
 

@@ -13,7 +13,6 @@ from fastapi.responses import PlainTextResponse
 
 from serving.dependencies import ServiceDependency
 from serving.protocols.errors import Protocol, documented
-from serving.protocols.middleware import answered_before
 from serving.protocols.open_inference_routes import Options
 from serving.schemas.mlflow_scoring import (
     DeploymentEndpoint,
@@ -22,7 +21,7 @@ from serving.schemas.mlflow_scoring import (
     Invocation,
     Predictions,
 )
-from serving.schemas.problems import ProblemError, not_ready
+from serving.schemas.problems import ProblemError, answered_before, not_ready
 from serving.security.auth import Scope, requires
 
 if TYPE_CHECKING:

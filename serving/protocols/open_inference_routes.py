@@ -11,7 +11,7 @@ from fastapi.params import Depends as DependsMarker
 from serving.dependencies import Service, ServiceDependency
 from serving.protocols import open_inference
 from serving.protocols.errors import Protocol, documented
-from serving.protocols.middleware import answered_before, current_version
+from serving.protocols.middleware import current_version
 from serving.schemas.open_inference import (
     InferenceRequest,
     InferenceResponse,
@@ -21,7 +21,7 @@ from serving.schemas.open_inference import (
     ServerMetadata,
     ServerReady,
 )
-from serving.schemas.problems import ProblemError
+from serving.schemas.problems import ProblemError, answered_before
 from serving.security.auth import Scope, requires
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from serving.routes.predict import left_the_fast_path
-from serving.schemas.problems import documented
+from serving.schemas.problems import answered_before, documented
 from serving.schemas.requests import LabelBody, LabelsResponse
 
 router = APIRouter(tags=["label"], responses=documented(409, 422, 503))
@@ -14,4 +13,4 @@ router = APIRouter(tags=["label"], responses=documented(409, 422, 503))
 @router.post("/labels", response_model=LabelsResponse, summary="Send true labels")
 async def post_labels(body: LabelBody) -> LabelsResponse:
     """Accept true labels, one or many, all or none. A label may arrive before its prediction is in Postgres."""
-    raise left_the_fast_path()
+    raise answered_before()

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from serving.schemas.problems import ProblemError, documented
+from serving.schemas.problems import answered_before, documented
 from serving.schemas.requests import BatchBase, BatchResponse, Prediction, RowBase
 from serving.scoring.request_parser import RequestParser
 
@@ -17,22 +17,14 @@ def build_router(parser: RequestParser) -> APIRouter:
 
     async def predict(body: RowBase, explain: Explain = False) -> Prediction:
         """Score one row. The response is sent once the prediction is on disk."""
-        raise left_the_fast_path()
+        raise answered_before()
 
     async def predict_batch(body: BatchBase, explain: Explain = False) -> BatchResponse:
         """Score many rows. A row that breaks the contract is refused without the others."""
-        raise left_the_fast_path()
+        raise answered_before()
 
     predict.__annotations__["body"] = parser.row_model
     predict_batch.__annotations__["body"] = parser.batch_model
     router.post("/predict", response_model=Prediction, summary="Score one row")(predict)
     router.post("/predict/batch", response_model=BatchResponse, summary="Score many rows")(predict_batch)
     return router
-
-
-def left_the_fast_path() -> ProblemError:
-    """Return what is raised by a route that is there for the documentation only.
-
-    Only a path that ends in a line break gets there: for the framework it is also the path without it.
-    """
-    return ProblemError(404, "not_found", "there is no such path; it ends in a line break")

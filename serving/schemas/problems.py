@@ -100,6 +100,14 @@ def internal_error() -> ProblemError:
     return ProblemError(500, "internal_error", "the request failed inside the service; see its log")
 
 
+def answered_before() -> ProblemError:
+    """Return what is raised by a route that is there for the documentation only, since a middleware answers before it.
+
+    Only a path that ends in a line break gets there: for the framework it is also the path without it.
+    """
+    return ProblemError(404, "not_found", "there is no such path; it ends in a line break")
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI responses of these statuses, with the media type and headers of problem documents."""
     content = {PROBLEM_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}}}
