@@ -21,6 +21,7 @@ from serving.protocols.rows import (
     JsonRow,
     check_n_rows,
     columns_of_matrix,
+    field_of,
     rows_of_columns,
     with_flags,
     with_shared_fields,
@@ -185,7 +186,7 @@ def _columns_of(tensor: RequestTensor, binary: memoryview | None, contract: Mode
             values = values_of_json(tensor.data or (), tensor.datatype, n_elements)
     except TensorError as error:
         raise wrong(_place(tensor), str(error)) from None
-    if names is None and n_columns == 1 and _is_known(tensor.name, contract):
+    if names is None and n_columns == 1 and field_of(tensor.name, contract) is not None:
         return [Column(tensor.name, values, _place(tensor))]
     table = [values[start : start + n_columns] for start in range(0, n_elements, n_columns)]
     return columns_of_matrix(table, names, _place(tensor), contract)
@@ -194,24 +195,20 @@ def _columns_of(tensor: RequestTensor, binary: memoryview | None, contract: Mode
 def _layout(tensor: RequestTensor, contract: ModelContract) -> tuple[int, int, list[str] | None]:
     """Return the numbers of rows and columns of a tensor, and the names of its columns if it has some."""
     n_rows, n_columns = tensor.shape[0], tensor.shape[1] if len(tensor.shape) == 2 else 1
+    is_field = field_of(tensor.name, contract) is not None
     names = _names((tensor.parameters or {}).get("columns"), tensor)
     if n_columns == 0:
         raise wrong(_place(tensor, "shape"), f"is {tensor.shape}; a tensor has at least one column")
-    if names is None and n_columns > 1 and _is_known(tensor.name, contract):
+    if names is None and n_columns > 1 and is_field:
         message = f"is {tensor.shape}, and an input has one value for each row: send [{n_rows}]"
         raise wrong(_place(tensor, "shape"), message)
-    if names is None and not _is_known(tensor.name, contract) and n_columns != len(contract.inputs):
+    if names is None and not is_field and n_columns != len(contract.inputs):
         known = f"the inputs are {', '.join(contract.input_names)}"
         remedy = f"name an input, or send a matrix of shape [n, {len(contract.inputs)}]"
         raise wrong(_place(tensor), f"is no input, and its shape is {tensor.shape}; {remedy}; {known}")
     if names is not None and n_columns != len(names):
         raise wrong(_place(tensor, "columns"), f"has {len(names)} names, and the shape is {tensor.shape}")
     return n_rows, n_columns, names
-
-
-def _is_known(name: str, contract: ModelContract) -> bool:
-    beside = {"prediction_id", "request_source", *([contract.entity] if contract.has_entity_key else [])}
-    return name in beside or contract.canonical_name(name) is not None
 
 
 def _names(columns: Any, tensor: RequestTensor) -> list[str] | None:

@@ -58,7 +58,7 @@ def rows_of_columns(columns: Sequence[Column], n_rows: int, contract: ModelContr
     """
     check_n_rows(n_rows)
     _check_n_columns(len(columns), "body", contract)
-    fields = [_field_of(column.name, contract) for column in columns]
+    fields = [field_of(column.name, contract) for column in columns]
     times = Counter(fields)
     problems: list[dict[str, str]] = []
     for column, field in zip(columns, fields, strict=True):
@@ -137,7 +137,7 @@ def with_shared_fields(
     """
     known = (*SENDERS_FIELDS, *([contract.entity] if contract.has_entity_key else []))
     for name, value in shared.items():
-        field = _field_of(name, contract)
+        field = field_of(name, contract)
         if field not in known:
             raise wrong(f"{where}.{name}", f"unknown parameter; known are {', '.join(known)}")
         if any(field in row for row in rows):
@@ -194,6 +194,13 @@ def of_rows(problems: Sequence[Mapping[str, Any]], n_refused: int, n_rows: int) 
     return ProblemError(422, "invalid_request", f"{named}{together}", errors=list(problems[:MAX_ERRORS]))
 
 
+def field_of(name: str, contract: ModelContract) -> str | None:
+    """Return the field of `/predict` that a name stands for; None if there is none."""
+    if contract.has_entity_key and fold_name(name) == contract.entity:
+        return contract.entity
+    return name if name in SENDERS_FIELDS else contract.canonical_name(name)
+
+
 def check_n_rows(n_rows: int) -> None:
     """Check that there is a row, and not more than a batch may have.
 
@@ -208,13 +215,6 @@ def _check_n_columns(n_columns: int, where: str, contract: ModelContract) -> Non
     """Check that there are not so many columns that most of them are unknown: then none is looked at."""
     if n_columns > 2 * len(contract.inputs) + MAX_SURPLUS_FIELDS:
         raise wrong(where, f"has {n_columns:,} columns; {_known(contract)}")
-
-
-def _field_of(name: str, contract: ModelContract) -> str | None:
-    """Return the field of `/predict` that a name stands for; None if there is none."""
-    if contract.has_entity_key and fold_name(name) == contract.entity:
-        return contract.entity
-    return name if name in SENDERS_FIELDS else contract.canonical_name(name)
 
 
 def _missing(given: set[str | None], contract: ModelContract) -> Iterator[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,12 @@ def test_columns_may_have_any_spelling_of_the_contract_and_a_second_dimension_of
         {"temperature_c": 1.0, "load_ratio": 0.5, "restarts": 1},
         {"temperature_c": None, "load_ratio": 0.7, "restarts": 2},
     ]
+
+
+def test_the_entitys_key_may_be_spelled_as_predict_accepts_it() -> None:
+    of_two_words = replace(toy_use_case.contract, entity="machine_key")
+    found = read({"inputs": [*ROWS, tensor("machine-key", ["A-1", "A-2"], "BYTES")]}, contract=of_two_words)
+    assert [row["machine_key"] for row in found.rows] == ["A-1", "A-2"]
 
 
 def test_a_matrix_without_names_has_all_inputs_in_their_order() -> None:
