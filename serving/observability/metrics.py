@@ -33,6 +33,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from selfheal.kit.atomic_file import write_atomic
+from serving.schemas.problems import NOT_REFUSED
 
 if TYPE_CHECKING:
     from serving.dependencies import Service
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHARE_EVERY_SECONDS = 2.0
-NOT_REFUSED = frozenset({"answered", "disconnected"})
-"""Outcomes of a request that are no problem's kind."""
-
 STALE_AFTER_SECONDS = 30.0
 """Age from which a file counts as that of a worker that has ended."""
 

@@ -23,7 +23,15 @@ from selfheal.kit.web_origins import foreign_request
 from serving.protocols import mlflow_scoring, open_inference
 from serving.protocols.errors import Protocol, protocol_of, translating
 from serving.protocols.rows import JsonRow, batch_body, refused_rows, wrong
-from serving.schemas.problems import MAX_ERRORS, ProblemError, internal_error, not_ready, problem_for
+from serving.schemas.problems import (
+    ANSWERED,
+    DISCONNECTED,
+    MAX_ERRORS,
+    ProblemError,
+    internal_error,
+    not_ready,
+    problem_for,
+)
 from serving.scoring.micro_batcher import MAX_INLINE_ROWS, Row
 from serving.security.auth import CALLER, Authenticator, Scope, key_of
 from serving.security.body_limit import check_encoding, check_length, is_json, read_body
@@ -48,12 +56,6 @@ MAX_INLINE_BYTES = 32_768
 
 HEADER_LENGTH = "inference-header-content-length"
 """Length of the JSON before binary tensors, in requests and responses."""
-
-ANSWERED = "answered"
-"""Outcome of a request that was; of any other it is the kind of its problem."""
-
-DISCONNECTED = "disconnected"
-"""Outcome of a request whose client left before it was complete."""
 
 INFER = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 INVOCATIONS = re.compile(r"/(?:endpoints/(?P<model>[^/]+)/)?invocations")

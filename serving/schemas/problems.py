@@ -51,6 +51,15 @@ HEADERS = {
 KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 """Kinds of the errors that the framework raises, by status."""
 
+ANSWERED = "answered"
+"""Outcome of a request that was; of any other it is the kind of its problem."""
+
+DISCONNECTED = "disconnected"
+"""Outcome of a request whose client left before it was complete."""
+
+NOT_REFUSED = frozenset({ANSWERED, DISCONNECTED})
+"""Outcomes of a request that are no problem's kind."""
+
 
 class ProblemError(Exception):
     """A response other than the one requested. `kind` is stable and for programs, `detail` is for people."""
