@@ -10,7 +10,8 @@ has the other five gates, and for F1 the percentile bootstrap of rows at the sam
 - Not better: challengers that learned like the champion, from other rows, and whose F1 is below the champion's by at most one
   point. `stricter`: the champion's own scores at a higher threshold with equal F1, for which rows that show losses are rare.
 - Ten attempts on one champion, each with a new challenger and a quarter more labels of the same traffic, of which the newest 30 %
-  are for evaluation (n at the first attempt): a champion counts as replaced if any attempt replaces it.
+  are for evaluation (n at the first attempt): a champion counts as replaced if any attempt replaces it. A verdict on few rows is
+  a part of one, as in the platform.
 - Worse by five points: log-odds with noise, at the threshold that is then best.
 - Better (`power`): a rate shock has affected a share of the rows. The challenger learned after it, the champion before. Up to
   11 % of these rows are positive.
@@ -26,10 +27,11 @@ import json
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated
@@ -57,6 +59,7 @@ from selfheal.domain.retraining.evidence import (
     f1_difference_bounds,
     kind_counts,
     level_of_verdict,
+    whole_verdicts,
 )
 from selfheal.domain.retraining.judging import evaluate_gates
 from selfheal.domain.retraining.threshold import f1_optimal_threshold
@@ -371,7 +374,7 @@ class Verdicts:
 
 
 def judge(
-    pair: Pair, rows: IntArray | None, counts: IntArray, verdict_number: int, rng: np.random.Generator
+    pair: Pair, rows: IntArray | None, counts: IntArray, verdict_number: float, rng: np.random.Generator
 ) -> Verdicts:
     """Return all verdicts on evaluation rows of the population with these counts of kinds.
 
@@ -422,18 +425,25 @@ def try_pairs(pairs: list[Pair], n_rows: int, tries: int, rng: np.random.Generat
     return tally
 
 
+def numbers_of_verdicts(n_rows: Sequence[int]) -> list[float]:
+    """Return each verdict's number, of verdicts on so many rows on one champion: 1 and what the earlier ones add up to."""
+    return list(accumulate(map(whole_verdicts, n_rows[:-1]), initial=1.0))
+
+
 def try_histories(histories: list[list[Pair]], n_rows: int, tries: int, rng: np.random.Generator) -> Tally:
     """Count champions replaced in ten attempts, which share rows as real ones do."""
     tally = Tally()
     first = n_rows / EVALUATION_SHARE
     ends = [round(first * NEW_LABELS_GROWTH**attempt) for attempt in range(ATTEMPTS)]
+    judged = [round(EVALUATION_SHARE * end) for end in ends]
+    attempts = list(zip(ends, judged, numbers_of_verdicts(judged), strict=True))
     for _ in range(tries):
         pairs = histories[rng.integers(len(histories))]
         chosen = [pairs[i] for i in rng.choice(len(pairs), ATTEMPTS, replace=len(pairs) < ATTEMPTS)]
         traffic = rng.integers(len(chosen[0].labels), size=ends[-1])
         replaced: dict[str, bool] = {}
-        for verdict_number, (pair, end) in enumerate(zip(chosen, ends, strict=True), start=1):
-            rows = traffic[end - round(EVALUATION_SHARE * end) : end]
+        for pair, (end, n_judged, verdict_number) in zip(chosen, attempts, strict=True):
+            rows = traffic[end - n_judged : end]
             counts = np.bincount(pair.kinds[rows], minlength=8)
             for rule, is_promoted in asdict(judge(pair, rows, counts, verdict_number, rng)).items():
                 replaced[rule] = replaced.get(rule, False) or is_promoted

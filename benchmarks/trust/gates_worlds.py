@@ -31,6 +31,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.gates import is_hopeless as is_hopeless_for_f1
+from benchmarks.gates import numbers_of_verdicts
 from benchmarks.probation import labels_until_rollback
 from benchmarks.trust.figures import Target, at_least, at_most, mean, rate
 from benchmarks.trust.worlds import Figures, Found, Given, Half, Piece, TrustWorld, halves
@@ -213,7 +214,7 @@ def limits_for(metric: Metric) -> dict[str, Any]:
     return {**gate_limits(default_settings()), **COSTS, "primary_metric": metric}
 
 
-def is_promoted(pair: Pair, rows: IntArray, verdict_number: int, limits: dict[str, Any]) -> bool:
+def is_promoted(pair: Pair, rows: IntArray, verdict_number: float, limits: dict[str, Any]) -> bool:
     """Return whether all gates pass."""
     return evaluate_gates(pair.on(rows), limits, verdict_number).action is Action.PROMOTE
 
@@ -228,19 +229,21 @@ def replaced_champions(histories: list[list[Pair]], metric: Metric, tries: int, 
     """Return how many champions are replaced in ten attempts, each with a quarter more labels of the same traffic."""
     rng, limits = np.random.default_rng(list(seed)), limits_for(metric)
     ends = [round(FIRST_ROWS / EVALUATION_SHARE * NEW_LABELS_GROWTH**attempt) for attempt in range(ATTEMPTS)]
+    judged = [round(EVALUATION_SHARE * end) for end in ends]
+    attempts = list(zip(ends, judged, numbers_of_verdicts(judged), strict=True))
     n_replaced = 0
     for _ in range(tries):
         pairs = histories[rng.integers(len(histories))]
         traffic = pairs[0].draw(ends[-1], rng)
-        for number, end in enumerate(ends, start=1):
-            pair, rows = pairs[rng.integers(len(pairs))], traffic[end - round(EVALUATION_SHARE * end) : end]
+        for end, n_judged, number in attempts:
+            pair, rows = pairs[rng.integers(len(pairs))], traffic[end - n_judged : end]
             if not is_hopeless(metric, pair.on(rows), number, limits) and is_promoted(pair, rows, number, limits):
                 n_replaced += 1
                 break
     return n_replaced
 
 
-def is_hopeless(metric: Metric, evaluation: Evaluation, verdict_number: int, limits: dict[str, Any]) -> bool:
+def is_hopeless(metric: Metric, evaluation: Evaluation, verdict_number: float, limits: dict[str, Any]) -> bool:
     """Return whether no bound can be above 0: no gain, or one far below what a normal bound needs; it saves most of the time."""
     assert evaluation.champion is not None, "a gain is one over a champion"
     labels, new, old = evaluation.labels, evaluation.challenger, evaluation.champion
