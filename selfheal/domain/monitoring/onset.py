@@ -185,7 +185,7 @@ def _change(means: FloatArray, rng: np.random.Generator) -> Found | None:
     z = _standardised(means)
     whitening = _whitening(z)
     y, unwhitening = z @ whitening, np.asarray(np.linalg.inv(whitening))
-    squared, alone = _squared_cusum(y), np.abs(cusum(z)).max(axis=-1)
+    squared, apart = _squared_cusum(y), np.abs(cusum(z))
     observed, permuted = _largest(y, unwhitening), np.zeros((0, N_STATISTICS))
     while len(permuted) < PERMUTATIONS:
         n = min(PERMUTATIONS_AT_ONCE, PERMUTATIONS - len(permuted))
@@ -196,9 +196,9 @@ def _change(means: FloatArray, rng: np.random.Generator) -> Found | None:
     p_values = _p_values(observed, permuted)
     if p_values.min() > LEVEL:
         return None
-    split = _split(squared, alone, p_values)
+    split = _split(squared, apart.max(axis=-1), p_values)
     low, high = _interval(y, squared, split, rng)
-    return split + MIN_SEGMENT_BLOCKS, low, high, float(p_values.min()), int(np.abs(cusum(z)[split]).argmax())
+    return split + MIN_SEGMENT_BLOCKS, low, high, float(p_values.min()), int(apart[split].argmax())
 
 
 def _split(squared: FloatArray, alone: FloatArray, p_values: FloatArray) -> int:
