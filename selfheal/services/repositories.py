@@ -167,9 +167,6 @@ class VersionRepository(Protocol):
     def has_taken_effect(self, decision_id: str) -> bool:
         """Return whether a version has gone live by this decision."""
 
-    def was_rolled_back(self, version: int) -> bool:
-        """Return whether a rollback ended this version's latest time in production."""
-
     def rollback_of(self, version: int) -> Promotion | None:
         """Return the rollback that ended this version's latest time in production; None if none did."""
 

@@ -74,11 +74,6 @@ def has_taken_effect(store: Store, decision_id: str) -> bool:
         )
 
 
-def was_rolled_back(store: Store, version: int) -> bool:
-    """Return whether a rollback ended this version's latest time in production."""
-    return rollback_of(store, version) is not None
-
-
 def rollback_of(store: Store, version: int) -> Promotion | None:
     """Return the rollback that ended this version's latest time in production; None if none did."""
     table = store.tables.promotions

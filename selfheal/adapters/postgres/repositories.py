@@ -169,9 +169,6 @@ class PostgresVersions:
     def has_taken_effect(self, decision_id: str) -> bool:
         return promotions.has_taken_effect(self.store, decision_id)
 
-    def was_rolled_back(self, version: int) -> bool:
-        return promotions.was_rolled_back(self.store, version)
-
     def rollback_of(self, version: int) -> Promotion | None:
         return promotions.rollback_of(self.store, version)
 

@@ -280,7 +280,7 @@ def _rollback_target(platform: LoopPlatform, current: ModelVersion, to_version: 
         raise PermanentError(
             f"version {number} was never in production, so nothing can go back to it; promote it by force"
         )
-    if platform.versions.was_rolled_back(number):
+    if platform.versions.rollback_of(number) is not None:
         raise PermanentError(f"version {number} was rolled back itself; name another one, or promote it by force")
     return target
 

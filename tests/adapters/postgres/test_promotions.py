@@ -71,7 +71,7 @@ def test_a_version_that_came_back_has_the_predecessor_of_its_promotion(lived: St
 
 
 def test_a_version_was_rolled_back_if_a_rollback_ended_its_last_time(lived: Store) -> None:
-    assert [number for number in range(1, 6) if promotions.was_rolled_back(lived, number)] == [3]
+    assert [number for number in range(1, 6) if promotions.rollback_of(lived, number) is not None] == [3]
     found = promotions.rollback_of(lived, 3)
     assert found is not None
     assert (found.version, found.promoted_at) == (2, T0 + 3 * HOUR)

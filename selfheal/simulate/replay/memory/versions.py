@@ -100,9 +100,6 @@ class MemoryVersions:
     def has_taken_effect(self, decision_id: str) -> bool:
         return any(switch.promotion.decision_id == decision_id for switch in self._switches)
 
-    def was_rolled_back(self, version: int) -> bool:
-        return self.rollback_of(version) is not None
-
     def rollback_of(self, version: int) -> Promotion | None:
         found = [switch for switch in self._switches if switch.promotion.replaced_version == version]
         return found[-1].promotion if found and found[-1].action is Action.ROLLBACK else None
