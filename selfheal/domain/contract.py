@@ -2,8 +2,9 @@
 
 Belongs here: the *shape* of a use case (`ModelContract`) and what follows from it by pure computation (aliases, derivation,
 hash). Does not belong here: one column's kind (`selfheal.domain.features`), the outcome (`selfheal.domain.label`), what may be
-a name (`selfheal.domain.names`), any concrete feature (see `selfheal.credit_risk`), and anything that reads or writes. The API's request model, the pandera schema, the SQL columns, the journal's header and Evidently's data
-definition are all derived from a contract; nothing else declares a feature.
+a name (`selfheal.domain.names`), any concrete feature (see `selfheal.credit_risk`), and anything that reads or writes. The API's
+request model, the pandera schema, the SQL columns, the journal's header and Evidently's data definition are all derived from a
+contract; nothing else declares a feature.
 """
 
 from __future__ import annotations
@@ -401,8 +402,9 @@ class ModelContract(Forgiving):
     def hash(self) -> str:
         """Return the sha256 of the declarations that decide what the model sees, and of the derivation's results.
 
-        Prose (descriptions, examples, adverse reasons) is not hashed, nor are a category's levels (but what a derivation makes of them), nor is the entity's key, which no model sees. The derivation is hashed by its results on fixed
-        probe rows, not by its source. They are rounded to 9 significant digits, because platforms differ in the last bits.
+        Prose (descriptions, examples, adverse reasons) is not hashed, nor are a category's levels (but what a derivation makes of
+        them), nor is the entity's key, which no model sees. The derivation is hashed by its results on fixed probe rows, not by
+        its source. They are rounded to 9 significant digits, because platforms differ in the last bits.
         """
         declared = {
             "name": self.name,

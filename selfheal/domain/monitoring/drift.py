@@ -1,8 +1,8 @@
 """Drift of each feature and of the predicted probability against a frozen reference.
 
-The tests are those of `selfheal.domain.monitoring.shift` (of a category: `.category_shift`), the thresholds those of `selfheal.domain.monitoring.thresholds`. A
-column has drifted if its shift is significant under the false-alarm budget *and* material. Missing rates are tested separately
-from values. Rendering the comparison for people belongs to `selfheal.services.reports`.
+The tests are those of `selfheal.domain.monitoring.shift` (of a category: `.category_shift`), the thresholds those of
+`selfheal.domain.monitoring.thresholds`. A column has drifted if its shift is significant under the false-alarm budget *and*
+material. Missing rates are tested separately from values. Rendering the comparison for people belongs to `selfheal.services.reports`.
 
 Each tick evaluates two windows. The whole look-back detects small shifts. Its newest rows detect a new shift before it
 dominates the look-back, and detect its end before the last shifted row has left the look-back.

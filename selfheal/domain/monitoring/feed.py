@@ -1,7 +1,8 @@
 """Broken-feed detection: signs that the sender has changed rather than the population.
 
 Belongs here: changes that a faulty sender makes and a population does not: limits, missing values, constants, units, swapped
-columns, repeated rows, levels under other names. What a person has declared sound (`selfheal.domain.monitoring.declarations`) is named, and no fault.
+columns, repeated rows, levels under other names. What a person has declared sound (`selfheal.domain.monitoring.declarations`) is
+named, and no fault.
 
 A slice of the population (the customers of one Monday, more students than retired) also makes columns constant and flags exchange
 their shares. Such values are usual ones of the column, so that they are a fault only if the other columns say so

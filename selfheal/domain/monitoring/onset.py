@@ -5,9 +5,9 @@ any group of rows, whatever the mix of inputs does; so is the mean of the residu
 times each input. Rows in order of time are taken together in blocks, and the split of the blocks is sought at which these means differ most
 together, by Hotelling's T^2 of the standardised CUSUMs (Srivastava and Worsley, 1986, JASA 81), or one of them alone does: a change of a
 part of the rows shows in many of them a little, one of the meaning of an input in one. Splits near either end have the largest values
-by chance, so that they and those in the middle have a p-value of T^2 each (of all three: minP; Westfall and Young, 1993). What a steady relation gives is known by permuting the blocks, which
-is exact for independent rows of any distribution: penalties made for normal values cut steady 0/1 series. Later changes are sought
-after the last one found (binary segmentation; Vostrikova, 1981).
+by chance, so that they and those in the middle have a p-value of T^2 each (of all three: minP; Westfall and Young, 1993). What a
+steady relation gives is known by permuting the blocks, which is exact for independent rows of any distribution: penalties made for
+normal values cut steady 0/1 series. Later changes are sought after the last one found (binary segmentation; Vostrikova, 1981).
 
 Belongs here: finding changes. Does not belong here: what is learned from which rows (`selfheal.domain.retraining`).
 """
