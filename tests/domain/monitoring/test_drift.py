@@ -241,7 +241,7 @@ def test_what_came_and_went_before_is_no_drift_and_stays_in_the_report(reference
     rows = contract.synthesize(1_000, 2)
     shifted = scored(rows.assign(load_ratio=rows["load_ratio"] + 0.5))
     end = window().end
-    first = calm_report(shifted, reference, Calm(SeasonMemory(end - timedelta(days=40))))
+    first = detected(shifted, reference, calm=Calm(SeasonMemory(end - timedelta(days=40))))
     assert first.drifted_features
     assert first.seasons is not None
     known = replace(
@@ -251,7 +251,7 @@ def test_what_came_and_went_before_is_no_drift_and_stays_in_the_report(reference
             for one in first.seasons.excursions
         ),
     )
-    again = calm_report(shifted, reference, Calm(known))
+    again = detected(shifted, reference, calm=Calm(known))
     assert (again.drifted_features, again.feature_drift_ratio, again.is_multivariate_drifted) == ((), 0.0, False)
     assert len(again.explained) >= len(first.drifted_features)
 
@@ -261,18 +261,6 @@ def test_the_report_says_what_rows_that_were_sent_again_are_worth(reference: pd.
     once, again = rows, pd.concat([rows, rows.head(300)], ignore_index=True)
     found = [detected(PreparedRows(sent, row_clusters(sent, contract)), reference).copies for sent in (once, again)]
     assert found == [1.0, pytest.approx(1.6)]
-
-
-def calm_report(current: pd.DataFrame, reference: pd.DataFrame, calm: Calm) -> DriftReport:
-    return detect_drift(
-        window(),
-        current,
-        reference,
-        features=contract.feature_names,
-        reference_version=3,
-        limits=LIMITS,
-        calm=calm,
-    )
 
 
 def test_the_newest_rows_are_not_remembered_as_calm_where_they_are_the_only_ones(reference: pd.DataFrame) -> None:
@@ -285,7 +273,7 @@ def test_the_newest_rows_are_not_remembered_as_calm_where_they_are_the_only_ones
     )
     calm = Calm(SeasonMemory(end - timedelta(days=40), end - timedelta(hours=1), begun))
     rows = scored(contract.synthesize(400, 2)).assign(restarts=np.nan)
-    found = calm_report(rows, reference, calm).seasons
+    found = detected(rows, reference, calm=calm).seasons
     assert found is not None
     is_over = {(one.column, one.window): one.is_over for one in found.excursions if one.direction == "higher"}
     assert is_over == {
