@@ -9,7 +9,8 @@ of the rows changes:
 - `scenario`: what the shipped scenario makes of them: incomes fall, debts grow, holders of mortgages default.
 
 After so many further labels a change is sought in all of them (`selfheal.domain.monitoring.onset`). Given are the share of tries in which
-one is shown, how often its interval covers the true date, and the median distance of the date in rows. A share of 0 is a steady relation.
+one is shown, wherever it is said to lie, how often its interval covers the true date, and the median distance of the date in rows, of the
+newest where there are several. A share of 0 is a steady relation.
 `largest mean`: the alternative that looks at each mean alone (Cho and Fryzlewicz, 2015, JRSS B 77).
 """
 
