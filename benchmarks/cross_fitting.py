@@ -18,9 +18,8 @@ Given are the share of tries that pass, the true gain of the model that goes liv
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -40,7 +39,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.measured import at_least
 from benchmarks.probation import NOW, Share, share_of
-from benchmarks.tries import in_processes
+from benchmarks.tries import in_processes, show
 from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
 from selfheal.domain.clusters import ENTITY
@@ -349,9 +348,7 @@ def main(
                 outcomes += outcomes_of(rise, n_labels, tried)
         whole = run(partial(try_whole_training, data, seed), range(n_tries))
         outcomes += outcomes_of(0.0, WHOLE_LABELS, whole, (WHOLE,))
-    console.print(table(outcomes))
-    if json_file is not None:
-        json_file.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+    show(console, table(outcomes), outcomes, json_file)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ newest where there are several. A share of 0 is a steady relation.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +31,7 @@ from scipy.special import expit, logit
 
 from benchmarks.measured import at_least
 from benchmarks.probation import Share, share_of
-from benchmarks.tries import in_processes
+from benchmarks.tries import in_processes, show
 from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
@@ -184,9 +183,7 @@ def main(
         for change, share, n_labels, n in cells:
             tried = run(partial(try_once, data, change, share, n_labels, seed), range(n))
             outcomes.append(outcome_of(change, share, n_labels, tried))
-    console.print(table(outcomes))
-    if json_file is not None:
-        json_file.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+    show(console, table(outcomes), outcomes, json_file)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,9 @@ as it is then: F1 and log loss of the chosen repair less those of the new fit on
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -35,7 +34,7 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from benchmarks.measured import at_least
-from benchmarks.tries import in_processes
+from benchmarks.tries import in_processes, show
 from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
@@ -271,9 +270,7 @@ def main(
                 seeds = range(seed * 10_000, seed * 10_000 + n_tries)
                 tried = run(partial(try_once, rows, place, n_rows), seeds)
                 outcomes.append(outcome_of(situation, n_rows, tried))
-    console.print(table(outcomes))
-    if json_file is not None:
-        json_file.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+    show(console, table(outcomes), outcomes, json_file)
 
 
 if __name__ == "__main__":
