@@ -13,9 +13,8 @@ The kinds differ in what their probabilities are like: calibrated, over- and und
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +30,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 
 from benchmarks.measured import at_least
-from benchmarks.tries import in_processes
+from benchmarks.tries import in_processes, show
 from selfheal.adapters.datasets import load_csv
 from selfheal.credit_risk import contract
 from selfheal.domain.contract import TRUE_LABEL, FloatArray
@@ -146,9 +145,7 @@ def main(
     with in_processes(console, len(MODELS) * n_tries) as run:
         for model in MODELS:
             outcomes += outcomes_of(model, run(partial(try_once, data, model, seed), range(n_tries)))
-    console.print(table(outcomes))
-    if json_file is not None:
-        json_file.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+    show(console, table(outcomes), outcomes, json_file)
 
 
 if __name__ == "__main__":
